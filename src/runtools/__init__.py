@@ -1,0 +1,30 @@
+"""RunTools: a self-hosted platform for AI agents that work in real machines of their own.
+
+Everything public is importable from here; names are loaded on first use, so that ``import runtools``
+itself costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtools.errors import RunToolsError
+    from runtools.sdk.client import AsyncRunTools
+    from runtools.sdk.sync_client import RunTools
+
+__version__ = "0.1.0"
+__all__ = ["AsyncRunTools", "RunTools", "RunToolsError", "__version__"]
+
+_HOMES = {
+    "AsyncRunTools": "runtools.sdk.client",
+    "RunTools": "runtools.sdk.sync_client",
+    "RunToolsError": "runtools.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runtools' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

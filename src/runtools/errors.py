@@ -1,0 +1,311 @@
+"""The one error tree, shared by the platform that raises and the SDK that re-raises.
+
+    RunToolsError                      500 internal
+    ├── InvalidRequest                 400 invalid_request
+    │   └── InvalidPath                400 invalid_path
+    ├── Unauthenticated                401 unauthenticated
+    ├── Forbidden                      403 forbidden
+    ├── NotFound                       404 not_found
+    ├── Conflict                       409 conflict
+    │   ├── NameTaken                  409 name_taken
+    │   ├── IllegalMove                409 illegal_move
+    │   ├── SandboxStopped             409 sandbox_stopped
+    │   ├── TemplateInUse              409 template_in_use
+    │   ├── SnapshotInUse              409 snapshot_in_use
+    │   ├── SnapshotUnfit              409 snapshot_unfit
+    │   ├── IsolationUnavailable       409 isolation_unavailable
+    │   ├── IdempotencyMismatch        409 idempotency_mismatch
+    │   └── OutcomeUnknown             409 outcome_unknown
+    ├── TooLarge                       413 too_large
+    ├── RateLimited                    429 rate_limited
+    ├── CapacityExhausted              503 capacity_exhausted
+    ├── Unavailable                    503 unavailable
+    │   └── HostUnavailable            503 host_unavailable
+    ├── GuestUnreachable               502 guest_unreachable
+    │   └── GuestMisbehaved            502 guest_misbehaved
+    ├── DeadlineExceeded               504 deadline_exceeded
+    ├── BuildFailed                    422 build_failed
+    └── FileError                      400 file_error (inside a sandbox)
+        ├── FileMissing                404 file_missing
+        ├── FileAlreadyExists          409 file_exists
+        ├── FileForbidden              403 file_forbidden
+        ├── FileIsDirectory            409 file_is_directory
+        ├── FileNotDirectory           409 file_not_directory
+        └── DiskFull                   507 disk_full
+
+Each says what happened, to what, and (``hint``) what to do next. ``code`` is stable and travels on
+the wire; `from_wire` turns it back into the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+
+class RunToolsError(Exception):
+    """Anything the platform refuses or fails to do.
+
+    Attributes:
+        code: stable machine-readable name.
+        status: the HTTP status it is answered with.
+        message: what happened, to what.
+        hint: what to do next, or None.
+        details: further JSON-serialisable facts.
+        request_id: the request that failed, where known.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = dict(details or {})
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def to_wire(self) -> dict[str, Any]:
+        """The body of an error response, without its envelope."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "details": self.details,
+            "requestId": self.request_id,
+        }
+
+
+class InvalidRequest(RunToolsError):
+    """A field is missing, malformed or out of range; ``details["fields"]`` says which."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class InvalidPath(InvalidRequest):
+    """A path is relative, holds NUL or ``..``, or is too long."""
+
+    code = "invalid_path"
+
+
+class Unauthenticated(RunToolsError):
+    """No key, or a key that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(RunToolsError):
+    """The key is good but may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(RunToolsError):
+    """Nothing of that id or name that the caller may see."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(RunToolsError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+    status = 409
+
+
+class NameTaken(Conflict):
+    """A living sandbox of the org already bears the name."""
+
+    code = "name_taken"
+
+
+class IllegalMove(Conflict):
+    """The act is not legal from the sandbox's present state."""
+
+    code = "illegal_move"
+
+
+class SandboxStopped(Conflict):
+    """The sandbox has ended; the ledger says why."""
+
+    code = "sandbox_stopped"
+
+
+class TemplateInUse(Conflict):
+    """Sandboxes or snapshots still stand on the template version."""
+
+    code = "template_in_use"
+
+
+class SnapshotInUse(Conflict):
+    """A fork or rollback under way needs the snapshot."""
+
+    code = "snapshot_in_use"
+
+
+class SnapshotUnfit(Conflict):
+    """A saved state no longer fits kernel, VMM, CPU model or size; ``details`` names which."""
+
+    code = "snapshot_unfit"
+
+
+class IsolationUnavailable(Conflict):
+    """Hardware isolation was required where only emulation is to be had."""
+
+    code = "isolation_unavailable"
+
+
+class IdempotencyMismatch(Conflict):
+    """The idempotency key was used before for another request."""
+
+    code = "idempotency_mismatch"
+
+
+class OutcomeUnknown(Conflict):
+    """The act was begun before a crash and nobody can say whether it was done."""
+
+    code = "outcome_unknown"
+
+
+class TooLarge(RunToolsError):
+    """The request or what it names exceeds a stated bound."""
+
+    code = "too_large"
+    status = 413
+
+
+class RateLimited(RunToolsError):
+    """Too many requests; ``details["retryAfterSeconds"]`` says when to come back."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class CapacityExhausted(RunToolsError):
+    """No room on any host: says what was asked, what is free and what to do."""
+
+    code = "capacity_exhausted"
+    status = 503
+
+
+class Unavailable(RunToolsError):
+    """A part of the platform cannot answer at the moment."""
+
+    code = "unavailable"
+    status = 503
+
+
+class HostUnavailable(Unavailable):
+    """The host that runs the sandbox does not answer."""
+
+    code = "host_unavailable"
+
+
+class GuestUnreachable(RunToolsError):
+    """The agent inside the sandbox does not answer."""
+
+    code = "guest_unreachable"
+    status = 502
+
+
+class GuestMisbehaved(GuestUnreachable):
+    """The agent inside answered outside its protocol or its bounds."""
+
+    code = "guest_misbehaved"
+
+
+class DeadlineExceeded(RunToolsError):
+    """The act did not finish in its time."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+
+class BuildFailed(RunToolsError):
+    """A template build failed; its log says where."""
+
+    code = "build_failed"
+    status = 422
+
+
+class FileError(RunToolsError):
+    """A file operation inside a sandbox failed."""
+
+    code = "file_error"
+    status = 400
+
+
+class FileMissing(FileError):
+    """No such file or directory."""
+
+    code = "file_missing"
+    status = 404
+
+
+class FileAlreadyExists(FileError):
+    """The target exists."""
+
+    code = "file_exists"
+    status = 409
+
+
+class FileForbidden(FileError):
+    """The file's mode or mount forbids it."""
+
+    code = "file_forbidden"
+    status = 403
+
+
+class FileIsDirectory(FileError):
+    """A file was wanted and a directory is there (or a directory that is not empty)."""
+
+    code = "file_is_directory"
+    status = 409
+
+
+class FileNotDirectory(FileError):
+    """A directory was wanted and something else is there."""
+
+    code = "file_not_directory"
+    status = 409
+
+
+class DiskFull(FileError):
+    """The sandbox's disk has no room left."""
+
+    code = "disk_full"
+    status = 507
+
+
+def _tree(root: type[RunToolsError]) -> Iterator[type[RunToolsError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+BY_CODE: Mapping[str, type[RunToolsError]] = {kind.code: kind for kind in _tree(RunToolsError)}
+
+
+def from_wire(body: Mapping[str, Any]) -> RunToolsError:
+    """The error that a response body (what `to_wire` made) stands for; unknown codes keep the base."""
+    kind = BY_CODE.get(str(body.get("code")), RunToolsError)
+    return kind(
+        str(body.get("message", "unknown error")),
+        hint=body.get("hint"),
+        details=body.get("details"),
+        request_id=body.get("requestId"),
+    )

@@ -1,0 +1,1 @@
+"""Ids, states and legal moves, and the ports between parts: pure, no I/O."""

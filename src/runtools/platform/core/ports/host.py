@@ -1,0 +1,258 @@
+"""The host port: what the api may ask of a machine that runs sandboxes.
+
+Only ids, values and streams cross it, never paths of the host: caller and host may be two machines.
+Every act carries an ``op`` id; a repeat of the same id is answered from the host's journal and not
+done again. The api owns the wish, the host owns the machine: what really happened comes back as
+`Observed`, numbered by ``(epoch, seq)``, so that an older report never overwrites a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.events import HostView
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.sandboxes import (
+    Cause,
+    DiskUse,
+    Ending,
+    Isolation,
+    Operation,
+    Pruned,
+    QueuePlace,
+    StartedFrom,
+    State,
+    Timings,
+)
+from runtools.sdk.shapes.templates import BuildLine, BuildState
+
+
+class Sizes(Shape):
+    """What a machine is given; MB are 2**20 bytes."""
+
+    vcpus: int
+    memory_mb: int
+    disk_mb: int
+
+
+class Guest(Shape):
+    """What a sandbox is told about itself when it is renewed, beside its identity."""
+
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    ssh_keys: list[str] = Field(default_factory=list)
+    password_hash: str | None = Field(None, repr=False, description="crypt(5) form, e.g. $6$…")
+
+
+class CreateOrder(Shape):
+    """Make a sandbox: from a template version, or from the disk of an ended one."""
+
+    op: str
+    sandbox_id: str
+    actor: str
+    template_version_id: str
+    recover_from: str | None = None
+    sizes: Sizes
+    guest: Guest
+    internet: bool
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int | None
+    require_isolation: Isolation | None
+    queue: bool
+
+
+class Child(Shape):
+    """One child of a fork."""
+
+    sandbox_id: str
+
+
+class Observed(Shape):
+    """What a host sees of one sandbox. Newer is the one with the greater (epoch, seq)."""
+
+    sandbox_id: str
+    epoch: int
+    seq: int
+    at: datetime
+    state: State
+    operation: Operation | None
+    cause: Cause
+    actor: str
+    isolation: Isolation | None = None
+    started_from: StartedFrom | None = None
+    timings: Timings | None = None
+    queue: QueuePlace | None = None
+    durable: bool = True
+    ending: Ending | None = None
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class Forked(Shape):
+    """What a fork made."""
+
+    children: list[Observed]
+    standstill_ms: float
+
+
+class Kept(Shape):
+    """A snapshot that lies on the host."""
+
+    snapshot_id: str
+    size_bytes: int
+    standstill_ms: float
+
+
+class BuildOrder(Shape):
+    """Build a template version."""
+
+    version_id: str
+    slug: str
+    version: int
+    recipe: str
+    apt: list[str]
+    run: str | None
+
+
+class Built(Shape):
+    """How a build stands."""
+
+    version_id: str
+    state: BuildState
+    progress: float
+    step: str
+    size_bytes: int
+    error: str | None
+
+
+class FileBody(Shape):
+    """What is known of a file before its bytes are read: its size, and the range that will come."""
+
+    entry: FileEntry
+    start: int
+    end: int
+
+
+class Host(Protocol):
+    """A machine that runs sandboxes.
+
+    Each method that names a sandbox raises `NotFound` where the host does not know it, and
+    `SandboxStopped` where it has ended. Those under *inside* wake a paused sandbox and wait, but
+    `stats` does not.
+    """
+
+    async def view(self) -> HostView:
+        """Identity, driver, capacity."""
+        ...
+
+    def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
+        """Every report after (epoch, seq), oldest first, then live ones for ever.
+
+        A foreign epoch gets the latest report of every sandbox first.
+        """
+        ...
+
+    async def create(self, order: CreateOrder) -> Observed:
+        """Returns when it runs, or once it has its place in the queue (``operation == "queued"``)."""
+        ...
+
+    async def settled(self, sandbox_id: str, timeout_seconds: float) -> Observed:
+        """Wait until no operation is under way; returns the latest report also when time is up."""
+        ...
+
+    async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
+
+    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
+
+    async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
+
+    async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept: ...
+
+    async def rollback(
+        self, sandbox_id: str, op: str, actor: str, snapshot_id: str
+    ) -> Observed: ...
+
+    async def fork(
+        self, sandbox_id: str, op: str, actor: str, children: list[Child]
+    ) -> Forked: ...
+
+    async def drop_snapshot(self, snapshot_id: str) -> None: ...
+
+    # --- inside ---
+
+    async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
+        """Run a command; ``request.process_id`` is set and names it for repeats."""
+        ...
+
+    async def stats(self, sandbox_id: str) -> Stats: ...
+
+    async def console(self, sandbox_id: str, lines: int) -> list[str]:
+        """The last lines of the machine's console, also after its end."""
+        ...
+
+    async def stat(self, sandbox_id: str, path: str) -> FileEntry: ...
+
+    async def list(self, sandbox_id: str, path: str, depth: int) -> Listing: ...
+
+    async def mkdir(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry: ...
+
+    async def move(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry: ...
+
+    async def copy(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry: ...
+
+    async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry: ...
+
+    async def remove(self, sandbox_id: str, op: str, path: str, recursive: bool) -> None: ...
+
+    async def read(
+        self, sandbox_id: str, path: str, start: int, end: int | None
+    ) -> tuple[FileBody, AsyncIterator[bytes]]:
+        """A file's bytes from start to end (exclusive). The iterator must be run out or closed."""
+        ...
+
+    async def write(
+        self,
+        sandbox_id: str,
+        op: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        mode: int | None,
+        how: Literal["replace", "append"],
+    ) -> FileEntry:
+        """Replace is atomic (a reader sees the old or the new file); parents are made."""
+        ...
+
+    async def download(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
+        """A file or folder as a tar stream, names relative to its parent."""
+        ...
+
+    async def upload(
+        self, sandbox_id: str, op: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> Listing:
+        """Unpack a tar stream below a folder."""
+        ...
+
+    # --- templates and space ---
+
+    async def build(self, order: BuildOrder) -> Built:
+        """Begin a build; a repeat of the same version returns how it stands."""
+        ...
+
+    async def built(self, version_id: str) -> Built: ...
+
+    def build_log(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
+        """Every line after position ``after``; ends when the build has ended and all were given."""
+        ...
+
+    async def drop_template(self, version_id: str) -> None: ...
+
+    async def disk_use(self) -> DiskUse: ...
+
+    async def prune(self, ended: bool, warm: bool) -> Pruned: ...

@@ -1,0 +1,1 @@
+"""Generic pieces without product words: configuration, clock, log, processes, files."""

@@ -1,0 +1,143 @@
+"""Settings of one platform: the only module that reads the environment (with the SDK's settings).
+
+A setting comes from the environment (``RUNTOOLS_<NAME>``), else from ``config.toml`` in the home,
+else from the default below. A name that no setting bears is refused, so a typo is not lost.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from runtools.errors import InvalidRequest
+
+DEFAULT_HOME = Path("/var/lib/runtools")
+# Read by the SDK and the CLI, or by tests; no settings of the platform.
+_FOREIGN = {"RUNTOOLS_API_KEY", "RUNTOOLS_API_URL"}
+
+Accelerator = Literal["auto", "kvm", "tcg"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one platform.
+
+    Attributes:
+        home: where everything the platform keeps lies.
+        api_host, api_port: where the API listens.
+        accelerator: ``auto`` probes KVM by a guest that must answer; the others are believed.
+        require_isolation: ``hardware`` refuses to run sandboxes under emulation.
+        memory_factor: how much of a sandbox's memory is counted against the host's, 0 to 1.
+        memory_mb: memory that sandboxes may take in all; 0: the host's total less one eighth.
+        max_sandboxes: how many may run at once.
+        disk_headroom_mb: free disk below which nothing is started and sandboxes are paused.
+        recover_hours: how long the disk of a sandbox that ended by itself is kept.
+        warm_mb: bytes (in MB) that warm snapshots may take before the least recently used goes.
+        default_template: what a create without a template gets.
+        mirror: package mirror for template builds; empty: the one this machine's apt uses.
+        database_url: SQLAlchemy URL; empty: SQLite in the home.
+        service_user: who the unprivileged processes run as; empty: the calling user.
+        crash_at: (tests) the named point at which a process kills itself.
+    """
+
+    home: Path = DEFAULT_HOME
+    api_host: str = "127.0.0.1"
+    api_port: int = 7700
+    accelerator: Accelerator = "auto"
+    require_isolation: Literal["any", "hardware"] = "any"
+    memory_factor: float = 0.5
+    memory_mb: int = 0
+    max_sandboxes: int = 256
+    disk_headroom_mb: int = 2048
+    recover_hours: float = 24.0
+    warm_mb: int = 16_384
+    default_template: str = "base-debian"
+    mirror: str = ""
+    database_url: str = ""
+    service_user: str = ""
+    crash_at: str = ""
+
+    @property
+    def host_home(self) -> Path:
+        """What the host part keeps: machines, snapshots, templates. Root's alone."""
+        return self.home / "host"
+
+    @property
+    def api_home(self) -> Path:
+        """What the api part keeps: its database."""
+        return self.home / "api"
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets and pid files."""
+        return self.home / "run"
+
+    @property
+    def log_folder(self) -> Path:
+        """Logs of the detached platform."""
+        return self.home / "logs"
+
+    @property
+    def host_socket(self) -> Path:
+        """Where the host part listens for the api part."""
+        return self.run_folder / "host.sock"
+
+    @property
+    def client_file(self) -> Path:
+        """API URL and admin key for the CLI and SDK of the person who started the platform."""
+        return self.home / "client.json"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force.
+
+    Raises:
+        InvalidRequest: an unknown name or a value of the wrong form; the message names it.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("RUNTOOLS_HOME", str(DEFAULT_HOME))).absolute()
+    values: dict[str, Any] = {}
+    file = home / "config.toml"
+    if file.exists():
+        values.update(_from_file(file))
+    prefix = "RUNTOOLS_"
+    for key, text in env.items():
+        if key.startswith(prefix) and key not in _FOREIGN:
+            values[key.removeprefix(prefix).lower()] = text
+    values["home"] = home
+    return _typed(values)
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"{file} is not valid TOML: {exc}") from exc
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "accelerator": ("auto", "kvm", "tcg"),
+    "require_isolation": ("any", "hardware"),
+}
+
+
+def _typed(values: Mapping[str, Any]) -> Settings:
+    defaults = {f.name: f.default for f in fields(Settings)}
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in defaults:
+            raise InvalidRequest(
+                f"unknown setting {name!r}", hint=f"settings are {', '.join(sorted(defaults))}"
+            )
+        kind = Path if name == "home" else type(defaults[name])
+        try:
+            typed[name] = value if isinstance(value, kind) else kind(value)
+        except (TypeError, ValueError) as exc:
+            raise InvalidRequest(f"setting {name} must be {kind.__name__}: {value!r}") from exc
+        if name in _CHOICES and typed[name] not in _CHOICES[name]:
+            raise InvalidRequest(f"setting {name} must be one of {', '.join(_CHOICES[name])}")
+    return Settings(**typed)

@@ -1,0 +1,120 @@
+"""Running programs: argument lists only, never a shell string. No other module starts processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# What a child of ours is given to know; nothing of the platform's own environment goes to it.
+PLAIN_ENV: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/nonexistent",
+}
+
+
+class CommandFailed(Exception):
+    """A program ended with an error; the message quotes the end of what it printed."""
+
+    def __init__(self, argv: Sequence[str], code: int, output: bytes) -> None:
+        tail = output.decode(errors="replace").strip()[-2000:]
+        super().__init__(f"{argv[0]} ended with {code}: {tail}" if tail else f"{argv[0]}: {code}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a program ended and what it printed."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = 60.0,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end.
+
+    Raises:
+        CommandFailed: it ended with another code than 0, and ``check`` is set.
+        TimeoutError: it did not end in time; it was killed.
+        FileNotFoundError: there is no such program.
+    """
+    words = [str(word) for word in argv]
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(PLAIN_ENV if env is None else env),
+        cwd=cwd,
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            out, err = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    code = process.returncode
+    assert code is not None  # noqa: S101 - communicate() returned, so it has ended
+    if check and code != 0:
+        raise CommandFailed(words, code, err or out)
+    return Completed(code, out, err)
+
+
+async def start_detached(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    output: Path,
+    pass_fds: Sequence[int] = (),
+) -> int:
+    """Start a program in a session of its own that outlives us; both streams go to ``output``.
+
+    Returns its pid. The event loop reaps it while we live; after that, init does.
+    """
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *[str(word) for word in argv],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            env=dict(PLAIN_ENV if env is None else env),
+            cwd=cwd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    finally:
+        os.close(fd)
+    return process.pid
+
+
+async def wait_pid_gone(pid: int) -> None:
+    """Wait until a process, not necessarily a child of ours, has ended."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    gone = loop.create_future()
+    loop.add_reader(fd, lambda: gone.done() or gone.set_result(None))
+    try:
+        await gone
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

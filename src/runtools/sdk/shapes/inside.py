@@ -1,0 +1,106 @@
+"""What goes on inside a sandbox: commands, files, stats."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from runtools.sdk.shapes.base import Request, Shape
+from runtools.sdk.shapes.sandboxes import EnvName
+
+DEFAULT_EXEC_TIMEOUT_MS = 30_000
+MAX_OUTPUT_BYTES = 8 * 1024 * 1024
+WORKSPACE = "/workspace"
+
+FileKind = Literal["file", "directory", "symlink", "other"]
+
+
+class ExecRequest(Request):
+    """A command: one shell line (run by ``/bin/bash -lc``'s plain form ``bash -c``) or an argument list."""
+
+    command: str | list[str] = Field(min_length=1)
+    process_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="a repeat is answered, not run again"
+    )
+    stdin: str | None = None
+    stdin_encoding: Literal["utf-8", "base64"] = "utf-8"
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    cwd: str = WORKSPACE
+    user: str = "root"
+    timeout_ms: int = Field(DEFAULT_EXEC_TIMEOUT_MS, ge=1, le=86_400_000)
+    max_output_bytes: int = Field(
+        MAX_OUTPUT_BYTES, ge=0, le=MAX_OUTPUT_BYTES, description="kept of each stream; the rest is "
+        "read, dropped and stated as truncated"
+    )
+
+
+class ExecResult(Shape):
+    """How a command ended. Exactly one of exit_code and signal is set, unless its end was lost."""
+
+    process_id: str
+    stdout: str
+    stderr: str
+    encoding: Literal["utf-8", "base64"]
+    exit_code: int | None
+    signal: int | None
+    duration_ms: float
+    timed_out: bool
+    truncated: bool
+
+
+class FileEntry(Shape):
+    """One entry of a sandbox's file system."""
+
+    path: str
+    kind: FileKind
+    size: int
+    mode: int = Field(description="permission bits, e.g. 0o644 as 420")
+    owner: str
+    group: str
+    modified_at: datetime
+    target: str | None = Field(None, description="where a symlink points")
+
+
+class Listing(Shape):
+    """A directory's entries, sorted by path; truncated says that there are more."""
+
+    entries: list[FileEntry]
+    truncated: bool
+
+
+class Stats(Shape):
+    """What the machine inside says of itself; a paused sandbox shows its last ones."""
+
+    cpu_percent: float = Field(description="of all its vCPUs, since the previous reading")
+    memory_used_bytes: int
+    memory_total_bytes: int
+    disk_used_bytes: int
+    disk_total_bytes: int
+    uptime_seconds: float
+    processes: int
+    listening_ports: list[int]
+    measured_at: datetime
+
+
+class MkdirRequest(Request):
+    """Make a directory, parents included."""
+
+    path: str
+    mode: int = Field(0o755, ge=0, le=0o7777)
+
+
+class MoveRequest(Request):
+    """Move or copy within a sandbox."""
+
+    source: str
+    target: str
+    overwrite: bool = False
+
+
+class ChmodRequest(Request):
+    """Change permission bits."""
+
+    path: str
+    mode: int = Field(ge=0, le=0o7777)
