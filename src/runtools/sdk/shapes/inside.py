@@ -31,8 +31,10 @@ class ExecRequest(Request):
     user: str = "root"
     timeout_ms: int = Field(DEFAULT_EXEC_TIMEOUT_MS, ge=1, le=86_400_000)
     max_output_bytes: int = Field(
-        MAX_OUTPUT_BYTES, ge=0, le=MAX_OUTPUT_BYTES, description="kept of each stream; the rest is "
-        "read, dropped and stated as truncated"
+        MAX_OUTPUT_BYTES,
+        ge=0,
+        le=MAX_OUTPUT_BYTES,
+        description="kept of each stream; the rest is read, dropped and stated as truncated",
     )
 
 

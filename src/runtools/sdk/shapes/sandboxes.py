@@ -71,7 +71,9 @@ class SandboxFork(Request):
     """What `POST /v1/sandboxes/{id}/fork` takes."""
 
     count: int = Field(1, ge=1, le=64)
-    name: Name | None = Field(None, description="the child's name, or the stem of several: name-1 …")
+    name: Name | None = Field(
+        None, description="the child's name, or the stem of several: name-1 …"
+    )
     tags: dict[TagText, TagText] | None = None
 
 

@@ -18,7 +18,9 @@ class TemplateBuild(Request):
 
     recipe: Name | None = Field(None, description="a known recipe; default: the one the slug names")
     apt: list[str] = Field(default_factory=list, max_length=512)
-    run: str | None = Field(None, max_length=1_048_576, description="a script run as root at the end")
+    run: str | None = Field(
+        None, max_length=1_048_576, description="a script run as root at the end"
+    )
 
 
 class Template(Shape):
