@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -126,16 +126,17 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def _typed(values: Mapping[str, Any]) -> Settings:
-    defaults = {f.name: f.default for f in fields(Settings)}
+    defaults: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
     typed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in defaults:
             raise InvalidRequest(
                 f"unknown setting {name!r}", hint=f"settings are {', '.join(sorted(defaults))}"
             )
-        kind = Path if name == "home" else type(defaults[name])
+        kind = type(defaults[name])
+        convert: Callable[[Any], Any] = Path if name == "home" else kind
         try:
-            typed[name] = value if isinstance(value, kind) else kind(value)
+            typed[name] = convert(value)
         except (TypeError, ValueError) as exc:
             raise InvalidRequest(f"setting {name} must be {kind.__name__}: {value!r}") from exc
         if name in _CHOICES and typed[name] not in _CHOICES[name]:

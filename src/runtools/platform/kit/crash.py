@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 
-_armed: str = ""
-_left: int = 0
+
+@dataclass(slots=True)
+class _Trap:
+    name: str = ""
+    left: int = 0
+
+
+_trap = _Trap()
 
 
 def arm(point: str) -> None:
     """Choose the point; an empty string disarms."""
-    global _armed, _left  # noqa: PLW0603 - one per process by its nature
     name, _, nth = point.partition("#")
-    _armed, _left = name, int(nth or 1)
+    _trap.name, _trap.left = name, int(nth or 1)
 
 
 def crash_point(name: str) -> None:
     """Die here by SIGKILL if this is the chosen point."""
-    global _left  # noqa: PLW0603
-    if name != _armed:
+    if name != _trap.name:
         return
-    _left -= 1
-    if _left == 0:
+    _trap.left -= 1
+    if _trap.left == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -111,10 +111,15 @@ async def wait_pid_gone(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    gone = loop.create_future()
-    loop.add_reader(fd, lambda: gone.done() or gone.set_result(None))
+    gone: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _settle, gone)
     try:
         await gone
     finally:
         loop.remove_reader(fd)
         os.close(fd)
+
+
+def _settle(gone: asyncio.Future[None]) -> None:
+    if not gone.done():
+        gone.set_result(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from pydantic import Field
+
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.sandboxes import Sandbox
 
@@ -32,7 +34,7 @@ class ErrorBody(Shape):
     code: str
     message: str
     hint: str | None = None
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
     request_id: str | None = None
 
 
@@ -75,4 +77,4 @@ class Health(Shape):
 
     status: str
     version: str
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=list)

@@ -18,7 +18,7 @@ FileKind = Literal["file", "directory", "symlink", "other"]
 
 
 class ExecRequest(Request):
-    """A command: one shell line (run by ``/bin/bash -lc``'s plain form ``bash -c``) or an argument list."""
+    """A command: one shell line (run by ``bash -c``) or an argument list."""
 
     command: str | list[str] = Field(min_length=1)
     process_id: str | None = Field(
