@@ -92,6 +92,11 @@ class Settings:
         return self.home / "client.json"
 
 
+def environment() -> Mapping[str, str]:
+    """The process's environment, for those who hand parts of it on to children."""
+    return os.environ
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force.
 

@@ -75,6 +75,15 @@ async def run(
     return Completed(code, out, err)
 
 
+async def start_child(
+    argv: Sequence[str | Path], *, env: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """Start a program that shares our output and is ours to wait for."""
+    return await asyncio.create_subprocess_exec(
+        *[str(word) for word in argv], stdin=asyncio.subprocess.DEVNULL, env=dict(env)
+    )
+
+
 async def start_detached(
     argv: Sequence[str | Path],
     *,

@@ -1,0 +1,94 @@
+"""The commands of ``python -m runtools.platform``, each a line that names who does it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from runtools.errors import RunToolsError
+from runtools.platform.boot import api, doctor, host, setup, status, up
+from runtools.platform.kit import config, crash, log
+
+Command = Callable[[config.Settings, argparse.Namespace], Awaitable[int]]
+
+
+async def _setup(settings: config.Settings, _: argparse.Namespace) -> int:
+    await setup.setup(lambda line: print(line, file=sys.stderr, flush=True))
+    return 0
+
+
+async def _up(settings: config.Settings, args: argparse.Namespace) -> int:
+    start = up.detached if args.detach else up.foreground
+    return await start(settings, config.environment())
+
+
+async def _down(settings: config.Settings, _: argparse.Namespace) -> int:
+    return await up.down(settings, config.environment())
+
+
+async def _status(settings: config.Settings, _: argparse.Namespace) -> int:
+    return await status.show(settings)
+
+
+async def _doctor(settings: config.Settings, _: argparse.Namespace) -> int:
+    return await doctor.show(settings)
+
+
+async def _migrate(settings: config.Settings, _: argparse.Namespace) -> int:
+    return await api.migrate(settings)
+
+
+async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
+    return await api.serve(settings)
+
+
+async def _host(settings: config.Settings, args: argparse.Namespace) -> int:
+    if args.pause_all:
+        return await host.pause_all(settings)
+    return await host.serve(settings, args.socket_uid, args.socket_gid)
+
+
+_COMMANDS: dict[str, Command] = {
+    "setup": _setup,
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "doctor": _doctor,
+    "migrate": _migrate,
+    "api": _api,
+    "host": _host,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runtools", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in _COMMANDS:
+        sub = commands.add_parser(name)
+        if name == "up":
+            sub.add_argument("--detach", action="store_true", help="return when it answers")
+        if name == "host":
+            sub.add_argument("--socket-uid", type=int, default=os.geteuid())
+            sub.add_argument("--socket-gid", type=int, default=os.getegid())
+            sub.add_argument("--pause-all", action="store_true", help="pause what runs, and end")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns its exit code. A refusal is one line with its hint, and 1."""
+    args = _parser().parse_args(argv)
+    log.configure(args.command)
+    try:
+        settings = config.load()
+        crash.arm(settings.crash_at)
+        return asyncio.run(_COMMANDS[args.command](settings, args))
+    except RunToolsError as exc:
+        print(f"error: {exc.message}", file=sys.stderr)
+        if exc.hint:
+            print(f"hint:  {exc.hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,50 @@
+"""`runtools status`: whether the platform answers, asked the way any client asks."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import httpx
+from pydantic import ValidationError
+
+from runtools.platform.kit.config import Settings
+from runtools.sdk.shapes import Health
+
+
+async def ask(settings: Settings) -> Health | None:
+    """What the running platform says of itself; None when it does not answer or is not ready."""
+    url = f"http://{settings.api_host}:{settings.api_port}/readyz"
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
+            answer = await http.get(url)
+            answer.raise_for_status()
+            body = answer.json()
+            return Health.model_validate(body.get("data", body))
+    except (httpx.HTTPError, ValidationError, ValueError):
+        return None
+
+
+async def until_ready(settings: Settings, seconds: float) -> bool:
+    """Wait for the platform to answer; False when it did not in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while await ask(settings) is None:
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def show(settings: Settings) -> int:
+    """Print one line per fact; 0 only when the platform answers and is ready."""
+    health = await ask(settings)
+    if health is None:
+        print(
+            f"not ready: nothing good at {settings.api_host}:{settings.api_port}", file=sys.stderr
+        )
+        return 1
+    print(f"ready    RunTools {health.version} at http://{settings.api_host}:{settings.api_port}")
+    for text in health.warnings:
+        print(f"warning  {text}")
+    return 0

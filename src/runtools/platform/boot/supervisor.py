@@ -1,0 +1,89 @@
+"""Keeps the platform's processes alive: a dead one is started again, later and later if it keeps dying.
+
+The supervisor listens to nothing but signals and its children. Virtual machines are no children of
+it or of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.process import start_child
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+_HEALTHY_AFTER = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process to keep alive: its name, its command, and how long it may take to end in order."""
+
+    name: str
+    command: Sequence[str]
+    grace_seconds: float
+
+
+class Supervisor:
+    """Runs parts until `stop` is called, then ends them in reverse order."""
+
+    def __init__(self, parts: Sequence[Part], env: Mapping[str, str], clock: Clock) -> None:
+        self._parts = parts
+        self._env = dict(env)
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    def stop(self) -> None:
+        """Begin the end; may be called more than once."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Keep every part alive until `stop`."""
+        keepers = [asyncio.create_task(self._keep(part)) for part in self._parts]
+        await self._stopping.wait()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        for part in reversed(self._parts):
+            await self._end(part)
+
+    async def _keep(self, part: Part) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            began = self._clock.monotonic()
+            process = await start_child(part.command, env=self._env)
+            self._running[part.name] = process
+            code = await process.wait()
+            if self._clock.monotonic() - began > _HEALTHY_AFTER:
+                pause = _FIRST_PAUSE
+            log.warning("%s ended (%s); starting it again in %.1f s", part.name, _how(code), pause)
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _end(self, part: Part) -> None:
+        process = self._running.get(part.name)
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(part.grace_seconds):
+                await process.wait()
+        except TimeoutError:
+            log.error("%s did not end within %.0f s; killed", part.name, part.grace_seconds)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,170 @@
+"""`runtools up` and `down`: the whole platform on one machine, in the foreground or detached."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtools.errors import Conflict, Forbidden, Unavailable
+from runtools.platform.boot import home, status
+from runtools.platform.boot.people import Person, caller, unprivileged
+from runtools.platform.boot.supervisor import Part, Supervisor
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.process import PLAIN_ENV, run, start_detached, wait_pid_gone
+
+log = logging.getLogger("runtools.up")
+
+READY_WITHIN_SECONDS = 60.0
+_PAUSE_ALL_SECONDS = 300.0
+
+
+def lock_file(settings: Settings) -> Path:
+    """What the running supervisor holds."""
+    return settings.run_folder / "up.lock"
+
+
+async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
+    _need_root()
+    person = await unprivileged(settings, environ)
+    home.prepare(settings, person)
+    with home.lock(lock_file(settings), "a platform"):
+        env = child_env(settings, environ)
+        await _first_start(settings, person, caller(environ), env)
+        supervisor = Supervisor(_parts(person), env, SystemClock())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, supervisor.stop)
+        announcer = asyncio.create_task(_announce(settings, person))
+        try:
+            await supervisor.run()
+        finally:
+            announcer.cancel()
+    return 0
+
+
+async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Start the platform in the background and return when it answers."""
+    _need_root()
+    if home.holder(lock_file(settings)) is not None:
+        raise Conflict("the platform is up already", hint="runtools status shows it")
+    home.prepare(settings, await unprivileged(settings, environ))
+    logfile = settings.log_folder / "runtools.log"
+    env = {**child_env(settings, environ), **_sudo(environ)}
+    pid = await start_detached(
+        [sys.executable, "-m", "runtools.platform", "up"], env=env, output=logfile
+    )
+    gone = asyncio.create_task(wait_pid_gone(pid))
+    ready = asyncio.create_task(status.until_ready(settings, READY_WITHIN_SECONDS))
+    await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (gone, ready):
+        task.cancel()
+    if not ready.done() or ready.cancelled() or not ready.result():
+        tail = "\n".join(logfile.read_text(errors="replace").splitlines()[-15:])
+        raise Unavailable(f"the platform did not come up; the end of {logfile}:\n{tail}")
+    print(await _where(settings), file=sys.stderr)
+    return 0
+
+
+async def down(settings: Settings, environ: Mapping[str, str]) -> int:
+    """End the platform in order: what runs is paused first. Also when only machines are left."""
+    _need_root()
+    pid = home.holder(lock_file(settings))
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(_PAUSE_ALL_SECONDS):
+            await wait_pid_gone(pid)
+        return 0
+    if not settings.host_home.exists():
+        return 0
+    # The platform was killed; its machines may still run. A host that only pauses them cleans up.
+    await run(
+        [sys.executable, "-m", "runtools.platform", "host", "--pause-all"],
+        env=child_env(settings, environ),
+        timeout=_PAUSE_ALL_SECONDS,
+    )
+    return 0
+
+
+def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What our own processes are told: the settings and nothing else of the environment."""
+    env = dict(PLAIN_ENV)
+    env.update({key: value for key, value in environ.items() if key.startswith("RUNTOOLS_")})
+    env["RUNTOOLS_HOME"] = str(settings.home)
+    env["PYTHONUNBUFFERED"] = "1"
+    env.pop("RUNTOOLS_API_KEY", None)
+    return env
+
+
+def _parts(person: Person) -> list[Part]:
+    python = [sys.executable, "-m", "runtools.platform"]
+    root = Person("root", 0, 0)
+    owner = ["--socket-uid", str(person.uid), "--socket-gid", str(person.gid)]
+    return [
+        Part("host", root.command([*python, "host", *owner]), _PAUSE_ALL_SECONDS),
+        Part("api", person.command([*python, "api"]), 10.0),
+    ]
+
+
+async def _first_start(
+    settings: Settings, person: Person, owner: Person, env: Mapping[str, str]
+) -> None:
+    """Bring the database up to date, and hand the first key to the person who called.
+
+    The key travels through a pipe, never through an argument or the environment.
+    """
+    argv = person.command([sys.executable, "-m", "runtools.platform", "migrate"])
+    done = await run(argv, env=env, timeout=120.0)
+    key = json.loads(done.stdout).get("apiKey")
+    if key is None:
+        return
+    url = f"http://{settings.api_host}:{settings.api_port}"
+    body = json.dumps({"apiUrl": url, "apiKey": key}, indent=2).encode()
+    write_atomic(settings.client_file, body, mode=0o600)
+    os.chown(settings.client_file, owner.uid, owner.gid)
+    log.info("made the default org and an admin API key: %s", settings.client_file)
+
+
+async def _announce(settings: Settings, person: Person) -> None:
+    if not await status.until_ready(settings, READY_WITHIN_SECONDS):
+        log.error("the API does not answer; the log above says why")
+        return
+    if person.bare:
+        log.warning("no other user can read this installation: the api runs as root without powers")
+    for line in (await _where(settings)).splitlines():
+        log.info("%s", line)
+
+
+async def _where(settings: Settings) -> str:
+    health = await status.ask(settings)
+    warnings = [f"warning  {text}" for text in health.warnings] if health else []
+    owner = pwd.getpwuid(settings.client_file.stat().st_uid).pw_name
+    return "\n".join(
+        [
+            f"ready    http://{settings.api_host}:{settings.api_port}",
+            f"home     {settings.home}",
+            f"key      {settings.client_file} (readable by {owner} alone)",
+            *warnings,
+        ]
+    )
+
+
+def _sudo(environ: Mapping[str, str]) -> dict[str, str]:
+    return {key: environ[key] for key in ("SUDO_UID", "SUDO_GID") if key in environ}
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise Forbidden(
+            "running virtual machines with networks of their own needs root",
+            hint="call it with sudo; every part but the host drops back to you",
+        )
