@@ -131,14 +131,23 @@ class Driver(Protocol):
         """Stop, save memory and devices below the machine's folder, end the VMM. All or nothing:
 
         on failure the machine runs on (or, where its VMM died, is gone) and no half state is left.
-        After it returns the state is complete; `sync` makes it durable.
+        After it returns the state is complete; `sync` makes it durable. Asked again of a machine
+        whose state is complete and whose VMM is gone it returns; where neither is there it raises.
+        This is how a restarted host learns whether a pause was finished.
+
+        Raises:
+            VmmFailed: there is no complete state.
         """
         ...
 
     async def resume(self, machine: Machine) -> None:
         """Go on from `suspend`. The state is used up once virtual CPUs have run on it; a resume that
 
-        failed before that leaves it whole. Returns once the virtual CPUs run.
+        failed before that leaves it whole. Returns once the virtual CPUs run. Asked of a live machine
+        it makes sure that the virtual CPUs run (a capture or suspend may have been killed in the middle).
+
+        Raises:
+            VmmFailed: the VMM did not come up; nothing of it is left running.
         """
         ...
 
