@@ -25,7 +25,7 @@
     │   └── GuestMisbehaved            502 guest_misbehaved
     ├── DeadlineExceeded               504 deadline_exceeded
     ├── BuildFailed                    422 build_failed
-    └── FileError                      400 file_error (inside a sandbox)
+    └── FileError                      400 file_error
         ├── FileMissing                404 file_missing
         ├── FileAlreadyExists          409 file_exists
         ├── FileForbidden              403 file_forbidden

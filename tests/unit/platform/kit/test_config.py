@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from runtools.errors import InvalidRequest
+from runtools.platform.kit.config import Settings, load
+
+DOCS = Path(__file__).parents[4] / "docs" / "settings.md"
+
+
+def test_environment_wins_over_the_file(tmp_path):
+    (tmp_path / "config.toml").write_text('api_port = 8000\nmirror = "file"\n')
+    settings = load({"RUNTOOLS_HOME": str(tmp_path), "RUNTOOLS_API_PORT": "8001"})
+    assert (settings.home, settings.api_port, settings.mirror) == (tmp_path, 8001, "file")
+
+
+def test_the_clients_variables_are_no_settings(tmp_path):
+    assert load({"RUNTOOLS_HOME": str(tmp_path), "RUNTOOLS_API_KEY": "x"}).home == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RUNTOOLS_API_PROT", "1", "unknown setting 'api_prot'"),
+        ("RUNTOOLS_API_PORT", "many", "api_port must be int"),
+        ("RUNTOOLS_ACCELERATOR", "xen", "accelerator must be one of auto, kvm, tcg"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path, name, value, says):
+    with pytest.raises(InvalidRequest, match=re.escape(says)):
+        load({"RUNTOOLS_HOME": str(tmp_path), name: value})
+
+
+def test_a_bad_file_is_named(tmp_path):
+    (tmp_path / "config.toml").write_text("= nothing")
+    with pytest.raises(InvalidRequest, match=r"config\.toml is not valid TOML"):
+        load({"RUNTOOLS_HOME": str(tmp_path)})
+
+
+def test_every_setting_is_documented_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", DOCS.read_text(), re.MULTILINE))
+    wanted = {f.name: f"`{f.default}`" if f.default != "" else "(empty)" for f in fields(Settings)}
+    assert rows == wanted
