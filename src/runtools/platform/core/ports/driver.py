@@ -188,6 +188,13 @@ class Driver(Protocol):
         """Tell a live guest's disk that the overlay file has grown."""
         ...
 
+    async def console(self, machine: Machine, lines: int) -> list[str]:
+        """The last lines of the machine's console, of a live machine or of one that is gone, as long
+
+        as its folder is there. Bounded in bytes too: a guest can write lines without an end.
+        """
+        ...
+
     async def memory_bytes(self, machine: Machine) -> int:
         """Memory that a live machine's VMM occupies by itself (PSS)."""
         ...
