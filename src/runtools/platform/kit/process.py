@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +84,56 @@ async def start_child(
     return await asyncio.create_subprocess_exec(
         *[str(word) for word in argv], stdin=asyncio.subprocess.DEVNULL, env=dict(env)
     )
+
+
+async def stream(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> int:
+    """Run a program to its end, handing over each line of both its streams as it comes.
+
+    A cancelled call ends the program and everything it started. Lines are cut at 4096 characters.
+
+    Raises:
+        CommandFailed: it ended with another code than 0, and ``check`` is set.
+        FileNotFoundError: there is no such program.
+    """
+    words = [str(word) for word in argv]
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(PLAIN_ENV if env is None else env),
+        cwd=cwd,
+        start_new_session=True,
+    )
+    tail: deque[str] = deque(maxlen=20)
+    try:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        rest = b""
+        while chunk := await process.stdout.read(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[:4096]
+            for line in lines:
+                tail.append(line[:4096].decode(errors="replace").rstrip("\r"))
+                on_line(tail[-1])
+        if rest:
+            tail.append(rest.decode(errors="replace"))
+            on_line(tail[-1])
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if check and code != 0:
+        raise CommandFailed(words, code, "\n".join(tail).encode())
+    return code
 
 
 async def start_detached(
