@@ -1,0 +1,133 @@
+"""The holder of one local machine: starts its sandbox, outlives the platform, writes how it ended.
+
+Run as a script by the system's Python, standard library only:
+
+    local_holder.py FOLDER LOCK_FD READY_FD -- bwrap ARGUMENTS…
+
+``LOCK_FD`` is a locked file handed down by the driver: while it is locked, the machine lives.
+``READY_FD`` is told ``ok`` once the sandbox runs, and closed without a word when it did not come up.
+In ``FOLDER`` appear ``holder.json`` (who we are), ``console.log`` and at the end ``exit.json``.
+When the folder is removed, the sandbox goes with it: nobody could ever find it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# What the sandbox's first command writes to the descriptor STARTED_FD once everything is mounted.
+STARTED = b"started\n"
+_IN_DELETE = 0x200
+
+
+def started_at(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None when it is gone or only a zombie.
+
+    Together with the pid it names one process for ever: pids are used again, these pairs are not.
+    """
+    try:
+        words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if words[0] in {b"Z", b"X"} else int(words[19])
+
+
+def _write(path: Path, value: Mapping[str, int | None]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(value))
+    fresh.replace(path)
+
+
+def _read_all(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as stream:
+        return stream.read()
+
+
+def _ending(status: int) -> dict[str, int | None]:
+    """Bubblewrap says 128 + n when the sandbox was ended by signal n."""
+    if status < 0:
+        return {"code": None, "signal": -status}
+    if status > 128:
+        return {"code": None, "signal": status - 128}
+    return {"code": status, "signal": None}
+
+
+def _start(argv: list[str], console: Path) -> tuple[subprocess.Popen[bytes], int, int]:
+    """The sandbox, and the read ends of what bubblewrap and the sandbox itself will say."""
+    info, info_write = os.pipe()
+    started, started_write = os.pipe()
+    told = ["--info-fd", str(info_write), "--setenv", "STARTED_FD", str(started_write)]
+    with console.open("ab") as out:
+        sandbox = subprocess.Popen(
+            [argv[0], *told, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=(info_write, started_write),
+        )
+    os.close(info_write)
+    os.close(started_write)
+    return sandbox, info, started
+
+
+def _wait(sandbox: subprocess.Popen[bytes], folder: Path, first: int | None) -> int:
+    """Wait for the sandbox's end; bring it about when the folder's lock file is removed.
+
+    Returns how bubblewrap ended.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    removals = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if libc.inotify_add_watch(removals, os.fsencode(folder), _IN_DELETE) < 0:
+        raise OSError(ctypes.get_errno(), "inotify_add_watch", str(folder))
+    ended = os.pidfd_open(sandbox.pid)
+    poll = select.poll()
+    poll.register(removals, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    while sandbox.poll() is None:
+        if first is not None and not (folder / "lock").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)
+            break
+        if (removals, select.POLLIN) in poll.poll():
+            os.read(removals, 65_536)
+    return sandbox.wait()
+
+
+def main(argv: list[str]) -> int:
+    """Hold one sandbox from its start to its end."""
+    folder, ready, command = Path(argv[0]), int(argv[2]), argv[4:]
+    os.chdir("/")
+    sandbox, info, started = _start(command, folder / "console.log")
+    words = _read_all(info)
+    first = int(json.loads(words)["child-pid"]) if words else None
+    if first is not None:
+        me = os.getpid()
+        _write(
+            folder / "holder.json",
+            {
+                "holder": me,
+                "holder_start": started_at(me),
+                "first": first,
+                "first_start": started_at(first),
+            },
+        )
+    if _read_all(started) == STARTED:
+        with contextlib.suppress(BrokenPipeError):  # the platform died while it waited for us
+            os.write(ready, b"ok")
+    os.close(ready)
+    status = _wait(sandbox, folder, first)
+    if (folder / "lock").exists():  # else the folder is being removed: put nothing into it
+        _write(folder / "exit.json", _ending(status))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
