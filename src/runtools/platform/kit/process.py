@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,13 +147,15 @@ async def start_detached(
 ) -> int:
     """Start a program in a session of its own that outlives us; both streams go to ``output``.
 
-    Returns its pid. The event loop reaps it while we live; after that, init does.
+    Returns its pid. It is reaped while our event loop runs; after that, init does. It is no child of
+    asyncio, which from Python 3.12 on kills its children when the event loop is closed.
     """
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *[str(word) for word in argv],
-            stdin=asyncio.subprocess.DEVNULL,
+        child = await asyncio.to_thread(
+            subprocess.Popen,
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
             stdout=fd,
             stderr=fd,
             env=dict(PLAIN_ENV if env is None else env),
@@ -162,7 +165,17 @@ async def start_detached(
         )
     finally:
         os.close(fd)
-    return process.pid
+    pid = child.pid
+    child.returncode = 0  # it is ours to reap from here on, and Popen has nothing to warn of
+    ended = os.pidfd_open(pid)
+    asyncio.get_running_loop().add_reader(ended, _reap, pid, ended)
+    return pid
+
+
+def _reap(pid: int, ended: int) -> None:
+    asyncio.get_running_loop().remove_reader(ended)
+    os.close(ended)
+    os.waitpid(pid, os.WNOHANG)
 
 
 async def wait_pid_gone(pid: int) -> None:
