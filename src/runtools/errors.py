@@ -17,6 +17,7 @@
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
     │   └── OutcomeUnknown             409 outcome_unknown
     ├── TooLarge                       413 too_large
+    ├── VersionMismatch                426 version_mismatch
     ├── RateLimited                    429 rate_limited
     ├── CapacityExhausted              503 capacity_exhausted
     ├── Unavailable                    503 unavailable
@@ -186,6 +187,13 @@ class TooLarge(RunToolsError):
 
     code = "too_large"
     status = 413
+
+
+class VersionMismatch(RunToolsError):
+    """SDK and platform do not understand each other: one of them is too old, or it is no platform."""
+
+    code = "version_mismatch"
+    status = 426
 
 
 class RateLimited(RunToolsError):
