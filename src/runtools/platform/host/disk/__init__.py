@@ -1,0 +1,1 @@
+"""Disk images of sandboxes: making, copying, growing and counting them."""

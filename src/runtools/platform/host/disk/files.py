@@ -1,0 +1,151 @@
+"""Sparse image files on the host's disk.
+
+Nothing here looks *into* an image: what a guest has written is never parsed by the host. So a file
+system is made here once, empty, and grown from inside the guest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from runtools.platform.kit import process
+
+_FICLONE = 0x40049409
+_NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
+_COPY_AT_ONCE = 64 * 1024 * 1024
+_MKFS = (
+    # No reserved blocks (everybody is root), metadata together, and no writing of inode tables, which
+    # would touch megabytes of a file that is meant to stay sparse.
+    *("mkfs.ext4", "-q", "-F", "-m", "0", "-L", "sandbox"),
+    *("-E", "lazy_itable_init=1,lazy_journal_init=1,packed_meta_blocks=1,nodiscard"),
+    *("-J", "size=16"),
+)
+
+
+async def make_overlay(path: Path, size_mb: int) -> None:
+    """Make a sparse file with an empty ext4 in it. What was there is replaced."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size_mb << 20)
+    finally:
+        os.close(fd)
+    await process.run([*_MKFS, path])
+
+
+async def copy_sparse(src: Path, dst: Path) -> None:
+    """Copy a file, replacing ``dst``: by reference where the file system can, else without the holes."""
+    await asyncio.to_thread(_copy, src, dst)
+
+
+async def grow(path: Path, size_mb: int) -> None:
+    """Make the file larger by a hole; a file that is large enough stays as it is."""
+    if path.stat().st_size < size_mb << 20:
+        os.truncate(path, size_mb << 20)
+
+
+def used_bytes(path: Path) -> int:
+    """Bytes that a file, or everything below a folder, occupies on disk. What is gone counts 0."""
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_blocks * 512
+        with os.scandir(path) as entries:
+            return sum(used_bytes(Path(entry.path)) for entry in entries)
+    except FileNotFoundError:
+        return 0
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that unprivileged writers can still put on the path's file system."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+async def sync(paths: Iterable[Path]) -> None:
+    """Make files, and what lies directly in folders, durable."""
+    await asyncio.to_thread(_sync, list(paths))
+
+
+async def can_reflink(folder: Path) -> bool:
+    """Whether files in the folder can be copied by reference."""
+    return await asyncio.to_thread(_try_reflink, folder)
+
+
+def _copy(src: Path, dst: Path) -> None:
+    fresh = dst.with_name(f".{dst.name}.new")
+    source = os.open(src, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        stat = os.fstat(source)
+        mode = stat.st_mode & 0o777
+        target = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            if not _clone(source, target):
+                os.ftruncate(target, stat.st_size)
+                _copy_data(source, target, stat.st_size)
+        finally:
+            os.close(target)
+        fresh.replace(dst)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(source)
+
+
+def _clone(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as exc:
+        if exc.errno in _NO_REFLINK:
+            return False
+        raise
+    return True
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        _copy_range(source, target, start, at)
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        count = min(_COPY_AT_ONCE, end - start)
+        copied = os.copy_file_range(source, target, count, start, start)
+        if copied == 0:  # the source was cut while we read
+            return
+        start += copied
+
+
+def _sync(paths: list[Path]) -> None:
+    for path in paths:
+        entries = [path, *path.iterdir()] if path.is_dir() else [path]
+        for entry in entries:
+            fd = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _try_reflink(folder: Path) -> bool:
+    source = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    target = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        os.pwrite(source, b"\0" * 4096, 0)
+        return _clone(source, target)
+    finally:
+        os.close(source)
+        os.close(target)

@@ -1,0 +1,1 @@
+"""Templates: recipes, builds, images and warm snapshots."""

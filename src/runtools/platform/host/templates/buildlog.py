@@ -1,0 +1,100 @@
+"""The log of one build: kept as JSON lines beside the image, and followed while it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+
+from runtools.platform.kit.clock import Clock
+from runtools.sdk.shapes.templates import BuildLine
+
+_MAX_LINES = 200_000
+
+
+class BuildLog:
+    """Lines numbered from 1. One writer; any number of readers."""
+
+    def __init__(self, file: Path, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+        self._lines = read_log(file)
+        self._out = file.open("a", encoding="utf-8")
+        self._grown = asyncio.Event()
+        self._ended = False
+        self._progress = 0.0
+        self._share = (0.0, 0.0)
+        self.step_name = ""
+
+    @property
+    def progress(self) -> float:
+        """How far the build is, 0 to 1."""
+        return self._progress
+
+    def step(self, name: str, start: float, end: float) -> None:
+        """Begin a step that reaches from one progress to another."""
+        self.step_name = name
+        self._share = (start, end)
+        self._progress = max(self._progress, start)
+        self.line(f"== {name}")
+
+    def part(self, done: float) -> None:
+        """How far the step is, 0 to 1."""
+        start, end = self._share
+        now = start + (end - start) * min(max(done, 0.0), 1.0)
+        self._progress = max(self._progress, now)
+
+    def line(self, text: str) -> None:
+        """Add one line. A build that says very much is cut, and the log says so."""
+        count = len(self._lines)
+        if count > _MAX_LINES:
+            return
+        entry = BuildLine(
+            n=count + 1,
+            at=self._clock.now(),
+            progress=round(self._progress, 3),
+            step=self.step_name,
+            text=text if count < _MAX_LINES else "… the rest of this log was cut",
+        )
+        self._lines.append(entry)
+        self._out.write(entry.model_dump_json() + "\n")
+        self._out.flush()
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._out.close()
+        self._wake()
+
+    async def follow(self, after: int) -> AsyncIterator[BuildLine]:
+        """Every line after position ``after``, until the build has ended."""
+        at = max(after, 0)
+        while True:
+            grown = self._grown
+            while at < len(self._lines):
+                yield self._lines[at]
+                at += 1
+            if self._ended:
+                return
+            await grown.wait()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+
+def read_log(file: Path) -> list[BuildLine]:
+    """The lines of a kept log. A last line that a crash cut off is left out."""
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    return [BuildLine.model_validate_json(line) for line in whole.splitlines()]
+
+
+def duration(start: datetime, end: datetime) -> str:
+    """A time span for people: ``1 min 12 s``."""
+    seconds = round((end - start).total_seconds())
+    return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
