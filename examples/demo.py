@@ -1,0 +1,108 @@
+"""The main job, step by step: a real machine is made, works, sleeps, wakes, is forked and destroyed.
+
+`./dev demo` runs it; it talks to the platform through the public SDK alone. With ``--record FILE`` it
+also keeps what it printed as an SVG picture.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from runtools import RunTools
+from runtools.sdk.sync_client import Sandbox
+
+TEMPLATE = "base-debian"
+COUNTER = """
+import itertools, pathlib, time
+for n in itertools.count(1):
+    pathlib.Path("/workspace/count").write_text(str(n))
+    time.sleep(0.2)
+"""
+
+console = Console(highlight=False, record=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[list[str]]:
+    """Print what is done, how long it took and what came of it."""
+    began = time.perf_counter()
+    found: list[str] = []
+    console.print(f"[bold cyan]▸[/] {what} …", end="\r")
+    yield found
+    took = time.perf_counter() - began
+    console.print(f"[bold green]✓[/] {what}  [dim]{took:.2f} s[/]")
+    for line in found:
+        console.print(f"    [dim]{line}[/]")
+
+
+def ensure_template(rt: RunTools) -> None:
+    """Build the template on the first run; later runs find it."""
+    newest = {template.slug: template for template in rt.templates.list()}
+    if TEMPLATE in newest and newest[TEMPLATE].state == "ready":
+        return
+    console.print(f"building [bold]{TEMPLATE}[/]: once, some minutes")
+    rt.templates.build(TEMPLATE)
+    with console.status("starting") as status:
+        for line in rt.templates.logs(TEMPLATE):
+            status.update(f"{line.progress:4.0%}  {line.step}  [dim]{line.text[:90]}[/]")
+    template = rt.templates.get(TEMPLATE)
+    if template.state != "ready":
+        console.print(f"[red]the build failed:[/] {template.error}")
+        console.print(f"see: .venv/bin/runtools template logs {TEMPLATE}")
+        sys.exit(1)
+
+
+def count(sandbox: Sandbox) -> int:
+    """What the program in the sandbox has counted to."""
+    return int(sandbox.exec("cat /workspace/count").stdout)
+
+
+def main() -> None:
+    """Run the main job."""
+    with RunTools() as rt:
+        ensure_template(rt)
+        with step("create a sandbox") as said:
+            sandbox = rt.sandboxes.create(template=TEMPLATE)
+            said.append(f"{sandbox.id}  {sandbox.isolation} microVM, started {sandbox.started_from}")
+        with step("run a real program in it") as said:
+            said.append(sandbox.exec("uname -sr; python3 --version; nproc").stdout.replace("\n", "  "))
+            sandbox.files.write("/workspace/counter.py", COUNTER.encode())
+            sandbox.exec("setsid python3 counter.py >/dev/null 2>&1 </dev/null &")
+            sandbox.exec("until [ -s count ]; do sleep 0.1; done")
+            said.append(f"a counter runs in the background and is at {count(sandbox)}")
+        with step("pause it: memory and processes go to disk"):
+            sandbox.pause()
+        with step("resume it") as said:
+            sandbox.resume()
+            first = count(sandbox)
+            sandbox.exec(f"while [ $(cat count) -le {first} ]; do sleep 0.1; done")
+            said.append(f"the same process still counts: {first}, then {count(sandbox)}")
+        with step("fork it: a second machine with the same memory") as said:
+            [child] = sandbox.fork()
+            said.append(f"{child.id}  its own copy of the counter is at {count(child)}")
+            sandbox.exec("echo parent > whoami")
+            said.append(f"a file of the parent is not in the child: {not child.exec('ls whoami').stdout}")
+        with step("destroy both"):
+            child.destroy()
+            sandbox.destroy()
+    console.print("\nThe platform runs on. Try next:")
+    for line in (
+        "runtools sandbox create --name box",
+        "runtools sandbox exec box -- python3 -c 'print(6 * 7)'",
+        "runtools sandbox why box",
+        "runtools sandbox destroy box",
+        "runtools doctor",
+        "runtools down",
+    ):
+        console.print(f"    .venv/bin/{line}")
+
+
+if __name__ == "__main__":
+    main()
+    if sys.argv[1:2] == ["--record"]:
+        console.save_svg(sys.argv[2], title="./dev demo")

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+import pytest
+
+from runtools.errors import Conflict
+from runtools.platform.boot import home
+from runtools.platform.boot.people import caller
+from runtools.platform.kit.config import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path / "home")
+
+
+def test_an_install_id_is_made_once(settings):
+    first = home.prepare(settings, caller({}))
+    assert re.fullmatch(r"[a-z][a-z0-9]{5}", first)
+    assert home.prepare(settings, caller({})) == first
+
+
+def test_everybody_may_pass_and_nobody_may_list(settings):
+    home.prepare(settings, caller({}))
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode)
+        for path in (settings.home, settings.host_home, settings.api_home, settings.log_folder)
+    }
+    assert modes == {"home": 0o711, "host": 0o711, "api": 0o700, "logs": 0o700}
+
+
+def test_a_second_platform_on_one_home_is_refused(settings):
+    home.prepare(settings, caller({}))
+    file = settings.run_folder / "up.lock"
+    assert home.holder(file) is None
+    with home.lock(file, "a platform"):
+        assert home.holder(file) == os.getpid()
+        with pytest.raises(Conflict, match="is running already"), home.lock(file, "a platform"):
+            pass
+    assert home.holder(file) is None

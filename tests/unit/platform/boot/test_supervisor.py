@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from runtools.platform.boot.supervisor import Part, Supervisor
+from runtools.platform.kit.process import PLAIN_ENV
+
+WRITES_PID = (
+    "import os,pathlib,time; pathlib.Path({file!r}).write_text(str(os.getpid())); time.sleep(60)"
+)
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + WRITES_PID
+
+
+class Quick:
+    """A clock whose pauses are noted and not waited for."""
+
+    def __init__(self):
+        self.pauses = []
+
+    def monotonic(self):
+        return 0.0
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def pid_in(file: Path, other_than: int = 0) -> int:
+    async with asyncio.timeout(20):
+        while not (file.exists() and file.read_text() and int(file.read_text()) != other_than):
+            await asyncio.sleep(0.01)
+    return int(file.read_text())
+
+
+def part(file: Path, code: str = WRITES_PID, grace: float = 20.0) -> Part:
+    return Part("part", [sys.executable, "-c", code.format(file=str(file))], grace)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_a_dead_part_is_started_again_later_and_later(tmp_path):
+    clock, file = Quick(), tmp_path / "pid"
+    supervisor = Supervisor([part(file)], PLAIN_ENV, clock)
+    running = asyncio.create_task(supervisor.run())
+    pid = 0
+    for _ in range(3):
+        pid = await pid_in(file, other_than=pid)
+        os.kill(pid, signal.SIGKILL)
+    pid = await pid_in(file, other_than=pid)
+    supervisor.stop()
+    await running
+    assert clock.pauses == [0.2, 0.4, 0.8]
+    assert not is_alive(pid)
+
+
+async def test_a_part_that_will_not_end_is_killed(tmp_path):
+    file = tmp_path / "pid"
+    supervisor = Supervisor([part(file, DEAF, grace=0.1)], PLAIN_ENV, Quick())
+    running = asyncio.create_task(supervisor.run())
+    pid = await pid_in(file)
+    supervisor.stop()
+    await running
+    assert not is_alive(pid)
