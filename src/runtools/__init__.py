@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runtools.errors import RunToolsError
     from runtools.sdk.client import AsyncRunTools
-    from runtools.sdk.sync_client import RunTools
+    from runtools.sdk.sync.client import RunTools
 
 __version__ = "0.1.0"
 __all__ = ["AsyncRunTools", "RunTools", "RunToolsError", "__version__"]
 
 _HOMES = {
     "AsyncRunTools": "runtools.sdk.client",
-    "RunTools": "runtools.sdk.sync_client",
+    "RunTools": "runtools.sdk.sync.client",
     "RunToolsError": "runtools.errors",
 }
 

@@ -1,0 +1,94 @@
+"""The client: one platform, and a manager for each noun."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from runtools.sdk import shapes, wire
+from runtools.sdk.keys import AsyncApiKeys
+from runtools.sdk.sandboxes import AsyncSandboxes
+from runtools.sdk.settings import resolve
+from runtools.sdk.shapes import account
+from runtools.sdk.templates import AsyncTemplates
+from runtools.sdk.transport import AsyncTransport
+
+
+class AsyncRunTools:
+    """A RunTools platform.
+
+        async with AsyncRunTools() as rt:
+            async with await rt.sandboxes.create() as sb:
+                print((await sb.exec("uname -a")).stdout)
+
+    Safe to share. Calls that failed for a passing reason (no connection, 502, 503 but for want of
+    room, 504, 429) are repeated under the same idempotency key, so nothing is done twice.
+
+    Args:
+        api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
+        url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
+        retries: how often a call is repeated, 0 to 3.
+
+    Raises:
+        Unauthenticated: no key is to be found.
+        InvalidRequest: the key, the address or ``client.json`` is malformed.
+    """
+
+    def __init__(
+        self, api_key: str | None = None, url: str | None = None, *, retries: int = 3
+    ) -> None:
+        self._transport = AsyncTransport(resolve(api_key, url), retries=retries)
+        self.url = self._transport.url
+        self.sandboxes = AsyncSandboxes(self._transport)
+        self.templates = AsyncTemplates(self._transport)
+        self.hosts = AsyncHosts(self._transport)
+        self.api_keys = AsyncApiKeys(self._transport)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    async def __aenter__(self) -> AsyncRunTools:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections to the platform."""
+        await self._transport.close()
+
+    async def health(self) -> shapes.Health:
+        """Whether the platform lives, its version, and what it warns of. Needs no right."""
+        answer = await self._transport.call("GET", "/healthz", root="")
+        return wire.shape(shapes.Health, answer.data)
+
+    async def me(self) -> account.Me:
+        """Who the key stands for."""
+        return wire.shape(account.Me, (await self._transport.call("GET", "/me")).data)
+
+    async def disk(self) -> shapes.DiskUse:
+        """What takes how much disk, in bytes."""
+        return wire.shape(shapes.DiskUse, (await self._transport.call("GET", "/disk")).data)
+
+    async def prune(self) -> shapes.Pruned:
+        """Free disk: the kept disks of ended sandboxes, and warm snapshots nobody needs.
+
+        After it those ended sandboxes cannot be recovered any more.
+        """
+        answer = await self._transport.call("POST", "/prune", body={}, seconds=wire.ACT_SECONDS)
+        return wire.shape(shapes.Pruned, answer.data)
+
+
+class AsyncHosts:
+    """The machines that run sandboxes: ``rt.hosts``."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> list[shapes.HostView]:
+        """Every host, its driver and its room."""
+        return wire.shapes(shapes.HostView, (await self._transport.call("GET", "/hosts")).data)

@@ -1,0 +1,146 @@
+"""Sandboxes as a whole: create, find, list, follow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+
+from runtools.sdk import shapes, wire
+from runtools.sdk.sandbox import AsyncSandbox
+from runtools.sdk.shapes.sandboxes import (
+    DEFAULT_DISK_MB,
+    DEFAULT_IDLE_TIMEOUT_SECONDS,
+    DEFAULT_MEMORY_MB,
+    DEFAULT_VCPUS,
+    Isolation,
+    State,
+)
+from runtools.sdk.transport import AsyncTransport
+
+_PAGE = 100
+
+
+class AsyncSandboxes:
+    """The sandboxes of the key's org: ``rt.sandboxes``."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(
+        self,
+        template: str | None = None,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        ssh_keys: Sequence[str] = (),
+        password: str | None = None,
+        idle_timeout_seconds: int = DEFAULT_IDLE_TIMEOUT_SECONDS,
+        max_lifetime_seconds: int | None = None,
+        vcpus: int = DEFAULT_VCPUS,
+        memory_mb: int = DEFAULT_MEMORY_MB,
+        disk_mb: int = DEFAULT_DISK_MB,
+        internet: bool = True,
+        require_isolation: Isolation | None = None,
+        project_id: str | None = None,
+        wait_for_ready: bool = True,
+        queue: bool = True,
+        on_wait: Callable[[AsyncSandbox], None] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncSandbox:
+        """Make a sandbox; returns when it runs. As a context manager it is destroyed at the end.
+
+        Args:
+            template: slug or ``slug@version``; default: the platform's (base-debian).
+            name: unique among the org's living sandboxes; lower-case letters, digits, dashes.
+            tags: anything of yours to find it by.
+            env: set for every command inside; at most 128 KB in all.
+            ssh_keys: public keys that may log in by SSH.
+            password: another way to log in by SSH, 8 to 512 characters.
+            idle_timeout_seconds: pause after so long without activity; 0: never.
+            max_lifetime_seconds: pause after so long in any case; None: never.
+            vcpus: 1 to 64.
+            memory_mb: in units of 2**20 bytes, from 256.
+            disk_mb: likewise, from 512; sparse: only what is written takes room.
+            internet: False closes everything, DNS included.
+            require_isolation: ``"hardware"``: refuse to run under emulation.
+            project_id: the project it belongs to.
+            wait_for_ready: False: return at once, still creating.
+            queue: False: refuse when there is no room, rather than wait for it.
+            on_wait: called while it waits in the queue, with the sandbox as it stands.
+            idempotency_key: a repeat with the same key is answered, not done again.
+
+        Raises:
+            NotFound: no such template.
+            NameTaken: a living sandbox bears the name.
+            InvalidRequest: a value out of range; ``details["fields"]`` names it.
+            CapacityExhausted: no room, and ``queue`` was False.
+            IsolationUnavailable: hardware isolation was required and is not to be had.
+            SandboxStopped: it never came to run; the message says why.
+        """
+        body = {
+            "template": template,
+            "name": name,
+            "tags": dict(tags) if tags else None,
+            "env": dict(env) if env else None,
+            "sshKeys": list(ssh_keys) or None,
+            "password": password,
+            "idleTimeoutSeconds": idle_timeout_seconds,
+            "maxLifetimeSeconds": max_lifetime_seconds,
+            "vcpus": vcpus,
+            "memoryMb": memory_mb,
+            "diskMb": disk_mb,
+            "internet": internet,
+            "requireIsolation": require_isolation,
+            "projectId": project_id,
+            "waitForReady": wait_for_ready,
+            "queue": queue,
+        }
+        answer = await self._transport.call(
+            "POST", "/sandboxes", body=body, key=idempotency_key, seconds=wire.ACT_SECONDS
+        )
+        sandbox = AsyncSandbox(self._transport, wire.shape(shapes.Sandbox, answer.data))
+        if wait_for_ready and sandbox.state == "creating":
+            await sandbox.wait_until_running(on_wait=on_wait)
+        return sandbox
+
+    async def get(self, ref: str) -> AsyncSandbox:
+        """The sandbox of that id or name; after death, the latest that bore the name.
+
+        Raises:
+            NotFound: there is none that the key may see.
+        """
+        answer = await self._transport.call("GET", f"/sandboxes/{wire.segment(ref)}")
+        return AsyncSandbox(self._transport, wire.shape(shapes.Sandbox, answer.data))
+
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        tags: Mapping[str, str] | None = None,
+        template: str | None = None,
+        name: str | None = None,
+        project_id: str | None = None,
+    ) -> AsyncGenerator[AsyncSandbox, None]:
+        """The sandboxes that fit all of what is given, fetched page by page as they are used."""
+        query: list[tuple[str, object]] = [
+            ("state", state),
+            ("template", template),
+            ("name", name),
+            ("projectId", project_id),
+            *(("tag", f"{key}:{value}") for key, value in (tags or {}).items()),
+        ]
+        async with aclosing(self._transport.pages("/sandboxes", query, _PAGE)) as items:
+            async for item in items:
+                yield AsyncSandbox(self._transport, wire.shape(shapes.Sandbox, item))
+
+    async def events(self, after: int | None = None) -> AsyncGenerator[shapes.SandboxEvent, None]:
+        """Every change of every sandbox as it happens, for ever; ``after``: an event's id.
+
+        A connection that breaks off is taken up again where it broke.
+        """
+        last = None if after is None else str(after)
+        async with aclosing(self._transport.follow("/events", after=last)) as events:
+            async for event in events:
+                if event.name == "sandbox":
+                    yield wire.parsed(shapes.SandboxEvent, event.data)

@@ -1,0 +1,95 @@
+# Generated from sdk/client.py by scripts/generate_sync.py: edit that, then run it.
+"""The client: one platform, and a manager for each noun."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from runtools.sdk import shapes, wire
+from runtools.sdk.settings import resolve
+from runtools.sdk.shapes import account
+from runtools.sdk.sync.keys import ApiKeys
+from runtools.sdk.sync.sandboxes import Sandboxes
+from runtools.sdk.sync.templates import Templates
+from runtools.sdk.sync.transport import Transport
+
+
+class RunTools:
+    """A RunTools platform.
+
+        with RunTools() as rt:
+            with rt.sandboxes.create() as sb:
+                print((sb.exec("uname -a")).stdout)
+
+    Safe to share. Calls that failed for a passing reason (no connection, 502, 503 but for want of
+    room, 504, 429) are repeated under the same idempotency key, so nothing is done twice.
+
+    Args:
+        api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
+        url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
+        retries: how often a call is repeated, 0 to 3.
+
+    Raises:
+        Unauthenticated: no key is to be found.
+        InvalidRequest: the key, the address or ``client.json`` is malformed.
+    """
+
+    def __init__(
+        self, api_key: str | None = None, url: str | None = None, *, retries: int = 3
+    ) -> None:
+        self._transport = Transport(resolve(api_key, url), retries=retries)
+        self.url = self._transport.url
+        self.sandboxes = Sandboxes(self._transport)
+        self.templates = Templates(self._transport)
+        self.hosts = Hosts(self._transport)
+        self.api_keys = ApiKeys(self._transport)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def __enter__(self) -> RunTools:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the platform."""
+        self._transport.close()
+
+    def health(self) -> shapes.Health:
+        """Whether the platform lives, its version, and what it warns of. Needs no right."""
+        answer = self._transport.call("GET", "/healthz", root="")
+        return wire.shape(shapes.Health, answer.data)
+
+    def me(self) -> account.Me:
+        """Who the key stands for."""
+        return wire.shape(account.Me, (self._transport.call("GET", "/me")).data)
+
+    def disk(self) -> shapes.DiskUse:
+        """What takes how much disk, in bytes."""
+        return wire.shape(shapes.DiskUse, (self._transport.call("GET", "/disk")).data)
+
+    def prune(self) -> shapes.Pruned:
+        """Free disk: the kept disks of ended sandboxes, and warm snapshots nobody needs.
+
+        After it those ended sandboxes cannot be recovered any more.
+        """
+        answer = self._transport.call("POST", "/prune", body={}, seconds=wire.ACT_SECONDS)
+        return wire.shape(shapes.Pruned, answer.data)
+
+
+class Hosts:
+    """The machines that run sandboxes: ``rt.hosts``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[shapes.HostView]:
+        """Every host, its driver and its room."""
+        return wire.shapes(shapes.HostView, (self._transport.call("GET", "/hosts")).data)

@@ -1,0 +1,231 @@
+# Generated from sdk/files.py by scripts/generate_sync.py: edit that, then run it.
+"""Files inside a sandbox. Every act wakes a paused sandbox."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO
+
+from runtools.errors import TooLarge
+from runtools.sdk import archives, local, wire
+from runtools.sdk.concurrency import sync_consume
+from runtools.sdk.local import MAX_DOWNLOAD_BYTES, Progress, Transfer, Writable
+from runtools.sdk.shapes.inside import FileEntry, Listing
+from runtools.sdk.sync.transport import Transport
+
+MAX_READ_BYTES = 256 * 1024 * 1024
+
+
+class Files:
+    """The files of one sandbox: ``sb.files``. Paths inside are absolute."""
+
+    def __init__(self, transport: Transport, sandbox: str) -> None:
+        self._transport = transport
+        self._path = f"{sandbox}/files"
+
+    def read(self, path: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """A file's bytes from ``start`` to ``end`` (exclusive; None: its end).
+
+        Raises:
+            FileMissing, FileIsDirectory, FileForbidden: what the file system says.
+            TooLarge: more than 256 MiB; `download` holds nothing in memory.
+        """
+        query = [("path", path), ("start", start or None), ("end", end)]
+        parts: list[bytes] = []
+        size = 0
+        with self._transport.stream(self._path, query=query) as body:
+            for chunk in body.chunks():
+                size += len(chunk)
+                if size > MAX_READ_BYTES or (body.size or 0) > MAX_READ_BYTES:
+                    raise TooLarge(
+                        f"{path} has more than {MAX_READ_BYTES} bytes to read at once",
+                        hint="use files.download, or read ranges",
+                    )
+                parts.append(chunk)
+        return b"".join(parts)
+
+    def read_text(self, path: str, *, encoding: str = "utf-8") -> str:
+        """A file's text; raises UnicodeDecodeError where it is none."""
+        return (self.read(path)).decode(encoding)
+
+    def write(
+        self,
+        path: str,
+        data: Writable,
+        *,
+        mode: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> FileEntry:
+        """Replace a file in one step, folders above it made: readers see the old or the new one.
+
+        Args:
+            path: where.
+            data: text (as UTF-8), bytes, a binary file from where it stands, or chunks of bytes.
+            mode: permission bits such as 0o755; default: those of the old file, else 0o644.
+            on_progress: called with the number of bytes sent so far.
+
+        Raises:
+            FileIsDirectory, FileForbidden, DiskFull: what the file system says.
+        """
+        return self._put(path, local.source_of(data), mode, append=False, on_progress=on_progress)
+
+    def append(self, path: str, data: Writable, *, mode: int | None = None) -> FileEntry:
+        """Add to the end of a file, made where it is missing."""
+        return self._put(path, local.source_of(data), mode, append=True, on_progress=None)
+
+    def _put(
+        self,
+        path: str,
+        source: local.Source,
+        mode: int | None,
+        *,
+        append: bool,
+        on_progress: Progress | None,
+    ) -> FileEntry:
+        query = [
+            ("path", path),
+            ("mode", None if mode is None else f"{mode:o}"),
+            ("append", append or None),
+        ]
+        answer = self._transport.put(self._path, source, query=query, on_progress=on_progress)
+        return wire.shape(FileEntry, answer.data)
+
+    def stat(self, path: str) -> FileEntry:
+        """What is at a path; a link is shown as itself."""
+        answer = self._transport.call(
+            "GET", f"{self._path}/stat", query=[("path", path)], seconds=wire.WAKE_SECONDS
+        )
+        return wire.shape(FileEntry, answer.data)
+
+    def mkdir(self, path: str, mode: int = 0o755) -> FileEntry:
+        """Make a folder and those above it."""
+        return self._change("mkdir", {"path": path, "mode": mode})
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> FileEntry:
+        """Rename, or move to another folder; ``target`` is the new path itself."""
+        return self._change("move", {"source": source, "target": target, "overwrite": overwrite})
+
+    def copy(self, source: str, target: str, *, overwrite: bool = False) -> FileEntry:
+        """Copy a file or a whole folder; ``target`` is the new path itself."""
+        return self._change("copy", {"source": source, "target": target, "overwrite": overwrite})
+
+    def chmod(self, path: str, mode: int) -> FileEntry:
+        """Change permission bits, e.g. ``0o755``."""
+        return self._change("chmod", {"path": path, "mode": mode})
+
+    def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Delete a file or an empty folder; ``recursive``: a folder with all in it."""
+        query = [("path", path), ("recursive", recursive or None)]
+        self._transport.call("DELETE", self._path, query=query, seconds=wire.ACT_SECONDS)
+
+    def _change(self, act: str, body: dict[str, object]) -> FileEntry:
+        answer = self._transport.call(
+            "POST", f"{self._path}/{act}", body=body, seconds=wire.ACT_SECONDS
+        )
+        return wire.shape(FileEntry, answer.data)
+
+    def upload(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        target: str,
+        *,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Send a file or a whole folder of this machine, as a stream.
+
+        Args:
+            source: a path, or a file open for reading bytes.
+            target: the path it will have, not the folder to put it in; but one that ends in ``/``
+                is a folder to put it in. Into a folder that is there, a folder is merged.
+            on_progress: called with the number of bytes sent so far.
+
+        Raises:
+            InvalidRequest: the source cannot be read, or changed while it was.
+            FileError: what the file system inside says.
+        """
+        if not isinstance(source, (str, PathLike)):
+            self.write(target, source, on_progress=on_progress)
+            return
+        path = Path(source)
+        if target.endswith("/"):
+            target += path.resolve().name
+        if path.is_dir():
+            self.mkdir(target)
+            self._transport.put(
+                f"{self._path}/archive",
+                archives.folder_source(path),
+                query=[("path", target)],
+                on_progress=on_progress,
+            )
+        else:
+            file = local.file_source(path)
+            mode = path.stat().st_mode & 0o777
+            self._put(target, file, mode, append=False, on_progress=on_progress)
+
+    def download(
+        self,
+        source: str,
+        target: str | PathLike[str] | BinaryIO,
+        *,
+        max_bytes: int = MAX_DOWNLOAD_BYTES,
+        on_progress: Progress | None = None,
+    ) -> Transfer:
+        """Fetch a file or a whole folder to this machine, as a stream.
+
+        What the sandbox sends is not trusted: nothing is written outside the target, no link of
+        it is followed, and links that lead out of it are left out and listed in ``skipped``.
+
+        Args:
+            source: a path in the sandbox.
+            target: the path it will have here; one that ends in ``/``, or for a file a folder that
+                is there, is a folder to put it in. Or a file open for writing bytes.
+            max_bytes: more is refused; default 64 GiB.
+            on_progress: called with the number of bytes written so far.
+
+        Raises:
+            FileMissing, FileForbidden: what the file system inside says.
+            TooLarge: more than ``max_bytes``.
+            GuestMisbehaved: what came is no folder.
+            InvalidRequest: the target cannot be written.
+        """
+        entry = self.stat(source)
+        name = entry.path.rstrip("/").rpartition("/")[2]
+        to = _target(target, name, into_folder=entry.kind != "directory")
+        if entry.kind == "directory" and isinstance(to, Path):
+            query = [("path", source)]
+            with self._transport.stream(f"{self._path}/archive", query=query) as body:
+                return sync_consume(
+                    body.chunks(),
+                    lambda chunks: archives.unpack(
+                        chunks, to, max_bytes=max_bytes, on_progress=on_progress
+                    ),
+                )
+        with self._transport.stream(self._path, query=[("path", source)]) as body:
+            return sync_consume(
+                body.chunks(),
+                lambda chunks: local.save(
+                    chunks, to, mode=entry.mode, max_bytes=max_bytes, on_progress=on_progress
+                ),
+            )
+
+    def list(self, path: str = "/workspace", *, depth: int = 1) -> Listing:
+        """What lies below a folder, ``depth`` levels deep, sorted by path.
+
+        ``truncated`` says when there was more than one answer holds.
+        """
+        query = [("path", path), ("depth", depth)]
+        answer = self._transport.call(
+            "GET", f"{self._path}/list", query=query, seconds=wire.WAKE_SECONDS
+        )
+        return wire.shape(Listing, answer.data)
+
+
+def _target(
+    target: str | PathLike[str] | BinaryIO, name: str, *, into_folder: bool
+) -> Path | BinaryIO:
+    if not isinstance(target, (str, PathLike)):
+        return target
+    path = Path(target)
+    inside = str(target).endswith("/") or (into_folder and path.is_dir())
+    return path / name if inside and name else path

@@ -1,0 +1,28 @@
+# Generated from sdk/keys.py by scripts/generate_sync.py: edit that, then run it.
+"""API keys of the org."""
+
+from __future__ import annotations
+
+from runtools.sdk import wire
+from runtools.sdk.shapes.account import ApiKey
+from runtools.sdk.sync.transport import Transport
+
+
+class ApiKeys:
+    """API keys: ``rt.api_keys``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, name: str) -> ApiKey:
+        """Make a key. Its ``key`` is in this answer alone: nobody can show it again."""
+        answer = self._transport.call("POST", "/api-keys", body={"name": name})
+        return wire.shape(ApiKey, answer.data)
+
+    def revoke(self, key_id: str) -> None:
+        """End a key by its id (``key_…``); it stops working within a second."""
+        self._transport.call("DELETE", f"/api-keys/{wire.segment(key_id)}")
+
+    def list(self) -> list[ApiKey]:
+        """The org's keys, revoked ones too, without the keys themselves."""
+        return wire.shapes(ApiKey, (self._transport.call("GET", "/api-keys")).data)

@@ -1,0 +1,108 @@
+# Generated from sdk/templates.py by scripts/generate_sync.py: edit that, then run it.
+"""Templates: what sandboxes are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+
+from runtools.errors import BuildFailed
+from runtools.sdk import wire
+from runtools.sdk.shapes.templates import BuildLine, Template
+from runtools.sdk.sync.transport import Transport
+
+
+class Templates:
+    """Templates and their builds: ``rt.templates``. A build makes a new immutable version."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def build(
+        self,
+        slug: str,
+        *,
+        recipe: str | None = None,
+        apt: Sequence[str] = (),
+        run: str | None = None,
+        wait: bool = True,
+        on_line: Callable[[BuildLine], None] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Template:
+        """Build a template's next version; returns it when it is ready.
+
+        Args:
+            slug: a known recipe (``base-debian``) or a name of your own.
+            recipe: what a template of your own starts from.
+            apt: packages to add.
+            run: a shell script, run as root at the end.
+            wait: False: return at once, still building.
+            on_line: called with each line of the log.
+            idempotency_key: a repeat with the same key is answered, not done again.
+
+        Raises:
+            BuildFailed: the message is the build's own; `logs` has all of it.
+            InvalidRequest: an unknown recipe, a malformed name.
+        """
+        body = {"recipe": recipe, "apt": list(apt) or None, "run": run}
+        path = f"/templates/{wire.segment(slug)}/builds"
+        answer = self._transport.call(
+            "POST", path, body=body, key=idempotency_key, seconds=wire.ACT_SECONDS
+        )
+        begun = wire.shape(Template, answer.data)
+        return self._built(begun, on_line) if wait else begun
+
+    def _built(self, begun: Template, on_line: Callable[[BuildLine], None] | None) -> Template:
+        built = begun
+        with closing(self._log(begun.slug, begun.version)) as log:
+            for event in log:
+                if isinstance(event, Template):
+                    built = event
+                elif on_line is not None:
+                    on_line(event)
+        if built.state != "ready":
+            raise BuildFailed(
+                f"{built.slug}@{built.version} was not built: {built.error or built.step}",
+                hint=f"runtools template logs {built.slug} shows the whole build",
+            )
+        return built
+
+    def list(self) -> Sequence[Template]:
+        """The newest version of every template."""
+        return wire.shapes(Template, (self._transport.call("GET", "/templates")).data)
+
+    def get(self, slug: str) -> Template:
+        """The newest version of a template."""
+        path = f"/templates/{wire.segment(slug)}"
+        return wire.shape(Template, (self._transport.call("GET", path)).data)
+
+    def versions(self, slug: str) -> Sequence[Template]:
+        """Every version of a template that is still there."""
+        path = f"/templates/{wire.segment(slug)}/versions"
+        return wire.shapes(Template, (self._transport.call("GET", path)).data)
+
+    def logs(self, slug: str, version: int | None = None) -> Generator[BuildLine, None, None]:
+        """A build's log, line by line, until the build has ended; default: the newest one's."""
+        with closing(self._log(slug, version)) as log:
+            for event in log:
+                if isinstance(event, BuildLine):
+                    yield event
+
+    def _log(self, slug: str, version: int | None) -> Generator[BuildLine | Template, None, None]:
+        path = f"/templates/{wire.segment(slug)}/logs"
+        with closing(self._transport.follow(path, query=[("version", version)])) as events:
+            for event in events:
+                if event.name == "end":
+                    yield wire.parsed(Template, event.data)
+                    return
+                if event.name == "line":
+                    yield wire.parsed(BuildLine, event.data)
+
+    def delete(self, slug: str, version: int | None = None) -> None:
+        """Delete a template, or one version of it.
+
+        Raises:
+            TemplateInUse: sandboxes or snapshots still stand on it.
+        """
+        path = f"/templates/{wire.segment(slug)}"
+        self._transport.call("DELETE", path, query=[("version", version)], seconds=wire.ACT_SECONDS)

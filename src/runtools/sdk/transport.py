@@ -1,0 +1,263 @@
+"""One platform over HTTP: calls that are repeated safely, streams, and events that resume.
+
+Built on httpcore's connection pool directly: its client layer would add half a millisecond to every
+call, and proxy settings of the environment must not stand between here and a loopback address.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpcore
+
+from runtools.errors import RunToolsError, Unavailable
+from runtools.sdk import sse, wire
+from runtools.sdk.concurrency import async_chunks, async_sleep
+from runtools.sdk.local import Source
+from runtools.sdk.settings import Settings
+
+T = TypeVar("T")
+Headers = list[tuple[bytes, bytes]]
+
+_CONNECT_SECONDS = 5.0
+_SEND_SECONDS = 120.0
+_STREAM_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
+_FOLLOW_ATTEMPTS = 8
+_JSON = (b"Content-Type", b"application/json")
+_OCTETS = (b"Content-Type", b"application/octet-stream")
+
+
+class AsyncTransport:
+    """The pool of connections to one platform. Safe to share between tasks."""
+
+    def __init__(self, settings: Settings, *, retries: int) -> None:
+        parts = urlsplit(settings.url)
+        self.url = settings.url
+        self._scheme = parts.scheme.encode()
+        self._host = (parts.hostname or "").encode()
+        self._port = parts.port
+        self._prefix = parts.path
+        self._headers: Headers = [
+            (b"Host", parts.netloc.encode()),
+            (b"Authorization", b"Bearer " + settings.api_key.encode()),
+            (b"User-Agent", wire.USER_AGENT.encode()),
+            (b"Accept-Encoding", b"identity"),
+        ]
+        self._delays = wire.REPEAT_AFTER_SECONDS[:retries]
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
+            max_connections=128,
+            max_keepalive_connections=32,
+            keepalive_expiry=60.0,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: wire.Query | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        seconds: float = wire.CALL_SECONDS,
+        root: str = "/v1",
+    ) -> wire.Answer:
+        """One request and its whole answer, repeated while the trouble may pass.
+
+        ``key`` is the idempotency key; a mutating call without one gets a fresh one.
+
+        Raises:
+            RunToolsError: what the platform answered, or `Unavailable` when it did not.
+        """
+        headers, content = [*self._headers], b""
+        if method != "GET":
+            content = b"" if body is None else wire.payload(body)
+            headers.append((b"Idempotency-Key", wire.header(key or wire.new_key())))
+            headers.append((b"Content-Length", b"%d" % len(content)))
+        if content:
+            headers.append(_JSON)
+        request = self._request(method, wire.target(root + path, query), headers, content, seconds)
+        return await self._repeated(lambda: self._whole(request))
+
+    async def pages(
+        self, path: str, query: Sequence[tuple[str, object]], size: int
+    ) -> AsyncGenerator[Any, None]:
+        """Every item of a list, a page at a time as they are wanted."""
+        cursor: str | None = None
+        while True:
+            answer = await self.call(
+                "GET", path, query=[*query, ("limit", size), ("cursor", cursor)]
+            )
+            for item in wire.items(answer.data):
+                yield item
+            cursor = answer.next_cursor
+            if cursor is None:
+                return
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: wire.Query | None = None, extra: Headers | None = None
+    ) -> AsyncIterator[AsyncDownload]:
+        """The body of a GET, as it comes. Its beginning is repeated while the trouble may pass.
+
+        Raises:
+            RunToolsError: what the platform answered, or `Unavailable` when the stream broke off.
+        """
+        headers = [*self._headers, *(extra or [])]
+        uri = wire.target(f"/v1{path}", query)
+        request = self._request("GET", uri, headers, b"", _STREAM_SECONDS)
+        response = await self._repeated(lambda: self._begun(request))
+        try:
+            yield AsyncDownload(self.url, response)
+        finally:
+            await response.aclose()
+
+    async def put(
+        self,
+        path: str,
+        source: Source,
+        *,
+        query: wire.Query,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> wire.Answer:
+        """Send a body as it is read; repeated only when it can be read again."""
+        key = wire.header(wire.new_key())
+        headers = [*self._headers, (b"Idempotency-Key", key), _OCTETS]
+        if source.size is None:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        else:
+            headers.append((b"Content-Length", b"%d" % source.size))
+        uri = wire.target(f"/v1{path}", query)
+
+        async def attempt() -> wire.Answer:
+            chunks = async_chunks(source.read(on_progress))
+            return await self._whole(self._request("PUT", uri, headers, chunks, wire.ACT_SECONDS))
+
+        return await (self._repeated(attempt) if source.again else attempt())
+
+    async def follow(
+        self, path: str, *, query: wire.Query | None = None, after: str | None = None
+    ) -> AsyncGenerator[sse.Event, None]:
+        """The events of a stream, resumed after the last one seen whenever it breaks off.
+
+        The caller stops it by leaving the loop.
+        """
+        last, failures = after, 0
+        trouble: RunToolsError
+        while True:
+            resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
+            try:
+                async with self.stream(path, query=query, extra=resume) as response:
+                    parser = sse.Parser()
+                    async for chunk in response.chunks():
+                        for event in parser.feed(chunk):
+                            last, failures = event.id or last, 0
+                            yield event
+                trouble = wire.unreachable(self.url, "the stream of events ends again and again")
+            except (Unavailable, wire.Silence) as exc:
+                trouble = exc
+            failures += 1
+            if failures > _FOLLOW_ATTEMPTS:
+                raise trouble
+            await async_sleep(wire.pause_before_repeat(min(0.1 * 2**failures, 5.0), trouble))
+
+    def _request(
+        self,
+        method: str,
+        uri: str,
+        headers: Headers,
+        content: bytes | AsyncIterable[bytes],
+        seconds: float,
+    ) -> httpcore.Request:
+        url = httpcore.URL(
+            scheme=self._scheme, host=self._host, port=self._port, target=self._prefix + uri
+        )
+        timeout = {
+            "connect": _CONNECT_SECONDS,
+            "read": seconds,
+            "write": _SEND_SECONDS,
+            "pool": seconds,
+        }
+        return httpcore.Request(
+            method, url, headers=headers, content=content, extensions={"timeout": timeout}
+        )
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        for delay in self._delays:
+            try:
+                return await attempt()
+            except RunToolsError as exc:
+                if not wire.is_passing(exc):
+                    raise
+                await async_sleep(wire.pause_before_repeat(delay, exc))
+        return await attempt()
+
+    async def _whole(self, request: httpcore.Request) -> wire.Answer:
+        response = await self._begun(request)
+        try:
+            with _translated(self.url):
+                return wire.answer(response.status, await response.aread())
+        finally:
+            await response.aclose()
+
+    async def _begun(self, request: httpcore.Request) -> httpcore.Response:
+        with _translated(self.url):
+            response = await self._pool.handle_async_request(request)
+        if response.status < 400:
+            return response
+        try:
+            with _translated(self.url):
+                raise wire.error(response.status, await response.aread())
+        finally:
+            await response.aclose()
+
+
+class AsyncDownload:
+    """A response whose body is read as it comes."""
+
+    def __init__(self, url: str, response: httpcore.Response) -> None:
+        self._url = url
+        self._response = response
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes will come, where the platform said so."""
+        for name, value in self._response.headers:
+            if name.lower() == b"content-length" and value.isdigit():
+                return int(value)
+        return None
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes; ends only when all of them came."""
+        with _translated(self._url):
+            async for chunk in self._response.aiter_stream():
+                yield chunk
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpcore.ReadTimeout:
+        raise wire.Silence(f"{url} did not answer in time", hint="it may still do it") from None
+    except httpcore.TimeoutException:
+        raise wire.unreachable(url, "no connection in time") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as exc:
+        raise wire.unreachable(url, str(exc) or type(exc).__name__) from None

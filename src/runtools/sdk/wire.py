@@ -1,0 +1,221 @@
+"""What both clients do alike with requests and answers; nothing here waits or sends.
+
+Every mutating call carries an idempotency key made once per call, so a repeat is answered by the
+platform and never done twice. That is why `is_passing` may look at the error alone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from runtools import __version__
+from runtools.errors import (
+    CapacityExhausted,
+    DeadlineExceeded,
+    GuestUnreachable,
+    InvalidRequest,
+    RateLimited,
+    RunToolsError,
+    Unavailable,
+    VersionMismatch,
+    from_wire,
+)
+
+S = TypeVar("S", bound=BaseModel)
+Query = Sequence[tuple[str, object]]
+
+USER_AGENT = f"runtools-python/{__version__}"
+REPEAT_AFTER_SECONDS = (0.1, 0.4, 1.6)
+MAX_RETRY_AFTER_SECONDS = 30.0
+CALL_SECONDS = 60.0  # what an ordinary call may take
+ACT_SECONDS = 600.0  # what an act on a sandbox may take, queueing included
+WAKE_SECONDS = 120.0  # what waking a sandbox may add to a call inside it
+
+
+class Silence(DeadlineExceeded):
+    """The platform took a request and said nothing in its time. Not repeated: it is busy with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful response: its ``data``, and where the next page begins."""
+
+    data: Any
+    next_cursor: str | None
+    request_id: str | None
+
+
+def new_key() -> str:
+    """A fresh idempotency key."""
+    return f"sdk-{secrets.token_hex(16)}"
+
+
+def new_process_id() -> str:
+    """A fresh name of a command, under which a repeat is answered instead of run again."""
+    return f"prc_{secrets.token_hex(10)}"
+
+
+def segment(ref: str) -> str:
+    """An id or a name as one segment of a path."""
+    if not ref:
+        raise InvalidRequest("an id or a name is needed, and it is empty")
+    return quote(ref, safe="")
+
+
+def target(path: str, query: Query | None) -> str:
+    """A path with those of the query's values that are set."""
+    pairs = [(name, _plain(value)) for name, value in query or () if value is not None]
+    return f"{path}?{urlencode(pairs)}" if pairs else path
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def payload(body: Mapping[str, Any]) -> bytes:
+    """The JSON of a request, without the fields that are None.
+
+    Raises:
+        InvalidRequest: something in it is not Unicode text.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    try:
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(
+            f"text that is not Unicode cannot be sent: {exc.object[exc.start : exc.end]!r}",
+            hint="send bytes as a file",
+        ) from None
+
+
+def answer(status: int, body: bytes) -> Answer:
+    """What a successful response says.
+
+    Raises:
+        VersionMismatch: it is not what a platform says.
+    """
+    if status == 204 or not body:
+        return Answer(None, None, None)
+    try:
+        parsed = json.loads(body)
+        meta = parsed["meta"]
+        return Answer(parsed["data"], meta.get("nextCursor"), meta.get("requestId"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _foreign(status, body) from None
+
+
+def error(status: int, body: bytes) -> RunToolsError:
+    """The error that a failed response stands for."""
+    try:
+        return from_wire(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if status in (502, 503, 504):
+            return Unavailable(f"a proxy before the platform answered {status}")
+        if status >= 500:
+            return RunToolsError(f"the platform failed ({status})", hint="its log has the details")
+        return _foreign(status, body)
+
+
+def _foreign(status: int, body: bytes) -> VersionMismatch:
+    start = body[:80].decode(errors="replace")
+    return VersionMismatch(
+        f"the answer ({status}) is not one of a RunTools platform that SDK {__version__} knows: "
+        f"{start!r}",
+        hint="check the address, and that SDK and platform are of one version (GET /healthz)",
+    )
+
+
+def shape(kind: type[S], data: object) -> S:
+    """Data as the shape it should have.
+
+    Raises:
+        VersionMismatch: it has another one.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise VersionMismatch(
+            f"the platform's {kind.__name__} is not the one SDK {__version__} knows: "
+            f"{where or 'it'}: {first['msg']}",
+            hint="install SDK and platform of one version (GET /healthz says the platform's)",
+        ) from None
+
+
+def shapes(kind: type[S], data: object) -> list[S]:
+    """A list of such data."""
+    return [shape(kind, item) for item in items(data)]
+
+
+def items(data: object) -> list[Any]:
+    """A list of anything."""
+    if not isinstance(data, list):
+        raise VersionMismatch("the platform sent something else where a list should be")
+    return data
+
+
+def is_passing(failure: RunToolsError) -> bool:
+    """Whether the same call may succeed in a moment."""
+    if isinstance(failure, CapacityExhausted):
+        return False
+    if isinstance(failure, RateLimited):
+        return retry_after(failure) <= MAX_RETRY_AFTER_SECONDS
+    # Not the children of these two: a platform that is silent is busy with the call, and an agent
+    # that misbehaves does so again.
+    return isinstance(failure, Unavailable) or type(failure) in (DeadlineExceeded, GuestUnreachable)
+
+
+def pause_before_repeat(seconds: float, failure: RunToolsError) -> float:
+    """How long to wait: what the platform asks, else about so many seconds, never all in step."""
+    return retry_after(failure) or seconds * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def retry_after(failure: RunToolsError) -> float:
+    """What the platform asks to wait before a repeat; 0 when it does not say."""
+    value = failure.details.get("retryAfterSeconds", 0)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def unreachable(url: str, trouble: str) -> Unavailable:
+    """The error of a platform that does not answer."""
+    return Unavailable(
+        f"no platform answers at {url}: {trouble}",
+        hint="is it running? `runtools status` tells, `runtools up` starts it",
+    )
+
+
+def refused(fields: Mapping[str, str]) -> InvalidRequest:
+    """An argument that the SDK itself refuses."""
+    name, why = next(iter(fields.items()))
+    return InvalidRequest(f"{name}: {why}", details={"fields": dict(fields)})
+
+
+def header(value: str) -> bytes:
+    """A value that may stand in a header."""
+    if not value or not value.isascii() or not value.isprintable() or len(value) > 255:
+        raise InvalidRequest(f"{value[:80]!r} may not be sent as a key: 1 to 255 ASCII letters")
+    return value.encode()
+
+
+def parsed(kind: type[S], text: str) -> S:
+    """The shape in an event's text."""
+    try:
+        return shape(kind, json.loads(text))
+    except ValueError:
+        raise VersionMismatch(f"the platform sent an event that is no {kind.__name__}") from None
+
+
+def texts(data: object) -> list[str]:
+    """A list of lines."""
+    if not isinstance(data, list) or not all(isinstance(line, str) for line in data):
+        raise VersionMismatch("the platform sent no list of lines")
+    return data

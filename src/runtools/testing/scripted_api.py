@@ -1,0 +1,429 @@
+"""An API with no platform behind it: to test clients against, failures on order included.
+
+It speaks HTTP on loopback, keeps a few sandboxes in memory, runs their commands as local processes
+and keeps their files in a folder. A repeat under the same idempotency key gets the first answer.
+What a test orders in ``failures`` happens to the next requests, one each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtools.errors import FileMissing, NotFound, RunToolsError, Unauthenticated
+from runtools.sdk import shapes
+
+KEY = "rt_live_scripted"
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What befalls one request.
+
+    Attributes:
+        status, body: answered instead of what the platform would; nothing is done.
+        cut: what was asked is done, but the connection is cut before the answer is whole.
+        path: only a request whose path ends so is meant.
+    """
+
+    status: int = 503
+    body: bytes = b"busy"
+    cut: bool = False
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that came."""
+
+    method: str
+    path: str
+    query: list[tuple[str, str]]
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class ScriptedApi:
+    """See the module. ``folder`` is where the files of all sandboxes lie."""
+
+    folder: Path
+    failures: deque[Failure] = field(default_factory=deque)
+    seen: list[Seen] = field(default_factory=list)
+    sandboxes: dict[str, shapes.Sandbox] = field(default_factory=dict)
+    answers: dict[str, bytes] = field(default_factory=dict)
+    streams: dict[str, list[list[bytes]]] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    waits: int = 0
+    url: str = ""
+
+    def __enter__(self) -> ScriptedApi:
+        # Named TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            _Door(Starlette(routes=self._routes()), self),
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the scripted api did not start")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def add(self, **fields: Any) -> shapes.Sandbox:
+        """A sandbox that is there."""
+        number = len(self.sandboxes)
+        view = shapes.Sandbox.model_validate(_BLANK | {"id": f"sandbox-{number:012d}"} | fields)
+        self.sandboxes[view.id] = view
+        return view
+
+    def find(self, ref: str) -> shapes.Sandbox:
+        for view in self.sandboxes.values():
+            if ref in (view.id, view.name):
+                return view
+        raise NotFound(f"no sandbox {ref!r}", hint="runtools sandbox list shows yours")
+
+    def _routes(self) -> list[Route]:
+        box = "/v1/sandboxes/{ref}"
+        return [
+            Route("/v1/sandboxes", self._create, methods=["POST"]),
+            Route("/v1/sandboxes", self._list),
+            Route(box, self._get),
+            Route(box, self._destroy, methods=["DELETE"]),
+            Route(f"{box}/exec", self._exec, methods=["POST"]),
+            Route(f"{box}/fork", self._fork, methods=["POST"]),
+            Route(f"{box}/files", self._read),
+            Route(f"{box}/files", self._write, methods=["PUT"]),
+            Route(f"{box}/files/stat", self._stat),
+            Route(f"{box}/files/mkdir", self._mkdir, methods=["POST"]),
+            Route(f"{box}/files/archive", self._archive),
+            Route(f"{box}/files/archive", self._unarchive, methods=["PUT"]),
+            Route(f"{box}/{{act}}", self._act, methods=["POST"]),
+            Route("/{rest:path}", self._scripted, methods=["GET", "POST", "DELETE"]),
+        ]
+
+    async def _create(self, request: Request) -> Response:
+        given = json.loads(await request.body())
+        wanted = shapes.SandboxCreate.model_validate(given)
+        known = {k: v for k, v in wanted if k in _BLANK and k not in ("template", "queue")}
+        queued = {"state": "creating", "operation": "queued"} if self.waits else {}
+        made = self.add(**known, **queued, env_names=sorted(wanted.env))
+        return _reply(made, 201)
+
+    async def _list(self, request: Request) -> Response:
+        views = list(self.sandboxes.values())
+        if state := request.query_params.get("state"):
+            views = [view for view in views if view.state == state]
+        start, limit = (
+            int(request.query_params.get(k, d)) for k, d in (("cursor", 0), ("limit", 50))
+        )
+        end = start + min(limit, 2)  # small pages, so that tests see several
+        return _reply(views[start:end], cursor=str(end) if end < len(views) else None)
+
+    async def _get(self, request: Request) -> Response:
+        view = self.find(request.path_params["ref"])
+        if "waitSeconds" in request.query_params and self.waits:
+            self.waits -= 1
+            if not self.waits:
+                view = self._change(view, state="running", operation=None)
+        return _reply(view)
+
+    def _change(self, view: shapes.Sandbox, **fields: Any) -> shapes.Sandbox:
+        changed = view.model_copy(update=fields)
+        self.sandboxes[view.id] = changed
+        return changed
+
+    async def _act(self, request: Request) -> Response:
+        view = self.find(request.path_params["ref"])
+        states = {"pause": "paused", "resume": "running", "rollback": view.state}
+        act = request.path_params["act"]
+        if act not in states:
+            return await self._scripted(request)
+        return _reply(self._change(view, state=states[act]))
+
+    async def _destroy(self, request: Request) -> Response:
+        return _reply(self._change(self.find(request.path_params["ref"]), state="stopped"))
+
+    async def _fork(self, request: Request) -> Response:
+        view = self.find(request.path_params["ref"])
+        given = shapes.SandboxFork.model_validate(json.loads(await request.body()))
+        fields = view.model_dump(exclude={"id", "name"}) | {"parent_id": view.id}
+        stem = given.name
+        names = [
+            stem if given.count == 1 else stem and f"{stem}-{n + 1}" for n in range(given.count)
+        ]
+        children = [self.add(**fields, name=name) for name in names]
+        return _reply(shapes.Fork(children=children, standstill_ms=12.5), 201)
+
+    async def _exec(self, request: Request) -> Response:
+        self.find(request.path_params["ref"])
+        wanted = shapes.ExecRequest.model_validate(json.loads(await request.body()))
+        return _reply(await asyncio.to_thread(_run, wanted, self.folder))
+
+    def _place(self, request: Request) -> Path:
+        self.find(request.path_params["ref"])
+        return self.folder / request.query_params["path"].lstrip("/")
+
+    async def _read(self, request: Request) -> Response:
+        place = self._place(request)
+        if not place.exists():
+            raise FileMissing(f"{request.query_params['path']}: no such file or directory")
+        data = await asyncio.to_thread(place.read_bytes)
+        end = request.query_params.get("end")
+        part = data[int(request.query_params.get("start", 0)) : None if end is None else int(end)]
+        return Response(part, headers={"X-File-Size": str(len(data))})
+
+    async def _write(self, request: Request) -> Response:
+        place = self._place(request)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("ab" if request.query_params.get("append") else "wb") as file:
+            async for chunk in request.stream():
+                file.write(chunk)
+        if mode := request.query_params.get("mode"):
+            place.chmod(int(mode, 8))
+        return _reply(_entry(place, request.query_params["path"]))
+
+    async def _stat(self, request: Request) -> Response:
+        place = self._place(request)
+        if not place.exists():
+            raise FileMissing(f"{request.query_params['path']}: no such file or directory")
+        return _reply(_entry(place, request.query_params["path"]))
+
+    async def _mkdir(self, request: Request) -> Response:
+        path = json.loads(await request.body())["path"]
+        place = self.folder / path.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        return _reply(_entry(place, path))
+
+    async def _archive(self, request: Request) -> Response:
+        if f"archive:{request.query_params['path']}" in self.fixed:
+            return Response(self.fixed[f"archive:{request.query_params['path']}"])
+        packed, place = BytesIO(), self._place(request)
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.add(place, place.name)
+        return Response(packed.getvalue())
+
+    async def _unarchive(self, request: Request) -> Response:
+        body = BytesIO(await request.body())
+        with tarfile.open(fileobj=body, mode="r") as tar:
+            tar.extractall(self._place(request))
+        return _reply({"entries": [], "truncated": False})
+
+    async def _scripted(self, request: Request) -> Response:
+        """Whatever a test put under ``METHOD /path`` in ``fixed`` or ``streams``."""
+        path = request.url.path
+        if path in self.streams:
+            parts = self.streams[path]
+            return StreamingResponse(
+                _chunks(parts.pop(0) if parts else []), media_type="text/event-stream"
+            )
+        if (data := self.fixed.get(f"{request.method} {path}")) is not None:
+            return _reply(data)
+        return Response(b'{"detail":"Not Found"}', 404)
+
+
+class _Door:
+    """Before the routes: who calls, what was ordered to fail, repeats, errors as answers."""
+
+    def __init__(self, app: ASGIApp, api: ScriptedApi) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        body = await request.body()
+        headers = dict(request.headers)
+        query = request.query_params.multi_items()
+        self._api.seen.append(Seen(request.method, request.url.path, query, headers, body))
+        response, failure = None, self._next(request.url.path)
+        if failure is not None and not failure.cut:
+            response = Response(failure.body, failure.status)
+        elif headers.get("authorization") != f"Bearer {KEY}":
+            response = _failed(Unauthenticated("the key is unknown", hint="make another"))
+        if response is None:
+            key = headers.get("idempotency-key")
+            sent = await self._answer(scope, body, key)
+        else:
+            sent = await _collect(response, scope, receive)
+        if failure is not None and failure.cut:
+            sent = _cut(sent)
+        for message in sent:
+            await send(message)
+
+    def _next(self, path: str) -> Failure | None:
+        failures = self._api.failures
+        return failures.popleft() if failures and path.endswith(failures[0].path) else None
+
+    async def _answer(self, scope: Scope, body: bytes, key: str | None) -> list[Message]:
+        if key is not None and key in self._api.answers:
+            return await _collect(Response(self._api.answers[key]), scope, _body(body))
+        try:
+            sent = await _collect(self._app, scope, _body(body))
+        except RunToolsError as error:
+            return await _collect(_failed(error), scope, _body(body))
+        if key is not None:
+            self._api.answers[key] = sent[1]["body"]
+        return sent
+
+
+def _body(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def _cut(sent: list[Message]) -> list[Message]:
+    start = {**sent[0], "headers": [(b"content-length", b"1000000")]}
+    return [start, {"type": "http.response.body", "body": b"{", "more_body": True}]
+
+
+async def _chunks(parts: list[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def _reply(data: Any, status: int = 200, cursor: str | None = None) -> Response:
+    meta = {"requestId": "req_1", "hasMore": cursor is not None, "nextCursor": cursor}
+    return Response(json.dumps({"data": _plain(data), "meta": meta}), status)
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_plain(item) for item in data]
+    return data.model_dump(mode="json") if isinstance(data, shapes.Shape) else data
+
+
+def _failed(error: RunToolsError) -> Response:
+    return Response(json.dumps({"error": error.to_wire() | {"requestId": "req_1"}}), error.status)
+
+
+def _run(wanted: shapes.ExecRequest, folder: Path) -> shapes.ExecResult:
+    command = wanted.command
+    argv = ["bash", "-c", command] if isinstance(command, str) else command
+    stdin = (wanted.stdin or "").encode()
+    if wanted.stdin_encoding == "base64":
+        stdin = base64.b64decode(stdin)
+    timed_out = False
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            cwd=folder,
+            timeout=wanted.timeout_ms / 1000,
+            check=False,
+        )
+        code, out, err = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as exc:
+        timed_out, code, out, err = True, -9, exc.stdout or b"", exc.stderr or b""
+    try:
+        stdout, stderr, encoding = out.decode(), err.decode(), "utf-8"
+    except UnicodeDecodeError:
+        stdout, stderr = (base64.b64encode(part).decode() for part in (out, err))
+        encoding = "base64"
+    return shapes.ExecResult.model_validate(
+        {
+            "process_id": wanted.process_id or "prc_1",
+            "stdout": stdout,
+            "stderr": stderr,
+            "encoding": encoding,
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "duration_ms": 1.0,
+            "timed_out": timed_out,
+            "truncated": False,
+        }
+    )
+
+
+def _entry(place: Path, path: str) -> shapes.FileEntry:
+    info = place.stat()
+    return shapes.FileEntry(
+        path=path,
+        kind="directory" if place.is_dir() else "file",
+        size=info.st_size,
+        mode=info.st_mode & 0o7777,
+        owner="root",
+        group="root",
+        modified_at=NOW,
+        target=None,
+    )
+
+
+_BLANK: dict[str, Any] = {
+    "id": "",
+    "name": None,
+    "state": "running",
+    "operation": None,
+    "template": "base-debian",
+    "template_version": 1,
+    "project_id": None,
+    "parent_id": None,
+    "tags": {},
+    "env_names": [],
+    "vcpus": 2,
+    "memory_mb": 1024,
+    "disk_mb": 2048,
+    "internet": True,
+    "idle_timeout_seconds": 600,
+    "max_lifetime_seconds": None,
+    "isolation": "emulated",
+    "host_id": "hst_1",
+    "started_from": "warm",
+    "timings": shapes.Timings(total_ms=612.0, restore_ms=300.0, agent_ms=280.0),
+    "queue": None,
+    "durable": True,
+    "ending": None,
+    "created_at": NOW,
+    "started_at": NOW,
+    "paused_at": None,
+    "stopped_at": None,
+}
