@@ -1,0 +1,1 @@
+"""The agent inside a sandbox: standard library only, so that any image with Python can run it."""

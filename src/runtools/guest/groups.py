@@ -1,0 +1,162 @@
+"""Control groups (v2) for commands: each runs in one of its own, so that all it forked can be killed.
+
+    <base>/agent        the agent itself, when the base is its own delegated group
+    <base>/execs        bounds for all commands together: processes, memory
+    <base>/execs/<n>    one command and what it left behind
+
+A group is made before it is needed and used again once nothing lives in it. Memory is bounded a little
+below the machine's, so that commands which take too much meet an end inside ``execs`` and the agent,
+outside of it, is never the victim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+from typing import Final
+
+_SPARE: Final = 2
+_MEMORY_RESERVE: Final = 64 << 20
+_POPULATED: Final = b"populated 1"
+
+
+class Group:
+    """One group of processes."""
+
+    __slots__ = ("_events", "fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+
+    def is_populated(self) -> bool:
+        """Whether a process lives in it."""
+        return _POPULATED in os.pread(self._events, 256, 0)
+
+    def kill(self) -> None:
+        """Kill every process in it, also those that are just being forked."""
+        fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            os.write(fd, b"1")
+        finally:
+            os.close(fd)
+
+    def joining(self) -> int:
+        """An open file: a process that writes 0 to it joins."""
+        return os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+
+
+class Groups:
+    """The groups of one agent's commands."""
+
+    def __init__(self, base: str) -> None:
+        self._folder = f"{base}/execs"
+        self._lock = threading.Lock()
+        self._free: list[Group] = []
+        self._left: list[Group] = []  # something that a command left behind lives in it
+        os.makedirs(self._folder, exist_ok=True)
+        self._bound()
+        names = [n for n in os.listdir(self._folder) if n.isdigit()]
+        for name in names:
+            self.give_back(Group(f"{self._folder}/{name}"))
+        self._numbers = itertools.count(max(map(int, names), default=0) + 1)
+        while len(self._free) < _SPARE:
+            self._free.append(self._make())
+
+    def take(self) -> Group:
+        """An empty group."""
+        with self._lock:
+            if not self._free:
+                self._sort_out()
+            return self._free.pop() if self._free else self._make()
+
+    def give_back(self, group: Group) -> None:
+        """The command in it has ended; others may still live there."""
+        populated = group.is_populated()
+        with self._lock:
+            (self._left if populated else self._free).append(group)
+
+    def find(self, path: str) -> Group | None:
+        """The group of a command that an agent before this one started, if something lives there."""
+        with self._lock:
+            return next((g for g in self._left if g.path == path), None)
+
+    def _sort_out(self) -> None:
+        left, self._left = self._left, []
+        for group in left:
+            (self._left if group.is_populated() else self._free).append(group)
+
+    def _make(self) -> Group:
+        path = f"{self._folder}/{next(self._numbers)}"
+        os.mkdir(path)
+        # One command that forks without end must leave room for others to be started.
+        _put(f"{path}/pids.max", str(self._leaf_pids))
+        return Group(path)
+
+    def _bound(self) -> None:
+        threads = int(_get("/proc/sys/kernel/threads-max"))
+        self._leaf_pids = max(threads * 2 // 5, 64)
+        base = os.path.dirname(self._folder)
+        for controller in ("pids", "memory", "cpu"):
+            _put(f"{base}/cgroup.subtree_control", f"+{controller}")
+        _put(f"{self._folder}/cgroup.subtree_control", "+pids")
+        _put(f"{self._folder}/pids.max", str(threads * 4 // 5))
+        total = int(_get("/proc/meminfo").split()[1]) << 10
+        _put(f"{self._folder}/memory.max", str(max(total - _MEMORY_RESERVE, total // 2)))
+        _put(f"{base}/agent/cpu.weight", "10000")
+
+
+def open_groups(where: str) -> Groups | None:
+    """Groups below the folder ``where``; ``own`` means below the agent's own, ``none`` none at all.
+
+    None where the system gives no writable control groups: commands are then killed by session.
+    """
+    if where == "none":
+        return None
+    base = _own_base() if where == "own" else where
+    if base is None:
+        return None
+    try:
+        return Groups(base)
+    except OSError:
+        return None
+
+
+def _own_base() -> str | None:
+    """The delegated group that the agent was started in; the agent moves to a leaf of it."""
+    mount = next((line.split()[1] for line in _lines("/proc/mounts") if " cgroup2 " in line), None)
+    mine = next((line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "/")
+    if mount is None or mine == "/":  # the root is nobody's to delegate
+        return None
+    base = mount + mine
+    if base.endswith("/agent"):
+        return base.removesuffix("/agent")
+    try:
+        os.makedirs(f"{base}/agent", exist_ok=True)
+    except OSError:
+        return None
+    return base if _put(f"{base}/agent/cgroup.procs", "0") else None
+
+
+def _put(path: str, text: str) -> bool:
+    """Write a setting; False where this kernel or delegation does not offer it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+        return True
+    return False
+
+
+def _get(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def _lines(path: str) -> list[str]:
+    return _get(path).splitlines()

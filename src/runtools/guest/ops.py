@@ -1,0 +1,283 @@
+"""The operations: what each takes, does and answers, and which of them are journaled."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from runtools.guest import disk, journal, procs, protocol
+from runtools.guest.archive import Packer, Unpacker
+from runtools.guest.conn import Conn, Gone, failed, ok
+from runtools.guest.content import Reader, Writer
+from runtools.guest.execs import Ended, Execs
+from runtools.guest.files import Files
+from runtools.guest.journal import Journal
+from runtools.guest.paths import Root
+from runtools.guest.problems import Problem, invalid
+from runtools.guest.renew import Renewal, load_env
+from runtools.guest.stats import Meter
+
+Request = Mapping[str, Any]
+_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_GO: Final = protocol.frame(protocol.JSON, b'{"go":true}')
+
+
+class Ops:
+    """All operations of one agent."""
+
+    def __init__(
+        self,
+        root: Root,
+        execs: Execs,
+        log: Journal,
+        meter: Meter,
+        set_token: Callable[[str], None],
+        device: str,
+    ) -> None:
+        self.on_quiesce: Callable[[Conn], None] = lambda _: None
+        self.on_new_token: Callable[[Conn], None] = lambda _: None
+        self._root = root
+        self._execs = execs
+        self._journal = log
+        self._meter = meter
+        self._files = Files(root)
+        self._renewal = Renewal(root, set_token)
+        self._device = device
+        execs.env = load_env(root)
+        files = self._files
+        self._plain: dict[str, Callable[[Request], object]] = {
+            "ping": lambda _: {},
+            "stat": lambda r: files.stat(r.get("path")),
+            "list": lambda r: files.list(r.get("path"), _int(r, "depth", 1)),
+            "stats": lambda _: meter.stats(),
+            "activity": lambda _: meter.activity(execs.running(), execs.total_output()),
+            "grow": lambda r: {"bytes": disk.grow(self._device, _int(r, "bytes", 0))},
+        }
+        self._acts: dict[str, Callable[[Request], object]] = {
+            "mkdir": lambda r: files.mkdir(r.get("path"), _int(r, "mode", 0o755)),
+            "chmod": lambda r: files.chmod(r.get("path"), _int(r, "mode", None)),
+            "move": lambda r: files.move(*_two(r), overwrite=bool(r.get("overwrite"))),
+            "copy": lambda r: files.copy(*_two(r), overwrite=bool(r.get("overwrite"))),
+            "remove": lambda r: files.remove(r.get("path"), recursive=bool(r.get("recursive"))),
+        }
+        self._streams: dict[str, Callable[[Conn, Request, bytes], None]] = {
+            "exec": self._exec,
+            "read": self._read,
+            "download": self._download,
+            "write": self._write,
+            "upload": self._upload,
+            "renew": self._renew,
+            "quiesce": self._quiesce,
+        }
+
+    def features(self) -> dict[str, Any]:
+        """What this agent can do here, for the hello."""
+        return {
+            "kill": self._execs.kills_by,
+            "root": os.geteuid() == 0,
+            "machine": self._root.real,
+        }
+
+    def handle(self, conn: Conn, request: Request, raw: bytes) -> None:
+        """Do one request and answer it.
+
+        Raises:
+            Problem: the answer is that it was refused or failed.
+            Gone: there is nobody to answer.
+        """
+        name = request.get("do")
+        if name in self._streams:
+            self._streams[name](conn, request, raw)
+        elif name in self._plain:
+            conn.send(ok(self._plain[name](request)))
+        elif name in self._acts:
+            act = self._acts[name]
+            self._once(conn, request, raw, {}, lambda: ok(act(request)))
+        else:
+            raise invalid(f"the agent knows no operation {name!r}")
+
+    # --- journaled ---
+
+    def _once(
+        self,
+        conn: Conn,
+        request: Request,
+        raw: bytes,
+        note: Mapping[str, Any],
+        act: Callable[[], bytes],
+        unused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do a mutating request, or give the answer that its id got before."""
+        op = request.get("id")
+        if not isinstance(op, str) or not _ID.fullmatch(op):
+            raise invalid("a mutating request needs an id of 1 to 128 letters, digits or _.:-")
+        key = journal.digest(raw)
+        while not self._begin(op, key, note, unused):
+            answer = self._journal.answer(op, conn.is_gone)
+            if answer is not None:
+                conn.send(answer)
+                return
+            if conn.is_gone():
+                raise Gone("it did not wait for the answer")
+        conn.send(self._done(op, act))
+
+    def _begin(
+        self, op: str, key: str, note: Mapping[str, Any], unused: Callable[[], None]
+    ) -> bool:
+        try:
+            begun = self._journal.begin(op, key, note)
+        except BaseException:
+            unused()
+            raise
+        if not begun:
+            unused()
+        return begun
+
+    def _done(self, op: str, act: Callable[[], bytes]) -> bytes:
+        try:
+            answer = act()
+        except Gone:
+            self._journal.abandon(op)
+            raise
+        except Problem as problem:
+            if problem.code == "unavailable":  # nothing was done, and it may go well later
+                self._journal.abandon(op)
+                raise
+            answer = failed(problem)
+        except BaseException as exc:
+            self._journal.end(op, failed(Problem("internal", f"{type(exc).__name__}: {exc}")))
+            raise
+        self._journal.end(op, answer)
+        return answer
+
+    def _exec(self, conn: Conn, request: Request, raw: bytes) -> None:
+        stdin = b""
+        size = _int(request, "stdin", 0)
+        if size:
+            if size > protocol.MAX_STDIN:
+                raise Problem("too_large", f"stdin takes at most {protocol.MAX_STDIN} bytes")
+            conn.expect_body()
+            stdin = b"".join(_bounded(conn, size))
+        order = self._execs.order(request, stdin)
+        group = self._execs.take_group()
+        note: dict[str, Any] = {"deadline": time.monotonic() + order.timeout}
+        if group is not None:
+            note["group"] = group.path
+
+        def started(pid: int) -> None:
+            if group is None:
+                self._journal.amend(str(request["id"]), {"pid": pid, "born": procs.born(pid)})
+
+        self._once(
+            conn,
+            request,
+            raw,
+            note,
+            lambda: _exec_answer(self._execs.run(order, group, started)),
+            lambda: self._execs.free_group(group),
+        )
+
+    def _write(self, conn: Conn, request: Request, raw: bytes) -> None:
+        mode = None if request.get("mode") is None else _int(request, "mode", None)
+        writer = Writer(self._root, request.get("path"), mode, str(request.get("how", "replace")))
+
+        def act() -> bytes:
+            writer.open()
+            conn.send(_GO)
+            conn.expect_body()
+            writer.feed(conn.body())
+            return ok(writer.finish())
+
+        self._once(conn, request, raw, {"temporary": writer.temporary}, act)
+
+    def _upload(self, conn: Conn, request: Request, raw: bytes) -> None:
+        unpacker = Unpacker(self._root, request.get("path"))
+
+        def act() -> bytes:
+            unpacker.open()
+            conn.send(_GO)
+            conn.expect_body()
+            return ok(unpacker.feed(conn.body()))
+
+        self._once(conn, request, raw, {}, act)
+
+    # --- not journaled ---
+
+    def _read(self, conn: Conn, request: Request, _: bytes) -> None:
+        end = None if request.get("end") is None else _int(request, "end", None)
+        Reader(self._root, request.get("path"), _int(request, "start", 0), end).send(conn)
+
+    def _download(self, conn: Conn, request: Request, _: bytes) -> None:
+        Packer(self._root, request.get("path")).send(conn)
+
+    def _renew(self, conn: Conn, request: Request, _: bytes) -> None:
+        evidence = self._renewal.run(request)
+        self._execs.env = load_env(self._root)
+        if request.get("fresh"):
+            self.on_new_token(conn)
+        conn.send(ok(evidence))
+
+    def _quiesce(self, conn: Conn, _request: Request, _: bytes) -> None:
+        os.sync()
+        self.on_quiesce(conn)
+        conn.last = True
+        conn.send(ok({}))
+
+    # --- after a crash ---
+
+    def recover(self) -> None:
+        """See to what the agent before this one left under way: clean up, and watch what still runs."""
+        for op, note in self._journal.lost().items():
+            if note.get("temporary"):
+                _unlink(note["temporary"])
+            if "deadline" in note:
+                self._recover_exec(op, note)
+
+    def _recover_exec(self, op: str, note: Mapping[str, Any]) -> None:
+        from runtools.guest import orphans  # noqa: PLC0415 - rarely needed
+
+        orphans.watch(self._execs, self._journal, op, note)
+
+
+def _exec_answer(ended: Ended) -> bytes:
+    head = {
+        "exit_code": ended.exit_code,
+        "signal": ended.signal,
+        "duration_ms": round(ended.duration_ms, 3),
+        "timed_out": ended.timed_out,
+        "truncated": ended.truncated,
+        "stdout": len(ended.stdout),
+        "stderr": len(ended.stderr),
+    }
+    return ok(head) + b"".join(protocol.body_frames(ended.stdout + ended.stderr))
+
+
+def _bounded(conn: Conn, size: int) -> list[bytes]:
+    parts = []
+    for piece in conn.body():
+        size -= len(piece)
+        if size < 0:
+            raise Gone("more stdin than was said")
+        parts.append(piece)
+    return parts
+
+
+def _int(request: Request, name: str, default: int | None) -> int:
+    value = request.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise invalid(f"{name} must be a whole number, not {value!r}")
+    return value
+
+
+def _two(request: Request) -> tuple[object, object]:
+    return request.get("source"), request.get("target")
+
+
+def _unlink(place: str) -> None:
+    try:
+        os.unlink(place)
+    except OSError:
+        return  # it was never made, or was put in place

@@ -1,0 +1,67 @@
+"""What the agent answers when it will not or cannot do something: code, message, hint, details.
+
+The codes are those of ``runtools.errors``, which this package must not import.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+_BY_ERRNO: Final[Mapping[int, tuple[str, str]]] = {
+    errno.ENOENT: ("file_missing", "no such file or directory"),
+    errno.EEXIST: ("file_exists", "it exists"),
+    errno.EACCES: ("file_forbidden", "permission denied"),
+    errno.EPERM: ("file_forbidden", "not permitted"),
+    errno.EROFS: ("file_forbidden", "the file system is read-only"),
+    errno.ETXTBSY: ("file_forbidden", "the program is running"),
+    errno.EISDIR: ("file_is_directory", "it is a directory"),
+    errno.ENOTEMPTY: ("file_is_directory", "the directory is not empty"),
+    errno.ENOTDIR: ("file_not_directory", "it is not a directory"),
+    errno.ENOSPC: ("disk_full", "no space left on the disk"),
+    errno.EDQUOT: ("disk_full", "the quota is used up"),
+    errno.ENAMETOOLONG: ("invalid_path", "the name is too long"),
+    errno.EFBIG: ("too_large", "larger than the file system allows"),
+    errno.E2BIG: ("too_large", "arguments and environment together are too long"),
+}
+
+
+class Problem(Exception):
+    """A refusal or failure with a name; travels to the caller as it is."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.details = dict(details or {})
+
+    def to_json(self) -> bytes:
+        """The payload of an answer or of an END frame."""
+        body = {
+            "code": self.code,
+            "message": self.message[:2000],
+            "hint": self.hint,
+            "details": self.details,
+        }
+        return json.dumps({"error": body}).encode()
+
+
+def of_errno(exc: OSError, path: str) -> Problem:
+    """The problem that an error of the system stands for."""
+    code, words = _BY_ERRNO.get(exc.errno or 0, ("file_error", exc.strerror or str(exc)))
+    return Problem(code, f"{path}: {words}", details={"path": path})
+
+
+def invalid(message: str, hint: str | None = None) -> Problem:
+    """A request that cannot be meant."""
+    return Problem("invalid_request", message, hint=hint)
