@@ -16,7 +16,7 @@ from runtools.platform.kit import process
 # In the order in which they are loaded, each after what it depends on. What a kernel has built in is
 # left out.
 WANTED = ("virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay", "ext4")
-_APPLETS = ("sh", "mount", "mkdir", "insmod", "usleep", "mv", "chmod", "ip", "switch_root")
+_APPLETS = ("sh", "mount", "mkdir", "mknod", "insmod", "usleep", "mv", "chmod", "ip", "switch_root")
 _TOKEN = "runtools-token"  # noqa: S105 - a file's name
 
 

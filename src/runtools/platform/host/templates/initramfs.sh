@@ -10,6 +10,10 @@ die() {
 
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
+# Opening these loads their module, as a device manager would have it.
+mkdir -p /dev/net
+mknod -m 666 /dev/net/tun c 10 200
+mknod -m 660 /dev/loop-control c 10 237
 
 while read -r module; do
     insmod "/modules/$module" || die "no module $module"

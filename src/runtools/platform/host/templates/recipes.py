@@ -10,7 +10,7 @@ from runtools.errors import InvalidRequest
 
 # What both distributions call the same. Much that is usual comes along as a dependency.
 COMMON = (
-    *("apt", "ca-certificates", "systemd", "systemd-sysv", "udev", "kmod", "tzdata"),
+    *("apt", "ca-certificates", "systemd", "systemd-sysv", "kmod", "tzdata"),
     *("bash", "procps", "psmisc", "iproute2", "iputils-ping", "netcat-openbsd", "e2fsprogs"),
     *("openssh-server", "openssh-client", "git", "curl", "wget", "rsync", "ripgrep", "jq", "make"),
     *("less", "nano", "vim-tiny", "tmux", "tree", "patch"),

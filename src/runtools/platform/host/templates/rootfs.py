@@ -36,6 +36,8 @@ _MASKED = (
     *("systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
     *("systemd-update-done.service", "ldconfig.service", "systemd-remount-fs.service"),
     *("systemd-udev-trigger.service", "systemd-udev-settle.service", "systemd-logind.service"),
+    *("kmod-static-nodes.service", "systemd-tmpfiles-setup-dev-early.service"),
+    *("systemd-tmpfiles-setup-dev.service", "systemd-sysusers.service"),
     *("systemd-binfmt.service", "systemd-modules-load.service", "systemd-networkd.service"),
     *("systemd-timesyncd.service", "systemd-resolved.service", "systemd-boot-update.service"),
     *("dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
