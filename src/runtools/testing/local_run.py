@@ -176,6 +176,6 @@ def _command(place: Place, base: Path) -> list[str]:
     words += ["--ro-bind", str(base), _AGENT, "--chdir", "/workspace"]
     for name, value in {**process.PLAIN_ENV, "HOME": "/root", "PYTHONPATH": _AGENT}.items():
         words += ["--setenv", name, value]
-    words += ["--", "/bin/bash", "-c", _INIT, "init", PYTHON, "-S", "-m", "runtools.guest"]
+    words += ["--", "/bin/bash", "-c", _INIT, "init", PYTHON, "-S", "-m", "runtools.local_agent"]
     words += ["--listen", f"unix:/{_RUN}/agent.sock", "--token-file", f"/{_RUN}/token"]
-    return [*words, "--state", "/var/lib/runtools"]
+    return [*words, "--state", f"/{_RUN}", "--cgroup", "none"]

@@ -23,7 +23,7 @@ from runtools.platform.host.templates.images import Image
 from runtools.platform.kit import files, process
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.sdk.shapes.templates import BuildLine, BuildState
-from runtools.testing import local_run
+from runtools.testing import local_agent, local_run
 
 _SCRIPT = (
     ("base", "I: installing the base system"),
@@ -44,6 +44,7 @@ async def agent_zip() -> bytes:
                 source, top / "runtools/guest", ignore=shutil.ignore_patterns("__pycache__")
             )
             (top / "runtools/__init__.py").write_text("")
+            shutil.copy(local_agent.__file__, top / "runtools")
             await process.run([local_run.PYTHON, "-m", "compileall", "-q", "-b", top])
             with zipfile.ZipFile(top / "agent.zip", "w") as archive:
                 for file in sorted(top.rglob("*.pyc")):
