@@ -208,6 +208,8 @@ class AsyncSandbox:
         *,
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
+        wait_for_ready: bool = True,
+        on_wait: Callable[[AsyncSandbox], None] | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncForked:
         """Make copies of it as it is now, processes and memory included; returns when they run.
@@ -216,6 +218,8 @@ class AsyncSandbox:
             count: 1 to 64 children.
             name: the child's name, or the stem of several: ``name-1`` …
             tags: the children's; default: its own.
+            wait_for_ready: False: return at once, some may still be creating.
+            on_wait: called while a child waits in the queue, with the child as it stands.
             idempotency_key: a repeat with the same key is answered, not done again.
 
         Returns:
@@ -225,8 +229,8 @@ class AsyncSandbox:
         answer = await self._act("POST", "/fork", idempotency_key, body)
         fork = wire.shape(shapes.Fork, answer.data)
         children = [AsyncSandbox(self._transport, view) for view in fork.children]
-        for child in children:
-            await child.wait_until_running()
+        for child in children if wait_for_ready else ():
+            await child.wait_until_running(on_wait=on_wait)
         return AsyncForked(children, fork.standstill_ms)
 
     async def recover(
@@ -284,3 +288,10 @@ class AsyncForked(list[AsyncSandbox]):
     def __init__(self, children: Sequence[AsyncSandbox], standstill_ms: float) -> None:
         super().__init__(children)
         self.standstill_ms = standstill_ms
+
+    @property
+    def view(self) -> shapes.Fork:
+        """The same as one value."""
+        return shapes.Fork(
+            children=[child.view for child in self], standstill_ms=self.standstill_ms
+        )

@@ -209,6 +209,8 @@ class Sandbox:
         *,
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
+        wait_for_ready: bool = True,
+        on_wait: Callable[[Sandbox], None] | None = None,
         idempotency_key: str | None = None,
     ) -> Forked:
         """Make copies of it as it is now, processes and memory included; returns when they run.
@@ -217,6 +219,8 @@ class Sandbox:
             count: 1 to 64 children.
             name: the child's name, or the stem of several: ``name-1`` …
             tags: the children's; default: its own.
+            wait_for_ready: False: return at once, some may still be creating.
+            on_wait: called while a child waits in the queue, with the child as it stands.
             idempotency_key: a repeat with the same key is answered, not done again.
 
         Returns:
@@ -226,8 +230,8 @@ class Sandbox:
         answer = self._act("POST", "/fork", idempotency_key, body)
         fork = wire.shape(shapes.Fork, answer.data)
         children = [Sandbox(self._transport, view) for view in fork.children]
-        for child in children:
-            child.wait_until_running()
+        for child in children if wait_for_ready else ():
+            child.wait_until_running(on_wait=on_wait)
         return Forked(children, fork.standstill_ms)
 
     def recover(self, *, name: str | None = None, idempotency_key: str | None = None) -> Sandbox:
@@ -283,3 +287,10 @@ class Forked(list[Sandbox]):
     def __init__(self, children: Sequence[Sandbox], standstill_ms: float) -> None:
         super().__init__(children)
         self.standstill_ms = standstill_ms
+
+    @property
+    def view(self) -> shapes.Fork:
+        """The same as one value."""
+        return shapes.Fork(
+            children=[child.view for child in self], standstill_ms=self.standstill_ms
+        )

@@ -1,0 +1,59 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from runtools import __version__
+from runtools.cli import machine, output, space, template
+from runtools.cli.sandbox import group as sandbox
+from runtools.errors import RunToolsError
+
+app = typer.Typer(
+    name="runtools",
+    help="Real machines for AI agents: start, pause, fork and look into sandboxes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.line(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Real machines for AI agents: start, pause, fork and look into sandboxes."""
+
+
+machine.register(app)
+app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
+app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
+space.register(app)
+
+
+def run() -> int:
+    """Run the command that the process was started with."""
+    try:
+        app(prog_name="runtools")
+    except RunToolsError as error:
+        output.fail(error)
+        return 1
+    except BrokenPipeError:
+        # The reader went away, as `head` does. Closing here keeps the interpreter from complaining.
+        sys.stderr.close()
+        return 1
+    return 0

@@ -1,0 +1,259 @@
+"""How results look to people: tables that fit 80 columns, and no more lines than are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from runtools.cli import timeline, words
+from runtools.sdk import shapes
+
+STATES = {"creating": "yellow", "running": "green", "paused": "cyan", "stopped": "bright_black"}
+_BAR = 20
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column, justify="right" if column in right else "left", no_wrap=column != "WHAT"
+        )
+    return table
+
+
+def _facts(*rows: tuple[str, RenderableType | str | None]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bright_black", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, value)
+    return table
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _state(view: shapes.Sandbox) -> Text:
+    text = Text(view.state, style=STATES[view.state])
+    if view.operation:
+        text.append(f" ({view.operation.replace('_', ' ')})", style="yellow")
+    return text
+
+
+def sandboxes(views: Sequence[shapes.Sandbox]) -> RenderableType:
+    """A list of sandboxes."""
+    if not views:
+        return Text("no sandboxes; `runtools sandbox create` makes one", style="bright_black")
+    table = _table("NAME", "ID", "STATE", "TEMPLATE", "AGE", right=["AGE"])
+    for view in views:
+        made_from = f"{view.template}@{view.template_version}"
+        age = words.age(view.created_at, _now())
+        table.add_row(view.name or "-", view.id, _state(view), made_from, age)
+    return table
+
+
+def sandbox(view: shapes.Sandbox) -> RenderableType:
+    """All about one sandbox."""
+    title = Text.assemble((view.name or view.id, "bold"), "  ", _state(view))
+    size = (
+        f"{view.vcpus} vCPU, {words.megabytes(view.memory_mb)} memory, "
+        f"{words.megabytes(view.disk_mb)} disk"
+    )
+    facts = _facts(
+        ("id", view.id),
+        ("template", f"{view.template}@{view.template_version}"),
+        ("size", size),
+        ("isolation", view.isolation),
+        ("internet", "open" if view.internet else "closed"),
+        ("pauses", _pauses(view)),
+        ("tags", ", ".join(f"{key}={value}" for key, value in view.tags.items()) or None),
+        ("env", ", ".join(view.env_names) or None),
+        ("forked from", view.parent_id),
+        ("project", view.project_id),
+        ("host", view.host_id),
+        ("created", words.moment(view.created_at)),
+        ("started", _start(view)),
+        ("queue", _queue(view)),
+        ("paused", _paused(view)),
+        ("stopped", words.moment(view.stopped_at) if view.stopped_at else None),
+        ("ended", words.harmless(view.ending.reason) if view.ending else None),
+    )
+    return Group(title, Padding(facts, (0, 0, 0, 2)))
+
+
+def _pauses(view: shapes.Sandbox) -> str:
+    idle, life = view.idle_timeout_seconds, view.max_lifetime_seconds
+    parts = [f"after {words.span(idle)} idle"] if idle else ["never when idle"]
+    if life:
+        parts.append(f"after {words.span(life)} in any case")
+    return ", ".join(parts)
+
+
+def _start(view: shapes.Sandbox) -> str | None:
+    if view.started_at is None:
+        return None
+    how = f", {words.ORIGINS[view.started_from]}" if view.started_from else ""
+    took = f", in {words.span(view.timings.total_ms / 1000)}" if view.timings else ""
+    return words.moment(view.started_at) + how + took
+
+
+def _queue(view: shapes.Sandbox) -> str | None:
+    if view.queue is None:
+        return None
+    return f"place {view.queue.position}, about {words.span(view.queue.estimated_wait_seconds)}"
+
+
+def _paused(view: shapes.Sandbox) -> str | None:
+    if view.state != "paused" or view.paused_at is None:
+        return None
+    safe = "would survive a power loss" if view.durable else "not yet safe from a power loss"
+    return f"{words.moment(view.paused_at)}, {safe}"
+
+
+def snapshots(kept: Sequence[shapes.Snapshot]) -> RenderableType:
+    """A sandbox's snapshots."""
+    if not kept:
+        return Text("no snapshots", style="bright_black")
+    table = _table("NAME", "ID", "SIZE", "AGE", right=["SIZE", "AGE"])
+    for one in kept:
+        age = words.age(one.created_at, _now())
+        table.add_row(one.name or "-", one.id, words.size(one.size_bytes), age)
+    return table
+
+
+def stats(measured: shapes.Stats) -> RenderableType:
+    """What a machine says of itself."""
+    ports = ", ".join(str(port) for port in measured.listening_ports)
+    return _facts(
+        ("cpu", _bar(measured.cpu_percent, 100, f"{measured.cpu_percent:.1f} %")),
+        ("memory", _bytes_bar(measured.memory_used_bytes, measured.memory_total_bytes)),
+        ("disk", _bytes_bar(measured.disk_used_bytes, measured.disk_total_bytes)),
+        ("up", words.span(measured.uptime_seconds)),
+        ("processes", str(measured.processes)),
+        ("listening", ports or "nothing"),
+        ("measured", words.moment(measured.measured_at)),
+    )
+
+
+def _bytes_bar(used: int, total: int) -> Text:
+    return _bar(used, total, f"{words.size(used)} of {words.size(total)}")
+
+
+def _bar(part: float, whole: float, label: str) -> Text:
+    filled = round(_BAR * min(max(part / whole, 0), 1)) if whole else 0
+    style = "red" if filled > 0.9 * _BAR else "green"
+    return Text.assemble(
+        ("━" * filled, style), ("━" * (_BAR - filled), "bright_black"), f"  {label}"
+    )
+
+
+def disk(use: shapes.DiskUse) -> RenderableType:
+    """What takes how much disk."""
+    table = _table("WHAT", "SIZE", right=["SIZE"])
+    rows = [
+        ("templates", use.templates_bytes),
+        ("warm snapshots", use.warm_bytes),
+        ("sandboxes", use.sandboxes_bytes),
+        ("snapshots", use.snapshots_bytes),
+        ("ended sandboxes, kept for recovery", use.ended_bytes),
+    ]
+    for name, count in rows:
+        table.add_row(name, words.size(count))
+    return Group(table, Text(), _facts(("free", _bytes_bar(use.free_bytes, use.total_bytes))))
+
+
+def templates(found: Sequence[shapes.Template]) -> RenderableType:
+    """A list of templates."""
+    if not found:
+        return Text(
+            "no templates; `runtools template build base-debian` makes one", style="bright_black"
+        )
+    table = _table(
+        "TEMPLATE", "VERSION", "STATE", "SIZE", "AGE", "NOTE", right=["VERSION", "SIZE", "AGE"]
+    )
+    for one in found:
+        notes = [
+            *(["default"] if one.is_default else []),
+            *(["untested"] if not one.tested else []),
+            *([f"{one.progress:.0%} {one.step}"] if one.state == "building" else []),
+        ]
+        table.add_row(one.slug, str(one.version), *_build(one), ", ".join(notes))
+    return table
+
+
+def _build(one: shapes.Template) -> tuple[Text, str, str]:
+    style = {"ready": "green", "building": "yellow", "failed": "red"}[one.state]
+    size = words.size(one.size_bytes) if one.size_bytes else "-"
+    return Text(one.state, style=style), size, words.age(one.created_at, _now())
+
+
+def template(versions: Sequence[shapes.Template]) -> RenderableType:
+    """A template's versions."""
+    if not versions:
+        return Text("no versions", style="bright_black")
+    first = versions[0]
+    table = _table("VERSION", "STATE", "SIZE", "AGE", "ERROR", right=["VERSION", "SIZE", "AGE"])
+    for one in versions:
+        table.add_row(str(one.version), *_build(one), words.harmless(one.error or ""))
+    title = Text.assemble((first.slug, "bold"), f"  recipe {first.recipe}")
+    if not first.tested:
+        title.append("  untested", style="yellow")
+    return Group(title, Text(), table)
+
+
+def why(view: shapes.Sandbox, entries: Sequence[shapes.LedgerEntry]) -> RenderableType:
+    """A sandbox's story."""
+    title = Text.assemble(
+        (view.name or view.id, "bold"),
+        *([f"  {view.id}"] if view.name else []),
+        f"  {view.template}@{view.template_version}  ",
+        _state(view),
+    )
+    parts: list[RenderableType] = [title, Text()]
+    day = ""
+    for step in timeline.steps(entries):
+        if step.gap:
+            parts.append(Text(f"{'':10}│  {step.gap} later", style="bright_black"))
+        if (today := words.day(step.at)) != day:
+            day = today
+            parts.append(Text(day, style="bold bright_black"))
+        parts.append(_step(step))
+    parts.extend(_ending(view))
+    return Group(*parts)
+
+
+def _step(step: timeline.Step) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    text = Text(words.harmless(step.what))
+    for note in step.notes:
+        text.append(f"\n{words.harmless(note)}", style="bright_black")
+    grid.add_row(words.clock(step.at), Text(step.mark, style=STATES[step.state]), text)
+    return grid
+
+
+def _ending(view: shapes.Sandbox) -> list[RenderableType]:
+    ending = view.ending
+    if ending is None:
+        return []
+    parts: list[RenderableType] = []
+    if ending.memory_pressure:
+        parts += [Text(), Text(f"memory: {words.harmless(ending.memory_pressure)}")]
+    if ending.console_tail:
+        parts += [Text(), Text("The last words on its console:", style="bold")]
+        tail = "\n".join(words.harmless(line) for line in ending.console_tail)
+        parts.append(Padding(Text(tail, style="bright_black"), (0, 0, 0, 2)))
+    if ending.recoverable_until:
+        until = words.moment(ending.recoverable_until)
+        ref = view.name or view.id
+        parts += [Text(), Text(f"Its disk is kept until {until}: runtools sandbox recover {ref}")]
+    return parts

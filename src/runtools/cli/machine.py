@@ -1,0 +1,89 @@
+"""Commands on the machine itself: they start ``python -m runtools.platform`` in their place.
+
+The process of the command becomes that process: its input, output, signals and exit code are the
+platform's own. What needs root and has not got it goes through sudo, which lets the platform's own
+settings through and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from runtools.cli import output
+from runtools.errors import Forbidden, RunToolsError
+from runtools.sdk.settings import platform_environment
+
+_PANEL = "This machine"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel=_PANEL)(setup)
+    app.command(rich_help_panel=_PANEL)(up)
+    app.command(rich_help_panel=_PANEL)(down)
+    app.command(rich_help_panel=_PANEL)(status)
+    app.command(rich_help_panel=_PANEL)(doctor)
+
+
+def setup() -> None:
+    """Install what sandboxes need from this system (QEMU and a few tools). Needs root."""
+    become("setup", root=True)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it answers.")] = False,
+) -> None:
+    """Start the platform and keep it running. Needs root, for its host process alone."""
+    become("up", *(["--detach"] if detach else []), root=True)
+
+
+def down() -> None:
+    """Pause what runs and stop the platform. Needs root."""
+    become("down", root=True)
+
+
+def status() -> None:
+    """Say whether the platform answers: exit code 0 only if it does."""
+    become("status", root=False)
+
+
+def doctor() -> None:
+    """Check this machine, and say what to do about each finding."""
+    become("doctor", root=False)
+
+
+def become(*command: str, root: bool) -> NoReturn:
+    """Go on as the platform's command.
+
+    Raises:
+        Forbidden: root is needed and sudo is not there.
+        RunToolsError: the platform is not installed.
+    """
+    if importlib.util.find_spec("uvicorn") is None:
+        raise RunToolsError(
+            "only the SDK and the CLI are installed here",
+            hint="pip install 'runtools[platform]' brings the platform",
+        )
+    argv = [sys.executable, "-m", "runtools.platform", *command]
+    if root and os.geteuid() != 0:
+        argv = _through_sudo(argv)
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)  # noqa: S606 - an argument list, no shell
+
+
+def _through_sudo(argv: list[str]) -> list[str]:
+    sudo = shutil.which("sudo")
+    if sudo is None:
+        raise Forbidden(
+            f"`runtools {argv[3]}` needs root, and there is no sudo", hint="become root"
+        )
+    output.note(f"runtools {argv[3]} needs root: asking sudo")
+    names = platform_environment()
+    kept = [f"--preserve-env={','.join(names)}"] if names else []
+    return [sudo, *kept, "--", *argv]

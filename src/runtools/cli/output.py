@@ -1,0 +1,129 @@
+"""What goes where: data to stdout, everything else (progress, messages, errors) to stderr.
+
+With ``--json`` stdout carries the API's ``data`` alone: one document, or one object a line for
+streams.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtools.cli import lazy
+from runtools.errors import RunToolsError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from runtools.cli import looks, screen
+    from runtools.sdk.shapes import Shape
+else:
+    looks = lazy.module("runtools.cli.looks")
+    screen = lazy.module("runtools.cli.screen")
+
+__all__ = [
+    "Json",
+    "fail",
+    "is_json",
+    "item",
+    "line",
+    "looks",
+    "note",
+    "screen",
+    "show",
+    "show_lines",
+    "working",
+]
+
+_as_json = False
+
+
+def _use_json(value: bool) -> bool:
+    global _as_json  # noqa: PLW0603 - one process, one command, one way to speak
+    _as_json = _as_json or value
+    return value
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_use_json, is_eager=True, help="Print the API's data as JSON on stdout."
+    ),
+]
+
+
+def is_json() -> bool:
+    """Whether the caller wants JSON."""
+    return _as_json
+
+
+def show(data: Shape | Sequence[Shape] | None, look: Callable[[], RenderableType | str]) -> None:
+    """A command's result: as JSON, or as it looks to people."""
+    if _as_json:
+        line(_document(data))
+    else:
+        screen.draw(look())
+
+
+def item(data: Shape) -> None:
+    """One object of a stream, as one line of JSON."""
+    line(data.model_dump_json())
+
+
+def show_lines(texts: Sequence[str]) -> None:
+    """Lines of text: as a JSON list, or as they are."""
+    if _as_json:
+        line(json.dumps(texts))
+        return
+    for text in texts:
+        line(text)
+
+
+def _document(data: Shape | Sequence[Shape] | None) -> str:
+    if data is None:
+        return "null"
+    if isinstance(data, Sequence):
+        return "[" + ",".join(one.model_dump_json() for one in data) + "]"
+    return data.model_dump_json()
+
+
+def line(text: str) -> None:
+    """A line on stdout, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A message to the person, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def working(text: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being waited for; yields a function that says it anew. Nothing without a terminal."""
+    if _as_json or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with screen.spinner(text) as update:
+        yield update
+
+
+def fail(error: RunToolsError) -> None:
+    """Say what went wrong, and what to do next."""
+    if _as_json:
+        sys.stderr.write(json.dumps({"error": error.to_wire()}, default=str) + "\n")
+        return
+    lines = [f"error: {error.message}"]
+    if error.hint:
+        lines.append(f"hint:  {error.hint}")
+    for text in lines:
+        if sys.stderr.isatty():
+            screen.complain(text)
+        else:
+            note(text)

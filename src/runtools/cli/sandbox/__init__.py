@@ -1,0 +1,1 @@
+"""``runtools sandbox …``: a file per family of commands."""

@@ -1,0 +1,154 @@
+"""``runtools sandbox exec``"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtools.cli import output
+from runtools.cli.output import Json
+from runtools.cli.sandbox import create, options
+from runtools.cli.session import Ref, connected
+from runtools.errors import OutcomeUnknown, RunToolsError
+
+if TYPE_CHECKING:
+    from runtools.sdk.shapes import ExecResult
+
+PLATFORM_FAILED = 125
+TIMED_OUT = 124
+_SILENT_SECONDS = 3.0
+
+
+def exec_(
+    ref: Ref,
+    argv: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- ARGV...", help="The command, passed unchanged.", show_default=False
+        ),
+    ] = None,
+    shell: Annotated[
+        str | None,
+        typer.Option("--shell", "-c", metavar="LINE", help="Run a line for a shell instead."),
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Repeatable.")
+    ] = None,
+    cwd: Annotated[
+        str, typer.Option("--cwd", "-w", metavar="PATH", help="Where it starts.")
+    ] = "/workspace",
+    user: Annotated[str, typer.Option("--user", "-u", help="Who it runs as.")] = "root",
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.001, help="Kill it after so long.")
+    ] = 30.0,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", "-n", help="Do not forward a piped stdin.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a command in a sandbox, and end as it ends.
+
+    Exit code: the command's; 128 + n when signal n killed it; 124 when its time was over; 125 when
+    the platform failed. A piped stdin is forwarded. A paused sandbox is woken.
+    """
+    command = _command(argv, shell)
+    variables = options.pairs("--env", env)
+    try:
+        result = _run(ref, command, variables, cwd, user, timeout, forward=not no_stdin)
+        if output.is_json():
+            output.item(result)
+        else:
+            _hand_on(result)
+        code = exit_code(result)
+    except RunToolsError as error:
+        output.fail(error)
+        code = PLATFORM_FAILED
+    raise typer.Exit(code)
+
+
+def _command(argv: list[str] | None, shell: str | None) -> str | list[str]:
+    if bool(argv) == (shell is not None):
+        raise typer.BadParameter("give either -- ARGV... or --shell LINE")
+    return shell if shell is not None else argv or []
+
+
+def _run(
+    ref: str,
+    command: str | list[str],
+    env: dict[str, str],
+    cwd: str,
+    user: str,
+    timeout: float,
+    *,
+    forward: bool,
+) -> ExecResult:
+    stdin = _piped() if forward else None
+    with connected() as rt:
+        sandbox = rt.sandboxes.get(ref)
+        if sandbox.state == "creating":
+            with output.working(create.progress(sandbox)) as say:
+                sandbox.wait_until_running(on_wait=lambda waiting: say(create.progress(waiting)))
+        return sandbox.exec(
+            command, stdin=stdin, env=env, cwd=cwd, user=user, timeout_ms=round(timeout * 1000)
+        )
+
+
+def _piped() -> bytes | None:
+    """What is piped in, whole; None where a person sits there or nothing can come."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return None
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+        return None
+    with _explained():
+        return sys.stdin.buffer.read()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what is being waited for when a pipe stays open and silent."""
+    timer = threading.Timer(
+        _SILENT_SECONDS, output.note, ["reading standard input; --no-stdin runs without it"]
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hand_on(result: ExecResult) -> None:
+    for text, stream in ((result.stdout, sys.stdout), (result.stderr, sys.stderr)):
+        data = base64.b64decode(text) if result.encoding == "base64" else text.encode()
+        stream.flush()
+        stream.buffer.write(data)
+        stream.buffer.flush()
+    if result.truncated:
+        output.note("runtools: the output was longer than is kept; the rest is lost")
+    if result.timed_out:
+        output.note("runtools: its time was over, it was killed (--timeout gives more)")
+
+
+def exit_code(result: ExecResult) -> int:
+    """The exit code that stands for how a command ended.
+
+    Raises:
+        OutcomeUnknown: nobody knows how.
+    """
+    if result.timed_out:
+        return TIMED_OUT
+    if result.signal is not None:
+        return 128 + result.signal
+    if result.exit_code is None:
+        raise OutcomeUnknown("the command ran, but how it ended was lost")
+    return result.exit_code

@@ -1,0 +1,74 @@
+"""Commands that look at sandboxes and wake none of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from runtools.cli import output, words
+from runtools.cli.output import Json, looks
+from runtools.cli.sandbox import options
+from runtools.cli.session import Ref, connected
+
+State = Literal["creating", "running", "paused", "stopped"]
+
+
+def list_(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only those with it; repeatable.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", "-t", help="Only those made from it.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Stopped ones too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only their ids.")] = False,
+    json: Json = False,
+) -> None:
+    """List sandboxes; stopped ones with --all or --state stopped."""
+    tags = options.pairs("--tag", tag)
+    with connected() as rt:
+        found = [
+            sandbox.view
+            for sandbox in rt.sandboxes.list(state=state, tags=tags, template=template)
+            if everything or state or sandbox.state != "stopped"
+        ]
+    if quiet and not output.is_json():
+        for view in found:
+            output.line(view.id)
+        return
+    output.show(found, lambda: looks.sandboxes(found))
+
+
+def get(ref: Ref, json: Json = False) -> None:
+    """Show all about a sandbox."""
+    with connected() as rt:
+        sandbox = rt.sandboxes.get(ref)
+    output.show(sandbox.view, lambda: looks.sandbox(sandbox.view))
+
+
+def stats(ref: Ref, json: Json = False) -> None:
+    """Show its CPU, memory, disk and listening ports."""
+    with connected() as rt:
+        measured = rt.sandboxes.get(ref).stats()
+    output.show(measured, lambda: looks.stats(measured))
+
+
+def logs(
+    ref: Ref,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 100,
+    json: Json = False,
+) -> None:
+    """Show the last lines of the machine's console: also after its end."""
+    with connected() as rt:
+        found = rt.sandboxes.get(ref).console(lines)
+    output.show_lines([words.harmless(text) for text in found] if not output.is_json() else found)
+
+
+def why(ref: Ref, json: Json = False) -> None:
+    """Tell what happened to a sandbox, when, why and by whom: also after its end."""
+    with connected() as rt:
+        sandbox = rt.sandboxes.get(ref)
+        entries = sandbox.why()
+    output.show(entries, lambda: looks.why(sandbox.view, entries))

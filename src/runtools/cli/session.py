@@ -1,0 +1,71 @@
+"""What commands share: a client, and the parameters that many of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import runtools
+from runtools.errors import RunToolsError
+
+if TYPE_CHECKING:
+    from runtools import RunTools
+
+_RETRIES = 2  # half a second: enough for a platform that is just restarting
+
+
+@contextmanager
+def connected() -> Iterator[RunTools]:
+    """A client of the platform that the settings name."""
+    with runtools.RunTools(retries=_RETRIES) as rt:
+        yield rt
+
+
+def _complete_sandbox(incomplete: str) -> list[str]:
+    try:
+        with runtools.RunTools(retries=0) as rt:
+            living = [sb for sb in rt.sandboxes.list() if sb.state != "stopped"]
+    except RunToolsError:
+        return []  # a shell that completes must not print errors
+    return [ref for sb in living for ref in (sb.name, sb.id) if ref and ref.startswith(incomplete)]
+
+
+def _complete_template(incomplete: str) -> list[str]:
+    try:
+        with runtools.RunTools(retries=0) as rt:
+            found = rt.templates.list()
+    except RunToolsError:
+        return []
+    return [template.slug for template in found if template.slug.startswith(incomplete)]
+
+
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="SANDBOX",
+        help="Its id or name.",
+        autocompletion=_complete_sandbox,
+        show_default=False,
+    ),
+]
+Refs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SANDBOX...",
+        help="Ids or names.",
+        autocompletion=_complete_sandbox,
+        show_default=False,
+    ),
+]
+Slug = Annotated[
+    str,
+    typer.Argument(
+        metavar="TEMPLATE",
+        help="Its slug, e.g. base-debian.",
+        autocompletion=_complete_template,
+        show_default=False,
+    ),
+]

@@ -1,0 +1,108 @@
+"""``runtools template …``"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtools.cli import output, words
+from runtools.cli.output import Json, looks, screen
+from runtools.cli.session import Slug, connected
+from runtools.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from runtools.sdk.shapes import BuildLine
+
+app = typer.Typer(
+    help="What sandboxes are made from: build, look at, delete.", no_args_is_help=True
+)
+
+Version = Annotated[
+    int | None, typer.Option("--version", min=1, help="One version; default: the newest.")
+]
+
+
+@app.command()
+def build(
+    slug: Slug,
+    recipe: Annotated[
+        str | None, typer.Option(help="What it starts from; default: what the slug names.")
+    ] = None,
+    apt: Annotated[list[str] | None, typer.Option(help="A package to add; repeatable.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A script, run as root at the end.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build.")] = True,
+    json: Json = False,
+) -> None:
+    """Build the next version of a template, and follow it."""
+    script = None if run is None else _script(run)
+    with connected() as rt, _progress(slug, follow=wait) as on_line:
+        built = rt.templates.build(
+            slug, recipe=recipe, apt=apt or [], run=script, wait=wait, on_line=on_line
+        )
+    if output.is_json():
+        output.item(built)
+    elif wait:
+        output.line(f"{built.slug}@{built.version} is ready: {words.size(built.size_bytes)}")
+    else:
+        output.line(f"{built.slug}@{built.version}")
+        output.note(f"building; `runtools template logs {built.slug}` follows it")
+
+
+def _script(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"{path}: {exc}") from None
+
+
+@contextmanager
+def _progress(slug: str, *, follow: bool) -> Iterator[Callable[[BuildLine], None]]:
+    if output.is_json():
+        yield output.item
+    elif follow and sys.stderr.isatty():
+        with screen.build_bar(slug) as advance:
+            yield lambda line: advance(line.progress, line.step, words.harmless(line.text))
+    else:
+        yield lambda line: output.note(f"{line.progress:4.0%} {words.harmless(line.text)}")
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List the templates, each with its newest version."""
+    with connected() as rt:
+        found = rt.templates.list()
+    output.show(found, lambda: looks.templates(found))
+
+
+@app.command()
+def show(slug: Slug, json: Json = False) -> None:
+    """Show a template and its versions."""
+    with connected() as rt:
+        versions = rt.templates.versions(slug)
+    output.show(versions, lambda: looks.template(versions))
+
+
+@app.command()
+def logs(slug: Slug, version: Version = None, json: Json = False) -> None:
+    """Show a build's log; follows it while the build goes on."""
+    with connected() as rt:
+        for entry in rt.templates.logs(slug, version):
+            if output.is_json():
+                output.item(entry)
+            else:
+                output.line(words.harmless(entry.text))
+
+
+@app.command()
+def delete(slug: Slug, version: Version = None, json: Json = False) -> None:
+    """Delete a template, or one version; refused while sandboxes or snapshots stand on it."""
+    with connected() as rt:
+        rt.templates.delete(slug, version)
+    output.show(None, lambda: f"{slug}{f'@{version}' if version else ''} is deleted")
