@@ -210,11 +210,16 @@ async def _closing(items: AsyncIterator[Any]) -> AsyncIterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Ends endless streams before it waits for requests under way."""
+    """Leaves signals to its caller, and ends endless streams before it waits for the rest."""
 
     def __init__(self, config: uvicorn.Config, app: HostApp) -> None:
         super().__init__(config)
         self._app = app
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""
@@ -222,10 +227,11 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(
+@contextlib.asynccontextmanager
+async def serving(
     host: Host, path: Path, *, uid: int | None = None, gid: int | None = None, mode: int = 0o600
-) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is under way.
+) -> AsyncIterator[None]:
+    """Serve the host while the body runs, then finish what is under way.
 
     Args:
         host: who answers.
@@ -243,15 +249,19 @@ async def serve(
         timeout_keep_alive=3600,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    with bound(path, uid=uid, gid=gid, mode=mode) as listening:
-        await _Server(config, app).serve([listening])
+    server = _Server(config, app)
+    with _bound(path, uid=uid, gid=gid, mode=mode) as listening:
+        serve = asyncio.create_task(server.serve([listening]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serve
 
 
 @contextlib.contextmanager
-def bound(
-    path: Path, *, uid: int | None = None, gid: int | None = None, mode: int = 0o600
-) -> Iterator[socket.socket]:
-    """A Unix socket at the path that nobody else could reach at any moment before it was ready."""
+def _bound(path: Path, *, uid: int | None, gid: int | None, mode: int) -> Iterator[socket.socket]:
+    """A listening Unix socket that at no moment was there for others than it is meant for."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -260,6 +270,7 @@ def bound(
         fresh.chmod(mode)
         if uid is not None or gid is not None:
             os.chown(fresh, -1 if uid is None else uid, -1 if gid is None else gid)
+        listening.listen(1024)
         fresh.replace(path)
         yield listening
     finally:

@@ -7,6 +7,7 @@ learns how it ended. A caller that is cancelled ends streams, never an act.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -65,6 +66,7 @@ class RemoteHost(Host):
     async def aclose(self) -> None:
         """End all connections; streams that still run raise `HostUnavailable`."""
         self._client.close()
+        await asyncio.sleep(0)  # asyncio closes a socket in its next round
 
     async def view(self) -> HostView:
         return await self._value(HostView, "view")
