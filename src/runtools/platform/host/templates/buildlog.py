@@ -62,6 +62,10 @@ class BuildLog:
         self._out.flush()
         self._wake()
 
+    def texts(self, step: str) -> list[str]:
+        """What was said during a step."""
+        return [line.text for line in self._lines if line.step == step]
+
     def end(self) -> None:
         """Nothing more will come."""
         self._ended = True

@@ -6,6 +6,7 @@ the first line of a stranger's script has run there, for a script could lay link
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ async def fetch_boot(root: Path, recipe: Recipe, work: Path, log: BuildLog) -> B
     version = kernel.name.removeprefix("vmlinuz-")
     inside = next(p for p in (unpacked / "usr/lib/modules", unpacked / "lib/modules") if p.is_dir())
     target = root / "usr/lib/modules"
-    shutil.copytree(inside, target, symlinks=True, dirs_exist_ok=True)
+    await asyncio.to_thread(shutil.copytree, inside, target, symlinks=True, dirs_exist_ok=True)
     await run_inside(root, ["depmod", version], log.line)
     busybox = next(
         p for p in (unpacked / "usr/bin/busybox", unpacked / "bin/busybox") if p.exists()

@@ -1,0 +1,123 @@
+"""One build: from an order to the files of a template version."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtools.errors import BuildFailed
+from runtools.platform.core.ports.host import BuildOrder
+from runtools.platform.host.disk.files import free_bytes, used_bytes
+from runtools.platform.host.templates import rootfs
+from runtools.platform.host.templates.buildlog import BuildLog
+from runtools.platform.host.templates.chroot import run_inside
+from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, Image
+from runtools.platform.host.templates.initramfs import make_initramfs
+from runtools.platform.host.templates.kernel import unpack_kernel
+from runtools.platform.host.templates.recipes import recipe_of
+from runtools.platform.kit import process
+
+# The unpacked system, the image made of it and what is downloaded, with room for added packages.
+NEEDED_BYTES = 4 << 30
+_SCRIPT = "/run/runtools-script"
+
+Finish = Callable[[Image, Callable[[str], None]], Awaitable[None]]
+"""What must also go well before a version is ready: its first boot. It reports in lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where builds are done.
+
+    Attributes:
+        work: scratch space; each build has a folder of its own in it.
+        cache: downloaded packages, kept so that the next build fetches only what is new.
+        mirror: from the settings; empty: the one that this machine's apt uses.
+    """
+
+    work: Path
+    cache: Path
+    mirror: str
+
+
+async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) -> None:
+    """Make base image, kernel and initrd in ``folder``. Leaves nothing in the workshop.
+
+    Raises:
+        BuildFailed: a step failed; the message names it and quotes the reason.
+    """
+    work = shop.work / order.version_id
+    await _remove(work)
+    work.mkdir(parents=True, mode=0o700)
+    try:
+        _check_room(work)
+        await _steps(order, shop, work, folder, log)
+    except (process.CommandFailed, TimeoutError, OSError, LookupError, ValueError) as exc:
+        raise BuildFailed(f"{log.step_name}: {_reason(log, exc)}") from exc
+    finally:
+        await _remove(work)
+
+
+async def _steps(
+    order: BuildOrder, shop: Workshop, work: Path, folder: Path, log: BuildLog
+) -> None:
+    recipe = recipe_of(order.recipe)
+    root = work / "root"
+    root.mkdir()
+    log.step("packages", 0.0, 0.42)
+    cache = shop.cache / f"{recipe.distribution}-{recipe.suite}"
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await rootfs.install(root, recipe, order.apt, cache, shop.mirror, log)
+    log.step("kernel", 0.42, 0.47)
+    boot = await rootfs.fetch_boot(root, recipe, work, log)
+    rootfs.keep_packages(root, cache)
+    await unpack_kernel(boot.kernel, folder / KERNEL)
+    await make_initramfs(boot.busybox, boot.modules, folder / INITRD)
+    log.step("tools", 0.47, 0.56)
+    await rootfs.add_tools(root, log)
+    log.step("set-up", 0.56, 0.58)
+    await rootfs.set_up(root, log)
+    if order.run is not None:
+        log.step("script", 0.58, 0.6)
+        await _run_script(order.run, root, work, log)
+    log.step("image", 0.6, 0.65)
+    rootfs.clean(root)
+    await process.stream(["mkfs.erofs", "--quiet", folder / BASE, root], log.line)
+    for name in (BASE, KERNEL, INITRD):
+        (folder / name).chmod(0o444)
+    log.line(f"{used_bytes(folder) >> 20} MB")
+
+
+async def _run_script(script: str, root: Path, work: Path, log: BuildLog) -> None:
+    file = work / "script"
+    file.write_text(script)
+    file.chmod(0o755)
+    argv = [_SCRIPT] if script.startswith("#!") else ["/bin/bash", "-e", _SCRIPT]
+    await run_inside(root, argv, log.line, shown={file: _SCRIPT}, cwd="/workspace")
+
+
+async def _remove(folder: Path) -> None:
+    """Remove a tree of tens of thousands of files without holding up the rest of the host."""
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _check_room(folder: Path) -> None:
+    free = free_bytes(folder)
+    if free < NEEDED_BYTES:
+        raise BuildFailed(
+            f"a build needs {NEEDED_BYTES >> 20} MB of disk, {free >> 20} MB are free",
+            hint="runtools prune frees what is kept for convenience",
+            details={"neededBytes": NEEDED_BYTES, "freeBytes": free},
+        )
+
+
+def _reason(log: BuildLog, exc: Exception) -> str:
+    """What went wrong, in the words of the program that knows: its first line marked as an error."""
+    if isinstance(exc, process.CommandFailed):
+        for text in log.texts(log.step_name):
+            if text.startswith(("E: ", "npm error", "<E> ")):
+                return text[:500]
+    return str(exc)[:1000]

@@ -1,0 +1,234 @@
+"""Templates of one host: builds, one at a time, and the versions that they made.
+
+    build ──▶ building ──▶ ready      immutable; removed by drop
+                  └──────▶ failed     with its log and the reason, without files
+
+A version's record (`record.py`) is the commit point. What a crash leaves of a build is a record that
+says "building" with nobody at work on it: at the next start it has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
+from runtools.platform.core.ports.host import BuildOrder, Built
+from runtools.platform.host.disk.files import sync, used_bytes
+from runtools.platform.host.templates.build import Finish, Workshop, build
+from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
+from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, Image
+from runtools.platform.host.templates.recipes import check_packages, recipe_of
+from runtools.platform.host.templates.record import Record, read_records
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.crash import crash_point
+from runtools.sdk.shapes.templates import BuildLine
+
+_log = logging.getLogger(__name__)
+
+# A VMM runs as a user of its own: it passes through the folders and reads the images.
+_PASSABLE = 0o711
+_VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
+
+
+class Templates:
+    """The template versions below ``home/templates``.
+
+    Args:
+        home: the host part's home; ``cache`` and ``work`` lie there too.
+        clock: for the log.
+        mirror: the setting of that name.
+        finish: the first boot of a new version, which makes its warm snapshot.
+    """
+
+    def __init__(self, home: Path, clock: Clock, *, mirror: str, finish: Finish) -> None:
+        self._folder = home / "templates"
+        self._shop = Workshop(home / "work", home / "cache" / "packages", mirror)
+        self._clock = clock
+        self._finish = finish
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(_PASSABLE)
+        self._records = {r.order.version_id: r for r in read_records(self._folder)}
+        self._logs: dict[str, BuildLog] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+
+    async def reclaim(self) -> int:
+        """At the start: end the builds that a crash cut off, and remove what they left."""
+        await asyncio.to_thread(shutil.rmtree, self._shop.work, ignore_errors=True)
+        cut = [r for r in self._records.values() if r.state == "building"]
+        for record in cut:
+            self._settle(record, BuildFailed("the platform ended during the build"))
+        known = set(self._records)
+        for folder in self._folder.iterdir():
+            if folder.name not in known:  # begun, but not even written down, or half removed
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return len(cut)
+
+    async def stop(self) -> None:
+        """Cancel builds; they have failed."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def build(self, order: BuildOrder) -> Built:
+        """Begin a build, or queue it; a repeat of the same version says how it stands.
+
+        Raises:
+            InvalidRequest: an unknown recipe, what is no package name, or no id.
+        """
+        if order.version_id not in self._records:
+            recipe = recipe_of(order.recipe)
+            check_packages(order.apt)
+            if _VERSION_ID.fullmatch(order.version_id) is None:
+                raise InvalidRequest(f"{order.version_id[:80]!r} is no id")
+            folder = self._at(order.version_id)
+            folder.mkdir()
+            folder.chmod(_PASSABLE)
+            record = Record(order=order, created_at=self._clock.now())
+            record.keep(folder)
+            log = BuildLog(folder / LOG, self._clock)
+            log.step("queued", 0.0, 0.0)
+            if not recipe.tested:
+                log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
+            self._records[order.version_id] = record
+            self._logs[order.version_id] = log
+            self._tasks[order.version_id] = asyncio.create_task(self._run(record, log))
+        return await self.built(order.version_id)
+
+    async def built(self, version_id: str) -> Built:
+        """How a version stands.
+
+        Raises:
+            NotFound: nobody ordered it here.
+        """
+        record = self._record(version_id)
+        log = self._logs.get(version_id)
+        return record.built(log.progress, log.step_name) if log else record.built()
+
+    async def build_log(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
+        """Every line after a position; ends when the build has ended and all were given.
+
+        Raises:
+            NotFound: nobody ordered it here.
+        """
+        self._record(version_id)
+        log = self._logs.get(version_id)
+        if log is not None:
+            async for line in log.follow(after):
+                yield line
+            return
+        kept = await asyncio.to_thread(read_log, self._at(version_id) / LOG)
+        for line in kept[max(after, 0) :]:
+            yield line
+
+    async def drop(self, version_id: str) -> None:
+        """Remove a version, ending its build; one that is not there is no error.
+
+        Whoever calls this knows that nothing uses it.
+        """
+        if task := self._tasks.get(version_id):
+            task.cancel()
+            await asyncio.wait([task])
+        if self._records.pop(version_id, None) is not None:
+            # Out of sight first: what is left of a removal that was cut off bears no record.
+            folder = self._at(version_id)
+            gone = folder.with_name(f".gone-{version_id}")
+            folder.rename(gone)
+            await asyncio.to_thread(shutil.rmtree, gone)
+
+    def image(self, version_id: str) -> Image:
+        """What machines of a version stand on.
+
+        Raises:
+            NotFound: nobody ordered it here.
+            BuildFailed: it is not ready.
+        """
+        record = self._record(version_id)
+        if record.state != "ready":
+            raise BuildFailed(
+                f"{record.order.slug} version {record.order.version} is not ready: "
+                f"{record.error or 'it is still being built'}",
+                hint=f"runtools template logs {record.order.slug}",
+            )
+        return record.image(self._at(version_id))
+
+    def all(self) -> list[Image]:
+        """Every version that is ready."""
+        return [
+            r.image(self._at(r.order.version_id))
+            for r in self._records.values()
+            if r.state == "ready"
+        ]
+
+    async def _run(self, record: Record, log: BuildLog) -> None:
+        version_id = record.order.version_id
+        error: RunToolsError | None = BuildFailed("the platform was stopped during the build")
+        try:
+            async with self._turn:
+                await self._make(record, log)
+            error = None
+        except RunToolsError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001 - the edge of the job: a defect must not look unended
+            _log.exception("the build of %s broke", version_id)
+            error = BuildFailed(f"{log.step_name}: {type(exc).__name__}: {exc}")
+        finally:
+            self._settle(record, error)
+            self._say_end(self._records[version_id], log)
+            del self._logs[version_id], self._tasks[version_id]
+
+    async def _make(self, record: Record, log: BuildLog) -> None:
+        folder = self._at(record.order.version_id)
+        await build(record.order, self._shop, folder, log)
+        crash_point("build.image")
+        log.step("first boot", 0.65, 1.0)
+        size = used_bytes(folder)
+        image = record.model_copy(update={"size_bytes": size}).image(folder)
+        await self._finish(image, log.line)
+        crash_point("build.booted")
+        await sync([folder])
+
+    def _settle(self, record: Record, error: RunToolsError | None) -> None:
+        """Write down how a build ended; a failed one keeps no files."""
+        folder = self._at(record.order.version_id)
+        if error is not None:
+            for name in (BASE, KERNEL, INITRD):
+                (folder / name).unlink(missing_ok=True)
+        ended = record.model_copy(
+            update={
+                "state": "ready" if error is None else "failed",
+                "error": None if error is None else str(error),
+                "size_bytes": used_bytes(folder) if error is None else 0,
+                "finished_at": self._clock.now(),
+            }
+        )
+        self._records[record.order.version_id] = ended
+        with contextlib.suppress(FileNotFoundError):  # it is being dropped
+            ended.keep(folder)
+
+    def _say_end(self, record: Record, log: BuildLog) -> None:
+        assert record.finished_at is not None  # noqa: S101 - it was settled
+        took = duration(record.created_at, record.finished_at)
+        if record.error is None:
+            log.step("ready", 1.0, 1.0)
+            log.line(f"{record.size_bytes >> 20} MB, {took}")
+        else:
+            log.step("failed", 0.0, 0.0)
+            log.line(f"{record.error} (after {took})")
+        log.end()
+
+    def _record(self, version_id: str) -> Record:
+        try:
+            return self._records[version_id]
+        except KeyError:
+            raise NotFound(f"this host knows no template version {version_id}") from None
+
+    def _at(self, version_id: str) -> Path:
+        return self._folder / version_id
