@@ -1,0 +1,342 @@
+"""The actor of one sandbox: a task that does one act at a time, and the only writer of its journal.
+
+Acts are plain coroutines (`acts/`); they are queued here in the order in which they came. Only a
+destroy does not wait: it cancels what is under way, because nothing of it will be kept. Execs and
+file operations are no acts: they run beside, and hold a *use* that keeps the sandbox awake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped
+from runtools.platform.core.ports.driver import Exit, Machine, Slot
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.states import Act, Move, State, check
+from runtools.platform.host.engine import journal, ledger
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.journal import Life, Record, UnderWay
+from runtools.platform.host.guest.client import GuestClient
+from runtools.sdk.shapes.inside import Stats
+from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
+
+T = TypeVar("T")
+
+PLATFORM = "platform"
+"""The actor (in the ledger) of what nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why an act is done.
+
+    Attributes:
+        cause, actor: as the ledger says it.
+        op: the id by which a repeat is known; empty for acts of the platform's own.
+        what: what the op was used for, so that it is not used for something else.
+    """
+
+    cause: Cause
+    actor: str
+    op: str = ""
+    what: str = ""
+
+
+_NO_SLOT = Slot(namespace="", tap="", index=-1)
+
+
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[], Awaitable[Any]]
+    done: asyncio.Future[Any]
+
+
+class Actor:
+    """Owns one sandbox.
+
+    Attributes:
+        record: what the journal says.
+        guest: connections to the agent inside, while there is a machine.
+        uses: execs and file operations under way.
+        touched: when the sandbox was last active (monotonic).
+        stats: what the guest last said of itself.
+    """
+
+    def __init__(self, engine: Engine, record: Record, died: Death) -> None:
+        """``died`` is the act that follows when the VMM ends by itself."""
+        self.engine = engine
+        self.record = record
+        self.guest: GuestClient | None = None
+        self.uses = 0
+        self.touched = engine.clock.monotonic()
+        self.stats: Stats | None = None
+        self._died = died
+        self._jobs: deque[_Job] = deque()
+        self._bell = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._current: asyncio.Task[Any] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._final = False
+
+    # --- what it is ---
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self.record.sandbox_id
+
+    @property
+    def state(self) -> State:
+        """The sandbox's state."""
+        return self.record.state
+
+    @property
+    def folder(self) -> Path:
+        """Where its journal lies."""
+        return self.engine.places.sandbox(self.id)
+
+    @property
+    def overlay(self) -> Path:
+        """The disk of its present machine."""
+        assert self.record.life is not None  # noqa: S101 - acts check the state
+        return self.engine.places.overlay(self.id, self.record.life.number)
+
+    def uids(self) -> set[int]:
+        """The user ids that its machines have."""
+        spare = self.record.under_way.spare if self.record.under_way else None
+        return {life.uid for life in (self.record.life, spare) if life is not None}
+
+    def slots(self) -> set[Slot]:
+        """The networks that its machines have."""
+        spare = self.record.under_way.spare if self.record.under_way else None
+        lives = (self.record.life, spare)
+        return {life.slot for life in lives if life is not None and life.slot is not None}
+
+    def machine(self, life: Life | None = None) -> Machine:
+        """What the driver is told of one of its machines; by default the present one."""
+        life = life or self.record.life
+        assert life is not None, f"{self.id} has no machine"  # noqa: S101 - acts check the state
+        engine, sizes = self.engine, self.record.order.sizes
+        image = engine.templates.image(self.record.order.template_version_id)
+        return Machine(
+            id=self.id if life.number == 1 else f"{self.id}-{life.number}",
+            folder=engine.places.life(self.id, life.number),
+            vcpus=sizes.vcpus,
+            memory_mb=sizes.memory_mb,
+            base=image.base,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            overlay=engine.places.overlay(self.id, life.number),
+            uid=life.uid,
+            slot=life.slot or _NO_SLOT,
+            boot_token=life.token,
+        )
+
+    # --- what it writes ---
+
+    def commit(self, why: Why, record: Record, **detail: Any) -> Observed:
+        """Make a change: the journal first, then the ledger and the report that follow from it."""
+        entry = LedgerEntry(
+            seq=self.record.entry.seq + 1,
+            at=self.engine.clock.now(),
+            sandbox_id=self.id,
+            state=record.state.value,
+            operation=record.operation.value if record.operation else None,
+            cause=why.cause,
+            actor=why.actor,
+            detail=detail,
+        )
+        self.note(replace(record, entry=entry))
+        ledger.append(self.folder, entry)
+        return self.report()
+
+    def finish(self, why: Why, record: Record, **detail: Any) -> Observed:
+        """Commit the end of the act under way; a repeat of it is answered from now on."""
+        record = replace(record, under_way=None)
+        self.engine.ops.keep(why.op, why.what, self.engine.reports.preview(record))
+        return self.commit(why, record, **detail)
+
+    def note(self, record: Record) -> None:
+        """Journal something that is nobody's business but ours: no ledger entry, no report."""
+        journal.save(self.folder, record)
+        self.record = record
+
+    def keep_life(self, life: Life) -> None:
+        """Journal the present machine as it has become."""
+        self.note(replace(self.record, life=life))
+
+    def keep_spare(self, life: Life) -> None:
+        """Journal the second machine of the act under way as it has become."""
+        assert self.record.under_way is not None  # noqa: S101 - only an act makes one
+        self.note(replace(self.record, under_way=replace(self.record.under_way, spare=life)))
+
+    def latest(self) -> Observed:
+        """The newest report."""
+        return self.engine.reports.latest(self.id)
+
+    def report(self, queue: QueuePlace | None = None) -> Observed:
+        """Tell the followers how it stands."""
+        seen = self.engine.reports.publish(self.record, queue)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return seen
+
+    @contextlib.asynccontextmanager
+    async def act(self, act: Act, why: Why, **more: Any) -> AsyncIterator[Move]:
+        """Journal that an act is under way, and on failure that it is not any more.
+
+        ``more`` are further fields of `UnderWay`. The body commits the end itself.
+        """
+        move = check(act, self.state, self.id)
+        under_way = UnderWay(act, why.op, why.actor, why.what, **more)
+        self.commit(why, replace(self.record, under_way=under_way))
+        try:
+            yield move
+        except BaseException as exc:
+            if self.record.under_way is not None and not self.engine.stopping:
+                reason = str(exc) or type(exc).__name__
+                self.commit(why, replace(self.record, under_way=None), failed=reason)
+            raise
+
+    # --- what it does ---
+
+    async def perform(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Do an act in its turn. It goes on when the caller is cancelled."""
+        job = self._job(run)
+        self._jobs.append(job)
+        self._ring()
+        result: T = await asyncio.shield(job.done)
+        return result
+
+    async def overrule(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Do an act next: what is under way is cancelled, what waits is refused."""
+        if self._final:
+            return await self.perform(run)
+        self._final = True
+        job = self._job(run)
+        job.done.add_done_callback(self._overruling_over)
+        waiting, self._jobs = self._jobs, deque([job])
+        for other in waiting:
+            other.done.set_exception(self._overruled())
+        if self._current is not None:
+            self._current.cancel()
+        self._ring()
+        result: T = await asyncio.shield(job.done)
+        return result
+
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait until no act is under way, but not longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self.record.under_way is not None:
+                    await self._changed.wait()
+
+    async def ends_within(self, timeout_seconds: float) -> None:
+        """Wait for the end of a sandbox whose machine is gone already."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self.state is not State.STOPPED:
+                    await self.changed()
+
+    async def changed(self) -> None:
+        """Wait for the next report."""
+        await self._changed.wait()
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Keep the sandbox from being paused as idle."""
+        self.uses += 1
+        try:
+            yield
+        finally:
+            self.uses -= 1
+            self.touched = self.engine.clock.monotonic()
+
+    def watch(self) -> None:
+        """Begin to wait for the end of the present machine's VMM."""
+        self.unwatch()
+        assert self.record.life is not None  # noqa: S101 - acts check the state
+        self._watcher = asyncio.create_task(self._watch(self.record.life))
+
+    def unwatch(self) -> None:
+        """Stop waiting: the end that comes is one of ours."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def drop_guest(self) -> None:
+        """Forget the connections to the agent."""
+        if self.guest is not None:
+            self.engine.later(self.guest.close(), f"closing connections to {self.id}")
+            self.guest = None
+
+    async def close(self, grace_seconds: float) -> None:
+        """End the task; an act under way is given a moment to finish."""
+        self.unwatch()
+        if self._current is not None:
+            _, late = await asyncio.wait({self._current}, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.wait({self._current})
+        if self._task is not None:
+            self._task.cancel()
+        for job in self._jobs:
+            job.done.set_exception(self._overruled())
+        if self.guest is not None:
+            await self.guest.close()
+            self.guest = None
+
+    def _job(self, run: Callable[[], Awaitable[Any]]) -> _Job:
+        done = asyncio.get_running_loop().create_future()
+        # Read, so that a failure that nobody waits for any more is no noise.
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        return _Job(run, done)
+
+    def _ring(self) -> None:
+        self._bell.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._serve(), name=self.id)
+
+    async def _serve(self) -> None:
+        while True:
+            while not self._jobs:
+                self._bell.clear()
+                await self._bell.wait()
+            job = self._jobs.popleft()
+            self._current = asyncio.ensure_future(job.run())
+            try:
+                await asyncio.wait({self._current})
+                self._hand_over(self._current, job)
+            finally:
+                self._current = None
+
+    def _hand_over(self, task: asyncio.Task[Any], job: _Job) -> None:
+        if task.cancelled():
+            job.done.set_exception(self._overruled())
+        elif (failure := task.exception()) is not None:
+            job.done.set_exception(failure)
+        else:
+            job.done.set_result(task.result())
+
+    def _overruling_over(self, _: asyncio.Future[Any]) -> None:
+        self._final = False
+
+    def _overruled(self) -> RunToolsError:
+        if self.engine.stopping:
+            return HostUnavailable("the platform is going down", hint="try again when it is up")
+        return SandboxStopped(f"{self.id} was destroyed meanwhile")
+
+    async def _watch(self, life: Life) -> None:
+        end = await self.engine.driver.watch(self.machine(life))
+        self._watcher = None
+        await self.perform(lambda: self._died(self, life.number, end))
+
+
+Death = Callable[[Actor, int, Exit], Awaitable[None]]

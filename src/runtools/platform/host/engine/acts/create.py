@@ -1,0 +1,118 @@
+"""Create: admission, a place, a network, a disk, a machine from a warm snapshot or cold."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from runtools.errors import NotFound, RunToolsError
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.admit import admitted
+from runtools.platform.host.engine.budget import load_of
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.machines import MB, Source, bring_up
+from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.places import OVERLAY
+from runtools.platform.host.engine.points import reach
+from runtools.platform.host.templates.images import Image
+
+
+async def create(box: Actor, why: Why) -> None:
+    """Make the journaled sandbox run, or end it as `start_failed`.
+
+    Raises:
+        RunToolsError: it could not be started; nothing of it is left but the ledger.
+    """
+    try:
+        await _create(box, why)
+    except asyncio.CancelledError:
+        raise  # a destroy, which goes on with it, or the host goes down: a restart begins it anew
+    except (RunToolsError, VmmFailed, OSError) as exc:
+        raise end.start_failed(box, why, exc) from exc
+
+
+async def _create(box: Actor, why: Why) -> None:
+    engine = box.engine
+    phases = Phases(engine.clock)
+    async with AsyncExitStack() as undo:
+        await admitted(box, why, undo, queue=box.record.order.queue)
+        phases.mark("queue")
+        reach("create.admitted")
+        source = await _source(box)
+        await first_start(box, why, source, undo, phases, "create")
+    reach("create.reported")
+    if source.started_from == "cold":
+        engine.later(_warm_up(box), f"warming for {box.id}")
+
+
+async def first_start(
+    box: Actor, why: Why, source: Source, undo: AsyncExitStack, phases: Phases, points: str
+) -> None:
+    """Bring up the first machine of a sandbox and commit that it runs; ``undo`` is emptied then."""
+    life = box.record.life
+    assert life is not None  # noqa: S101 - it was journaled with the order
+    life = replace(life, token=source.token)
+    up = await bring_up(box, life, source, box.keep_life, undo, phases, points)
+    undo.pop_all()
+    box.guest = up.guest
+    ready = replace(
+        box.record,
+        state=State.RUNNING,
+        life=up.life,
+        isolation=box.engine.capabilities.isolation,
+        started_from=source.started_from,
+        timings=phases.timings(),
+        running_since=box.engine.clock.now(),
+    )
+    box.touched = box.engine.clock.monotonic()
+    box.finish(why, ready)
+    box.watch()
+
+
+async def _source(box: Actor) -> Source:
+    """Where to start from: an ended sandbox's disk, a warm snapshot that fits, or nothing."""
+    engine, order = box.engine, box.record.order
+    if order.recover_from is not None:
+        ended = recoverable(engine, order.recover_from)
+        return Source("recovery", None, ended.overlay, _token())
+    image = engine.templates.image(order.template_version_id)
+    found = await engine.warm.find(image, engine.driver, order.sizes.vcpus, order.sizes.memory_mb)
+    if found is None or (found / OVERLAY).stat().st_size > order.sizes.disk_mb * MB:
+        return Source("cold", None, None, _token())
+    return Source("warm", found, found / OVERLAY, engine.warm.token(found))
+
+
+def recoverable(engine: Engine, sandbox_id: str) -> Actor:
+    """The ended sandbox whose disk is still kept.
+
+    Raises:
+        NotFound: it is unknown, was destroyed, or its disk was removed.
+    """
+    ended = engine.actor(sandbox_id)
+    if not ended.record.keeps_disk:
+        raise NotFound(
+            f"the disk of {sandbox_id} is not kept (any more)",
+            hint="a disk is kept for a while when a sandbox ends other than by destroy",
+        )
+    return ended
+
+
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
+async def _warm_up(box: Actor) -> None:
+    """Make a warm snapshot of this size for the next create, if there is room to do it now."""
+    engine, sizes = box.engine, box.record.order.sizes
+    image: Image = engine.templates.image(box.record.order.template_version_id)
+    ticket = f"warm {image.version_id} {sizes.vcpus}x{sizes.memory_mb}"
+    engine.admission.enter_now(ticket, load_of(sizes.memory_mb, engine.settings.memory_factor))
+    try:
+        await engine.warm.make(image, sizes.vcpus, sizes.memory_mb)
+    finally:
+        engine.admission.leave(ticket)

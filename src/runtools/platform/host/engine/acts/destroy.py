@@ -1,0 +1,62 @@
+"""Destroy: nothing is left but the ledger and a journal that says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runtools.platform.core.ports.host import CreateOrder, Guest, Observed
+from runtools.platform.core.states import Act, State
+from runtools.platform.host.engine import snapshots
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.points import reach
+from runtools.sdk.shapes.sandboxes import Ending
+
+
+async def destroy(box: Actor, why: Why) -> Observed:
+    """Take the sandbox to `stopped` and remove what it had. Of an ended one the kept disk goes."""
+    if box.state is State.STOPPED:
+        forget_disk(box)
+        return box.latest()
+    async with box.act(Act.DESTROY, why):
+        reach("destroy.begun")
+        box.unwatch()
+        if box.record.life is not None:
+            await end.clear(box, box.record.life)
+        reach("destroy.killed")
+        _remove_all(box)
+        reach("destroy.removed")
+        box.engine.admission.leave(box.id)
+        gone = replace(
+            box.record,
+            state=State.STOPPED,
+            life=None,
+            destroyed=True,
+            durable=True,
+            ending=Ending(cause=why.cause, reason=f"destroyed by {why.actor}"),
+            stopped_at=box.engine.clock.now(),
+            order=_without_secrets(box),
+        )
+        return box.finish(why, gone)
+
+
+def forget_disk(box: Actor) -> None:
+    """Remove the disk that was kept of an ended sandbox, and its snapshots."""
+    record = box.record
+    if not record.keeps_disk:
+        return
+    _remove_all(box)
+    ending = record.ending and record.ending.model_copy(update={"recoverable_until": None})
+    order = _without_secrets(box)
+    box.note(replace(record, life=None, ending=ending, destroyed=True, order=order))
+    box.report()
+
+
+def _remove_all(box: Actor) -> None:
+    end.remove_lives(box)
+    for kept in snapshots.of_sandbox(box.engine.places, box.id):
+        snapshots.drop(box.engine, kept.snapshot_id)
+
+
+def _without_secrets(box: Actor) -> CreateOrder:
+    return box.record.order.model_copy(update={"guest": Guest()})

@@ -1,0 +1,146 @@
+"""Fork: one capture of the parent, from which all children are cloned side by side.
+
+The capture lives only as long as the act. A child maps its memory file privately; once its VMM runs,
+the mapping keeps the file's bytes alive without a name, and everything that could need them again (a
+pause, a fork of the child) reads them through the mapping and writes files of its own. So no count of
+users has to be kept, and a crash in the middle of the act is the only way to leave a capture behind:
+the next start removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+
+from runtools.errors import Conflict, RunToolsError, Unavailable
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Child, Forked
+from runtools.platform.core.states import Act, State, check
+from runtools.platform.host.engine import registry
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.create import first_start
+from runtools.platform.host.engine.acts.destroy import destroy
+from runtools.platform.host.engine.acts.snapshot import capture
+from runtools.platform.host.engine.fitness import check_fit
+from runtools.platform.host.engine.machines import Source
+from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
+from runtools.platform.host.engine.points import reach
+
+
+async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
+    """Make children of a running or paused sandbox. Those that fail are stopped, and say why.
+
+    Raises:
+        CapacityExhausted: there is no room for all of them; none was made.
+        Unavailable: none of them came to run.
+    """
+    engine, ids = box.engine, [child.sandbox_id for child in children]
+    check(Act.FORK, box.state, box.id)
+    _check_fit_and_new(box, ids)
+    async with box.act(Act.FORK, why, things=tuple(ids)), AsyncExitStack() as undo:
+        reach("fork.begun")
+        engine.admission.need_disk(load(box).memory_mb)
+        engine.admission.enter_all_now(ids, load(box))
+        undo.callback(_give_back_tickets, box, ids)
+        folder = engine.places.captures / ids[0]
+        undo.callback(remove, folder)
+        make_folder(folder)
+        standstill = await capture(box, folder, "fork")
+        reach("fork.captured")
+        token = box.record.life.token if box.record.life else ""
+        alone = len(ids) == 1
+        source = Source("fork", folder, folder / OVERLAY, token, take_overlay=alone)
+        born = await _born(box, why, ids, source)
+        reach("fork.children")
+        result = Forked(children=[one.latest() for one in born], standstill_ms=standstill)
+        finish(box, why, result)
+    return result
+
+
+def finish(box: Actor, why: Why, result: Forked) -> None:
+    """Commit what came of it.
+
+    Raises:
+        Unavailable: nothing came of it.
+    """
+    running = [child.sandbox_id for child in result.children if child.state != "stopped"]
+    failed = {
+        child.sandbox_id: child.ending.reason if child.ending else ""
+        for child in result.children
+        if child.state == "stopped"
+    }
+    if not running:
+        raise Unavailable(
+            f"no child of {box.id} came to run: {next(iter(failed.values()), 'none was asked for')}",
+            details={"failed": failed},
+        )
+    box.engine.ops.keep(why.op, why.what, result)
+    reach("fork.kept")
+    box.commit(
+        why,
+        replace(box.record, under_way=None),
+        children=running,
+        failed_children=failed,
+        standstill_ms=round(result.standstill_ms, 2),
+    )
+
+
+def _check_fit_and_new(box: Actor, ids: list[str]) -> None:
+    if taken := [one for one in ids if one in box.engine.actors]:
+        raise Conflict(
+            f"{', '.join(taken)} exists already", hint="give each child an id of its own"
+        )
+    if box.record.fingerprint is not None and box.state is State.PAUSED:
+        check_fit(f"the saved state of {box.id}", box.record.fingerprint, box.engine, box.machine())
+
+
+def _give_back_tickets(box: Actor, ids: list[str]) -> None:
+    """Of those that did not come to run; the others give theirs back when they pause or end."""
+    for one in ids:
+        child = box.engine.actors.get(one)
+        if child is None or child.state in (State.PAUSED, State.STOPPED):
+            box.engine.admission.leave(one)
+
+
+async def _born(box: Actor, why: Why, ids: list[str], source: Source) -> list[Actor]:
+    """All children side by side; returns when each runs or has failed."""
+    order, parent = box.record.order, box.id
+    born = []
+    for one in ids:
+        asked = order.model_copy(
+            update={
+                "sandbox_id": one,
+                "op": f"{why.op}/{one}",
+                "actor": why.actor,
+                "recover_from": None,
+            }
+        )
+        born.append(registry.enroll(box.engine, asked, why, parent_id=parent))
+    starts = [child.perform(partial(_start, child, why, source)) for child in born]
+    try:
+        await asyncio.gather(*starts, return_exceptions=True)
+    except asyncio.CancelledError:
+        if not box.engine.stopping:
+            reason = Why("request", why.actor)
+            ends = [child.overrule(partial(destroy, child, reason)) for child in born]
+            await asyncio.gather(*ends, return_exceptions=True)
+        raise
+    return born
+
+
+async def _start(child: Actor, why: Why, source: Source) -> None:
+    mine = Why(why.cause, why.actor)
+    phases = Phases(child.engine.clock)
+    try:
+        async with AsyncExitStack() as undo:
+            await first_start(child, mine, source, undo, phases, "child")
+    except asyncio.CancelledError:
+        raise
+    except (RunToolsError, VmmFailed, OSError) as exc:
+        raise end.start_failed(child, mine, exc) from exc
+    reach("fork.child")

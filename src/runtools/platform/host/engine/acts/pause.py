@@ -1,0 +1,69 @@
+"""Pause: the machine's state goes to disk, its memory and its place go back to the host.
+
+The network is kept for a while, because a sandbox that is resumed soon finds its connections alive;
+`release` closes it later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.states import Act, State, is_settled
+from runtools.platform.host.engine import durable
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.points import reach
+
+
+async def pause(box: Actor, why: Why) -> Observed:
+    """Take the sandbox to `paused`. When it fails the sandbox runs on."""
+    if is_settled(Act.PAUSE, box.state):
+        return box.latest()
+    async with box.act(Act.PAUSE, why):
+        reach("pause.begun")
+        fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
+        box.unwatch()
+        try:
+            await box.engine.driver.suspend(box.machine())
+        except BaseException as exc:
+            box.watch()  # it runs on, or is gone: then the watch says so
+            if isinstance(exc, VmmFailed):
+                raise end.vmm_failed(box, "pausing", exc) from exc
+            raise
+        reach("pause.saved")
+        seen = became_paused(box, why, fingerprint)
+        reach("pause.journaled")
+    box.engine.later(durable.make(box), f"making {box.id} durable")
+    return seen
+
+
+def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:
+    """Commit that the state is saved."""
+    box.engine.admission.leave(box.id)
+    paused = replace(
+        box.record,
+        state=State.PAUSED,
+        durable=False,
+        fingerprint=fingerprint,
+        paused_at=box.engine.clock.now(),
+        running_since=None,
+    )
+    return box.finish(why, paused)
+
+
+async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:
+    """Pause, unless it was used since the decision."""
+    if box.state is State.RUNNING and box.uses == 0 and box.touched == touched:
+        await pause(box, why)
+
+
+async def release(box: Actor) -> None:
+    """Give the network of a paused sandbox back."""
+    life = box.record.life
+    if box.state is not State.PAUSED or life is None or life.slot is None:
+        return
+    box.drop_guest()
+    await box.engine.network.close(life.slot)
+    box.note(replace(box.record, life=replace(life, slot=None)))

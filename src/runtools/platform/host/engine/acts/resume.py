@@ -1,0 +1,123 @@
+"""Resume, and waking: what an exec or a file operation does first when it finds a paused sandbox."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from runtools.errors import SandboxStopped
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.states import Act, Operation, State, is_settled
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.admit import admitted
+from runtools.platform.host.engine.fitness import check_fit, check_isolation
+from runtools.platform.host.engine.machines import identity_of
+from runtools.platform.host.engine.meeting import RESTORED_SECONDS, client, meet
+from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.points import reach
+from runtools.platform.host.guest.client import GuestClient
+
+# The sandbox stays usable by execs and file operations while these are under way.
+_HARMLESS = {None, Operation.SNAPSHOTTING, Operation.FORKING}
+
+
+async def resume(box: Actor, why: Why) -> Observed:
+    """Take the sandbox to `running`. When it fails it is paused as before."""
+    if is_settled(Act.RESUME, box.state):
+        return box.latest()
+    engine = box.engine
+    phases = Phases(engine.clock)
+    async with box.act(Act.RESUME, why), AsyncExitStack() as undo:
+        check_isolation(engine, box.record.order.require_isolation)
+        if box.record.fingerprint is not None:
+            check_fit(f"the saved state of {box.id}", box.record.fingerprint, engine, box.machine())
+        await admitted(box, why, undo)
+        phases.mark("queue")
+        reach("resume.begun")
+        await _connect_network(box, undo)
+        phases.mark("network")
+        reach("resume.network")
+        try:
+            await engine.driver.resume(box.machine())
+        except VmmFailed as exc:
+            raise end.vmm_failed(box, "resuming", exc) from exc
+        phases.mark("restore")
+        reach("resume.started")
+        undo.push_async_callback(back_to_sleep, box)
+        await greet(box, phases)
+        reach("resume.renewed")
+        undo.pop_all()
+        seen = became_running(box, why, timings=phases.timings().model_dump())
+    reach("resume.reported")
+    return seen
+
+
+async def greet(box: Actor, phases: Phases) -> None:
+    """Set the clock and reseed the entropy of a machine that stood still, before anybody gets it."""
+    life = box.record.life
+    assert life is not None  # noqa: S101 - acts check the state
+    identity = identity_of(box, fresh=False)
+    # The old client, where there is one: its connections are alive, execs wait on some of them.
+    if box.guest is None:
+        box.guest = client(box.engine, box.machine(), life.token, phases.connected)
+    await meet(box.engine, box.machine(), box.guest, identity, RESTORED_SECONDS)
+    phases.mark("first_byte")
+
+
+def became_running(box: Actor, why: Why, **detail: object) -> Observed:
+    """Commit that it runs and was renewed."""
+    engine = box.engine
+    running = replace(
+        box.record,
+        state=State.RUNNING,
+        durable=True,
+        isolation=engine.capabilities.isolation,
+        running_since=engine.clock.now(),
+        paused_at=None,
+    )
+    box.touched = engine.clock.monotonic()
+    seen = box.finish(why, running, **detail)
+    box.watch()
+    return seen
+
+
+async def awake(box: Actor, why: Why) -> GuestClient:
+    """The guest of a running sandbox; a paused one is resumed first, a starting one waited for.
+
+    Raises:
+        SandboxStopped: it has ended.
+    """
+    while True:
+        if box.state is State.STOPPED:
+            raise SandboxStopped(
+                f"{box.id} has stopped",
+                hint=f"runtools sandbox why {box.id} tells what ended it",
+            )
+        if box.state is State.RUNNING and box.record.operation in _HARMLESS:
+            assert box.guest is not None  # noqa: S101 - set before it was called running
+            return box.guest
+        if box.state is State.CREATING:
+            await box.changed()
+        else:
+            await box.perform(lambda: resume(box, why))
+
+
+async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
+    life = box.record.life
+    assert life is not None  # noqa: S101 - acts check the state
+    if life.slot is not None:
+        return
+    slot = await box.engine.network.open(box.record.order.internet)
+    box.keep_life(replace(life, slot=slot))
+
+
+async def back_to_sleep(box: Actor) -> None:
+    """Save again what was resumed but could not be handed out: the state was used up."""
+    box.drop_guest()
+    try:
+        await box.engine.driver.suspend(box.machine())
+    except VmmFailed:
+        box.note(replace(box.record, state=State.RUNNING))
+        box.watch()  # its VMM is gone: the watch brings it to its end

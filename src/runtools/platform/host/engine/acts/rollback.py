@@ -1,0 +1,106 @@
+"""Rollback: a second machine is made from the snapshot beside the first, and then they are swapped.
+
+The present machine is given up only when the new one runs, is renewed and is journaled; until then a
+failure or a crash leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from runtools.errors import NotFound
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.states import Act, State, check
+from runtools.platform.host.engine import durable, snapshots
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.pause import became_paused
+from runtools.platform.host.engine.acts.resume import became_running
+from runtools.platform.host.engine.fitness import check_fit
+from runtools.platform.host.engine.journal import Life
+from runtools.platform.host.engine.machines import Source, Up, bring_up
+from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.places import OVERLAY, remove
+from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.snapshots import Snapshot
+
+SWITCHED = "switched"
+"""In the journal's `things`: the spare is the old machine now, to be removed."""
+
+
+async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
+    """Take the sandbox back to a snapshot of its own, into the state (running, paused) it is in."""
+    check(Act.ROLLBACK, box.state, box.id)
+    target = _target(box, snapshot_id)
+    spare = Life(box.record.lives + 1, box.engine.free_uid(), None, target.token)
+    box.note(replace(box.record, lives=spare.number))
+    with snapshots.pinned(box.engine, snapshot_id):
+        async with box.act(Act.ROLLBACK, why, spare=spare), AsyncExitStack() as undo:
+            reach("rollback.begun")
+            up = await _second_machine(box, spare, target, undo)
+            seen = await _swap(box, why, up, undo)
+    if box.state is State.PAUSED:
+        box.engine.later(durable.make(box), f"making {box.id} durable")
+    return seen
+
+
+def _target(box: Actor, snapshot_id: str) -> Snapshot:
+    found = snapshots.find(box.engine.places, snapshot_id)
+    if found is None or found.sandbox_id != box.id:
+        raise NotFound(f"{box.id} has no snapshot {snapshot_id} on this host")
+    check_fit(f"snapshot {snapshot_id}", found.fingerprint, box.engine, box.machine())
+    return found
+
+
+async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: AsyncExitStack) -> Up:
+    engine = box.engine
+    if box.state is State.PAUSED:
+        ticket = f"{box.id} {spare.number}"
+        engine.admission.enter_now(ticket, load(box))
+        undo.callback(engine.admission.leave, ticket)
+    folder = engine.places.snapshot(target.snapshot_id)
+    source = Source("fork", folder, folder / OVERLAY, target.token, fresh=False)
+    phases = Phases(engine.clock)
+    return await bring_up(box, spare, source, box.keep_spare, undo, phases, "rollback")
+
+
+async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
+    old, under_way = box.record.life, box.record.under_way
+    assert old is not None  # noqa: S101 - the move was checked
+    assert under_way is not None  # noqa: S101 - we are in it
+    switched = replace(under_way, spare=old, things=(SWITCHED,))
+    # A paused sandbox must be saved before the old state is given up.
+    fingerprint = dict(box.engine.driver.fingerprint(box.machine(up.life)))
+    if box.state is State.PAUSED:
+        try:
+            await box.engine.driver.suspend(box.machine(up.life))
+        except VmmFailed as exc:
+            raise end.vmm_failed(box, "saving the rolled-back state of", exc) from exc
+    box.unwatch()
+    box.drop_guest()
+    box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
+    undo.pop_all()
+    box.guest = up.guest
+    reach("rollback.switched")
+    await drop_machine(box, old)
+    reach("rollback.dropped")
+    return finish(box, why)
+
+
+def finish(box: Actor, why: Why) -> Observed:
+    """Commit that the swap is done; the sandbox is in the state it was in."""
+    if box.state is State.RUNNING:
+        return became_running(box, why)
+    assert box.record.life is not None  # noqa: S101 - it has just been swapped in
+    ticket = f"{box.id} {box.record.life.number}"
+    box.engine.admission.leave(ticket)
+    return became_paused(box, why, box.record.fingerprint or {})
+
+
+async def drop_machine(box: Actor, life: Life) -> None:
+    """Remove a machine that is not the present one, all of it."""
+    await end.clear(box, life)
+    remove(box.engine.places.life(box.id, life.number))

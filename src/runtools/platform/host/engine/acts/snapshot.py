@@ -1,0 +1,84 @@
+"""Snapshot: memory, devices and disk of one moment, kept under an id of their own."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Kept
+from runtools.platform.core.states import Act
+from runtools.platform.host.disk import files
+from runtools.platform.host.engine import snapshots
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.durable import sync_tree
+from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
+from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.snapshots import Snapshot
+
+
+async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
+    """Keep the state of a running or paused sandbox, which stays as it is."""
+    places = box.engine.places
+    async with box.act(Act.SNAPSHOT, why, things=(snapshot_id,)), AsyncExitStack() as undo:
+        reach("snapshot.begun")
+        box.engine.admission.need_disk(load(box).memory_mb)
+        folder = snapshots.scratch(places, snapshot_id)
+        remove(folder)
+        undo.callback(remove, folder)
+        make_folder(folder)
+        standstill = await capture(box, folder, "snapshot")
+        reach("snapshot.captured")
+        made = _describe(box, snapshot_id, folder, standstill)
+        snapshots.write_sheet(folder, made)
+        await sync_tree(folder)
+        folder.rename(places.snapshot(snapshot_id))
+        reach("snapshot.kept")
+        finish(box, why, made)
+    return made.kept
+
+
+def finish(box: Actor, why: Why, made: Snapshot) -> None:
+    """Commit that a snapshot is kept."""
+    box.engine.ops.keep(why.op, why.what, made.kept)
+    box.commit(
+        why,
+        replace(box.record, under_way=None),
+        snapshot=made.snapshot_id,
+        standstill_ms=round(made.standstill_ms, 2),
+    )
+
+
+async def capture(box: Actor, into: Path, points: str) -> float:
+    """Memory, devices and disk of one moment into a folder; returns the standstill in ms."""
+
+    async def while_still() -> None:
+        await files.copy_sparse(box.overlay, into / OVERLAY)
+        reach(f"{points}.still")
+
+    try:
+        return await box.engine.driver.capture(box.machine(), into, while_still)
+    except VmmFailed as exc:
+        raise end.vmm_failed(box, "capturing", exc) from exc
+
+
+def _describe(box: Actor, snapshot_id: str, folder: Path, standstill: float) -> Snapshot:
+    record, sizes = box.record, box.record.order.sizes
+    assert record.life is not None  # noqa: S101 - it was just captured
+    return Snapshot(
+        snapshot_id=snapshot_id,
+        sandbox_id=box.id,
+        template_version_id=record.order.template_version_id,
+        vcpus=sizes.vcpus,
+        memory_mb=sizes.memory_mb,
+        disk_mb=sizes.disk_mb,
+        token=record.life.token,
+        # A paused machine was saved with what it was paused with, not with what is here now.
+        fingerprint=record.fingerprint or dict(box.engine.driver.fingerprint(box.machine())),
+        size_bytes=files.used_bytes(folder),
+        standstill_ms=standstill,
+        created_at=box.engine.clock.now(),
+    )

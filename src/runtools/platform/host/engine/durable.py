@@ -1,0 +1,50 @@
+"""Making what a crash of ours survives survive a power loss too, off the path of the acts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import Actor
+
+
+async def make(box: Actor) -> None:
+    """Write a paused sandbox's state through to the disk, then say so."""
+    paused_at = box.record.paused_at
+    await sync_tree(box.folder)
+    await box.perform(lambda: _say(box, paused_at))
+
+
+async def _say(box: Actor, paused_at: object) -> None:
+    if box.state is State.PAUSED and box.record.paused_at == paused_at:
+        box.note(replace(box.record, durable=True))
+        box.report()
+
+
+async def sync_tree(folder: Path) -> None:
+    """Make every file and folder below a folder durable."""
+    await asyncio.to_thread(_sync, folder)
+
+
+def _sync(folder: Path) -> None:
+    """Regular files, and each folder after what is in it. A guest's tree may hold links and sockets."""
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(where, name)
+            if path.is_file() and not path.is_symlink():
+                _sync_one(path)
+        _sync_one(Path(where))
+
+
+def _sync_one(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # removed meanwhile
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,105 @@
+"""What the acts share: the ports, the books, and the sandboxes by id."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runtools.errors import NotFound
+from runtools.platform.core.ports.driver import Capabilities, Driver
+from runtools.platform.core.ports.network import Network
+from runtools.platform.host.engine.admission import Admission
+from runtools.platform.host.engine.ops import Ops
+from runtools.platform.host.engine.places import Places
+from runtools.platform.host.engine.reports import Reports
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.config import Settings
+
+if TYPE_CHECKING:
+    from runtools.platform.host.engine.actor import Actor
+    from runtools.platform.host.templates.service import Templates
+    from runtools.platform.host.templates.warm import Warm
+
+log = logging.getLogger(__name__)
+
+# Above every user that a distribution makes, below 2**31; each install has a range of its own.
+_UID_FLOOR = 0x4000_0000
+_UID_RANGE = 0x1_0000
+
+
+@dataclass(slots=True)
+class Engine:
+    """Everything that an act may need.
+
+    Attributes:
+        stopping: set when the host is being stopped: cancelled acts leave their journal as it is.
+        pins: snapshots in use, with how often.
+    """
+
+    settings: Settings
+    places: Places
+    driver: Driver
+    network: Network
+    templates: Templates
+    warm: Warm
+    clock: Clock
+    admission: Admission
+    reports: Reports
+    ops: Ops
+    capabilities: Capabilities
+    install_id: str
+    stopping: bool = False
+    actors: dict[str, Actor] = field(default_factory=dict)
+    pins: dict[str, int] = field(default_factory=dict)
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def actor(self, sandbox_id: str) -> Actor:
+        """The actor of a sandbox.
+
+        Raises:
+            NotFound: this host does not know it.
+        """
+        found = self.actors.get(sandbox_id)
+        if found is None:
+            raise NotFound(f"this host knows no sandbox {sandbox_id}")
+        return found
+
+    def free_uid(self) -> int:
+        """A user id that no living sandbox of this install has."""
+        first = uid_floor(self.install_id)
+        taken = {uid for actor in self.actors.values() for uid in actor.uids()}
+        return next(uid for uid in range(first, first + _UID_RANGE) if uid not in taken)
+
+    def later(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do something off the path of an act; a failure is logged and hurts nobody."""
+        task = asyncio.create_task(work, name=what)
+        self._background.add(task)
+        task.add_done_callback(self._over)
+
+    async def settle(self, *, cancel: bool) -> None:
+        """Wait for what `later` began, or cancel it."""
+        while self._background:
+            if cancel:
+                for task in self._background:
+                    task.cancel()
+            await asyncio.wait(self._background)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.warning("%s failed: %s", task.get_name(), failure, exc_info=failure)
+
+
+def uid_floor(install_id: str) -> int:
+    """The first user id of an install's range."""
+    digest = hashlib.sha256(install_id.encode()).digest()
+    return _UID_FLOOR + int.from_bytes(digest[:2], "big") % 0x2000 * _UID_RANGE
+
+
+def chosen(actors: Iterable[Actor], *states: str) -> list[Actor]:
+    """Those in one of the states."""
+    return [actor for actor in actors if actor.record.state in states]

@@ -1,0 +1,117 @@
+"""Pausing what nobody uses, and what has run for as long as it may.
+
+Looking does not keep a sandbox awake: the guest's own counts are read over a connection that is not
+counted as use, only for sandboxes that have a limit, and only while nothing of ours runs in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts.pause import pause, pause_if_idle, release
+from runtools.platform.host.engine.engine import Engine, chosen
+from runtools.platform.host.guest.client import Activity
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+BUSY_SHARE = 0.05
+# How long a paused sandbox keeps its network, so that connections survive a short pause.
+NETWORK_SECONDS = 300.0
+_ANSWER_SECONDS = 10.0
+
+
+def is_active(before: Activity | None, after: Activity) -> bool:
+    """Whether something went on in the guest between two looks."""
+    if after.running > 0:
+        return True
+    if before is None:
+        return False
+    if after.output != before.output:
+        return True
+    if after.connections > 0 and (after.traffic is None or after.traffic != before.traffic):
+        return True
+    passed = after.total - before.total
+    return passed > 0 and (after.busy - before.busy) / passed > BUSY_SHARE
+
+
+class Idle:
+    """Looks at all sandboxes every few seconds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._looks: dict[str, Activity] = {}
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await self._engine.clock.sleep(LOOK_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once at every sandbox."""
+        running = chosen(self._engine.actors.values(), State.RUNNING)
+        for gone in self._looks.keys() - {box.id for box in running}:
+            del self._looks[gone]
+        await asyncio.gather(*(self._look_at(box) for box in running))
+        for box in chosen(self._engine.actors.values(), State.PAUSED):
+            self._release(box)
+
+    async def _look_at(self, box: Actor) -> None:
+        try:
+            if box.record.under_way is None and not self._outlived(box):
+                await self._consider(box)
+        except Exception:  # one sandbox's trouble must not end the watch over the others
+            log.exception("looking whether %s is idle failed", box.id)
+
+    def _outlived(self, box: Actor) -> bool:
+        limit, since = box.record.order.max_lifetime_seconds, box.record.running_since
+        if limit is None or since is None:
+            return False
+        if (self._engine.clock.now() - since).total_seconds() < limit:
+            return False
+        self._engine.later(_pause(box), f"pausing {box.id}")
+        return True
+
+    async def _consider(self, box: Actor) -> None:
+        limit = box.record.order.idle_timeout_seconds
+        if limit == 0:
+            return
+        now = self._engine.clock.monotonic()
+        if box.uses > 0 or await self._went_on(box):
+            box.touched = now
+        elif now - box.touched >= limit:
+            why, touched = Why("idle", PLATFORM), box.touched
+            await box.perform(lambda: pause_if_idle(box, why, touched))
+
+    async def _went_on(self, box: Actor) -> bool:
+        before = self._looks.get(box.id)
+        assert box.guest is not None  # noqa: S101 - it is running
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                seen = await box.guest.activity()
+        except (RunToolsError, OSError, TimeoutError):
+            return False  # a guest that does not answer is not kept running for it
+        self._looks[box.id] = seen
+        return is_active(before, seen)
+
+    def _release(self, box: Actor) -> None:
+        paused_at = box.record.paused_at
+        if box.guest is None and not box.slots():
+            return
+        if paused_at is None or box.record.under_way is not None:
+            return
+        if (self._engine.clock.now() - paused_at).total_seconds() >= NETWORK_SECONDS:
+            self._engine.later(_release(box), f"releasing the network of {box.id}")
+
+
+async def _pause(box: Actor) -> None:
+    await box.perform(lambda: pause(box, Why("lifetime", PLATFORM)))
+
+
+async def _release(box: Actor) -> None:
+    await box.perform(lambda: release(box))

@@ -1,0 +1,47 @@
+"""The ledger of a sandbox: append-only lines that say what changed, why, and who asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from runtools.platform.host.engine.places import LEDGER
+from runtools.sdk.shapes.sandboxes import LedgerEntry
+
+
+def append(folder: Path, entry: LedgerEntry) -> None:
+    """Add an entry; it is whole or absent after a crash of ours."""
+    append_line(folder / LEDGER, entry.model_dump_json().encode())
+
+
+def read(folder: Path) -> list[LedgerEntry]:
+    """All entries, oldest first. A torn last line (a power loss) is left out."""
+    try:
+        lines = (folder / LEDGER).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(LedgerEntry.model_validate_json(line))
+        except ValidationError:
+            break
+    return entries
+
+
+def mend(folder: Path, last: LedgerEntry) -> None:
+    """Bring the ledger up to the entry that the journal carries, after a crash between the two."""
+    entries = read(folder)
+    if not entries or entries[-1].seq < last.seq:
+        append(folder, last)
+
+
+def append_line(file: Path, line: bytes) -> None:
+    """Add one line by one write."""
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, line + b"\n")
+    finally:
+        os.close(fd)

@@ -1,0 +1,283 @@
+"""What a start of the host makes of what the last one left: finish, undo, adopt, or say how it ended.
+
+Nothing but the journals is believed, and of them only what the driver confirms. What no journal owns
+is removed: networks, machines, folders. `docs/engine.md` has the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from runtools.errors import RunToolsError, Unavailable
+from runtools.platform.core.ports.driver import Exit, VmmFailed
+from runtools.platform.core.ports.host import Forked
+from runtools.platform.core.states import Act, State
+from runtools.platform.host.engine import durable, journal, ledger, registry, snapshots
+from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
+from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.create import create
+from runtools.platform.host.engine.acts.destroy import destroy
+from runtools.platform.host.engine.acts.pause import became_paused
+from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
+from runtools.platform.host.engine.meeting import client
+from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.places import remove
+from runtools.platform.host.engine.words import how_it_ended
+
+log = logging.getLogger(__name__)
+
+# A create that took the host down with it is tried again, but not for ever.
+_ATTEMPTS = 2
+_EXIT_SECONDS = 5.0
+_AT_ONCE = 8
+
+
+class Recovery:
+    """One start's work over all journals."""
+
+    def __init__(self, engine: Engine, *, rebooted: bool) -> None:
+        """``rebooted``: the machine itself was restarted, so no VMM of before can be left."""
+        self._engine = engine
+        self._rebooted = rebooted
+        self._after: dict[Act, Callable[[Actor, Why, UnderWay], Awaitable[None]]] = {
+            Act.CREATE: self._create,
+            Act.PAUSE: self._pause,
+            Act.RESUME: self._resume,
+            Act.SNAPSHOT: self._snapshot,
+            Act.ROLLBACK: self._rollback,
+            Act.FORK: self._fork,
+            Act.DESTROY: self._destroy,
+        }
+
+    async def run(self) -> None:
+        """Bring every sandbox into a state that is true, and reclaim the rest."""
+        boxes = self._load()
+        # Children of a fork before their parent, whose own recovery asks what became of them.
+        born = [box for box in boxes if box.state is State.CREATING]
+        await self._each(born, self._recover)
+        await self._each([box for box in boxes if box not in born], self._recover)
+        kept = {slot for box in boxes for slot in box.slots()}
+        lost = await self._engine.network.reclaim(kept)
+        if lost:
+            log.info("removed %d networks that no sandbox owns", lost)
+        for folder in self._engine.places.captures.iterdir():
+            remove(folder)
+        for folder in self._engine.places.snapshots.glob(".*"):
+            remove(folder)
+        for box in boxes:
+            box.report()
+
+    async def _each(self, boxes: list[Actor], do: Callable[[Actor], Awaitable[None]]) -> None:
+        """Several at a time; one that cannot be recovered must not keep the others from it."""
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(box: Actor) -> None:
+            async with room:
+                try:
+                    await do(box)
+                except (RunToolsError, VmmFailed, OSError):
+                    log.exception("%s could not be recovered; it stays as it is", box.id)
+
+        await asyncio.gather(*(one(box) for box in boxes))
+
+    def _load(self) -> list[Actor]:
+        boxes = []
+        for folder in sorted(self._engine.places.sandboxes.iterdir()):
+            try:
+                record = journal.load(folder)
+            except JournalUnreadable as exc:
+                log.error("a journal is damaged; its folder is left alone: %s", exc)
+                continue
+            if record is None:
+                remove(folder)  # the journal comes before anything else: nothing was started
+                continue
+            ledger.mend(folder, record.entry)
+            boxes.append(registry.take_in(self._engine, record))
+        return boxes
+
+    async def _recover(self, box: Actor) -> None:
+        if self._rebooted and box.record.life is not None:
+            box.note(replace(box.record, life=replace(box.record.life, slot=None)))
+        await self._drop_strays(box)
+        under_way = box.record.under_way
+        if under_way is None:
+            await self._at_rest(box)
+        else:
+            why = Why("host_restart", under_way.actor, under_way.op, under_way.what)
+            await self._after[under_way.act](box, why, under_way)
+
+    async def _drop_strays(self, box: Actor) -> None:
+        """Machines that are not the present one: what a rollback or a create left."""
+        present = box.record.life.number if box.record.life else None
+        if box.state is State.CREATING:
+            present = None
+        for number in box.engine.places.lives(box.id):
+            if number != present:
+                stray = Life(number, 0, None, "")
+                await box.engine.driver.kill(box.machine(stray))
+                remove(box.engine.places.life(box.id, number))
+
+    # --- at rest ---
+
+    async def _at_rest(self, box: Actor) -> None:
+        if box.state is State.RUNNING:
+            if await self._is_live(box):
+                await self._adopt(box)
+            else:
+                await self._gone(box)
+        elif box.state is State.PAUSED:
+            await self._forget_network(box)
+            if not box.record.durable:
+                box.engine.later(durable.make(box), f"making {box.id} durable")
+
+    async def _is_live(self, box: Actor) -> bool:
+        return not self._rebooted and await box.engine.driver.is_live(box.machine())
+
+    async def _adopt(self, box: Actor) -> None:
+        """Go on with a machine that ran through our absence."""
+        engine, life = box.engine, box.record.life
+        assert life is not None  # noqa: S101 - it is live
+        engine.admission.adopt(box.id, load(box))
+        if life.slot is not None:
+            await engine.network.adopt(life.slot, box.record.order.internet)
+        if box.guest is None:
+            box.guest = client(engine, box.machine(), life.token, lambda: None)
+        box.watch()
+
+    async def _gone(self, box: Actor) -> None:
+        if self._rebooted:
+            await end.ended(box, "host_restart", "the machine restarted under it", Exit(None, None))
+            return
+        try:
+            async with asyncio.timeout(_EXIT_SECONDS):
+                seen = await box.engine.driver.watch(box.machine())
+        except TimeoutError:
+            seen = Exit(None, None)
+        await end.ended(box, "vmm_exit", how_it_ended(seen), seen)
+
+    async def _forget_network(self, box: Actor) -> None:
+        """A paused sandbox gets a new network when it is resumed; the old one is reclaimed."""
+        life = box.record.life
+        if life is not None and life.slot is not None:
+            box.note(replace(box.record, life=replace(life, slot=None)))
+
+    # --- in the middle of an act ---
+
+    async def _create(self, box: Actor, why: Why, under_way: UnderWay) -> None:
+        """Begin anew: nobody has had it yet. A child of a fork has nothing to begin from."""
+        record = box.record
+        assert record.life is not None  # noqa: S101 - it is journaled with the order
+        box.note(replace(record, life=replace(record.life, slot=None)))
+        if record.parent_id is not None:
+            end.start_failed(box, why, Unavailable("the platform restarted during the fork"))
+        elif record.attempts >= _ATTEMPTS and not under_way.queued:
+            end.start_failed(box, why, Unavailable("the platform went down at every attempt"))
+        else:
+            again = record.attempts + (0 if under_way.queued else 1)
+            box.note(replace(box.record, attempts=again))
+            self._go_on(box, lambda: create(box, replace(why, cause="request")))
+
+    async def _pause(self, box: Actor, why: Why, _: UnderWay) -> None:
+        if await self._has_state(box):
+            became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
+            await self._forget_network(box)
+            box.engine.later(durable.make(box), f"making {box.id} durable")
+        else:
+            await self._undone(box, why)
+
+    async def _resume(self, box: Actor, why: Why, _: UnderWay) -> None:
+        if await self._is_live(box):
+            await box.engine.driver.resume(box.machine())
+            await self._adopt(box)
+            box.unwatch()
+            self._go_on(box, lambda: _greeted(box, why))
+        elif await self._has_state(box):
+            await self._undone(box, why)
+        else:
+            box.note(replace(box.record, state=State.RUNNING))  # it was: its state is used up
+            await self._gone(box)
+
+    async def _snapshot(self, box: Actor, why: Why, under_way: UnderWay) -> None:
+        made = snapshots.find(box.engine.places, under_way.things[0])
+        await self._stand_up(box)
+        if made is not None:
+            snapshot.finish(box, why, made)
+        else:
+            await self._undone(box, why)
+
+    async def _rollback(self, box: Actor, why: Why, under_way: UnderWay) -> None:
+        await self._stand_up(box)
+        if box.state is State.STOPPED:
+            return
+        if under_way.things == (rollback.SWITCHED,):
+            rollback.finish(box, why)
+        else:
+            await self._undone(box, why)
+
+    async def _fork(self, box: Actor, why: Why, under_way: UnderWay) -> None:
+        """The children were recovered before: those that run are whole, the others are stopped."""
+        await self._stand_up(box)
+        known = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
+        children = [child.report() for child in known]
+        try:
+            fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
+        except Unavailable as exc:
+            # Said once and for all: the children's ids are used up.
+            if known:
+                box.engine.ops.keep(why.op, why.what, exc)
+            await self._undone(box, why)
+
+    async def _destroy(self, box: Actor, why: Why, _: UnderWay) -> None:
+        box.note(replace(box.record, under_way=None))
+        await destroy(box, replace(why, cause="request"))
+
+    async def _stand_up(self, box: Actor) -> None:
+        """After an act that leaves the state as it was: a guest that was left still goes on."""
+        if box.state is State.RUNNING and await self._is_live(box):
+            await box.engine.driver.resume(box.machine())
+        await self._at_rest(box)
+
+    async def _undone(self, box: Actor, why: Why) -> None:
+        """Commit that the act under way was not done, if the sandbox still lives."""
+        if box.state is State.STOPPED:
+            return
+        record = replace(box.record, under_way=None)
+        box.commit(why, record, failed="the platform restarted in the middle of it")
+        if box.guest is None:
+            await self._at_rest(box)
+
+    async def _has_state(self, box: Actor) -> bool:
+        """Whether the machine's state is saved completely; a live one is saved now."""
+        try:
+            await box.engine.driver.suspend(box.machine())
+        except VmmFailed:
+            return False
+        return True
+
+    def _go_on(self, box: Actor, act: Callable[[], Awaitable[object]]) -> None:
+        """Do the rest of an act in the sandbox's own task, without making the start wait for it."""
+
+        async def rest() -> None:
+            await box.perform(act)
+
+        box.engine.later(rest(), f"going on with {box.id}")
+
+
+async def _greeted(box: Actor, why: Why) -> None:
+    """The end of a resume: nobody got the machine before, so it is renewed now."""
+    try:
+        await greet(box, Phases(box.engine.clock))
+    except (RunToolsError, VmmFailed) as exc:
+        box.engine.admission.leave(box.id)
+        await back_to_sleep(box)
+        box.commit(
+            Why("host_restart", PLATFORM), replace(box.record, under_way=None), failed=str(exc)
+        )
+        raise
+    became_running(box, why)

@@ -1,0 +1,56 @@
+"""Taking a sandbox into the books: its folder, its first journal entry, its actor."""
+
+from __future__ import annotations
+
+from runtools.platform.core.ports.host import CreateOrder
+from runtools.platform.core.states import Act, Operation, State
+from runtools.platform.host.engine import journal, ledger
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts.end import died
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.journal import Life, Record, UnderWay
+from runtools.platform.host.engine.places import make_folder
+from runtools.platform.host.engine.points import reach
+from runtools.sdk.shapes.sandboxes import LedgerEntry
+
+
+def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | None = None) -> Actor:
+    """A new sandbox in state `creating`, journaled before anything of it is started."""
+    now = engine.clock.now()
+    entry = LedgerEntry(
+        seq=1,
+        at=now,
+        sandbox_id=order.sandbox_id,
+        state=State.CREATING.value,
+        operation=Operation.STARTING.value,
+        cause=why.cause,
+        actor=why.actor,
+        detail={"parent": parent_id} if parent_id else {},
+    )
+    record = Record(
+        sandbox_id=order.sandbox_id,
+        order=order,
+        state=State.CREATING,
+        entry=entry,
+        created_at=now,
+        parent_id=parent_id,
+        under_way=UnderWay(Act.CREATE, why.op, why.actor, why.what),
+        life=Life(number=1, uid=engine.free_uid(), slot=None, token=""),
+        lives=1,
+        attempts=1,
+    )
+    folder = engine.places.sandbox(order.sandbox_id)
+    make_folder(folder)
+    journal.save(folder, record)
+    ledger.append(folder, entry)
+    box = take_in(engine, record)
+    box.report()
+    reach("create.journaled")
+    return box
+
+
+def take_in(engine: Engine, record: Record) -> Actor:
+    """The actor of a journaled sandbox."""
+    box = Actor(engine, record, died)
+    engine.actors[record.sandbox_id] = box
+    return box

@@ -1,0 +1,38 @@
+"""What is said of an end: pure text, in words that help the person who asks why."""
+
+from __future__ import annotations
+
+import signal
+
+from runtools.platform.core.ports.driver import Exit
+
+_TAIL_LINES = 20
+_LINE_CHARS = 400
+
+
+def how_it_ended(end: Exit) -> str:
+    """One sentence from what the driver saw."""
+    if end.signal is not None:
+        try:
+            name = signal.Signals(end.signal).name
+        except ValueError:
+            name = f"signal {end.signal}"
+        said = f"its virtual machine monitor was ended by {name}"
+        if end.signal == signal.SIGKILL:
+            said += " (somebody on the host, or the kernel when memory ran out)"
+        elif end.signal == signal.SIGBUS:
+            said += " (the host's disk was full)"
+    elif end.code == 0:
+        said = "the machine was powered off or restarted from inside"
+    elif end.code is not None:
+        said = f"its virtual machine monitor ended with code {end.code}"
+    else:
+        said = "its virtual machine monitor is gone, and nobody saw how it ended"
+    if end.messages and end.code != 0:
+        said += f": {end.messages[-1][:_LINE_CHARS]}"
+    return said
+
+
+def tail(lines: tuple[str, ...] | list[str]) -> list[str]:
+    """The end of a console, bounded both ways."""
+    return [line[:_LINE_CHARS] for line in lines[-_TAIL_LINES:]]

@@ -1,0 +1,156 @@
+"""What goes on inside a sandbox: wake it, hold it awake, and hand the call to the guest agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Literal
+
+from runtools.errors import GuestUnreachable, SandboxStopped
+from runtools.platform.core.ports.host import FileBody
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.acts.resume import awake
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.guest.client import GuestClient
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+
+# A machine that dies takes its connections with it a moment before its end is known.
+_END_SECONDS = 5.0
+_MAX_CONSOLE_LINES = 10_000
+
+
+class Inside:
+    """The part of the host port that speaks to guests."""
+
+    engine: Engine
+
+    @asynccontextmanager
+    async def _guest(self, sandbox_id: str) -> AsyncIterator[GuestClient]:
+        """The guest of a sandbox that is awake and stays so, as far as we are concerned."""
+        box = self.engine.actor(sandbox_id)
+        with box.use():
+            guest = await awake(box, Why("request", PLATFORM))
+            try:
+                yield guest
+            except GuestUnreachable as exc:
+                raise await _what_happened(box, exc) from exc
+
+    async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
+        """Run a command."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.exec(request)
+
+    async def stats(self, sandbox_id: str) -> Stats:
+        """What the guest says of itself; of a paused sandbox what it last said."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.STOPPED:
+            raise _stopped(box)
+        if box.state is State.RUNNING and box.record.under_way is None and box.guest is not None:
+            box.stats = await box.guest.stats()
+        if box.stats is None:
+            raise GuestUnreachable(
+                f"{sandbox_id} is {box.state} and has not been measured yet",
+                hint="stats do not wake a sandbox; an exec does",
+            )
+        return box.stats
+
+    async def console(self, sandbox_id: str, lines: int) -> list[str]:
+        """The last lines of the machine's console."""
+        wanted = max(0, min(lines, _MAX_CONSOLE_LINES))
+        return await end.console(self.engine.actor(sandbox_id), wanted)
+
+    async def stat(self, sandbox_id: str, path: str) -> FileEntry:
+        """One entry."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.stat(path)
+
+    async def mkdir(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
+        """Make a directory, parents included."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.mkdir(op, path, mode)
+
+    async def move(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry:
+        """Move within the sandbox."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.move(op, source, target, overwrite)
+
+    async def copy(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry:
+        """Copy within the sandbox."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.copy(op, source, target, overwrite)
+
+    async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
+        """Change permission bits."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.chmod(op, path, mode)
+
+    async def remove(self, sandbox_id: str, op: str, path: str, recursive: bool) -> None:
+        """Remove a file or folder."""
+        async with self._guest(sandbox_id) as guest:
+            await guest.remove(op, path, recursive)
+
+    async def write(
+        self,
+        sandbox_id: str,
+        op: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        mode: int | None,
+        how: Literal["replace", "append"],
+    ) -> FileEntry:
+        """Replace or extend a file."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.write(op, path, chunks, mode, how)
+
+    async def upload(
+        self, sandbox_id: str, op: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> Listing:
+        """Unpack a tar stream below a folder."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.upload(op, path, chunks)
+
+    async def read(
+        self, sandbox_id: str, path: str, start: int, end: int | None
+    ) -> tuple[FileBody, AsyncIterator[bytes]]:
+        """A file's bytes; the sandbox is kept awake until the iterator is closed."""
+        async with self._guest(sandbox_id) as guest:
+            body, chunks = await guest.read(path, start, end)
+        return body, self._held(sandbox_id, chunks)
+
+    async def download(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
+        """A file or folder as a tar stream."""
+        async with self._guest(sandbox_id) as guest:
+            chunks = await guest.download(path)
+        return self._held(sandbox_id, chunks)
+
+    async def _held(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        with self.engine.actor(sandbox_id).use():
+            async with aclosing(chunks) as stream:  # type: ignore[type-var]
+                async for chunk in stream:
+                    yield chunk
+
+    # Last, because its name hides the built-in one in what follows it.
+    async def list(self, sandbox_id: str, path: str, depth: int) -> Listing:
+        """A directory's entries."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.list(path, depth)
+
+
+async def _what_happened(box: Actor, failure: GuestUnreachable) -> Exception:
+    """A guest that went silent because its machine is gone has stopped; say that instead."""
+    if box.state is State.RUNNING and not await box.engine.driver.is_live(box.machine()):
+        await box.ends_within(_END_SECONDS)
+    return _stopped(box) if box.state is State.STOPPED else failure
+
+
+def _stopped(box: Actor) -> SandboxStopped:
+    reason = box.record.ending.reason if box.record.ending else "it was destroyed"
+    return SandboxStopped(
+        f"{box.id} has stopped: {reason}", hint=f"runtools sandbox why {box.id} tells more"
+    )

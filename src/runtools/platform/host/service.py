@@ -1,0 +1,348 @@
+"""The host service: the host port over one engine. Starts it, stops it, and turns calls into acts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from runtools.errors import Conflict, RunToolsError, TemplateInUse, Unavailable
+from runtools.platform.core import ids
+from runtools.platform.core.ports.driver import Driver
+from runtools.platform.core.ports.host import (
+    BuildOrder,
+    Built,
+    Child,
+    CreateOrder,
+    Forked,
+    Kept,
+    Observed,
+)
+from runtools.platform.core.ports.network import Network
+from runtools.platform.core.states import State
+from runtools.platform.host.disk import files
+from runtools.platform.host.engine import memory, registry, snapshots
+from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts.create import create, recoverable
+from runtools.platform.host.engine.acts.destroy import destroy
+from runtools.platform.host.engine.acts.fork import fork
+from runtools.platform.host.engine.acts.pause import pause
+from runtools.platform.host.engine.acts.resume import resume
+from runtools.platform.host.engine.acts.rollback import rollback
+from runtools.platform.host.engine.acts.snapshot import snapshot
+from runtools.platform.host.engine.admission import Admission
+from runtools.platform.host.engine.budget import Budget, load_of
+from runtools.platform.host.engine.engine import Engine, chosen
+from runtools.platform.host.engine.fitness import check_isolation
+from runtools.platform.host.engine.idle import Idle
+from runtools.platform.host.engine.ops import Ops
+from runtools.platform.host.engine.places import Places
+from runtools.platform.host.engine.recovery import Recovery
+from runtools.platform.host.engine.reports import Reports
+from runtools.platform.host.engine.space import Space
+from runtools.platform.host.inside import Inside
+from runtools.platform.host.templates.service import Templates
+from runtools.platform.host.templates.warm import Warm
+from runtools.platform.kit.clock import Clock, SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.files import write_atomic
+from runtools.sdk.shapes.events import HostView
+from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
+from runtools.sdk.shapes.templates import BuildLine
+
+log = logging.getLogger(__name__)
+
+# How long acts under way may take to finish when the host is stopped.
+_GRACE_SECONDS = 30.0
+_PAUSED_AT_ONCE = 4
+
+
+class HostService(Inside):
+    """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        driver: Driver,
+        network: Network,
+        templates: Templates,
+        warm: Warm,
+        install_id: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._driver = driver
+        self._network = network
+        self._templates = templates
+        self._warm = warm
+        self._install_id = install_id
+        self._clock = clock or SystemClock()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take over what is there, then go on watching it."""
+        places = Places(self._settings.host_home)
+        places.prepare()
+        rebooted = _note_boot(places.root / "boot-id")
+        self.engine = await self._engine(places)
+        self._host_id = _host_id(places.root / "host-id")
+        self.space = Space(self.engine)
+        self.idle = Idle(self.engine)
+        await Recovery(self.engine, rebooted=rebooted).run()
+        self._loops = [
+            asyncio.create_task(self.idle.run(), name="idle"),
+            asyncio.create_task(self.space.watch(), name="space"),
+        ]
+
+    async def stop(self) -> None:
+        """End without touching what runs: the next start adopts it."""
+        self.engine.stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.engine.admission.close()
+        actors = list(self.engine.actors.values())
+        await asyncio.gather(*(box.close(_GRACE_SECONDS) for box in actors))
+        await self.engine.settle(cancel=True)
+        self.engine.reports.close()
+
+    async def shutdown(self) -> None:
+        """Pause everything that runs, make it durable, and end."""
+        self.engine.stopping = True
+        self.engine.admission.close()
+        for loop in self._loops:
+            loop.cancel()
+        room = asyncio.Semaphore(_PAUSED_AT_ONCE)
+
+        async def one(box: Actor) -> None:
+            async with room:
+                try:
+                    await box.perform(lambda: pause(box, Why("shutdown", PLATFORM)))
+                except RunToolsError as exc:
+                    log.error("%s could not be paused and runs on: %s", box.id, exc)
+
+        boxes = chosen(self.engine.actors.values(), State.RUNNING, State.CREATING)
+        await asyncio.gather(*(one(box) for box in boxes if not _is_queued(box)))
+        await self.engine.settle(cancel=False)
+        await self.stop()
+
+    # --- the port: looking ---
+
+    async def view(self) -> HostView:
+        """Identity, driver, capacity."""
+        engine, taken = self.engine, self.engine.admission.taken
+        return HostView(
+            id=self._host_id,
+            name=platform.node(),
+            driver=engine.driver.name,
+            accelerator=engine.capabilities.accelerator,
+            isolation=engine.capabilities.isolation,
+            alive=True,
+            vcpus=os.cpu_count() or 1,
+            memory_total_mb=int(engine.admission.budget.memory_mb),
+            memory_free_mb=max(0, int(engine.admission.budget.memory_mb - taken.memory_mb)),
+            disk_free_bytes=self.space.free_bytes,
+            sandboxes_running=len(chosen(engine.actors.values(), State.RUNNING)),
+            sandboxes_paused=len(chosen(engine.actors.values(), State.PAUSED)),
+            queued=engine.admission.waiting,
+        )
+
+    def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
+        """Every report after (epoch, seq), then live ones for ever."""
+        return self.engine.reports.follow(epoch, seq)
+
+    async def settled(self, sandbox_id: str, timeout_seconds: float) -> Observed:
+        """Wait until no operation is under way."""
+        box = self.engine.actor(sandbox_id)
+        await box.settled(timeout_seconds)
+        return box.latest()
+
+    # --- the port: acts ---
+
+    async def create(self, order: CreateOrder) -> Observed:
+        """Returns when it runs, or once it has its place in the queue."""
+        why = Why("request", order.actor, order.op, f"create {order.sandbox_id}")
+        known = self.engine.actors.get(order.sandbox_id)
+        if known is None:
+            box = self._enrolled(order, why)
+            making = asyncio.ensure_future(box.perform(lambda: create(box, why)))
+        elif known.record.order.op != order.op:
+            raise Conflict(f"{order.sandbox_id} exists already")
+        else:
+            box, making = known, None
+        return await _running_or_queued(box, making)
+
+    async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Save it to disk."""
+        return await self._act(sandbox_id, op, actor, "pause", pause)
+
+    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Go on from the disk."""
+        return await self._act(sandbox_id, op, actor, "resume", resume)
+
+    async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Remove it, whatever is under way."""
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"destroy {sandbox_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.overrule(lambda: destroy(box, why))
+        )
+
+    async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
+        """Keep its state."""
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"snapshot {sandbox_id} as {snapshot_id}")
+        return await self.engine.ops.once(
+            op, why.what, Kept, lambda: box.perform(lambda: snapshot(box, why, snapshot_id))
+        )
+
+    async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
+        """Go back to a kept state."""
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.perform(lambda: rollback(box, why, snapshot_id))
+        )
+
+    async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
+        """Make children of it."""
+        box = self.engine.actor(sandbox_id)
+        names = " ".join(child.sandbox_id for child in children)
+        why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
+        return await self.engine.ops.once(
+            op, why.what, Forked, lambda: box.perform(lambda: fork(box, why, children))
+        )
+
+    async def drop_snapshot(self, snapshot_id: str) -> None:
+        """Remove a kept state."""
+        snapshots.drop(self.engine, snapshot_id)
+
+    # --- the port: templates and space ---
+
+    async def build(self, order: BuildOrder) -> Built:
+        """Begin a build."""
+        return await self._templates.build(order)
+
+    async def built(self, version_id: str) -> Built:
+        """How a build stands."""
+        return await self._templates.built(version_id)
+
+    def build_log(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
+        """Its log."""
+        return self._templates.build_log(version_id, after)
+
+    async def drop_template(self, version_id: str) -> None:
+        """Remove a version that nothing stands on any more."""
+        users = [
+            box.id
+            for box in self.engine.actors.values()
+            if box.record.order.template_version_id == version_id
+            and (box.state is not State.STOPPED or box.record.keeps_disk)
+        ]
+        users += [
+            kept.snapshot_id
+            for kept in snapshots.everything(self.engine.places)
+            if kept.template_version_id == version_id
+        ]
+        if users:
+            raise TemplateInUse(
+                f"{len(users)} sandboxes and snapshots stand on it, {users[0]} among them",
+                hint="destroy them first, or prune those that have ended",
+                details={"users": users[:20]},
+            )
+        await self._templates.drop(version_id)
+
+    async def disk_use(self) -> DiskUse:
+        """What takes how much of the disk."""
+        return await self.space.use()
+
+    async def prune(self, ended: bool, warm: bool) -> Pruned:
+        """Remove disks kept for recovery, and warm snapshots."""
+        return await self.space.prune(ended=ended, warm=warm)
+
+    # --- how ---
+
+    async def _engine(self, places: Places) -> Engine:
+        settings = self._settings
+        memory_mb = settings.memory_mb or memory.for_sandboxes_mb()
+        budget = Budget(memory_mb, settings.max_sandboxes, settings.disk_headroom_mb)
+        return Engine(
+            settings=settings,
+            places=places,
+            driver=self._driver,
+            network=self._network,
+            templates=self._templates,
+            warm=self._warm,
+            clock=self._clock,
+            admission=Admission(budget, lambda: files.free_bytes(places.root), self._clock),
+            reports=Reports(places.reports, places.root / "epoch"),
+            ops=Ops(places.ops, self._clock),
+            capabilities=await self._driver.probe(),
+            install_id=self._install_id,
+        )
+
+    def _enrolled(self, order: CreateOrder, why: Why) -> Actor:
+        """Refuse what can never be started before anything is written down."""
+        check_isolation(self.engine, order.require_isolation)
+        if order.recover_from is not None:
+            recoverable(self.engine, order.recover_from)
+        self.engine.templates.image(order.template_version_id)
+        factor = self._settings.memory_factor
+        ask = load_of(order.sizes.memory_mb, factor)
+        self.engine.admission.check(ask, queue=order.queue)
+        return registry.enroll(self.engine, order, why)
+
+    async def _act(
+        self,
+        sandbox_id: str,
+        op: str,
+        actor: str,
+        verb: str,
+        act: Callable[[Actor, Why], Awaitable[Observed]],
+    ) -> Observed:
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"{verb} {sandbox_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.perform(lambda: act(box, why))
+        )
+
+
+async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:
+    """Wait until a create has come that far.
+
+    Raises:
+        RunToolsError: it failed.
+    """
+    while box.state is State.CREATING and not _is_queued(box):
+        changed = asyncio.ensure_future(box.changed())
+        await asyncio.wait(
+            {changed, making} if making else {changed}, return_when=asyncio.FIRST_COMPLETED
+        )
+        changed.cancel()
+        if making is not None and making.done():
+            making.result()
+    if box.state is State.STOPPED and not box.record.destroyed:
+        reason = box.record.ending.reason if box.record.ending else ""
+        raise Unavailable(f"{box.id} did not start: {reason}")
+    return box.latest()
+
+
+def _is_queued(box: Actor) -> bool:
+    return box.record.under_way is not None and box.record.under_way.queued
+
+
+def _host_id(file: Path) -> str:
+    if not file.exists():
+        write_atomic(file, ids.new_id("hst").encode())
+    return file.read_text()
+
+
+def _note_boot(file: Path) -> bool:
+    """Whether the machine was restarted since the last start of the host."""
+    now = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    before = file.read_text() if file.exists() else now
+    write_atomic(file, now.encode())
+    return before != now
