@@ -27,14 +27,20 @@ def df(json: Json = False) -> None:
 
 
 def prune(
+    ended: Annotated[
+        bool, typer.Option("--ended/--keep-ended", help="Disks of ended sandboxes.")
+    ] = True,
+    warm: Annotated[
+        bool, typer.Option("--warm/--keep-warm", help="Warm snapshots; made again when needed.")
+    ] = True,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Free disk: kept disks of ended sandboxes (no `recover` after it), spare warm snapshots."""
-    if not yes:
+    """Free disk: kept disks of ended sandboxes (no `recover` after it), warm snapshots."""
+    if ended and not yes:
         _ask()
     with connected() as rt, output.working("freeing disk"):
-        pruned = rt.prune()
+        pruned = rt.prune(ended=ended, warm=warm)
     output.show(
         pruned,
         lambda: (

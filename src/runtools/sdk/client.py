@@ -74,12 +74,15 @@ class AsyncRunTools:
         """What takes how much disk, in bytes."""
         return wire.shape(shapes.DiskUse, (await self._transport.call("GET", "/disk")).data)
 
-    async def prune(self) -> shapes.Pruned:
-        """Free disk: the kept disks of ended sandboxes, and warm snapshots nobody needs.
+    async def prune(self, *, ended: bool = True, warm: bool = True) -> shapes.Pruned:
+        """Free disk.
 
-        After it those ended sandboxes cannot be recovered any more.
+        Args:
+            ended: the kept disks of ended sandboxes, which cannot be recovered any more then.
+            warm: warm snapshots; they are made again when they are needed.
         """
-        answer = await self._transport.call("POST", "/prune", body={}, seconds=wire.ACT_SECONDS)
+        body = {"ended": ended, "warm": warm}
+        answer = await self._transport.call("POST", "/prune", body=body, seconds=wire.ACT_SECONDS)
         return wire.shape(shapes.Pruned, answer.data)
 
 

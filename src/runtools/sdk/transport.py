@@ -34,7 +34,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 120.0
-_STREAM_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
+_FOLLOW_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
 _FOLLOW_ATTEMPTS = 8
 _JSON = (b"Content-Type", b"application/json")
 _OCTETS = (b"Content-Type", b"application/octet-stream")
@@ -113,7 +113,12 @@ class AsyncTransport:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, *, query: wire.Query | None = None, extra: Headers | None = None
+        self,
+        path: str,
+        *,
+        query: wire.Query | None = None,
+        extra: Headers | None = None,
+        seconds: float = wire.WAKE_SECONDS,
     ) -> AsyncIterator[AsyncDownload]:
         """The body of a GET, as it comes. Its beginning is repeated while the trouble may pass.
 
@@ -122,7 +127,7 @@ class AsyncTransport:
         """
         headers = [*self._headers, *(extra or [])]
         uri = wire.target(f"/v1{path}", query)
-        request = self._request("GET", uri, headers, b"", _STREAM_SECONDS)
+        request = self._request("GET", uri, headers, b"", seconds)
         response = await self._repeated(lambda: self._begun(request))
         try:
             yield AsyncDownload(self.url, response)
@@ -164,7 +169,9 @@ class AsyncTransport:
         while True:
             resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
             try:
-                async with self.stream(path, query=query, extra=resume) as response:
+                async with self.stream(
+                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS
+                ) as response:
                     parser = sse.Parser()
                     async for chunk in response.chunks():
                         for event in parser.feed(chunk):

@@ -37,7 +37,7 @@ REPEAT_AFTER_SECONDS = (0.1, 0.4, 1.6)
 MAX_RETRY_AFTER_SECONDS = 30.0
 CALL_SECONDS = 60.0  # what an ordinary call may take
 ACT_SECONDS = 600.0  # what an act on a sandbox may take, queueing included
-WAKE_SECONDS = 120.0  # what waking a sandbox may add to a call inside it
+WAKE_SECONDS = 240.0  # what creating or waking a sandbox may add to a call inside it
 
 
 class Silence(DeadlineExceeded):

@@ -62,7 +62,8 @@ def _send(sandbox: Sandbox, source: Path, target: str) -> None:
         target += "/"
     total = None if source.is_dir() else source.stat().st_size
     with _bar(source.name, total) as progress:
-        sandbox.files.upload(source, target, on_progress=progress)
+        done = sandbox.files.upload(source, target, on_progress=progress)
+    _tell_skipped(done)
 
 
 def _is_folder(sandbox: Sandbox, path: str) -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from typing import BinaryIO
 
-from runtools.errors import TooLarge
-from runtools.sdk import archives, local, wire
+from runtools.errors import InvalidPath, TooLarge
+from runtools.sdk import local, wire
 from runtools.sdk.concurrency import sync_consume
 from runtools.sdk.local import MAX_DOWNLOAD_BYTES, Progress, Transfer, Writable
+from runtools.sdk.pack import Folder
 from runtools.sdk.shapes.inside import FileEntry, Listing
 from runtools.sdk.sync.transport import Transport
+from runtools.sdk.unpack import unpack
 
 MAX_READ_BYTES = 256 * 1024 * 1024
+_MAX_LINKS = 16
 
 
 class Files:
@@ -131,37 +135,41 @@ class Files:
         target: str,
         *,
         on_progress: Progress | None = None,
-    ) -> None:
+    ) -> Transfer:
         """Send a file or a whole folder of this machine, as a stream.
+
+        Links that lead out of the folder, and what is neither file, folder nor link, cannot come
+        with it and are listed in ``skipped``.
 
         Args:
             source: a path, or a file open for reading bytes.
             target: the path it will have, not the folder to put it in; but one that ends in ``/``
                 is a folder to put it in. Into a folder that is there, a folder is merged.
-            on_progress: called with the number of bytes sent so far.
+            on_progress: called, maybe from another thread, with the number of bytes sent so far.
 
         Raises:
             InvalidRequest: the source cannot be read, or changed while it was.
             FileError: what the file system inside says.
         """
         if not isinstance(source, (str, PathLike)):
-            self.write(target, source, on_progress=on_progress)
-            return
+            entry = self.write(target, source, on_progress=on_progress)
+            return Transfer(1, entry.size)
         path = Path(source)
         if target.endswith("/"):
             target += path.resolve().name
         if path.is_dir():
-            self.mkdir(target)
+            folder = Folder(path)
             self._transport.put(
                 f"{self._path}/archive",
-                archives.folder_source(path),
+                folder.source(),
                 query=[("path", target)],
                 on_progress=on_progress,
             )
-        else:
-            file = local.file_source(path)
-            mode = path.stat().st_mode & 0o777
-            self._put(target, file, mode, append=False, on_progress=on_progress)
+            return folder.done()
+        file = local.file_source(path)
+        mode = path.stat().st_mode & 0o777
+        sent = self._put(target, file, mode, append=False, on_progress=on_progress)
+        return Transfer(1, sent.size)
 
     def download(
         self,
@@ -181,7 +189,7 @@ class Files:
             target: the path it will have here; one that ends in ``/``, or for a file a folder that
                 is there, is a folder to put it in. Or a file open for writing bytes.
             max_bytes: more is refused; default 64 GiB.
-            on_progress: called with the number of bytes written so far.
+            on_progress: called, maybe from another thread, with the number of bytes so far.
 
         Raises:
             FileMissing, FileForbidden: what the file system inside says.
@@ -189,25 +197,32 @@ class Files:
             GuestMisbehaved: what came is no folder.
             InvalidRequest: the target cannot be written.
         """
-        entry = self.stat(source)
-        name = entry.path.rstrip("/").rpartition("/")[2]
+        entry = self._followed(source)
+        name = source.rstrip("/").rpartition("/")[2]
         to = _target(target, name, into_folder=entry.kind != "directory")
         if entry.kind == "directory" and isinstance(to, Path):
-            query = [("path", source)]
+            query = [("path", entry.path)]
             with self._transport.stream(f"{self._path}/archive", query=query) as body:
                 return sync_consume(
                     body.chunks(),
-                    lambda chunks: archives.unpack(
-                        chunks, to, max_bytes=max_bytes, on_progress=on_progress
-                    ),
+                    lambda chunks: unpack(chunks, to, max_bytes=max_bytes, on_progress=on_progress),
                 )
-        with self._transport.stream(self._path, query=[("path", source)]) as body:
+        with self._transport.stream(self._path, query=[("path", entry.path)]) as body:
             return sync_consume(
                 body.chunks(),
                 lambda chunks: local.save(
                     chunks, to, mode=entry.mode, max_bytes=max_bytes, on_progress=on_progress
                 ),
             )
+
+    def _followed(self, path: str) -> FileEntry:
+        """What is at a path; where that is a link, what it leads to."""
+        for _ in range(_MAX_LINKS):
+            entry = self.stat(path)
+            if entry.kind != "symlink" or entry.target is None:
+                return entry
+            path = normpath(join(dirname(entry.path), entry.target))
+        raise InvalidPath(f"{path} is a link to a link to a link without end")
 
     def list(self, path: str = "/workspace", *, depth: int = 1) -> Listing:
         """What lies below a folder, ``depth`` levels deep, sorted by path.

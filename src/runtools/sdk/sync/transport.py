@@ -33,7 +33,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 120.0
-_STREAM_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
+_FOLLOW_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
 _FOLLOW_ATTEMPTS = 8
 _JSON = (b"Content-Type", b"application/json")
 _OCTETS = (b"Content-Type", b"application/octet-stream")
@@ -109,7 +109,12 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, query: wire.Query | None = None, extra: Headers | None = None
+        self,
+        path: str,
+        *,
+        query: wire.Query | None = None,
+        extra: Headers | None = None,
+        seconds: float = wire.WAKE_SECONDS,
     ) -> Iterator[Download]:
         """The body of a GET, as it comes. Its beginning is repeated while the trouble may pass.
 
@@ -118,7 +123,7 @@ class Transport:
         """
         headers = [*self._headers, *(extra or [])]
         uri = wire.target(f"/v1{path}", query)
-        request = self._request("GET", uri, headers, b"", _STREAM_SECONDS)
+        request = self._request("GET", uri, headers, b"", seconds)
         response = self._repeated(lambda: self._begun(request))
         try:
             yield Download(self.url, response)
@@ -160,7 +165,9 @@ class Transport:
         while True:
             resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
             try:
-                with self.stream(path, query=query, extra=resume) as response:
+                with self.stream(
+                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS
+                ) as response:
                     parser = sse.Parser()
                     for chunk in response.chunks():
                         for event in parser.feed(chunk):

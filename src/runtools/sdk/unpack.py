@@ -1,6 +1,6 @@
-"""Folders as tar streams: packed from this machine, unpacked from a sandbox that may be hostile.
+"""A folder from a sandbox, which may be hostile, unpacked from its tar stream.
 
-`unpack` does not rest on tarfile's extraction filters (the Python of Debian 12 has none, and they
+It does not rest on tarfile's extraction filters (the Python of Debian 12 has none, and they
 have been circumvented): tarfile only parses, within a budget of memory, and everything is made
 relative to open directory handles without ever following a link. Links are made last, and only
 those that stay inside. What is neither file, folder nor such a link is skipped and said.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -18,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from runtools.errors import GuestMisbehaved, InvalidRequest, TooLarge
-from runtools.sdk.local import CHUNK_BYTES, Progress, Skipped, Source, Transfer, kept_mode, unusable
+from runtools.errors import GuestMisbehaved, TooLarge
+from runtools.sdk.local import CHUNK_BYTES, Progress, Skipped, Transfer, kept_mode, unusable
 
 MAX_ENTRIES = 1_000_000
 _HEADER_BYTES = 1024 * 1024  # what the headers of one entry may take, long names and all
@@ -30,79 +29,6 @@ _MAX_DEPTH = 256
 _MAX_HOPS = 40
 
 Parts = tuple[str, ...]
-
-
-def folder_source(folder: Path) -> Source:
-    """A folder of this machine as a tar stream, names relative to it."""
-    if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is not a folder")
-    return Source(lambda: pack(folder), None, again=True)
-
-
-def folder_size(folder: Path) -> int:
-    """How many bytes the files of a folder hold, for a progress bar."""
-    return sum(
-        entry.stat(follow_symlinks=False).st_size
-        for _, entry in _walk(folder)
-        if entry.is_file(follow_symlinks=False)
-    )
-
-
-def pack(folder: Path) -> Iterator[bytes]:
-    """The tar stream, owned by root; links stay links.
-
-    Raises:
-        InvalidRequest: an entry cannot be read, changed meanwhile or is a device, socket or pipe.
-    """
-    for name, entry in _walk(folder):
-        yield from _packed(name, entry)
-    yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    rest: list[tuple[str, str]] = [("", str(folder))]
-    while rest:
-        prefix, path = rest.pop()
-        try:
-            with os.scandir(path) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as exc:
-            raise unusable(Path(path), exc) from None
-        for entry in entries:
-            yield prefix + entry.name, entry
-            if entry.is_dir(follow_symlinks=False):
-                rest.append((f"{prefix}{entry.name}/", entry.path))
-
-
-def _packed(name: str, entry: os.DirEntry[str]) -> Iterator[bytes]:
-    try:
-        info = entry.stat(follow_symlinks=False)
-        member = tarfile.TarInfo(name)
-        member.mode, member.mtime = stat.S_IMODE(info.st_mode), int(info.st_mtime)
-        if stat.S_ISDIR(info.st_mode):
-            member.type = tarfile.DIRTYPE
-        elif stat.S_ISLNK(info.st_mode):
-            member.type, member.linkname = tarfile.SYMTYPE, str(Path(entry.path).readlink())
-        elif stat.S_ISREG(info.st_mode):
-            member.size = info.st_size
-        else:
-            raise InvalidRequest(f"{entry.path} is neither a file, a folder nor a link")
-        yield member.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
-        if member.isreg():
-            yield from _content(Path(entry.path), member.size)
-            yield bytes(-member.size % tarfile.BLOCKSIZE)
-    except OSError as exc:
-        raise unusable(Path(entry.path), exc) from None
-
-
-def _content(path: Path, size: int) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
-        left = size
-        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
-            left -= len(chunk)
-            yield chunk
-    if left:
-        raise InvalidRequest(f"{path} shrank while it was read", hint="try again")
 
 
 def unpack(

@@ -1,0 +1,36 @@
+"""Who calls: API keys and the caller's own view of itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from runtools.sdk.shapes.base import Request, Shape
+
+
+class ApiKeyCreate(Request):
+    """What `POST /v1/api-keys` takes."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+
+
+class ApiKey(Shape):
+    """An API key. The key itself is shown once, in the answer that makes it."""
+
+    id: str
+    name: str
+    prefix: str = Field(description="its first characters, to tell it from others")
+    key: str | None = Field(None, repr=False, description="only in the answer that makes it")
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Me(Shape):
+    """The caller: which org and key a request is counted to."""
+
+    org_id: str
+    org_name: str
+    key_id: str
+    default_project_id: str | None
