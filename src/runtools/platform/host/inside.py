@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Literal
 
 from runtools.errors import GuestUnreachable, SandboxStopped
@@ -121,25 +121,43 @@ class Inside:
         """A file's bytes; the sandbox is kept awake until the iterator is closed."""
         async with self._guest(sandbox_id) as guest:
             body, chunks = await guest.read(path, start, end)
-        return body, self._held(sandbox_id, chunks)
+        return body, Held(self.engine.actor(sandbox_id), chunks)
 
     async def download(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
         """A file or folder as a tar stream."""
         async with self._guest(sandbox_id) as guest:
             chunks = await guest.download(path)
-        return self._held(sandbox_id, chunks)
-
-    async def _held(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        with self.engine.actor(sandbox_id).use():
-            async with aclosing(chunks) as stream:  # type: ignore[type-var]
-                async for chunk in stream:
-                    yield chunk
+        return Held(self.engine.actor(sandbox_id), chunks)
 
     # Last, because its name hides the built-in one in what follows it.
     async def list(self, sandbox_id: str, path: str, depth: int) -> Listing:
         """A directory's entries."""
         async with self._guest(sandbox_id) as guest:
             return await guest.list(path, depth)
+
+
+class Held(AsyncIterator[bytes]):
+    """A stream out of a sandbox, which is kept awake until the stream has ended or was closed."""
+
+    def __init__(self, box: Actor, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._use = ExitStack()
+        self._use.enter_context(box.use())
+
+    async def __anext__(self) -> bytes:
+        """The next piece."""
+        try:
+            return await anext(self._chunks)
+        except BaseException:
+            self._use.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._use.close()
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def _what_happened(box: Actor, failure: GuestUnreachable) -> Exception:

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtools.errors import Conflict, RunToolsError, TemplateInUse, Unavailable
 from runtools.platform.core import ids
@@ -18,6 +19,7 @@ from runtools.platform.core.ports.host import (
     Child,
     CreateOrder,
     Forked,
+    Host,
     Kept,
     Observed,
 )
@@ -44,14 +46,16 @@ from runtools.platform.host.engine.recovery import Recovery
 from runtools.platform.host.engine.reports import Reports
 from runtools.platform.host.engine.space import Space
 from runtools.platform.host.inside import Inside
-from runtools.platform.host.templates.service import Templates
-from runtools.platform.host.templates.warm import Warm
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
 from runtools.sdk.shapes.templates import BuildLine
+
+if TYPE_CHECKING:
+    from runtools.platform.host.templates.service import Templates
+    from runtools.platform.host.templates.warm import Warm
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ _GRACE_SECONDS = 30.0
 _PAUSED_AT_ONCE = 4
 
 
-class HostService(Inside):
+class HostService(Inside, Host):
     """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
 
     def __init__(

@@ -27,16 +27,22 @@ _ANSWER_SECONDS = 10.0
 
 def is_active(before: Activity | None, after: Activity) -> bool:
     """Whether something went on in the guest between two looks."""
-    if after.running > 0:
+    if after.running_execs > 0:
         return True
     if before is None:
         return False
-    if after.output != before.output:
+    if after.output_bytes != before.output_bytes:
         return True
-    if after.connections > 0 and (after.traffic is None or after.traffic != before.traffic):
+    if after.connections > 0 and _flowed(before.traffic_bytes, after.traffic_bytes):
         return True
-    passed = after.total - before.total
-    return passed > 0 and (after.busy - before.busy) / passed > BUSY_SHARE
+    passed = after.cpu_total_seconds - before.cpu_total_seconds
+    worked = after.cpu_busy_seconds - before.cpu_busy_seconds
+    return passed > 0 and worked / passed > BUSY_SHARE
+
+
+def _flowed(before: int | None, after: int | None) -> bool:
+    """Whether open connections carried anything; where nobody counts, being open is enough."""
+    return after is None or after != before
 
 
 class Idle:

@@ -157,4 +157,4 @@ async def _grow(box: Actor, life: Life, guest: GuestClient) -> None:
     if overlay.stat().st_size < wanted * MB:
         await files.grow(overlay, wanted)
         await box.engine.driver.grow_disk(box.machine(life))
-        await guest.grow_filesystem()
+        await guest.grow_filesystem(wanted * MB)

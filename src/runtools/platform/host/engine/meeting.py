@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from runtools.errors import GuestUnreachable
+from runtools.errors import DeadlineExceeded, GuestMisbehaved, GuestUnreachable
 from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.words import how_it_ended
@@ -58,7 +58,9 @@ async def _renew(guest: GuestClient, identity: Identity, within: float) -> Evide
             while True:
                 try:
                     return await guest.renew(identity)
-                except (GuestUnreachable, OSError) as exc:
+                except GuestMisbehaved:
+                    raise
+                except (GuestUnreachable, DeadlineExceeded, OSError) as exc:
                     said = str(exc) or type(exc).__name__
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _SLOWEST_RETRY_SECONDS)
