@@ -123,7 +123,7 @@ class Files:
         except OSError as exc:
             raise of_errno(exc, str(path)) from exc
 
-    def remove(self, path: object, *, recursive: bool) -> None:
+    def remove(self, path: object, *, recursive: bool) -> dict[str, Any]:
         """Remove a file, or a directory: an empty one, or with ``recursive`` all of it."""
         place = self._root.path(path)
         if os.path.normpath(place) == os.path.normpath(self._root.own("/")):
@@ -135,6 +135,7 @@ class Files:
                 shutil.rmtree(place)
             else:
                 os.rmdir(place)
+            return {}
         except OSError as exc:
             raise of_errno(exc, str(path)) from exc
 

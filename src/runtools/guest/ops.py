@@ -78,7 +78,7 @@ class Ops:
         return {
             "kill": self._execs.kills_by,
             "root": os.geteuid() == 0,
-            "machine": self._root.real,
+            "machine": self._renewal.machine,
         }
 
     def handle(self, conn: Conn, request: Request, raw: bytes) -> None:

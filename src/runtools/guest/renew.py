@@ -1,7 +1,8 @@
 """Making a restored machine right: clock and entropy always; who it is, when it is a fresh clone.
 
-What was done is told by reading it back from the system. A stand-in (another root than ``/``) or an
-agent without privileges cannot set a clock or a host name: those are named in ``skipped``, never faked.
+What was done is told by reading it back from the system. A stand-in (another root than ``/``, a user
+namespace, no privileges) shares clock and entropy with the machine around it and may not set them:
+what was not done is named in ``skipped``, never faked. In a real machine it is an error.
 
 sshd is told by SIGHUP, if one listens: it executes itself anew and reads the new host keys, while open
 sessions go on. A template that starts sshd by socket, one per connection, has nothing to be told; that
@@ -42,6 +43,7 @@ class Renewal:
         self._root = root
         self._set_token = set_token
         self._skipped: list[str] = []
+        self.machine = root.real and is_machine()
 
     def run(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Do it; returns the evidence. Doing the same order again leads to the same."""
@@ -83,13 +85,14 @@ class Renewal:
         self._put("/var/lib/systemd/random-seed", boot_seed, 0o600)
 
     def _evidence(self, order: Mapping[str, Any], *, reseeded: bool) -> dict[str, Any]:
-        real = self._root.real
+        named = self._root.real and "hostname" not in self._skipped
         return {
             "nonce": order.get("nonce"),
+            "machine": self.machine,
             "clock": time.time(),
             "reseeded": reseeded,
             "machine_id": self._read("/etc/machine-id").strip(),
-            "hostname": socket.gethostname() if real else self._read("/etc/hostname").strip(),
+            "hostname": socket.gethostname() if named else self._read("/etc/hostname").strip(),
             "host_keys": {
                 kind: self._fingerprint(f"/etc/ssh/ssh_host_{kind}_key")
                 for kind in order.get("host_keys", {})
@@ -98,12 +101,13 @@ class Renewal:
         }
 
     def _try(self, what: str, act: Callable[[], object]) -> bool:
-        """Do what only a real machine's root can; otherwise say that it was not done."""
+        """Do what a real machine's root can; a stand-in may fail to, and says so."""
         if self._root.real:
             try:
                 act()
-            except PermissionError:
-                pass
+            except OSError as exc:
+                if self.machine or not isinstance(exc, PermissionError):
+                    raise Problem("renewal_failed", f"{what}: {exc.strerror}") from exc
             else:
                 return True
         self._skipped.append(what)
@@ -157,6 +161,13 @@ class Renewal:
             return None
         public = blob[at + 8 : at + 8 + length]
         return base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
+
+
+def is_machine() -> bool:
+    """Whether the agent is root of a whole machine, and not of a user namespace in one."""
+    with open("/proc/self/uid_map") as file:
+        whole = file.read().split() == ["0", "0", "4294967295"]
+    return whole and os.geteuid() == 0
 
 
 def load_env(root: Root) -> dict[str, str]:

@@ -110,6 +110,8 @@ def start(
         if user.switch or (group is not None and not JOINS_AT_BIRTH):
             return _fork(argv, program, env, cwd, fds, user, group)
         return _spawn(argv, program, env, cwd, fds, group)
+    except UnicodeEncodeError as exc:
+        raise invalid("a word or an environment value is not valid Unicode") from exc
     except OSError as exc:
         raise _why(exc, program, cwd, user) from exc
 

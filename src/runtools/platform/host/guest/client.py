@@ -1,0 +1,305 @@
+"""The host's client of a guest agent: operations over pooled connections.
+
+The agent is not trusted and may die at any moment. Everything that it says is checked (`wire`), nothing
+waits without a deadline, and what was interrupted is asked again under the same id, so that the agent's
+journal answers it: a broken connection is not the end of a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+from runtools.errors import GuestMisbehaved, GuestUnreachable
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.ports.host import FileBody
+from runtools.platform.host.guest import translate, wire
+from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, Refused, within
+from runtools.platform.host.guest.identity import Evidence, Identity
+from runtools.platform.host.guest.pool import HELLO_SECONDS, Pool
+from runtools.platform.host.guest.streams import Body
+from runtools.platform.kit.clock import Clock, SystemClock
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+
+OP_SECONDS: Final = 60.0
+LONG_SECONDS: Final = 3600.0  # copying, moving or removing may touch gigabytes
+EXEC_GRACE_SECONDS: Final = 30.0
+_TICKS: Final = 100
+
+T = TypeVar("T")
+A = TypeVar("A", bound=wire.Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Signs of life inside.
+
+    Attributes:
+        running_execs: commands that run now.
+        output_bytes: what all commands ever printed, those left in the background included.
+        connections: TCP connections from outside to ports of the sandbox, the agent's left out.
+        traffic_bytes: what those carried so far; None where the kernel inside does not tell.
+        cpu_busy_seconds, cpu_total_seconds: of all vCPUs together, since boot.
+    """
+
+    running_execs: int
+    output_bytes: int
+    connections: int
+    traffic_bytes: int | None
+    cpu_busy_seconds: float
+    cpu_total_seconds: float
+
+
+class GuestClient:
+    """Speaks to one agent. ``connect`` makes a fresh non-blocking socket to it."""
+
+    def __init__(self, connect: Connect, token: str, clock: Clock | None = None) -> None:
+        self._pool = Pool(connect, token)
+        self._clock = clock or SystemClock()
+
+    # --- the machine ---
+
+    async def hello(self, seconds: float = HELLO_SECONDS) -> Mapping[str, bool | str]:
+        """Make sure that the agent answers, once; returns its features.
+
+        Raises:
+            GuestUnreachable: it does not.
+        """
+        channel = await within(seconds, self._pool.take(fresh=True), "hello")
+        assert channel.hello is not None  # noqa: S101 - a channel is greeted when it is opened
+        self._pool.give_back(channel)
+        return channel.hello.features
+
+    async def renew(self, identity: Identity) -> Evidence:
+        """Make the machine who it is to be; asked once, and safe to be asked again.
+
+        Raises:
+            GuestUnreachable: it did not answer.
+            GuestMisbehaved: it failed, or answered nonsense.
+        """
+        try:
+            renewed = await within(OP_SECONDS, self._renew(identity), "renew")
+        except Refused:
+            if not identity.token or self._pool.token == identity.token:
+                raise
+            # An earlier renewal went through, and only its answer was lost.
+            self._pool.token = identity.token
+            renewed = await within(OP_SECONDS, self._renew(identity), "renew")
+        if identity.fresh:
+            self._pool.token = identity.token
+            self._pool.drop_idle()
+        return translate.evidence(renewed)
+
+    async def activity(self) -> Activity:
+        """Signs of life, for the idle timer."""
+        seen = await self._ask({"do": "activity"}, wire.Stirring)
+        return Activity(
+            running_execs=seen.running,
+            output_bytes=seen.output,
+            connections=seen.connections,
+            traffic_bytes=seen.traffic,
+            cpu_busy_seconds=seen.busy / _TICKS,
+            cpu_total_seconds=seen.total / _TICKS,
+        )
+
+    async def stats(self) -> Stats:
+        """What the machine says of itself."""
+        seen = await self._ask({"do": "stats"}, wire.Measured)
+        return translate.stats(seen, self._clock.now())
+
+    async def grow_filesystem(self, size_bytes: int = 0) -> int:
+        """Let the file system fill its disk; returns its size.
+
+        With ``size_bytes`` the agent first waits until the kernel inside knows the new size.
+        """
+        grown = await self._ask({"do": "grow", "bytes": size_bytes}, wire.Grown)
+        return grown.bytes
+
+    async def quiesce(self) -> None:
+        """Write everything to the disk and leave no connection, before a capture."""
+        await self._ask({"do": "quiesce"}, wire.Nothing)
+        self._pool.drop_idle()
+
+    async def close(self) -> None:
+        """Close all connections; whoever waits on one gets `GuestUnreachable`."""
+        self._pool.close()
+
+    # --- commands ---
+
+    async def exec(self, request: ExecRequest, env: Mapping[str, str] | None = None) -> ExecResult:
+        """Run a command, or get the answer that its process id got before.
+
+        An interrupted connection is made anew and the answer asked for again, until the command's
+        timeout and some grace are over.
+
+        Raises:
+            OutcomeUnknown: the agent died meanwhile, and nobody saw how the command ended.
+            GuestUnreachable: no answer came in time.
+        """
+        process_id = request.process_id or new_id("prc")
+        stdin = translate.stdin(request)
+        wanted: dict[str, Any] = {
+            "do": "exec",
+            "id": process_id,
+            "command": request.command,
+            "env": {**(env or {}), **request.env},
+            "cwd": request.cwd,
+            "user": request.user,
+            "timeout_ms": request.timeout_ms,
+            "max_output": request.max_output_bytes,
+            "stdin": len(stdin),
+        }
+
+        async def act(channel: Channel) -> ExecResult:
+            channel.send(wanted)
+            if stdin:
+                channel.send_bytes(stdin)
+            ran = wire.answer(await channel.receive(), wire.Ran)
+            most = request.max_output_bytes
+            if ran.stdout > most or ran.stderr > most:
+                raise GuestMisbehaved("the agent inside sent more output than was asked for")
+            parts = [part async for part in channel.body(ran.stdout + ran.stderr)]
+            return translate.result(process_id, ran, b"".join(parts))
+
+        seconds = request.timeout_ms / 1000 + EXEC_GRACE_SECONDS
+        return await within(seconds, self._pool.repeat(act), f"command {process_id}")
+
+    # --- files ---
+
+    async def stat(self, path: str) -> FileEntry:
+        """One entry."""
+        return (await self._ask({"do": "stat", "path": path}, wire.Entry)).shape()
+
+    async def list(self, path: str, depth: int) -> Listing:
+        """Entries below a directory."""
+        said = await self._ask({"do": "list", "path": path, "depth": depth}, wire.Entries)
+        return translate.listing(said)
+
+    async def mkdir(self, op: str, path: str, mode: int) -> FileEntry:
+        """Make a directory and its parents."""
+        return await self._change(op, "mkdir", path=path, mode=mode)
+
+    async def move(self, op: str, source: str, target: str, overwrite: bool) -> FileEntry:
+        """Move."""
+        return await self._change(
+            op, "move", source=source, target=target, overwrite=overwrite, long=True
+        )
+
+    async def copy(self, op: str, source: str, target: str, overwrite: bool) -> FileEntry:
+        """Copy."""
+        return await self._change(
+            op, "copy", source=source, target=target, overwrite=overwrite, long=True
+        )
+
+    async def chmod(self, op: str, path: str, mode: int) -> FileEntry:
+        """Set permission bits."""
+        return await self._change(op, "chmod", path=path, mode=mode)
+
+    async def remove(self, op: str, path: str, recursive: bool) -> None:
+        """Remove."""
+        request = {"do": "remove", "id": op, "path": path, "recursive": recursive}
+        await self._ask(request, wire.Nothing, LONG_SECONDS)
+
+    async def read(
+        self, path: str, start: int = 0, end: int | None = None
+    ) -> tuple[FileBody, AsyncIterator[bytes]]:
+        """A file's bytes from start to end (exclusive). The iterator must be run out or closed."""
+        request = {"do": "read", "path": path, "start": start, "end": end}
+        opened, channel = await self._open_body(request, wire.Opened)
+        size = opened.end - opened.start
+        wanted = None if end is None else max(end - start, 0)
+        if size < 0 or opened.start > start or (wanted is not None and size > wanted):
+            self._pool.give_up(channel)
+            raise GuestMisbehaved("the agent inside opened another range than was asked for")
+        body = FileBody(entry=opened.entry.shape(), start=opened.start, end=opened.end)
+        return body, Body(channel, size, self._pool.give_back, exact=True)
+
+    async def write(
+        self,
+        op: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        mode: int | None = None,
+        how: Literal["replace", "append"] = "replace",
+    ) -> FileEntry:
+        """Replace a file as a whole, or append to it; parents are made."""
+        request = {"do": "write", "id": op, "path": path, "mode": mode, "how": how}
+        return (await self._send_body(request, chunks, wire.Entry)).shape()
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """A file or folder as a tar stream. The iterator must be run out or closed."""
+        _, channel = await self._open_body({"do": "download", "path": path}, wire.Packed)
+        return Body(channel, 1 << 62, self._pool.give_back, exact=False)
+
+    async def upload(self, op: str, path: str, chunks: AsyncIterator[bytes]) -> Listing:
+        """Unpack a tar stream below a folder."""
+        request = {"do": "upload", "id": op, "path": path}
+        return translate.listing(await self._send_body(request, chunks, wire.Entries))
+
+    # --- how ---
+
+    async def _change(self, op: str, do: str, *, long: bool = False, **fields: object) -> FileEntry:
+        request = {"do": do, "id": op, **fields}
+        seconds = LONG_SECONDS if long else OP_SECONDS
+        return (await self._ask(request, wire.Entry, seconds)).shape()
+
+    async def _ask(
+        self, request: Mapping[str, Any], kind: type[A], seconds: float = OP_SECONDS
+    ) -> A:
+        async def act(channel: Channel) -> A:
+            channel.send(request)
+            return wire.answer(await channel.receive(), kind)
+
+        return await within(seconds, self._pool.repeat(act), str(request["do"]))
+
+    async def _renew(self, identity: Identity) -> wire.Renewed:
+        async def act(channel: Channel) -> wire.Renewed:
+            channel.send(translate.order(identity, self._clock.now().timestamp()))
+            return wire.answer(await channel.receive(), wire.Renewed)
+
+        return await self._pool.once(await self._pool.take(), act)
+
+    async def _open_body(self, request: Mapping[str, Any], kind: type[A]) -> tuple[A, Channel]:
+        async def act(channel: Channel) -> tuple[A, Channel]:
+            channel.send(request)
+            return wire.answer(await channel.receive(), kind), channel
+
+        return await within(OP_SECONDS, self._pool.repeat(act, keep=True), str(request["do"]))
+
+    async def _send_body(
+        self, request: Mapping[str, Any], chunks: AsyncIterator[bytes], kind: type[A]
+    ) -> A:
+        """A request with a body: asked again only as long as nothing of the body was taken."""
+
+        async def begin(channel: Channel) -> tuple[dict[str, Any], Channel]:
+            channel.send(request)
+            return await channel.receive(), channel
+
+        said, channel = await within(
+            OP_SECONDS, self._pool.repeat(begin, keep=True), str(request["do"])
+        )
+
+        async def act(channel: Channel) -> A:
+            if said.get("go") is True:
+                return wire.answer(await channel.send_body(chunks), kind)
+            return wire.answer(said, kind)
+
+        try:
+            return await self._pool.once(channel, act)
+        except Interrupted:
+            # The body may have arrived: the journal knows, and says so to the same id.
+            return await within(OP_SECONDS, self._pool.repeat(_ask_after(request, kind)), "answer")
+
+
+def _ask_after(request: Mapping[str, Any], kind: type[A]) -> Callable[[Channel], Awaitable[A]]:
+    """Ask for the answer to a request whose body is gone; a go-ahead means it was never done."""
+
+    async def act(channel: Channel) -> A:
+        channel.send(request)
+        said = await channel.receive()
+        if said.get("go") is True:
+            raise GuestUnreachable("the connection broke while the body was sent; nothing was done")
+        return wire.answer(said, kind)
+
+    return act

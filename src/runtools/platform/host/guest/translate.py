@@ -1,0 +1,119 @@
+"""Between what users see and what goes over the wire to a guest."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Any, Literal
+
+from runtools.errors import GuestMisbehaved, InvalidRequest
+from runtools.guest import protocol
+from runtools.platform.host.guest import wire
+from runtools.platform.host.guest.identity import Evidence, Identity
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, Listing, Stats
+
+
+def order(identity: Identity, now: float) -> dict[str, Any]:
+    """The request that renews a machine."""
+    wanted: dict[str, Any] = {
+        "do": "renew",
+        "fresh": identity.fresh,
+        "nonce": identity.nonce,
+        "clock": now,
+        "entropy": base64.b64encode(identity.entropy).decode(),
+    }
+    if identity.fresh:
+        wanted |= {
+            "token": identity.token,
+            "machine_id": identity.machine_id,
+            "hostname": identity.hostname,
+            "host_keys": {
+                kind: {"private": key.private, "public": key.public}
+                for kind, key in identity.host_keys.items()
+            },
+            "env": dict(identity.env),
+            "ssh_keys": list(identity.ssh_keys),
+            "password_hash": identity.password_hash,
+        }
+    return wanted
+
+
+def stdin(request: ExecRequest) -> bytes:
+    """What a command is to read.
+
+    Raises:
+        InvalidRequest: it is no base64, or too much.
+    """
+    text = request.stdin or ""
+    if request.stdin_encoding == "utf-8":
+        data = text.encode()
+    else:
+        try:
+            data = base64.b64decode(text, validate=True)
+        except binascii.Error as exc:
+            raise InvalidRequest(f"stdin is no base64: {exc}") from exc
+    if len(data) > protocol.MAX_STDIN:
+        raise InvalidRequest(
+            f"stdin has {len(data)} bytes; at most {protocol.MAX_STDIN} are taken",
+            hint="write a file and let the command read it",
+        )
+    return data
+
+
+def result(process_id: str, ran: wire.Ran, output: bytes) -> ExecResult:
+    """How a command ended; base64 for both streams when one of them is not UTF-8."""
+    if len(output) != ran.stdout + ran.stderr:
+        raise GuestMisbehaved("the agent inside sent less output than it said")
+    out, err = output[: ran.stdout], output[ran.stdout :]
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    try:
+        stdout, stderr = out.decode(), err.decode()
+    except UnicodeDecodeError:
+        encoding = "base64"
+        stdout, stderr = base64.b64encode(out).decode(), base64.b64encode(err).decode()
+    return ExecResult(
+        process_id=process_id,
+        stdout=stdout,
+        stderr=stderr,
+        encoding=encoding,
+        exit_code=ran.exit_code,
+        signal=ran.signal,
+        duration_ms=ran.duration_ms,
+        timed_out=ran.timed_out,
+        truncated=ran.truncated,
+    )
+
+
+def listing(said: wire.Entries) -> Listing:
+    """Entries as users see them."""
+    return Listing(entries=[e.shape() for e in said.entries], truncated=said.truncated)
+
+
+def evidence(renewed: wire.Renewed) -> Evidence:
+    """What the gate looks at."""
+    return Evidence(
+        nonce=renewed.nonce,
+        machine=renewed.machine,
+        clock=renewed.clock,
+        reseeded=renewed.reseeded,
+        machine_id=renewed.machine_id,
+        hostname=renewed.hostname,
+        host_keys={kind: said or "" for kind, said in renewed.host_keys.items()},
+        skipped=tuple(renewed.skipped),
+    )
+
+
+def stats(seen: wire.Measured, now: datetime) -> Stats:
+    """Stats as users see them, measured now by the host's clock."""
+    return Stats(
+        cpu_percent=seen.cpu_percent,
+        memory_used_bytes=seen.memory_used,
+        memory_total_bytes=seen.memory_total,
+        disk_used_bytes=seen.disk_used,
+        disk_total_bytes=seen.disk_total,
+        uptime_seconds=seen.uptime,
+        processes=seen.processes,
+        listening_ports=seen.ports,
+        measured_at=now,
+    )
