@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from runtools.platform.host.disk.files import free_bytes, used_bytes
 from runtools.platform.host.templates import rootfs
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import run_inside
-from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, Image
+from runtools.platform.host.templates.images import BASE, INITRD, KERNEL
 from runtools.platform.host.templates.initramfs import make_initramfs
 from runtools.platform.host.templates.kernel import unpack_kernel
 from runtools.platform.host.templates.recipes import recipe_of
@@ -23,9 +22,6 @@ from runtools.platform.kit import process
 # The unpacked system, the image made of it and what is downloaded, with room for added packages.
 NEEDED_BYTES = 4 << 30
 _SCRIPT = "/run/runtools-script"
-
-Finish = Callable[[Image, Callable[[str], None]], Awaitable[None]]
-"""What must also go well before a version is ready: its first boot. It reports in lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,12 @@ class BuildLog:
         self._progress = max(self._progress, now)
 
     def line(self, text: str) -> None:
-        """Add one line. A build that says very much is cut, and the log says so."""
+        """Add a line, or several. A build that says very much is cut, and the log says so."""
+        for one in text.splitlines() or [""]:
+            self._add(one)
+        self._wake()
+
+    def _add(self, text: str) -> None:
         count = len(self._lines)
         if count > _MAX_LINES:
             return
@@ -60,7 +65,6 @@ class BuildLog:
         self._lines.append(entry)
         self._out.write(entry.model_dump_json() + "\n")
         self._out.flush()
-        self._wake()
 
     def texts(self, step: str) -> list[str]:
         """What was said during a step."""

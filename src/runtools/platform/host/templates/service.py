@@ -14,19 +14,21 @@ import contextlib
 import logging
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.host.disk.files import sync, used_bytes
-from runtools.platform.host.templates.build import Finish, Workshop, build
+from runtools.platform.host.templates.build import Workshop, build
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, Image
 from runtools.platform.host.templates.recipes import check_packages, recipe_of
 from runtools.platform.host.templates.record import Record, read_records
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.crash import crash_point
+from runtools.sdk.shapes.sandboxes import DEFAULT_MEMORY_MB, DEFAULT_VCPUS
 from runtools.sdk.shapes.templates import BuildLine
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,20 @@ _PASSABLE = 0o711
 _VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
 
 
+class Warming(Protocol):
+    """What a build asks of `Warm`."""
+
+    async def make(
+        self, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None]
+    ) -> Path:
+        """Make a warm snapshot."""
+        ...
+
+    async def forget(self, version_id: str) -> None:
+        """Remove those of a version."""
+        ...
+
+
 class Templates:
     """The template versions below ``home/templates``.
 
@@ -43,14 +59,14 @@ class Templates:
         home: the host part's home; ``cache`` and ``work`` lie there too.
         clock: for the log.
         mirror: the setting of that name.
-        finish: the first boot of a new version, which makes its warm snapshot.
+        warm: makes the first warm snapshot of a version, and with it shows that it boots.
     """
 
-    def __init__(self, home: Path, clock: Clock, *, mirror: str, finish: Finish) -> None:
+    def __init__(self, home: Path, clock: Clock, *, mirror: str, warm: Warming) -> None:
         self._folder = home / "templates"
         self._shop = Workshop(home / "work", home / "cache" / "packages", mirror)
         self._clock = clock
-        self._finish = finish
+        self._warm = warm
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(_PASSABLE)
         self._records = {r.order.version_id: r for r in read_records(self._folder)}
@@ -136,6 +152,7 @@ class Templates:
         if task := self._tasks.get(version_id):
             task.cancel()
             await asyncio.wait([task])
+        await self._warm.forget(version_id)
         if self._records.pop(version_id, None) is not None:
             # Out of sight first: what is left of a removal that was cut off bears no record.
             folder = self._at(version_id)
@@ -191,7 +208,7 @@ class Templates:
         log.step("first boot", 0.65, 1.0)
         size = used_bytes(folder)
         image = record.model_copy(update={"size_bytes": size}).image(folder)
-        await self._finish(image, log.line)
+        await self._warm.make(image, DEFAULT_VCPUS, DEFAULT_MEMORY_MB, log.line)
         crash_point("build.booted")
         await sync([folder])
 

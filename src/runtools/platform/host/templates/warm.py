@@ -1,0 +1,300 @@
+"""Warm snapshots: machines captured when idle, from which sandboxes are cloned.
+
+    home/warm/<version>-<driver>-<vcpus>x<memory>/   what the driver captured, overlay.img, warm.json
+    home/warm/.making-<the same>/                    one in the making, with the machine it comes from
+
+One is kept per template version, driver and size, and goes when it was not used for longest and all
+take more than they may, or when it no longer fits what would restore it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from runtools.errors import BuildFailed
+from runtools.platform.core.ports.driver import Driver, Machine, Slot, VmmFailed
+from runtools.platform.core.ports.network import Network
+from runtools.platform.host.disk.files import copy_sparse, make_overlay, sync, used_bytes
+from runtools.platform.host.templates.images import Image
+from runtools.platform.host.templates.warming import rehearse
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.crash import crash_point
+from runtools.platform.kit.files import write_atomic
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.sandboxes import DEFAULT_DISK_MB
+
+_log = logging.getLogger(__name__)
+
+_OVERLAY = "overlay.img"
+_RECORD = "warm.json"
+_MACHINE = "machine.json"
+_MAKING = ".making-"
+_GONE = ".gone-"
+_PASSABLE = 0o711
+# Somebody who was just handed one may not have opened its files yet.
+_JUST_USED_SECONDS = 30.0
+
+
+class _Kept(Shape):
+    """What is known of one warm snapshot."""
+
+    version_id: str
+    fingerprint: dict[str, str]
+    token: str
+    size_bytes: int
+
+
+class _InTheMaking(Shape):
+    """A machine that is being warmed: enough to end it after a crash."""
+
+    machine_id: str
+    folder: Path
+    image: Path
+    vcpus: int
+    memory_mb: int
+    uid: int
+    namespace: str
+    tap: str
+    index: int
+
+
+class Warm:
+    """The warm snapshots of one host.
+
+    Args:
+        home: the host part's home; they lie in ``warm`` below it.
+        driver: boots and captures them.
+        network: gives a machine that is being warmed a network (without internet).
+        clock: for waiting.
+        uid: the user that such a machine's VMM runs as.
+        limit_bytes: what all of them may take on disk, kept after each new one.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        driver: Driver,
+        network: Network,
+        clock: Clock,
+        *,
+        uid: int,
+        limit_bytes: int,
+    ) -> None:
+        self._folder = home / "warm"
+        self._driver = driver
+        self._network = network
+        self._clock = clock
+        self._uid = uid
+        self._limit = limit_bytes
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(_PASSABLE)
+        self._kept = {
+            file.parent: _Kept.model_validate_json(file.read_bytes())
+            for file in self._folder.glob(f"[!.]*/{_RECORD}")
+        }
+        self._used = {path: (path / _RECORD).stat().st_mtime for path in self._kept}
+        self._handed: dict[Path, float] = {}
+        self._making: dict[Path, asyncio.Lock] = {}
+
+    async def reclaim(self) -> int:
+        """At the start: end machines that were being warmed, and remove what is not whole."""
+        count = 0
+        for folder in list(self._folder.iterdir()):
+            if folder in self._kept:
+                continue
+            if (folder / _MACHINE).exists():
+                text = (folder / _MACHINE).read_bytes()
+                await self._driver.kill(_machine_again(_InTheMaking.model_validate_json(text)))
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            count += 1
+        return count
+
+    async def find(self, image: Image, driver: Driver, vcpus: int, memory_mb: int) -> Path | None:
+        """The warm snapshot to clone from, if there is one that can still be restored.
+
+        One that cannot is named in the log and removed.
+        """
+        path = self._at(image, driver, vcpus, memory_mb)
+        kept = self._kept.get(path)
+        if kept is None:
+            return None
+        now = dict(driver.fingerprint(self._machine(image, vcpus, memory_mb)))
+        if now != kept.fingerprint:
+            changed = sorted(
+                k for k in {*now, *kept.fingerprint} if now.get(k) != kept.fingerprint.get(k)
+            )
+            _log.warning("warm snapshot %s is unfit: %s changed", path.name, ", ".join(changed))
+            await self._remove(path)
+            return None
+        self._used[path] = self._clock.now().timestamp()
+        self._handed[path] = self._clock.monotonic()
+        os.utime(path / _RECORD, (self._used[path],) * 2)
+        return path
+
+    def token(self, warm: Path) -> str:
+        """What the agent of a clone asks of its first caller."""
+        return self._kept[warm].token
+
+    async def make(
+        self, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None] = _log.info
+    ) -> Path:
+        """Make a warm snapshot, or return the one that fits; whoever comes meanwhile waits for it.
+
+        Raises:
+            BuildFailed: the machine did not come up, or could not be captured.
+        """
+        path = self._at(image, self._driver, vcpus, memory_mb)
+        async with self._making.setdefault(path, asyncio.Lock()):
+            found = await self.find(image, self._driver, vcpus, memory_mb)
+            if found is None:
+                await self._make(path, image, vcpus, memory_mb, say)
+                await self.prune(self._limit, (path,))
+        return path
+
+    def used_bytes(self) -> int:
+        """What all of them take on disk."""
+        return sum(kept.size_bytes for kept in self._kept.values())
+
+    async def prune(self, limit_bytes: int, keep: Collection[Path] = ()) -> int:
+        """Remove the longest unused until all take no more than a limit; returns how many went."""
+        now = self._clock.monotonic()
+        count = 0
+        for path in sorted(self._kept, key=lambda each: self._used[each]):
+            if self.used_bytes() <= limit_bytes:
+                break
+            if path in keep or now - self._handed.get(path, -1e9) < _JUST_USED_SECONDS:
+                continue
+            await self._remove(path)
+            count += 1
+        return count
+
+    async def forget(self, version_id: str) -> None:
+        """Remove those of a template version."""
+        for path in [p for p, kept in self._kept.items() if kept.version_id == version_id]:
+            await self._remove(path)
+
+    async def _make(
+        self, path: Path, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None]
+    ) -> None:
+        work = path.with_name(_MAKING + path.name)
+        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        capture = work / "capture"
+        for folder in (work, work / "machine", capture):
+            folder.mkdir()
+            folder.chmod(_PASSABLE)
+        try:
+            machine = self._machine(image, vcpus, memory_mb, work / "machine")
+            await make_overlay(machine.overlay, DEFAULT_DISK_MB)
+            if os.geteuid() == 0:
+                os.chown(machine.overlay, self._uid, self._uid)
+            token = await self._capture(machine, capture, work / _MACHINE, say)
+            await asyncio.to_thread(shutil.rmtree, machine.folder)
+            kept = _Kept(
+                version_id=image.version_id,
+                fingerprint=dict(self._driver.fingerprint(machine)),
+                token=token,
+                size_bytes=used_bytes(capture),
+            )
+            write_atomic(capture / _RECORD, kept.model_dump_json().encode())
+            await sync([capture])
+            capture.rename(path)
+        except VmmFailed as exc:
+            raise BuildFailed(f"no warm snapshot: {exc}") from exc
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        self._kept[path] = kept
+        self._used[path] = self._clock.now().timestamp()
+        say(f"warm snapshot {path.name}: {kept.size_bytes >> 20} MB")
+
+    async def _capture(
+        self, machine: Machine, into: Path, note: Path, say: Callable[[str], None]
+    ) -> str:
+        """Boot, rehearse, capture, end. The note says what a crash in between leaves behind."""
+        slot = await self._network.open(internet=False)
+        try:
+            machine = replace(machine, slot=slot)
+            write_atomic(note, _note_of(machine).model_dump_json().encode(), durable=False)
+            crash_point("warm.network")
+            try:
+                await self._driver.boot(machine)
+                crash_point("warm.booted")
+                token = await rehearse(self._driver, machine, self._clock, say)
+
+                async def copy_disk() -> None:
+                    await copy_sparse(machine.overlay, into / _OVERLAY)
+
+                await self._driver.capture(machine, into, copy_disk)
+                crash_point("warm.captured")
+            finally:
+                await self._driver.kill(machine)
+            note.unlink()
+        finally:
+            await self._network.close(slot)
+        return token
+
+    def _at(self, image: Image, driver: Driver, vcpus: int, memory_mb: int) -> Path:
+        return self._folder / f"{image.version_id}-{driver.name}-{vcpus}x{memory_mb}"
+
+    def _machine(
+        self, image: Image, vcpus: int, memory_mb: int, folder: Path | None = None
+    ) -> Machine:
+        place = folder or self._folder
+        return Machine(
+            id=f"warm-{image.version_id}-{vcpus}x{memory_mb}",
+            folder=place,
+            vcpus=vcpus,
+            memory_mb=memory_mb,
+            base=image.base,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            overlay=place / _OVERLAY,
+            uid=self._uid,
+            slot=Slot("", "", 0),
+            boot_token=secrets.token_hex(32) if folder else "",
+        )
+
+    async def _remove(self, path: Path) -> None:
+        """Out of sight first: what is left of a removal that was cut off is reclaimed."""
+        self._kept.pop(path, None)
+        self._used.pop(path, None)
+        self._handed.pop(path, None)
+        gone = path.with_name(f"{_GONE}{secrets.token_hex(4)}")
+        path.rename(gone)
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+
+def _note_of(machine: Machine) -> _InTheMaking:
+    return _InTheMaking(
+        machine_id=machine.id,
+        folder=machine.folder,
+        image=machine.base.parent,
+        vcpus=machine.vcpus,
+        memory_mb=machine.memory_mb,
+        uid=machine.uid,
+        namespace=machine.slot.namespace,
+        tap=machine.slot.tap,
+        index=machine.slot.index,
+    )
+
+
+def _machine_again(note: _InTheMaking) -> Machine:
+    return Machine(
+        id=note.machine_id,
+        folder=note.folder,
+        vcpus=note.vcpus,
+        memory_mb=note.memory_mb,
+        base=note.image / "base.erofs",
+        kernel=note.image / "kernel",
+        initrd=note.image / "initrd",
+        overlay=note.folder / _OVERLAY,
+        uid=note.uid,
+        slot=Slot(note.namespace, note.tap, note.index),
+        boot_token="",
+    )
