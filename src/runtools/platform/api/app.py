@@ -1,0 +1,109 @@
+"""Puts the api together. Everything it needs is handed in; boot decides what that is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from runtools.errors import InvalidRequest, NotFound
+from runtools.platform.api import document, reconcile
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.edge import Edge
+from runtools.platform.api.events import routes as events
+from runtools.platform.api.events.bus import Bus
+from runtools.platform.api.health import routes as health
+from runtools.platform.api.hosts import routes as hosts
+from runtools.platform.api.hosts.follow import follow
+from runtools.platform.api.hosts.registry import Hosts
+from runtools.platform.api.idempotency.edge import Idempotency
+from runtools.platform.api.keys import routes as keys
+from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import inside_routes, routes
+from runtools.platform.api.templates import routes as templates
+from runtools.platform.kit import http
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+
+ROUTERS = (
+    health.router,
+    keys.router,
+    events.router,
+    routes.router,
+    inside_routes.router,
+    templates.router,
+    hosts.router,
+)
+
+
+def create_app(db: Database, hosts: Hosts, clock: Clock, settings: Settings) -> FastAPI:
+    """The api as an ASGI application; ``app.state.platform`` is what it works with.
+
+    The schema must be up to date (`schema.upgrade`), and there must be a first org and key
+    (`keys.first.ensure_first`). While its lifespan runs it follows the hosts' reports and repairs.
+    """
+    platform = Platform(
+        db=db, hosts=hosts, clock=clock, settings=settings, bus=Bus(), keys=Keys(db, clock)
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        for host_id in hosts.ids:
+            platform.spawn(follow(platform, host_id), f"following host {host_id}")
+        platform.spawn(reconcile.loop(platform), "reconciling")
+        try:
+            yield
+        finally:
+            await asyncio.shield(platform.close())
+
+    app = without_platform(lifespan)
+    app.state.platform = platform
+    # The last one added stands outermost.
+    app.add_middleware(Idempotency)
+    app.add_middleware(Edge, platform=platform)
+    return app
+
+
+def without_platform(lifespan: object = None) -> FastAPI:
+    """The routes alone: enough to write the OpenAPI document."""
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)  # type: ignore[arg-type]
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.openapi = lambda: _document_once(app)  # type: ignore[method-assign]
+    return app
+
+
+def _document_once(app: FastAPI) -> dict[str, object]:
+    if app.openapi_schema is None:
+        app.openapi_schema = document.document(app)
+    return app.openapi_schema
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """A parameter of the path or query is wrong; the edge answers."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+    raise http.invalid(error.errors()) from None
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """No such route, or not by this method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+    what = f"{request.method} {request.url.path[:200]}"
+    if error.status_code == 404:
+        raise NotFound(f"no route {what}", hint="GET /openapi.json lists the routes")
+    if error.status_code == 405:
+        wrong = InvalidRequest(f"no route {what}", hint="GET /openapi.json lists the methods")
+        answer = http.failure(wrong, call_of(request).request_id)
+        answer.status_code = 405
+        answer.headers.update(error.headers or {})
+        return answer
+    raise InvalidRequest(str(error.detail)[:500])

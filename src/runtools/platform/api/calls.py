@@ -1,0 +1,85 @@
+"""One request: who calls, its id, its body, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runtools.platform.api.keys.store import Match
+from runtools.platform.api.platform import Platform
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit import http
+
+SCOPE = "runtools.call"
+NULL = b"null"
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way through the api.
+
+    Attributes:
+        op: names the act for repeats, down to the guest; made from the idempotency key if one was
+            sent.
+        body: the JSON body, read already; streams are read by the route.
+        data, status: the answer, for a repeat. None where a repeat has to go through again (its
+            outcome is kept further down, under the same ``op``).
+    """
+
+    platform: Platform
+    request_id: str
+    caller: Match | None = None
+    body: bytes = b""
+    given_op: str | None = None
+    data: bytes | None = None
+    status: int = 0
+
+    @property
+    def op(self) -> str:
+        """The act's id."""
+        if self.given_op is None:
+            self.given_op = new_id("opn")
+        return self.given_op
+
+    @property
+    def key(self) -> Match:
+        """The key that opened the door."""
+        assert self.caller is not None  # noqa: S101 - the edge lets nobody else through
+        return self.caller
+
+    @property
+    def org(self) -> str:
+        """The caller's org."""
+        return self.key.org_id
+
+    @property
+    def actor(self) -> str:
+        """Who is written into ledgers."""
+        return self.key.id
+
+    def take(self, model: type[ModelT]) -> ModelT:
+        """The body as that shape."""
+        return http.parse(model, self.body)
+
+    def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
+        """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""
+        self.data, self.status = (data if keep else None), status
+        return http.reply(self.request_id, data, status=status)
+
+    def page(self, items: Sequence[bytes], next_cursor: str | None) -> Response:
+        """A page of a list."""
+        data = b"[%b]" % b",".join(items)
+        return http.reply(self.request_id, data, paged=True, next_cursor=next_cursor)
+
+
+def call_of(request: Request) -> Call:
+    """The call that the edge has made of this request."""
+    call: Call = request.scope[SCOPE]
+    return call

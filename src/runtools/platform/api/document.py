@@ -1,0 +1,147 @@
+"""The OpenAPI document: what each route takes, gives and refuses, said beside the route.
+
+FastAPI makes the document from its routes; what it would say wrongly is put right here. It answers wrong
+requests with 422 where we answer 400 in our envelope, and it knows nothing of bodies that we read
+ourselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from runtools import __version__
+from runtools.errors import (
+    HostUnavailable,
+    InvalidRequest,
+    RunToolsError,
+    TooLarge,
+    Unauthenticated,
+)
+from runtools.sdk.shapes.events import ErrorEnvelope
+
+_REF = "#/components/schemas/{model}"
+_taken: set[type[BaseModel]] = set()
+
+Error = type[RunToolsError]
+
+
+def route(
+    gives: Any = None,
+    *errors: Error,
+    status: int = 200,
+    takes: type[BaseModel] | None = None,
+    streams: str | None = None,
+    body: str | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of a route's decorator.
+
+    Args:
+        gives: the envelope of a success; None with ``streams``.
+        errors: what the route refuses with, beside what every route may.
+        takes: the JSON body's shape.
+        streams: the media type of a success that is no envelope.
+        body: the media type of a body that is no JSON.
+    """
+    responses: dict[int | str, dict[str, Any]] = {}
+    if streams is None:
+        responses[status] = {"model": gives, "description": "Done"}
+    else:
+        kind: dict[str, Any] = {"type": "string"}
+        if streams != "text/event-stream":
+            kind["format"] = "binary"
+        responses[status] = {"description": "A stream", "content": {streams: {"schema": kind}}}
+    responses |= _refusals({InvalidRequest, Unauthenticated, *errors}, takes)
+    extra: dict[str, Any] = {}
+    if takes is not None:
+        _taken.add(takes)
+        schema = {"$ref": _REF.format(model=takes.__name__)}
+        extra["requestBody"] = {
+            "required": any(field.is_required() for field in takes.model_fields.values()),
+            "content": {"application/json": {"schema": schema}},
+        }
+    if body is not None:
+        binary = {"type": "string", "format": "binary"}
+        extra["requestBody"] = {"required": True, "content": {body: {"schema": binary}}}
+    return {
+        "status_code": status,
+        "response_model": None,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+INSIDE: tuple[Error, ...] = (HostUnavailable,)
+
+
+def _refusals(errors: set[Error], takes: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:
+    if takes is not None:
+        errors = errors | {TooLarge}
+    by_status: dict[int, list[str]] = {500: [RunToolsError.code]}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error.code)
+    return {
+        status: {"model": ErrorEnvelope, "description": ", ".join(sorted(codes))}
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The whole document."""
+    made = get_openapi(
+        title="RunTools",
+        version=__version__,
+        description="Real machines for AI agents. Every answer is `{data, meta}` or `{error}`.",
+        routes=app.routes,
+    )
+    schemas = made["components"]["schemas"]
+    _, given = models_json_schema(
+        [(model, "validation") for model in sorted(_taken, key=lambda model: model.__name__)],
+        ref_template=_REF,
+    )
+    schemas.update(given.get("$defs", {}))
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            _correct(path, method, operation)
+    made["components"]["schemas"] = dict(sorted(schemas.items()))
+    made["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "rt_live_…"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    made["security"] = [{"bearer": []}, {"header": []}]
+    return made
+
+
+def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
+    wrong = operation["responses"].get("422", {})
+    schema = wrong.get("content", {}).get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith("HTTPValidationError"):
+        del operation["responses"]["422"]
+    if not path.startswith("/v1"):
+        operation["security"] = []
+        operation["responses"].pop("401", None)
+    if method != "get":
+        operation.setdefault("parameters", []).append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "description": "a repeat with the same key is answered, not done again; kept 24 h",
+            }
+        )
+    for answer in operation["responses"].values():
+        answer.setdefault("headers", {})["X-Request-Id"] = _REQUEST_ID
+
+
+_REQUEST_ID: Mapping[str, Any] = {
+    "schema": {"type": "string"},
+    "description": "also in the envelope; the caller's own where it sent one",
+}

@@ -1,0 +1,82 @@
+"""The edge of the api, before any route: request id, key, bounded body, and errors as answers.
+
+Plain ASGI. Bodies are read here, all but those of ``PUT``, which are streams of files.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtools.errors import RunToolsError
+from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.kit import http
+
+log = logging.getLogger(__name__)
+
+_OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
+_WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
+
+
+class Edge:
+    """Wraps the routes of a platform."""
+
+    def __init__(self, app: ASGIApp, platform: Platform) -> None:
+        self._app = app
+        self._platform = platform
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the ASGI server."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = Call(self._platform, http.request_id(scope))
+        scope[SCOPE] = call
+        named = (b"x-request-id", call.request_id.encode())
+        begun = False
+
+        async def send_named(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message = {**message, "headers": [*message["headers"], named]}
+            await send(message)
+
+        try:
+            await self._serve(call, scope, receive, send_named)
+        except ClientDisconnect:
+            return
+        except RunToolsError as error:
+            if begun:
+                raise
+            await http.failure(error, call.request_id)(scope, receive, send_named)
+        except Exception:
+            # The last edge: whatever it was, the caller gets an answer and the log the reason.
+            log.exception("%s %s %s failed", call.request_id, scope["method"], scope["path"])
+            if begun:
+                raise
+            unknown = RunToolsError(
+                "the platform failed to handle the request", hint="its log has the details"
+            )
+            await http.failure(unknown, call.request_id)(scope, receive, send_named)
+
+    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in _OPEN:
+            call.caller = await self._platform.keys.admit(_secret(scope))
+        if scope["method"] in _WITH_BODY:
+            call.body = await http.read_body(scope, receive)
+            receive = http.replay(call.body, receive)
+        await self._app(scope, receive, send)
+
+
+def _secret(scope: Scope) -> str | None:
+    given = http.header(scope, b"authorization")
+    if given is not None:
+        scheme, _, secret = given.partition(b" ")
+        if scheme.lower() == b"bearer":
+            return secret.strip().decode("latin-1")
+    other = http.header(scope, b"x-api-key")
+    return None if other is None else other.strip().decode("latin-1")

@@ -1,0 +1,1 @@
+"""Events: telling those who wait that something changed, and streams of what did."""

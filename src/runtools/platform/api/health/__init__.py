@@ -1,0 +1,1 @@
+"""Health: whether the platform lives, and whether it can work."""

@@ -1,0 +1,1 @@
+"""Hosts: the machines that run sandboxes, and what they report."""

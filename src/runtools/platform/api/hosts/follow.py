@@ -1,0 +1,54 @@
+"""Following a host's reports: for ever, from where the last process stopped.
+
+A report and the place it stood at are written in one transaction, so each is taken in exactly once
+whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from runtools.errors import RunToolsError
+from runtools.platform.api.hosts import store
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes.observe import observe
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.kit.crash import crash_point
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 2.0
+
+
+async def follow(platform: Platform, host_id: str) -> None:
+    """Take in every report of the host until cancelled."""
+    async with platform.db.write() as conn:
+        await store.enrol(conn, host_id)
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            async with platform.db.read() as conn:
+                epoch, seq = await store.position(conn, host_id)
+            async for observed in platform.hosts.port(host_id).reports(epoch, seq):
+                await take_in(platform, host_id, observed)
+                pause = _FIRST_PAUSE
+        except RunToolsError as error:
+            log.debug("host %s: %s", host_id, error)
+        except Exception:
+            # The edge of a loop that must not end: whatever one report did, the next is read.
+            log.exception("reports of host %s", host_id)
+        await platform.clock.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
+    """One report becomes a row and a ledger line, and everybody who waits for it is woken."""
+    async with platform.db.write() as conn:
+        record = await observe(conn, observed)
+        await store.advance(conn, host_id, observed.epoch, observed.seq)
+    crash_point("api.report.taken")
+    if record is None:
+        log.warning("host %s runs %s, which no record knows", host_id, observed.sandbox_id)
+        return
+    platform.bus.signal(record.id, record.org_id)

@@ -1,0 +1,1 @@
+"""Idempotency: a repeat of a mutating request is answered, not done again."""

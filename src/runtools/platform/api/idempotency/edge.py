@@ -1,0 +1,162 @@
+"""Repeats of mutating requests: the layer between the edge and the routes.
+
+A request with an ``Idempotency-Key`` is remembered with the id of its act (`op`) before anything is
+done. A repeat that finds an answer gets it. One that finds none (the first was cut off by a crash, or
+goes on in another process) is done with the same `op`, which every step further down answers from its
+own records instead of doing it again. Within one process repeats wait for the first.
+
+Only digests are kept: of the key, and of the request under the key, so that a password in a body cannot
+be guessed from the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtools.errors import (
+    CapacityExhausted,
+    IdempotencyMismatch,
+    OutcomeUnknown,
+    RunToolsError,
+)
+from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.idempotency import store
+from runtools.platform.api.idempotency.store import Remembered
+from runtools.platform.kit import http
+from runtools.platform.kit.crash import crash_point
+from runtools.platform.kit.crypto import digest, keyed_digest, same
+
+MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAX_KEPT_BYTES = 1_048_576
+
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+
+
+class Idempotency:
+    """Wraps the routes; stands inside the edge, which has told who calls."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._running: dict[tuple[str, str], asyncio.Event] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        key = None
+        if scope["type"] == "http" and scope["method"] in MUTATING:
+            key = http.header(scope, b"idempotency-key")
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        if _KEY.fullmatch(key) is None:
+            raise http.wrong_field("Idempotency-Key", "must be 1 to 255 printable characters")
+        call: Call = scope[SCOPE]
+        place = (call.org, digest(f"{call.org} {key.decode()}"))
+        while (first := self._running.get(place)) is not None:
+            await first.wait()
+        self._running[place] = asyncio.Event()
+        try:
+            await _Repeatable(self._app, call, key.decode(), place[1]).serve(scope, receive, send)
+        finally:
+            self._running.pop(place).set()
+
+
+class _Repeatable:
+    """One request with a key."""
+
+    def __init__(self, app: ASGIApp, call: Call, key: str, key_digest: str) -> None:
+        self._app = app
+        self._call = call
+        self._key = key
+        self._key_digest = key_digest
+        self._stream = hashlib.sha256()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        streamed = scope["method"] == "PUT"
+        request = self._digest(scope, self._call.body)
+        known = await self._begin(request)
+        if known.status is None:
+            self._check(known, request)
+            await self._go(scope, self._hashing(receive) if streamed else receive, send)
+            return
+        if streamed:
+            await self._read_all(receive)
+            request = self._digest(scope, self._stream.digest())
+        self._check(known, request)
+        again = http.reply(
+            self._call.request_id,
+            (known.data or "null").encode(),
+            status=known.status,
+            headers={"Idempotency-Replayed": "true"},
+        )
+        await again(scope, receive, send)
+
+    async def _go(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = self._call
+        try:
+            await self._app(scope, receive, send)
+        except RunToolsError as error:
+            if _nothing_done(error):
+                async with call.platform.db.write() as conn:
+                    await store.forget(conn, call.org, self._key_digest)
+            raise
+        if call.data is None or len(call.data) > MAX_KEPT_BYTES:
+            return  # a repeat goes through again, under the same op
+        crash_point("api.idempotency.answered")
+        streamed = scope["method"] == "PUT"
+        request = self._digest(scope, self._stream.digest() if streamed else call.body)
+        async with call.platform.db.write() as conn:
+            await store.answer(
+                conn, call.org, self._key_digest, call.status, call.data.decode(), request
+            )
+
+    async def _begin(self, request: str) -> Remembered:
+        call = self._call
+        async with call.platform.db.write() as conn:
+            now = call.platform.clock.now()
+            await store.begin(conn, call.org, self._key_digest, request, call.op, now)
+            known = await store.find(conn, call.org, self._key_digest)
+        assert known is not None  # noqa: S101 - just written, or there before
+        crash_point("api.idempotency.begun")
+        call.given_op = known.op
+        return known
+
+    def _check(self, known: Remembered, request: str) -> None:
+        if not same(known.request_digest, request):
+            raise IdempotencyMismatch(
+                "the idempotency key was used for another request",
+                hint="use a fresh key for every act, and the same one only to repeat it unchanged",
+            )
+
+    def _digest(self, scope: Scope, body: bytes) -> str:
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        method: str = scope["method"]
+        return keyed_digest(self._key, method.encode(), path, scope["query_string"], body)
+
+    def _hashing(self, receive: Receive) -> Receive:
+        async def hashed() -> Message:
+            message = await receive()
+            self._stream.update(message.get("body", b""))
+            return message
+
+        return hashed
+
+    async def _read_all(self, receive: Receive) -> None:
+        hashed = self._hashing(receive)
+        while True:
+            message = await hashed()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            if not message.get("more_body", False):
+                return
+
+
+def _nothing_done(error: RunToolsError) -> bool:
+    """Whether the error says that the act was refused: then the key may be used afresh."""
+    if isinstance(error, OutcomeUnknown | IdempotencyMismatch):
+        return False
+    return error.status < 500 or isinstance(error, CapacityExhausted)

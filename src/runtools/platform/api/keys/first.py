@@ -1,0 +1,41 @@
+"""The first start: an org, a project and a key that may do everything."""
+
+from __future__ import annotations
+
+from runtools.platform.api.keys import store
+from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.orgs import store as orgs
+from runtools.platform.api.projects import store as projects
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.db import Database
+
+_OP = "first-key"
+
+
+async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
+    """The default org's id; and a fresh admin key the first time, None after that.
+
+    The caller writes the key where its owner reads it. Should it die before that, `another` makes a
+    new one: only a digest is kept here.
+    """
+    async with db.write() as conn:
+        org_id = await orgs.first(conn)
+        if org_id is None:
+            org_id = new_id("org")
+            await orgs.add(conn, org_id, "default", clock.now())
+            await projects.add(
+                conn, new_id("prj"), org_id, "default", default=True, now=clock.now()
+            )
+        if await store.by_op(conn, org_id, _OP) is not None:
+            return org_id, None
+    _, secret = await Keys(db, clock).make(org_id, "first key", _OP)
+    return org_id, secret
+
+
+async def another(db: Database, clock: Clock, org_id: str, name: str) -> str:
+    """A further key of the org, for an owner who has lost the first."""
+    _, secret = await Keys(db, clock).make(org_id, name, new_id("opn"))
+    if secret is None:
+        raise AssertionError("a fresh act has no repeat")
+    return secret

@@ -1,0 +1,1 @@
+"""Orgs: the border inside which every record lives."""

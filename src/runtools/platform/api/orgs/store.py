@@ -1,0 +1,55 @@
+"""Orgs in the database, with the counter that numbers an org's ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Column, String, Table, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtools.platform.kit.db import Moment, metadata
+
+orgs = Table(
+    "orgs",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("ledger_last", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+
+async def first(conn: AsyncConnection) -> str | None:
+    """The id of the oldest org."""
+    found: str | None = await conn.scalar(select(orgs.c.id).order_by(orgs.c.created_at).limit(1))
+    return found
+
+
+async def add(conn: AsyncConnection, org_id: str, name: str, now: datetime) -> None:
+    """A new org, its ledger empty."""
+    await conn.execute(insert(orgs).values(id=org_id, name=name, ledger_last=0, created_at=now))
+
+
+async def name_of(conn: AsyncConnection, org_id: str) -> str:
+    """The org's name."""
+    return str(await conn.scalar(select(orgs.c.name).where(orgs.c.id == org_id)))
+
+
+async def next_ledger_id(conn: AsyncConnection, org_id: str) -> int:
+    """The number of the org's next ledger entry.
+
+    The row stays locked until the transaction ends, so that entries become visible in the order of
+    their numbers and a reader that goes on after the last one it saw never misses one.
+    """
+    counted = (
+        update(orgs)
+        .where(orgs.c.id == org_id)
+        .values(ledger_last=orgs.c.ledger_last + 1)
+        .returning(orgs.c.ledger_last)
+    )
+    return int((await conn.execute(counted)).scalar_one())
+
+
+async def last_ledger_id(conn: AsyncConnection, org_id: str) -> int:
+    """The number of the org's latest ledger entry."""
+    return int(await conn.scalar(select(orgs.c.ledger_last).where(orgs.c.id == org_id)) or 0)

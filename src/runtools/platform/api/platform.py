@@ -1,0 +1,66 @@
+"""What every act of the api works with, made once by `app.create_app` and handed down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from runtools.errors import RunToolsError
+from runtools.platform.api.events.bus import Bus
+from runtools.platform.api.hosts.registry import Hosts
+from runtools.platform.api.keys.service import Keys
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Platform:
+    """The parts of one api process.
+
+    Attributes:
+        asking: ids of records about which this process is talking to a host at the moment, so that
+            the reconcile loop leaves them alone.
+        tasks: what goes on beside requests; cancelled at the end.
+    """
+
+    db: Database
+    hosts: Hosts
+    clock: Clock
+    settings: Settings
+    bus: Bus
+    keys: Keys
+    asking: set[str] = field(default_factory=set)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Do the work beside the request that asked for it; what nobody awaits is logged."""
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, RunToolsError):
+            log.info("%s: %s", task.get_name(), error)
+        else:
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """Stop what goes on, and let go of the database."""
+        running = list(self.tasks)
+        for task in running:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*running, return_exceptions=True)
+        await self.db.close()

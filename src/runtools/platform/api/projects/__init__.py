@@ -1,0 +1,1 @@
+"""Projects: groups of an org's records, for looking at them only."""

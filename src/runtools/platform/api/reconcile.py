@@ -1,0 +1,144 @@
+"""The loop that compares what is wanted with what is seen, and repairs.
+
+It asks again, with the same ids, for what was written down and never taken up: births, pauses, resumes,
+ends, snapshots, builds. What this process is asking at the moment it leaves alone, and also what is
+younger than a few seconds, for another process may be at it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+from runtools.errors import NotFound, RunToolsError
+from runtools.platform.api.hosts import service as hosts
+from runtools.platform.api.hosts import store as host_store
+from runtools.platform.api.idempotency import store as idempotency
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import acts, births, keeping, observe, snapshots, store
+from runtools.platform.api.sandboxes.settle import settle
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.templates import service as templates
+from runtools.platform.api.templates import store as template_store
+from runtools.platform.api.templates.store import Version
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 2.0
+YOUNG = timedelta(seconds=3)
+SWEEP_EVERY = 30
+REMEMBERED = timedelta(hours=24)
+_BATCH = 100
+
+
+async def loop(platform: Platform) -> None:
+    """Repair for ever."""
+    first = True
+    rounds = 0
+    asked: set[tuple[str, int]] = set()
+    while True:
+        try:
+            # What an earlier process of ours left open is not young: nobody is at it.
+            await repair(platform, timedelta(0) if first else YOUNG)
+            await find_lost(platform, asked)
+            if rounds % SWEEP_EVERY == 0:
+                await sweep(platform)
+            first = False
+        except Exception:
+            # The edge of a loop that must not end.
+            log.exception("reconciling")
+        rounds += 1
+        await platform.clock.sleep(EVERY_SECONDS)
+
+
+async def repair(platform: Platform, young: timedelta) -> None:
+    """One round: everything open is asked for again, each beside the others."""
+    before = platform.clock.now() - young
+    async with platform.db.read() as conn:
+        wishes = await store.open_wishes(conn, before, _BATCH)
+        keeps = await snapshots.unfinished(conn, before, _BATCH)
+        building = await template_store.in_state(conn, "building")
+        dropping = await template_store.in_state(conn, "dropping")
+    forks: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in wishes:
+        if record.id in platform.asking:
+            continue
+        if not _unborn(record):
+            _again(platform, record.id, acts.ask(platform, record))
+        elif record.born == "fork":
+            forks[record.org_id, record.born_op].append(record)
+        else:
+            _again(platform, record.id, births.ask(platform, record))
+    for children in forks.values():
+        ids = children[0].id
+        _again(platform, ids, births.ask_fork(platform, children))
+    for keep in keeps:
+        if keep.id in platform.asking:
+            continue
+        if keep.state == "making":
+            _again(platform, keep.id, keeping.ask(platform, keep))
+        else:
+            _again(platform, keep.id, keeping.ask_drop(platform, keep))
+    for version in building:
+        if version.id not in platform.asking and version.created_at < before:
+            _again(platform, version.id, _build_on(platform, version))
+    for version in dropping:
+        _again(platform, version.id, templates.ask_drop(platform, version))
+
+
+async def _build_on(platform: Platform, version: Version) -> None:
+    await templates.ask(platform, version)
+    await templates.watch(platform, version)
+
+
+def _unborn(record: Record) -> bool:
+    """Whether it is the birth that nobody has taken up; else it is a later wish."""
+    return record.epoch < 0 and record.wanted == "running" and record.state == "creating"
+
+
+def _again(platform: Platform, what: str, asking: Coroutine[Any, Any, object]) -> None:
+    platform.spawn(asking, f"asking again for {what}")
+
+
+async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
+    """Sandboxes of which a restarted host says nothing: ask for each once, and believe the answer."""
+    for host_id in platform.hosts.ids:
+        async with platform.db.read() as conn:
+            epoch, _ = await host_store.position(conn, host_id)
+            silent = await store.unseen_in(conn, host_id, epoch)
+        for record in silent:
+            if (record.id, epoch) in asked:
+                continue
+            try:
+                await settle(platform, await platform.hosts.port(host_id).settled(record.id, 0))
+            except NotFound:
+                await _mourn(platform, record)
+            except RunToolsError as error:
+                log.debug("asking host %s for %s: %s", host_id, record.id, error)
+                break
+            asked.add((record.id, epoch))
+
+
+async def _mourn(platform: Platform, record: Record) -> None:
+    async with platform.db.write() as conn:
+        now = await store.locked(conn, record.id)
+        if now is None or now.state == "stopped" or now.epoch != record.epoch:
+            return
+        reason = "its host has no trace of it any more"
+        at = platform.clock.now()
+        await observe.ended(conn, now, "host_restart", reason, observe.PLATFORM, at)
+    platform.bus.signal(record.id, record.org_id)
+
+
+async def sweep(platform: Platform) -> None:
+    """Forget what has had its time, and write down what is only for looking at."""
+    now = platform.clock.now()
+    kept = timedelta(hours=platform.settings.recover_hours)
+    async with platform.db.write() as conn:
+        await idempotency.expire(conn, now - REMEMBERED)
+        await store.forget_guests(conn, now - kept)
+    await platform.keys.write_uses()
+    await hosts.note(platform)

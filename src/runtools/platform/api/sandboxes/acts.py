@@ -1,0 +1,153 @@
+"""Acts on a sandbox that is there: pause, resume, destroy, rollback.
+
+The wish is written with the next generation, by compare-and-set; then the host is asked. Until the host
+has taken a wish up or refused it, it stays open, and the reconcile loop asks again with the same id. A
+wish that was taken up is not enforced: a sandbox may pause when idle, and wake when it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runtools.errors import (
+    Conflict,
+    HostUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    RunToolsError,
+)
+from runtools.platform.api.calls import Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import observe, snapshots, store
+from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.sandboxes.settle import settle
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core import states
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.states import Act, State
+from runtools.platform.kit.crash import crash_point
+from runtools.sdk.shapes.sandboxes import Rollback
+
+_WANTED = {Act.PAUSE: "paused", Act.RESUME: "running", Act.DESTROY: "stopped"}
+_ACTS = {wanted: act for act, wanted in _WANTED.items()}
+_ATTEMPTS = 5
+
+
+async def pause(call: Call, ref: str) -> Record:
+    """Keep everything, compute nothing."""
+    return await _act(call, ref, Act.PAUSE)
+
+
+async def resume(call: Call, ref: str) -> Record:
+    """Go on from where it was paused."""
+    return await _act(call, ref, Act.RESUME)
+
+
+async def destroy(call: Call, ref: str) -> Record:
+    """End it, and keep nothing but its snapshots."""
+    return await _act(call, ref, Act.DESTROY)
+
+
+async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
+    """Go back to a snapshot of it; what happened since is gone."""
+    platform = call.platform
+    record = await load(platform, call.org, ref)
+    check_lively(record, Act.ROLLBACK)
+    async with platform.db.read() as conn:
+        keep = await snapshots.find(conn, record.id, wanted.to[:80])
+    if keep is None or keep.state != "ready":
+        raise NotFound(
+            f"{record.id} has no snapshot {wanted.to[:80]!r}",
+            hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
+        )
+    host = platform.hosts.port(record.host_id)
+    return await settle(platform, await host.rollback(record.id, call.op, call.actor, keep.id))
+
+
+def check_lively(record: Record, act: Act) -> None:
+    """Refuse an act that no state to come makes legal; running or paused is for the host to say,
+
+    which knows it better than a row that a report may be on its way to.
+    """
+    if record.state in (State.CREATING, State.STOPPED):
+        states.check(act, State(record.state), record.id)
+
+
+async def _act(call: Call, ref: str, act: Act) -> Record:
+    platform = call.platform
+    record = await load(platform, call.org, ref)
+    if record.state == "stopped" and act is Act.DESTROY:
+        return record
+    check_lively(record, act)
+    record = await _wish(call, record, act)
+    crash_point(f"api.{act}.written")
+    return await ask(platform, record)
+
+
+async def _wish(call: Call, record: Record, act: Act) -> Record:
+    platform = call.platform
+    for _ in range(_ATTEMPTS):
+        now = platform.clock.now()
+        wanted = _WANTED[act]
+        async with platform.db.write() as conn:
+            if await store.wish(conn, record, wanted, call.op, call.actor, now):
+                return replace(
+                    record,
+                    wanted=wanted,
+                    generation=record.generation + 1,
+                    wish_op=call.op,
+                    wish_actor=call.actor,
+                )
+            record = await store.get(conn, record.id) or record
+    raise Conflict(f"too many acts on {record.id} at once", hint="ask again in a moment")
+
+
+async def ask(platform: Platform, record: Record) -> Record:
+    """Ask the host for what is wanted of a sandbox that it has.
+
+    Raises:
+        RunToolsError: refused; the wish is closed. `HostUnavailable` leaves it open.
+    """
+    platform.asking.add(record.id)
+    try:
+        observed = await _ask_host(platform, record)
+        crash_point("api.act.asked")
+        now = await (_gone(platform, record) if observed is None else settle(platform, observed))
+    except (HostUnavailable, OutcomeUnknown):
+        raise
+    except RunToolsError:
+        await _close(platform, record)
+        raise
+    finally:
+        platform.asking.discard(record.id)
+    await _close(platform, record)
+    return now
+
+
+async def _ask_host(platform: Platform, record: Record) -> Observed | None:
+    host = platform.hosts.port(record.host_id)
+    act = _ACTS[record.wanted]
+    if act is Act.PAUSE:
+        return await host.pause(record.id, record.wish_op, record.wish_actor)
+    if act is Act.RESUME:
+        return await host.resume(record.id, record.wish_op, record.wish_actor)
+    try:
+        return await host.destroy(record.id, record.wish_op, record.wish_actor)
+    except NotFound:
+        return None  # it is gone, as wanted
+
+
+async def _gone(platform: Platform, record: Record) -> Record:
+    async with platform.db.write() as conn:
+        now = await store.locked(conn, record.id) or record
+        if now.state != "stopped":
+            reason = "destroyed; its host had no trace of it"
+            at = platform.clock.now()
+            now = await observe.ended(conn, now, "request", reason, record.wish_actor, at)
+    platform.bus.signal(record.id, record.org_id)
+    return now
+
+
+async def _close(platform: Platform, record: Record) -> None:
+    async with platform.db.write() as conn:
+        await store.close_wish(conn, record.id, record.generation)

@@ -1,0 +1,253 @@
+"""How a sandbox comes to be: by create, by fork of another, by recovery from an ended one's disk.
+
+All three write the wish first, one row per sandbox with the id of the act, then ask the host. A repeat
+of the act (by a caller, or by the reconcile loop after a crash in between) finds the rows and asks the
+host again with the same id, which the host answers from its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from runtools.errors import (
+    BuildFailed,
+    Conflict,
+    HostUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    RunToolsError,
+    SandboxStopped,
+)
+from runtools.platform.api.calls import Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.projects import store as projects
+from runtools.platform.api.sandboxes import drafts, observe, rules, store
+from runtools.platform.api.sandboxes.load import is_settled, load, until
+from runtools.platform.api.sandboxes.settle import settle
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.templates import store as templates
+from runtools.platform.api.templates.store import Version
+from runtools.platform.core import states
+from runtools.platform.core.ports.host import Child, Forked, Guest
+from runtools.platform.core.states import Act, State
+from runtools.platform.kit.crash import crash_point
+from runtools.platform.kit.crypto import login_hash
+from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
+
+READY_SECONDS = 60.0
+_REPORT_SECONDS = 1.0
+
+
+async def create(call: Call, wanted: SandboxCreate) -> Record:
+    """A new sandbox: running, or as far as it came in the time a caller is kept waiting."""
+    platform = call.platform
+    rules.check_create(wanted)
+    again = await _begun(call)
+    if again:
+        record = again[0]
+    else:
+        version = await _version(call, wanted.template)
+        record = drafts.fresh(call, version, wanted)
+        guest = await _guest(wanted)
+        record = await _write(call, record, guest, wanted.project_id)
+    crash_point("api.create.written")
+    return await _ready(platform, record, wait=wanted.wait_for_ready)
+
+
+async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
+    """A new sandbox from the disk that an ended one left behind."""
+    rules.check_name(wanted.name)
+    platform = call.platform
+    again = await _begun(call)
+    if again:
+        return await _ready(platform, again[0], wait=True)
+    ended = await load(platform, call.org, ref)
+    states.check(Act.RECOVER, State(ended.state), ended.id)
+    async with platform.db.read() as conn:
+        guest = Guest.model_validate(await store.guest_of(conn, ended.id))
+    record = drafts.after(call, ended, "recover", 0, wanted.name, None)
+    record = await _write(call, record, guest, ended.project_id)
+    crash_point("api.recover.written")
+    return await _ready(platform, record, wait=True)
+
+
+async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record], float]:
+    """Children of a running or paused sandbox, and for how long the parent stood still."""
+    platform = call.platform
+    rules.check_tags(wanted.tags)
+    names = rules.child_names(wanted.name, wanted.count)
+    children = await _begun(call)
+    if not children:
+        parent = await load(platform, call.org, ref)
+        if parent.state in (State.CREATING, State.STOPPED):
+            states.check(Act.FORK, State(parent.state), parent.id)
+        made = [
+            drafts.after(call, parent, "fork", n, name, wanted.tags) for n, name in enumerate(names)
+        ]
+        async with platform.db.write() as conn:
+            guest = await store.guest_of(conn, parent.id)
+            for child in made:
+                await store.add(conn, child, guest)
+                await observe.born(conn, child)
+        platform.bus.signal(call.org)
+        children = made
+    crash_point("api.fork.written")
+    forked = await ask_fork(platform, children)
+    crash_point("api.fork.asked")
+    settled = [await until(platform, child.id, is_settled, READY_SECONDS) for child in children]
+    return settled, forked.standstill_ms
+
+
+# --- asking the host; the reconcile loop does it too ---
+
+
+async def ask(platform: Platform, record: Record) -> None:
+    """Ask the host for a sandbox that is wanted and not there yet.
+
+    Raises:
+        RunToolsError: refused, or failed; the sandbox has stopped, then. `HostUnavailable` leaves
+            the wish open for the reconcile loop.
+    """
+    platform.asking.add(record.id)
+    try:
+        async with platform.db.read() as conn:
+            guest = Guest.model_validate(await store.guest_of(conn, record.id))
+        host = platform.hosts.port(record.host_id)
+        await settle(platform, await host.create(drafts.order(record, guest)))
+    except (HostUnavailable, OutcomeUnknown):
+        raise
+    except RunToolsError as error:
+        await _stillborn(platform, record, error)
+        raise
+    finally:
+        platform.asking.discard(record.id)
+
+
+async def ask_fork(platform: Platform, children: list[Record]) -> Forked:
+    """Ask the host for all children of one act."""
+    first = children[0]
+    ids = {child.id for child in children}
+    platform.asking |= ids
+    try:
+        host = platform.hosts.port(first.host_id)
+        forked = await host.fork(
+            str(first.parent_id),
+            first.born_op,
+            first.wish_actor,
+            [Child(sandbox_id=child.id) for child in children],
+        )
+    except (HostUnavailable, OutcomeUnknown):
+        raise
+    except RunToolsError as error:
+        for child in children:
+            await _stillborn(platform, child, error)
+        raise
+    finally:
+        platform.asking -= ids
+    for observed in forked.children:
+        await settle(platform, observed)
+    return forked
+
+
+async def _ready(platform: Platform, record: Record, *, wait: bool) -> Record:
+    asking = None
+    if not is_settled(record):
+        asking = platform.spawn(ask(platform, record), f"create {record.id}")
+    if not wait:
+        return record
+    deadline = platform.clock.monotonic() + READY_SECONDS
+    if asking is not None:
+        # A refusal is the caller's answer; a host that went away in the middle is waited for.
+        await asyncio.wait((asking,), timeout=READY_SECONDS)
+        error = asking.exception() if asking.done() else None
+        if error is not None and not isinstance(error, HostUnavailable | OutcomeUnknown):
+            raise error
+    left = max(0.0, deadline - platform.clock.monotonic())
+    now = await until(platform, record.id, is_settled, left)
+    if now.state == "stopped":
+        raise SandboxStopped(
+            f"{now.id} never came to run: {(now.ending or {}).get('reason', 'it was destroyed')}",
+            hint=f"runtools sandbox why {now.id} tells more",
+            details={"sandboxId": now.id},
+        )
+    return now
+
+
+async def _stillborn(platform: Platform, record: Record, error: RunToolsError) -> None:
+    """The host refused: it has or will have reported the end, or never took the sandbox up."""
+    error.details.setdefault("sandboxId", record.id)
+    now = await until(platform, record.id, lambda r: r.state == "stopped", _REPORT_SECONDS)
+    if now.state == "stopped":
+        return
+    async with platform.db.write() as conn:
+        now = await store.locked(conn, record.id) or now
+        if now.state == "creating":
+            at = platform.clock.now()
+            await observe.ended(conn, now, "start_failed", str(error), record.wish_actor, at)
+            # Should the host have made something of it after all, it is to go.
+            await store.wish(conn, now, "stopped", f"{record.born_op}-end", observe.PLATFORM, at)
+    platform.bus.signal(record.id, record.org_id)
+
+
+# --- what they are made of ---
+
+
+async def _begun(call: Call) -> list[Record]:
+    """The rows that the same act has written before, if this is a repeat."""
+    if call.given_op is None:
+        return []
+    async with call.platform.db.read() as conn:
+        return await store.born_by(conn, call.org, call.op)
+
+
+async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
+    async with call.platform.db.write() as conn:
+        project = await projects.find(conn, call.org, project_id)
+        if project is None:
+            raise NotFound(f"no project {project_id!r}", details={"field": "projectId"})
+        if record.born == "create" and not await templates.still_ready(conn, record.template_id):
+            raise Conflict(
+                f"{record.template}@{record.template_version} is being deleted",
+                hint="choose another version",
+            )
+        record = replace(record, project_id=project)
+        await store.add(conn, record, guest.model_dump(mode="json", by_alias=False))
+        await observe.born(conn, record)
+    call.platform.bus.signal(call.org)
+    return record
+
+
+async def _version(call: Call, ref: str | None) -> Version:
+    slug, number = rules.template_ref(ref or call.platform.settings.default_template)
+    async with call.platform.db.read() as conn:
+        versions = await templates.of_slug(conn, call.org, slug)
+    if number is not None:
+        versions = [version for version in versions if version.version == number]
+    for version in versions:
+        if version.state == "ready":
+            return version
+    name = slug if number is None else f"{slug}@{number}"
+    if not versions:
+        raise NotFound(
+            f"no template {name!r}",
+            hint=f"runtools template build {slug}, or see runtools template list",
+            details={"field": "template", "template": name},
+        )
+    if versions[0].state == "building":
+        raise Conflict(
+            f"template {name} is still being built",
+            hint=f"runtools template logs {slug} shows how far it is",
+            details={"field": "template", "progress": versions[0].progress},
+        )
+    raise BuildFailed(
+        f"template {name} was not built: {versions[0].error or versions[0].step}",
+        hint=f"runtools template logs {slug}",
+        details={"field": "template"},
+    )
+
+
+async def _guest(wanted: SandboxCreate) -> Guest:
+    hashed = None if wanted.password is None else await login_hash(wanted.password)
+    keys = [key.strip(" \n") for key in wanted.ssh_keys]
+    return Guest(env=wanted.env, ssh_keys=keys, password_hash=hashed)

@@ -1,0 +1,54 @@
+"""What goes on inside a sandbox, on its way to the host: commands, files, stats, console.
+
+Commands and files wake a paused sandbox (the host does) and wait for one still creating (here); stats,
+console, get, list and why do neither.
+"""
+
+from __future__ import annotations
+
+from runtools.errors import DeadlineExceeded, SandboxStopped
+from runtools.platform.api.calls import Call
+from runtools.platform.api.sandboxes import rules
+from runtools.platform.api.sandboxes.load import load, until
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core.ports.host import Host
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult
+
+BIRTH_SECONDS = 110.0
+
+
+async def enter(call: Call, ref: str) -> tuple[Host, str]:
+    """The host of a sandbox that can be worked in, and the sandbox's id there."""
+    record = await load(call.platform, call.org, ref)
+    if record.state == "creating":
+        record = await until(
+            call.platform, record.id, lambda row: row.state != "creating", BIRTH_SECONDS
+        )
+    if record.state == "creating":
+        raise DeadlineExceeded(
+            f"{record.id} is still creating",
+            hint=f"GET /v1/sandboxes/{record.id} shows its place in the queue; ask again",
+            details={"operation": record.operation, "queue": record.queue},
+        )
+    if record.state == "stopped":
+        reason = (record.ending or {}).get("reason", "it was destroyed")
+        raise SandboxStopped(
+            f"{record.id} has stopped: {reason}",
+            hint=f"runtools sandbox why {record.id} tells what ended it",
+        )
+    return call.platform.hosts.port(record.host_id), record.id
+
+
+async def exec_(call: Call, ref: str, request: ExecRequest) -> ExecResult:
+    """Run a command to its end."""
+    rules.check_exec(request)
+    host, sandbox_id = await enter(call, ref)
+    if request.process_id is None:
+        request = request.model_copy(update={"process_id": call.op})
+    return await host.exec(sandbox_id, request)
+
+
+async def beside(call: Call, ref: str) -> tuple[Host, Record]:
+    """The host of a sandbox that is only looked at."""
+    record = await load(call.platform, call.org, ref)
+    return call.platform.hosts.port(record.host_id), record

@@ -1,0 +1,116 @@
+"""Snapshots: making, listing and dropping kept states of a sandbox."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from runtools.errors import (
+    HostUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    RunToolsError,
+)
+from runtools.platform.api.calls import Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import rules, snapshots
+from runtools.platform.api.sandboxes.acts import check_lively
+from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.sandboxes.tables import Keep
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.states import Act
+from runtools.platform.kit.crash import crash_point
+from runtools.sdk.shapes.sandboxes import SnapshotCreate
+
+
+async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
+    """A snapshot of a running or paused sandbox."""
+    platform = call.platform
+    rules.check_name(wanted.name)
+    record = await load(platform, call.org, ref)
+    async with platform.db.read() as conn:
+        keep = await snapshots.by_op(conn, call.org, call.op)
+    if keep is None:
+        check_lively(record, Act.SNAPSHOT)
+        keep = Keep(
+            id=new_id("snp"),
+            org_id=call.org,
+            sandbox_id=record.id,
+            host_id=record.host_id,
+            name=wanted.name,
+            template_id=record.template_id,
+            template=record.template,
+            template_version=record.template_version,
+            op=call.op,
+            actor=call.actor,
+            created_at=platform.clock.now(),
+        )
+        async with platform.db.write() as conn:
+            await snapshots.add(conn, keep)
+    crash_point("api.snapshot.written")
+    return await ask(platform, keep)
+
+
+async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: int) -> list[Keep]:
+    """The sandbox's snapshots, the oldest first."""
+    record = await load(call.platform, call.org, ref)
+    async with call.platform.db.read() as conn:
+        return await snapshots.page(conn, record.id, after, limit)
+
+
+async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
+    """Delete a snapshot; returns what it was."""
+    record = await load(call.platform, call.org, ref)
+    async with call.platform.db.read() as conn:
+        keep = await snapshots.find(conn, record.id, snapshot_ref[:80])
+    if keep is None:
+        raise NotFound(
+            f"{record.id} has no snapshot {snapshot_ref[:80]!r}",
+            hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
+        )
+    async with call.platform.db.write() as conn:
+        await snapshots.mark(conn, keep.id, "dropping")
+    crash_point("api.snapshot.dropping")
+    await ask_drop(call.platform, keep)
+    return keep
+
+
+async def ask(platform: Platform, keep: Keep) -> Keep:
+    """Ask the host for a snapshot that is wanted; refused, there is none."""
+    if keep.state != "making":
+        return keep
+    platform.asking.add(keep.id)
+    try:
+        host = platform.hosts.port(keep.host_id)
+        kept = await host.snapshot(keep.sandbox_id, keep.op, keep.actor, keep.id)
+    except (HostUnavailable, OutcomeUnknown):
+        raise
+    except RunToolsError:
+        async with platform.db.write() as conn:
+            await snapshots.remove(conn, keep.id)
+        raise
+    finally:
+        platform.asking.discard(keep.id)
+    crash_point("api.snapshot.asked")
+    async with platform.db.write() as conn:
+        await snapshots.ready(conn, keep.id, kept.size_bytes, kept.standstill_ms)
+        whole = await snapshots.by_op(conn, keep.org_id, keep.op)
+    return whole or keep
+
+
+async def ask_drop(platform: Platform, keep: Keep) -> None:
+    """Ask the host to drop a snapshot; one that is needed at the moment stays."""
+    platform.asking.add(keep.id)
+    try:
+        await platform.hosts.port(keep.host_id).drop_snapshot(keep.id)
+    except NotFound:
+        pass  # gone already: a repeat
+    except HostUnavailable:
+        raise
+    except RunToolsError:
+        async with platform.db.write() as conn:
+            await snapshots.mark(conn, keep.id, "ready")
+        raise
+    finally:
+        platform.asking.discard(keep.id)
+    async with platform.db.write() as conn:
+        await snapshots.remove(conn, keep.id)

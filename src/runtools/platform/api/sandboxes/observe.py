@@ -1,0 +1,157 @@
+"""Taking in what is seen of sandboxes: the one place where observations become rows and ledger lines.
+
+Only newer news changes a row; older news still gets its line in the ledger. A stopped sandbox stays
+stopped: should a host report it alive again, the wish that it end is renewed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtools.platform.api.sandboxes import ledger, store
+from runtools.platform.api.sandboxes.ledger import News
+from runtools.platform.api.sandboxes.look import look
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.ports.host import Observed
+from runtools.sdk.shapes.sandboxes import Cause, Ending
+
+PLATFORM = "platform"
+"""The actor of what the platform does by itself."""
+
+
+async def observe(conn: AsyncConnection, observed: Observed) -> Record | None:
+    """Take in a host's report; returns the row as it is now, or None where no record bears the id."""
+    record = await store.locked(conn, observed.sandbox_id)
+    if record is None:
+        return None
+    place = (observed.epoch, observed.seq)
+    news = News(
+        at=observed.at,
+        state=observed.state,
+        operation=observed.operation,
+        cause=observed.cause,
+        actor=observed.actor[:64],
+        detail=_detail(observed),
+        place=place,
+    )
+    if place <= (record.epoch, record.seq):
+        await _late(conn, record, news, place)
+        return record
+    if record.state == "stopped" and observed.state != "stopped":
+        return await _risen(conn, record, observed)
+    after = _after(record, observed)
+    moved = (after.state, after.operation) != (record.state, record.operation)
+    await store.change(conn, record.id, _changed(record, after))
+    if moved or after.ending != record.ending:
+        await ledger.append(conn, after, news, look(after).decode())
+    return after
+
+
+async def ended(
+    conn: AsyncConnection, record: Record, cause: Cause, reason: str, actor: str, now: datetime
+) -> Record:
+    """The api itself finds that the sandbox has ended (refused at birth, or unknown to its host)."""
+    ending = Ending(cause=cause, reason=reason).model_dump(mode="json")
+    after = replace(
+        record,
+        state="stopped",
+        operation=None,
+        queue=None,
+        ending=ending,
+        stopped_at=now,
+        paused_at=None,
+    )
+    await store.change(conn, record.id, _changed(record, after) | {"guest": None})
+    news = News(now, "stopped", None, cause, actor, {"reason": reason})
+    await ledger.append(conn, after, news, look(after).decode())
+    return after
+
+
+async def born(conn: AsyncConnection, record: Record) -> None:
+    """The first line of a sandbox's ledger."""
+    news = News(
+        at=record.created_at,
+        state=record.state,
+        operation=record.operation,
+        cause="request",
+        actor=record.wish_actor,
+        detail={"born": record.born, "parentId": record.parent_id},
+    )
+    await ledger.append(conn, record, news, look(record).decode())
+
+
+def _after(record: Record, observed: Observed) -> Record:
+    ending = observed.ending
+    stopped = observed.state == "stopped"
+    after = replace(
+        record,
+        epoch=observed.epoch,
+        seq=observed.seq,
+        state=observed.state,
+        operation=observed.operation,
+        isolation=observed.isolation or record.isolation,
+        started_from=observed.started_from or record.started_from,
+        timings=_dump(observed.timings) or record.timings,
+        queue=_dump(observed.queue),
+        durable=observed.durable,
+        ending=_dump(ending) or record.ending,
+        started_at=record.started_at or (observed.at if observed.state == "running" else None),
+        paused_at=None if observed.state != "paused" else (record.paused_at or observed.at),
+        stopped_at=None if not stopped else (record.stopped_at or observed.at),
+    )
+    # Its first report says that the host has the order in its journal; its end, that all is over.
+    if stopped or (record.epoch < 0 and record.generation == 1):
+        after = replace(after, wish_open=False)
+    return after
+
+
+def _changed(record: Record, after: Record) -> dict[str, Any]:
+    changed = {
+        name: getattr(after, name)
+        for name in Record.__slots__
+        if getattr(after, name) != getattr(record, name)
+    }
+    if after.state == "stopped" and (after.ending or {}).get("recoverable_until") is None:
+        changed["guest"] = None
+    return changed
+
+
+async def _late(conn: AsyncConnection, record: Record, news: News, place: tuple[int, int]) -> None:
+    """News from before what is known: a line in the ledger if it tells of a move, and no more."""
+    if place == (record.epoch, record.seq) or await ledger.holds(conn, record.id, place):
+        return
+    if await ledger.before(conn, record.id, place) != (news.state, news.operation):
+        await ledger.append(conn, record, news, None)
+
+
+async def _risen(conn: AsyncConnection, record: Record, observed: Observed) -> Record:
+    values = {
+        "epoch": observed.epoch,
+        "seq": observed.seq,
+        "wanted": "stopped",
+        "generation": record.generation + 1,
+        "wish_op": new_id("opn"),
+        "wish_actor": PLATFORM,
+        "wish_open": True,
+        "wished_at": observed.at,
+    }
+    await store.change(conn, record.id, values)
+    return replace(record, **values)  # type: ignore[arg-type]
+
+
+def _detail(observed: Observed) -> dict[str, Any]:
+    detail = dict(observed.detail)
+    if observed.ending is not None:
+        detail["ending"] = observed.ending.model_dump(mode="json", by_alias=True)
+    if observed.started_from is not None and observed.timings is not None:
+        detail["startedFrom"] = observed.started_from
+    return detail
+
+
+def _dump(shape: Any) -> dict[str, Any] | None:
+    return None if shape is None else dict(shape.model_dump(mode="json", by_alias=False))

@@ -1,0 +1,243 @@
+"""``/v1/sandboxes``: the life of sandboxes. What goes on inside is in `inside_routes`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from runtools.errors import (
+    BuildFailed,
+    CapacityExhausted,
+    HostUnavailable,
+    IdempotencyMismatch,
+    IllegalMove,
+    IsolationUnavailable,
+    NameTaken,
+    NotFound,
+    SandboxStopped,
+    SnapshotInUse,
+    SnapshotUnfit,
+)
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.sandboxes import acts, births, keeping, ledger, rules, store
+from runtools.platform.api.sandboxes.load import is_settled, load, until
+from runtools.platform.api.sandboxes.look import entry, look, shape, snapshot
+from runtools.platform.kit import http
+from runtools.platform.kit.db import micros, moment
+from runtools.platform.kit.http import one
+from runtools.sdk.shapes.base import Request as Asked
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.sandboxes import (
+    Fork,
+    LedgerEntry,
+    Rollback,
+    Sandbox,
+    SandboxCreate,
+    SandboxFork,
+    SandboxRecover,
+    Snapshot,
+    SnapshotCreate,
+    State,
+)
+
+router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
+
+
+_ACT = (NotFound, IllegalMove, SandboxStopped, IdempotencyMismatch, HostUnavailable)
+
+
+class Page(Asked):
+    """Where a list goes on, and how far."""
+
+    limit: int = Field(50, ge=1, le=100)
+    cursor: str | None = Field(None, max_length=1000)
+
+
+class SandboxPage(Page):
+    """Which sandboxes are listed: those that fit all of what is given."""
+
+    state: list[State] = Field([], description="repeatable; default: all but stopped")
+    tag: list[str] = Field([], max_length=16, description="key:value, repeatable")
+    template: str | None = Field(None, max_length=63, pattern=r"^[^\x00]*$")
+    name: str | None = Field(None, max_length=63, pattern=r"^[^\x00]*$")
+    project_id: str | None = Field(None, max_length=64, pattern=r"^[^\x00]*$")
+
+
+@router.post(
+    "",
+    **document.route(
+        Envelope[Sandbox],
+        NotFound,
+        NameTaken,
+        BuildFailed,
+        SandboxStopped,
+        CapacityExhausted,
+        IsolationUnavailable,
+        HostUnavailable,
+        IdempotencyMismatch,
+        status=201,
+        takes=SandboxCreate,
+    ),
+)
+async def create(request: Request) -> Response:
+    """Make a sandbox. Answers when it runs; after 60 s, or with `waitForReady: false` at once, as it
+
+    then is: `creating`, with its place in the queue where it waits for room.
+    """
+    call = call_of(request)
+    record = await births.create(call, call.take(SandboxCreate))
+    return call.answer(look(record), 201)
+
+
+@router.get("", **document.route(Envelope[list[Sandbox]]))
+async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Response:
+    """The org's sandboxes, newest first."""
+    call = call_of(request)
+    wanted = store.Filter(
+        states=page.state,
+        tags=rules.tag_filter(page.tag),
+        template=page.template,
+        name=page.name,
+        project_id=page.project_id,
+    )
+    after = _place(page.cursor)
+    async with call.platform.db.read() as conn:
+        found = await store.page(conn, call.org, wanted, after, page.limit + 1)
+    shown = found[: page.limit]
+    more = len(found) > page.limit
+    next_cursor = http.cursor(micros(shown[-1].created_at), shown[-1].id) if more else None
+    return call.page([look(record) for record in shown], next_cursor)
+
+
+def _place(cursor: str | None) -> tuple[datetime, str] | None:
+    if cursor is None:
+        return None
+    at, item = http.position(cursor, int, str)
+    try:
+        return moment(at), item
+    except OverflowError:
+        raise http.wrong_field("cursor", "not a cursor of this list") from None
+
+
+@router.get("/{ref}", **document.route(Envelope[Sandbox], NotFound))
+async def get(
+    request: Request,
+    ref: str,
+    wait_seconds: Annotated[int, Query(alias="waitSeconds", ge=0, le=60)] = 0,
+) -> Response:
+    """A sandbox by id or name. `waitSeconds` waits so long while an operation is under way."""
+    call = call_of(request)
+    record = await load(call.platform, call.org, ref)
+    if wait_seconds and not is_settled(record):
+        record = await until(call.platform, record.id, is_settled, wait_seconds)
+    return call.answer(look(record))
+
+
+@router.delete("/{ref}", **document.route(Envelope[Sandbox], *_ACT))
+async def destroy(request: Request, ref: str) -> Response:
+    """End a sandbox and remove its disk. One that has ended stays as it is; snapshots stay."""
+    call = call_of(request)
+    return call.answer(look(await acts.destroy(call, ref)))
+
+
+@router.post("/{ref}/pause", **document.route(Envelope[Sandbox], *_ACT))
+async def pause(request: Request, ref: str) -> Response:
+    """Keep memory and processes, compute nothing."""
+    call = call_of(request)
+    return call.answer(look(await acts.pause(call, ref)))
+
+
+@router.post("/{ref}/resume", **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted))
+async def resume(request: Request, ref: str) -> Response:
+    """Go on from where it was paused."""
+    call = call_of(request)
+    return call.answer(look(await acts.resume(call, ref)))
+
+
+@router.post(
+    "/{ref}/rollback",
+    **document.route(Envelope[Sandbox], *_ACT, SnapshotUnfit, takes=Rollback),
+)
+async def rollback(request: Request, ref: str) -> Response:
+    """Go back to a snapshot; what happened since is gone."""
+    call = call_of(request)
+    return call.answer(look(await acts.rollback(call, ref, call.take(Rollback))))
+
+
+@router.post(
+    "/{ref}/fork",
+    **document.route(
+        Envelope[Fork], *_ACT, NameTaken, CapacityExhausted, status=201, takes=SandboxFork
+    ),
+)
+async def fork(request: Request, ref: str) -> Response:
+    """Make copies of a sandbox as it is now, memory and processes included."""
+    call = call_of(request)
+    children, standstill = await births.fork(call, ref, call.take(SandboxFork))
+    made = Fork(children=[shape(child) for child in children], standstill_ms=standstill)
+    return call.answer(one(made), 201)
+
+
+@router.post(
+    "/{ref}/recover",
+    **document.route(
+        Envelope[Sandbox], *_ACT, NameTaken, CapacityExhausted, status=201, takes=SandboxRecover
+    ),
+)
+async def recover(request: Request, ref: str) -> Response:
+    """Boot a new sandbox from the disk of one that ended by itself."""
+    call = call_of(request)
+    record = await births.recover(call, ref, call.take(SandboxRecover))
+    return call.answer(look(record), 201)
+
+
+@router.get("/{ref}/why", **document.route(Envelope[list[LedgerEntry]], NotFound))
+async def why(request: Request, ref: str, page: Annotated[Page, Query()]) -> Response:
+    """Every change of a sandbox, the oldest first: what, when, why, and who asked."""
+    call = call_of(request)
+    record = await load(call.platform, call.org, ref)
+    after = 0 if page.cursor is None else http.position(page.cursor, int)[0]
+    async with call.platform.db.read() as conn:
+        lines = await ledger.of_sandbox(conn, call.org, record.id, after, page.limit + 1)
+    shown = lines[: page.limit]
+    next_cursor = http.cursor(shown[-1].id) if len(lines) > page.limit else None
+    return call.page([one(entry(line)) for line in shown], next_cursor)
+
+
+@router.post(
+    "/{ref}/snapshots",
+    **document.route(Envelope[Snapshot], *_ACT, NameTaken, status=201, takes=SnapshotCreate),
+)
+async def snapshot_create(request: Request, ref: str) -> Response:
+    """Keep the state of a running or paused sandbox under an id, and a name if one is given."""
+    call = call_of(request)
+    keep = await keeping.make(call, ref, call.take(SnapshotCreate))
+    return call.answer(one(snapshot(keep)), 201)
+
+
+@router.get("/{ref}/snapshots", **document.route(Envelope[list[Snapshot]], NotFound))
+async def snapshot_list(request: Request, ref: str, page: Annotated[Page, Query()]) -> Response:
+    """A sandbox's snapshots, the oldest first; they outlive it."""
+    call = call_of(request)
+    found = await keeping.page(call, ref, _place(page.cursor), page.limit + 1)
+    shown = found[: page.limit]
+    more = len(found) > page.limit
+    next_cursor = http.cursor(micros(shown[-1].created_at), shown[-1].id) if more else None
+    return call.page([one(snapshot(keep)) for keep in shown], next_cursor)
+
+
+@router.delete(
+    "/{ref}/snapshots/{snapshot_ref}",
+    **document.route(
+        Envelope[Snapshot], NotFound, SnapshotInUse, HostUnavailable, IdempotencyMismatch
+    ),
+)
+async def snapshot_delete(request: Request, ref: str, snapshot_ref: str) -> Response:
+    """Delete a snapshot by id or name."""
+    call = call_of(request)
+    return call.answer(one(snapshot(await keeping.drop(call, ref, snapshot_ref))))

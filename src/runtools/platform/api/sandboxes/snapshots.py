@@ -1,0 +1,107 @@
+"""Snapshots in the database."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from datetime import datetime
+
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtools.errors import Conflict, NameTaken
+from runtools.platform.api.sandboxes.tables import Keep, snapshots
+
+_COLUMNS = [snapshots.c[field.name] for field in fields(Keep)]
+
+
+async def add(conn: AsyncConnection, keep: Keep) -> None:
+    """A snapshot that is to be made.
+
+    Raises:
+        NameTaken: a snapshot of the sandbox bears the name.
+        Conflict: the same act is making it at this moment.
+    """
+    try:
+        await conn.execute(insert(snapshots).values(**asdict(keep)))
+    except IntegrityError as exc:
+        if "name" not in str(exc.orig):
+            raise Conflict(
+                "the same request is under way", hint="ask again in a moment with the same key"
+            ) from exc
+        raise NameTaken(
+            f"{keep.sandbox_id} has a snapshot named {keep.name!r} already",
+            hint="choose another name, or delete that one first",
+            details={"name": keep.name},
+        ) from exc
+
+
+async def by_op(conn: AsyncConnection, org_id: str, op: str) -> Keep | None:
+    """The snapshot that an act makes, if it has been begun before."""
+    query = select(*_COLUMNS).where(snapshots.c.org_id == org_id, snapshots.c.op == op)
+    row = (await conn.execute(query)).first()
+    return None if row is None else Keep(*row)
+
+
+async def find(conn: AsyncConnection, sandbox_id: str, ref: str) -> Keep | None:
+    """The sandbox's snapshot of that id or name, if it is whole or being dropped."""
+    query = select(*_COLUMNS).where(
+        snapshots.c.sandbox_id == sandbox_id,
+        or_(snapshots.c.id == ref, snapshots.c.name == ref),
+        snapshots.c.state != "making",
+    )
+    row = (await conn.execute(query)).first()
+    return None if row is None else Keep(*row)
+
+
+async def page(
+    conn: AsyncConnection, sandbox_id: str, after: tuple[datetime, str] | None, limit: int
+) -> list[Keep]:
+    """The sandbox's whole snapshots, the oldest first."""
+    query = select(*_COLUMNS).where(
+        snapshots.c.sandbox_id == sandbox_id, snapshots.c.state == "ready"
+    )
+    if after is not None:
+        at, snapshot_id = after
+        beside = (snapshots.c.created_at == at) & (snapshots.c.id > snapshot_id)
+        query = query.where(or_(snapshots.c.created_at > at, beside))
+    query = query.order_by(snapshots.c.created_at, snapshots.c.id).limit(limit)
+    return [Keep(*row) for row in await conn.execute(query)]
+
+
+async def ready(
+    conn: AsyncConnection, snapshot_id: str, size_bytes: int, standstill_ms: float
+) -> None:
+    """The snapshot is whole."""
+    await conn.execute(
+        update(snapshots)
+        .where(snapshots.c.id == snapshot_id)
+        .values(state="ready", size_bytes=size_bytes, standstill_ms=standstill_ms)
+    )
+
+
+async def mark(conn: AsyncConnection, snapshot_id: str, state: str) -> None:
+    """Set the snapshot's state."""
+    await conn.execute(update(snapshots).where(snapshots.c.id == snapshot_id).values(state=state))
+
+
+async def remove(conn: AsyncConnection, snapshot_id: str) -> None:
+    """Forget the snapshot."""
+    await conn.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))
+
+
+async def unfinished(conn: AsyncConnection, before: datetime, limit: int) -> list[Keep]:
+    """Snapshots whose making or dropping was begun and not seen to end, the oldest first."""
+    query = (
+        select(*_COLUMNS)
+        .where(snapshots.c.state != "ready", snapshots.c.created_at < before)
+        .order_by(snapshots.c.created_at)
+        .limit(limit)
+    )
+    return [Keep(*row) for row in await conn.execute(query)]
+
+
+async def users_of(conn: AsyncConnection, template_id: str) -> int:
+    """How many snapshots stand on a template version."""
+    query = select(func.count()).where(snapshots.c.template_id == template_id)
+    return int(await conn.scalar(query) or 0)

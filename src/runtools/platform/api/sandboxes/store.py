@@ -1,0 +1,232 @@
+"""Sandboxes in the database: queries only, every one within an org or by an id of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtools.errors import Conflict, NameTaken
+from runtools.platform.api.sandboxes.tables import Record, sandbox_tags, sandboxes
+
+_COLUMNS = [sandboxes.c[field.name] for field in fields(Record)]
+_ALIVE = sandboxes.c.state != "stopped"
+
+_BY_ID = select(*_COLUMNS).where(
+    sandboxes.c.org_id == bindparam("org"), sandboxes.c.id == bindparam("ref")
+)
+# A name means the living sandbox that bears it, else the latest that bore it.
+_BY_NAME = (
+    select(*_COLUMNS)
+    .where(sandboxes.c.org_id == bindparam("org"), sandboxes.c.name == bindparam("ref"))
+    .order_by(_ALIVE.desc(), sandboxes.c.created_at.desc(), sandboxes.c.id.desc())
+    .limit(1)
+)
+_ANY = select(*_COLUMNS).where(sandboxes.c.id == bindparam("id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which sandboxes a list shows. No states: those that live."""
+
+    states: Sequence[str] = ()
+    tags: Sequence[tuple[str, str]] = ()
+    template: str | None = None
+    name: str | None = None
+    project_id: str | None = None
+
+
+async def by_id(conn: AsyncConnection, org_id: str, sandbox_id: str) -> Record | None:
+    """The org's sandbox of that id."""
+    row = (await conn.execute(_BY_ID, {"org": org_id, "ref": sandbox_id})).first()
+    return None if row is None else Record(*row)
+
+
+async def by_name(conn: AsyncConnection, org_id: str, name: str) -> Record | None:
+    """The org's living sandbox of that name, else the latest that bore it."""
+    row = (await conn.execute(_BY_NAME, {"org": org_id, "ref": name})).first()
+    return None if row is None else Record(*row)
+
+
+async def get(conn: AsyncConnection, sandbox_id: str) -> Record | None:
+    """A sandbox whose id is known to be the caller's to see."""
+    row = (await conn.execute(_ANY, {"id": sandbox_id})).first()
+    return None if row is None else Record(*row)
+
+
+async def locked(conn: AsyncConnection, sandbox_id: str) -> Record | None:
+    """A sandbox that nobody else changes before the transaction's end."""
+    row = (await conn.execute(_ANY.with_for_update(), {"id": sandbox_id})).first()
+    return None if row is None else Record(*row)
+
+
+async def born_by(conn: AsyncConnection, org_id: str, op: str) -> list[Record]:
+    """The sandboxes that an act made, if it has been done before."""
+    query = (
+        select(*_COLUMNS)
+        .where(sandboxes.c.org_id == org_id, sandboxes.c.born_op == op)
+        .order_by(sandboxes.c.born_n)
+    )
+    return [Record(*row) for row in await conn.execute(query)]
+
+
+async def page(
+    conn: AsyncConnection,
+    org_id: str,
+    wanted: Filter,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Record]:
+    """The org's sandboxes, newest first, after a place in that order."""
+    query = select(*_COLUMNS).where(sandboxes.c.org_id == org_id)
+    query = query.where(sandboxes.c.state.in_(wanted.states) if wanted.states else _ALIVE)
+    for column, value in (
+        (sandboxes.c.template, wanted.template),
+        (sandboxes.c.name, wanted.name),
+        (sandboxes.c.project_id, wanted.project_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    for key, value in wanted.tags:
+        tagged = exists().where(
+            sandbox_tags.c.sandbox_id == sandboxes.c.id,
+            sandbox_tags.c.key == key,
+            sandbox_tags.c.value == value,
+        )
+        query = query.where(tagged)
+    if after is not None:
+        at, sandbox_id = after
+        older = sandboxes.c.created_at < at
+        beside = and_(sandboxes.c.created_at == at, sandboxes.c.id < sandbox_id)
+        query = query.where(or_(older, beside))
+    query = query.order_by(sandboxes.c.created_at.desc(), sandboxes.c.id.desc()).limit(limit)
+    return [Record(*row) for row in await conn.execute(query)]
+
+
+async def add(conn: AsyncConnection, record: Record, guest: Mapping[str, Any]) -> None:
+    """A new sandbox: the wish that it be.
+
+    Raises:
+        NameTaken: a living sandbox of the org bears the name.
+        Conflict: the same act is making it at this moment.
+    """
+    try:
+        await conn.execute(insert(sandboxes).values(**asdict(record), guest=dict(guest)))
+    except IntegrityError as exc:
+        if "born" in str(exc.orig):
+            raise Conflict(
+                "the same request is under way", hint="ask again in a moment with the same key"
+            ) from exc
+        raise NameTaken(
+            f"a living sandbox is named {record.name!r} already",
+            hint="choose another name, or destroy that one first",
+            details={"name": record.name},
+        ) from exc
+    if record.tags:
+        rows = [{"sandbox_id": record.id, "key": k, "value": v} for k, v in record.tags.items()]
+        await conn.execute(insert(sandbox_tags), rows)
+
+
+async def guest_of(conn: AsyncConnection, sandbox_id: str) -> dict[str, Any]:
+    """What the sandbox is told inside: environment, keys, password hash."""
+    query = select(sandboxes.c.guest).where(sandboxes.c.id == sandbox_id)
+    return dict(await conn.scalar(query) or {})
+
+
+async def wish(
+    conn: AsyncConnection, record: Record, wanted: str, op: str, actor: str, now: datetime
+) -> bool:
+    """Replace the wish, if nobody has replaced it since the record was read."""
+    changed = await conn.execute(
+        update(sandboxes)
+        .where(sandboxes.c.id == record.id, sandboxes.c.generation == record.generation)
+        .values(
+            wanted=wanted,
+            generation=record.generation + 1,
+            wish_op=op,
+            wish_actor=actor,
+            wish_open=True,
+            wished_at=now,
+        )
+    )
+    return bool(changed.rowcount == 1)
+
+
+async def close_wish(conn: AsyncConnection, sandbox_id: str, generation: int) -> None:
+    """The host has taken the wish up, or refused it; a newer wish stays open."""
+    await conn.execute(
+        update(sandboxes)
+        .where(sandboxes.c.id == sandbox_id, sandboxes.c.generation == generation)
+        .values(wish_open=False)
+    )
+
+
+async def open_wishes(conn: AsyncConnection, before: datetime, limit: int) -> list[Record]:
+    """Wishes that no host has taken up, the oldest first."""
+    query = (
+        select(*_COLUMNS)
+        .where(sandboxes.c.wish_open, sandboxes.c.wished_at < before)
+        .order_by(sandboxes.c.wished_at, sandboxes.c.born_n)
+        .limit(limit)
+    )
+    return [Record(*row) for row in await conn.execute(query)]
+
+
+async def unseen_in(conn: AsyncConnection, host_id: str, epoch: int) -> list[Record]:
+    """Living sandboxes, once reported, of which the host has said nothing in its present epoch."""
+    query = select(*_COLUMNS).where(
+        sandboxes.c.host_id == host_id,
+        _ALIVE,
+        sandboxes.c.epoch >= 0,
+        sandboxes.c.epoch != epoch,
+        sandboxes.c.wish_open.is_(False),
+    )
+    return [Record(*row) for row in await conn.execute(query)]
+
+
+async def change(conn: AsyncConnection, sandbox_id: str, values: Mapping[str, Any]) -> None:
+    """Set columns of one sandbox."""
+    await conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+
+
+async def forget_guests(conn: AsyncConnection, before: datetime) -> int:
+    """Erase what ended sandboxes were told inside, once nothing can be recovered from them."""
+    done = await conn.execute(
+        update(sandboxes)
+        .where(
+            sandboxes.c.state == "stopped",
+            sandboxes.c.stopped_at < before,
+            sandboxes.c.guest.is_not(None),
+        )
+        .values(guest=None)
+    )
+    return int(done.rowcount)
+
+
+async def users_of(conn: AsyncConnection, template_id: str, recoverable_since: datetime) -> int:
+    """How many sandboxes stand on a template version: alive, or ended so lately that they may be
+
+    recovered.
+    """
+    query = select(func.count()).where(
+        sandboxes.c.template_id == template_id,
+        or_(
+            _ALIVE,
+            and_(sandboxes.c.stopped_at >= recoverable_since, sandboxes.c.guest.is_not(None)),
+        ),
+    )
+    return int(await conn.scalar(query) or 0)

@@ -1,0 +1,44 @@
+"""The schema of the platform's database: every table, and the migrations that make it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from runtools.platform.api.hosts import store as _hosts
+from runtools.platform.api.idempotency import store as _idempotency
+from runtools.platform.api.keys import store as _keys
+from runtools.platform.api.orgs import store as _orgs
+from runtools.platform.api.projects import store as _projects
+from runtools.platform.api.sandboxes import tables as _sandboxes
+from runtools.platform.api.templates import store as _templates
+from runtools.platform.kit.db import Database, lock_schema, metadata
+
+# Importing a store registers its tables; this is the one place that names them all.
+STORES = (_hosts, _idempotency, _keys, _orgs, _projects, _sandboxes, _templates)
+
+__all__ = ["STORES", "config", "metadata", "upgrade"]
+
+
+def config() -> Config:
+    """Alembic's view of the migrations, which are shipped in the package."""
+    settings = Config()
+    folder = Path(__file__).parent / "migrations"
+    settings.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return settings
+
+
+async def upgrade(db: Database) -> None:
+    """Bring the schema to the present. One process does it, at start; a second one waits."""
+
+    def run(conn: Connection) -> None:
+        settings = config()
+        settings.attributes["connection"] = conn
+        command.upgrade(settings, "head")
+
+    async with db.write() as conn:
+        await lock_schema(conn)
+        await conn.run_sync(run)

@@ -1,0 +1,1 @@
+"""Templates: immutable versions of what sandboxes are made from, and their builds."""

@@ -1,0 +1,68 @@
+"""What may be built, and how a version is shown. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from runtools.errors import InvalidRequest
+from runtools.platform.api.templates.store import Version
+from runtools.platform.core.ids import is_name
+from runtools.platform.kit.http import wrong_field
+from runtools.sdk.shapes.templates import BuildState, Template, TemplateBuild
+
+# Recipes that the host part knows, and whether a build of each has been seen to pass by its makers.
+RECIPES: Mapping[str, bool] = {"base-debian": True, "base-ubuntu": False}
+
+_PACKAGE = re.compile(
+    r"[a-z0-9][a-z0-9+.-]{0,127}(?::[a-z0-9]{1,16})?(?:=[A-Za-z0-9.+:~-]{1,128})?"
+)
+
+
+def check_slug(slug: str) -> None:
+    """A slug is a name."""
+    if not is_name(slug):
+        raise wrong_field("slug", "must be 1 to 63 lower-case letters, digits and inner hyphens")
+
+
+def recipe_of(slug: str, wanted: TemplateBuild) -> str:
+    """The recipe to build by: the one that is named, else the one that the slug names."""
+    recipe = wanted.recipe or slug
+    if recipe not in RECIPES:
+        raise InvalidRequest(
+            f"no recipe {recipe!r}",
+            hint=f"recipes are {', '.join(sorted(RECIPES))}; name one for a slug of your own",
+            details={"fields": [{"field": "recipe", "problem": "unknown", "type": "value_error"}]},
+        )
+    if slug in RECIPES and slug != recipe:
+        raise wrong_field("recipe", f"{slug} is a recipe's own name; it never lies")
+    return recipe
+
+
+def check_packages(packages: Iterable[str]) -> None:
+    """Names of Debian packages, so that none can be an option of the package manager."""
+    for n, package in enumerate(packages):
+        if _PACKAGE.fullmatch(package) is None:
+            raise wrong_field(f"apt.{n}", "not the name of a package")
+
+
+def shown(version: Version, default_slug: str) -> Template:
+    """The version as the public shape."""
+    state: BuildState = "failed"
+    if version.state in ("building", "ready"):
+        state = "building" if version.state == "building" else "ready"
+    return Template(
+        id=version.id,
+        slug=version.slug,
+        version=version.version,
+        recipe=version.recipe,
+        state=state,
+        progress=version.progress,
+        step=version.step,
+        tested=RECIPES.get(version.recipe, False),
+        is_default=version.slug == default_slug,
+        size_bytes=version.size_bytes,
+        error=version.error,
+        created_at=version.created_at,
+        finished_at=version.finished_at,
+    )

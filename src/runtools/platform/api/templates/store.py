@@ -1,0 +1,154 @@
+"""Template versions in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtools.errors import Conflict
+from runtools.platform.kit.db import Document, Moment, metadata
+
+versions = Table(
+    "template_versions",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),
+    Column("host_id", String(64), nullable=False),
+    Column("slug", String(63), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("recipe", String(63), nullable=False),
+    Column("apt", Document, nullable=False),
+    Column("run", Text),
+    # building, ready, failed; dropping and dropped: its number is not given again.
+    Column("state", String(8), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("error", Text),
+    Column("op", String(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    UniqueConstraint("org_id", "slug", "version"),
+    Index(None, "org_id", "op", unique=True),
+)
+
+_SHOWN = ("building", "ready", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a template."""
+
+    id: str
+    org_id: str
+    host_id: str
+    slug: str
+    version: int
+    recipe: str
+    apt: list[str]
+    run: str | None
+    op: str
+    created_at: datetime
+    state: str = "building"
+    progress: float = 0.0
+    step: str = ""
+    size_bytes: int = 0
+    error: str | None = None
+    finished_at: datetime | None = None
+
+
+_COLUMNS = [versions.c[field.name] for field in fields(Version)]
+_ALL = select(*_COLUMNS)
+
+
+async def add(conn: AsyncConnection, version: Version) -> None:
+    """A version that is to be built.
+
+    Raises:
+        Conflict: another build took the number, or the same act is under way.
+    """
+    try:
+        await conn.execute(insert(versions).values(**asdict(version)))
+    except IntegrityError as exc:
+        raise Conflict(
+            f"another build of {version.slug} began at this moment", hint="ask again"
+        ) from exc
+
+
+async def next_number(conn: AsyncConnection, org_id: str, slug: str) -> int:
+    """The number of the slug's next version."""
+    query = select(func.max(versions.c.version)).where(
+        versions.c.org_id == org_id, versions.c.slug == slug
+    )
+    return int(await conn.scalar(query) or 0) + 1
+
+
+async def by_op(conn: AsyncConnection, org_id: str, op: str) -> Version | None:
+    """The version that an act builds, if it has been begun before."""
+    query = _ALL.where(versions.c.org_id == org_id, versions.c.op == op)
+    row = (await conn.execute(query)).first()
+    return None if row is None else Version(*row)
+
+
+async def get(conn: AsyncConnection, version_id: str) -> Version | None:
+    """A version by its id."""
+    row = (await conn.execute(_ALL.where(versions.c.id == version_id))).first()
+    return None if row is None else Version(*row)
+
+
+async def of_slug(conn: AsyncConnection, org_id: str, slug: str) -> list[Version]:
+    """The slug's versions, newest first."""
+    query = _ALL.where(
+        versions.c.org_id == org_id, versions.c.slug == slug, versions.c.state.in_(_SHOWN)
+    ).order_by(versions.c.version.desc())
+    return [Version(*row) for row in await conn.execute(query)]
+
+
+async def newest(conn: AsyncConnection, org_id: str) -> list[Version]:
+    """The newest version of every slug."""
+    query = _ALL.where(versions.c.org_id == org_id, versions.c.state.in_(_SHOWN)).order_by(
+        versions.c.slug, versions.c.version.desc()
+    )
+    found: dict[str, Version] = {}
+    for row in await conn.execute(query):
+        version = Version(*row)
+        found.setdefault(version.slug, version)
+    return list(found.values())
+
+
+async def in_state(conn: AsyncConnection, state: str) -> list[Version]:
+    """Every org's versions in a state."""
+    query = _ALL.where(versions.c.state == state).order_by(versions.c.created_at)
+    return [Version(*row) for row in await conn.execute(query)]
+
+
+async def still_ready(conn: AsyncConnection, version_id: str) -> bool:
+    """Whether sandboxes may stand on the version; it stays so until the transaction ends."""
+    query = select(versions.c.state).where(versions.c.id == version_id)
+    return bool(await conn.scalar(query.with_for_update(read=True)) == "ready")
+
+
+async def change(conn: AsyncConnection, version_id: str, values: Mapping[str, Any]) -> None:
+    """Set columns of one version."""
+    await conn.execute(update(versions).where(versions.c.id == version_id).values(**values))

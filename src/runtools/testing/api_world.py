@@ -1,0 +1,166 @@
+"""A whole api on a real socket, over a fake host: what the flow tests of the api stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from runtools.platform.api.app import create_app
+from runtools.platform.api.hosts.registry import Hosts
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.orgs import store as orgs
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.projects import store as projects
+from runtools.platform.api.schema import upgrade
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.ports.host import Host
+from runtools.platform.kit.clock import Clock, SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.testing.fake_host import FakeHost
+
+HOST_ID = "hst_one"
+
+
+@dataclass
+class World:
+    """A running api and its surroundings.
+
+    Attributes:
+        http: a client with the first key.
+        url: where the api listens.
+        key: the first key.
+        org: its org.
+    """
+
+    http: httpx.AsyncClient
+    url: str
+    key: str
+    org: str
+    platform: Platform
+    host: FakeHost
+
+    async def create(self, **body: Any) -> dict[str, Any]:
+        """A sandbox, as the api answers."""
+        answer = await self.http.post("/v1/sandboxes", json=body)
+        assert answer.status_code == 201, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    async def get(self, ref: str) -> dict[str, Any]:
+        """How a sandbox is shown."""
+        answer = await self.http.get(f"/v1/sandboxes/{ref}")
+        assert answer.status_code == 200, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    async def why(self, ref: str) -> list[dict[str, Any]]:
+        """A sandbox's ledger."""
+        answer = await self.http.get(f"/v1/sandboxes/{ref}/why?limit=100")
+        assert answer.status_code == 200, answer.text
+        data: list[dict[str, Any]] = answer.json()["data"]
+        return data
+
+    async def becomes(self, ref: str, **wanted: Any) -> dict[str, Any]:
+        """The sandbox, once it is shown so."""
+        seen: dict[str, Any] = {}
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            seen = await self.get(ref)
+            if all(seen[name] == value for name, value in wanted.items()):
+                return seen
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{ref} never became {wanted}; it is {seen}")
+
+    async def build(self, slug: str = "base-debian") -> dict[str, Any]:
+        """A template version, ready."""
+        answer = await self.http.post(f"/v1/templates/{slug}/builds", json={})
+        assert answer.status_code == 201, answer.text
+        await holds(lambda: self._built(slug))
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    async def _built(self, slug: str) -> bool:
+        shown = (await self.http.get(f"/v1/templates/{slug}")).json()["data"]
+        return bool(shown["state"] == "ready")
+
+    async def stranger(self) -> httpx.AsyncClient:
+        """A client of another org."""
+        db, clock, org_id = self.platform.db, self.platform.clock, new_id("org")
+        async with db.write() as conn:
+            await orgs.add(conn, org_id, "other", clock.now())
+            project = new_id("prj")
+            await projects.add(conn, project, org_id, "default", default=True, now=clock.now())
+        _, secret = await Keys(db, clock).make(org_id, "theirs", new_id("opn"))
+        return client(self.url, secret or "")
+
+
+def client(url: str, key: str) -> httpx.AsyncClient:
+    """A client with a key."""
+    return httpx.AsyncClient(
+        base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=90, trust_env=False
+    )
+
+
+async def holds(condition: Callable[[], Any], seconds: float = 15) -> None:
+    """Wait until the condition (which may be a coroutine function) holds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return
+        assert time.monotonic() < deadline, "it never held"
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def world(
+    db: Database, folder: Path, *, clock: Clock | None = None, host: FakeHost | None = None
+) -> AsyncIterator[World]:
+    """A running api with a template that is ready."""
+    clock = clock or SystemClock()
+    await upgrade(db)
+    org, key = await ensure_first(db, clock)
+    assert key is not None
+    host = host or FakeHost(folder / "host")
+    async with serving(db, {HOST_ID: host}, clock, Settings(home=folder)) as (url, platform):
+        async with client(url, key) as http:
+            made = World(http, url, key, org, platform, host)
+            await made.build()
+            yield made
+
+
+@asynccontextmanager
+async def serving(
+    db: Database, hosts: dict[str, Host], clock: Clock, settings: Settings
+) -> AsyncIterator[tuple[str, Platform]]:
+    """The api on a port of the loopback, until the block ends; the database is closed then."""
+    app = create_app(db, Hosts(hosts), clock, settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="on"
+        )
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await holds(lambda: server.started or task.done())
+            yield f"http://127.0.0.1:{port}", app.state.platform
+        finally:
+            server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,315 @@
+"""A host in memory: the Host port with real states, reports and journal, and no machine behind it.
+
+What lives is in `fake_life`, with all the ways to make it fail; commands and files are in `fake_inside`.
+Here they become the port, with builds and space beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from runtools.errors import FileIsDirectory, NotFound
+from runtools.platform.core.ports.host import (
+    BuildOrder,
+    Built,
+    Child,
+    FileBody,
+    Forked,
+    Kept,
+    Observed,
+)
+from runtools.platform.core.states import Act, State
+from runtools.platform.kit.clock import Clock
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.sandboxes import DiskUse, Isolation, Pruned
+from runtools.sdk.shapes.templates import BuildLine
+from runtools.testing.fake_inside import Inside
+from runtools.testing.fake_life import FakeLife, Machine, latest
+
+T = TypeVar("T")
+_STEPS = ("bootstrap", "packages", "image")
+
+
+@dataclass
+class Build:
+    """A fake template build."""
+
+    order: BuildOrder
+    lines: list[BuildLine] = field(default_factory=list)
+    state: Literal["building", "ready", "failed"] = "building"
+
+
+class FakeHost(FakeLife):
+    """See the module. ``script`` answers commands in place of local processes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        capacity: int = 1000,
+        isolation: Isolation = "hardware",
+        script: Callable[[ExecRequest], ExecResult] | None = None,
+    ) -> None:
+        super().__init__(folder, clock=clock, capacity=capacity, isolation=isolation)
+        self.script = script
+        self.builds: dict[str, Build] = {}
+        self.snapshots: dict[str, tuple[str, Path]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- copies ---
+
+    async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
+        """Copy its files."""
+
+        async def act() -> Kept:
+            async with self._acting(sandbox_id, Act.SNAPSHOT, actor) as machine:
+                path = self.folder / snapshot_id
+                shutil.copytree(machine.inside.folder, path, symlinks=True)
+                self.snapshots[snapshot_id] = (sandbox_id, path)
+            return Kept(snapshot_id=snapshot_id, size_bytes=4096, standstill_ms=1.5)
+
+        return await self._once(f"snapshot {op}", sandbox_id, act)
+
+    async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
+        """Put the files of a snapshot back."""
+
+        async def act() -> Observed:
+            if snapshot_id not in self.snapshots:
+                raise NotFound(f"no snapshot {snapshot_id}")
+            async with self._acting(sandbox_id, Act.ROLLBACK, actor) as machine:
+                shutil.rmtree(machine.inside.folder)
+                shutil.copytree(
+                    self.snapshots[snapshot_id][1], machine.inside.folder, symlinks=True
+                )
+            return latest(machine)
+
+        return await self._once(f"rollback {op}", sandbox_id, act)
+
+    async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
+        """Copies of its files and environment."""
+
+        async def act() -> Forked:
+            made = []
+            async with self._acting(sandbox_id, Act.FORK, actor) as parent:
+                for child in children:
+                    order = parent.order.model_copy(update={"sandbox_id": child.sandbox_id})
+                    folder = self.folder / child.sandbox_id
+                    shutil.copytree(parent.inside.folder, folder, symlinks=True)
+                    machine = Machine(order, Inside(folder, parent.inside.env))
+                    self.machines[child.sandbox_id] = machine
+                    made.append(
+                        await self._report(
+                            machine, State.RUNNING, None, "request", actor, started_from="fork"
+                        )
+                    )
+            return Forked(children=made, standstill_ms=2.5)
+
+        return await self._once(f"fork {op}", sandbox_id, act)
+
+    async def drop_snapshot(self, snapshot_id: str) -> None:
+        """Forget it."""
+        self._answer("drop_snapshot", snapshot_id)
+        if snapshot_id not in self.snapshots:
+            raise NotFound(f"no snapshot {snapshot_id}")
+        shutil.rmtree(self.snapshots.pop(snapshot_id)[1])
+
+    # --- inside ---
+
+    async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
+        """Run a command; a repeat of its process id is answered."""
+        machine = await self._awake(sandbox_id, "exec")
+        assert request.process_id is not None
+        if request.process_id in machine.done:
+            return machine.done[request.process_id]
+        result = self.script(request) if self.script else await machine.inside.exec(request)
+        machine.done[request.process_id] = result
+        return result
+
+    async def stats(self, sandbox_id: str) -> Stats:
+        """Its own; the last ones where it is paused."""
+        machine = self._alive(sandbox_id, "stats")
+        if machine.state is not State.PAUSED or machine.last_stats is None:
+            machine.last_stats = await machine.inside.stats()
+        return machine.last_stats
+
+    async def console(self, sandbox_id: str, lines: int) -> list[str]:
+        """A few lines."""
+        self._answer("console", sandbox_id)
+        self._find(sandbox_id)
+        return ["booting", "ready"][-lines:]
+
+    async def stat(self, sandbox_id: str, path: str) -> FileEntry:
+        """See `Inside.stat`."""
+        return (await self._awake(sandbox_id, "stat")).inside.stat(path)
+
+    async def list(self, sandbox_id: str, path: str, depth: int) -> Listing:
+        """See `Inside.list`."""
+        return (await self._awake(sandbox_id, "list")).inside.list(path, depth)
+
+    async def mkdir(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
+        """See `Inside.mkdir`."""
+        return await self._file(sandbox_id, op, lambda inside: inside.mkdir(path, mode))
+
+    async def move(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry:
+        """See `Inside.move`."""
+        return await self._file(sandbox_id, op, lambda i: i.move(source, target, overwrite))
+
+    async def copy(
+        self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
+    ) -> FileEntry:
+        """See `Inside.copy`."""
+        return await self._file(sandbox_id, op, lambda i: i.copy(source, target, overwrite))
+
+    async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
+        """See `Inside.chmod`."""
+        return await self._file(sandbox_id, op, lambda inside: inside.chmod(path, mode))
+
+    async def remove(self, sandbox_id: str, op: str, path: str, recursive: bool) -> None:
+        """See `Inside.remove`."""
+        await self._file(sandbox_id, op, lambda inside: inside.remove(path, recursive))
+
+    async def read(
+        self, sandbox_id: str, path: str, start: int, end: int | None
+    ) -> tuple[FileBody, AsyncIterator[bytes]]:
+        """See `Inside.read`."""
+        inside = (await self._awake(sandbox_id, "read")).inside
+        entry = inside.stat(path)
+        if entry.kind == "directory":
+            raise FileIsDirectory(f"{path} is a folder")
+        last = entry.size if end is None else min(end, entry.size)
+        first = min(start, last)
+        body = FileBody(entry=entry, start=first, end=last)
+        return body, inside.read(path, first, last)
+
+    async def write(
+        self,
+        sandbox_id: str,
+        op: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        mode: int | None,
+        how: Literal["replace", "append"],
+    ) -> FileEntry:
+        """See `Inside.write`."""
+        machine = await self._awake(sandbox_id, "write")
+
+        async def act() -> FileEntry:
+            return await machine.inside.write(path, chunks, mode, how)
+
+        return await self._once(f"write {op}", sandbox_id, act)
+
+    async def download(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
+        """See `Inside.download`."""
+        inside = (await self._awake(sandbox_id, "download")).inside
+        inside.stat(path)
+        return inside.download(path)
+
+    async def upload(
+        self, sandbox_id: str, op: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> Listing:
+        """See `Inside.upload`."""
+        machine = await self._awake(sandbox_id, "upload")
+        return await self._once(
+            f"upload {op}", sandbox_id, lambda: machine.inside.upload(path, chunks)
+        )
+
+    # --- templates and space ---
+
+    async def build(self, order: BuildOrder) -> Built:
+        """Three lines of log while the gate is open, then ready; ``run`` with "fail" in it fails."""
+        self._answer("build", order.version_id)
+        if order.version_id not in self.builds:
+            self.builds[order.version_id] = Build(order)
+            task = asyncio.create_task(self._building(self.builds[order.version_id]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await self.built(order.version_id)
+
+    async def built(self, version_id: str) -> Built:
+        """How it stands."""
+        self._answer("built", version_id)
+        build = self._build(version_id)
+        return Built(
+            version_id=version_id,
+            state=build.state,
+            progress=len(build.lines) / len(_STEPS),
+            step=build.lines[-1].step if build.lines else "",
+            size_bytes=1 << 20 if build.state == "ready" else 0,
+            error="the script failed" if build.state == "failed" else None,
+        )
+
+    async def build_log(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
+        """The lines after a position, until the build has ended."""
+        self._answer("build_log", version_id)
+        build = self._build(version_id)
+        while True:
+            async with self._news:
+                while len(build.lines) <= after and build.state == "building":
+                    await self._news.wait()
+                fresh = build.lines[after:]
+            if not fresh:
+                return
+            for line in fresh:
+                after = line.n
+                yield line
+
+    async def drop_template(self, version_id: str) -> None:
+        """Forget the version."""
+        self._answer("drop_template", version_id)
+        self._build(version_id)
+        del self.builds[version_id]
+
+    async def disk_use(self) -> DiskUse:
+        """Round figures."""
+        self._answer("disk_use", "")
+        return DiskUse(
+            total_bytes=1 << 35,
+            free_bytes=1 << 34,
+            templates_bytes=len(self.builds) << 20,
+            warm_bytes=0,
+            sandboxes_bytes=len(self.machines) << 20,
+            snapshots_bytes=len(self.snapshots) << 20,
+            ended_bytes=0,
+        )
+
+    async def prune(self, ended: bool, warm: bool) -> Pruned:
+        """Forget the files of ended sandboxes."""
+        self._answer("prune", "")
+        gone = [m for m in self.machines.values() if m.state is State.STOPPED] if ended else []
+        for machine in gone:
+            self.forget(machine.order.sandbox_id)
+        return Pruned(ended_sandboxes=len(gone), warm_snapshots=0, freed_bytes=len(gone) << 20)
+
+    async def _building(self, build: Build) -> None:
+        for n, step in enumerate(_STEPS, 1):
+            await self.gate.wait()
+            at = self.clock.now()
+            line = BuildLine(n=n, at=at, progress=n / len(_STEPS), step=step, text=f"{step} done")
+            async with self._news:
+                build.lines.append(line)
+                self._news.notify_all()
+        async with self._news:
+            build.state = "failed" if "fail" in (build.order.run or "") else "ready"
+            self._news.notify_all()
+
+    def _build(self, version_id: str) -> Build:
+        if version_id not in self.builds:
+            raise NotFound(f"no template version {version_id} on this host")
+        return self.builds[version_id]
+
+    async def _file(self, sandbox_id: str, op: str, act: Callable[[Inside], T]) -> T:
+        machine = await self._awake(sandbox_id, "file")
+
+        async def once() -> T:
+            return act(machine.inside)
+
+        doing: Callable[[], Awaitable[T]] = once
+        return await self._once(f"file {op}", sandbox_id, doing)

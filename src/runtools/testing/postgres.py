@@ -1,0 +1,91 @@
+"""A private PostgreSQL server for one test session, and databases on it made in a moment."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_USER = "postgres"
+
+
+def binaries() -> Path | None:
+    """Where the server's programs lie, if it is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+class Cluster:
+    """A running server, reached by a Unix socket only."""
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        self._folder = folder
+        self._tools = tools
+        self._numbers = itertools.count(1)
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"postgresql://{_USER}@/{database}?host={self._folder}"
+
+    def create(self, template: str | None = None) -> str:
+        """A new database, empty or a copy of another; returns its name."""
+        name = f"test_{next(self._numbers)}"
+        words = ["createdb", "-h", str(self._folder), "-U", _USER, name]
+        self._run(*words, *([] if template is None else ["-T", template]))
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is still connected."""
+        self._run("dropdb", "--force", "-h", str(self._folder), "-U", _USER, name)
+
+    def _run(self, program: str, *words: str) -> None:
+        _as_postgres([str(self._tools / program), *words])
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Start a server in a folder of its own; stop and remove it at the end."""
+    tools = binaries()
+    assert tools is not None, "PostgreSQL is not installed"
+    folder = Path(tempfile.mkdtemp(prefix="rt-pg-"))
+    data = folder / "data"
+    if os.getuid() == 0:
+        shutil.chown(folder, _USER)
+    control = [str(tools / "pg_ctl"), "-D", str(data), "-s", "-w"]
+    try:
+        _as_postgres(
+            [str(tools / "initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-N", "-E", "UTF8"]
+        )
+        # Nothing here outlives the session, so nothing has to survive a crash.
+        options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
+        _as_postgres([*control, "-l", str(folder / "log"), "-o", options, "start"])
+        try:
+            yield Cluster(folder, tools)
+        finally:
+            _as_postgres([*control, "-m", "immediate", "stop"])
+    finally:
+        shutil.rmtree(folder)
+
+
+def _as_postgres(argv: list[str]) -> None:
+    """Its programs refuse to run as root."""
+    ids = pwd.getpwnam(_USER) if os.getuid() == 0 else None
+    done = subprocess.run(
+        argv,
+        check=False,
+        capture_output=True,
+        cwd="/",
+        user=ids.pw_uid if ids else None,
+        group=ids.pw_gid if ids else None,
+        extra_groups=[] if ids else None,
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        timeout=60,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{argv[0]}: {done.stderr.decode(errors='replace')[-500:]}")

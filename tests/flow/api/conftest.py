@@ -1,0 +1,58 @@
+"""The api over a fake host, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runtools.platform.api.schema import upgrade
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world, postgres
+from runtools.testing.api_world import World
+
+_ENGINES = ["sqlite", *(["postgresql"] if postgres.binaries() else [])]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[tuple[postgres.Cluster, str]]:
+    """A server, and the name of a database with the schema in it."""
+    with postgres.cluster() as server:
+        template = server.create()
+
+        async def make() -> None:
+            db = Database(server.url(template))
+            await upgrade(db)
+            await db.close()
+
+        asyncio.run(make())
+        yield server, template
+
+
+@pytest.fixture(params=_ENGINES)
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database, on every engine there is."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/db/runtools.db"
+        return
+    server, template = request.getfixturevalue("cluster")
+    name = server.create(template)
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A running api on SQLite."""
+    async with api_world.world(Database(f"sqlite:///{tmp_path}/db/runtools.db"), tmp_path) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def any_world(any_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A running api on every engine there is."""
+    async with api_world.world(Database(any_url), tmp_path) as made:
+        yield made
