@@ -109,6 +109,8 @@ class LocalDriver:
         """Let the frozen processes go on."""
         async with self._act(machine):
             first = self._awake(machine)
+            if not machine.overlay.exists():
+                raise VmmFailed(f"there is no disk {machine.overlay}")
             if _place(machine).is_suspended():
                 self._suspends.pop(machine.folder, None)
                 _thaw(_place(machine), first)

@@ -35,6 +35,8 @@ async def start(place: Place, base: Path, overlay: Path, token: str) -> None:
     Raises:
         VmmFailed: it did not come up; nothing of it is left running.
     """
+    if not overlay.exists():
+        raise VmmFailed(f"there is no disk {overlay}")
     place.folder.mkdir(parents=True, exist_ok=True)
     lock = place.take_lock()
     if lock is None:
@@ -168,6 +170,7 @@ def _command(place: Place, base: Path) -> list[str]:
     words = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0"]
     words += ["--cap-add", "ALL", "--hostname", "sandbox", "--die-with-parent", "--new-session"]
     words += ["--bind", str(place.tree), "/", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--symlink", "/proc/1/fd/1", "/dev/console"]
     for name in disk.SYSTEM:
         if (Path("/") / name).is_dir() and not (Path("/") / name).is_symlink():
             words += ["--ro-bind", f"/{name}", f"/{name}"]

@@ -92,6 +92,16 @@ class LocalTemplates:
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
+    async def reclaim(self) -> int:
+        """Nothing to do: a build that was cut off is seen as failed."""
+        return 0
+
+    async def stop(self) -> None:
+        """Cancel builds; they have failed."""
+        for task in list(self._builds.values()):
+            task.cancel()
+        await asyncio.gather(*self._builds.values(), return_exceptions=True)
+
     async def build(self, order: BuildOrder) -> Built:
         """Begin a build; a repeat of the same version returns how it stands."""
         at = self._folder / order.version_id
