@@ -37,8 +37,8 @@ async def _doctor(settings: config.Settings, _: argparse.Namespace) -> int:
     return await doctor.show(settings)
 
 
-async def _migrate(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await api.migrate(settings)
+async def _migrate(settings: config.Settings, args: argparse.Namespace) -> int:
+    return await api.migrate(settings, need_key=args.need_key)
 
 
 async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name)
         if name == "up":
             sub.add_argument("--detach", action="store_true", help="return when it answers")
+        if name == "migrate":
+            sub.add_argument("--need-key", action="store_true", help="print a key in any case")
         if name == "host":
             sub.add_argument("--socket-uid", type=int, default=os.geteuid())
             sub.add_argument("--socket-gid", type=int, default=os.getegid())

@@ -122,7 +122,8 @@ async def _first_start(
 
     The key travels through a pipe, never through an argument or the environment.
     """
-    argv = person.command([sys.executable, "-m", "runtools.platform", "migrate"])
+    need = [] if settings.client_file.exists() else ["--need-key"]
+    argv = person.command([sys.executable, "-m", "runtools.platform", "migrate", *need])
     done = await run(argv, env=env, timeout=120.0)
     key = json.loads(done.stdout).get("apiKey")
     if key is None:

@@ -1,0 +1,85 @@
+"""The api process: the REST API over the database and the host of this machine. No root."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import uvicorn
+
+from runtools.errors import Unavailable
+from runtools.platform.api import schema
+from runtools.platform.api.app import create_app
+from runtools.platform.api.hosts.registry import Hosts
+from runtools.platform.api.hosts.remote import RemoteHost
+from runtools.platform.api.keys.first import another, ensure_first
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.sdk.shapes import HostView
+
+log = logging.getLogger(__name__)
+
+_HOST_WITHIN_SECONDS = 60.0
+_LOOK_EVERY_SECONDS = 0.1
+_GRACE_SECONDS = 5
+
+
+def database_url(settings: Settings) -> str:
+    """Where the records are: the setting, else a file in the home."""
+    return settings.database_url or f"sqlite+aiosqlite:///{settings.api_home / 'runtools.db'}"
+
+
+async def migrate(settings: Settings, *, need_key: bool) -> int:
+    """Bring the schema up to date and print the first key, if there is one to hand over, as JSON.
+
+    It goes to a pipe of the supervisor, which writes it where only its owner reads it.
+    """
+    db, clock = Database(database_url(settings)), SystemClock()
+    try:
+        await schema.upgrade(db)
+        org_id, key = await ensure_first(db, clock)
+        if key is None and need_key:
+            key = await another(db, clock, org_id, "another first key")
+    finally:
+        await db.close()
+    json.dump({"apiKey": key}, sys.stdout)
+    return 0
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM."""
+    clock = SystemClock()
+    async with RemoteHost(settings.host_socket) as host:
+        view = await _first_view(host, clock)
+        app = create_app(
+            Database(database_url(settings)), Hosts({view.id: host}), clock, settings
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=settings.api_host,
+                port=settings.api_port,
+                http="httptools",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        await server.serve()
+    return 0 if server.started else 1
+
+
+async def _first_view(host: RemoteHost, clock: SystemClock) -> HostView:
+    """Who the host is; both processes start together, so it may take a moment to answer."""
+    deadline = clock.monotonic() + _HOST_WITHIN_SECONDS
+    while True:
+        try:
+            return await host.view()
+        except Unavailable:
+            if clock.monotonic() > deadline:
+                raise
+            await clock.sleep(_LOOK_EVERY_SECONDS)

@@ -1,0 +1,66 @@
+"""The host process: the only part with root. Names the concrete driver and network, and wires them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from runtools.platform.boot import home
+from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.engine.engine import uid_floor
+from runtools.platform.host.net.network import NamespaceNetwork
+from runtools.platform.host.server import serving
+from runtools.platform.host.service import HostService
+from runtools.platform.host.templates.service import Templates
+from runtools.platform.host.templates.warm import Warm
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+
+log = logging.getLogger(__name__)
+
+# The last user of the install's range; sandboxes are given theirs from its start.
+_WARM_UID = 0xFFFF
+
+
+def compose(settings: Settings) -> HostService:
+    """The host service of this machine, not started yet."""
+    install_id, clock = home.install_id(settings), SystemClock()
+    driver = QemuDriver(settings)
+    network = NamespaceNetwork(install_id)
+    warm = Warm(
+        settings.host_home,
+        driver,
+        network,
+        clock,
+        uid=uid_floor(install_id) + _WARM_UID,
+        limit_bytes=settings.warm_mb << 20,
+    )
+    templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
+    return HostService(settings, driver, network, templates, warm, install_id, clock)
+
+
+async def serve(settings: Settings, uid: int, gid: int) -> int:
+    """Serve on the socket until SIGTERM, which pauses what runs."""
+    with home.lock(settings.run_folder / "host.lock", "a host"):
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        service = compose(settings)
+        await service.start()
+        async with serving(service, settings.host_socket, uid=uid, gid=gid):
+            view = await service.view()
+            log.info("host %s: %s by %s", view.id, view.isolation, view.accelerator)
+            await ending.wait()
+            log.info("pausing what runs")
+            await service.shutdown()
+    return 0
+
+
+async def pause_all(settings: Settings) -> int:
+    """Adopt what a killed platform left running, pause it, and end."""
+    with home.lock(settings.run_folder / "host.lock", "a host"):
+        service = compose(settings)
+        await service.start()
+        await service.shutdown()
+    return 0
