@@ -1,0 +1,325 @@
+"""`runtools doctor`: looks at this machine and says what to do about each finding.
+
+Each check is a small function that returns one `Finding`; `examine` runs them all. None changes
+anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from runtools.errors import InvalidRequest
+from runtools.platform.boot import packages, people
+from runtools.platform.core.ports.driver import Driver
+from runtools.platform.host.disk.files import can_reflink, free_bytes
+from runtools.platform.host.templates.kernel import host_tsc_khz
+from runtools.platform.host.templates.record import read_records
+from runtools.platform.kit import process
+from runtools.platform.kit.config import Settings, environment
+
+Level = Literal["error", "warning", "info"]
+
+_MARKS = {"error": "✗", "warning": "!", "info": "·"}
+_LEAST_MEMORY_MB = 2048
+_ROOMY_BYTES = 10 << 30
+_TIME_ERROR = 5  # what adjtimex(2) returns for a clock that nothing keeps right
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is as it should be.
+        level: how much it matters where it is not: an error keeps the platform from working.
+        found: what is there.
+        advice: what to do, empty where nothing is to be done.
+    """
+
+    name: str
+    ok: bool
+    level: Level
+    found: str
+    advice: str = ""
+
+
+async def show(settings: Settings, driver: Driver | None = None) -> int:
+    """Print every finding; returns 0 when none is an error."""
+    findings = await examine(settings, driver)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = "✓" if finding.ok else _MARKS[finding.level]
+        sys.stdout.write(f"{mark} {finding.name:<{width}}  {finding.found}\n")
+        if finding.advice:
+            sys.stdout.write(f"  {'':<{width}}  → {finding.advice}\n")
+    return int(any(not f.ok and f.level == "error" for f in findings))
+
+
+async def examine(settings: Settings, driver: Driver | None = None) -> list[Finding]:
+    """Every finding about this machine. ``driver`` is probed for what it can do here."""
+    checks: list[Callable[[], Awaitable[Finding]]] = [
+        _system,
+        _root,
+        _programs,
+        _qemu,
+        _tun,
+        _namespaces,
+        _firewall,
+        _groups,
+        _counter,
+        _clock,
+        _memory,
+        lambda: _disk(settings),
+        lambda: _reflink(settings),
+        lambda: _port(settings),
+        lambda: _installation(settings),
+        lambda: _template(settings),
+    ]
+    findings = [await check() for check in checks]
+    if driver is not None:
+        findings.insert(4, await _virtualisation(driver))
+    return findings
+
+
+async def _system() -> Finding:
+    if platform.machine() != "x86_64":
+        found = f"a {platform.machine()} machine"
+        return Finding("system", False, "error", found, "sandboxes need an x86-64 machine")
+    try:
+        name = packages.this_system().name
+    except InvalidRequest as exc:
+        return Finding("system", False, "warning", exc.message, exc.hint or "")
+    return Finding("system", True, "info", f"{name}, kernel {platform.release()}")
+
+
+async def _root() -> Finding:
+    if os.geteuid() == 0:
+        return Finding("root", True, "error", "this is root")
+    if shutil.which("sudo"):
+        return Finding("root", True, "error", "not root; `runtools up` will ask sudo")
+    advice = "become root, or install sudo: the host process makes networks and virtual machines"
+    return Finding("root", False, "error", "neither root nor sudo", advice)
+
+
+async def _programs() -> Finding:
+    try:
+        system = packages.this_system()
+    except InvalidRequest:
+        return Finding("packages", False, "warning", "not checked on this system")
+    absent = await packages.missing(system)
+    if absent:
+        found = f"missing or too old: {', '.join(absent)}"
+        return Finding("packages", False, "error", found, "sudo runtools setup")
+    return Finding("packages", True, "error", f"all {len(system.packages)} installed")
+
+
+async def _qemu() -> Finding:
+    try:
+        done = await process.run(["qemu-system-x86_64", "--version"])
+    except (FileNotFoundError, process.CommandFailed) as exc:
+        return Finding("qemu", False, "error", str(exc)[:200], "sudo runtools setup")
+    words = done.stdout.decode().splitlines()[0].partition("version ")[2]
+    numbers = words.split()[0].split(".") if words else ["0", "0"]
+    good = (int(numbers[0]), int(numbers[1])) >= (8, 2)
+    advice = "" if good else "QEMU 8.2 or newer is needed: sudo runtools setup"
+    return Finding("qemu", good, "error", words, advice)
+
+
+async def _virtualisation(driver: Driver) -> Finding:
+    """Asks the driver, which lets a tiny guest prove it: /dev/kvm being there proves nothing."""
+    found = await driver.probe()
+    words = f"{found.accelerator}: {found.reason}"
+    if found.isolation == "hardware":
+        return Finding("virtualisation", True, "warning", words)
+    advice = (
+        "sandboxes run emulated: slower, and without promised isolation. Use a machine with "
+        "virtualisation (or switch it on in the firmware, or nested virtualisation in the cloud), "
+        "and load kvm_intel or kvm_amd"
+    )
+    return Finding("virtualisation", False, "warning", words, advice)
+
+
+async def _tun() -> Finding:
+    name, device = "network devices", Path("/dev/net/tun")
+    if not device.exists():
+        advice = "modprobe tun; in a container, hand in /dev/net/tun"
+        return Finding(name, False, "error", f"no {device}", advice)
+    if os.geteuid() == 0:
+        try:
+            os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as exc:
+            return Finding(name, False, "error", f"{device}: {exc.strerror}", "modprobe tun")
+    return Finding(name, True, "error", str(device))
+
+
+async def _namespaces() -> Finding:
+    name = "network namespaces"
+    if not Path("/proc/self/ns/net").exists():
+        advice = "a kernel with CONFIG_NET_NS is needed"
+        return Finding(name, False, "error", "the kernel has none", advice)
+    if os.geteuid() != 0:
+        return Finding(name, True, "error", "the kernel has them")
+    done = await process.run(["unshare", "--net", "true"], check=False)
+    if done.code != 0:
+        found = done.stderr.decode(errors="replace").strip()
+        advice = "run outside of a container that forbids them"
+        return Finding(name, False, "error", found, advice)
+    return Finding(name, True, "error", "one can be made")
+
+
+async def _firewall() -> Finding:
+    if os.geteuid() != 0:
+        return Finding("firewall", True, "info", "not checked without root")
+    try:
+        done = await process.run(["nft", "list", "tables"], check=False)
+    except FileNotFoundError:
+        return Finding("firewall", False, "error", "no nft", "sudo runtools setup")
+    if done.code != 0:
+        found = done.stderr.decode(errors="replace").strip()[:200]
+        return Finding("firewall", False, "error", found, "a kernel with nf_tables is needed")
+    return Finding("firewall", True, "error", "nftables answers")
+
+
+async def _groups() -> Finding:
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return Finding("control groups", True, "warning", "version 2")
+    if Path("/sys/fs/cgroup/memory").is_dir():
+        return Finding("control groups", True, "warning", "version 1")
+    advice = "mount cgroup2 at /sys/fs/cgroup; without it nothing bounds what a VMM may take"
+    return Finding("control groups", False, "warning", "none mounted", advice)
+
+
+async def _counter() -> Finding:
+    name = "time stamp counter"
+    flags = _cpu_flags()
+    found = f"{await asyncio.to_thread(host_tsc_khz) / 1000:.3f} MHz"
+    if {"constant_tsc", "nonstop_tsc"} <= flags:
+        return Finding(name, True, "warning", f"{found}, constant")
+    advice = "under emulation, clocks in sandboxes may drift; KVM has a clock of its own"
+    return Finding(name, "constant_tsc" in flags, "info", f"{found}, may change", advice)
+
+
+def _cpu_flags() -> set[str]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+async def _clock() -> Finding:
+    # struct timex, whose first field says that nothing is to be changed.
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    if state == _TIME_ERROR or state < 0:
+        advice = "run an NTP client (chrony, systemd-timesyncd); sandboxes take the time from here"
+        return Finding("clock", False, "info", "nothing keeps it right", advice)
+    return Finding("clock", True, "info", "kept right")
+
+
+async def _memory() -> Finding:
+    facts = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    total, available = (int(facts[key].split()[0]) // 1024 for key in ("MemTotal", "MemAvailable"))
+    found = f"{available} of {total} MB available"
+    if available < _LEAST_MEMORY_MB:
+        advice = "a sandbox takes 1024 MB unless told otherwise"
+        return Finding("memory", False, "warning", found, advice)
+    return Finding("memory", True, "warning", found)
+
+
+async def _disk(settings: Settings) -> Finding:
+    folder = _existing(settings.home)
+    free = free_bytes(folder)
+    found = f"{free >> 30} GB free at {folder}"
+    if free < settings.disk_headroom_mb << 20:
+        advice = (
+            f"sandboxes need more than {settings.disk_headroom_mb} MB free; runtools prune helps"
+        )
+        return Finding("disk", False, "error", found, advice)
+    if free < _ROOMY_BYTES:
+        advice = "a template takes 1 GB, its build 4, a sandbox up to its disk's size"
+        return Finding("disk", False, "warning", found, advice)
+    return Finding("disk", True, "error", found)
+
+
+async def _reflink(settings: Settings) -> Finding:
+    folder = _existing(settings.host_home)
+    try:
+        able = await can_reflink(folder)
+    except PermissionError:
+        return Finding("copies by reference", True, "info", "not checked without root")
+    except OSError as exc:
+        return Finding("copies by reference", False, "info", f"not checked: {exc.strerror}")
+    if able:
+        return Finding("copies by reference", True, "info", f"the file system of {folder} has them")
+    advice = "with xfs or btrfs below the home, disks and memory are copied at once"
+    return Finding("copies by reference", False, "info", f"not at {folder}", advice)
+
+
+async def _port(settings: Settings) -> Finding:
+    where = f"{settings.api_host}:{settings.api_port}"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.api_host, settings.api_port))
+        except OSError as exc:
+            if settings.client_file.exists() and await _answers(settings):
+                return Finding("port", True, "error", f"the platform answers at {where}")
+            advice = "end what listens there, or set RUNTOOLS_API_PORT"
+            return Finding("port", False, "error", f"{where}: {exc.strerror}", advice)
+    return Finding("port", True, "error", f"{where} is free")
+
+
+async def _answers(settings: Settings) -> bool:
+    """Whether it is a platform that listens at the port."""
+    try:
+        async with asyncio.timeout(2):
+            reader, writer = await asyncio.open_connection(settings.api_host, settings.api_port)
+            writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+            reply = await reader.read(4096)
+            writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return reply.startswith(b"HTTP/1.") and b"x-request-id" in reply.lower()
+
+
+async def _installation(settings: Settings) -> Finding:
+    person = await people.unprivileged(settings, environment())
+    if not person.bare:
+        found = f"the api runs as {person.name}, without root"
+        return Finding("least privilege", True, "warning", found)
+    found = f"the api keeps the name root, without capabilities: nobody else can read {sys.prefix}"
+    advice = "install where everybody can read, such as /opt, and run `sudo runtools setup`"
+    return Finding("least privilege", False, "warning", found, advice)
+
+
+async def _template(settings: Settings) -> Finding:
+    slug = settings.default_template
+    advice = f"runtools template build {slug}"
+    try:
+        records = list(read_records(settings.host_home / "templates"))
+    except PermissionError:
+        return Finding("template", True, "info", "not checked without root")
+    ready = [r for r in records if r.order.slug == slug and r.state == "ready"]
+    if not ready:
+        return Finding("template", False, "info", f"{slug} is not built yet", advice)
+    newest = max(ready, key=lambda record: record.order.version)
+    return Finding("template", True, "info", f"{slug} version {newest.order.version} is ready")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    while not path.is_dir():
+        path = path.parent
+    return path
