@@ -7,11 +7,14 @@ import pytest
 
 from runtools.platform.core.ports.driver import Machine
 from runtools.testing.contracts.driver import DriverContract
+from runtools.testing.contracts.driver_crash import DriverCrashContract, chance
 from runtools.testing.contracts.driver_rig import DriverRig
 from runtools.testing.local_driver import LocalDriver
 from runtools.testing.local_place import Place
 from runtools.testing.local_template import make_image
 from runtools.testing.null_network import NullNetwork
+
+__all__ = ["chance"]
 
 
 def first_process(machine: Machine) -> int:
@@ -35,4 +38,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[DriverRig]:
 
 
 class TestLocalDriver(DriverContract):
+    pass
+
+
+class TestKilledLocalDriver(DriverCrashContract):
     pass

@@ -10,6 +10,7 @@ The size is not enforced: a tree may outgrow its disk.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ _FILES = {
 }
 # Written without the hole behind it: what a fresh tar archive begins with at byte 257.
 _MAGIC_AT, _MAGIC = 257, b"ustar"
+_FRESH, _GONE = "tree.new", "tree.gone"
 
 
 def is_packed(overlay: Path) -> bool:
@@ -75,27 +77,43 @@ async def pack(tree: Path, overlay: Path) -> None:
 
 
 async def unpack(overlay: Path, tree: Path) -> None:
-    """Make the tree anew from the overlay, or a fresh one when nothing lies in it."""
+    """Make the tree anew from the overlay, or a fresh one when nothing lies in it.
+
+    It appears as a whole: half a tree would be packed over a good disk after a crash.
+    """
     await remove(tree)
-    tree.mkdir(parents=True, mode=0o755)
+    fresh = tree.with_name(_FRESH)
+    await _remove(fresh)
+    fresh.mkdir(parents=True, mode=0o755)
     if is_packed(overlay):
         argv = ["tar", "--extract", "--numeric-owner", "--xattrs", "--preserve-permissions"]
         await process.run(
-            [*_as_owner(tree), *argv, "--file", str(overlay), "--directory", str(tree)],
+            [*_as_owner(fresh), *argv, "--file", str(overlay), "--directory", str(fresh)],
             timeout=600,
         )
     else:
-        _furnish(tree)
+        _furnish(fresh)
     for folder in ("run", "run/runtools", "run/lock"):
-        (tree / folder).mkdir(exist_ok=True)
+        (fresh / folder).mkdir(exist_ok=True)
+    fresh.rename(tree)
 
 
 async def remove(tree: Path) -> None:
-    """Remove the tree; one that is not there is no error."""
+    """Remove the tree, at one moment; one that is not there is no error."""
+    gone = tree.with_name(_GONE)
+    await _remove(gone)
+    if tree.exists():
+        tree.rename(gone)
+        await _remove(gone)
+
+
+async def _remove(folder: Path) -> None:
+    if not folder.exists():
+        return
     if os.geteuid() == 0:
-        shutil.rmtree(tree, ignore_errors=True)
-    elif tree.exists():
-        await process.run([*_as_owner(tree.parent), "rm", "-rf", str(tree)], timeout=600)
+        await asyncio.to_thread(shutil.rmtree, folder)
+    else:
+        await process.run([*_as_owner(folder.parent), "rm", "-rf", str(folder)], timeout=600)
 
 
 def _furnish(tree: Path) -> None:

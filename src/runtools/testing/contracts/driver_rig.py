@@ -41,6 +41,8 @@ class DriverRig:
         vmm: the pid of a live machine's VMM.
         patience: seconds within which anything must have happened.
         vcpus, memory_mb: of each machine.
+        rounds: how often each act is killed.
+        window: the longest time, in seconds, after which an act is killed.
     """
 
     make: Callable[[], Driver]
@@ -52,6 +54,8 @@ class DriverRig:
     patience: float = 20.0
     vcpus: int = 1
     memory_mb: int = 512
+    rounds: int = 4
+    window: float = 0.06
     machines: list[Machine] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _guests: dict[Path, GuestClient] = field(default_factory=dict)
