@@ -49,7 +49,7 @@ class Agent:
         """Send one message, read the answer; bodies of bytes are read and dropped."""
         body = json.dumps(message).encode()
         self._socket.sendall(_HEADER.pack(len(body), _JSON) + body)
-        kind, answer = self._frame()
+        _, answer = self._frame()
         said = json.loads(answer)
         if "ok" not in said:
             raise RuntimeError(said)
@@ -62,8 +62,16 @@ class Agent:
     def exec(self, command: str = "true") -> dict[str, Any]:
         """Run a shell line."""
         answer = self.ask(
-            {"do": "exec", "id": secrets.token_hex(8), "command": command, "timeout_ms": 30000,
-             "cwd": "/workspace", "user": "root", "env": {}, "max_output": 1 << 20}
+            {
+                "do": "exec",
+                "id": secrets.token_hex(8),
+                "command": command,
+                "timeout_ms": 30000,
+                "cwd": "/workspace",
+                "user": "root",
+                "env": {},
+                "max_output": 1 << 20,
+            }
         )
         while self._frame()[0] != _END:
             pass
@@ -72,10 +80,20 @@ class Agent:
     def renew(self) -> None:
         """Clock, entropy and an identity of its own."""
         self.ask(
-            {"do": "renew", "id": secrets.token_hex(8), "fresh": True, "clock": time.time(),
-             "entropy": base64.b64encode(os.urandom(64)).decode(), "nonce": secrets.token_hex(8),
-             "machine_id": secrets.token_hex(16), "hostname": f"floor-{secrets.token_hex(3)}",
-             "host_keys": {}, "env": {}, "ssh_keys": [], "password_hash": None}
+            {
+                "do": "renew",
+                "id": secrets.token_hex(8),
+                "fresh": True,
+                "clock": time.time(),
+                "entropy": base64.b64encode(os.urandom(64)).decode(),
+                "nonce": secrets.token_hex(8),
+                "machine_id": secrets.token_hex(16),
+                "hostname": f"floor-{secrets.token_hex(3)}",
+                "host_keys": {},
+                "env": {},
+                "ssh_keys": [],
+                "password_hash": None,
+            }
         )
 
     def quiesce(self) -> None:
@@ -100,7 +118,7 @@ class Agent:
         return data
 
 
-def _connect(namespace: str) -> socket.socket:
+def _connect(namespace: str, port: int = PORT) -> socket.socket:
     """A socket made inside the namespace; it works outside too."""
     found: list[socket.socket | OSError] = []
 
@@ -111,7 +129,7 @@ def _connect(namespace: str) -> socket.socket:
         deadline = time.monotonic() + 60
         while True:
             try:
-                found.append(socket.create_connection(("10.0.2.15", PORT), timeout=60))
+                found.append(socket.create_connection(("10.0.2.15", port), timeout=60))
                 return
             except OSError as exc:
                 if time.monotonic() > deadline:
@@ -140,26 +158,62 @@ class Vm:
         """A namespace with a tap."""
         ns = self.namespace
         sh("ip", "netns", "add", ns)
-        sh("ip", "-n", ns, "-batch", "-", feed="tuntap add tap0 mode tap\naddr add 10.0.2.2/24 dev tap0\n"
-           "link set tap0 up\nlink set lo up\n")
+        sh(
+            "ip",
+            "-n",
+            ns,
+            "-batch",
+            "-",
+            feed="tuntap add tap0 mode tap\naddr add 10.0.2.2/24 dev tap0\n"
+            "link set tap0 up\nlink set lo up\n",
+        )
 
     def start(self, ram: Path, share: str, *more: str) -> None:
         """Start the VMM."""
-        args = ["ip", "netns", "exec", self.namespace, "qemu-system-x86_64",
-                "-M", "microvm,memory-backend=ram0",
-                "-object", f"memory-backend-file,id=ram0,size={MEMORY_MB}M,mem-path={ram},share={share}",
-                *self.floor.accelerator, "-m", str(MEMORY_MB), "-smp", str(VCPUS),
-                "-kernel", str(self.floor.image / "kernel"), "-initrd", str(self.floor.work / "initrd"),
-                "-append", self.floor.arguments,
-                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                "-serial", f"file:{self.folder}/console",
-                "-drive", f"id=d0,file={self.floor.image}/base.erofs,if=none,format=raw,readonly=on",
-                "-device", "virtio-blk-device,drive=d0",
-                "-drive", f"id=d1,file={self.folder}/overlay.img,if=none,format=raw,discard=unmap",
-                "-device", "virtio-blk-device,drive=d1",
-                "-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no",
-                "-device", "virtio-net-device,netdev=n0,mac=52:54:00:12:34:56",
-                "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", *more]
+        args = [
+            "ip",
+            "netns",
+            "exec",
+            self.namespace,
+            "qemu-system-x86_64",
+            "-M",
+            "microvm,memory-backend=ram0",
+            "-object",
+            f"memory-backend-file,id=ram0,size={MEMORY_MB}M,mem-path={ram},share={share}",
+            *self.floor.accelerator,
+            "-m",
+            str(MEMORY_MB),
+            "-smp",
+            str(VCPUS),
+            "-kernel",
+            str(self.floor.image / "kernel"),
+            "-initrd",
+            str(self.floor.work / "initrd"),
+            "-append",
+            self.floor.arguments,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            f"file:{self.folder}/console",
+            "-drive",
+            f"id=d0,file={self.floor.image}/base.erofs,if=none,format=raw,readonly=on",
+            "-device",
+            "virtio-blk-device,drive=d0",
+            "-drive",
+            f"id=d1,file={self.folder}/overlay.img,if=none,format=raw,discard=unmap",
+            "-device",
+            "virtio-blk-device,drive=d1",
+            "-netdev",
+            "tap,id=n0,ifname=tap0,script=no,downscript=no",
+            "-device",
+            "virtio-net-device,netdev=n0,mac=52:54:00:12:34:56",
+            "-qmp",
+            f"unix:{self.folder}/qmp,server=on,wait=off",
+            *more,
+        ]
         self.process = subprocess.Popen(args, stderr=subprocess.DEVNULL)
 
     def restore(self, ram: Path, share: str, state: Path) -> None:
@@ -197,7 +251,9 @@ class Vm:
     def destroy(self) -> None:
         """Leave nothing."""
         self.quit()
-        subprocess.run(["ip", "netns", "del", self.namespace], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["ip", "netns", "del", self.namespace], check=False, stderr=subprocess.DEVNULL
+        )
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -225,7 +281,10 @@ class Qmp:
 
     def ignore_shared(self) -> None:
         """Leave shared RAM out of the state."""
-        self.do("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+        self.do(
+            "migrate-set-capabilities",
+            capabilities=[{"capability": "x-ignore-shared", "state": True}],
+        )
 
     def do(self, command: str, **arguments: Any) -> Any:
         """One command and its answer."""
@@ -242,7 +301,9 @@ class Qmp:
 class Floor:
     """A template's files, a warm state made of them, and machines restored from it."""
 
-    def __init__(self, image: Path, work: Path, accelerator: list[str], arguments: str, initrd: Path) -> None:
+    def __init__(
+        self, image: Path, work: Path, accelerator: list[str], arguments: str, initrd: Path
+    ) -> None:
         self.image, self.accelerator, self.arguments = image, accelerator, arguments
         self.work = Path(tempfile.mkdtemp(prefix="floor-", dir=work))
         shutil.copy(initrd, self.work / "initrd")
@@ -263,7 +324,15 @@ class Floor:
         vm.network()
         overlay = vm.folder / "overlay.img"
         sh("truncate", "-s", "2G", str(overlay))
-        sh("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(overlay))
+        sh(
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1",
+            str(overlay),
+        )
         vm.start(self.work / "ram", "on")
         agent = Agent(vm.namespace)
         agent.hello()

@@ -79,9 +79,9 @@ def show(rows: list[Row]) -> None:
     for head in ("measured", "floor", "ours", "ratio", "wanted", "DESIGN §4"):
         table.add_column(head, justify="left" if head in {"measured", "wanted"} else "right")
     for one in rows:
-        floor = f"{one.floor_p50:.1f} / {one.floor_p95:.1f}" if one.floor_p50 else "–"
+        floor = f"{one.floor_p50:.1f} / {one.floor_p95:.1f}" if one.floor_p50 else "-"
         ours = f"{one.ours_p50:.1f} / {one.ours_p95:.1f} {one.unit}"
-        ratio = f"{one.ratio:.2f}" if one.ratio else "–"
+        ratio = f"{one.ratio:.2f}" if one.ratio else "-"
         table.add_row(one.name, floor, ours, ratio, one.wanted, one.design)
     Console(width=132).print(table)
 
@@ -96,4 +96,6 @@ def save(rows: list[Row], path: Path) -> None:
 
 
 def _cpus() -> int:
-    return len([1 for line in Path("/proc/cpuinfo").read_text().splitlines() if "processor" in line])
+    return len(
+        [1 for line in Path("/proc/cpuinfo").read_text().splitlines() if "processor" in line]
+    )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from runtools import RunTools
-from runtools.sdk.sync_client import Sandbox
+from runtools.sdk.sync.sandbox import Sandbox
 
 TEMPLATE = "base-debian"
 COUNTER = """
@@ -68,9 +68,13 @@ def main() -> None:
         ensure_template(rt)
         with step("create a sandbox") as said:
             sandbox = rt.sandboxes.create(template=TEMPLATE)
-            said.append(f"{sandbox.id}  {sandbox.isolation} microVM, started {sandbox.started_from}")
+            said.append(
+                f"{sandbox.id}  {sandbox.isolation} microVM, started {sandbox.started_from}"
+            )
         with step("run a real program in it") as said:
-            said.append(sandbox.exec("uname -sr; python3 --version; nproc").stdout.replace("\n", "  "))
+            said.append(
+                sandbox.exec("uname -sr; python3 --version; nproc").stdout.replace("\n", "  ")
+            )
             sandbox.files.write("/workspace/counter.py", COUNTER.encode())
             sandbox.exec("setsid python3 counter.py >/dev/null 2>&1 </dev/null &")
             sandbox.exec("until [ -s count ]; do sleep 0.1; done")
@@ -86,7 +90,9 @@ def main() -> None:
             [child] = sandbox.fork()
             said.append(f"{child.id}  its own copy of the counter is at {count(child)}")
             sandbox.exec("echo parent > whoami")
-            said.append(f"a file of the parent is not in the child: {not child.exec('ls whoami').stdout}")
+            said.append(
+                f"a file of the parent is not in the child: {not child.exec('ls whoami').stdout}"
+            )
         with step("destroy both"):
             child.destroy()
             sandbox.destroy()
