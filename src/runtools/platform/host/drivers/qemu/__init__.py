@@ -1,0 +1,1 @@
+"""Machines under QEMU: hardware virtualisation where it really works, else emulation."""

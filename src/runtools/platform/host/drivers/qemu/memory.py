@@ -1,0 +1,182 @@
+"""The RAM of a machine as a file: made, copied, and rescued out of a process that has it private.
+
+A clone maps the RAM file of a capture privately: it shares with all other clones what none of them
+has written. What it did write is in anonymous pages of its VMM's process, which the kernel tells apart
+(bit 61 of /proc/<pid>/pagemap). So a complete file of its own is the file it was cloned from, copied
+while it runs, and those pages, copied while it stands still. docs/decisions/0003 has the figures.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+_FICLONE = 0x40049409
+_NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
+_CHUNK = 64 << 20
+_ENTRY = 8
+_ENTRIES_AT_ONCE = 4096
+_PRESENT_OR_SWAPPED = 0b11 << 62
+_OF_A_FILE = 1 << 61
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A stretch of a file in a process's memory."""
+
+    start: int
+    end: int
+    offset: int
+
+
+class Fresh:
+    """A RAM file in the making, which takes the place of ``path`` when it is kept, else goes away."""
+
+    def __init__(self, path: Path, uid: int) -> None:
+        self._path = path
+        self._new = path.with_name(f"{path.name}.new")
+        self._new.unlink(missing_ok=True)
+        self.fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchown(self.fd, uid, uid)
+
+    def keep(self) -> None:
+        """Put it in its place."""
+        self._new.rename(self._path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+        self._new.unlink(missing_ok=True)
+
+
+def copy(source: int, target: int) -> None:
+    """Copy an open file into another: by reference where the file system can, else without its holes."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as exc:
+        if exc.errno not in _NO_REFLINK:
+            raise
+    else:
+        return
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    for start, end in _data(source, size):
+        at = start
+        while at < end:
+            done = os.copy_file_range(source, target, min(_CHUNK, end - at), at, at)
+            if done == 0:
+                raise OSError(errno.EIO, "the memory file was cut while it was copied")
+            at += done
+
+
+def private_file(pid: int, size: int) -> int:
+    """The file that a process has as its RAM, opened; it may have no name any more.
+
+    Raises:
+        ProcessLookupError, FileNotFoundError: the process is gone.
+    """
+    first = _mappings(pid, size)[0]
+    return os.open(
+        f"/proc/{pid}/map_files/{first.start:x}-{first.end:x}", os.O_RDONLY | os.O_CLOEXEC
+    )
+
+
+def rescue(pid: int, size: int, target: int) -> int:
+    """Write what a process has changed of its privately mapped RAM into a copy of the file.
+
+    The process must stand still. Returns how many bytes there were.
+    """
+    copied = 0
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        buffer = memoryview(bytearray(1 << 20))
+        for mapping in _mappings(pid, size):
+            for start, end in _changed(pid, mapping):
+                shift = mapping.offset - mapping.start
+                for at in range(start, end, len(buffer)):
+                    part = buffer[: min(len(buffer), end - at)]
+                    if os.preadv(memory, [part], at) != len(part):
+                        raise OSError(errno.EIO, "the memory of the VMM cannot be read")
+                    _write(target, part, at + shift)
+                copied += end - start
+    finally:
+        os.close(memory)
+    return copied
+
+
+def pss(pid: int) -> int:
+    """Bytes that a process occupies by itself: of what it shares it is counted its part."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    lines = (line.split() for line in text.splitlines())
+    return sum(int(words[1]) << 10 for words in lines if words[0] == "Pss:")
+
+
+def _write(target: int, part: memoryview, at: int) -> None:
+    while part:
+        done = os.pwrite(target, part, at)
+        part, at = part[done:], at + done
+
+
+def _data(source: int, size: int) -> Iterator[tuple[int, int]]:
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _mappings(pid: int, size: int) -> list[Mapping]:
+    """Where a process has its RAM: the writable private mappings of one file that make up the size."""
+    found: dict[tuple[str, str], list[Mapping]] = {}
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+        for line in lines:
+            where, rights, offset, device, inode, *_ = line.split(maxsplit=5)
+            if rights == "rw-p" and inode != "0":
+                start, end = (int(word, 16) for word in where.split("-"))
+                found.setdefault((device, inode), []).append(Mapping(start, end, int(offset, 16)))
+    for mappings in found.values():
+        if sum(one.end - one.start for one in mappings) == size:
+            return mappings
+    raise FileNotFoundError(errno.ENOENT, f"process {pid} has no private RAM of {size} bytes")
+
+
+def _changed(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
+    """The stretches of a private mapping that are anonymous: the process's own."""
+    table = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        begun = None
+        for at in range(mapping.start, mapping.end, PAGE * _ENTRIES_AT_ONCE):
+            count = min(_ENTRIES_AT_ONCE, (mapping.end - at) // PAGE)
+            entries = os.pread(table, count * _ENTRY, at // PAGE * _ENTRY)
+            if len(entries) != count * _ENTRY:
+                raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone")
+            if begun is None and entries == bytes(len(entries)):
+                continue  # not touched at all, which is most of it
+            for page, entry in enumerate(memoryview(entries).cast("Q")):
+                own = entry & _PRESENT_OR_SWAPPED and not entry & _OF_A_FILE
+                if own and begun is None:
+                    begun = at + page * PAGE
+                elif not own and begun is not None:
+                    yield begun, at + page * PAGE
+                    begun = None
+        if begun is not None:
+            yield begun, mapping.end
+    finally:
+        os.close(table)

@@ -1,0 +1,1 @@
+"""Networks of sandboxes: namespaces in which they reach the internet and nothing else."""
