@@ -15,6 +15,7 @@ import logging
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -115,7 +116,9 @@ class Templates:
                 log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
             self._records[order.version_id] = record
             self._logs[order.version_id] = log
-            self._tasks[order.version_id] = asyncio.create_task(self._run(record, log))
+            task = asyncio.create_task(self._run(record, log))
+            task.add_done_callback(partial(self._over, record, log))
+            self._tasks[order.version_id] = task
         return await self.built(order.version_id)
 
     async def built(self, version_id: str) -> Built:
@@ -185,21 +188,24 @@ class Templates:
         ]
 
     async def _run(self, record: Record, log: BuildLog) -> None:
+        async with self._turn:
+            await self._make(record, log)
+
+    def _over(self, record: Record, log: BuildLog, task: asyncio.Task[None]) -> None:
+        """A build has ended, however it did; also one that was cancelled before it began."""
         version_id = record.order.version_id
-        error: RunToolsError | None = BuildFailed("the platform was stopped during the build")
-        try:
-            async with self._turn:
-                await self._make(record, log)
-            error = None
-        except RunToolsError as exc:
-            error = exc
-        except Exception as exc:  # noqa: BLE001 - the edge of the job: a defect must not look unended
-            _log.exception("the build of %s broke", version_id)
-            error = BuildFailed(f"{log.step_name}: {type(exc).__name__}: {exc}")
-        finally:
-            self._settle(record, error)
-            self._say_end(self._records[version_id], log)
-            del self._logs[version_id], self._tasks[version_id]
+        failure = None if task.cancelled() else task.exception()
+        error: RunToolsError | None = None
+        if task.cancelled():
+            error = BuildFailed("the platform was stopped during the build")
+        elif isinstance(failure, RunToolsError):
+            error = failure
+        elif failure is not None:  # a defect: it must not look as if the build went on
+            _log.error("the build of %s broke", version_id, exc_info=failure)
+            error = BuildFailed(f"{log.step_name}: {type(failure).__name__}: {failure}")
+        self._settle(record, error)
+        self._say_end(self._records[version_id], log)
+        del self._logs[version_id], self._tasks[version_id]
 
     async def _make(self, record: Record, log: BuildLog) -> None:
         folder = self._at(record.order.version_id)

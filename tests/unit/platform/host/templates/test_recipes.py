@@ -1,0 +1,59 @@
+"""Recipes, and what counts as the name of a package."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtools.errors import InvalidRequest
+from runtools.platform.host.templates.recipes import RECIPES, check_packages, recipe_of
+
+
+def test_debian_is_tested_and_ubuntu_says_it_is_not() -> None:
+    assert recipe_of("base-debian").tested
+    assert not recipe_of("base-ubuntu").tested
+
+
+def test_both_come_from_the_same_list() -> None:
+    assert RECIPES["base-debian"].packages == RECIPES["base-ubuntu"].packages
+
+
+def test_unknown_recipe_names_the_known() -> None:
+    with pytest.raises(InvalidRequest, match="no recipe 'windows'") as caught:
+        recipe_of("windows")
+    assert "base-debian" in (caught.value.hint or "")
+
+
+def test_every_recipe_names_only_packages() -> None:
+    for recipe in RECIPES.values():
+        check_packages([*recipe.packages, recipe.kernel])
+
+
+@pytest.mark.parametrize("name", ["g++", "libc6", "python3.13", "git=1:2.47.3-0+deb13u1", "7zip"])
+def test_good_names(name: str) -> None:
+    check_packages([name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "-y",
+        "--allow-unauthenticated",
+        "apt-",  # apt would remove it
+        "apt,dpkg",
+        "a b",
+        "~nfoo",
+        "?all",
+        "./file.deb",
+        "/etc/passwd",
+        "git/unstable",
+        "git=",
+        "$(reboot)",
+        "x\n",
+        "UPPER",
+        "a" * 300,
+    ],
+)
+def test_what_apt_would_take_for_something_else(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no package name"):
+        check_packages(["git", name])
