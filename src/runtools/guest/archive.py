@@ -11,7 +11,7 @@ from typing import IO, Any, Final, cast
 
 from runtools.guest import protocol
 from runtools.guest.conn import Conn, ok
-from runtools.guest.files import entry, group_name, owner_name
+from runtools.guest.files import entry, group_name, owner_name, weight
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, of_errno
 from runtools.guest.protocol import BYTES, END, HEADER
@@ -215,7 +215,7 @@ class Unpacker:
 
     def _note(self, place: str) -> None:
         found = entry(self._root, place)
-        self._size += len(found["path"]) * 6 + 200
+        self._size += weight(found)
         if len(self._entries) == protocol.MAX_ENTRIES or self._size > protocol.MAX_LISTING:
             self._truncated = True
         else:

@@ -43,5 +43,7 @@ class Drain:
                 self.bytes += len(data)
                 if not data:
                     with self._lock:
+                        # Not left to close(): a command that is being forked holds a copy of it.
+                        epoll.unregister(fd)
                         self._pipes.discard(fd)
-                        os.close(fd)  # which also ends its registration
+                        os.close(fd)

@@ -22,7 +22,7 @@ from runtools.guest import procs, protocol, spawn
 from runtools.guest.drain import Drain
 from runtools.guest.groups import Group, Groups
 from runtools.guest.paths import Root
-from runtools.guest.problems import invalid
+from runtools.guest.problems import invalid, whole
 
 _PIECE: Final = 64 << 10
 _KILL_SECONDS: Final = 10.0
@@ -148,10 +148,8 @@ class Execs:
             env=env,
             cwd=self._root.path(request.get("cwd", "/workspace")),
             user=str(request.get("user", "root")),
-            timeout=int(request.get("timeout_ms", 30_000)) / 1000,
-            keep=min(
-                max(int(request.get("max_output", protocol.MAX_OUTPUT)), 0), protocol.MAX_OUTPUT
-            ),
+            timeout=whole(request, "timeout_ms", 30_000) / 1000,
+            keep=min(whole(request, "max_output", protocol.MAX_OUTPUT), protocol.MAX_OUTPUT),
             stdin=stdin,
         )
 

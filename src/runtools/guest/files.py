@@ -56,6 +56,12 @@ def entry(root: Root, place: str, found: os.stat_result | None = None) -> dict[s
     }
 
 
+def weight(told: dict[str, Any]) -> int:
+    """At most how many bytes an entry takes as JSON."""
+    texts = (told["path"], told["target"] or "")
+    return 250 + sum(len(text) if text.isascii() else 6 * len(text) for text in texts)
+
+
 def temporary(place: str) -> str:
     """A name beside a file, for its next content."""
     folder, name = os.path.split(place)
@@ -86,7 +92,7 @@ class Files:
         truncated = False
         try:
             for found in self._walk(top, depth):
-                size += len(found["path"]) * 6 + 200  # at least what it takes as JSON
+                size += weight(found)
                 if len(entries) == protocol.MAX_ENTRIES or size > protocol.MAX_LISTING:
                     truncated = True
                     break
@@ -135,9 +141,9 @@ class Files:
                 shutil.rmtree(place)
             else:
                 os.rmdir(place)
-            return {}
         except OSError as exc:
             raise of_errno(exc, str(path)) from exc
+        return {}
 
     def move(self, source: object, target: object, *, overwrite: bool) -> dict[str, Any]:
         """Move a file or directory. What crosses file systems is copied, then removed."""

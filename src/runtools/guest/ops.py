@@ -16,7 +16,7 @@ from runtools.guest.execs import Ended, Execs
 from runtools.guest.files import Files
 from runtools.guest.journal import Journal
 from runtools.guest.paths import Root
-from runtools.guest.problems import Problem, invalid
+from runtools.guest.problems import Problem, invalid, whole
 from runtools.guest.renew import Renewal, load_env
 from runtools.guest.stats import Meter
 
@@ -51,14 +51,14 @@ class Ops:
         self._plain: dict[str, Callable[[Request], object]] = {
             "ping": lambda _: {},
             "stat": lambda r: files.stat(r.get("path")),
-            "list": lambda r: files.list(r.get("path"), _int(r, "depth", 1)),
+            "list": lambda r: files.list(r.get("path"), whole(r, "depth", 1)),
             "stats": lambda _: meter.stats(),
             "activity": lambda _: meter.activity(execs.running(), execs.total_output()),
-            "grow": lambda r: {"bytes": disk.grow(self._device, _int(r, "bytes", 0))},
+            "grow": lambda r: {"bytes": disk.grow(self._device, whole(r, "bytes", 0))},
         }
         self._acts: dict[str, Callable[[Request], object]] = {
-            "mkdir": lambda r: files.mkdir(r.get("path"), _int(r, "mode", 0o755)),
-            "chmod": lambda r: files.chmod(r.get("path"), _int(r, "mode", None)),
+            "mkdir": lambda r: files.mkdir(r.get("path"), whole(r, "mode", 0o755)),
+            "chmod": lambda r: files.chmod(r.get("path"), whole(r, "mode", None)),
             "move": lambda r: files.move(*_two(r), overwrite=bool(r.get("overwrite"))),
             "copy": lambda r: files.copy(*_two(r), overwrite=bool(r.get("overwrite"))),
             "remove": lambda r: files.remove(r.get("path"), recursive=bool(r.get("recursive"))),
@@ -155,7 +155,7 @@ class Ops:
 
     def _exec(self, conn: Conn, request: Request, raw: bytes) -> None:
         stdin = b""
-        size = _int(request, "stdin", 0)
+        size = whole(request, "stdin", 0)
         if size:
             if size > protocol.MAX_STDIN:
                 raise Problem("too_large", f"stdin takes at most {protocol.MAX_STDIN} bytes")
@@ -181,7 +181,7 @@ class Ops:
         )
 
     def _write(self, conn: Conn, request: Request, raw: bytes) -> None:
-        mode = None if request.get("mode") is None else _int(request, "mode", None)
+        mode = None if request.get("mode") is None else whole(request, "mode", None)
         writer = Writer(self._root, request.get("path"), mode, str(request.get("how", "replace")))
 
         def act() -> bytes:
@@ -207,8 +207,8 @@ class Ops:
     # --- not journaled ---
 
     def _read(self, conn: Conn, request: Request, _: bytes) -> None:
-        end = None if request.get("end") is None else _int(request, "end", None)
-        Reader(self._root, request.get("path"), _int(request, "start", 0), end).send(conn)
+        end = None if request.get("end") is None else whole(request, "end", None)
+        Reader(self._root, request.get("path"), whole(request, "start", 0), end).send(conn)
 
     def _download(self, conn: Conn, request: Request, _: bytes) -> None:
         Packer(self._root, request.get("path")).send(conn)
@@ -263,13 +263,6 @@ def _bounded(conn: Conn, size: int) -> list[bytes]:
             raise Gone("more stdin than was said")
         parts.append(piece)
     return parts
-
-
-def _int(request: Request, name: str, default: int | None) -> int:
-    value = request.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise invalid(f"{name} must be a whole number, not {value!r}")
-    return value
 
 
 def _two(request: Request) -> tuple[object, object]:

@@ -65,3 +65,11 @@ def of_errno(exc: OSError, path: str) -> Problem:
 def invalid(message: str, hint: str | None = None) -> Problem:
     """A request that cannot be meant."""
     return Problem("invalid_request", message, hint=hint)
+
+
+def whole(request: Mapping[str, Any], name: str, default: int | None) -> int:
+    """A field that holds a whole number, not below zero."""
+    value = request.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise invalid(f"{name} must be a whole number, not {value!r}")
+    return value

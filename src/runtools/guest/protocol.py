@@ -20,7 +20,7 @@ END: Final = 3  # of bytes: an empty payload says that all came, a JSON error th
 
 HEADER: Final = struct.Struct(">IB")
 MAX_HELLO: Final = 4096
-MAX_JSON: Final = 4 << 20
+MAX_JSON: Final = 8 << 20
 MAX_BYTES: Final = 1 << 20
 MAX_END: Final = 64 << 10
 CHUNK: Final = 256 << 10  # what senders put into one frame of bytes
@@ -28,7 +28,7 @@ CHUNK: Final = 256 << 10  # what senders put into one frame of bytes
 MAX_STDIN: Final = 16 << 20
 MAX_OUTPUT: Final = 8 << 20
 MAX_ENTRIES: Final = 10_000
-MAX_LISTING: Final = 3 << 20  # JSON bytes of a listing, below MAX_JSON
+MAX_LISTING: Final = 7 << 20  # JSON bytes of a listing, below MAX_JSON
 
 _LIMITS: Final = {JSON: MAX_JSON, BYTES: MAX_BYTES, END: MAX_END}
 
