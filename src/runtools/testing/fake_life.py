@@ -276,6 +276,8 @@ class FakeLife:
     async def _once(self, key: str, what: str, act: Callable[[], Awaitable[T]]) -> T:
         """Do an act, or answer its repeat; refused acts may be asked again."""
         self._answer(key, what)
+        if self._refusals:
+            raise self._refusals.popleft()
         if key not in self._journal:
             self._journal[key] = asyncio.ensure_future(act())
         doing: asyncio.Future[T] = self._journal[key]
@@ -293,8 +295,6 @@ class FakeLife:
         self.calls.append((name, what))
         if self.unavailable:
             raise HostUnavailable("the fake host does not answer")
-        if self._refusals:
-            raise self._refusals.popleft()
 
     def _find(self, sandbox_id: str) -> Machine:
         if sandbox_id not in self.machines:

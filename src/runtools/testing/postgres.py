@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _USER = "postgres"
+_MEMORY = Path("/dev/shm")
 
 
 def binaries() -> Path | None:
@@ -53,7 +54,7 @@ def cluster() -> Iterator[Cluster]:
     """Start a server in a folder of its own; stop and remove it at the end."""
     tools = binaries()
     assert tools is not None, "PostgreSQL is not installed"
-    folder = Path(tempfile.mkdtemp(prefix="rt-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="rt-pg-", dir=_MEMORY if _MEMORY.is_dir() else None))
     data = folder / "data"
     if os.getuid() == 0:
         shutil.chown(folder, _USER)

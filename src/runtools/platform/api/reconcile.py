@@ -57,11 +57,10 @@ async def loop(platform: Platform) -> None:
 async def repair(platform: Platform, young: timedelta) -> None:
     """One round: everything open is asked for again, each beside the others."""
     before = platform.clock.now() - young
-    async with platform.db.read() as conn:
-        wishes = await store.open_wishes(conn, before, _BATCH)
-        keeps = await snapshots.unfinished(conn, before, _BATCH)
-        building = await template_store.in_state(conn, "building")
-        dropping = await template_store.in_state(conn, "dropping")
+    wishes = await platform.db.read(store.open_wishes, before, _BATCH)
+    keeps = await platform.db.read(snapshots.unfinished, before, _BATCH)
+    building = await platform.db.read(template_store.in_state, "building")
+    dropping = await platform.db.read(template_store.in_state, "dropping")
     forks: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in wishes:
         if record.id in platform.asking:
@@ -106,9 +105,8 @@ def _again(platform: Platform, what: str, asking: Coroutine[Any, Any, object]) -
 async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
     """Sandboxes of which a restarted host says nothing: ask for each once, and believe the answer."""
     for host_id in platform.hosts.ids:
-        async with platform.db.read() as conn:
-            epoch, _ = await host_store.position(conn, host_id)
-            silent = await store.unseen_in(conn, host_id, epoch)
+        epoch, _ = await platform.db.read(host_store.position, host_id)
+        silent = await platform.db.read(store.unseen_in, host_id, epoch)
         for record in silent:
             if (record.id, epoch) in asked:
                 continue
@@ -123,13 +121,9 @@ async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
 
 
 async def _mourn(platform: Platform, record: Record) -> None:
-    async with platform.db.write() as conn:
-        now = await store.locked(conn, record.id)
-        if now is None or now.state == "stopped" or now.epoch != record.epoch:
-            return
-        reason = "its host has no trace of it any more"
-        at = platform.clock.now()
-        await observe.ended(conn, now, "host_restart", reason, observe.PLATFORM, at)
+    reason = "its host has no trace of it any more"
+    now = platform.clock.now()
+    await platform.db.write(observe.end, record.id, "host_restart", reason, observe.PLATFORM, now)
     platform.bus.signal(record.id, record.org_id)
 
 
@@ -137,8 +131,7 @@ async def sweep(platform: Platform) -> None:
     """Forget what has had its time, and write down what is only for looking at."""
     now = platform.clock.now()
     kept = timedelta(hours=platform.settings.recover_hours)
-    async with platform.db.write() as conn:
-        await idempotency.expire(conn, now - REMEMBERED)
-        await store.forget_guests(conn, now - kept)
+    await platform.db.write(idempotency.expire, now - REMEMBERED)
+    await platform.db.write(store.forget_guests, now - kept)
     await platform.keys.write_uses()
     await hosts.note(platform)

@@ -35,10 +35,9 @@ async def upgrade(db: Database) -> None:
     """Bring the schema to the present. One process does it, at start; a second one waits."""
 
     def run(conn: Connection) -> None:
+        lock_schema(conn)
         settings = config()
         settings.attributes["connection"] = conn
         command.upgrade(settings, "head")
 
-    async with db.write() as conn:
-        await lock_schema(conn)
-        await conn.run_sync(run)
+    await db.write(run)

@@ -1,28 +1,45 @@
-"""The database: one engine for reading, one for writing, alike on SQLite and PostgreSQL.
+"""The database: transactions as plain functions, run in threads; alike on SQLite and PostgreSQL.
 
-Reads run in autocommit, each statement for itself. Writes run in one transaction per `Database.write`;
-on SQLite there is one writing connection, so that writers wait for their turn in a queue of ours and
-never meet ``database is locked``; a transaction there begins IMMEDIATE, so that it never fails half-way.
-On PostgreSQL writers run side by side, and what must not race takes row locks or compares and sets.
+A transaction is a function of a connection. It cannot await, so nothing slow ever happens inside one, and
+it costs the event loop one hop to a thread, where an asynchronous driver would cost several for every
+statement (measured: a read 0.15 against 0.6 ms, four writes 0.6 against 2.7 ms).
+
+Reads run in autocommit, each statement for itself. Writes run in one transaction; on SQLite one thread
+does all of them, so that writers wait in a queue of ours and never meet ``database is locked``, and a
+transaction begins IMMEDIATE, so that it never fails half-way. On PostgreSQL writers run side by side, and
+what must not race takes row locks or compares and sets.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import JSON, BigInteger, Connection, Dialect, MetaData, event, make_url, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Dialect,
+    MetaData,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 from runtools.errors import InvalidRequest
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -71,56 +88,63 @@ Document = JSON(none_as_null=True)
 
 
 class Database:
-    """The two engines of one database."""
+    """The two engines of one database, and the threads that use them."""
 
     def __init__(self, url: str) -> None:
         target = _normal(url)
         self.sqlite = target.get_backend_name() == "sqlite"
-        sizes: dict[str, Any] = {"pool_size": _WRITERS, "max_overflow": 0, "pool_pre_ping": True}
+        writers = 1 if self.sqlite else _WRITERS
         if self.sqlite:
             _private(target.database)
-            sizes = {"pool_size": 1, "max_overflow": 0}
-        self._writer = create_async_engine(target, pool_timeout=60, **sizes)
-        self._reader = create_async_engine(
+        shared: dict[str, Any] = {"max_overflow": 0, "pool_pre_ping": not self.sqlite}
+        self._writer = create_engine(target, pool_size=writers, **shared)
+        self._reader = create_engine(
             target,
-            isolation_level="AUTOCOMMIT",
             pool_size=_READERS,
-            max_overflow=_READERS,
+            isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
-            pool_pre_ping=not self.sqlite,
+            **shared,
         )
         if self.sqlite:
             for engine in (self._writer, self._reader):
-                event.listen(engine.sync_engine, "connect", _sqlite_connect)
-            event.listen(self._writer.sync_engine, "begin", _begin_immediate)
+                event.listen(engine, "connect", _sqlite_connect)
+            event.listen(self._writer, "begin", _begin_immediate)
+        self._readers = ThreadPoolExecutor(_READERS, "db-read")
+        self._writers = ThreadPoolExecutor(writers, "db-write")
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that only reads; each statement sees what is committed when it starts."""
-        async with self._reader.connect() as conn:
-            yield conn
+    async def read(self, ask: Callable[[Connection, *Ts], T], *args: *Ts) -> T:
+        """What the function finds; each of its statements sees what is committed when it starts."""
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end, rolled back when the block raises."""
-        async with self._writer.begin() as conn:
-            yield conn
+        def asked() -> T:
+            with self._reader.connect() as conn:
+                return ask(conn, *args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, asked)
+
+    async def write(self, act: Callable[[Connection, *Ts], T], *args: *Ts) -> T:
+        """What the function returns, once all it wrote is committed; nothing is, when it raises.
+
+        A caller that is cancelled meanwhile does not stop it: it is committed or not as a whole.
+        """
+
+        def done() -> T:
+            with self._writer.begin() as conn:
+                return act(conn, *args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writers, done)
 
     async def close(self) -> None:
-        """Let go of every connection."""
-        await self._reader.dispose()
-        await self._writer.dispose()
-
-    @property
-    def engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        """Reader and writer, for measuring and tests."""
-        return self._reader, self._writer
+        """Let what runs end, then let go of every connection."""
+        for threads in (self._readers, self._writers):
+            await asyncio.to_thread(threads.shutdown)
+        self._reader.dispose()
+        self._writer.dispose()
 
 
-async def lock_schema(conn: AsyncConnection) -> None:
+def lock_schema(conn: Connection) -> None:
     """Let only one process at a time change the schema: until the transaction's end."""
     if conn.dialect.name == "postgresql":
-        await conn.execute(text("SELECT pg_advisory_xact_lock(7700)"))
+        conn.execute(text("SELECT pg_advisory_xact_lock(7700)"))
 
 
 def _normal(url: str) -> URL:
@@ -131,7 +155,7 @@ def _normal(url: str) -> URL:
             "setting database_url is not a database URL",
             hint="for example postgresql://user@host/runtools",
         ) from exc
-    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+    drivers = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
     backend = target.get_backend_name()
     if backend not in drivers or (backend == "sqlite" and not target.database):
         raise InvalidRequest(

@@ -49,11 +49,9 @@ async def _changes(
     platform = call.platform
     with platform.bus.watching(sandbox_id or call.org) as watch:
         if after is None:
-            async with platform.db.read() as conn:
-                after = await orgs.last_ledger_id(conn, call.org)
+            after = await platform.db.read(orgs.last_ledger_id, call.org)
         while await platform.keys.still_good(call.key):
-            async with platform.db.read() as conn:
-                lines = await ledger.events(conn, call.org, sandbox_id, after, _BATCH)
+            lines = await platform.db.read(ledger.events, call.org, sandbox_id, after, _BATCH)
             for line in lines:
                 yield sse.Event("sandbox", _data(line), line.id)
                 after = line.id

@@ -20,8 +20,8 @@ router = APIRouter(tags=["health"])
 async def live(request: Request) -> Response:
     """The api answers and its database reads. Nothing else is asked; warnings are the last known."""
     call = call_of(request)
-    async with call.platform.db.read() as conn:
-        last = [HostView.model_validate(view) for view in (await store.views(conn)).values()]
+    known = await call.platform.db.read(store.views)
+    last = [HostView.model_validate(view) for view in known.values()]
     told = service.warnings(call.platform, last)
     return call.answer(one(Health(status="ok", version=__version__, warnings=told)))
 

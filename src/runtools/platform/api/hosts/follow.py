@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy import Connection
+
 from runtools.errors import RunToolsError
 from runtools.platform.api.hosts import store
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes.observe import observe
+from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.crash import crash_point
 
@@ -23,13 +26,11 @@ _LONGEST_PAUSE = 2.0
 
 async def follow(platform: Platform, host_id: str) -> None:
     """Take in every report of the host until cancelled."""
-    async with platform.db.write() as conn:
-        await store.enrol(conn, host_id)
+    await platform.db.write(store.enrol, host_id)
     pause = _FIRST_PAUSE
     while True:
         try:
-            async with platform.db.read() as conn:
-                epoch, seq = await store.position(conn, host_id)
+            epoch, seq = await platform.db.read(store.position, host_id)
             async for observed in platform.hosts.port(host_id).reports(epoch, seq):
                 await take_in(platform, host_id, observed)
                 pause = _FIRST_PAUSE
@@ -44,11 +45,15 @@ async def follow(platform: Platform, host_id: str) -> None:
 
 async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
     """One report becomes a row and a ledger line, and everybody who waits for it is woken."""
-    async with platform.db.write() as conn:
-        record = await observe(conn, observed)
-        await store.advance(conn, host_id, observed.epoch, observed.seq)
+    record = await platform.db.write(_write, host_id, observed)
     crash_point("api.report.taken")
     if record is None:
         log.warning("host %s runs %s, which no record knows", host_id, observed.sandbox_id)
         return
     platform.bus.signal(record.id, record.org_id)
+
+
+def _write(conn: Connection, host_id: str, observed: Observed) -> Record | None:
+    record = observe(conn, observed)
+    store.advance(conn, host_id, observed.epoch, observed.seq)
+    return record

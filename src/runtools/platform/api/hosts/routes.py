@@ -50,6 +50,6 @@ async def prune(request: Request) -> Response:
     wanted = call.take(Prune)
     done = await service.prune(call.platform, ended=wanted.ended, warm=wanted.warm)
     if wanted.ended:
-        async with call.platform.db.write() as conn:
-            await sandboxes.forget_guests(conn, call.platform.clock.now())
+        now = call.platform.clock.now()
+        await call.platform.db.write(sandboxes.forget_guests, now)
     return call.answer(one(done))

@@ -16,8 +16,7 @@ ANSWER_SECONDS = 3.0
 async def views(platform: Platform) -> list[HostView]:
     """Every host as it is now; one that does not answer as it last was, not alive."""
     asked = await asyncio.gather(*(_view(platform, host_id) for host_id in platform.hosts.ids))
-    async with platform.db.read() as conn:
-        last = await store.views(conn)
+    last = await platform.db.read(store.views)
     found = []
     for host_id, view in zip(platform.hosts.ids, asked, strict=True):
         if view is not None:
@@ -41,9 +40,8 @@ async def note(platform: Platform) -> None:
     """Write down how the hosts look, for the time when they do not answer."""
     for view in await views(platform):
         if view.alive:
-            async with platform.db.write() as conn:
-                seen = view.model_dump(mode="json", by_alias=False)
-                await store.seen(conn, view.id, seen, platform.clock.now())
+            seen = view.model_dump(mode="json", by_alias=False)
+            await platform.db.write(store.seen, view.id, seen, platform.clock.now())
 
 
 def warnings(platform: Platform, seen: list[HostView]) -> list[str]:

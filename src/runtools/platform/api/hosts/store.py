@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, String, Table, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Column, Connection, String, Table, insert, select, update
 
 from runtools.platform.kit.db import Document, Moment, metadata
 
@@ -22,32 +21,30 @@ hosts = Table(
 )
 
 
-async def enrol(conn: AsyncConnection, host_id: str) -> None:
+def enrol(conn: Connection, host_id: str) -> None:
     """Make sure there is a row of the host."""
-    if await conn.scalar(select(hosts.c.id).where(hosts.c.id == host_id)) is None:
-        await conn.execute(insert(hosts).values(id=host_id, epoch=0, seq=0))
+    if conn.scalar(select(hosts.c.id).where(hosts.c.id == host_id)) is None:
+        conn.execute(insert(hosts).values(id=host_id, epoch=0, seq=0))
 
 
-async def position(conn: AsyncConnection, host_id: str) -> tuple[int, int]:
+def position(conn: Connection, host_id: str) -> tuple[int, int]:
     """Up to where the host's reports have been read."""
     query = select(hosts.c.epoch, hosts.c.seq).where(hosts.c.id == host_id)
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return (0, 0) if row is None else (row.epoch, row.seq)
 
 
-async def advance(conn: AsyncConnection, host_id: str, epoch: int, seq: int) -> None:
+def advance(conn: Connection, host_id: str, epoch: int, seq: int) -> None:
     """The host's reports have been read up to here."""
-    await conn.execute(update(hosts).where(hosts.c.id == host_id).values(epoch=epoch, seq=seq))
+    conn.execute(update(hosts).where(hosts.c.id == host_id).values(epoch=epoch, seq=seq))
 
 
-async def seen(conn: AsyncConnection, host_id: str, view: Mapping[str, Any], now: datetime) -> None:
+def seen(conn: Connection, host_id: str, view: Mapping[str, Any], now: datetime) -> None:
     """How the host looks now."""
-    await conn.execute(
-        update(hosts).where(hosts.c.id == host_id).values(view=dict(view), seen_at=now)
-    )
+    conn.execute(update(hosts).where(hosts.c.id == host_id).values(view=dict(view), seen_at=now))
 
 
-async def views(conn: AsyncConnection) -> dict[str, dict[str, Any]]:
+def views(conn: Connection) -> dict[str, dict[str, Any]]:
     """How the hosts last looked, those that were ever seen."""
-    rows = await conn.execute(select(hosts.c.id, hosts.c.view).where(hosts.c.view.is_not(None)))
+    rows = conn.execute(select(hosts.c.id, hosts.c.view).where(hosts.c.view.is_not(None)))
     return {row.id: row.view for row in rows}

@@ -101,26 +101,23 @@ class _Repeatable:
             await self._app(scope, receive, send)
         except RunToolsError as error:
             if _nothing_done(error):
-                async with call.platform.db.write() as conn:
-                    await store.forget(conn, call.org, self._key_digest)
+                await call.platform.db.write(store.forget, call.org, self._key_digest)
             raise
         if call.data is None or len(call.data) > MAX_KEPT_BYTES:
             return  # a repeat goes through again, under the same op
         crash_point("api.idempotency.answered")
         streamed = scope["method"] == "PUT"
         request = self._digest(scope, self._stream.digest() if streamed else call.body)
-        async with call.platform.db.write() as conn:
-            await store.answer(
-                conn, call.org, self._key_digest, call.status, call.data.decode(), request
-            )
+        await call.platform.db.write(
+            store.answer, call.org, self._key_digest, call.status, call.data.decode(), request
+        )
 
     async def _begin(self, request: str) -> Remembered:
         call = self._call
-        async with call.platform.db.write() as conn:
-            now = call.platform.clock.now()
-            await store.begin(conn, call.org, self._key_digest, request, call.op, now)
-            known = await store.find(conn, call.org, self._key_digest)
-        assert known is not None  # noqa: S101 - just written, or there before
+        now = call.platform.clock.now()
+        known = await call.platform.db.write(
+            store.begin, call.org, self._key_digest, request, call.op, now
+        )
         crash_point("api.idempotency.begun")
         call.given_op = known.op
         return known

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import (
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -19,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -47,21 +47,21 @@ class Remembered:
     data: str | None
 
 
-async def find(conn: AsyncConnection, org_id: str, key_digest: str) -> Remembered | None:
+def find(conn: Connection, org_id: str, key_digest: str) -> Remembered | None:
     """What is remembered under the key."""
     query = select(
         requests.c.request_digest, requests.c.op, requests.c.status, requests.c.data
     ).where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return None if row is None else Remembered(*row)
 
 
-async def begin(
-    conn: AsyncConnection, org_id: str, key_digest: str, request_digest: str, op: str, now: datetime
-) -> None:
-    """Remember a request, unless one is remembered under the key already."""
+def begin(
+    conn: Connection, org_id: str, key_digest: str, request_digest: str, op: str, now: datetime
+) -> Remembered:
+    """Remember a request, unless one is remembered under the key already; returns which it is."""
     make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    await conn.execute(
+    conn.execute(
         make(requests)
         .values(
             org_id=org_id,
@@ -72,10 +72,11 @@ async def begin(
         )
         .on_conflict_do_nothing()
     )
+    return find(conn, org_id, key_digest) or Remembered(request_digest, op, None, None)
 
 
-async def answer(
-    conn: AsyncConnection,
+def answer(
+    conn: Connection,
     org_id: str,
     key_digest: str,
     status: int | None,
@@ -83,21 +84,21 @@ async def answer(
     request_digest: str,
 ) -> None:
     """Remember how the request was answered."""
-    await conn.execute(
+    conn.execute(
         update(requests)
         .where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)
         .values(status=status, data=data, request_digest=request_digest)
     )
 
 
-async def forget(conn: AsyncConnection, org_id: str, key_digest: str) -> None:
+def forget(conn: Connection, org_id: str, key_digest: str) -> None:
     """Nothing was done: the next request under the key is a new one."""
-    await conn.execute(
+    conn.execute(
         delete(requests).where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)
     )
 
 
-async def expire(conn: AsyncConnection, before: datetime) -> int:
+def expire(conn: Connection, before: datetime) -> int:
     """Forget what is older."""
-    done = await conn.execute(delete(requests).where(requests.c.created_at < before))
+    done = conn.execute(delete(requests).where(requests.c.created_at < before))
     return int(done.rowcount)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from runtools.platform.api.keys import store
+from datetime import datetime
+
+from sqlalchemy import Connection
+
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import store as projects
@@ -19,18 +22,18 @@ async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
     The caller writes the key where its owner reads it. Should it die before that, `another` makes a
     new one: only a digest is kept here.
     """
-    async with db.write() as conn:
-        org_id = await orgs.first(conn)
-        if org_id is None:
-            org_id = new_id("org")
-            await orgs.add(conn, org_id, "default", clock.now())
-            await projects.add(
-                conn, new_id("prj"), org_id, "default", default=True, now=clock.now()
-            )
-        if await store.by_op(conn, org_id, _OP) is not None:
-            return org_id, None
+    org_id = await db.write(_org, clock.now())
     _, secret = await Keys(db, clock).make(org_id, "first key", _OP)
     return org_id, secret
+
+
+def _org(conn: Connection, now: datetime) -> str:
+    org_id = orgs.first(conn)
+    if org_id is None:
+        org_id = new_id("org")
+        orgs.add(conn, org_id, "default", now)
+        projects.add(conn, new_id("prj"), org_id, "default", default=True, now=now)
+    return org_id
 
 
 async def another(db: Database, clock: Clock, org_id: str, name: str) -> str:

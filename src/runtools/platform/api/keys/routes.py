@@ -22,9 +22,8 @@ router = APIRouter(prefix="/v1", tags=["account"])
 async def me(request: Request) -> Response:
     """Which org and key this request is counted to."""
     call = call_of(request)
-    async with call.platform.db.read() as conn:
-        name = await orgs.name_of(conn, call.org)
-        project = await projects.find(conn, call.org, None)
+    name = await call.platform.db.read(orgs.name_of, call.org)
+    project = await call.platform.db.read(projects.find, call.org, None)
     seen = Me(org_id=call.org, org_name=name, key_id=call.key.id, default_project_id=project)
     return call.answer(one(seen))
 

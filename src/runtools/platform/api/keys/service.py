@@ -60,8 +60,7 @@ class Keys:
         at, match = self._believed.get(digest, (0.0, None))
         if match is not None and now - at < BELIEVED_SECONDS:
             return match
-        async with self._db.read() as conn:
-            found = await store.match(conn, digest)
+        found = await self._db.read(store.match, digest)
         if found is None or not crypto.same(found.digest, digest):
             self._believed.pop(digest, None)
             return None
@@ -83,22 +82,16 @@ class Keys:
             op=op,
             created_at=self._clock.now(),
         )
-        async with self._db.write() as conn:
-            made = await store.by_op(conn, org_id, op)
-            if made is not None:
-                return made, None
-            await store.add(conn, key)
-        return key, secret
+        made = await self._db.write(store.add_once, key)
+        return made, secret if made.id == key.id else None
 
     async def all_of(self, org_id: str) -> list[Key]:
         """The org's keys."""
-        async with self._db.read() as conn:
-            return await store.all_of(conn, org_id)
+        return await self._db.read(store.all_of, org_id)
 
     async def revoke(self, org_id: str, key_id: str) -> Key:
         """Make the key useless from now on."""
-        async with self._db.write() as conn:
-            key = await store.revoke(conn, org_id, key_id, self._clock.now())
+        key = await self._db.write(store.revoke, org_id, key_id, self._clock.now())
         if key is None:
             raise NotFound(f"no API key {key_id[:80]!r}", hint="GET /v1/api-keys lists them")
         self._believed.pop(key.digest, None)
@@ -108,5 +101,4 @@ class Keys:
         """Write down when keys were last used."""
         times, self._used = self._used, {}
         if times:
-            async with self._db.write() as conn:
-                await store.used(conn, times)
+            await self._db.write(store.used, times)

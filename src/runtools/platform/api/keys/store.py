@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, ForeignKey, Index, String, Table, bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    bindparam,
+    insert,
+    select,
+    update,
+)
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -55,45 +65,43 @@ class Match:
     digest: str
 
 
-async def match(conn: AsyncConnection, digest: str) -> Match | None:
+def match(conn: Connection, digest: str) -> Match | None:
     """The living key of that digest."""
-    row = (await conn.execute(_BY_DIGEST, {"digest": digest})).first()
+    row = (conn.execute(_BY_DIGEST, {"digest": digest})).first()
     return None if row is None else Match(*row)
 
 
-async def add(conn: AsyncConnection, key: Key) -> None:
-    """Keep a new key."""
-    await conn.execute(insert(api_keys).values({f: getattr(key, f) for f in Key.__slots__}))
+def add_once(conn: Connection, key: Key) -> Key:
+    """Keep a new key, unless the same act has made one before; returns the one that is kept."""
+    query = select(api_keys).where(api_keys.c.org_id == key.org_id, api_keys.c.op == key.op)
+    row = conn.execute(query).mappings().first()
+    if row is not None:
+        return Key(**row)
+    conn.execute(insert(api_keys).values(**asdict(key)))
+    return key
 
 
-async def by_op(conn: AsyncConnection, org_id: str, op: str) -> Key | None:
-    """The key that an act made, if it has been done before."""
-    query = select(api_keys).where(api_keys.c.org_id == org_id, api_keys.c.op == op)
-    row = (await conn.execute(query)).mappings().first()
-    return None if row is None else Key(**row)
-
-
-async def all_of(conn: AsyncConnection, org_id: str) -> list[Key]:
+def all_of(conn: Connection, org_id: str) -> list[Key]:
     """The org's keys, revoked ones too, newest first."""
     query = (
         select(api_keys)
         .where(api_keys.c.org_id == org_id)
         .order_by(api_keys.c.created_at.desc(), api_keys.c.id)
     )
-    return [Key(**row) for row in (await conn.execute(query)).mappings()]
+    return [Key(**row) for row in conn.execute(query).mappings()]
 
 
-async def revoke(conn: AsyncConnection, org_id: str, key_id: str, now: datetime) -> Key | None:
+def revoke(conn: Connection, org_id: str, key_id: str, now: datetime) -> Key | None:
     """Close the key's door; a revoked one keeps the time of its first revocation."""
     mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
-    await conn.execute(
+    conn.execute(
         update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
     )
-    row = (await conn.execute(select(api_keys).where(mine))).mappings().first()
+    row = (conn.execute(select(api_keys).where(mine))).mappings().first()
     return None if row is None else Key(**row)
 
 
-async def used(conn: AsyncConnection, times: Mapping[str, datetime]) -> None:
+def used(conn: Connection, times: Mapping[str, datetime]) -> None:
     """Note when keys were last used."""
     for key_id, at in times.items():
-        await conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))
+        conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))

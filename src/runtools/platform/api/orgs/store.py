@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, String, Table, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Column, Connection, String, Table, insert, select, update
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -19,23 +18,23 @@ orgs = Table(
 )
 
 
-async def first(conn: AsyncConnection) -> str | None:
+def first(conn: Connection) -> str | None:
     """The id of the oldest org."""
-    found: str | None = await conn.scalar(select(orgs.c.id).order_by(orgs.c.created_at).limit(1))
+    found: str | None = conn.scalar(select(orgs.c.id).order_by(orgs.c.created_at).limit(1))
     return found
 
 
-async def add(conn: AsyncConnection, org_id: str, name: str, now: datetime) -> None:
+def add(conn: Connection, org_id: str, name: str, now: datetime) -> None:
     """A new org, its ledger empty."""
-    await conn.execute(insert(orgs).values(id=org_id, name=name, ledger_last=0, created_at=now))
+    conn.execute(insert(orgs).values(id=org_id, name=name, ledger_last=0, created_at=now))
 
 
-async def name_of(conn: AsyncConnection, org_id: str) -> str:
+def name_of(conn: Connection, org_id: str) -> str:
     """The org's name."""
-    return str(await conn.scalar(select(orgs.c.name).where(orgs.c.id == org_id)))
+    return str(conn.scalar(select(orgs.c.name).where(orgs.c.id == org_id)))
 
 
-async def next_ledger_id(conn: AsyncConnection, org_id: str) -> int:
+def next_ledger_id(conn: Connection, org_id: str) -> int:
     """The number of the org's next ledger entry.
 
     The row stays locked until the transaction ends, so that entries become visible in the order of
@@ -47,9 +46,9 @@ async def next_ledger_id(conn: AsyncConnection, org_id: str) -> int:
         .values(ledger_last=orgs.c.ledger_last + 1)
         .returning(orgs.c.ledger_last)
     )
-    return int((await conn.execute(counted)).scalar_one())
+    return int(conn.execute(counted).scalar_one())
 
 
-async def last_ledger_id(conn: AsyncConnection, org_id: str) -> int:
+def last_ledger_id(conn: Connection, org_id: str) -> int:
     """The number of the org's latest ledger entry."""
-    return int(await conn.scalar(select(orgs.c.ledger_last).where(orgs.c.id == org_id)) or 0)
+    return int(conn.scalar(select(orgs.c.ledger_last).where(orgs.c.id == org_id)) or 0)

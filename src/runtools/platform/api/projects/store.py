@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, Column, ForeignKey, String, Table, UniqueConstraint, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    String,
+    Table,
+    UniqueConstraint,
+    insert,
+    select,
+)
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -21,21 +30,21 @@ projects = Table(
 )
 
 
-async def add(
-    conn: AsyncConnection, project_id: str, org_id: str, name: str, *, default: bool, now: datetime
+def add(
+    conn: Connection, project_id: str, org_id: str, name: str, *, default: bool, now: datetime
 ) -> None:
     """A new project."""
-    await conn.execute(
+    conn.execute(
         insert(projects).values(
             id=project_id, org_id=org_id, name=name, is_default=default, created_at=now
         )
     )
 
 
-async def find(conn: AsyncConnection, org_id: str, project_id: str | None) -> str | None:
+def find(conn: Connection, org_id: str, project_id: str | None) -> str | None:
     """The project's id where the org has it; without an id, the org's default."""
     wanted = projects.c.is_default if project_id is None else projects.c.id == project_id
-    found: str | None = await conn.scalar(
+    found: str | None = conn.scalar(
         select(projects.c.id).where(projects.c.org_id == org_id, wanted).limit(1)
     )
     return found

@@ -53,8 +53,7 @@ async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
     platform = call.platform
     record = await load(platform, call.org, ref)
     check_lively(record, Act.ROLLBACK)
-    async with platform.db.read() as conn:
-        keep = await snapshots.find(conn, record.id, wanted.to[:80])
+    keep = await platform.db.read(snapshots.find, record.id, wanted.to[:80])
     if keep is None or keep.state != "ready":
         raise NotFound(
             f"{record.id} has no snapshot {wanted.to[:80]!r}",
@@ -86,19 +85,18 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
 
 async def _wish(call: Call, record: Record, act: Act) -> Record:
     platform = call.platform
+    wanted = _WANTED[act]
     for _ in range(_ATTEMPTS):
         now = platform.clock.now()
-        wanted = _WANTED[act]
-        async with platform.db.write() as conn:
-            if await store.wish(conn, record, wanted, call.op, call.actor, now):
-                return replace(
-                    record,
-                    wanted=wanted,
-                    generation=record.generation + 1,
-                    wish_op=call.op,
-                    wish_actor=call.actor,
-                )
-            record = await store.get(conn, record.id) or record
+        if await platform.db.write(store.wish, record, wanted, call.op, call.actor, now):
+            return replace(
+                record,
+                wanted=wanted,
+                generation=record.generation + 1,
+                wish_op=call.op,
+                wish_actor=call.actor,
+            )
+        record = await load(platform, call.org, record.id)
     raise Conflict(f"too many acts on {record.id} at once", hint="ask again in a moment")
 
 
@@ -138,16 +136,12 @@ async def _ask_host(platform: Platform, record: Record) -> Observed | None:
 
 
 async def _gone(platform: Platform, record: Record) -> Record:
-    async with platform.db.write() as conn:
-        now = await store.locked(conn, record.id) or record
-        if now.state != "stopped":
-            reason = "destroyed; its host had no trace of it"
-            at = platform.clock.now()
-            now = await observe.ended(conn, now, "request", reason, record.wish_actor, at)
+    reason = "destroyed; its host had no trace of it"
+    at = platform.clock.now()
+    now = await platform.db.write(observe.end, record.id, "request", reason, record.wish_actor, at)
     platform.bus.signal(record.id, record.org_id)
-    return now
+    return now or record
 
 
 async def _close(platform: Platform, record: Record) -> None:
-    async with platform.db.write() as conn:
-        await store.close_wish(conn, record.id, record.generation)
+    await platform.db.write(store.close_wish, record.id, record.generation)

@@ -8,7 +8,13 @@ host again with the same id, which the host answers from its journal.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
 
 from runtools.errors import (
     BuildFailed,
@@ -35,8 +41,9 @@ from runtools.platform.kit.crash import crash_point
 from runtools.platform.kit.crypto import login_hash
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
 
+log = logging.getLogger(__name__)
+
 READY_SECONDS = 60.0
-_REPORT_SECONDS = 1.0
 
 
 async def create(call: Call, wanted: SandboxCreate) -> Record:
@@ -49,7 +56,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
     else:
         version = await _version(call, wanted.template)
         record = drafts.fresh(call, version, wanted)
-        guest = await _guest(wanted)
+        guest = (await _guest(wanted)).model_dump(mode="json", by_alias=False)
         record = await _write(call, record, guest, wanted.project_id)
     crash_point("api.create.written")
     return await _ready(platform, record, wait=wanted.wait_for_ready)
@@ -64,8 +71,7 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
         return await _ready(platform, again[0], wait=True)
     ended = await load(platform, call.org, ref)
     states.check(Act.RECOVER, State(ended.state), ended.id)
-    async with platform.db.read() as conn:
-        guest = Guest.model_validate(await store.guest_of(conn, ended.id))
+    guest = await platform.db.read(store.guest_of, ended.id)
     record = drafts.after(call, ended, "recover", 0, wanted.name, None)
     record = await _write(call, record, guest, ended.project_id)
     crash_point("api.recover.written")
@@ -85,11 +91,7 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         made = [
             drafts.after(call, parent, "fork", n, name, wanted.tags) for n, name in enumerate(names)
         ]
-        async with platform.db.write() as conn:
-            guest = await store.guest_of(conn, parent.id)
-            for child in made:
-                await store.add(conn, child, guest)
-                await observe.born(conn, child)
+        await platform.db.write(_write_children, parent.id, made)
         platform.bus.signal(call.org)
         children = made
     crash_point("api.fork.written")
@@ -111,8 +113,7 @@ async def ask(platform: Platform, record: Record) -> None:
     """
     platform.asking.add(record.id)
     try:
-        async with platform.db.read() as conn:
-            guest = Guest.model_validate(await store.guest_of(conn, record.id))
+        guest = Guest.model_validate(await platform.db.read(store.guest_of, record.id))
         host = platform.hosts.port(record.host_id)
         await settle(platform, await host.create(drafts.order(record, guest)))
     except (HostUnavailable, OutcomeUnknown):
@@ -175,18 +176,15 @@ async def _ready(platform: Platform, record: Record, *, wait: bool) -> Record:
 
 
 async def _stillborn(platform: Platform, record: Record, error: RunToolsError) -> None:
-    """The host refused: it has or will have reported the end, or never took the sandbox up."""
+    """The host refused or failed: take in the end that it tells of, else write it down here."""
     error.details.setdefault("sandboxId", record.id)
-    now = await until(platform, record.id, lambda r: r.state == "stopped", _REPORT_SECONDS)
-    if now.state == "stopped":
-        return
-    async with platform.db.write() as conn:
-        now = await store.locked(conn, record.id) or now
-        if now.state == "creating":
-            at = platform.clock.now()
-            await observe.ended(conn, now, "start_failed", str(error), record.wish_actor, at)
-            # Should the host have made something of it after all, it is to go.
-            await store.wish(conn, now, "stopped", f"{record.born_op}-end", observe.PLATFORM, at)
+    try:
+        seen = await platform.hosts.port(record.host_id).settled(record.id, 0)
+        if (await settle(platform, seen)).state == "stopped":
+            return
+    except RunToolsError as silence:
+        log.debug("host %s knows nothing of %s: %s", record.host_id, record.id, silence)
+    await platform.db.write(_write_stillborn, record, str(error), platform.clock.now())
     platform.bus.signal(record.id, record.org_id)
 
 
@@ -197,31 +195,52 @@ async def _begun(call: Call) -> list[Record]:
     """The rows that the same act has written before, if this is a repeat."""
     if call.given_op is None:
         return []
-    async with call.platform.db.read() as conn:
-        return await store.born_by(conn, call.org, call.op)
+    return await call.platform.db.read(store.born_by, call.org, call.op)
 
 
-async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
-    async with call.platform.db.write() as conn:
-        project = await projects.find(conn, call.org, project_id)
-        if project is None:
-            raise NotFound(f"no project {project_id!r}", details={"field": "projectId"})
-        if record.born == "create" and not await templates.still_ready(conn, record.template_id):
-            raise Conflict(
-                f"{record.template}@{record.template_version} is being deleted",
-                hint="choose another version",
-            )
-        record = replace(record, project_id=project)
-        await store.add(conn, record, guest.model_dump(mode="json", by_alias=False))
-        await observe.born(conn, record)
+async def _write(
+    call: Call, record: Record, guest: Mapping[str, Any], project_id: str | None
+) -> Record:
+    record = await call.platform.db.write(_write_one, record, guest, project_id)
     call.platform.bus.signal(call.org)
     return record
 
 
+def _write_one(
+    conn: Connection, record: Record, guest: Mapping[str, Any], project_id: str | None
+) -> Record:
+    project = projects.find(conn, record.org_id, project_id)
+    if project is None:
+        raise NotFound(f"no project {project_id!r}", details={"field": "projectId"})
+    if record.born == "create" and not templates.still_ready(conn, record.template_id):
+        raise Conflict(
+            f"{record.template}@{record.template_version} is being deleted",
+            hint="choose another version",
+        )
+    record = replace(record, project_id=project)
+    store.add(conn, record, guest)
+    observe.born(conn, record)
+    return record
+
+
+def _write_children(conn: Connection, parent_id: str, children: list[Record]) -> None:
+    guest = store.guest_of(conn, parent_id)
+    for child in children:
+        store.add(conn, child, guest)
+        observe.born(conn, child)
+
+
+def _write_stillborn(conn: Connection, record: Record, reason: str, at: datetime) -> None:
+    now = store.locked(conn, record.id) or record
+    if now.state == "creating":
+        observe.ended(conn, now, "start_failed", reason, record.wish_actor, at)
+        # Should the host have made something of it after all, it is to go.
+        store.wish(conn, now, "stopped", f"{record.born_op}-end", observe.PLATFORM, at)
+
+
 async def _version(call: Call, ref: str | None) -> Version:
     slug, number = rules.template_ref(ref or call.platform.settings.default_template)
-    async with call.platform.db.read() as conn:
-        versions = await templates.of_slug(conn, call.org, slug)
+    versions = await call.platform.db.read(templates.of_slug, call.org, slug)
     if number is not None:
         versions = [version for version in versions if version.version == number]
     for version in versions:

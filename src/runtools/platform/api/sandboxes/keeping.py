@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from runtools.errors import (
@@ -27,8 +28,7 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
     platform = call.platform
     rules.check_name(wanted.name)
     record = await load(platform, call.org, ref)
-    async with platform.db.read() as conn:
-        keep = await snapshots.by_op(conn, call.org, call.op)
+    keep = await platform.db.read(snapshots.by_op, call.org, call.op)
     if keep is None:
         check_lively(record, Act.SNAPSHOT)
         keep = Keep(
@@ -44,8 +44,7 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
             actor=call.actor,
             created_at=platform.clock.now(),
         )
-        async with platform.db.write() as conn:
-            await snapshots.add(conn, keep)
+        await platform.db.write(snapshots.add, keep)
     crash_point("api.snapshot.written")
     return await ask(platform, keep)
 
@@ -53,22 +52,19 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
 async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: int) -> list[Keep]:
     """The sandbox's snapshots, the oldest first."""
     record = await load(call.platform, call.org, ref)
-    async with call.platform.db.read() as conn:
-        return await snapshots.page(conn, record.id, after, limit)
+    return await call.platform.db.read(snapshots.page, record.id, after, limit)
 
 
 async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
     """Delete a snapshot; returns what it was."""
     record = await load(call.platform, call.org, ref)
-    async with call.platform.db.read() as conn:
-        keep = await snapshots.find(conn, record.id, snapshot_ref[:80])
+    keep = await call.platform.db.read(snapshots.find, record.id, snapshot_ref[:80])
     if keep is None:
         raise NotFound(
             f"{record.id} has no snapshot {snapshot_ref[:80]!r}",
             hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
         )
-    async with call.platform.db.write() as conn:
-        await snapshots.mark(conn, keep.id, "dropping")
+    await call.platform.db.write(snapshots.mark, keep.id, "dropping")
     crash_point("api.snapshot.dropping")
     await ask_drop(call.platform, keep)
     return keep
@@ -85,16 +81,15 @@ async def ask(platform: Platform, keep: Keep) -> Keep:
     except (HostUnavailable, OutcomeUnknown):
         raise
     except RunToolsError:
-        async with platform.db.write() as conn:
-            await snapshots.remove(conn, keep.id)
+        await platform.db.write(snapshots.remove, keep.id)
         raise
     finally:
         platform.asking.discard(keep.id)
     crash_point("api.snapshot.asked")
-    async with platform.db.write() as conn:
-        await snapshots.ready(conn, keep.id, kept.size_bytes, kept.standstill_ms)
-        whole = await snapshots.by_op(conn, keep.org_id, keep.op)
-    return whole or keep
+    await platform.db.write(snapshots.ready, keep.id, kept.size_bytes, kept.standstill_ms)
+    return replace(
+        keep, state="ready", size_bytes=kept.size_bytes, standstill_ms=kept.standstill_ms
+    )
 
 
 async def ask_drop(platform: Platform, keep: Keep) -> None:
@@ -107,10 +102,8 @@ async def ask_drop(platform: Platform, keep: Keep) -> None:
     except HostUnavailable:
         raise
     except RunToolsError:
-        async with platform.db.write() as conn:
-            await snapshots.mark(conn, keep.id, "ready")
+        await platform.db.write(snapshots.mark, keep.id, "ready")
         raise
     finally:
         platform.asking.discard(keep.id)
-    async with platform.db.write() as conn:
-        await snapshots.remove(conn, keep.id)
+    await platform.db.write(snapshots.remove, keep.id)

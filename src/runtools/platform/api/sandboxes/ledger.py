@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, insert, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, and_, exists, insert, or_, select
 
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.sandboxes.tables import Entry, Record, ledger
@@ -31,9 +30,9 @@ class News:
     place: tuple[int, int] | None = None  # the host's (epoch, seq); None: the api says so itself
 
 
-async def append(conn: AsyncConnection, record: Record, news: News, look: str | None) -> int:
+def append(conn: Connection, record: Record, news: News, look: str | None) -> int:
     """Write the next line of the org's ledger; returns its number."""
-    number = await orgs.next_ledger_id(conn, record.org_id)
+    number = orgs.next_ledger_id(conn, record.org_id)
     epoch, seq = news.place or (OWN_EPOCH, number)
     line = Entry(
         org_id=record.org_id,
@@ -49,22 +48,22 @@ async def append(conn: AsyncConnection, record: Record, news: News, look: str | 
         detail=news.detail,
         look=look,
     )
-    await conn.execute(insert(ledger).values(**asdict(line)))
+    conn.execute(insert(ledger).values(**asdict(line)))
     return number
 
 
-async def holds(conn: AsyncConnection, sandbox_id: str, place: tuple[int, int]) -> bool:
+def holds(conn: Connection, sandbox_id: str, place: tuple[int, int]) -> bool:
     """Whether a report of a host has been written down."""
     query = select(
         exists().where(
             ledger.c.sandbox_id == sandbox_id, ledger.c.epoch == place[0], ledger.c.seq == place[1]
         )
     )
-    return bool(await conn.scalar(query))
+    return bool(conn.scalar(query))
 
 
-async def before(
-    conn: AsyncConnection, sandbox_id: str, place: tuple[int, int]
+def before(
+    conn: Connection, sandbox_id: str, place: tuple[int, int]
 ) -> tuple[str, str | None] | None:
     """State and operation that the host's latest report before a place told."""
     earlier = or_(
@@ -76,12 +75,12 @@ async def before(
         .order_by(ledger.c.epoch.desc(), ledger.c.seq.desc())
         .limit(1)
     )
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return None if row is None else (row.state, row.operation)
 
 
-async def of_sandbox(
-    conn: AsyncConnection, org_id: str, sandbox_id: str, after: int, limit: int
+def of_sandbox(
+    conn: Connection, org_id: str, sandbox_id: str, after: int, limit: int
 ) -> list[Entry]:
     """A sandbox's lines after a number, the oldest first."""
     query = (
@@ -90,11 +89,11 @@ async def of_sandbox(
         .order_by(ledger.c.id)
         .limit(limit)
     )
-    return [Entry(*row) for row in await conn.execute(query)]
+    return [Entry(*row) for row in conn.execute(query)]
 
 
-async def events(
-    conn: AsyncConnection, org_id: str, sandbox_id: str | None, after: int, limit: int
+def events(
+    conn: Connection, org_id: str, sandbox_id: str | None, after: int, limit: int
 ) -> list[Entry]:
     """The org's lines after a number that showed a new look, the oldest first."""
     query = select(*_COLUMNS).where(
@@ -103,4 +102,4 @@ async def events(
     if sandbox_id is not None:
         query = query.where(ledger.c.sandbox_id == sandbox_id)
     query = query.order_by(ledger.c.id).limit(limit)
-    return [Entry(*row) for row in await conn.execute(query)]
+    return [Entry(*row) for row in conn.execute(query)]

@@ -19,11 +19,9 @@ async def load(platform: Platform, org_id: str, ref: str) -> Record:
     """
     found = None
     if is_sandbox_id(ref):
-        async with platform.db.read() as conn:
-            found = await store.by_id(conn, org_id, ref)
+        found = await platform.db.read(store.by_id, org_id, ref)
     elif is_name(ref):
-        async with platform.db.read() as conn:
-            found = await store.by_name(conn, org_id, ref)
+        found = await platform.db.read(store.by_name, org_id, ref)
     if found is None:
         raise NotFound(f"no sandbox {ref[:80]!r}", hint="GET /v1/sandboxes lists those there are")
     return found
@@ -36,8 +34,7 @@ async def until(
     deadline = platform.clock.monotonic() + seconds
     with platform.bus.watching(sandbox_id) as watch:
         while True:
-            async with platform.db.read() as conn:
-                record = await store.get(conn, sandbox_id)
+            record = await platform.db.read(store.get, sandbox_id)
             if record is None:
                 raise NotFound(f"no sandbox {sandbox_id!r}")
             left = deadline - platform.clock.monotonic()

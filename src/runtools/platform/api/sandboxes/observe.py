@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from runtools.platform.api.sandboxes import ledger, store
 from runtools.platform.api.sandboxes.ledger import News
@@ -24,9 +24,9 @@ PLATFORM = "platform"
 """The actor of what the platform does by itself."""
 
 
-async def observe(conn: AsyncConnection, observed: Observed) -> Record | None:
+def observe(conn: Connection, observed: Observed) -> Record | None:
     """Take in a host's report; returns the row as it is now, or None where no record bears the id."""
-    record = await store.locked(conn, observed.sandbox_id)
+    record = store.locked(conn, observed.sandbox_id)
     if record is None:
         return None
     place = (observed.epoch, observed.seq)
@@ -40,20 +40,20 @@ async def observe(conn: AsyncConnection, observed: Observed) -> Record | None:
         place=place,
     )
     if place <= (record.epoch, record.seq):
-        await _late(conn, record, news, place)
+        _late(conn, record, news, place)
         return record
     if record.state == "stopped" and observed.state != "stopped":
-        return await _risen(conn, record, observed)
+        return _risen(conn, record, observed)
     after = _after(record, observed)
     moved = (after.state, after.operation) != (record.state, record.operation)
-    await store.change(conn, record.id, _changed(record, after))
+    store.change(conn, record.id, _changed(record, after))
     if moved or after.ending != record.ending:
-        await ledger.append(conn, after, news, look(after).decode())
+        ledger.append(conn, after, news, look(after).decode())
     return after
 
 
-async def ended(
-    conn: AsyncConnection, record: Record, cause: Cause, reason: str, actor: str, now: datetime
+def ended(
+    conn: Connection, record: Record, cause: Cause, reason: str, actor: str, now: datetime
 ) -> Record:
     """The api itself finds that the sandbox has ended (refused at birth, or unknown to its host)."""
     ending = Ending(cause=cause, reason=reason).model_dump(mode="json")
@@ -66,13 +66,23 @@ async def ended(
         stopped_at=now,
         paused_at=None,
     )
-    await store.change(conn, record.id, _changed(record, after) | {"guest": None})
+    store.change(conn, record.id, _changed(record, after) | {"guest": None})
     news = News(now, "stopped", None, cause, actor, {"reason": reason})
-    await ledger.append(conn, after, news, look(after).decode())
+    ledger.append(conn, after, news, look(after).decode())
     return after
 
 
-async def born(conn: AsyncConnection, record: Record) -> None:
+def end(
+    conn: Connection, sandbox_id: str, cause: Cause, reason: str, actor: str, now: datetime
+) -> Record | None:
+    """The same by id; one that has ended already stays as it is."""
+    record = store.locked(conn, sandbox_id)
+    if record is None or record.state == "stopped":
+        return record
+    return ended(conn, record, cause, reason, actor, now)
+
+
+def born(conn: Connection, record: Record) -> None:
     """The first line of a sandbox's ledger."""
     news = News(
         at=record.created_at,
@@ -82,7 +92,7 @@ async def born(conn: AsyncConnection, record: Record) -> None:
         actor=record.wish_actor,
         detail={"born": record.born, "parentId": record.parent_id},
     )
-    await ledger.append(conn, record, news, look(record).decode())
+    ledger.append(conn, record, news, look(record).decode())
 
 
 def _after(record: Record, observed: Observed) -> Record:
@@ -121,15 +131,15 @@ def _changed(record: Record, after: Record) -> dict[str, Any]:
     return changed
 
 
-async def _late(conn: AsyncConnection, record: Record, news: News, place: tuple[int, int]) -> None:
+def _late(conn: Connection, record: Record, news: News, place: tuple[int, int]) -> None:
     """News from before what is known: a line in the ledger if it tells of a move, and no more."""
-    if place == (record.epoch, record.seq) or await ledger.holds(conn, record.id, place):
+    if place == (record.epoch, record.seq) or ledger.holds(conn, record.id, place):
         return
-    if await ledger.before(conn, record.id, place) != (news.state, news.operation):
-        await ledger.append(conn, record, news, None)
+    if ledger.before(conn, record.id, place) != (news.state, news.operation):
+        ledger.append(conn, record, news, None)
 
 
-async def _risen(conn: AsyncConnection, record: Record, observed: Observed) -> Record:
+def _risen(conn: Connection, record: Record, observed: Observed) -> Record:
     values = {
         "epoch": observed.epoch,
         "seq": observed.seq,
@@ -140,7 +150,7 @@ async def _risen(conn: AsyncConnection, record: Record, observed: Observed) -> R
         "wish_open": True,
         "wished_at": observed.at,
     }
-    await store.change(conn, record.id, values)
+    store.change(conn, record.id, values)
     return replace(record, **values)  # type: ignore[arg-type]
 
 

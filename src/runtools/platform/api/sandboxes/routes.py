@@ -106,8 +106,7 @@ async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Resp
         project_id=page.project_id,
     )
     after = _place(page.cursor)
-    async with call.platform.db.read() as conn:
-        found = await store.page(conn, call.org, wanted, after, page.limit + 1)
+    found = await call.platform.db.read(store.page, call.org, wanted, after, page.limit + 1)
     shown = found[: page.limit]
     more = len(found) > page.limit
     next_cursor = http.cursor(micros(shown[-1].created_at), shown[-1].id) if more else None
@@ -202,8 +201,9 @@ async def why(request: Request, ref: str, page: Annotated[Page, Query()]) -> Res
     call = call_of(request)
     record = await load(call.platform, call.org, ref)
     after = 0 if page.cursor is None else http.position(page.cursor, int)[0]
-    async with call.platform.db.read() as conn:
-        lines = await ledger.of_sandbox(conn, call.org, record.id, after, page.limit + 1)
+    lines = await call.platform.db.read(
+        ledger.of_sandbox, call.org, record.id, after, page.limit + 1
+    )
     shown = lines[: page.limit]
     next_cursor = http.cursor(shown[-1].id) if len(lines) > page.limit else None
     return call.page([one(entry(line)) for line in shown], next_cursor)

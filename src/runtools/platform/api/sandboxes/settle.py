@@ -26,7 +26,6 @@ async def settle(platform: Platform, observed: Observed) -> Record:
     )
     if (record.epoch, record.seq) >= place:
         return record
-    async with platform.db.write() as conn:
-        record = await observe(conn, observed) or record
+    taken = await platform.db.write(observe, observed)
     platform.bus.signal(record.id, record.org_id)
-    return record
+    return record if taken is None else taken

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtools.errors import Conflict, NameTaken
 from runtools.platform.api.sandboxes.tables import Keep, snapshots
@@ -15,7 +14,7 @@ from runtools.platform.api.sandboxes.tables import Keep, snapshots
 _COLUMNS = [snapshots.c[field.name] for field in fields(Keep)]
 
 
-async def add(conn: AsyncConnection, keep: Keep) -> None:
+def add(conn: Connection, keep: Keep) -> None:
     """A snapshot that is to be made.
 
     Raises:
@@ -23,7 +22,7 @@ async def add(conn: AsyncConnection, keep: Keep) -> None:
         Conflict: the same act is making it at this moment.
     """
     try:
-        await conn.execute(insert(snapshots).values(**asdict(keep)))
+        conn.execute(insert(snapshots).values(**asdict(keep)))
     except IntegrityError as exc:
         if "name" not in str(exc.orig):
             raise Conflict(
@@ -36,26 +35,26 @@ async def add(conn: AsyncConnection, keep: Keep) -> None:
         ) from exc
 
 
-async def by_op(conn: AsyncConnection, org_id: str, op: str) -> Keep | None:
+def by_op(conn: Connection, org_id: str, op: str) -> Keep | None:
     """The snapshot that an act makes, if it has been begun before."""
     query = select(*_COLUMNS).where(snapshots.c.org_id == org_id, snapshots.c.op == op)
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return None if row is None else Keep(*row)
 
 
-async def find(conn: AsyncConnection, sandbox_id: str, ref: str) -> Keep | None:
+def find(conn: Connection, sandbox_id: str, ref: str) -> Keep | None:
     """The sandbox's snapshot of that id or name, if it is whole or being dropped."""
     query = select(*_COLUMNS).where(
         snapshots.c.sandbox_id == sandbox_id,
         or_(snapshots.c.id == ref, snapshots.c.name == ref),
         snapshots.c.state != "making",
     )
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return None if row is None else Keep(*row)
 
 
-async def page(
-    conn: AsyncConnection, sandbox_id: str, after: tuple[datetime, str] | None, limit: int
+def page(
+    conn: Connection, sandbox_id: str, after: tuple[datetime, str] | None, limit: int
 ) -> list[Keep]:
     """The sandbox's whole snapshots, the oldest first."""
     query = select(*_COLUMNS).where(
@@ -66,31 +65,29 @@ async def page(
         beside = (snapshots.c.created_at == at) & (snapshots.c.id > snapshot_id)
         query = query.where(or_(snapshots.c.created_at > at, beside))
     query = query.order_by(snapshots.c.created_at, snapshots.c.id).limit(limit)
-    return [Keep(*row) for row in await conn.execute(query)]
+    return [Keep(*row) for row in conn.execute(query)]
 
 
-async def ready(
-    conn: AsyncConnection, snapshot_id: str, size_bytes: int, standstill_ms: float
-) -> None:
+def ready(conn: Connection, snapshot_id: str, size_bytes: int, standstill_ms: float) -> None:
     """The snapshot is whole."""
-    await conn.execute(
+    conn.execute(
         update(snapshots)
         .where(snapshots.c.id == snapshot_id)
         .values(state="ready", size_bytes=size_bytes, standstill_ms=standstill_ms)
     )
 
 
-async def mark(conn: AsyncConnection, snapshot_id: str, state: str) -> None:
+def mark(conn: Connection, snapshot_id: str, state: str) -> None:
     """Set the snapshot's state."""
-    await conn.execute(update(snapshots).where(snapshots.c.id == snapshot_id).values(state=state))
+    conn.execute(update(snapshots).where(snapshots.c.id == snapshot_id).values(state=state))
 
 
-async def remove(conn: AsyncConnection, snapshot_id: str) -> None:
+def remove(conn: Connection, snapshot_id: str) -> None:
     """Forget the snapshot."""
-    await conn.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))
+    conn.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))
 
 
-async def unfinished(conn: AsyncConnection, before: datetime, limit: int) -> list[Keep]:
+def unfinished(conn: Connection, before: datetime, limit: int) -> list[Keep]:
     """Snapshots whose making or dropping was begun and not seen to end, the oldest first."""
     query = (
         select(*_COLUMNS)
@@ -98,10 +95,10 @@ async def unfinished(conn: AsyncConnection, before: datetime, limit: int) -> lis
         .order_by(snapshots.c.created_at)
         .limit(limit)
     )
-    return [Keep(*row) for row in await conn.execute(query)]
+    return [Keep(*row) for row in conn.execute(query)]
 
 
-async def users_of(conn: AsyncConnection, template_id: str) -> int:
+def users_of(conn: Connection, template_id: str) -> int:
     """How many snapshots stand on a template version."""
     query = select(func.count()).where(snapshots.c.template_id == template_id)
-    return int(await conn.scalar(query) or 0)
+    return int(conn.scalar(query) or 0)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Connection,
     and_,
     bindparam,
     exists,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtools.errors import Conflict, NameTaken
 from runtools.platform.api.sandboxes.tables import Record, sandbox_tags, sandboxes
@@ -50,42 +50,42 @@ class Filter:
     project_id: str | None = None
 
 
-async def by_id(conn: AsyncConnection, org_id: str, sandbox_id: str) -> Record | None:
+def by_id(conn: Connection, org_id: str, sandbox_id: str) -> Record | None:
     """The org's sandbox of that id."""
-    row = (await conn.execute(_BY_ID, {"org": org_id, "ref": sandbox_id})).first()
+    row = (conn.execute(_BY_ID, {"org": org_id, "ref": sandbox_id})).first()
     return None if row is None else Record(*row)
 
 
-async def by_name(conn: AsyncConnection, org_id: str, name: str) -> Record | None:
+def by_name(conn: Connection, org_id: str, name: str) -> Record | None:
     """The org's living sandbox of that name, else the latest that bore it."""
-    row = (await conn.execute(_BY_NAME, {"org": org_id, "ref": name})).first()
+    row = (conn.execute(_BY_NAME, {"org": org_id, "ref": name})).first()
     return None if row is None else Record(*row)
 
 
-async def get(conn: AsyncConnection, sandbox_id: str) -> Record | None:
+def get(conn: Connection, sandbox_id: str) -> Record | None:
     """A sandbox whose id is known to be the caller's to see."""
-    row = (await conn.execute(_ANY, {"id": sandbox_id})).first()
+    row = (conn.execute(_ANY, {"id": sandbox_id})).first()
     return None if row is None else Record(*row)
 
 
-async def locked(conn: AsyncConnection, sandbox_id: str) -> Record | None:
+def locked(conn: Connection, sandbox_id: str) -> Record | None:
     """A sandbox that nobody else changes before the transaction's end."""
-    row = (await conn.execute(_ANY.with_for_update(), {"id": sandbox_id})).first()
+    row = (conn.execute(_ANY.with_for_update(), {"id": sandbox_id})).first()
     return None if row is None else Record(*row)
 
 
-async def born_by(conn: AsyncConnection, org_id: str, op: str) -> list[Record]:
+def born_by(conn: Connection, org_id: str, op: str) -> list[Record]:
     """The sandboxes that an act made, if it has been done before."""
     query = (
         select(*_COLUMNS)
         .where(sandboxes.c.org_id == org_id, sandboxes.c.born_op == op)
         .order_by(sandboxes.c.born_n)
     )
-    return [Record(*row) for row in await conn.execute(query)]
+    return [Record(*row) for row in conn.execute(query)]
 
 
-async def page(
-    conn: AsyncConnection,
+def page(
+    conn: Connection,
     org_id: str,
     wanted: Filter,
     after: tuple[datetime, str] | None,
@@ -114,10 +114,10 @@ async def page(
         beside = and_(sandboxes.c.created_at == at, sandboxes.c.id < sandbox_id)
         query = query.where(or_(older, beside))
     query = query.order_by(sandboxes.c.created_at.desc(), sandboxes.c.id.desc()).limit(limit)
-    return [Record(*row) for row in await conn.execute(query)]
+    return [Record(*row) for row in conn.execute(query)]
 
 
-async def add(conn: AsyncConnection, record: Record, guest: Mapping[str, Any]) -> None:
+def add(conn: Connection, record: Record, guest: Mapping[str, Any]) -> None:
     """A new sandbox: the wish that it be.
 
     Raises:
@@ -125,7 +125,7 @@ async def add(conn: AsyncConnection, record: Record, guest: Mapping[str, Any]) -
         Conflict: the same act is making it at this moment.
     """
     try:
-        await conn.execute(insert(sandboxes).values(**asdict(record), guest=dict(guest)))
+        conn.execute(insert(sandboxes).values(**asdict(record), guest=dict(guest)))
     except IntegrityError as exc:
         if "born" in str(exc.orig):
             raise Conflict(
@@ -138,20 +138,18 @@ async def add(conn: AsyncConnection, record: Record, guest: Mapping[str, Any]) -
         ) from exc
     if record.tags:
         rows = [{"sandbox_id": record.id, "key": k, "value": v} for k, v in record.tags.items()]
-        await conn.execute(insert(sandbox_tags), rows)
+        conn.execute(insert(sandbox_tags), rows)
 
 
-async def guest_of(conn: AsyncConnection, sandbox_id: str) -> dict[str, Any]:
+def guest_of(conn: Connection, sandbox_id: str) -> dict[str, Any]:
     """What the sandbox is told inside: environment, keys, password hash."""
     query = select(sandboxes.c.guest).where(sandboxes.c.id == sandbox_id)
-    return dict(await conn.scalar(query) or {})
+    return dict(conn.scalar(query) or {})
 
 
-async def wish(
-    conn: AsyncConnection, record: Record, wanted: str, op: str, actor: str, now: datetime
-) -> bool:
+def wish(conn: Connection, record: Record, wanted: str, op: str, actor: str, now: datetime) -> bool:
     """Replace the wish, if nobody has replaced it since the record was read."""
-    changed = await conn.execute(
+    changed = conn.execute(
         update(sandboxes)
         .where(sandboxes.c.id == record.id, sandboxes.c.generation == record.generation)
         .values(
@@ -166,16 +164,16 @@ async def wish(
     return bool(changed.rowcount == 1)
 
 
-async def close_wish(conn: AsyncConnection, sandbox_id: str, generation: int) -> None:
+def close_wish(conn: Connection, sandbox_id: str, generation: int) -> None:
     """The host has taken the wish up, or refused it; a newer wish stays open."""
-    await conn.execute(
+    conn.execute(
         update(sandboxes)
         .where(sandboxes.c.id == sandbox_id, sandboxes.c.generation == generation)
         .values(wish_open=False)
     )
 
 
-async def open_wishes(conn: AsyncConnection, before: datetime, limit: int) -> list[Record]:
+def open_wishes(conn: Connection, before: datetime, limit: int) -> list[Record]:
     """Wishes that no host has taken up, the oldest first."""
     query = (
         select(*_COLUMNS)
@@ -183,10 +181,10 @@ async def open_wishes(conn: AsyncConnection, before: datetime, limit: int) -> li
         .order_by(sandboxes.c.wished_at, sandboxes.c.born_n)
         .limit(limit)
     )
-    return [Record(*row) for row in await conn.execute(query)]
+    return [Record(*row) for row in conn.execute(query)]
 
 
-async def unseen_in(conn: AsyncConnection, host_id: str, epoch: int) -> list[Record]:
+def unseen_in(conn: Connection, host_id: str, epoch: int) -> list[Record]:
     """Living sandboxes, once reported, of which the host has said nothing in its present epoch."""
     query = select(*_COLUMNS).where(
         sandboxes.c.host_id == host_id,
@@ -195,17 +193,17 @@ async def unseen_in(conn: AsyncConnection, host_id: str, epoch: int) -> list[Rec
         sandboxes.c.epoch != epoch,
         sandboxes.c.wish_open.is_(False),
     )
-    return [Record(*row) for row in await conn.execute(query)]
+    return [Record(*row) for row in conn.execute(query)]
 
 
-async def change(conn: AsyncConnection, sandbox_id: str, values: Mapping[str, Any]) -> None:
+def change(conn: Connection, sandbox_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of one sandbox."""
-    await conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+    conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
 
 
-async def forget_guests(conn: AsyncConnection, before: datetime) -> int:
+def forget_guests(conn: Connection, before: datetime) -> int:
     """Erase what ended sandboxes were told inside, once nothing can be recovered from them."""
-    done = await conn.execute(
+    done = conn.execute(
         update(sandboxes)
         .where(
             sandboxes.c.state == "stopped",
@@ -217,7 +215,7 @@ async def forget_guests(conn: AsyncConnection, before: datetime) -> int:
     return int(done.rowcount)
 
 
-async def users_of(conn: AsyncConnection, template_id: str, recoverable_since: datetime) -> int:
+def users_of(conn: Connection, template_id: str, recoverable_since: datetime) -> int:
     """How many sandboxes stand on a template version: alive, or ended so lately that they may be
 
     recovered.
@@ -229,4 +227,4 @@ async def users_of(conn: AsyncConnection, template_id: str, recoverable_since: d
             and_(sandboxes.c.stopped_at >= recoverable_since, sandboxes.c.guest.is_not(None)),
         ),
     )
-    return int(await conn.scalar(query) or 0)
+    return int(conn.scalar(query) or 0)

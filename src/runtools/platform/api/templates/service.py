@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import cast
+
+from sqlalchemy import Connection
 
 from runtools.errors import (
     Conflict,
@@ -34,26 +37,32 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
     rules.check_slug(slug)
     recipe = rules.recipe_of(slug, wanted)
     rules.check_packages(wanted.apt)
-    async with platform.db.write() as conn:
-        version = await store.by_op(conn, call.org, call.op)
-        if version is None:
-            version = Version(
-                id=new_id("tpl"),
-                org_id=call.org,
-                host_id=platform.hosts.first,
-                slug=slug,
-                version=await store.next_number(conn, call.org, slug),
-                recipe=recipe,
-                apt=wanted.apt,
-                run=wanted.run,
-                op=call.op,
-                created_at=platform.clock.now(),
-            )
-            await store.add(conn, version)
+    version = Version(
+        id=new_id("tpl"),
+        org_id=call.org,
+        host_id=platform.hosts.first,
+        slug=slug,
+        version=0,
+        recipe=recipe,
+        apt=wanted.apt,
+        run=wanted.run,
+        op=call.op,
+        created_at=platform.clock.now(),
+    )
+    version = await platform.db.write(_write, version)
     crash_point("api.build.written")
     await ask(platform, version)
     platform.spawn(watch(platform, version), f"build {version.id}")
     return await _again(platform, version)
+
+
+def _write(conn: Connection, version: Version) -> Version:
+    made = store.by_op(conn, version.org_id, version.op)
+    if made is None:
+        number = store.next_number(conn, version.org_id, version.slug)
+        made = replace(version, version=number)
+        store.add(conn, made)
+    return made
 
 
 async def ask(platform: Platform, version: Version) -> None:
@@ -88,9 +97,8 @@ async def watch(platform: Platform, version: Version) -> None:
             async for line in log:
                 if platform.clock.monotonic() - noted >= _NOTE_SECONDS:
                     noted = platform.clock.monotonic()
-                    async with platform.db.write() as conn:
-                        values = {"progress": line.progress, "step": line.step}
-                        await store.change(conn, version.id, values)
+                    values = {"progress": line.progress, "step": line.step}
+                    await platform.db.write(store.change, version.id, values)
         await note(platform, await host.built(version.id))
     finally:
         platform.asking.discard(version.id)
@@ -105,8 +113,7 @@ async def note(platform: Platform, built: Built) -> None:
         "error": built.error,
     }
     if built.state == "building":
-        async with platform.db.write() as conn:
-            await store.change(conn, built.version_id, values)
+        await platform.db.write(store.change, built.version_id, values)
     else:
         await _finish(platform, built.version_id, built.state, values)
 
@@ -115,13 +122,11 @@ async def _finish(
     platform: Platform, version_id: str, state: str, values: dict[str, object]
 ) -> None:
     ended = {"state": state, "finished_at": platform.clock.now()}
-    async with platform.db.write() as conn:
-        await store.change(conn, version_id, values | ended)
+    await platform.db.write(store.change, version_id, values | ended)
 
 
 async def _again(platform: Platform, version: Version) -> Version:
-    async with platform.db.read() as conn:
-        return await store.get(conn, version.id) or version
+    return await platform.db.read(store.get, version.id) or version
 
 
 async def pick(call: Call, slug: str, number: int | None = None) -> Version:
@@ -147,8 +152,7 @@ async def versions(call: Call, slug: str) -> list[Version]:
     """
     found: list[Version] = []
     if is_name(slug):
-        async with call.platform.db.read() as conn:
-            found = await store.of_slug(conn, call.org, slug)
+        found = await call.platform.db.read(store.of_slug, call.org, slug)
     if not found:
         raise NotFound(f"no template {slug[:80]!r}", hint="GET /v1/templates lists those there are")
     return found
@@ -156,8 +160,7 @@ async def versions(call: Call, slug: str) -> list[Version]:
 
 async def newest(call: Call) -> list[Version]:
     """The newest version of every template."""
-    async with call.platform.db.read() as conn:
-        return await store.newest(conn, call.org)
+    return await call.platform.db.read(store.newest, call.org)
 
 
 async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
@@ -165,27 +168,31 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
     platform = call.platform
     chosen = [await pick(call, slug, number)] if number else await versions(call, slug)
     since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
-    async with platform.db.write() as conn:
-        for version in chosen:
-            # First the mark, then the count: a create that comes after it sees the mark.
-            await store.change(conn, version.id, {"state": "dropping"})
-            if version.state == "building":
-                raise Conflict(
-                    f"{slug}@{version.version} is being built",
-                    hint=f"runtools template logs {slug} shows how far it is",
-                )
-            living = await sandboxes.users_of(conn, version.id, since)
-            kept = await snapshots.users_of(conn, version.id)
-            if living or kept:
-                raise TemplateInUse(
-                    f"{slug}@{version.version} is used by {living} sandboxes and {kept} snapshots",
-                    hint="destroy them first; ended sandboxes count while they can be recovered",
-                    details={"sandboxes": living, "snapshots": kept, "version": version.version},
-                )
+    await platform.db.write(_mark, chosen, since)
     crash_point("api.template.dropping")
     for version in chosen:
         await ask_drop(platform, version)
     return chosen
+
+
+def _mark(conn: Connection, versions: list[Version], since: datetime) -> None:
+    for version in versions:
+        name = f"{version.slug}@{version.version}"
+        # First the mark, then the count: a create that comes after it sees the mark.
+        store.change(conn, version.id, {"state": "dropping"})
+        if version.state == "building":
+            raise Conflict(
+                f"{name} is being built",
+                hint=f"runtools template logs {version.slug} shows how far it is",
+            )
+        living = sandboxes.users_of(conn, version.id, since)
+        kept = snapshots.users_of(conn, version.id)
+        if living or kept:
+            raise TemplateInUse(
+                f"{name} is used by {living} sandboxes and {kept} snapshots",
+                hint="destroy them first; ended sandboxes count while they can be recovered",
+                details={"sandboxes": living, "snapshots": kept, "version": version.version},
+            )
 
 
 async def ask_drop(platform: Platform, version: Version) -> None:
@@ -198,8 +205,6 @@ async def ask_drop(platform: Platform, version: Version) -> None:
         raise
     except RunToolsError:
         state = "ready" if version.error is None else "failed"
-        async with platform.db.write() as conn:
-            await store.change(conn, version.id, {"state": state})
+        await platform.db.write(store.change, version.id, {"state": state})
         raise
-    async with platform.db.write() as conn:
-        await store.change(conn, version.id, {"state": "dropped"})
+    await platform.db.write(store.change, version.id, {"state": "dropped"})

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -24,7 +25,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtools.errors import Conflict
 from runtools.platform.kit.db import Document, Moment, metadata
@@ -82,73 +82,73 @@ _COLUMNS = [versions.c[field.name] for field in fields(Version)]
 _ALL = select(*_COLUMNS)
 
 
-async def add(conn: AsyncConnection, version: Version) -> None:
+def add(conn: Connection, version: Version) -> None:
     """A version that is to be built.
 
     Raises:
         Conflict: another build took the number, or the same act is under way.
     """
     try:
-        await conn.execute(insert(versions).values(**asdict(version)))
+        conn.execute(insert(versions).values(**asdict(version)))
     except IntegrityError as exc:
         raise Conflict(
             f"another build of {version.slug} began at this moment", hint="ask again"
         ) from exc
 
 
-async def next_number(conn: AsyncConnection, org_id: str, slug: str) -> int:
+def next_number(conn: Connection, org_id: str, slug: str) -> int:
     """The number of the slug's next version."""
     query = select(func.max(versions.c.version)).where(
         versions.c.org_id == org_id, versions.c.slug == slug
     )
-    return int(await conn.scalar(query) or 0) + 1
+    return int(conn.scalar(query) or 0) + 1
 
 
-async def by_op(conn: AsyncConnection, org_id: str, op: str) -> Version | None:
+def by_op(conn: Connection, org_id: str, op: str) -> Version | None:
     """The version that an act builds, if it has been begun before."""
     query = _ALL.where(versions.c.org_id == org_id, versions.c.op == op)
-    row = (await conn.execute(query)).first()
+    row = conn.execute(query).first()
     return None if row is None else Version(*row)
 
 
-async def get(conn: AsyncConnection, version_id: str) -> Version | None:
+def get(conn: Connection, version_id: str) -> Version | None:
     """A version by its id."""
-    row = (await conn.execute(_ALL.where(versions.c.id == version_id))).first()
+    row = (conn.execute(_ALL.where(versions.c.id == version_id))).first()
     return None if row is None else Version(*row)
 
 
-async def of_slug(conn: AsyncConnection, org_id: str, slug: str) -> list[Version]:
+def of_slug(conn: Connection, org_id: str, slug: str) -> list[Version]:
     """The slug's versions, newest first."""
     query = _ALL.where(
         versions.c.org_id == org_id, versions.c.slug == slug, versions.c.state.in_(_SHOWN)
     ).order_by(versions.c.version.desc())
-    return [Version(*row) for row in await conn.execute(query)]
+    return [Version(*row) for row in conn.execute(query)]
 
 
-async def newest(conn: AsyncConnection, org_id: str) -> list[Version]:
+def newest(conn: Connection, org_id: str) -> list[Version]:
     """The newest version of every slug."""
     query = _ALL.where(versions.c.org_id == org_id, versions.c.state.in_(_SHOWN)).order_by(
         versions.c.slug, versions.c.version.desc()
     )
     found: dict[str, Version] = {}
-    for row in await conn.execute(query):
+    for row in conn.execute(query):
         version = Version(*row)
         found.setdefault(version.slug, version)
     return list(found.values())
 
 
-async def in_state(conn: AsyncConnection, state: str) -> list[Version]:
+def in_state(conn: Connection, state: str) -> list[Version]:
     """Every org's versions in a state."""
     query = _ALL.where(versions.c.state == state).order_by(versions.c.created_at)
-    return [Version(*row) for row in await conn.execute(query)]
+    return [Version(*row) for row in conn.execute(query)]
 
 
-async def still_ready(conn: AsyncConnection, version_id: str) -> bool:
+def still_ready(conn: Connection, version_id: str) -> bool:
     """Whether sandboxes may stand on the version; it stays so until the transaction ends."""
     query = select(versions.c.state).where(versions.c.id == version_id)
-    return bool(await conn.scalar(query.with_for_update(read=True)) == "ready")
+    return bool(conn.scalar(query.with_for_update(read=True)) == "ready")
 
 
-async def change(conn: AsyncConnection, version_id: str, values: Mapping[str, Any]) -> None:
+def change(conn: Connection, version_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of one version."""
-    await conn.execute(update(versions).where(versions.c.id == version_id).values(**values))
+    conn.execute(update(versions).where(versions.c.id == version_id).values(**values))
