@@ -206,6 +206,6 @@ def _sweep(place: Place) -> None:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                cwd = os.readlink(f"/proc/{entry.name}/cwd")
+                cwd = str(Path(f"/proc/{entry.name}/cwd").readlink())
                 if entry.stat().st_uid == owner and cwd == str(place.box):
                     _kill(int(entry.name))

@@ -1,0 +1,191 @@
+"""The host's side of the firewall: our own table, and our way through other people's.
+
+Other software may have a chain at the hook *forward* that drops what it does not know (Docker's policy
+does). An accept in our table does not help there, so rules for our cables alone, marked with our
+table's name, are put into those chains, and taken out again at the end. They open nothing else: what
+passes them went through our table.
+
+Whoever reloads the machine's ruleset flushes ours. The kernel tells of every change of the ruleset, and
+the table is put back within milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from runtools.platform.host.net import rules
+from runtools.platform.host.net.names import Names
+from runtools.platform.kit import process
+
+log = logging.getLogger(__name__)
+
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_NETLINK_NETFILTER = 12
+_NFTABLES_GROUP = 1 << (7 - 1)
+_SETTLE_SECONDS = 0.1
+
+
+class Firewall:
+    """The rules of one installation on the host."""
+
+    def __init__(self, names: Names, cables: IPv4Network) -> None:
+        self._names = names
+        self._cables = cables
+        self._watching: asyncio.Task[None] | None = None
+
+    async def up(self) -> None:
+        """Put the rules in force and keep them there.
+
+        Raises:
+            CommandFailed: nftables refuses them.
+        """
+        events = _events()
+        try:
+            await self._load()
+            await self._pass_through()
+        except BaseException:
+            events.close()
+            raise
+        if _FORWARD.read_text().strip() != "1":
+            _FORWARD.write_text("1")
+        self._watching = asyncio.create_task(self._watch(events), name="firewall")
+
+    async def down(self) -> None:
+        """Take all of them away."""
+        await self.rest()
+        for family, table, chain, handle in [*await self._passages()]:
+            await _quietly("delete", "rule", family, table, chain, "handle", str(handle))
+        await _quietly("delete", "table", "inet", self._names.table)
+
+    async def rest(self) -> None:
+        """Leave them in force without keeping watch: machines go on while the platform is down."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._watching = None
+
+    async def _load(self) -> None:
+        text = rules.host(self._names, self._cables)
+        await process.run(["nft", "-f", "-"], stdin=text.encode())
+
+    async def _watch(self, events: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with events:
+            while True:
+                with contextlib.suppress(OSError):  # more came than fits: something has changed
+                    await loop.sock_recv(events, 65536)
+                await asyncio.sleep(_SETTLE_SECONDS)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        events.recv(65536)
+                try:
+                    await self._mend()
+                except (process.CommandFailed, TimeoutError, ValueError) as exc:
+                    log.error("the firewall could not be put back: %s", exc)
+
+    async def _mend(self) -> None:
+        """Put back what somebody took away, and pass through chains that are new."""
+        if not any(table == self._names.table for _, table, _ in _chains(await _ruleset())):
+            log.warning("somebody flushed the firewall; the rules of the sandboxes are put back")
+            await self._load()
+        await self._pass_through()
+
+    async def _pass_through(self) -> None:
+        """Have packets of ours accepted by others' chains that would drop them unseen."""
+        present = {(family, table, chain) for family, table, chain, _ in await self._passages()}
+        for family, table, chain, position in _strangers(await _ruleset(), self._names.table):
+            if (family, table, chain) in present:
+                continue
+            mine, mark = f'"{self._names.veths}"', f'comment "{self._names.table}"'
+            coming = f"oifname {mine} ct state established,related counter accept {mark}"
+            leaving = f"iifname {mine} counter accept {mark}"
+            text = "".join(
+                f"{position} rule {family} {table} {chain} {rule}\n" for rule in (coming, leaving)
+            )
+            await process.run(["nft", "-f", "-"], stdin=text.encode())
+            log.info("sandboxes pass through the firewall chain %s %s %s", family, table, chain)
+
+    async def _passages(self) -> list[tuple[str, str, str, int]]:
+        """Our rules in others' chains."""
+        return [
+            (rule["family"], rule["table"], rule["chain"], rule["handle"])
+            for rule in _items(await _ruleset(), "rule")
+            if rule.get("comment") == self._names.table
+        ]
+
+
+async def taken() -> list[IPv4Network]:
+    """The addresses that installations on this machine have taken for their cables."""
+    return [
+        IPv4Network((element["prefix"]["addr"], element["prefix"]["len"]))
+        for one in _items(await _ruleset(), "set")
+        if one["table"].startswith("runtools_") and one["name"] == rules.CABLES
+        for element in one.get("elem", ())
+    ]
+
+
+async def _ruleset() -> dict[str, Any]:
+    done = await process.run(["nft", "-j", "-a", "list", "ruleset"])
+    found: dict[str, Any] = json.loads(done.stdout or b"{}")
+    return found
+
+
+def _items(ruleset: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    for item in ruleset.get("nftables", ()):
+        if kind in item:
+            yield item[kind]
+
+
+def _chains(ruleset: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for chain in _items(ruleset, "chain"):
+        yield chain["family"], chain["table"], chain["name"]
+
+
+def _strangers(ruleset: dict[str, Any], own: str) -> Iterator[tuple[str, str, str, str]]:
+    """Chains of others that drop forwarded packets they do not know, and where a rule of ours goes:
+
+    after theirs where the chain's policy drops, before them where its last rule does.
+    """
+    for chain in _items(ruleset, "chain"):
+        table = chain["table"]
+        if chain.get("hook") != "forward" or chain["family"] not in ("ip", "inet"):
+            continue
+        if table == own or table.startswith("runtools_"):
+            continue
+        last = [
+            rule["expr"]
+            for rule in _items(ruleset, "rule")
+            if (rule["family"], rule["table"], rule["chain"])
+            == (chain["family"], table, chain["name"])
+        ][-1:]
+        verdicts = [key for expr in last for part in expr for key in part]
+        if verdicts and verdicts[-1] in ("drop", "reject") and _unconditional(last[0]):
+            yield chain["family"], table, chain["name"], "insert"
+        elif chain.get("policy") == "drop":
+            yield chain["family"], table, chain["name"], "add"
+
+
+def _unconditional(expressions: list[dict[str, Any]]) -> bool:
+    return all(key in ("counter", "log", "drop", "reject") for one in expressions for key in one)
+
+
+def _events() -> socket.socket:
+    """A socket on which the kernel tells of every change of the ruleset."""
+    sock = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+    )
+    sock.bind((0, _NFTABLES_GROUP))
+    return sock
+
+
+async def _quietly(*words: str) -> None:
+    with contextlib.suppress(process.CommandFailed):
+        await process.run(["nft", *words])

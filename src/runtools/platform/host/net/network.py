@@ -1,0 +1,201 @@
+"""The network of sandboxes on this machine: a namespace for each, some kept ready.
+
+A slot in reserve is whole but for its cable, which is pulled, and its resolver, which refuses. Handing
+it out with internet plugs the cable in and admits questions: less than a millisecond. A slot is never
+used twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Collection
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from runtools.errors import CapacityExhausted, Unavailable
+from runtools.platform.core.ports.driver import Slot
+from runtools.platform.host.net import ranges, slots
+from runtools.platform.host.net.enter import NAMESPACES
+from runtools.platform.host.net.firewall import Firewall, taken
+from runtools.platform.host.net.names import Names
+from runtools.platform.host.net.resolver import Desk, Upstreams
+from runtools.platform.kit import process
+
+log = logging.getLogger(__name__)
+
+# Held while a range of addresses is chosen, so that two installations never choose the same.
+_CHOOSING = Path("/run/runtools-ranges.lock")
+_RESERVE = 4
+# Whoever was just given a network is about to start a machine: the reserve is filled up after that.
+_PAUSE_SECONDS = 0.5
+
+
+class NamespaceNetwork:
+    """Slots of one installation."""
+
+    def __init__(
+        self, install_id: str, *, reserve: int = _RESERVE, upstreams: Upstreams | None = None
+    ) -> None:
+        self._names = Names(install_id)
+        self._wanted = reserve
+        self._upstreams = upstreams or Upstreams()
+        self._up = asyncio.Lock()
+        self._cables: IPv4Network | None = None
+        self._firewall: Firewall | None = None
+        self._desks: dict[int, Desk] = {}
+        self._reserve: deque[Slot] = deque()
+        self._used: set[int] = set()  # numbers in use or being made or unmade
+        self._filling: asyncio.Task[None] | None = None
+
+    async def open(self, internet: bool) -> Slot:
+        """One from the reserve, or a new one.
+
+        Raises:
+            Unavailable: the machine's own tools refuse to make one.
+            CapacityExhausted: there is no address left for one.
+        """
+        try:
+            cables = await self._ready()
+            slot = self._reserve.popleft() if self._reserve else await self._make(cables)
+        except (process.CommandFailed, OSError, TimeoutError) as exc:
+            raise Unavailable(f"no network can be made: {exc}") from exc
+        except ranges.NoRange as exc:
+            raise CapacityExhausted(f"no network can be made: {exc}") from exc
+        try:
+            self._admit(slot, internet)
+        except BaseException:
+            await self.close(slot)
+            raise
+        finally:
+            self._refill(cables)
+        return slot
+
+    async def adopt(self, slot: Slot, internet: bool) -> None:
+        """Serve a slot of before.
+
+        Raises:
+            Unavailable: it is not there any more.
+        """
+        await self._ready()
+        if not (NAMESPACES / slot.namespace).exists():
+            raise Unavailable(f"the network {slot.namespace} is gone")
+        self._used.add(slot.index)
+        if slot.index not in self._desks:
+            self._desks[slot.index] = await Desk.open(slot.namespace, self._upstreams)
+        self._admit(slot, internet)
+
+    async def set_internet(self, slot: Slot, internet: bool) -> None:
+        """Let a slot that is open go out, or not any more."""
+        self._admit(slot, internet)
+
+    async def close(self, slot: Slot) -> None:
+        """Take a slot away."""
+        if not slot.namespace:
+            return
+        desk = self._desks.pop(slot.index, None)
+        if desk is not None:
+            await desk.close()
+        await slots.unmake(self._names, slot.index)
+        self._used.discard(slot.index)
+
+    async def reclaim(self, keep: Collection[Slot]) -> int:
+        """Remove what a crash has left."""
+        await self._ready()
+        kept = {slot.index for slot in keep} | self._used
+        lost = sorted(slots.found(self._names) - kept)
+        for index in lost:
+            await slots.unmake(self._names, index)
+        return len(lost)
+
+    async def stop(self) -> None:
+        """Go down in order. Slots in use stay, with the firewall; without any, all of it goes."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.gather(self._filling, return_exceptions=True)
+        while self._reserve:
+            await self.close(self._reserve.popleft())
+        for desk in self._desks.values():
+            await desk.close()
+        self._desks.clear()
+        if self._firewall is not None:
+            await (self._firewall.rest() if slots.found(self._names) else self._firewall.down())
+            self._firewall = None
+
+    def _admit(self, slot: Slot, internet: bool) -> None:
+        slots.plug(self._names, slot.index, up=internet)
+        self._desks[slot.index].admit(internet)
+
+    async def _ready(self) -> IPv4Network:
+        """Addresses chosen and firewall in force: once, and before anything else."""
+        async with self._up:
+            if self._firewall is None:
+                lock = await asyncio.to_thread(_lock_ranges)
+                try:
+                    self._cables = await _choose(self._names)
+                    firewall = Firewall(self._names, self._cables)
+                    await firewall.up()
+                finally:
+                    os.close(lock)
+                self._firewall = firewall
+            assert self._cables is not None  # noqa: S101 - chosen before the firewall
+            return self._cables
+
+    async def _make(self, cables: IPv4Network) -> Slot:
+        index = ranges.lowest_free([*self._used, *slots.found(self._names)])
+        self._used.add(index)
+        try:
+            slot = await slots.make(self._names, cables, index)
+            try:
+                self._desks[index] = await Desk.open(slot.namespace, self._upstreams)
+            except BaseException:
+                await slots.unmake(self._names, index)
+                raise
+        except BaseException:
+            self._used.discard(index)
+            raise
+        return slot
+
+    def _refill(self, cables: IPv4Network) -> None:
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill(cables), name="networks in reserve")
+
+    async def _fill(self, cables: IPv4Network) -> None:
+        await asyncio.sleep(_PAUSE_SECONDS)
+        while len(self._reserve) < self._wanted:
+            try:
+                self._reserve.append(await self._make(cables))
+            except (process.CommandFailed, OSError, TimeoutError, ranges.NoRange) as exc:
+                log.error("no network could be made in reserve: %s", exc)
+                return
+
+
+async def _choose(names: Names) -> IPv4Network:
+    """The range that our cables have already, else one that nobody on the machine uses."""
+    used = []
+    for interface in await _listed("addr"):
+        ours = names.index_of(interface["ifname"]) is not None
+        for address in interface["addr_info"]:
+            if ours and (mine := ranges.containing(address["local"])) is not None:
+                return mine
+            used.append(IPv4Network((address["local"], address["prefixlen"]), strict=False))
+    routes = [route["dst"] for route in await _listed("route", "show", "table", "all")]
+    used += [IPv4Network(route) for route in routes if route != "default"]
+    return ranges.choose(names.install_id, [*used, *await taken()])
+
+
+def _lock_ranges() -> int:
+    fd = os.open(_CHOOSING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+async def _listed(*words: str) -> list[dict[str, Any]]:
+    done = await process.run(["ip", "-j", "-4", *words])
+    found: list[dict[str, Any]] = json.loads(done.stdout or b"[]")
+    return found
