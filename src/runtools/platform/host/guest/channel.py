@@ -16,8 +16,8 @@ from runtools.errors import GuestMisbehaved, GuestUnreachable, TooLarge
 from runtools.guest import protocol
 from runtools.guest.protocol import BYTES, END, HEADER, JSON, BadFrame
 from runtools.platform.host.guest import wire
+from runtools.platform.host.guest.patience import Patience
 
-STALL_SECONDS: Final = 60.0
 _SLOWEST: Final = 16 << 10  # bytes a second: what comes slower all the time is a drip, not a stream
 _BUFFER: Final = 256 << 10
 
@@ -36,15 +36,18 @@ class Refused(GuestMisbehaved):
 class Channel:
     """A greeted connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: Patience
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._stall = patience.stall
         self.hello: wire.Hello | None = None
         self.used = False  # whether an operation went well on it, so that it may be stale by now
         self.broken = False
 
     @classmethod
-    async def open(cls, connect: Connect, token: str) -> Channel:
+    async def open(cls, connect: Connect, token: str, patience: Patience) -> Channel:
         """Connect and greet.
 
         Raises:
@@ -59,7 +62,7 @@ class Channel:
             reader, writer = await asyncio.open_connection(sock=sock, limit=_BUFFER)
         except (ConnectionError, TimeoutError, OSError) as exc:
             raise Interrupted(f"the agent inside cannot be reached: {exc}") from exc
-        channel = cls(reader, writer)
+        channel = cls(reader, writer, patience)
         try:
             channel.send({"versions": list(protocol.SPOKEN), "token": token})
             said = await channel.receive()
@@ -99,7 +102,7 @@ class Channel:
         while True:
             began = clock()
             try:
-                async with asyncio.timeout(STALL_SECONDS):
+                async with asyncio.timeout(self._stall):
                     kind, length = await self._header()
                     data = await self._exactly(length)
             except TimeoutError as exc:
@@ -112,7 +115,7 @@ class Channel:
             came += len(data)
             if kind != BYTES or not data or came > most:
                 raise self._misbehaved("a body that is longer than was said")
-            if waited > STALL_SECONDS + came / _SLOWEST:
+            if waited > self._stall + came / _SLOWEST:
                 raise self._misbehaved("a body, but far too slowly")
             yield data
 
@@ -129,7 +132,7 @@ class Channel:
             early = answer.done()
             self._writer.write(protocol.frame(END, b"{}" if early else b""))
             await self._drain(answer)
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(self._stall):
                 return await answer
         except TimeoutError as exc:
             raise self._misbehaved("no answer to a body that it was sent") from exc
@@ -161,7 +164,7 @@ class Channel:
             return
         drain = asyncio.ensure_future(self._writer.drain())
         try:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(self._stall):
                 both: set[asyncio.Future[Any]] = {drain, answer}
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if drain.done():

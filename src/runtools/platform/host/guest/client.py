@@ -7,6 +7,7 @@ journal answers it: a broken connection is not the end of a command.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -17,14 +18,12 @@ from runtools.platform.core.ports.host import FileBody
 from runtools.platform.host.guest import translate, wire
 from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, Refused, within
 from runtools.platform.host.guest.identity import Evidence, Identity
-from runtools.platform.host.guest.pool import HELLO_SECONDS, Pool
+from runtools.platform.host.guest.patience import Patience
+from runtools.platform.host.guest.pool import Pool
 from runtools.platform.host.guest.streams import Body
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
 
-OP_SECONDS: Final = 60.0
-LONG_SECONDS: Final = 3600.0  # copying, moving or removing may touch gigabytes
-EXEC_GRACE_SECONDS: Final = 30.0
 _TICKS: Final = 100
 
 T = TypeVar("T")
@@ -54,19 +53,28 @@ class Activity:
 class GuestClient:
     """Speaks to one agent. ``connect`` makes a fresh non-blocking socket to it."""
 
-    def __init__(self, connect: Connect, token: str, clock: Clock | None = None) -> None:
-        self._pool = Pool(connect, token)
+    def __init__(
+        self,
+        connect: Connect,
+        token: str,
+        clock: Clock | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._pool = Pool(connect, token, self._patience)
         self._clock = clock or SystemClock()
 
     # --- the machine ---
 
-    async def hello(self, seconds: float = HELLO_SECONDS) -> Mapping[str, bool | str]:
+    async def hello(self, seconds: float | None = None) -> Mapping[str, bool | str]:
         """Make sure that the agent answers, once; returns its features.
 
         Raises:
             GuestUnreachable: it does not.
         """
-        channel = await within(seconds, self._pool.take(fresh=True), "hello")
+        channel = await within(
+            seconds or self._patience.hello, self._pool.take(fresh=True), "hello"
+        )
         assert channel.hello is not None  # noqa: S101 - a channel is greeted when it is opened
         self._pool.give_back(channel)
         return channel.hello.features
@@ -79,13 +87,13 @@ class GuestClient:
             GuestMisbehaved: it failed, or answered nonsense.
         """
         try:
-            renewed = await within(OP_SECONDS, self._renew(identity), "renew")
+            renewed = await within(self._patience.op, self._renew(identity), "renew")
         except Refused:
             if not identity.token or self._pool.token == identity.token:
                 raise
             # An earlier renewal went through, and only its answer was lost.
             self._pool.token = identity.token
-            renewed = await within(OP_SECONDS, self._renew(identity), "renew")
+            renewed = await within(self._patience.op, self._renew(identity), "renew")
         if identity.fresh:
             self._pool.token = identity.token
             self._pool.drop_idle()
@@ -124,6 +132,7 @@ class GuestClient:
     async def close(self) -> None:
         """Close all connections; whoever waits on one gets `GuestUnreachable`."""
         self._pool.close()
+        await asyncio.sleep(0)  # closing takes a turn of the loop
 
     # --- commands ---
 
@@ -162,7 +171,7 @@ class GuestClient:
             parts = [part async for part in channel.body(ran.stdout + ran.stderr)]
             return translate.result(process_id, ran, b"".join(parts))
 
-        seconds = request.timeout_ms / 1000 + EXEC_GRACE_SECONDS
+        seconds = request.timeout_ms / 1000 + self._patience.grace
         return await within(seconds, self._pool.repeat(act), f"command {process_id}")
 
     # --- files ---
@@ -199,7 +208,7 @@ class GuestClient:
     async def remove(self, op: str, path: str, recursive: bool) -> None:
         """Remove."""
         request = {"do": "remove", "id": op, "path": path, "recursive": recursive}
-        await self._ask(request, wire.Nothing, LONG_SECONDS)
+        await self._ask(request, wire.Nothing, long=True)
 
     async def read(
         self, path: str, start: int = 0, end: int | None = None
@@ -241,16 +250,14 @@ class GuestClient:
 
     async def _change(self, op: str, do: str, *, long: bool = False, **fields: object) -> FileEntry:
         request = {"do": do, "id": op, **fields}
-        seconds = LONG_SECONDS if long else OP_SECONDS
-        return (await self._ask(request, wire.Entry, seconds)).shape()
+        return (await self._ask(request, wire.Entry, long=long)).shape()
 
-    async def _ask(
-        self, request: Mapping[str, Any], kind: type[A], seconds: float = OP_SECONDS
-    ) -> A:
+    async def _ask(self, request: Mapping[str, Any], kind: type[A], *, long: bool = False) -> A:
         async def act(channel: Channel) -> A:
             channel.send(request)
             return wire.answer(await channel.receive(), kind)
 
+        seconds = self._patience.long if long else self._patience.op
         return await within(seconds, self._pool.repeat(act), str(request["do"]))
 
     async def _renew(self, identity: Identity) -> wire.Renewed:
@@ -265,7 +272,9 @@ class GuestClient:
             channel.send(request)
             return wire.answer(await channel.receive(), kind), channel
 
-        return await within(OP_SECONDS, self._pool.repeat(act, keep=True), str(request["do"]))
+        return await within(
+            self._patience.op, self._pool.repeat(act, keep=True), str(request["do"])
+        )
 
     async def _send_body(
         self, request: Mapping[str, Any], chunks: AsyncIterator[bytes], kind: type[A]
@@ -277,7 +286,7 @@ class GuestClient:
             return await channel.receive(), channel
 
         said, channel = await within(
-            OP_SECONDS, self._pool.repeat(begin, keep=True), str(request["do"])
+            self._patience.op, self._pool.repeat(begin, keep=True), str(request["do"])
         )
 
         async def act(channel: Channel) -> A:
@@ -289,7 +298,9 @@ class GuestClient:
             return await self._pool.once(channel, act)
         except Interrupted:
             # The body may have arrived: the journal knows, and says so to the same id.
-            return await within(OP_SECONDS, self._pool.repeat(_ask_after(request, kind)), "answer")
+            return await within(
+                self._patience.op, self._pool.repeat(_ask_after(request, kind)), "answer"
+            )
 
 
 def _ask_after(request: Mapping[str, Any], kind: type[A]) -> Callable[[Channel], Awaitable[A]]:

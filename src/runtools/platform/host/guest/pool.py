@@ -13,10 +13,8 @@ from typing import Final, TypeVar
 
 from runtools.errors import GuestUnreachable, RunToolsError
 from runtools.platform.host.guest.channel import Channel, Connect, Interrupted
+from runtools.platform.host.guest.patience import Patience
 
-HELLO_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 20.0  # how long an agent may be away before that is an answer, too
-_HELD_SECONDS: Final = 5.0  # a connection that lived so long was not a failed attempt
 _PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _MAX_IDLE: Final = 4
@@ -27,8 +25,9 @@ T = TypeVar("T")
 class Pool:
     """Connections to one agent."""
 
-    def __init__(self, connect: Connect, token: str) -> None:
+    def __init__(self, connect: Connect, token: str, patience: Patience) -> None:
         self.token = token
+        self._patience = patience
         self._connect = connect
         self._idle: list[Channel] = []
         self._used: set[Channel] = set()
@@ -57,7 +56,7 @@ class Pool:
         """Do what can be asked again, until a connection holds for the whole of it.
 
         Raises:
-            Interrupted: for `PATIENCE_SECONDS` none did, or the client was closed.
+            Interrupted: for too long none did, or the client was closed.
         """
         clock = asyncio.get_running_loop().time
         since = clock()
@@ -72,9 +71,9 @@ class Pool:
             except Interrupted:
                 self.drop_idle()
                 now = clock()
-                if began is not None and now - began > _HELD_SECONDS:
+                if began is not None and now - began > self._patience.held:
                     since, pause = now, _PAUSE_SECONDS
-                if self._closed or now - since > PATIENCE_SECONDS:
+                if self._closed or now - since > self._patience.away:
                     raise
                 if not stale:
                     await asyncio.sleep(pause)
@@ -94,8 +93,8 @@ class Pool:
             channel.abort()
         self._check_open()
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                channel = await Channel.open(self._connect, self.token)
+            async with asyncio.timeout(self._patience.hello):
+                channel = await Channel.open(self._connect, self.token, self._patience)
         except TimeoutError as exc:
             raise Interrupted("the agent inside does not greet") from exc
         self._used.add(channel)
