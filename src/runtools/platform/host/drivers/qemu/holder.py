@@ -52,15 +52,19 @@ wait
 """
 
 
-def chain(machine_id: str, uid: int, command: Sequence[str]) -> list[str]:
-    """The argument list that starts a VMM under a holder of its own.
+def unprivileged(uid: int, groups: Sequence[int] = ()) -> list[str]:
+    """What to put before a command so that it has no capability, no way to gain one and no network.
 
-    Both run as the machine's user without capabilities and without a way to gain any, in a network
-    namespace that is empty: the guest's tap is handed over as an open file.
+    The guest's tap is handed to a VMM as an open file, which works from an empty network namespace.
     """
+    among = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
     return [
         *("unshare", "--net", "--"),
-        *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
+        *("setpriv", f"--reuid={uid}", f"--regid={uid}", among, "--no-new-privs"),
         *("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--"),
-        *("sh", "-c", _SCRIPT, name(machine_id), *command),
     ]
+
+
+def chain(machine_id: str, uid: int, groups: Sequence[int], command: Sequence[str]) -> list[str]:
+    """The argument list that starts a VMM under a holder of its own, both as the machine's user."""
+    return [*unprivileged(uid, groups), "sh", "-c", _SCRIPT, name(machine_id), *command]

@@ -14,6 +14,7 @@ from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import command, holder, qmp
 from runtools.platform.host.drivers.qemu.command import Accelerator, Boot, Handed, Memory
 from runtools.platform.host.drivers.qemu.place import Occupied, Pids, Place, Run
+from runtools.platform.host.drivers.qemu.probe import KVM, device_groups
 from runtools.platform.host.net.enter import inside
 from runtools.platform.host.net.taps import open_tap
 from runtools.platform.kit import process
@@ -93,8 +94,9 @@ async def _start(
         base, overlay = hand(machine.base), hand(machine.overlay)
         handed = Handed(base, overlay, tap, control.fileno(), ram)
         words = command.arguments(machine, accelerator, handed, boot)
+        groups = device_groups(KVM) if accelerator == "kvm" else []
         await process.start_detached(
-            holder.chain(machine.id, machine.uid, words),
+            holder.chain(machine.id, machine.uid, groups, words),
             cwd=place.box,
             output=place.start_log,
             pass_fds=fds,
