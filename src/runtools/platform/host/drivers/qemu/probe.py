@@ -8,24 +8,20 @@ that kernel must come to the end of its start. The finding holds until this mach
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import signal
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from runtools.platform.core.ports.driver import Capabilities, VmmFailed
-from runtools.platform.host.drivers.qemu import probe_guest
-from runtools.platform.host.drivers.qemu.command import PROGRAM, Accelerator, opened
+from runtools.platform.host.drivers.qemu import trial
+from runtools.platform.host.drivers.qemu.command import PROGRAM, Accelerator
+from runtools.platform.host.templates.kernel import kernel_arguments
 from runtools.platform.kit import files, process
 
 log = logging.getLogger(__name__)
@@ -33,10 +29,6 @@ log = logging.getLogger(__name__)
 KVM = Path("/dev/kvm")
 
 _OLDEST = (8, 2)  # RAM mapped privately from a file that may only be read
-_GUEST_SECONDS = 10.0
-_KERNEL_SECONDS = 20.0
-# What a kernel says at the very end of its start when it is given no root: nothing is wrong with it.
-_KERNEL_ENDED = "Unable to mount root fs"
 _LAST_WORDS = 200
 
 
@@ -159,70 +151,22 @@ async def _try_kvm(kernel: Path | None) -> tuple[bool, str]:
     """Whether KVM works, and the sentence that says why or why not."""
     if not KVM.exists():
         return False, "emulation: this machine has no /dev/kvm"
-    with tempfile.TemporaryDirectory(prefix="runtools-probe-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        image = folder / "guest.bin"
-        image.write_bytes(probe_guest.firmware())
-        image.chmod(0o644)
-        guest = ["-m", "64M", "-bios", str(image), "-device", "isa-debug-exit,iobase=0xf4"]
-        said = await _says(folder, guest, probe_guest.PASSED, _GUEST_SECONDS)
-        if said is not None:
-            return False, f"emulation: /dev/kvm is there, but a tiny guest fails in it ({said})"
-        if _closed_to_others(KVM):
-            return (
-                False,
-                "emulation: KVM works, but root alone may open /dev/kvm, and no VMM is root",
-            )
-        if kernel is None:
-            return True, "KVM: a tiny guest runs in it"
-        fd = os.open(kernel, os.O_PATH | os.O_CLOEXEC)
-        try:
-            guest = [
-                "-m",
-                "256M",
-                "-kernel",
-                opened(fd),
-                "-append",
-                "console=ttyS0 panic=-1 reboot=t",
-            ]
-            said = await _says(folder, guest, _KERNEL_ENDED, _KERNEL_SECONDS, fd)
-        finally:
-            os.close(fd)
-        if said is not None:
-            return (
-                False,
-                f"emulation: /dev/kvm is there, but a kernel does not start in it ({said})",
-            )
-        return True, "KVM: a tiny guest and a template's kernel run in it"
+    if (said := await trial.tiny_guest("kvm")) is not None:
+        return False, f"emulation: /dev/kvm is there, but a tiny guest fails in it ({said})"
+    if _closed_to_others(KVM):
+        return False, "emulation: KVM works, but /dev/kvm is root's alone, and no VMM is root"
+    if kernel is None:
+        return True, "KVM: a tiny guest runs in it"
+    if (said := await trial.kernel("kvm", kernel, kernel_arguments(None))) is not None:
+        return False, f"emulation: /dev/kvm is there, but a kernel does not start in it ({said})"
+    return True, "KVM: a tiny guest and a template's kernel run in it"
 
 
-async def _says(
-    folder: Path, guest: list[str], wanted: str, seconds: float, *fds: int
-) -> str | None:
-    """None when the guest says what is wanted in time, else what happened instead."""
-    output = folder / "said"
-    output.unlink(missing_ok=True)
-    words = [PROGRAM, "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-nodefaults", "-no-reboot"]
-    words += ["-no-user-config", "-display", "none", "-serial", "stdio", *guest]
-    # As root: whether others may open the device is another question, with another answer.
-    pid = await process.start_detached(words, output=output, pass_fds=fds)
-    late = False
-    try:
-        async with asyncio.timeout(seconds):
-            await process.wait_pid_gone(pid)
-    except TimeoutError:
-        late = True
-    finally:
-        # Not waited for: a machine that hangs in the kernel may take a minute to die.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    said = output.read_text(errors="replace")
-    if wanted in said:
-        return None
-    lines = [line for line in said.splitlines() if line.strip()]
-    last = lines[0][:_LAST_WORDS] if lines else "it says nothing"
-    return f"no end within {seconds:g} s; {last}" if late else last
+def _closed_to_others(device: Path) -> bool:
+    """Whether root alone may use a device."""
+    stat = device.stat()
+    group = stat.st_gid != 0 and stat.st_mode & 0o060 == 0o060
+    return not group and stat.st_mode & 0o006 != 0o006
 
 
 def device_groups(device: Path) -> list[int]:
