@@ -22,6 +22,7 @@ from runtools.sdk.local import CHUNK_BYTES, Progress, Skipped, Transfer, kept_mo
 
 MAX_ENTRIES = 1_000_000
 _HEADER_BYTES = 1024 * 1024  # what the headers of one entry may take, long names and all
+_BUDGET = _HEADER_BYTES + 2 * CHUNK_BYTES  # tarfile reads ahead by its buffer
 _MAX_SKIPPED = 1000
 _MAX_LINK_BYTES = 64 * 1024 * 1024
 _MAX_NAME = 4096
@@ -59,7 +60,7 @@ def unpack(
 
 
 def _next(tar: tarfile.TarFile, reader: _Reader) -> tarfile.TarInfo | None:
-    reader.budget = _HEADER_BYTES + 2 * CHUNK_BYTES  # tarfile reads ahead by its buffer
+    reader.budget = _BUDGET
     member = tar.next()
     reader.budget = None
     vars(tar)["members"].clear()  # they would add up
@@ -72,7 +73,7 @@ class _Reader(io.RawIOBase):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = b""
-        self.budget: int | None = None
+        self.budget: int | None = _BUDGET  # opening the archive parses its first header
 
     def readable(self) -> bool:
         return True

@@ -65,8 +65,8 @@ def new_process_id() -> str:
 
 def segment(ref: str) -> str:
     """An id or a name as one segment of a path."""
-    if not ref:
-        raise InvalidRequest("an id or a name is needed, and it is empty")
+    if not ref or "/" in ref:
+        raise InvalidRequest(f"{ref!r} is neither an id nor a name")
     return quote(ref, safe="")
 
 

@@ -16,7 +16,6 @@ import tarfile
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -26,7 +25,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,7 +72,7 @@ class ScriptedApi:
     seen: list[Seen] = field(default_factory=list)
     sandboxes: dict[str, shapes.Sandbox] = field(default_factory=dict)
     answers: dict[str, bytes] = field(default_factory=dict)
-    streams: dict[str, list[list[bytes]]] = field(default_factory=dict)
+    streams: dict[str, list[bytes]] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     waits: int = 0
     url: str = ""
@@ -104,6 +103,19 @@ class ScriptedApi:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(10)
+
+    def reset(self, folder: Path) -> None:
+        """Forget everything; files lie in this folder from now on."""
+        self.folder, self.waits = folder, 0
+        for held in (
+            self.failures,
+            self.seen,
+            self.sandboxes,
+            self.answers,
+            self.streams,
+            self.fixed,
+        ):
+            held.clear()
 
     def add(self, **fields: Any) -> shapes.Sandbox:
         """A sandbox that is there."""
@@ -182,7 +194,7 @@ class ScriptedApi:
     async def _fork(self, request: Request) -> Response:
         view = self.find(request.path_params["ref"])
         given = shapes.SandboxFork.model_validate(json.loads(await request.body()))
-        fields = view.model_dump(exclude={"id", "name"}) | {"parent_id": view.id}
+        fields = view.model_dump(exclude={"id", "name"}, by_alias=False) | {"parent_id": view.id}
         stem = given.name
         names = [
             stem if given.count == 1 else stem and f"{stem}-{n + 1}" for n in range(given.count)
@@ -248,10 +260,9 @@ class ScriptedApi:
         """Whatever a test put under ``METHOD /path`` in ``fixed`` or ``streams``."""
         path = request.url.path
         if path in self.streams:
-            parts = self.streams[path]
-            return StreamingResponse(
-                _chunks(parts.pop(0) if parts else []), media_type="text/event-stream"
-            )
+            bodies = self.streams[path]
+            body = bodies.pop(0) if bodies else b""
+            return Response(body, media_type="text/event-stream")
         if (data := self.fixed.get(f"{request.method} {path}")) is not None:
             return _reply(data)
         return Response(b'{"detail":"Not Found"}', 404)
@@ -323,11 +334,6 @@ async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> list[Message
 def _cut(sent: list[Message]) -> list[Message]:
     start = {**sent[0], "headers": [(b"content-length", b"1000000")]}
     return [start, {"type": "http.response.body", "body": b"{", "more_body": True}]
-
-
-async def _chunks(parts: list[bytes]) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
 
 
 def _reply(data: Any, status: int = 200, cursor: str | None = None) -> Response:

@@ -11,12 +11,18 @@ from runtools import AsyncRunTools, RunTools
 from runtools.testing.scripted_api import KEY, ScriptedApi
 
 
+@pytest.fixture(scope="session")
+def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApi]:
+    with ScriptedApi(tmp_path_factory.mktemp("api")) as running:
+        yield running
+
+
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[ScriptedApi]:
+def api(running_api: ScriptedApi, tmp_path: Path) -> ScriptedApi:
     folder = tmp_path / "inside"
     folder.mkdir()
-    with ScriptedApi(folder) as running:
-        yield running
+    running_api.reset(folder)
+    return running_api
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import stat
 import sys
@@ -128,8 +127,7 @@ def _explained() -> Iterator[None]:
 
 
 def _hand_on(result: ExecResult) -> None:
-    for text, stream in ((result.stdout, sys.stdout), (result.stderr, sys.stderr)):
-        data = base64.b64decode(text) if result.encoding == "base64" else text.encode()
+    for data, stream in ((result.stdout_bytes, sys.stdout), (result.stderr_bytes, sys.stderr)):
         stream.flush()
         stream.buffer.write(data)
         stream.buffer.flush()

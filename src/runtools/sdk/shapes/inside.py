@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Literal
 
@@ -50,6 +51,19 @@ class ExecResult(Shape):
     duration_ms: float
     timed_out: bool
     truncated: bool
+
+    @property
+    def stdout_bytes(self) -> bytes:
+        """The output as it was."""
+        return self._bytes(self.stdout)
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """The error output as it was."""
+        return self._bytes(self.stderr)
+
+    def _bytes(self, text: str) -> bytes:
+        return base64.b64decode(text) if self.encoding == "base64" else text.encode()
 
 
 class FileEntry(Shape):

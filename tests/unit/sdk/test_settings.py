@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runtools import AsyncRunTools, RunTools
+from runtools.errors import InvalidRequest, Unauthenticated
+from runtools.sdk.settings import DEFAULT_URL, platform_environment, resolve
+
+KEPT_URL = "http://127.0.0.1:7811"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    body = {"apiUrl": KEPT_URL, "apiKey": "rt_live_kept"}
+    (tmp_path / "client.json").write_text(json.dumps(body))
+    return {"RUNTOOLS_HOME": str(tmp_path)}
+
+
+class TestResolve:
+    def test_takes_what_up_wrote(self, home: dict[str, str]) -> None:
+        found = resolve(environ=home)
+        assert (found.url, found.api_key) == (KEPT_URL, "rt_live_kept")
+
+    def test_the_environment_goes_before_the_file(self, home: dict[str, str]) -> None:
+        env = home | {"RUNTOOLS_API_KEY": "rt_live_env", "RUNTOOLS_API_URL": "https://rt.test"}
+        found = resolve(environ=env)
+        assert (found.url, found.api_key) == ("https://rt.test", "rt_live_env")
+
+    def test_arguments_go_before_the_environment(self, home: dict[str, str]) -> None:
+        env = home | {"RUNTOOLS_API_KEY": "rt_live_env", "RUNTOOLS_API_URL": "https://rt.test"}
+        found = resolve("rt_live_arg", "http://localhost:1/base/", environ=env)
+        assert (found.url, found.api_key) == ("http://localhost:1/base", "rt_live_arg")
+
+    def test_a_key_alone_goes_to_the_default_address(self, tmp_path: Path) -> None:
+        env = {"RUNTOOLS_HOME": str(tmp_path / "none"), "RUNTOOLS_API_KEY": "rt_live_env"}
+        assert resolve(environ=env).url == DEFAULT_URL
+
+    def test_a_kept_key_is_not_sent_elsewhere(self, home: dict[str, str]) -> None:
+        with pytest.raises(Unauthenticated, match=r"belongs to http://127\.0\.0\.1:7811") as caught:
+            resolve(url="http://elsewhere.test", environ=home)
+        assert "rt_live_kept" not in str(caught.value)
+
+    def test_no_key_says_where_one_may_be_put(self, tmp_path: Path) -> None:
+        with pytest.raises(Unauthenticated, match=r"client\.json does not exist"):
+            resolve(environ={"RUNTOOLS_HOME": str(tmp_path)})
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", '{"apiUrl": 1}', '{"apiUrl": "http://x"}'])
+    def test_a_broken_file_is_named(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "client.json").write_text(text)
+        with pytest.raises(InvalidRequest, match=r"client\.json is not what"):
+            resolve(environ={"RUNTOOLS_HOME": str(tmp_path)})
+
+    @pytest.mark.parametrize(
+        "url", ["x", "ftp://x", "http://", "http://u:p@x", "http://x?y", "http://x:port"]
+    )
+    def test_bad_addresses_are_refused(self, url: str) -> None:
+        with pytest.raises(InvalidRequest, match="address"):
+            resolve("k", url, environ={})
+
+    @pytest.mark.parametrize("key", ["a b", "kéy", "a\nb", " \n"])
+    def test_bad_keys_are_refused_unshown(self, key: str) -> None:
+        with pytest.raises(InvalidRequest, match="malformed") as caught:
+            resolve(key, "http://x", environ={})
+        assert key not in str(caught.value)
+
+    def test_an_ipv6_address_keeps_its_brackets(self) -> None:
+        assert resolve("k", "http://[::1]:7700", environ={}).url == "http://[::1]:7700"
+
+
+@pytest.mark.parametrize("kind", [RunTools, AsyncRunTools])
+def test_no_repr_shows_the_key(kind: type[RunTools] | type[AsyncRunTools]) -> None:
+    client = kind("rt_live_secret", "http://127.0.0.1:1")
+    shown = repr(client) + repr(resolve("rt_live_secret", "http://x", environ={}))
+    assert "secret" not in shown
+    assert "127.0.0.1:1" in shown
+
+
+def test_sudo_lets_the_platforms_settings_through_but_no_key() -> None:
+    env = {"RUNTOOLS_HOME": "/x", "RUNTOOLS_API_KEY": "k", "RUNTOOLS_API_URL": "u", "PATH": "/bin"}
+    assert platform_environment(env) == ["RUNTOOLS_HOME"]
