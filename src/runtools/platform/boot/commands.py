@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from runtools.errors import RunToolsError
 from runtools.platform.boot import api, doctor, host, setup, status, up
 from runtools.platform.kit import config, crash, log
 
-Command = Callable[[config.Settings, argparse.Namespace], Awaitable[int]]
+Command = Callable[[config.Settings, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 async def _setup(settings: config.Settings, _: argparse.Namespace) -> int:
@@ -34,7 +35,7 @@ async def _status(settings: config.Settings, _: argparse.Namespace) -> int:
 
 
 async def _doctor(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await doctor.show(settings)
+    return await doctor.show(settings, host.driver(settings))
 
 
 async def _migrate(settings: config.Settings, args: argparse.Namespace) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from pathlib import Path
 
 from runtools.platform.boot import home
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.engine.engine import uid_floor
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.host.server import serving
@@ -23,21 +25,31 @@ log = logging.getLogger(__name__)
 _WARM_UID = 0xFFFF
 
 
+def driver(settings: Settings) -> QemuDriver:
+    """The driver of this machine."""
+    return QemuDriver(Prober(settings.host_home, settings.accelerator, lambda: _a_kernel(settings)))
+
+
+def _a_kernel(settings: Settings) -> Path | None:
+    """A template's kernel to try KVM with, once there is one."""
+    return next(iter(sorted((settings.host_home / "templates").glob("*/kernel"))), None)
+
+
 def compose(settings: Settings) -> HostService:
     """The host service of this machine, not started yet."""
     install_id, clock = home.install_id(settings), SystemClock()
-    driver = QemuDriver(settings)
+    vmm = driver(settings)
     network = NamespaceNetwork(install_id)
     warm = Warm(
         settings.host_home,
-        driver,
+        vmm,
         network,
         clock,
         uid=uid_floor(install_id) + _WARM_UID,
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
-    return HostService(settings, driver, network, templates, warm, install_id, clock)
+    return HostService(settings, vmm, network, templates, warm, install_id, clock)
 
 
 async def serve(settings: Settings, uid: int, gid: int) -> int:
