@@ -173,6 +173,8 @@ class HostService(Inside, Host):
         if known is None:
             box = self._enrolled(order, why)
             making = asyncio.ensure_future(box.perform(lambda: create(box, why)))
+            # Read, because nobody waits for it any more once it has its place in the queue.
+            making.add_done_callback(lambda done: done.cancelled() or done.exception())
         elif known.record.order.op != order.op:
             raise Conflict(f"{order.sandbox_id} exists already")
         else:
@@ -327,7 +329,9 @@ async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) ->
         )
         changed.cancel()
         if making is not None and making.done():
-            making.result()
+            break
+    if making is not None and box.state is not State.RUNNING and not _is_queued(box):
+        await making
     if box.state is State.STOPPED and not box.record.destroyed:
         reason = box.record.ending.reason if box.record.ending else ""
         raise Unavailable(f"{box.id} did not start: {reason}")

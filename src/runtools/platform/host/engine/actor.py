@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped
-from runtools.platform.core.ports.driver import Exit, Machine, Slot
+from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped, Unavailable
+from runtools.platform.core.ports.driver import Exit, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Move, State, check
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.kit.process import CommandFailed
 from runtools.sdk.shapes.inside import Stats
 from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
 
@@ -193,6 +194,9 @@ class Actor:
         """Journal that an act is under way, and on failure that it is not any more.
 
         ``more`` are further fields of `UnderWay`. The body commits the end itself.
+
+        Raises:
+            Unavailable: the driver or the disk could not do it.
         """
         move = check(act, self.state, self.id)
         under_way = UnderWay(act, why.op, why.actor, why.what, **more)
@@ -203,6 +207,11 @@ class Actor:
             if self.record.under_way is not None and not self.engine.stopping:
                 reason = str(exc) or type(exc).__name__
                 self.commit(why, replace(self.record, under_way=None), failed=reason)
+            if isinstance(exc, VmmFailed | OSError | CommandFailed):
+                raise Unavailable(
+                    f"{act} of {self.id} failed: {exc}",
+                    hint=f"runtools sandbox why {self.id} tells how it stands",
+                ) from exc
             raise
 
     # --- what it does ---
@@ -280,11 +289,12 @@ class Actor:
     async def close(self, grace_seconds: float) -> None:
         """End the task; an act under way is given a moment to finish."""
         self.unwatch()
-        if self._current is not None:
-            _, late = await asyncio.wait({self._current}, timeout=grace_seconds)
+        current = self._current
+        if current is not None:
+            _, late = await asyncio.wait({current}, timeout=grace_seconds)
             for task in late:
                 task.cancel()
-            await asyncio.wait({self._current})
+            await asyncio.wait({current})
         if self._task is not None:
             self._task.cancel()
         for job in self._jobs:

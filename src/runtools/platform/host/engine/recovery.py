@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
@@ -45,6 +46,7 @@ class Recovery:
         """``rebooted``: the machine itself was restarted, so no VMM of before can be left."""
         self._engine = engine
         self._rebooted = rebooted
+        self._unfinished: list[tuple[Actor, Callable[[], Awaitable[object]]]] = []
         self._after: dict[Act, Callable[[Actor, Why, UnderWay], Awaitable[None]]] = {
             Act.CREATE: self._create,
             Act.PAUSE: self._pause,
@@ -72,6 +74,9 @@ class Recovery:
             remove(folder)
         for box in boxes:
             box.report()
+        # Only now, when all that runs is counted: there may be no room.
+        for box, act in self._unfinished:
+            self._engine.later(self._go_on(box, act), f"going on with {box.id}")
 
     async def _each(self, boxes: list[Actor], do: Callable[[Actor], Awaitable[None]]) -> None:
         """Several at a time; one that cannot be recovered must not keep the others from it."""
@@ -181,7 +186,8 @@ class Recovery:
         else:
             again = record.attempts + (0 if under_way.queued else 1)
             box.note(replace(box.record, attempts=again))
-            self._go_on(box, lambda: create(box, replace(why, cause="request")))
+            again_why = replace(why, cause="request")
+            self._unfinished.append((box, partial(create, box, again_why)))
 
     async def _pause(self, box: Actor, why: Why, _: UnderWay) -> None:
         if await self._has_state(box):
@@ -196,7 +202,7 @@ class Recovery:
             await box.engine.driver.resume(box.machine())
             await self._adopt(box)
             box.unwatch()
-            self._go_on(box, lambda: _greeted(box, why))
+            self._unfinished.append((box, partial(_greeted, box, why)))
         elif await self._has_state(box):
             await self._undone(box, why)
         else:
@@ -260,13 +266,10 @@ class Recovery:
             return False
         return True
 
-    def _go_on(self, box: Actor, act: Callable[[], Awaitable[object]]) -> None:
+    @staticmethod
+    async def _go_on(box: Actor, act: Callable[[], Awaitable[object]]) -> None:
         """Do the rest of an act in the sandbox's own task, without making the start wait for it."""
-
-        async def rest() -> None:
-            await box.perform(act)
-
-        box.engine.later(rest(), f"going on with {box.id}")
+        await box.perform(act)
 
 
 async def _greeted(box: Actor, why: Why) -> None:

@@ -7,8 +7,7 @@ import secrets
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from runtools.errors import NotFound, RunToolsError
-from runtools.platform.core.ports.driver import VmmFailed
+from runtools.errors import NotFound
 from runtools.platform.core.states import State
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
@@ -32,7 +31,7 @@ async def create(box: Actor, why: Why) -> None:
         await _create(box, why)
     except asyncio.CancelledError:
         raise  # a destroy, which goes on with it, or the host goes down: a restart begins it anew
-    except (RunToolsError, VmmFailed, OSError) as exc:
+    except Exception as exc:
         raise end.start_failed(box, why, exc) from exc
 
 

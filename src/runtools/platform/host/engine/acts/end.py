@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from runtools.errors import RunToolsError, Unavailable
-from runtools.platform.core.ports.driver import Exit, VmmFailed
+from runtools.platform.core.ports.driver import Exit
 from runtools.platform.core.states import State
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
@@ -88,11 +88,6 @@ def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
         f"{box.id} did not start: {reason}",
         hint=f"runtools sandbox why {box.id} tells more",
     )
-
-
-def vmm_failed(box: Actor, doing: str, failure: VmmFailed) -> Unavailable:
-    """What a caller is told of a VMM that could not do what was asked."""
-    return Unavailable(f"{doing} {box.id} failed: {failure}", hint="it is as it was before")
 
 
 async def clear(box: Actor, life: Life) -> None:

@@ -14,8 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from runtools.errors import Conflict, RunToolsError, Unavailable
-from runtools.platform.core.ports.driver import VmmFailed
+from runtools.errors import Conflict, Unavailable
 from runtools.platform.core.ports.host import Child, Forked
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import registry
@@ -141,6 +140,6 @@ async def _start(child: Actor, why: Why, source: Source) -> None:
             await first_start(child, mine, source, undo, phases, "child")
     except asyncio.CancelledError:
         raise
-    except (RunToolsError, VmmFailed, OSError) as exc:
+    except Exception as exc:
         raise end.start_failed(child, mine, exc) from exc
     reach("fork.child")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
 from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor, Why
-from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.points import reach
 
 
@@ -27,10 +25,8 @@ async def pause(box: Actor, why: Why) -> Observed:
         box.unwatch()
         try:
             await box.engine.driver.suspend(box.machine())
-        except BaseException as exc:
+        except BaseException:
             box.watch()  # it runs on, or is gone: then the watch says so
-            if isinstance(exc, VmmFailed):
-                raise end.vmm_failed(box, "pausing", exc) from exc
             raise
         reach("pause.saved")
         seen = became_paused(box, why, fingerprint)

@@ -10,7 +10,6 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
 from runtools.platform.host.engine.actor import Actor, Why
-from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.machines import identity_of
@@ -39,10 +38,7 @@ async def resume(box: Actor, why: Why) -> Observed:
         await _connect_network(box, undo)
         phases.mark("network")
         reach("resume.network")
-        try:
-            await engine.driver.resume(box.machine())
-        except VmmFailed as exc:
-            raise end.vmm_failed(box, "resuming", exc) from exc
+        await engine.driver.resume(box.machine())
         phases.mark("restore")
         reach("resume.started")
         undo.push_async_callback(back_to_sleep, box)

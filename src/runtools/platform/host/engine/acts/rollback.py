@@ -6,6 +6,7 @@ failure or a crash leaves everything as it was.
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -26,6 +27,8 @@ from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, remove
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
+
+log = logging.getLogger(__name__)
 
 SWITCHED = "switched"
 """In the journal's `things`: the spare is the old machine now, to be removed."""
@@ -75,17 +78,14 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     # A paused sandbox must be saved before the old state is given up.
     fingerprint = dict(box.engine.driver.fingerprint(box.machine(up.life)))
     if box.state is State.PAUSED:
-        try:
-            await box.engine.driver.suspend(box.machine(up.life))
-        except VmmFailed as exc:
-            raise end.vmm_failed(box, "saving the rolled-back state of", exc) from exc
+        await box.engine.driver.suspend(box.machine(up.life))
     box.unwatch()
     box.drop_guest()
     box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
     undo.pop_all()
     box.guest = up.guest
     reach("rollback.switched")
-    await drop_machine(box, old)
+    await _drop(box, old)
     reach("rollback.dropped")
     return finish(box, why)
 
@@ -100,7 +100,13 @@ def finish(box: Actor, why: Why) -> Observed:
     return became_paused(box, why, box.record.fingerprint or {})
 
 
-async def drop_machine(box: Actor, life: Life) -> None:
-    """Remove a machine that is not the present one, all of it."""
-    await end.clear(box, life)
-    remove(box.engine.places.life(box.id, life.number))
+async def _drop(box: Actor, life: Life) -> None:
+    """Remove the machine that is not the present one any more.
+
+    The rollback is done: what cannot be removed now is removed at the next start.
+    """
+    try:
+        await end.clear(box, life)
+        remove(box.engine.places.life(box.id, life.number))
+    except (VmmFailed, OSError) as exc:
+        log.error("the former machine of %s could not be removed: %s", box.id, exc)

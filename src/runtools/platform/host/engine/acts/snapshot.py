@@ -6,13 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Kept
 from runtools.platform.core.states import Act
 from runtools.platform.host.disk import files
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
-from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.durable import sync_tree
 from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
@@ -59,10 +57,7 @@ async def capture(box: Actor, into: Path, points: str) -> float:
         await files.copy_sparse(box.overlay, into / OVERLAY)
         reach(f"{points}.still")
 
-    try:
-        return await box.engine.driver.capture(box.machine(), into, while_still)
-    except VmmFailed as exc:
-        raise end.vmm_failed(box, "capturing", exc) from exc
+    return await box.engine.driver.capture(box.machine(), into, while_still)
 
 
 def _describe(box: Actor, snapshot_id: str, folder: Path, standstill: float) -> Snapshot:

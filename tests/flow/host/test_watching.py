@@ -1,0 +1,283 @@
+"""What the host does by itself: queue, pause what is idle, keep the disk from filling, sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from datetime import timedelta
+
+import pytest
+from tests.flow.host.conftest import World, holders, order, until
+from tests.flow.host.test_lifecycle import kill_machine
+
+from runtools.errors import CapacityExhausted
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Sizes
+from runtools.platform.host.engine import idle, ledger
+from runtools.platform.host.guest.client import Activity, GuestClient
+from runtools.testing.clock import ManualClock
+
+STILL = Activity(
+    running_execs=0,
+    output_bytes=10,
+    connections=0,
+    traffic_bytes=0,
+    cpu_busy_seconds=0.0,
+    cpu_total_seconds=0.0,
+)
+
+
+@pytest.fixture
+async def small_world(settings):
+    """A host with room for one running sandbox."""
+    made = World(dataclasses.replace(settings, max_sandboxes=1))
+    await made.host.start()
+    yield made
+    await made.close()
+
+
+class TestQueue:
+    async def test_a_create_beyond_the_room_waits_with_its_place_and_then_runs(self, small_world):
+        first = await small_world.create()
+        waiting = await small_world.host.create(order())
+        assert (waiting.state, waiting.operation) == ("creating", "queued")
+        assert waiting.queue.position == 1
+        assert waiting.queue.estimated_wait_seconds >= 0
+        assert (await small_world.host.view()).queued == 1
+        await small_world.destroy(first)
+        settled = await small_world.host.settled(waiting.sandbox_id, 30)
+        assert settled.state == "running"
+        assert settled.timings.queue_ms > 0
+
+    async def test_it_is_refused_where_waiting_is_not_wanted(self, small_world):
+        await small_world.create()
+        wish = order(queue=False)
+        with pytest.raises(CapacityExhausted) as refused:
+            await small_world.host.create(wish)
+        assert refused.value.details == {"what": "sandboxes", "asked": 1, "free": 0}
+        assert not small_world.folder(wish.sandbox_id).exists()
+
+    async def test_what_can_never_fit_is_refused_at_once(self, world):
+        huge = order(sizes=Sizes(vcpus=1, memory_mb=500_000, disk_mb=2048))
+        with pytest.raises(CapacityExhausted):
+            await world.host.create(huge)
+
+    async def test_a_paused_sandbox_needs_room_to_go_on(self, small_world):
+        slept = await small_world.create()
+        await small_world.pause(slept)
+        ran = await small_world.create()
+        waking = asyncio.ensure_future(small_world.sh(slept, "echo back"))
+        await until(lambda: small_world.look(slept).operation == "queued")
+        await small_world.pause(ran)
+        assert await waking == "back"
+
+    async def test_one_that_waits_can_be_destroyed(self, small_world):
+        await small_world.create()
+        waiting = await small_world.host.create(order())
+        assert (await small_world.destroy(waiting.sandbox_id)).state == "stopped"
+        assert (await small_world.host.view()).queued == 0
+
+    async def test_one_that_waits_waits_on_after_a_restart(self, small_world):
+        first = await small_world.create()
+        waiting = (await small_world.host.create(order())).sandbox_id
+        await small_world.host.stop()
+        small_world.__init__(small_world.settings)
+        await small_world.host.start()
+        await until(lambda: small_world.look(waiting).operation == "queued")
+        await small_world.destroy(first)
+        assert (await small_world.host.settled(waiting, 30)).state == "running"
+
+    async def test_children_that_do_not_fit_are_refused_before_anything_is_made(self, small_world):
+        parent = await small_world.create()
+        with pytest.raises(CapacityExhausted):
+            await small_world.fork(parent)
+        assert list(small_world.engine.actors) == [parent]
+        assert small_world.look(parent).operation is None
+
+
+class TestIdle:
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """What guests say of their activity; a test changes it."""
+        said = {"activity": STILL}
+
+        async def activity(self):
+            if isinstance(said["activity"], Exception):
+                raise said["activity"]
+            return said["activity"]
+
+        monkeypatch.setattr(GuestClient, "activity", activity)
+        return said
+
+    @pytest.fixture
+    async def clock(self):
+        return ManualClock()
+
+    @pytest.fixture
+    async def world(self, settings, clock, seen):
+        made = World(settings, clock)
+        await made.host.start()
+        yield made
+        await made.close()
+
+    async def look_after(self, world, clock, seconds):
+        clock.advance(seconds)
+        await world.host.idle.look()
+
+    async def test_what_nobody_uses_is_paused_and_the_ledger_says_so(self, world, clock, box):
+        await self.look_after(world, clock, 599)
+        assert world.look(box).state == "running"
+        await self.look_after(world, clock, 1)
+        assert world.look(box).state == "paused"
+        last = ledger.read(world.folder(box))[-1]
+        assert (last.cause, last.actor) == ("idle", "platform")
+
+    async def test_zero_is_never(self, world, clock):
+        box = await world.create(idle_timeout_seconds=0)
+        await self.look_after(world, clock, 1e6)
+        assert world.look(box).state == "running"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"running_execs": 1},
+            {"output_bytes": 11},
+            {"connections": 1, "traffic_bytes": 5},
+            {"connections": 1, "traffic_bytes": None},
+            {"cpu_busy_seconds": 5.1, "cpu_total_seconds": 100.0},
+        ],
+    )
+    async def test_signs_of_life_keep_it_running(self, world, clock, box, seen, change):
+        await self.look_after(world, clock, 10)
+        seen["activity"] = dataclasses.replace(STILL, **change)
+        await self.look_after(world, clock, 595)
+        assert world.look(box).state == "running"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {},
+            {"connections": 1},
+            {"traffic_bytes": 5},
+            {"cpu_busy_seconds": 4.9, "cpu_total_seconds": 100.0},
+        ],
+    )
+    async def test_these_are_none(self, world, clock, box, seen, change):
+        await self.look_after(world, clock, 10)
+        seen["activity"] = dataclasses.replace(STILL, **change)
+        await self.look_after(world, clock, 595)
+        assert world.look(box).state == "paused"
+
+    async def test_a_call_of_ours_keeps_it_running(self, world, clock, box):
+        with world.box(box).use():
+            await self.look_after(world, clock, 1e4)
+        await self.look_after(world, clock, 599)
+        assert world.look(box).state == "running"
+
+    async def test_a_guest_that_does_not_answer_is_not_kept_running_for_it(
+        self, world, clock, box, seen
+    ):
+        seen["activity"] = TimeoutError()
+        await self.look_after(world, clock, 600)
+        assert world.look(box).state == "paused"
+
+    async def test_a_lifetime_ends_in_a_pause(self, world, clock):
+        box = await world.create(idle_timeout_seconds=0, max_lifetime_seconds=100)
+        await self.look_after(world, clock, 99)
+        assert world.look(box).state == "running"
+        await self.look_after(world, clock, 1)
+        await until(lambda: world.look(box).state == "paused")
+        assert world.look(box).cause == "lifetime"
+
+    async def test_a_long_pause_gives_the_network_back(self, world, clock, box):
+        await world.pause(box)
+        await self.look_after(world, clock, idle.NETWORK_SECONDS - 1)
+        assert len(world.network.taken) == 1
+        await self.look_after(world, clock, 1)
+        await until(lambda: not world.network.taken, "the release")
+
+    async def test_it_looks_by_itself(self, world, clock, box):
+        await asyncio.sleep(0)
+        clock.advance(600)
+        await until(lambda: world.look(box).state == "paused")
+
+
+class TestDisk:
+    @pytest.fixture
+    def full(self, world, monkeypatch):
+        """Fill the disk, as far as the host can see."""
+        real = type(world.host.space).free_bytes
+
+        def fill(full=True):
+            free = property(lambda self: 0) if full else real
+            monkeypatch.setattr(type(world.host.space), "free_bytes", free)
+
+        return fill
+
+    async def test_before_it_is_full_what_runs_is_paused(self, world, box, full):
+        full()
+        await world.host.space.look()
+        assert (world.look(box).state, world.look(box).cause) == ("paused", "disk_low")
+
+    async def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(
+        self, world, box, full, monkeypatch
+    ):
+        other = await world.create()
+        suspend = world.driver.suspend
+
+        async def fail(machine):
+            if machine.id == box:
+                raise VmmFailed("no space")
+            await suspend(machine)
+
+        monkeypatch.setattr(world.driver, "suspend", fail)
+        full()
+        await world.host.space.look()
+        assert [world.look(one).state for one in (box, other)] == ["running", "paused"]
+
+    async def test_creates_are_refused_meanwhile(self, settings):
+        made = World(dataclasses.replace(settings, disk_headroom_mb=10**9))
+        await made.host.start()
+        with pytest.raises(CapacityExhausted, match="disk"):
+            await made.host.create(order(queue=False))
+        await made.close()
+
+
+class TestSweep:
+    @pytest.fixture
+    async def ended(self, world, box):
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        return box
+
+    async def test_a_kept_disk_goes_after_its_time(self, world, ended, monkeypatch):
+        await world.host.space.sweep()
+        assert world.box(ended).record.keeps_disk
+        later = world.engine.clock.now() + timedelta(hours=24, seconds=1)
+        monkeypatch.setattr(world.engine.clock, "now", lambda: later, raising=False)
+        await world.host.space.sweep()
+        assert list(world.engine.places.lives(ended)) == []
+        assert world.look(ended).ending.recoverable_until is None
+
+    async def test_a_ledger_without_anything_else_goes_after_days(self, world, box, monkeypatch):
+        await world.destroy(box)
+        await world.host.space.sweep()
+        assert world.folder(box).exists()
+        later = world.engine.clock.now() + timedelta(days=8)
+        monkeypatch.setattr(world.engine.clock, "now", lambda: later, raising=False)
+        await world.host.space.sweep()
+        assert not world.folder(box).exists()
+
+    async def test_prune_removes_now_what_would_go_later(self, world, ended):
+        used = await world.host.disk_use()
+        assert used.ended_bytes > 0
+        assert used.sandboxes_bytes == 0
+        pruned = await world.host.prune(ended=True, warm=True)
+        assert (pruned.ended_sandboxes, pruned.warm_snapshots) == (1, 1)
+        assert (await world.host.disk_use()).ended_bytes == 0
+
+    async def test_prune_takes_nothing_from_the_living(self, world, box):
+        await world.host.prune(ended=True, warm=True)
+        await world.pause(box)
+        assert await world.sh(box, "echo on") == "on"
+        assert len(holders(world.settings.home)) == 1
