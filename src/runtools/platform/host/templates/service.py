@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 # A VMM runs as a user of its own: it passes through the folders and reads the images.
 _PASSABLE = 0o711
+_SAID = 6  # about as many lines as a first boot says
 _VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
 
 
@@ -214,7 +216,13 @@ class Templates:
         log.step("first boot", 0.65, 1.0)
         size = used_bytes(folder)
         image = record.model_copy(update={"size_bytes": size}).image(folder)
-        await self._warm.make(image, DEFAULT_VCPUS, DEFAULT_MEMORY_MB, log.line)
+        said = count(1)
+
+        def say(text: str) -> None:
+            log.part(next(said) / _SAID)
+            log.line(text)
+
+        await self._warm.make(image, DEFAULT_VCPUS, DEFAULT_MEMORY_MB, say)
         crash_point("build.booted")
         await sync([folder])
 

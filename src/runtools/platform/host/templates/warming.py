@@ -61,6 +61,7 @@ async def rehearse(driver: Driver, machine: Machine, clock: Clock, say: Say) -> 
 
 async def _rehearse(guest: GuestClient, clock: Clock, say: Say) -> str:
     began = clock.monotonic()
+    say("booting")
     await _answer(guest, clock)
     say(f"the agent answers after {clock.monotonic() - began:.1f} s")
     await _started(guest, say)
@@ -69,6 +70,7 @@ async def _rehearse(guest: GuestClient, clock: Clock, say: Say) -> str:
     )
     await guest.renew(identity)
     await _touch_all(guest)
+    say("rehearsed what a first command does")
     await _idle(guest, clock, say)
     await guest.quiesce()
     say(f"quiet after {clock.monotonic() - began:.1f} s")
