@@ -68,8 +68,8 @@ class TestFresh:
         keys = agent.root / "root/.ssh/authorized_keys"
         assert keys.read_text() == "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n"
         assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-        assert len((agent.root / "var/lib/systemd/random-seed").read_bytes()) == 512
-        assert not list(agent.root.rglob("*.rt-new"))
+        seed = agent.root / "var/lib/systemd/random-seed"
+        assert (len(seed.read_bytes()), seed.stat().st_mode & 0o777) == (512, 0o600)
 
     def test_a_stand_in_says_what_it_did_not_do(self, talk: Talk) -> None:
         before = Path("/proc/sys/kernel/hostname").read_text()
@@ -123,6 +123,22 @@ class TestFresh:
     def test_a_password_cannot_add_a_user(self, agent: Agent, talk: Talk, bad: str) -> None:
         (agent.root / "etc/shadow").write_text("root:*:1::::::\n")
         assert talk.fail("renew", **order(password_hash=bad)) == "invalid_request"
+
+    def test_what_was_there_gives_way(self, agent: Agent, talk: Talk) -> None:
+        etc = agent.root / "etc"
+        (etc / "hostname").write_text("a much longer name than the new one\n")
+        (etc / "machine-id").symlink_to("elsewhere")
+        (etc / "elsewhere").write_text("kept")
+        (etc / "ssh").mkdir()
+        key = etc / "ssh/ssh_host_ed25519_key"
+        key.write_text("x" * 5000)
+        key.chmod(0o644)
+        pair = {"private": "new", "public": "new"}
+        talk.do("renew", **order(host_keys={"ed25519": pair}))
+        assert (etc / "hostname").read_text() == "sandbox-abc\n"
+        assert not (etc / "machine-id").is_symlink()
+        assert (etc / "elsewhere").read_text() == "kept"
+        assert (key.read_text(), key.stat().st_mode & 0o777) == ("new", 0o600)
 
     def test_a_key_cannot_leave_its_folder(self, talk: Talk) -> None:
         pair = {"private": "x", "public": "x"}
