@@ -30,6 +30,7 @@ from runtools.errors import (
     FileIsDirectory,
     FileMissing,
     FileNotDirectory,
+    InvalidPath,
 )
 from runtools.sdk.shapes.inside import (
     MAX_OUTPUT_BYTES,
@@ -87,8 +88,8 @@ class Inside:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         out, err = await talk
+        assert process.returncode is not None
         code = process.returncode
-        assert code is not None
         return _result(request, begun, out, err, code, timed_out=timed_out)
 
     async def stats(self) -> Stats:
@@ -185,21 +186,22 @@ class Inside:
     ) -> FileEntry:
         """Replace as a whole, or append."""
         at = self._at(path)
+        target = at if how == "append" else at.with_name(f".{at.name}.new")
         with _errors(path):
             if at.is_dir():
                 raise FileIsDirectory(f"{path} is a folder")
             at.parent.mkdir(parents=True, exist_ok=True)
-            target = at if how == "append" else at.with_name(f".{at.name}.new")
-            try:
-                with target.open("ab" if how == "append" else "wb") as file:
-                    async for chunk in chunks:
-                        file.write(chunk)
-                if mode is not None:
-                    target.chmod(mode)
-                target.replace(at)
-            finally:
-                if how == "replace":
-                    target.unlink(missing_ok=True)
+            file = target.open("ab" if how == "append" else "wb")
+        try:
+            with file:
+                async for chunk in chunks:
+                    file.write(chunk)
+            if mode is not None:
+                target.chmod(mode)
+            target.replace(at)
+        finally:
+            if how == "replace":
+                target.unlink(missing_ok=True)
         return self.stat(path)
 
     async def download(self, path: str) -> AsyncIterator[bytes]:
@@ -220,12 +222,16 @@ class Inside:
         self._at(path).mkdir(parents=True, exist_ok=True)
         try:
             with tarfile.open(fileobj=buffer) as tar:
-                tar.extractall(self._at(path), filter="data")
+                # As an attribute: not every Python 3.11 knows the argument.
+                tar.extraction_filter = staticmethod(lambda member, _: member)
+                tar.extractall(self._at(path))
         except tarfile.TarError as error:
             raise FileError(f"not a tar stream: {error}") from error
         return self.list(path, 64)
 
     def _at(self, path: str) -> Path:
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/") or len(path) > 4096:
+            raise InvalidPath(f"{path[:80]!r} is no path", hint="absolute, without '..' or NUL")
         return self.folder / path.lstrip("/")
 
     def _free(self, target: str, overwrite: bool) -> None:

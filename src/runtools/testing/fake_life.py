@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from runtools.errors import (
     CapacityExhausted,
+    Conflict,
     HostUnavailable,
     NotFound,
     RunToolsError,
@@ -153,8 +154,13 @@ class FakeLife:
         )
 
     async def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
-        """Reports after a place; everything from the start for a foreign epoch."""
-        at, mine = (seq if epoch == self.epoch else 0), self.epoch
+        """Reports after a place; for a foreign epoch the latest of every sandbox, then what follows."""
+        at, mine = seq, self.epoch
+        if epoch != mine:
+            at = self.seq
+            known = [m.latest for m in self.machines.values() if m.latest is not None]
+            for observed in sorted(known, key=lambda each: each.seq):
+                yield observed
         while True:
             async with self._news:
                 while not self.unavailable and self.epoch == mine and len(self._log) <= at:
@@ -196,6 +202,8 @@ class FakeLife:
     # --- how it does it ---
 
     async def _create(self, order: CreateOrder) -> Observed:
+        if order.sandbox_id in self.machines:
+            raise Conflict(f"{order.sandbox_id} exists already")
         inside = Inside(self.folder / order.sandbox_id, order.guest.env)
         if order.recover_from is not None:
             left = self._find(order.recover_from).inside.folder

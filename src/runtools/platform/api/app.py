@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from runtools.errors import InvalidRequest, NotFound
 from runtools.platform.api import document, reconcile
@@ -104,6 +105,16 @@ async def _no_route(request: Request, error: Exception) -> Response:
         wrong = InvalidRequest(f"no route {what}", hint="GET /openapi.json lists the methods")
         answer = http.failure(wrong, call_of(request).request_id)
         answer.status_code = 405
-        answer.headers.update(error.headers or {})
+        answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
     raise InvalidRequest(str(error.detail)[:500])
+
+
+def _methods(request: Request) -> list[str]:
+    """By which methods there are routes of the path."""
+    found: set[str] = set()
+    for router in ROUTERS:
+        for route in router.routes:
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+                found |= route.methods or set()
+    return sorted(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
 import secrets
@@ -24,6 +25,8 @@ from starlette.types import Message, Receive, Scope, Send
 from runtools.errors import InvalidRequest, RunToolsError, TooLarge
 
 MAX_JSON_BYTES = 10 * 1024 * 1024
+DRAINED_BYTES = 64 * 1024 * 1024
+DRAINED_SECONDS = 10.0
 JSON = "application/json"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
@@ -88,7 +91,7 @@ def texts(lines: Sequence[str]) -> bytes:
 def failure(error: RunToolsError, request: str) -> Response:
     """The response that an error is."""
     body = error.to_wire() | {"requestId": request}
-    headers = {}
+    headers = {"Connection": "close"} if isinstance(error, TooLarge) else {}
     if (after := error.details.get("retryAfterSeconds")) is not None:
         headers["Retry-After"] = str(after)
     if error.status == 401:
@@ -101,7 +104,10 @@ def failure(error: RunToolsError, request: str) -> Response:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int = MAX_JSON_BYTES) -> bytes:
-    """The whole body, refused as soon as it is known to be longer than the limit.
+    """The whole body, never more than the limit of it in memory.
+
+    A caller that sends too much reads its answer only when it has sent all, so some more is taken from
+    it and thrown away. The answer must close the connection: there may be more.
 
     Raises:
         TooLarge: it is longer.
@@ -113,7 +119,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_JSON_BYTES)
         details={"limitBytes": limit},
     )
     stated = header(scope, b"content-length")
-    if stated is not None and stated.isdigit() and int(stated) > limit:
+    if stated is not None and stated.isdigit() and int(stated[:20]) > limit:
+        await _drain(receive)
         raise too_large
     chunks: list[bytes] = []
     size = 0
@@ -124,10 +131,22 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_JSON_BYTES)
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
+            await _drain(receive)
             raise too_large
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def _drain(receive: Receive) -> None:
+    left = DRAINED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAINED_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
