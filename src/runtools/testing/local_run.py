@@ -21,10 +21,12 @@ _LOOK_SECONDS = 0.01
 _RUN = "run/runtools"
 _AGENT = "/.agent"
 # Starts the agent again when it dies, as the init system of a real machine does. When this shell is
-# killed, the machine ends.
+# killed, the machine ends. No file inside grows beyond the disk's size (in KB), which is all that stands
+# between a command that fills its disk and the host's.
 _INIT = r"""
 eval "printf 'started\n' >&$STARTED_FD; exec $STARTED_FD>&-"
 unset STARTED_FD
+ulimit -f "$1"; shift
 while :; do "$@"; echo "agent ended with $?"; sleep 0.05; done
 """
 
@@ -46,7 +48,7 @@ async def start(place: Place, base: Path, overlay: Path, token: str) -> None:
         await disk.unpack(overlay, place.tree)
         run = place.tree / _RUN
         files.write_atomic(run / "token", token.encode(), durable=False)
-        started = await _hold(place, _command(place, base), lock)
+        started = await _hold(place, _command(place, base, overlay.stat().st_size // 1024), lock)
     finally:
         os.close(lock)
     if not started:
@@ -165,7 +167,7 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _command(place: Place, base: Path) -> list[str]:
+def _command(place: Place, base: Path, disk_kb: int) -> list[str]:
     """The sandbox: the tree as /, the host's programs read-only over it, nothing else of the host."""
     words = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0"]
     words += ["--cap-add", "ALL", "--hostname", "sandbox", "--die-with-parent", "--new-session"]
@@ -179,6 +181,17 @@ def _command(place: Place, base: Path) -> list[str]:
     words += ["--ro-bind", str(base), _AGENT, "--chdir", "/workspace"]
     for name, value in {**process.PLAIN_ENV, "HOME": "/root", "PYTHONPATH": _AGENT}.items():
         words += ["--setenv", name, value]
-    words += ["--", "/bin/bash", "-c", _INIT, "init", PYTHON, "-S", "-m", "runtools.local_agent"]
+    words += [
+        "--",
+        "/bin/bash",
+        "-c",
+        _INIT,
+        "init",
+        str(disk_kb),
+        PYTHON,
+        "-S",
+        "-m",
+        "runtools.local_agent",
+    ]
     words += ["--listen", f"unix:/{_RUN}/agent.sock", "--token-file", f"/{_RUN}/token"]
     return [*words, "--state", f"/{_RUN}", "--cgroup", "none"]

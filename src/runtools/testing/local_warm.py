@@ -34,6 +34,13 @@ class LocalWarm:
         self._driver = driver
         self._making = asyncio.Lock()
 
+    async def reclaim(self) -> int:
+        """At the start: remove what a crash left half made."""
+        halves = list(self._made().glob(".*"))
+        for half in halves:
+            shutil.rmtree(half)
+        return len(halves)
+
     async def find(self, image: Image, driver: Driver, vcpus: int, memory_mb: int) -> Path | None:
         """The warm snapshot of these sizes, if it was made."""
         at = self._at(image, vcpus, memory_mb)
