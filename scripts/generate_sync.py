@@ -51,7 +51,7 @@ def main() -> int:
     check = parser.parse_args().check
     drifted = {path: text for path, text in _generated().items() if _differs(path, text)}
     for path, text in drifted.items():
-        print("differs:" if check else "written:", path.relative_to(ROOT))  # noqa: T201
+        print("differs:" if check else "written:", path.relative_to(ROOT))
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)

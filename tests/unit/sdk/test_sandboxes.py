@@ -165,9 +165,12 @@ class TestFind:
         assert len(api.seen) == 1
 
     def test_filters_are_sent(self, api: ScriptedApi, rt: RunTools) -> None:
-        list(rt.sandboxes.list(state="paused", tags={"a": "b:c", "d": ""}, template="t"))
+        list(
+            rt.sandboxes.list(state=["paused", "stopped"], tags={"a": "b:c", "d": ""}, template="t")
+        )
         assert set(api.seen[0].query) == {
             ("state", "paused"),
+            ("state", "stopped"),
             ("tag", "a:b:c"),
             ("tag", "d:"),
             ("template", "t"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -29,11 +29,9 @@ def list_(
     """List sandboxes; stopped ones with --all or --state stopped."""
     tags = options.pairs("--tag", tag)
     with connected() as rt:
-        found = [
-            sandbox.view
-            for sandbox in rt.sandboxes.list(state=state, tags=tags, template=template)
-            if everything or state or sandbox.state != "stopped"
-        ]
+        states = get_args(State) if everything else state
+        listed = rt.sandboxes.list(state=states, tags=tags, template=template)
+        found = [sandbox.view for sandbox in listed]
     if quiet and not output.is_json():
         for view in found:
             output.line(view.id)

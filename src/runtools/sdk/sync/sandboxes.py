@@ -117,15 +117,19 @@ class Sandboxes:
     def list(
         self,
         *,
-        state: State | None = None,
+        state: State | Sequence[State] | None = None,
         tags: Mapping[str, str] | None = None,
         template: str | None = None,
         name: str | None = None,
         project_id: str | None = None,
     ) -> Generator[Sandbox, None, None]:
-        """The sandboxes that fit all of what is given, fetched page by page as they are used."""
+        """The sandboxes that fit all of what is given, fetched page by page as they are used.
+
+        ``state`` may be several; by default it is all but stopped.
+        """
+        states = [state] if isinstance(state, str) else state or []
         query: list[tuple[str, object]] = [
-            ("state", state),
+            *(("state", one) for one in states),
             ("template", template),
             ("name", name),
             ("projectId", project_id),

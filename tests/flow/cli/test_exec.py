@@ -1,0 +1,165 @@
+"""`runtools sandbox exec`: arguments, streams and the exit code pass through unchanged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtools import RunTools
+
+Cli = Any  # the fixture of conftest.py
+
+ODD = [
+    "a b",
+    "",
+    "'single' \"double\" \\back",
+    "$HOME `id` $(id) ${x} !!",
+    "line\nline\n",
+    "\ttab\r",
+    "héllo ✓ 🙂",
+    "-n",
+    "--json",
+    "--",
+    "-",
+    "*",
+    "~",
+    ";|&<>",
+    "\x01\x7f",
+]
+
+
+class TestArguments:
+    def test_they_pass_unchanged(self, cli: Cli, sandbox: str) -> None:
+        done = cli.ok("sandbox", "exec", sandbox, "--", "printf", "%s\\0", *ODD)
+        assert done.text.split("\0")[:-1] == ODD
+        assert done.err == ""
+
+    def test_options_may_follow_the_sandbox(self, cli: Cli, sandbox: str) -> None:
+        done = cli.ok(
+            "sandbox", "exec", sandbox, "--env", "A=b=c", "--cwd", "/", "--", "sh", "-c", "echo $A"
+        )
+        assert done.text == "b=c\n"
+
+    def test_a_second_dash_dash_is_an_argument(self, cli: Cli, sandbox: str) -> None:
+        assert cli.ok("sandbox", "exec", sandbox, "--", "echo", "--", "x").text == "-- x\n"
+
+    def test_a_line_for_a_shell(self, cli: Cli, sandbox: str) -> None:
+        assert cli.ok("sandbox", "exec", sandbox, "-c", "echo $((6*7)) | cat").text == "42\n"
+
+    @pytest.mark.parametrize("argv", [[], ["-c", "true", "--", "true"]])
+    def test_one_command_and_only_one(self, cli: Cli, sandbox: str, argv: list[str]) -> None:
+        done = cli("sandbox", "exec", sandbox, *argv)
+        assert done.code == 2
+        assert "either" in done.err
+
+    def test_what_is_no_text_is_refused(self, cli: Cli, sandbox: str) -> None:
+        done = cli("sandbox", "exec", sandbox, "--", "echo", b"\xff")
+        assert done.code == 125
+        assert "not Unicode" in done.err
+
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), max_size=6))
+    def test_any_text_passes_through_the_sdk(
+        self, rt: RunTools, sandbox: str, argv: list[str]
+    ) -> None:
+        result = rt.sandboxes.get(sandbox).exec(["printf", "%s\\0", "", *argv])
+        assert result.stdout_bytes.decode().split("\0")[1:-1] == argv
+
+
+class TestExitCode:
+    @pytest.mark.parametrize(
+        ("line", "code"),
+        [
+            ("true", 0),
+            ("exit 3", 3),
+            ("exit 255", 255),
+            ("kill -9 $$", 137),
+            ("kill -TERM $$", 143),
+        ],
+    )
+    def test_it_is_the_commands(self, cli: Cli, sandbox: str, line: str, code: int) -> None:
+        assert cli("sandbox", "exec", sandbox, "-c", line).code == code
+
+    def test_a_program_that_is_not_there(self, cli: Cli, sandbox: str) -> None:
+        assert cli("sandbox", "exec", sandbox, "--", "no-such-program").code == 127
+
+    def test_time_is_up(self, cli: Cli, sandbox: str) -> None:
+        done = cli("sandbox", "exec", sandbox, "--timeout", "0.2", "--", "sleep", "9")
+        assert done.code == 124
+        assert "killed" in done.err
+
+    def test_no_such_sandbox_is_the_platforms_failure(self, cli: Cli) -> None:
+        done = cli("sandbox", "exec", "nobody", "--", "true")
+        assert done.code == 125
+        assert done.err.startswith("error: ")
+        assert "hint:" in done.err
+
+    def test_so_is_a_platform_that_is_down(self, cli: Cli) -> None:
+        done = cli("sandbox", "exec", "x", "--", "true", RUNTOOLS_API_URL="http://127.0.0.1:9")
+        assert done.code == 125
+        assert "runtools up" in done.err
+
+    def test_and_a_sandbox_that_has_ended(self, cli: Cli, rt: RunTools) -> None:
+        ended = rt.sandboxes.create()
+        ended.destroy()
+        assert cli("sandbox", "exec", ended.id, "--", "true").code == 125
+
+
+class TestStreams:
+    def test_bytes_come_out_unaltered_each_on_its_own(self, cli: Cli, sandbox: str) -> None:
+        program = "import os; os.write(1, bytes(range(256))); os.write(2, b'no newline')"
+        done = cli.ok("sandbox", "exec", sandbox, "--", "python3", "-c", program)
+        assert done.out == bytes(range(256))
+        assert done.err == "no newline"
+
+    def test_what_is_piped_goes_in(self, cli: Cli, sandbox: str) -> None:
+        data = os.urandom(100_000)
+        assert cli.ok("sandbox", "exec", sandbox, "--", "cat", stdin=data).out == data
+
+    def test_unless_it_shall_not(self, cli: Cli, sandbox: str) -> None:
+        assert cli.ok("sandbox", "exec", sandbox, "--no-stdin", "--", "cat", stdin=b"x").out == b""
+
+    def test_an_open_silent_pipe_is_explained(self, cli: Cli, sandbox: str) -> None:
+        argv = [
+            "-c",
+            "from runtools.cli import main; main()",
+            "sandbox",
+            "exec",
+            sandbox,
+            "--",
+            "cat",
+        ]
+        with subprocess.Popen(
+            [sys.executable, *argv],
+            env=cli.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stderr is not None
+            assert b"--no-stdin" in process.stderr.readline()
+            out, _ = process.communicate(b"late", timeout=30)
+        assert out == b"late"
+
+    def test_json_has_all_of_it(self, cli: Cli, sandbox: str) -> None:
+        done = cli("sandbox", "exec", sandbox, "--json", "-c", "echo out; echo err >&2; exit 4")
+        assert done.code == 4
+        assert done.data["stdout"] == "out\n"
+        assert (done.data["stderr"], done.data["exitCode"], done.data["timedOut"]) == (
+            "err\n",
+            4,
+            False,
+        )
+        assert done.err == ""
+
+    def test_a_paused_one_is_woken(self, cli: Cli, sandbox: str) -> None:
+        cli.ok("sandbox", "pause", sandbox)
+        assert cli.ok("sandbox", "exec", sandbox, "--", "echo", "awake").text == "awake\n"

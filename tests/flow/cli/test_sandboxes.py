@@ -1,0 +1,245 @@
+"""`runtools sandbox …` from the first command to the last."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtools import RunTools
+
+Cli = Any  # the fixture of conftest.py
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIb6lS7YdL2xlkkp6XhLD/j4VxZgq7kVkNcie9wInN+1 me"
+
+
+def fresh(stem: str = "web") -> str:
+    return f"{stem}-{secrets.token_hex(3)}"
+
+
+class TestLife:
+    def test_a_whole_one(self, cli: Cli) -> None:
+        name = fresh()
+        made = cli.ok("sandbox", "create", "--name", name, "--tag", "team=a", "--env", "K=v=w")
+        assert made.text.strip().startswith("sandbox-")
+        assert made.text.count("\n") == 1
+        assert f"{name} runs" in made.err
+        assert cli.ok("sandbox", "exec", name, "--", "printenv", "K").text == "v=w\n"
+        assert "paused" in cli.ok("sandbox", "pause", name).text
+        assert cli.ok("sandbox", "get", name, "--json").data["state"] == "paused"
+        assert "running" in cli.ok("sandbox", "resume", name).text
+        kept = cli.ok("sandbox", "snapshot", name, "--name", "first").text.strip()
+        cli.ok("sandbox", "exec", name, "-c", "echo later > x")
+        cli.ok("sandbox", "rollback", name, "--to", "first")
+        assert cli("sandbox", "exec", name, "-c", "cat x").code == 1
+        assert kept in cli.ok("sandbox", "snapshots", name).text
+        assert cli.ok("sandbox", "snapshots", name, "--delete", "first", "--json").data == []
+        twins = cli.ok(
+            "sandbox", "fork", name, "--count", "2", "--name", fresh("twin")
+        ).text.split()
+        assert len(twins) == 2
+        assert "destroyed" in cli.ok("sandbox", "destroy", name, *twins).text
+        assert cli.ok("sandbox", "get", name, "--json").data["state"] == "stopped"
+
+    def test_names_are_unique_among_the_living(self, cli: Cli, rt: RunTools) -> None:
+        with rt.sandboxes.create(name=fresh()) as living:
+            done = cli("sandbox", "create", "--name", living.name)
+            assert done.code == 1
+            assert "error:" in done.err
+
+    def test_it_need_not_wait(self, cli: Cli, rt: RunTools) -> None:
+        view = cli.ok("sandbox", "create", "--no-wait", "--json").data
+        assert view["state"] in ("creating", "running")
+        rt.sandboxes.get(view["id"]).wait_until_running(20).destroy()
+
+    def test_every_field_has_its_option(self, cli: Cli, rt: RunTools, tmp_path: Path) -> None:
+        (tmp_path / "id.pub").write_text(f"{PUBLIC_KEY}\n")
+        options = [
+            *("--template", "base-debian", "--vcpus", "1"),
+            *("--memory-mb", "512", "--disk-mb", "1024"),
+            *("--idle-timeout", "0", "--max-lifetime", "3600", "--no-internet", "--no-queue"),
+            *("--ssh-key", "id.pub", "--password-stdin", "--require-isolation", "hardware"),
+        ]
+        view = cli.ok("sandbox", "create", "--json", *options, stdin=b"long enough\n").data
+        rt.sandboxes.get(view["id"]).destroy()
+        wanted = {
+            "vcpus": 1,
+            "memoryMb": 512,
+            "diskMb": 1024,
+            "idleTimeoutSeconds": 0,
+            "maxLifetimeSeconds": 3600,
+            "internet": False,
+        }
+        assert wanted.items() <= view.items()
+        assert "long enough" not in json.dumps(view)
+
+    def test_a_private_key_stays_here(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        done = cli("sandbox", "create", "--ssh-key", "id")
+        assert done.code == 1
+        assert "id.pub" in done.err
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--name", "Bad_Name"],
+            ["--memory-mb", "1"],
+            ["--template", "nothing"],
+            ["--tag", "novalue"],
+            ["--env", "1A=x"],
+        ],
+    )
+    def test_bad_input_says_what_is_wrong(self, cli: Cli, options: list[str]) -> None:
+        done = cli("sandbox", "create", *options)
+        assert done.code == 1
+        assert done.out == b""
+        assert done.err.startswith("error: ")
+
+
+class TestLook:
+    def test_list_in_80_columns(self, cli: Cli, rt: RunTools) -> None:
+        with rt.sandboxes.create(name=fresh(), tags={"kind": "listed"}) as one:
+            done = cli.ok("sandbox", "list", "--tag", "kind=listed")
+            head, row = done.text.splitlines()
+            assert head.split() == ["NAME", "ID", "STATE", "TEMPLATE", "AGE"]
+            assert {one.name, one.id, "running"} <= set(row.split())
+            assert all(len(line) <= 80 for line in (head, row))
+            assert "\x1b" not in done.text
+
+    def test_stopped_ones_only_when_asked_for(self, cli: Cli, rt: RunTools) -> None:
+        ended = rt.sandboxes.create(tags={"kind": "ended"})
+        ended.destroy()
+        listed = ["sandbox", "list", "-q", "--tag", "kind=ended"]
+        assert cli.ok(*listed).text == ""
+        assert cli.ok(*listed, "--all").text.split() == [ended.id]
+
+    def test_json_is_the_apis_data(self, cli: Cli, rt: RunTools) -> None:
+        with rt.sandboxes.create(tags={"kind": "json"}) as one:
+            listed = cli.ok("sandbox", "list", "--json", "--tag", "kind=json").data
+            assert listed == [json.loads(one.view.model_dump_json())]
+            assert cli.ok("sandbox", "stats", one.id, "--json").data["processes"] == 1
+            assert isinstance(cli.ok("sandbox", "logs", one.id, "--json").data, list)
+
+    def test_errors_are_json_too(self, cli: Cli) -> None:
+        done = cli("sandbox", "get", "nobody", "--json")
+        assert (done.code, done.out) == (1, b"")
+        error = json.loads(done.err)["error"]
+        assert error["code"] == "not_found"
+        assert error["requestId"]
+
+    def test_why_tells_the_story(self, cli: Cli, rt: RunTools) -> None:
+        one = rt.sandboxes.create(name=fresh())
+        one.pause()
+        one.destroy()
+        told = cli.ok("sandbox", "why", one.id).text
+        places = [told.index(word) for word in (one.id, "runs", "paused", "destroyed")]
+        assert places == sorted(places)
+        seqs = [entry["seq"] for entry in cli.ok("sandbox", "why", one.id, "--json").data]
+        assert seqs == sorted(seqs)
+        assert len(seqs) >= 3
+
+    def test_stats_logs_and_get_draw(self, cli: Cli, sandbox: str) -> None:
+        assert "memory" in cli.ok("sandbox", "stats", sandbox).text
+        assert sandbox in cli.ok("sandbox", "get", sandbox).text
+        cli.ok("sandbox", "logs", sandbox, "--lines", "5")
+
+    def test_a_reader_that_leaves_is_no_error(self, cli: Cli, sandbox: str) -> None:
+        assert sandbox in cli.ok("sandbox", "list", "-q").text
+
+
+class TestCopy:
+    def test_a_file_there_and_back(self, cli: Cli, sandbox: str, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("x" * 100_000)
+        cli.ok("sandbox", "cp", "a.txt", f"{sandbox}:/workspace")
+        cli.ok("sandbox", "cp", f"{sandbox}:/workspace/a.txt", "b.txt")
+        assert (tmp_path / "b.txt").read_text() == "x" * 100_000
+
+    def test_a_folder_as_cp_r_would(self, cli: Cli, sandbox: str, tmp_path: Path) -> None:
+        (tmp_path / "app/sub").mkdir(parents=True)
+        (tmp_path / "app/sub/x").write_text("x")
+        cli.ok("sandbox", "cp", "app", f"{sandbox}:/workspace/new")
+        cli.ok("sandbox", "cp", "app", f"{sandbox}:/workspace/new")
+        cli.ok("sandbox", "cp", f"{sandbox}:/workspace/new", "back")
+        assert (tmp_path / "back/sub/x").read_text() == "x"
+        assert (tmp_path / "back/app/sub/x").read_text() == "x"
+
+    def test_what_cannot_come_is_said(self, cli: Cli, sandbox: str, tmp_path: Path) -> None:
+        cli.ok(
+            "sandbox",
+            "exec",
+            sandbox,
+            "-c",
+            "mkdir d && ln -s /etc/passwd d/p && echo x > d/x",
+            "-w",
+            "/workspace",
+        )
+        done = cli.ok("sandbox", "cp", f"{sandbox}:/workspace/d", "d")
+        assert [found.name for found in (tmp_path / "d").iterdir()] == ["x"]
+        assert "left out: p" in done.err
+
+    @pytest.mark.parametrize(
+        "pair", [("a", "b"), ("x:/a", "y:/b"), ("none", "x:/a"), ("x:rel", "a"), ("x:/none", "a")]
+    )
+    def test_what_cannot_be_meant(self, cli: Cli, sandbox: str, pair: tuple[str, str]) -> None:
+        done = cli("sandbox", "cp", *[side.replace("x:", f"{sandbox}:") for side in pair])
+        assert done.code == 1
+        assert done.err.startswith("error: ")
+
+
+class TestRest:
+    def test_templates(self, cli: Cli) -> None:
+        slug = fresh("mine")
+        built = cli.ok("template", "build", slug, "--recipe", "base-debian")
+        assert built.text.startswith(f"{slug}@1 is ready")
+        assert built.err.count("\n") >= 3
+        assert slug in cli.ok("template", "list").text
+        assert "ready" in cli.ok("template", "show", slug).text
+        assert cli.ok("template", "logs", slug).text.count("\n") >= 3
+        assert "deleted" in cli.ok("template", "delete", slug).text
+
+    def test_streams_are_one_object_a_line(self, cli: Cli) -> None:
+        slug = fresh("mine")
+        lines = cli.ok(
+            "template", "build", slug, "--recipe", "base-debian", "--json"
+        ).text.splitlines()
+        objects = [json.loads(line) for line in lines]
+        assert [one["n"] for one in objects[:-1]] == list(range(1, len(objects)))
+        assert objects[-1]["state"] == "ready"
+
+    def test_a_template_in_use_is_kept(self, cli: Cli, sandbox: str) -> None:
+        assert "error:" in cli("template", "delete", "base-debian").err
+
+    def test_disk(self, cli: Cli) -> None:
+        assert "templates" in cli.ok("df").text
+        assert cli.ok("df", "--json").data["totalBytes"] > 0
+        assert cli("prune").code == 1
+        assert "freed" in cli.ok("prune", "--yes").text
+
+    def test_version_help_and_completion(self, cli: Cli) -> None:
+        assert cli.ok("--version").text.count(".") == 2
+        assert "create" in cli.ok("sandbox", "--help").text
+        assert "runtools" in cli.ok("--show-completion", "bash").text
+
+    def test_names_complete(self, cli: Cli, rt: RunTools) -> None:
+        with rt.sandboxes.create(name=fresh("complete")) as one:
+            assert one.name is not None
+            words = "runtools sandbox get complete"
+            done = cli(_RUNTOOLS_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="3")
+            assert one.name in done.text.split()
+
+    def test_the_example_runs_as_it_stands(self, cli: Cli) -> None:
+        example = Path(__file__).resolve().parents[3] / "examples/quickstart.py"
+        done = subprocess.run(
+            [sys.executable, str(example)],
+            env=cli.env,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert done.stdout.startswith("499999500000\n")
+        assert "sleep 600" in done.stdout
