@@ -34,6 +34,7 @@ _RNDADDENTROPY: Final = 0x40085203
 _RNDRESEEDCRNG: Final = 0x5207
 _SEED_BYTES: Final = 512
 _MOST: Final = 1 << 20  # of a file that is read back
+_PROC_BYTES: Final = 256  # files of /proc do not say how long they are
 _KEY_NAME: Final = re.compile(r"[a-z0-9]{1,20}")
 _MAGIC: Final = b"openssh-key-v1\0"
 ENV_FILE: Final = "/etc/runtools/env.json"
@@ -147,11 +148,12 @@ class Renewal:
 
     def _read(self, name: str) -> str:
         try:
-            fd = os.open(self._root.own(name), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._root.own(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return ""
         try:
-            return os.read(fd, _MOST).decode("utf-8", "surrogateescape")
+            size = min(os.fstat(fd).st_size or _PROC_BYTES, _MOST)
+            return os.read(fd, size).decode("utf-8", "surrogateescape")
         finally:
             os.close(fd)
 

@@ -96,7 +96,6 @@ class GuestClient:
             renewed = await within(self._patience.op, self._renew(identity), "renew")
         if identity.fresh:
             self._pool.token = identity.token
-            self._pool.drop_idle()
         return translate.evidence(renewed)
 
     async def activity(self) -> Activity:
@@ -265,7 +264,9 @@ class GuestClient:
             channel.send(translate.order(identity, self._clock.now().timestamp()))
             return wire.answer(await channel.receive(), wire.Renewed)
 
-        return await self._pool.once(await self._pool.take(), act)
+        channel = await self._pool.take()
+        self._pool.drop_idle()  # the agent cuts all others when its token changes
+        return await self._pool.once(channel, act)
 
     async def _open_body(self, request: Mapping[str, Any], kind: type[A]) -> tuple[A, Channel]:
         async def act(channel: Channel) -> tuple[A, Channel]:
