@@ -17,7 +17,6 @@ from pydantic.json_schema import models_json_schema
 
 from runtools import __version__
 from runtools.errors import (
-    HostUnavailable,
     InvalidRequest,
     RunToolsError,
     TooLarge,
@@ -76,9 +75,6 @@ def route(
     }
 
 
-INSIDE: tuple[Error, ...] = (HostUnavailable,)
-
-
 def _refusals(errors: set[Error], takes: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:
     if takes is not None:
         errors = errors | {TooLarge}
@@ -115,6 +111,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "rt_live_…"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
+    made["components"]["headers"] = {"RequestId": _REQUEST_ID}
     made["security"] = [{"bearer": []}, {"header": []}]
     return made
 
@@ -138,9 +135,10 @@ def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
             }
         )
     for answer in operation["responses"].values():
-        answer.setdefault("headers", {})["X-Request-Id"] = _REQUEST_ID
+        answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": _HEADER}
 
 
+_HEADER = "#/components/headers/RequestId"
 _REQUEST_ID: Mapping[str, Any] = {
     "schema": {"type": "string"},
     "description": "also in the envelope; the caller's own where it sent one",

@@ -1,0 +1,126 @@
+"""Repeats of mutating requests."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from runtools.errors import CapacityExhausted, GuestUnreachable
+from runtools.platform.api.idempotency import store
+from runtools.testing.api_world import World, holds
+
+
+async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:
+    """A request with a key."""
+    return await world.http.post(path, json=body or {}, headers={"Idempotency-Key": key})
+
+
+class TestRepeats:
+    async def test_a_create_is_done_once(self, any_world: World) -> None:
+        first = await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})
+        again = await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert first.json()["data"] == again.json()["data"]
+        assert again.headers["idempotency-replayed"] == "true"
+        assert again.json()["meta"]["requestId"] == again.headers["x-request-id"]
+        assert len((await any_world.http.get("/v1/sandboxes")).json()["data"]) == 1
+
+    async def test_many_at_once_join(self, any_world: World) -> None:
+        answers = await asyncio.gather(
+            *(post(any_world, "/v1/sandboxes", "k1", {"tags": {"a": "b"}}) for _ in range(8))
+        )
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.json()["data"]["id"] for answer in answers}) == 1
+        creates = [call for call in any_world.host.calls if call[0].startswith("create")]
+        assert len(creates) == 1
+
+    async def test_another_body_is_a_mismatch(self, any_world: World) -> None:
+        await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})
+        for path, body in [("/v1/sandboxes", {"name": "two"}), ("/v1/sandboxes/one/pause", {})]:
+            answer = await post(any_world, path, "k1", body)
+            assert answer.status_code == 409
+            assert answer.json()["error"]["code"] == "idempotency_mismatch"
+
+    async def test_another_org_has_keys_of_its_own(self, world: World) -> None:
+        await post(world, "/v1/sandboxes", "k1")
+        async with await world.stranger() as other:
+            answer = await other.post(
+                "/v1/api-keys", json={"name": "x"}, headers={"Idempotency-Key": "k1"}
+            )
+            assert answer.status_code == 201
+
+    async def test_a_refused_act_may_be_asked_again(self, world: World) -> None:
+        world.host.refuse(CapacityExhausted("full"))
+        assert (await post(world, "/v1/sandboxes", "k1")).status_code == 503
+        assert (await post(world, "/v1/sandboxes", "k1")).status_code == 201
+
+    async def test_an_act_of_unknown_outcome_is_repeated_under_its_own_op(
+        self, world: World
+    ) -> None:
+        path = f"/v1/sandboxes/{(await world.create())['id']}/snapshots"
+        world.host.refuse(GuestUnreachable("it does not answer"))
+        assert (await post(world, path, "k1")).status_code == 502
+        assert (await post(world, path, "k1")).status_code == 201
+        ops = [call[0] for call in world.host.calls if call[0].startswith("snapshot")]
+        assert len(ops) == 2
+        assert ops[0] == ops[1]
+
+    async def test_an_answer_lost_on_the_way_is_found_again(self, world: World) -> None:
+        path = f"/v1/sandboxes/{(await world.create())['id']}/snapshots"
+        world.host.lose_answer()
+        assert (await post(world, path, "k1", {"name": "a"})).status_code == 503
+        assert (await post(world, path, "k1", {"name": "a"})).status_code == 201
+        assert len(world.host.snapshots) == 1
+
+    async def test_exec_is_not_run_twice(self, world: World) -> None:
+        path = f"/v1/sandboxes/{(await world.create())['id']}"
+        body = {"command": "echo x >> count; cat count"}
+        first = await post(world, f"{path}/exec", "k1", body)
+        again = await post(world, f"{path}/exec", "k1", body)
+        assert first.json()["data"] == again.json()["data"]
+        other = await post(world, f"{path}/exec", "k1", {"command": "true"})
+        assert other.json()["error"]["code"] == "idempotency_mismatch"
+
+    async def test_uploads_compare_their_bytes(self, world: World) -> None:
+        url = f"/v1/sandboxes/{(await world.create())['id']}/files?path=/f&append=true"
+        headers = {"Idempotency-Key": "k1"}
+        first = await world.http.put(url, content=b"abc", headers=headers)
+        again = await world.http.put(url, content=b"abc", headers=headers)
+        assert first.json()["data"] == again.json()["data"]
+        assert again.json()["data"]["size"] == 3
+        other = await world.http.put(url, content=b"abd", headers=headers)
+        assert other.json()["error"]["code"] == "idempotency_mismatch"
+
+    async def test_an_api_key_is_made_once_and_shown_once(self, world: World) -> None:
+        first = await post(world, "/v1/api-keys", "k1", {"name": "x"})
+        again = await post(world, "/v1/api-keys", "k1", {"name": "x"})
+        assert first.json()["data"]["key"].startswith("rt_live_")
+        assert again.json()["data"] == first.json()["data"] | {"key": None}
+
+    async def test_a_malformed_key_is_refused(self, world: World) -> None:
+        for key in ("", "a b", "x" * 256):
+            answer = await post(world, "/v1/sandboxes", key)
+            assert answer.json()["error"]["code"] == "invalid_request", key
+
+    async def test_it_is_forgotten_after_a_day(self, any_world: World) -> None:
+        first = await post(any_world, "/v1/sandboxes", "k1")
+        platform = any_world.platform
+        later = platform.clock.now() + timedelta(hours=1)
+        assert await platform.db.write(store.expire, later) == 1
+        second = await post(any_world, "/v1/sandboxes", "k1")
+        assert first.json()["data"]["id"] != second.json()["data"]["id"]
+
+
+class TestDisconnects:
+    async def test_what_a_caller_left_behind_is_finished(self, world: World) -> None:
+        world.host.gate.clear()
+        gone = asyncio.create_task(post(world, "/v1/sandboxes", "k1", {"name": "left"}))
+        await holds(lambda: any(call[0].startswith("create") for call in world.host.calls))
+        gone.cancel()
+        world.host.gate.set()
+        await world.becomes("left", state="running")
+        again = await post(world, "/v1/sandboxes", "k1", {"name": "left"})
+        assert again.json()["data"]["id"] == (await world.get("left"))["id"]

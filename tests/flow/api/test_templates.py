@@ -1,0 +1,160 @@
+"""Templates through the api."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from runtools.errors import TemplateInUse
+from runtools.testing.api_world import World, holds
+
+
+async def log(world: World, slug: str, query: str = "") -> list[tuple[str, Any]]:
+    """A build's whole log: names and data of its events."""
+    found = []
+    url = f"/v1/templates/{slug}/logs{query}"
+    async with asyncio.timeout(15), world.http.stream("GET", url) as answer:
+        name = ""
+        async for line in answer.aiter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            if line.startswith("data: "):
+                found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
+
+
+class TestBuild:
+    async def test_a_version_becomes_ready(self, any_world: World) -> None:
+        any_world.host.gate.clear()
+        made = (
+            await any_world.http.post(
+                "/v1/templates/mine/builds", json={"recipe": "base-debian", "apt": ["htop"]}
+            )
+        ).json()["data"]
+        assert (made["version"], made["state"], made["recipe"]) == (1, "building", "base-debian")
+        early = await any_world.http.post("/v1/sandboxes", json={"template": "mine"})
+        assert early.json()["error"]["code"] == "conflict"
+        any_world.host.gate.set()
+        found = await log(any_world, "mine")
+        assert [name for name, _ in found] == ["line", "line", "line", "end"]
+        assert [data["n"] for _, data in found[:3]] == [1, 2, 3]
+        assert found[-1][1]["state"] == "ready"
+        assert found[-1][1]["sizeBytes"] > 0
+        assert found[-1][1]["finishedAt"] is not None
+        assert (await any_world.create(template="mine"))["template"] == "mine"
+        assert any_world.host.builds[made["id"]].order.apt == ["htop"]
+
+    async def test_versions_count_up_and_new_sandboxes_get_the_newest(
+        self, any_world: World
+    ) -> None:
+        old = await any_world.create()
+        await any_world.build()
+        new = await any_world.create()
+        pinned = await any_world.create(template="base-debian@1")
+        assert [s["templateVersion"] for s in (old, new, pinned)] == [1, 2, 1]
+        listed = (await any_world.http.get("/v1/templates")).json()["data"]
+        assert [(t["slug"], t["version"], t["isDefault"]) for t in listed] == [
+            ("base-debian", 2, True)
+        ]
+        versions = (await any_world.http.get("/v1/templates/base-debian/versions")).json()["data"]
+        assert [version["version"] for version in versions] == [2, 1]
+
+    async def test_a_failed_build_keeps_the_version_before(self, world: World) -> None:
+        body = {"run": "fail"}
+        await world.http.post("/v1/templates/base-debian/builds", json=body)
+        assert (await log(world, "base-debian"))[-1][1]["error"] == "the script failed"
+        assert (await world.create())["templateVersion"] == 1
+        only = await world.http.post(
+            "/v1/templates/x/builds", json=body | {"recipe": "base-debian"}
+        )
+        assert only.status_code == 201
+        await log(world, "x")
+        answer = await world.http.post("/v1/sandboxes", json={"template": "x"})
+        assert answer.status_code == 422
+        assert answer.json()["error"]["code"] == "build_failed"
+
+    async def test_logs_resume_and_tell_of_any_version(self, world: World) -> None:
+        assert len(await log(world, "base-debian", "?version=1")) == 4
+        assert len(await log(world, "base-debian", "?after=2")) == 2
+        missing = await world.http.get("/v1/templates/base-debian/logs?version=7")
+        assert missing.status_code == 404
+
+    async def test_the_untested_recipe_says_so(self, world: World) -> None:
+        made = (await world.http.post("/v1/templates/base-ubuntu/builds", json={})).json()["data"]
+        assert made["tested"] is False
+
+    @pytest.mark.parametrize(
+        ("slug", "body"),
+        [
+            ("nothing", {}),
+            ("UPPER", {}),
+            ("mine", {"recipe": "nothing"}),
+            ("base-ubuntu", {"recipe": "base-debian"}),
+            ("base-debian", {"apt": ["--force"]}),
+            ("base-debian", {"apt": ["a b"]}),
+            ("base-debian", {"apt": "htop"}),
+            ("base-debian", {"run": "x" * 2_000_000}),
+            ("base-debian", {"dockerfile": "FROM x"}),
+        ],
+    )
+    async def test_bad_input(self, world: World, slug: str, body: Any) -> None:
+        answer = await world.http.post(f"/v1/templates/{slug}/builds", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["details"]["fields"]
+
+
+class TestDelete:
+    async def test_refused_while_a_sandbox_stands_on_it(self, any_world: World) -> None:
+        made = await any_world.create()
+        path = f"/v1/sandboxes/{made['id']}"
+        answer = await any_world.http.delete("/v1/templates/base-debian")
+        assert answer.status_code == 409
+        assert answer.json()["error"]["code"] == "template_in_use"
+        assert answer.json()["error"]["details"]["sandboxes"] == 1
+        await any_world.http.post(f"{path}/snapshots", json={"name": "s"})
+        await any_world.http.delete(path)
+        kept = await any_world.http.delete("/v1/templates/base-debian")
+        assert kept.json()["error"]["details"]["snapshots"] == 1
+        await any_world.http.delete(f"{path}/snapshots/s")
+        gone = await any_world.http.delete("/v1/templates/base-debian")
+        assert [version["version"] for version in gone.json()["data"]] == [1]
+        assert (await any_world.http.get("/v1/templates/base-debian")).status_code == 404
+        assert (await any_world.http.post("/v1/sandboxes", json={})).status_code == 404
+        assert any_world.host.builds == {}
+
+    async def test_while_an_ended_one_can_be_recovered(self, world: World) -> None:
+        made = await world.create()
+        await world.host.die(made["id"], "gone")
+        await world.becomes(made["id"], state="stopped")
+        assert (await world.http.delete("/v1/templates/base-debian")).status_code == 409
+        await world.http.post("/v1/prune", json={"ended": True, "warm": False})
+        assert (await world.http.delete("/v1/templates/base-debian")).status_code == 200
+
+    async def test_a_number_is_never_given_twice(self, world: World) -> None:
+        await world.http.delete("/v1/templates/base-debian?version=1")
+        assert (await world.build())["version"] == 2
+
+    async def test_one_being_built_stays(self, world: World) -> None:
+        world.host.gate.clear()
+        await world.http.post("/v1/templates/base-debian/builds", json={})
+        answer = await world.http.delete("/v1/templates/base-debian?version=2")
+        assert answer.json()["error"]["code"] == "conflict"
+        world.host.gate.set()
+        await log(world, "base-debian")
+
+    async def test_what_the_host_refuses_stays(self, world: World) -> None:
+        async def refuse(_version: str) -> None:
+            raise TemplateInUse("a machine still stands on it")
+
+        world.host.drop_template = refuse  # type: ignore[method-assign]
+        answer = await world.http.delete("/v1/templates/base-debian")
+        assert answer.json()["error"]["code"] == "template_in_use"
+        await holds(lambda: _is_ready(world))
+
+
+async def _is_ready(world: World) -> bool:
+    shown = await world.http.get("/v1/templates/base-debian")
+    return bool(shown.status_code == 200 and shown.json()["data"]["state"] == "ready")
