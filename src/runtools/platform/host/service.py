@@ -95,6 +95,8 @@ class HostService(Inside, Host):
         self._host_id = _host_id(places.root / "host-id")
         self.space = Space(self.engine)
         self.idle = Idle(self.engine)
+        await self._warm.reclaim()
+        await self._templates.reclaim()
         await Recovery(self.engine, rebooted=rebooted).run()
         self._loops = [
             asyncio.create_task(self.idle.run(), name="idle"),
@@ -108,6 +110,7 @@ class HostService(Inside, Host):
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self.engine.admission.close()
+        await self._templates.stop()
         actors = list(self.engine.actors.values())
         await asyncio.gather(*(box.close(_GRACE_SECONDS) for box in actors))
         await self.engine.settle(cancel=True)

@@ -144,6 +144,20 @@ class Actor:
 
     def commit(self, why: Why, record: Record, **detail: Any) -> Observed:
         """Make a change: the journal first, then the ledger and the report that follow from it."""
+        self.note(self._entered(why, record, detail))
+        ledger.append(self.folder, self.record.entry)
+        return self.report()
+
+    def finish(self, why: Why, record: Record, **detail: Any) -> Observed:
+        """Commit the end of the act under way; a repeat of it is answered from now on."""
+        record = self._entered(why, replace(record, under_way=None), detail)
+        self.engine.ops.keep(why.op, why.what, self.engine.reports.preview(record))
+        self.note(record)
+        ledger.append(self.folder, record.entry)
+        return self.report()
+
+    def _entered(self, why: Why, record: Record, detail: dict[str, Any]) -> Record:
+        """The record with the ledger entry that it makes."""
         entry = LedgerEntry(
             seq=self.record.entry.seq + 1,
             at=self.engine.clock.now(),
@@ -154,15 +168,7 @@ class Actor:
             actor=why.actor,
             detail=detail,
         )
-        self.note(replace(record, entry=entry))
-        ledger.append(self.folder, entry)
-        return self.report()
-
-    def finish(self, why: Why, record: Record, **detail: Any) -> Observed:
-        """Commit the end of the act under way; a repeat of it is answered from now on."""
-        record = replace(record, under_way=None)
-        self.engine.ops.keep(why.op, why.what, self.engine.reports.preview(record))
-        return self.commit(why, record, **detail)
+        return replace(record, entry=entry)
 
     def note(self, record: Record) -> None:
         """Journal something that is nobody's business but ours: no ledger entry, no report."""

@@ -7,6 +7,7 @@ counted as use, only for sandboxes that have a limit, and only while nothing of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from runtools.errors import RunToolsError
@@ -19,6 +20,7 @@ from runtools.platform.host.guest.client import Activity
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
+MEASURE_SECONDS = 30.0
 BUSY_SHARE = 0.05
 # How long a paused sandbox keeps its network, so that connections survive a short pause.
 NETWORK_SECONDS = 300.0
@@ -71,6 +73,7 @@ class Idle:
         try:
             if box.record.under_way is None and not self._outlived(box):
                 await self._consider(box)
+                await self._measure(box)
         except Exception:  # one sandbox's trouble must not end the watch over the others
             log.exception("looking whether %s is idle failed", box.id)
 
@@ -104,6 +107,18 @@ class Idle:
             return False  # a guest that does not answer is not kept running for it
         self._looks[box.id] = seen
         return is_active(before, seen)
+
+    async def _measure(self, box: Actor) -> None:
+        """Have the guest's stats at hand for a pause, and for the case that it dies."""
+        now = self._engine.clock.now()
+        known = box.stats
+        if known is not None and (now - known.measured_at).total_seconds() < MEASURE_SECONDS:
+            return
+        if box.state is not State.RUNNING or box.guest is None:
+            return
+        with contextlib.suppress(RunToolsError, OSError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                box.stats = await box.guest.stats()
 
     def _release(self, box: Actor) -> None:
         paused_at = box.record.paused_at
