@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -69,6 +70,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     for task in (gone, ready):
         task.cancel()
     if not ready.done() or ready.cancelled() or not ready.result():
+        await _end(pid)
         tail = "\n".join(logfile.read_text(errors="replace").splitlines()[-15:])
         raise Unavailable(f"the platform did not come up; the end of {logfile}:\n{tail}")
     print(await _where(settings), file=sys.stderr)
@@ -80,9 +82,7 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     _need_root()
     pid = home.holder(lock_file(settings))
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
-        async with asyncio.timeout(_PAUSE_ALL_SECONDS):
-            await wait_pid_gone(pid)
+        await _end(pid)
         return 0
     if not settings.host_home.exists():
         return 0
@@ -93,6 +93,13 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
         timeout=_PAUSE_ALL_SECONDS,
     )
     return 0
+
+
+async def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    async with asyncio.timeout(_PAUSE_ALL_SECONDS):
+        await wait_pid_gone(pid)
 
 
 def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -125,14 +132,16 @@ async def _first_start(
     need = [] if settings.client_file.exists() else ["--need-key"]
     argv = person.command([sys.executable, "-m", "runtools.platform", "migrate", *need])
     done = await run(argv, env=env, timeout=120.0)
+    client = {"apiUrl": f"http://{settings.api_host}:{settings.api_port}"}
     key = json.loads(done.stdout).get("apiKey")
-    if key is None:
-        return
-    url = f"http://{settings.api_host}:{settings.api_port}"
-    body = json.dumps({"apiUrl": url, "apiKey": key}, indent=2).encode()
-    write_atomic(settings.client_file, body, mode=0o600)
+    if key is not None:
+        log.info("made an admin API key: %s", settings.client_file)
+        client["apiKey"] = key
+    else:
+        owner = _owner(settings.client_file)
+        client = {**json.loads(settings.client_file.read_bytes()), **client}
+    write_atomic(settings.client_file, json.dumps(client, indent=2).encode(), mode=0o600)
     os.chown(settings.client_file, owner.uid, owner.gid)
-    log.info("made the default org and an admin API key: %s", settings.client_file)
 
 
 async def _announce(settings: Settings, person: Person) -> None:
@@ -148,7 +157,7 @@ async def _announce(settings: Settings, person: Person) -> None:
 async def _where(settings: Settings) -> str:
     health = await status.ask(settings)
     warnings = [f"warning  {text}" for text in health.warnings] if health else []
-    owner = pwd.getpwuid(settings.client_file.stat().st_uid).pw_name
+    owner = _owner(settings.client_file).name
     return "\n".join(
         [
             f"ready    http://{settings.api_host}:{settings.api_port}",
@@ -157,6 +166,11 @@ async def _where(settings: Settings) -> str:
             *warnings,
         ]
     )
+
+
+def _owner(file: Path) -> Person:
+    at = file.stat()
+    return Person(pwd.getpwuid(at.st_uid).pw_name, at.st_uid, at.st_gid)
 
 
 def _sudo(environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,12 +8,13 @@ used twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import logging
 import os
 from collections import deque
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Held while a range of addresses is chosen, so that two installations never choose the same.
 _CHOOSING = Path("/run/runtools-ranges.lock")
+_ALONE_SECONDS = 30.0
+_AGAIN_SECONDS = 0.02
 _RESERVE = 4
 # Whoever was just given a network is about to start a machine: the reserve is filled up after that.
 _PAUSE_SECONDS = 0.5
@@ -135,13 +138,10 @@ class NamespaceNetwork:
         """Addresses chosen and firewall in force: once, and before anything else."""
         async with self._up:
             if self._firewall is None:
-                lock = await asyncio.to_thread(_lock_ranges)
-                try:
+                async with _alone():
                     self._cables = await _choose(self._names)
                     firewall = Firewall(self._names, self._cables)
                     await firewall.up()
-                finally:
-                    os.close(lock)
                 self._firewall = firewall
             assert self._cables is not None  # noqa: S101 - chosen before the firewall
             return self._cables
@@ -189,10 +189,29 @@ async def _choose(names: Names) -> IPv4Network:
     return ranges.choose(names.install_id, [*used, *await taken()])
 
 
-def _lock_ranges() -> int:
+@contextlib.asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """Nobody else on this machine chooses meanwhile.
+
+    The lock is asked for again and again rather than waited for in a thread: a thread whose waiter was
+    cancelled gets it all the same, and keeps it.
+    """
     fd = os.open(_CHOOSING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+    try:
+        async with asyncio.timeout(_ALONE_SECONDS):
+            while not _locked(fd):
+                await asyncio.sleep(_AGAIN_SECONDS)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _listed(*words: str) -> list[dict[str, Any]]:

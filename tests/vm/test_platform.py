@@ -1,0 +1,219 @@
+"""The whole product on real virtual machines, used as a person uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from runtools import errors
+from runtools.sdk.sync.sandbox import Sandbox
+from runtools.testing.real_platform import Platform, eventually
+
+pytestmark = pytest.mark.vm
+
+WHO = """
+cat /etc/machine-id; hostname
+cat /etc/ssh/ssh_host_ed25519_key.pub; cat /proc/sys/kernel/random/uuid
+"""
+
+
+@pytest.fixture
+def box(platform: Platform) -> Iterator[Sandbox]:
+    """A running sandbox."""
+    sandbox = platform.rt.sandboxes.create()
+    yield sandbox
+    sandbox.destroy()
+
+
+@pytest.fixture
+def counting(box: Sandbox) -> Sandbox:
+    """A sandbox in which a process counts."""
+    line = "i=0; while :; do i=$((i+1)); echo $i > count; sleep 0.1; done"
+    box.exec(f"setsid sh -c '{line}' >/dev/null 2>&1 </dev/null &")
+    box.exec("until [ -s count ]; do sleep 0.05; done")
+    return box
+
+
+def count(sandbox: Sandbox) -> int:
+    return int(sandbox.exec("cat count").stdout or 0)
+
+
+def goes_on(sandbox: Sandbox) -> bool:
+    """Whether the process that counts is alive."""
+    first = count(sandbox)
+    done = sandbox.exec(f"until [ $(cat count || echo 0) -gt {first} ]; do sleep 0.05; done")
+    return not done.timed_out
+
+
+def ask_often(sandbox: Sandbox) -> None:
+    for _ in range(20):
+        sandbox.exec("true", timeout_ms=2000)
+
+
+class TestLife:
+    def test_a_sandbox_comes_from_the_warm_snapshot(self, box):
+        assert (box.state, box.started_from) == ("running", "warm")
+        assert box.timings.total_ms > 0
+        assert box.exec("uname -s; id -un; pwd").stdout == "Linux\nroot\n/workspace\n"
+
+    def test_processes_survive_pause_and_resume_again_and_again(self, counting):
+        for _ in range(3):
+            counting.pause()
+            assert counting.refresh().state == "paused"
+            counting.resume()
+            assert goes_on(counting)
+            drift = abs(float(counting.exec("date +%s.%N").stdout) - time.time())
+            assert drift < 1.0
+
+    def test_a_command_wakes_a_paused_sandbox(self, box):
+        box.pause()
+        assert box.exec("echo awake").stdout == "awake\n"
+
+    def test_children_have_the_memory_and_an_identity_of_their_own(self, counting):
+        children = list(counting.fork(count=2))
+        try:
+            assert all(goes_on(child) for child in children)
+            lines = [one.exec(WHO).stdout.splitlines() for one in (counting, *children)]
+            for facts in zip(*lines, strict=True):
+                assert len(set(facts)) == 3
+            counting.files.write("/workspace/mine", b"parent")
+            assert not children[0].exec("ls mine 2>/dev/null").stdout
+        finally:
+            for child in children:
+                child.destroy()
+
+    def test_rollback_brings_back_files_and_processes(self, counting):
+        counting.files.write("/workspace/kept", b"before")
+        kept = counting.snapshot(name="good")
+        counting.exec("rm kept; pkill -f 'echo .i > count'; echo changed > other")
+        counting.rollback("good")
+        assert counting.exec("cat kept; ls other 2>/dev/null").stdout == "before"
+        assert goes_on(counting)
+        assert [one.id for one in counting.snapshots()] == [kept.id]
+
+    def test_a_larger_disk_is_there_at_once(self, platform):
+        with platform.rt.sandboxes.create(disk_mb=4096) as big:
+            assert int(big.exec("df -m --output=size / | tail -1").stdout) > 3500
+
+
+class TestFiles:
+    def test_megabytes_go_in_and_out_unchanged(self, box):
+        data = os.urandom(48 << 20)
+        box.files.write("/workspace/blob", data)
+        assert box.exec("sha256sum blob").stdout.split()[0] == hashlib.sha256(data).hexdigest()
+        assert box.files.read("/workspace/blob") == data
+
+    def test_a_full_disk_is_said_and_survived(self, platform):
+        with platform.rt.sandboxes.create(disk_mb=512) as small:
+            done = small.exec("head -c 3G /dev/zero > fill", timeout_ms=120_000)
+            assert done.exit_code == 1
+            assert "No space left" in done.stderr
+            with pytest.raises(errors.DiskFull):
+                small.files.write("/workspace/more", bytes(32 << 20))
+            small.exec("rm fill")
+            small.files.write("/workspace/more", b"again")
+
+
+class TestNetwork:
+    def test_names_resolve_and_the_host_is_out_of_reach(self, platform, box):
+        port = os.environ["RUNTOOLS_API_PORT"]
+        line = f"curl -s -m 3 -o /dev/null http://10.0.2.2:{port}/healthz; echo $?"
+        assert box.exec(line).stdout.strip() in {"7", "28"}
+        assert box.exec("cat /etc/resolv.conf").stdout.split() == ["nameserver", "10.0.2.2"]
+
+    def test_without_internet_nothing_resolves(self, platform):
+        with platform.rt.sandboxes.create(internet=False) as closed:
+            done = closed.exec("getent hosts deb.debian.org", timeout_ms=20_000)
+            assert (done.stdout, done.exit_code or done.timed_out) == ("", done.exit_code or True)
+            assert not closed.exec("getent hosts deb.debian.org", timeout_ms=20_000).stdout
+
+
+class TestHostileGuest:
+    def test_a_fork_bomb_ends_with_its_timeout(self, box):
+        done = box.exec("b() { b | b & }; b; sleep 60", timeout_ms=3000)
+        assert done.timed_out
+        assert box.exec("echo still here").stdout == "still here\n"
+
+    def test_a_flood_is_cut_and_said_to_be(self, box):
+        done = box.exec("head -c 64M /dev/zero | tr '\\0' x", timeout_ms=120_000)
+        assert done.truncated
+        assert len(done.stdout) == 8 << 20
+
+    def test_a_killed_agent_comes_back(self, box):
+        box.exec("(sleep 0.3; pkill -9 -f 'm runtools.guest') >/dev/null 2>&1 &")
+        eventually(lambda: box.exec("echo back").stdout == "back\n")
+
+    def test_one_that_talks_garbage_hurts_only_itself(self, platform, box):
+        liar = (
+            "import socket\n"
+            "s=socket.socket();s.setsockopt(1,2,1)\n"
+            "import time\n"
+            "while True:\n"
+            "  try: s.bind(('0.0.0.0',7709));break\n"
+            "  except OSError: time.sleep(.01)\n"
+            "s.listen(9)\n"
+            "while True: c=s.accept()[0];c.sendall(b'\\xff'*99)\n"
+        )
+        box.files.write("/workspace/liar.py", liar.encode())
+        box.exec(
+            "systemctl mask --now --no-block runtools-agent; setsid python3 liar.py >/dev/null 2>&1 &"
+        )
+        with pytest.raises(errors.GuestUnreachable):
+            ask_often(box)
+        with platform.rt.sandboxes.create() as other:
+            assert other.exec("echo fine").stdout == "fine\n"
+
+
+class TestCrashes:
+    def test_a_killed_host_loses_nothing(self, counting, killed):
+        killed("host")
+        assert counting.refresh().state == "running"
+        assert goes_on(counting)
+
+    def test_a_killed_platform_finds_its_machines_again(self, platform, counting):
+        os.kill(platform.pid("up"), signal.SIGKILL)
+        eventually(lambda: platform.cli("status", ok=False).returncode != 0)
+        eventually(lambda: platform.cli("up", "--detach", ok=False).returncode == 0)
+        assert goes_on(counting)
+
+    def test_a_dead_vmm_is_told_and_its_disk_recovered(self, platform):
+        sandbox = platform.rt.sandboxes.create(name="doomed")
+        sandbox.files.write("/workspace/work", b"hours of it")
+        sandbox.exec("sync")
+        os.kill(platform.vmm(sandbox.id), signal.SIGKILL)
+        eventually(lambda: sandbox.refresh().state == "stopped", seconds=5)
+        assert (sandbox.ending.cause, sandbox.ending.signal) == ("vmm_exit", 9)
+        assert b"ended by itself" in platform.cli("sandbox", "why", "doomed").stdout
+        with sandbox.recover() as again:
+            assert again.files.read("/workspace/work") == b"hours of it"
+
+    def test_down_pauses_and_up_finds_it(self, platform, counting):
+        platform.cli("down")
+        platform.cli("up", "--detach")
+        assert counting.refresh().state == "paused"
+        assert goes_on(counting)
+
+
+class TestCommandLine:
+    def test_words_streams_and_exit_codes_are_handed_on(self, platform, box):
+        done = platform.cli("sandbox", "exec", box.id, "--", "printf", "%s|", "a b", "", "ü\n'")
+        assert done.stdout == "a b||ü\n'|".encode()
+        done = platform.cli(
+            "sandbox", "exec", box.id, "--", "sh", "-c", "echo no >&2; exit 7", ok=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"no\n")
+        done = platform.cli("sandbox", "exec", box.id, "--", "sh", "-c", "kill -9 $$", ok=False)
+        assert done.returncode == 137
+
+    def test_many_at_once(self, platform):
+        with ThreadPoolExecutor(4) as pool:
+            boxes = list(pool.map(lambda _: platform.rt.sandboxes.create(), range(4)))
+        assert len({one.exec("cat /etc/machine-id").stdout for one in boxes}) == 4
+        for one in boxes:
+            one.destroy()
