@@ -59,7 +59,8 @@ async def serve(settings: Settings, uid: int, gid: int) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
         service = compose(settings)
-        await service.start()
+        if not await _started(service, ending):
+            return 0
         async with serving(service, settings.host_socket, uid=uid, gid=gid):
             view = await service.view()
             log.info("host %s: %s by %s", view.id, view.isolation, view.accelerator)
@@ -67,6 +68,19 @@ async def serve(settings: Settings, uid: int, gid: int) -> int:
             log.info("pausing what runs")
             await service.shutdown()
     return 0
+
+
+async def _started(service: HostService, ending: asyncio.Event) -> bool:
+    """Start, unless the end is asked for before that: what was half-taken over the next start finds."""
+    starting = asyncio.create_task(service.start())
+    asked = asyncio.create_task(ending.wait())
+    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    return False
 
 
 async def pause_all(settings: Settings) -> int:
