@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 
 from runtools.cli import words
 from runtools.sdk.shapes import LedgerEntry
@@ -35,6 +36,14 @@ _DONE = {
     "forking": "was forked",
     "destroying": "destroyed",
 }
+_FAILED = {
+    "pausing": "could not be paused",
+    "resuming": "could not be woken",
+    "snapshotting": "its state could not be kept",
+    "rolling_back": "could not be rolled back",
+    "forking": "could not be forked",
+    "destroying": "could not be destroyed",
+}
 _CAUSES = {
     "idle": "nothing happened for its idle time",
     "lifetime": "its lifetime was over",
@@ -46,6 +55,8 @@ _CAUSES = {
 }
 _GAP_SECONDS = 60.0
 _TOOK_SECONDS = 0.005
+# Told in the words of a step, or of no interest to people.
+_SILENT = {"born", "ending", "failed", "ledger", "parent", "parentId", "startedFrom"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ def steps(entries: Sequence[LedgerEntry]) -> Iterator[Step]:
     ordered = sorted(entries, key=lambda entry: entry.seq)
     begun: LedgerEntry | None = None
     shown: LedgerEntry | None = None
-    for entry, following in zip(ordered, [*ordered[1:], None], strict=True):
+    for entry, following in zip_longest(ordered, ordered[1:]):
         if entry.operation is not None and following is not None and _goes_on(entry, following):
             begun = begun if begun and begun.operation == entry.operation else entry
             continue
@@ -88,38 +99,42 @@ def steps(entries: Sequence[LedgerEntry]) -> Iterator[Step]:
 
 def _goes_on(entry: LedgerEntry, following: LedgerEntry) -> bool:
     """Whether the following entry tells the same thing, further on."""
-    return following.operation is None or following.operation == entry.operation
+    same = following.operation in (None, entry.operation)
+    return same or (entry.operation == "queued" and following.operation == "starting")
 
 
 def _step(entry: LedgerEntry, begun: LedgerEntry | None, shown: LedgerEntry | None) -> Step:
-    if entry.operation is not None:
-        what = _BEGUN[entry.operation]
-    elif begun is not None and begun.operation is not None and _came_about(entry, begun):
-        what = _DONE[begun.operation]
-    else:
-        what = {"creating": "was asked for", "running": "runs", "paused": "paused"}.get(
-            entry.state, "stopped"
-        )
-    since = begun.at if begun else entry.at
-    quiet = words.between(shown.at, since) if shown else 0.0
+    quiet = words.between(shown.at, (begun or entry).at) if shown else 0.0
     return Step(
         entry,
-        what + _reason(entry, begun) + _took(entry, begun),
+        _what(entry, begun) + _reason(entry, shown) + _took(entry, begun),
         words.span(quiet) if quiet >= _GAP_SECONDS else None,
-        [f"{_spaced(name)}: {value}" for name, value in entry.detail.items() if _is_told(value)],
+        list(_notes(entry, shown)),
     )
 
 
-def _came_about(entry: LedgerEntry, begun: LedgerEntry) -> bool:
-    return entry.state != "stopped" or begun.operation == "destroying"
+def _what(entry: LedgerEntry, begun: LedgerEntry | None) -> str:
+    if entry.operation is not None:
+        return _BEGUN[entry.operation]
+    if entry.state == "stopped":
+        return "destroyed" if entry.cause == "request" else "stopped"
+    operation = begun.operation if begun else None
+    if operation is None:
+        return {"creating": "was asked for", "paused": "paused"}.get(entry.state, "runs")
+    if "failed" in entry.detail:
+        return _FAILED.get(operation, "failed")
+    origin = words.ORIGINS.get(str(entry.detail.get("startedFrom")))
+    first = operation in ("queued", "starting") and origin
+    return f"{_DONE[operation]}, {origin}" if first else _DONE[operation]
 
 
-def _reason(entry: LedgerEntry, begun: LedgerEntry | None) -> str:
-    cause = entry.cause if entry.cause != "request" or begun is None else begun.cause
-    if cause == "request":
-        actor = entry.actor or (begun.actor if begun else "")
-        return f", asked by {actor}" if actor else ""
-    return f": {_CAUSES[cause]}"
+def _reason(entry: LedgerEntry, shown: LedgerEntry | None) -> str:
+    """Why; who asked is told when it was not the one who asked before."""
+    if entry.cause != "request":
+        return f": {_CAUSES[entry.cause]}"
+    if not entry.actor or (shown is not None and shown.actor == entry.actor):
+        return ""
+    return f", asked by {entry.actor}"
 
 
 def _took(entry: LedgerEntry, begun: LedgerEntry | None) -> str:
@@ -127,8 +142,17 @@ def _took(entry: LedgerEntry, begun: LedgerEntry | None) -> str:
     return f" ({words.span(seconds)})" if seconds >= _TOOK_SECONDS else ""
 
 
-def _is_told(value: object) -> bool:
-    return isinstance(value, (str, int, float)) and value not in ("", False)
+def _notes(entry: LedgerEntry, shown: LedgerEntry | None) -> Iterator[str]:
+    ending = entry.detail.get("ending")
+    if isinstance(ending, dict) and entry.cause != "request":
+        yield str(ending.get("reason", ""))
+    if "failed" in entry.detail:
+        yield str(entry.detail["failed"])
+    known = shown.detail if shown else {}
+    for name, value in entry.detail.items():
+        plain = isinstance(value, (str, int, float)) and value not in ("", False)
+        if plain and name not in _SILENT and known.get(name) != value:
+            yield f"{_spaced(name)}: {value}"
 
 
 def _spaced(name: str) -> str:

@@ -34,9 +34,11 @@ def megabytes(count: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time by its largest unit or two, e.g. ``3 h 12 min``; ``0.61 s`` when short."""
+    """A length of time by its largest unit or two, e.g. ``3 h 12 min``, ``1.25 s``, ``28 ms``."""
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
     if seconds < 10:
-        return f"{max(seconds, 0):.2f} s"
+        return f"{seconds:.2f} s"
     left, parts = round(seconds), []
     for length, unit in _SPANS:
         count, left = divmod(left, length)

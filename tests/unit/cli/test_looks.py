@@ -1,0 +1,162 @@
+"""What people see: no wider than 80 columns, and nothing from a sandbox steers the terminal."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from runtools.cli import looks
+from runtools.sdk import shapes
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+EVIL = "\x1b[2Jevil"
+
+
+def sandbox(**more: Any) -> shapes.Sandbox:
+    return shapes.Sandbox.model_validate(
+        {
+            "id": "sandbox-4f0c9k2m1x7q",
+            "name": "a-rather-long-name",
+            "state": "stopped",
+            "operation": None,
+            "template": "base-debian",
+            "template_version": 12,
+            "project_id": None,
+            "parent_id": "sandbox-4f0c9k2m1x70",
+            "tags": {"[red]team": "a", "purpose": "x" * 100},
+            "env_names": ["A", "B"],
+            "vcpus": 2,
+            "memory_mb": 1024,
+            "disk_mb": 2048,
+            "internet": False,
+            "idle_timeout_seconds": 0,
+            "max_lifetime_seconds": 3600,
+            "isolation": "emulated",
+            "host_id": "hst_1",
+            "started_from": "cold",
+            "timings": {"total_ms": 6100},
+            "queue": None,
+            "durable": True,
+            "ending": {
+                "cause": "vmm_exit",
+                "reason": EVIL,
+                "console_tail": [EVIL, "Kernel panic - " + "y" * 200],
+                "memory_pressure": "some avg10=42",
+                "recoverable_until": NOW,
+            },
+            "created_at": NOW,
+            "started_at": NOW,
+            "paused_at": NOW,
+            "stopped_at": NOW,
+        }
+        | more
+    )
+
+
+def drawn(what: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=80, markup=False, highlight=False).print(what)
+    return out.getvalue()
+
+
+TEMPLATE = shapes.Template(
+    id="bld_1",
+    slug="base-ubuntu",
+    version=3,
+    recipe="base-ubuntu",
+    state="failed",
+    progress=0.4,
+    step="packages",
+    tested=False,
+    is_default=True,
+    size_bytes=1 << 30,
+    error=EVIL + " no such package " * 9,
+    created_at=NOW,
+    finished_at=None,
+)
+STATS = shapes.Stats(
+    cpu_percent=180.0,
+    memory_used_bytes=1 << 29,
+    memory_total_bytes=1 << 30,
+    disk_used_bytes=0,
+    disk_total_bytes=0,
+    uptime_seconds=4000,
+    processes=9,
+    listening_ports=list(range(3000, 3040)),
+    measured_at=NOW,
+)
+DISK = shapes.DiskUse(
+    total_bytes=1 << 40,
+    free_bytes=1 << 39,
+    templates_bytes=1 << 31,
+    warm_bytes=1 << 30,
+    sandboxes_bytes=0,
+    snapshots_bytes=5,
+    ended_bytes=1 << 20,
+)
+SNAPSHOT = shapes.Snapshot(
+    id="snp_mi00ah7uzoksxh3o9s0q",
+    sandbox_id="sandbox-1",
+    name="n" * 30,
+    template="base-debian",
+    template_version=1,
+    size_bytes=1 << 30,
+    standstill_ms=3,
+    created_at=NOW,
+)
+ENTRY = shapes.LedgerEntry(
+    seq=1,
+    at=NOW,
+    sandbox_id="sandbox-1",
+    state="stopped",
+    operation=None,
+    cause="vmm_exit",
+    actor="platform",
+    detail={"ending": {"reason": EVIL}, "note": "[bold]z" * 30},
+)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        looks.sandboxes([sandbox(), sandbox(name=None, state="running", operation="rolling_back")]),
+        looks.sandbox(sandbox()),
+        looks.sandbox(sandbox(state="paused", ending=None)),
+        looks.sandbox(
+            sandbox(
+                state="creating", queue={"position": 3, "estimated_wait_seconds": 20}, timings=None
+            )
+        ),
+        looks.snapshots([SNAPSHOT]),
+        looks.stats(STATS),
+        looks.disk(DISK),
+        looks.templates([TEMPLATE]),
+        looks.template([TEMPLATE]),
+        looks.why(sandbox(), [ENTRY]),
+    ],
+)
+def test_all_looks_fit_and_are_harmless(what: RenderableType) -> None:
+    shown = drawn(what)
+    assert shown.strip()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\x1b" not in shown
+
+
+def test_empty_lists_say_what_to_do() -> None:
+    assert "sandbox create" in drawn(looks.sandboxes([]))
+    assert "template build" in drawn(looks.templates([]))
+    assert "no snapshots" in drawn(looks.snapshots([]))
+
+
+def test_markup_in_names_is_shown_as_it_is() -> None:
+    assert "[red]team=a" in drawn(looks.sandbox(sandbox()))
+
+
+def test_why_ends_with_what_is_left_to_do() -> None:
+    shown = drawn(looks.why(sandbox(), [ENTRY]))
+    assert "runtools sandbox recover a-rather-long-name" in " ".join(shown.split())
+    assert "Kernel panic" in shown
