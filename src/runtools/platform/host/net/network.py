@@ -198,9 +198,15 @@ async def _alone() -> AsyncIterator[None]:
     """
     fd = os.open(_CHOOSING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        async with asyncio.timeout(_ALONE_SECONDS):
-            while not _locked(fd):
-                await asyncio.sleep(_AGAIN_SECONDS)
+        try:
+            async with asyncio.timeout(_ALONE_SECONDS):
+                while not _locked(fd):
+                    await asyncio.sleep(_AGAIN_SECONDS)
+        except TimeoutError:
+            raise Unavailable(
+                f"another platform has held {_CHOOSING} for {_ALONE_SECONDS:.0f} s",
+                hint=f"fuser {_CHOOSING} names the process",
+            ) from None
         yield
     finally:
         os.close(fd)
