@@ -10,7 +10,7 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
@@ -20,12 +20,19 @@ from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
-from runtools.platform.kit.process import PLAIN_ENV, run, start_detached, wait_pid_gone
+from runtools.platform.kit.process import (
+    PLAIN_ENV,
+    CommandFailed,
+    run,
+    start_detached,
+    wait_pid_gone,
+)
 
 log = logging.getLogger("runtools.up")
 
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
+_MIGRATE_SECONDS = 120.0
 
 
 def lock_file(settings: Settings) -> Path:
@@ -87,12 +94,17 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     if not settings.host_home.exists():
         return 0
     # The platform was killed; its machines may still run. A host that only pauses them cleans up.
-    await run(
-        [sys.executable, "-m", "runtools.platform", "host", "--pause-all"],
-        env=child_env(settings, environ),
-        timeout=_PAUSE_ALL_SECONDS,
-    )
+    argv = [sys.executable, "-m", "runtools.platform", "host", "--pause-all"]
+    await _part(argv, child_env(settings, environ), _PAUSE_ALL_SECONDS)
     return 0
+
+
+async def _part(argv: Sequence[str], env: Mapping[str, str], seconds: float) -> bytes:
+    """Run a part of ours that ends by itself; what it printed."""
+    try:
+        return (await run(argv, env=env, timeout=seconds)).stdout
+    except CommandFailed as exc:
+        raise Unavailable(f"a part of the platform failed: {exc}") from exc
 
 
 async def _end(pid: int) -> None:
@@ -131,9 +143,9 @@ async def _first_start(
     """
     need = [] if settings.client_file.exists() else ["--need-key"]
     argv = person.command([sys.executable, "-m", "runtools.platform", "migrate", *need])
-    done = await run(argv, env=env, timeout=120.0)
+    said = await _part(argv, env, _MIGRATE_SECONDS)
     client = {"apiUrl": f"http://{settings.api_host}:{settings.api_port}"}
-    key = json.loads(done.stdout).get("apiKey")
+    key = json.loads(said).get("apiKey")
     if key is not None:
         log.info("made an admin API key: %s", settings.client_file)
         client["apiKey"] = key
