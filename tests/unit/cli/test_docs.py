@@ -1,0 +1,54 @@
+"""docs/cli.md and docs/sdk.md name all there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from runtools.cli.app import app
+from runtools.sdk.sync.client import RunTools
+from runtools.sdk.sync.files import Files
+from runtools.sdk.sync.sandbox import Sandbox
+from runtools.sdk.sync.sandboxes import Sandboxes
+from runtools.sdk.sync.templates import Templates
+
+ROOT = Path(__file__).resolve().parents[3]
+CLI = (ROOT / "docs/cli.md").read_text()
+SDK = (ROOT / "docs/sdk.md").read_text()
+
+
+def words_of_cli() -> list[str]:
+    found: set[str] = set()
+    rest = [get_command(app)]
+    while rest:
+        command = rest.pop()
+        for child in getattr(command, "commands", {}).values():
+            found.add(child.name)
+            rest.append(child)
+        for param in command.params:
+            options = [*param.opts, *param.secondary_opts]
+            long = [name for name in options if name.startswith("--")]
+            if long and not any(name in CLI for name in long):
+                found.update(long)
+    return sorted(found - {"--show-completion"})
+
+
+@pytest.mark.parametrize("word", words_of_cli())
+def test_every_command_and_option_is_documented(word: str) -> None:
+    assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", CLI)
+
+
+@pytest.mark.parametrize("kind", [RunTools, Sandboxes, Sandbox, Files, Templates])
+def test_every_method_of_the_sdk_is_documented(kind: type) -> None:
+    names = [n for n, _ in inspect.getmembers(kind, inspect.isfunction) if n[0] != "_"]
+    missing = [name for name in names if not re.search(rf"\b{name}\b", SDK)]
+    assert missing in ([], ["close"])
+
+
+def test_the_example_in_the_docs_is_the_one_that_is_run() -> None:
+    example = (ROOT / "examples/quickstart.py").read_text().partition('"""\n\n')[2]
+    assert example in SDK
