@@ -1,12 +1,12 @@
-"""A machine of one's own: a program in it, asleep and awake, copied, gone. Needs `runtools up`."""
+"""A machine of one's own: a program in it, asleep and awake, and copied. Needs `runtools up`."""
 
 from runtools import RunTools
 
-with RunTools() as rt, rt.sandboxes.create() as sb:
-    print(sb.exec(["python3", "-c", "print(sum(range(10**6)))"]).stdout)
-    sb.exec("sleep 600 > /dev/null 2>&1 & echo $! > pid")
-    sb.pause()  # memory and processes lie on disk now, and cost nothing
-    sb.resume()  # and go on where they were
-    [twin] = sb.fork()  # a second machine, the running process included
-    with twin:
-        print(twin.exec("ps -o pid,etime,args -p $(cat pid)").stdout)
+with RunTools() as rt, rt.sandboxes.create(name="hello") as sandbox:
+    sandbox.files.write("/workspace/hi.py", "import os; print('hello from', os.uname().nodename)")
+    print(sandbox.exec(["python3", "hi.py"]).stdout)
+    sandbox.pause()  # memory and processes go to disk
+    sandbox.resume()  # ... and come back
+    [twin] = sandbox.fork()  # a second machine with the same memory
+    print(twin.exec("python3 hi.py").stdout)
+    twin.destroy()

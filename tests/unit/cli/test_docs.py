@@ -49,6 +49,7 @@ def test_every_method_of_the_sdk_is_documented(kind: type) -> None:
     assert missing in ([], ["close"])
 
 
-def test_the_example_in_the_docs_is_the_one_that_is_run() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/sdk.md"])
+def test_the_example_shown_is_the_one_that_is_run(page: str) -> None:
     example = (ROOT / "examples/quickstart.py").read_text().partition('"""\n\n')[2]
-    assert example in SDK
+    assert f"```python\n{example}```" in (ROOT / page).read_text()
