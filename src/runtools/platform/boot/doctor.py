@@ -20,7 +20,7 @@ from typing import Literal
 
 from runtools.errors import InvalidRequest
 from runtools.platform.boot import packages, people
-from runtools.platform.core.ports.driver import Driver
+from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
@@ -138,7 +138,10 @@ async def _qemu() -> Finding:
 
 async def _virtualisation(driver: Driver) -> Finding:
     """Asks the driver, which lets a tiny guest prove it: /dev/kvm being there proves nothing."""
-    found = await driver.probe()
+    try:
+        found = await driver.probe()
+    except (VmmFailed, OSError) as exc:
+        return Finding("virtualisation", False, "warning", f"not tried out: {exc}", "run as root")
     words = f"{found.accelerator}: {found.reason}"
     if found.isolation == "hardware":
         return Finding("virtualisation", True, "warning", words)

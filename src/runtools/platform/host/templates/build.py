@@ -80,6 +80,7 @@ async def _steps(
         log.step("script", 0.58, 0.6)
         await _run_script(order.run, root, work, log)
     log.step("image", 0.6, 0.65)
+    await rootfs.forget_identity(root, log)
     rootfs.clean(root)
     await process.stream(["mkfs.erofs", "--quiet", folder / BASE, root], log.line)
     for name in (BASE, KERNEL, INITRD):
@@ -111,9 +112,14 @@ def _check_room(folder: Path) -> None:
 
 
 def _reason(log: BuildLog, exc: Exception) -> str:
-    """What went wrong, in the words of the program that knows: its first line marked as an error."""
-    if isinstance(exc, process.CommandFailed):
-        for text in log.texts(log.step_name):
-            if text.startswith(("E: ", "npm error", "<E> ")):
-                return text[:500]
-    return str(exc)[:1000]
+    """What went wrong, in the words of the program that knows.
+
+    That is its first line marked as an error, else the last that it said.
+    """
+    if not isinstance(exc, process.CommandFailed):
+        return str(exc)[:1000]
+    said = [text for text in log.texts(log.step_name) if text.strip()]
+    for text in said:
+        if text.startswith(("E: ", "npm error", "<E> ")):
+            return text[:500]
+    return f"ended with {exc.code}: {' · '.join(said[-3:])[-1000:]}"

@@ -1,8 +1,8 @@
 """Running a program inside a root file system that is being built.
 
-The program is root there, and may be a stranger's script, so it runs in bubblewrap: it sees nothing of
+The program is root there, and may be a stranger's script, so it runs in bubblewrap: it sees no file of
 this machine but its name server's address and certificate authorities, it has no capability that
-reaches beyond its own files, and it ends with us.
+reaches beyond its own files, and it ends with us. The network is this machine's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ async def run_inside(
     env: Mapping[str, str] | None = None,
     shown: Mapping[Path, str] | None = None,
     cwd: str = "/",
-    namespace: str = "",
 ) -> None:
     """Run a program in ``root`` to its end.
 
@@ -48,14 +47,12 @@ async def run_inside(
         env: added to a plain environment.
         shown: files of this machine that it can read, and under which path.
         cwd: its working folder.
-        namespace: the network namespace that it runs in; empty: this machine's own network.
 
     Raises:
         CommandFailed: it ended with an error.
     """
-    words: list[str | Path] = ["ip", "netns", "exec", namespace] if namespace else []
-    words += ["bwrap", "--bind", root, "/", "--dev", "/dev", "--proc", "/proc"]
-    words += ["--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108 - inside the new root
+    words: list[str | Path] = ["bwrap", "--bind", root, "/", "--dev", "/dev", "--proc", "/proc"]
+    words += ["--tmpfs", "/run", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - inside the new root
     words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--die-with-parent", "--new-session", "--clearenv", "--chdir", cwd]
     words += ["--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"]

@@ -91,10 +91,6 @@ async def install(
     root: Path, recipe: Recipe, extra: list[str], cache: Path, mirror: str, log: BuildLog
 ) -> None:
     """Fill an empty folder with the recipe's packages and ``extra``."""
-    archives = root / _ARCHIVES
-    (archives / "partial").mkdir(parents=True)
-    for package in cache.glob("*.deb"):
-        (archives / package.name).hardlink_to(package)
     sources = mirrors.machine_sources()
     lines = mirrors.archive_lines(
         recipe.distribution, recipe.suite, recipe.components, mirror=mirror, sources=sources
@@ -102,11 +98,20 @@ async def install(
     for line in lines or ["the bootstrapper's own default archive"]:
         log.line(f"from {line}")
     packages = list(dict.fromkeys([*recipe.packages, *extra]))
-    argv = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory", "--verbose"]
-    argv += [f"--skip={_SKIPPED}", f"--include={','.join(packages)}"]
+    argv = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={','.join(packages)}"]
     argv += [f"--components={','.join(recipe.components)}"]
     argv += ['--aptopt=Acquire::Retries "3"', '--aptopt=Acquire::Languages "none"']
     argv += [f'--aptopt=Acquire::http::Proxy "{proxy}"' for proxy in await _proxies()]
+    if extra:
+        # Names that nobody has are found in seconds, and not after everything else is installed.
+        log.line(f"looking for {' '.join(extra)}")
+        simulated = [*argv, "--simulate", "--format=null", recipe.suite, "-", *lines]
+        await process.stream(simulated, log.line)
+    archives = root / _ARCHIVES
+    (archives / "partial").mkdir(parents=True)
+    for package in cache.glob("*.deb"):
+        (archives / package.name).hardlink_to(package)
+    argv += ["--format=directory", "--verbose", f"--skip={_SKIPPED}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{pattern}" for pattern in _LEFT_OUT]
     argv += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     await process.stream([*argv, recipe.suite, root, *lines], _Counting(log).line)
@@ -185,12 +190,7 @@ async def set_up(root: Path, log: BuildLog) -> None:
         for name in names:
             _link(units / folder / name, f"../{name}")
     _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
-    (root / "etc/machine-id").write_text("")
-    for key in (root / "etc/ssh").glob("ssh_host_*"):
-        key.unlink()
     (root / "workspace").mkdir(exist_ok=True)
-    shutil.rmtree(root / "var/lib/apt/lists")
-    (root / "var/lib/apt/lists/partial").mkdir(parents=True)
     await add_agent(root, log)
 
 
@@ -203,6 +203,23 @@ async def add_agent(root: Path, log: BuildLog) -> None:
     (home / "__init__.py").write_text('"""The part of RunTools that lives inside a sandbox."""\n')
     command = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     await run_inside(root, [*command, f"/{_AGENT}"], log.line)
+
+
+async def forget_identity(root: Path, log: BuildLog) -> None:
+    """Remove what a script may have left that no two machines may share, and what apt fetched.
+
+    Done inside the root, where a link leads nowhere else.
+    """
+    # There and empty: without it the service manager would take every start for the very first.
+    await run_inside(root, ["rm", "-rf", "/etc/machine-id"], log.line)
+    await run_inside(root, ["install", "-m", "444", "/dev/null", "/etc/machine-id"], log.line)
+    for folder, pattern in (
+        ("/etc/ssh", "ssh_host_*"),
+        ("/var/lib/apt/lists", "*"),
+        ("/var/cache/apt", "*"),
+    ):
+        find = ["find", folder, "-type", "f", "-name", pattern, "-delete"]
+        await run_inside(root, find, log.line)
 
 
 def clean(root: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ _STARTED_SECONDS = 300.0
 _IDLE_SECONDS = 60.0
 _IDLE_SHARE = 0.02
 _CONSOLE_LINES = 15
+_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*\x07?)|[\x00-\x08\x0b-\x1f]")
 _REHEARSED = "/workspace/.rehearsal"
 
 # What a first command commonly touches: the shell, the usual tools, Python, a login by SSH.
@@ -53,7 +55,8 @@ async def rehearse(driver: Driver, machine: Machine, clock: Clock, say: Say) -> 
     try:
         return await _or_death(driver, machine, _rehearse(guest, clock, say))
     except RunToolsError as exc:
-        last = "\n".join(await driver.console(machine, _CONSOLE_LINES))
+        console = await driver.console(machine, _CONSOLE_LINES)
+        last = "\n".join(_CONTROL.sub("", line) for line in console)
         raise BuildFailed(f"{exc.message}\nlast on its console:\n{last}", hint=exc.hint) from exc
     finally:
         await guest.close()
