@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 POOL = IPv4Network("198.18.0.0/15")
-SIZE = 20
+SIZE = 21
 SLOTS = 1 << (32 - SIZE - 1)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runtools.errors import SnapshotUnfit
+from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.kit import files
 
 _SHEET = "capture.json"
@@ -52,17 +53,13 @@ class Capture:
         """Refuse, by name, what would not restore.
 
         Raises:
-            SnapshotUnfit: it is not complete, or was made with something else.
+            SnapshotUnfit: it was made with something else.
+            VmmFailed: it is not complete.
         """
         try:
-            sheet = json.loads(self._sheet.read_text())
-            saved = sheet["fingerprint"]
+            saved = json.loads(self._sheet.read_text())["fingerprint"]
         except (OSError, ValueError, KeyError) as exc:
-            raise SnapshotUnfit(
-                f"there is no complete capture in {self._sheet.parent.name}",
-                hint="make it anew",
-                details={"differs": {"capture": {"saved": None, "now": "1"}}},
-            ) from exc
+            raise VmmFailed(f"{self._sheet.parent.name} holds no complete capture") from exc
         check_same(f"the capture {self._sheet.parent.name}", saved, now)
 
 

@@ -29,7 +29,7 @@ from runtools.platform.host.drivers.qemu import launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
 from runtools.platform.host.drivers.qemu.place import Place, Run, copy_small
 from runtools.platform.host.drivers.qemu.prints import fingerprint
-from runtools.platform.host.drivers.qemu.probe import Choice, Prober
+from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.drivers.qemu.qmp import QmpLost, QmpRefused, talk
 from runtools.platform.host.net.enter import inside
 from runtools.platform.host.templates.initramfs import initrd_with_token
@@ -51,21 +51,27 @@ class QemuDriver:
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
-        self._choice: Choice | None = None
         self._acts: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def probe(self) -> Capabilities:
         """Which accelerator works here, tried out once per boot of this machine."""
-        return (await self._chosen()).capabilities
+        return (await self._prober.choose()).capabilities
 
     def fingerprint(self, machine: Machine) -> Fingerprint:
-        """What a state depends on that is saved now. `probe` must have been asked before."""
-        assert self._choice is not None, "the driver was not probed"  # noqa: S101
-        return fingerprint(machine, self._choice)
+        """What a state depends on that is saved now. `probe` must have been asked before.
+
+        Raises:
+            VmmFailed: the machine's template is not there.
+        """
+        assert self._prober.chosen is not None, "the driver was not probed"  # noqa: S101
+        try:
+            return fingerprint(machine, self._prober.chosen)
+        except OSError as exc:
+            raise VmmFailed(f"the template of {machine.id} cannot be read: {exc}") from exc
 
     async def boot(self, machine: Machine) -> None:
         """Start cold, on fresh memory."""
-        choice = await self._chosen()
+        choice = await self._prober.choose()
         async with self._act(machine):
             place = await self._cleared(machine)
             await asyncio.to_thread(_furnish, machine, place)
@@ -82,7 +88,7 @@ class QemuDriver:
         Raises:
             SnapshotUnfit: the capture does not fit what is here.
         """
-        choice = await self._chosen()
+        choice = await self._prober.choose()
         source = Capture(capture)
         source.check(self.fingerprint(machine))
         async with self._act(machine):
@@ -123,7 +129,7 @@ class QemuDriver:
         Raises:
             SnapshotUnfit: the state does not fit what is here.
         """
-        choice = await self._chosen()
+        choice = await self._prober.choose()
         async with self._act(machine):
             place = Place(machine)
             if await self._pid(machine) is not None and await self._goes_on(machine):
@@ -158,7 +164,7 @@ class QemuDriver:
                 ram = saving.Ram(machine, 0, private=False)
                 with _closing(capture.create(capture.ram)) as target:
                     await ram.still(target)
-                copy_small(os.open(place.state, os.O_RDONLY), capture.create(capture.state))
+                copy_small(place.open_state(), capture.create(capture.state))
                 await while_still()
                 capture.complete(place.state_fingerprint())
                 return 0.0
@@ -261,11 +267,6 @@ class QemuDriver:
     def _act(self, machine: Machine) -> asyncio.Lock:
         """One act at a time on a machine: its control socket serves one client."""
         return self._acts.setdefault(machine.folder, asyncio.Lock())
-
-    async def _chosen(self) -> Choice:
-        if self._choice is None:
-            self._choice = await self._prober.choose()
-        return self._choice
 
     async def _pid(self, machine: Machine) -> int | None:
         found = await launch.pids(Place(machine))

@@ -73,8 +73,9 @@ async def _start(
         fds = [lock]
 
         def hand(path: Path) -> int:
-            # Only named, not opened: the VMM opens it anew, with its own rights.
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            # Only named, not opened: the VMM opens it anew, with its own rights. A link is not
+            # followed: a VMM may have left one in place of what it saved.
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             opened.callback(os.close, fd)
             fds.append(fd)
             return fd

@@ -6,6 +6,7 @@
       run.json       how the present or latest VMM was started
       state          devices of a suspended machine; it is complete when it is here
       state.json     the fingerprint that it was saved with
+      initrd         what a cold boot begins with, while it begins
       start.log      what went wrong before the holder came up
       box/           the VMM user's, 0700: the working folder of holder and VMM
         ram          the machine's memory
@@ -77,7 +78,7 @@ class Place:
     @property
     def initrd(self) -> Path:
         """What a cold boot begins with, the boot's token in it."""
-        return self.box / "initrd"
+        return self.folder / "initrd"
 
     @property
     def used_state(self) -> Path:
@@ -166,10 +167,21 @@ class Place:
         Raises:
             OSError: it is not there, or it is a link, a pipe or a folder.
         """
-        fd = os.open(self.box / name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return self._open(self.box / name, flags)
+
+    def open_state(self) -> int:
+        """Open the saved devices, which the VMM wrote: nothing but a plain file.
+
+        Raises:
+            OSError: it is not there, or it is something else.
+        """
+        return self._open(self.state, os.O_RDONLY)
+
+    def _open(self, path: Path, flags: int) -> int:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise OSError(f"{name} of {self._machine.id} is no plain file")
+            raise OSError(f"{path.name} of {self._machine.id} is no plain file")
         return fd
 
     def read(self, name: str, limit: int = _SMALL) -> str:

@@ -82,13 +82,19 @@ class Prober:
         self._file = folder / "accelerator.json"
         self._setting = setting
         self._kernel = kernel
+        self.chosen: Choice | None = None
 
     async def choose(self) -> Choice:
-        """The accelerator in force.
+        """The accelerator in force, for as long as this process lives.
 
         Raises:
             VmmFailed: QEMU is not installed or too old.
         """
+        if self.chosen is None:
+            self.chosen = await self._choose()
+        return self.chosen
+
+    async def _choose(self) -> Choice:
         vmm = await _version()
         if self._setting != "auto":
             reason = f"the setting accelerator says {self._setting}"

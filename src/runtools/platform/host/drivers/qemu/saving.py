@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from runtools.platform.core.ports.driver import Machine
+from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import launch, memory
 from runtools.platform.host.drivers.qemu.place import Place
 from runtools.platform.host.drivers.qemu.qmp import Qmp, QmpLost, QmpRefused, talk
@@ -39,17 +39,20 @@ class Ram:
         nothing but speed: what changes is copied again, over pages that are there then, which takes a
         third of the time.
         """
-        if self._private:
-            await asyncio.to_thread(self._copy_origin, target)
-        else:
-            await asyncio.to_thread(self._copy_own, target)
+        await self._copied(self._copy_origin if self._private else self._copy_own, target)
 
     async def still(self, target: int) -> None:
         """The rest, while it stands still."""
-        if self._private:
-            await asyncio.to_thread(memory.rescue, self._pid, self._size, target)
-        else:
-            await asyncio.to_thread(self._copy_own, target)
+        await self._copied(self._copy_changed if self._private else self._copy_own, target)
+
+    async def _copied(self, copy: Callable[[int], None], target: int) -> None:
+        try:
+            await asyncio.to_thread(copy, target)
+        except OSError as exc:
+            raise VmmFailed(f"the memory of {self._machine.id} was not copied: {exc}") from exc
+
+    def _copy_changed(self, target: int) -> None:
+        memory.rescue(self._pid, self._size, target)
 
     def _copy_origin(self, target: int) -> None:
         source = memory.private_file(self._pid, self._size)
@@ -85,14 +88,13 @@ async def stopped(machine: Machine) -> AsyncIterator[Qmp]:
                 await vmm.do(
                     "xen-save-devices-state", within=_STOP_SECONDS, filename=name, live=False
                 )
-                os.close(place.open(name))
                 yield vmm
             except BaseException:
                 # Whoever cancels us must not leave a guest that stands still.
                 with contextlib.suppress(QmpLost, QmpRefused):
                     await asyncio.shield(go_on(place, vmm))
                 raise
-    except (QmpLost, QmpRefused, OSError) as exc:
+    except (QmpLost, QmpRefused) as exc:
         place.fresh_state.unlink(missing_ok=True)
         raise launch.failed(place, f"the state of {machine.id} could not be saved", exc) from exc
 
