@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import socket
 import sys
 
@@ -28,6 +29,8 @@ def main() -> None:
     except (OSError, ValueError) as exc:
         sys.exit(f"no token to ask callers for: {exc}")
     os.umask(0o022)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # a command inherits what is ignored
     groups = open_groups(args.cgroup or ("own" if root.real else "none"))
     listener, port = _listen(args.listen)
     ops = Ops(

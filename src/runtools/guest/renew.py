@@ -15,7 +15,6 @@ import base64
 import binascii
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -56,13 +55,13 @@ class Renewal:
         seed = base64.b64decode(order["entropy"])
         reseeded = self._try("entropy", lambda: _reseed(seed))
         if order.get("fresh"):
-            self._become(order, seed)
+            self._become(order)
         evidence = self._evidence(order, reseeded=reseeded)
         if order.get("token"):
             self._set_token(order["token"])  # last: until here a repeat comes with the old one
         return evidence
 
-    def _become(self, order: Mapping[str, Any], seed: bytes) -> None:
+    def _become(self, order: Mapping[str, Any]) -> None:
         name = str(order["hostname"])
         self._put("/etc/machine-id", f"{order['machine_id']}\n", 0o644)
         old = self._root.own("/var/lib/dbus/machine-id")
@@ -85,8 +84,7 @@ class Renewal:
             self._put(
                 "/etc/shadow", _shadow(self._read("/etc/shadow"), order["password_hash"]), 0o640
             )
-        boot_seed = hashlib.shake_256(seed + os.urandom(64)).digest(_SEED_BYTES)
-        self._put("/var/lib/systemd/random-seed", boot_seed, 0o600)
+        self._put("/var/lib/systemd/random-seed", os.urandom(_SEED_BYTES), 0o600)
 
     def _evidence(self, order: Mapping[str, Any], *, reseeded: bool) -> dict[str, Any]:
         named = self._root.real and "hostname" not in self._skipped
@@ -98,7 +96,7 @@ class Renewal:
             "machine_id": self._read("/etc/machine-id").strip(),
             "hostname": socket.gethostname() if named else self._read("/etc/hostname").strip(),
             "host_keys": {
-                kind: self._fingerprint(f"/etc/ssh/ssh_host_{kind}_key")
+                kind: self._public_half(f"/etc/ssh/ssh_host_{kind}_key")
                 for kind in order.get("host_keys", {})
             },
             "skipped": list(self._skipped),
@@ -157,8 +155,8 @@ class Renewal:
         finally:
             os.close(fd)
 
-    def _fingerprint(self, name: str) -> str | None:
-        """Of the key that sshd will use: an OpenSSH private key file begins with its public half."""
+    def _public_half(self, name: str) -> str | None:
+        """Of the key that sshd will use: an OpenSSH private key file begins with it."""
         lines = self._read(name).splitlines()
         try:
             blob = base64.b64decode("".join(line for line in lines if not line.startswith("-")))
@@ -170,8 +168,7 @@ class Renewal:
             (length,) = struct.unpack_from(">I", blob, at + 4)
         except (binascii.Error, struct.error):
             return None
-        public = blob[at + 8 : at + 8 + length]
-        return base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
+        return base64.b64encode(blob[at + 8 : at + 8 + length]).decode()
 
 
 def is_machine() -> bool:

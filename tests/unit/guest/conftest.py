@@ -138,6 +138,8 @@ class Agent:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    # As a shell does that starts it in the background.
+                    *("/bin/sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh"),
                     *(sys.executable, "-S", "-m", "runtools.guest"),
                     *("--root", str(self.root), "--listen", f"unix:{self.socket}"),
                     *("--token-file", str(self.state / "token"), "--state", str(self.state)),

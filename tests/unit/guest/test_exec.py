@@ -52,6 +52,9 @@ class TestResults:
     def test_signals_are_as_a_program_expects_them(self, talk: Talk) -> None:
         # Python ignores SIGPIPE; `yes` must not.
         assert talk.exec("a", "set -o pipefail; yes | head -1")["exit_code"] == 128 + signal.SIGPIPE
+        ignored = talk.exec("b", ["grep", "-E", "SigIgn|SigBlk", "/proc/self/status"])["out"]
+        # The C library itself ignores 32 and 33, which are its own.
+        assert [int(word, 16) & 0x7FFFFFFF for word in ignored.split()[1::2]] == [0, 0]
 
     def test_no_descriptor_of_the_agent_leaks(self, talk: Talk) -> None:
         listed = talk.exec("a", ["ls", "/proc/self/fd"])["out"].split()

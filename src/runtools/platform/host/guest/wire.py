@@ -41,6 +41,7 @@ _ERRORS: Final = {
 
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Text = Annotated[str, Field(max_length=256)]
+KeyText = Annotated[str, Field(max_length=2048)]
 PathText = Annotated[str, Field(max_length=4 * 4096)]
 # Seconds that a datetime can hold.
 Seconds = Annotated[float, Field(ge=-62_000_000_000, le=253_000_000_000, allow_inf_nan=False)]
@@ -152,7 +153,7 @@ class Renewed(Answer):
     reseeded: bool
     machine_id: Text
     hostname: Text
-    host_keys: Annotated[dict[Text, Text | None], Field(max_length=16)]
+    host_keys: Annotated[dict[Text, KeyText | None], Field(max_length=16)]
     skipped: Annotated[list[Text], Field(max_length=16)]
 
 
