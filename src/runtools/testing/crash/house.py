@@ -1,0 +1,123 @@
+"""A home with a host process in it that can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtools.errors import HostUnavailable
+from runtools.platform.api.hosts.remote import RemoteHost
+from runtools.testing import host_process
+
+START_SECONDS = 60.0
+_LOOK_SECONDS = 0.01
+
+
+class Maker:
+    """Makes host processes of one kind by forking one that has imported everything."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
+
+    async def start(self, environment: Mapping[str, str], log: Path) -> int:
+        """The pid of a fresh host process."""
+        return await self._ask({"start": dict(environment), "log": str(log)})
+
+    async def wait(self, pid: int) -> int:
+        """How a host process ended: its exit code, or a signal's number below zero."""
+        return await self._ask({"wait": pid})
+
+    async def _ask(self, order: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        async with self._turn:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            await self._process.stdin.drain()
+            return int(await self._process.stdout.readline())
+
+
+@contextlib.asynccontextmanager
+async def maker(kind: str) -> AsyncIterator[Maker]:
+    """A maker of hosts of a kind, ``local`` or ``qemu``."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        host_process.__name__,
+        kind,
+        "--forks",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        yield Maker(process)
+    finally:
+        process.stdin.close()
+        await process.communicate()
+
+
+class House:
+    """One home and its host process, which is there or not."""
+
+    def __init__(self, home: Path, maker: Maker, settings: Mapping[str, str]) -> None:
+        self.home = home
+        self.host = RemoteHost(home / "run" / "host.sock")
+        self.log = home / "host.log"
+        self._maker = maker
+        self._settings = settings
+        self._pid: int | None = None
+
+    async def start(self, crash_at: str = "") -> None:
+        """Start it and wait until it answers."""
+        await self.begin(crash_at)
+        async with asyncio.timeout(START_SECONDS):
+            while not await self._answers():
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def begin(self, crash_at: str = "") -> None:
+        """Start it."""
+        environment = {
+            **self._settings,
+            "RUNTOOLS_HOME": str(self.home),
+            "RUNTOOLS_CRASH_AT": crash_at,
+        }
+        self._pid = await self._maker.start(environment, self.log)
+
+    async def kill(self) -> None:
+        """Kill it at this moment, if it is there."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; says how."""
+        assert self._pid is not None
+        pid, self._pid = self._pid, None
+        async with asyncio.timeout(START_SECONDS):
+            return await self._maker.wait(pid)
+
+    async def close(self) -> None:
+        """Kill it."""
+        await self.kill()
+        await self.host.aclose()
+
+    async def _answers(self) -> bool:
+        try:
+            await self.host.view()
+        except HostUnavailable:
+            assert self._pid is not None
+            stat = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2]
+            assert stat.split()[0] != "Z", "\n".join(self.log.read_text().splitlines()[-40:])
+            return False
+        return True

@@ -1,0 +1,118 @@
+"""What really is so: folders and processes of a home, and the reports that a follower gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal
+
+from runtools.errors import HostUnavailable
+from runtools.platform.core.ports.host import Host, Observed
+from runtools.testing.crash.model import Model
+
+Driver = Literal["local", "qemu"]
+# By what the process that stands for a machine is known, and in which states there is one.
+_PROCESS: dict[Driver, tuple[bytes, set[str]]] = {
+    "local": (b"local_holder.py", {"running", "paused"}),  # frozen processes are still processes
+    "qemu": (b"qemu-system", {"running"}),
+}
+SETTLE_SECONDS = 20.0
+
+
+def machines(home: Path, driver: Driver) -> Counter[str]:
+    """How many machine processes there are of each sandbox of this home."""
+    mark, top = _PROCESS[driver][0], bytes(home / "host" / "sandboxes") + b"/"
+    found: Counter[str] = Counter()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes()
+            if mark in words[:200] and top in words:
+                found[words.partition(top)[2].partition(b"/")[0].decode()] += 1
+    return found
+
+
+async def processes_fit(home: Path, driver: Driver, model: Model) -> None:
+    """One machine for every sandbox that has one, no orphan, nothing owned twice."""
+    states = _PROCESS[driver][1]
+    wanted = Counter(box.id for box in model.living() if box.state in states)
+    await _until(
+        lambda: machines(home, driver) == wanted,
+        lambda: f"machines are {machines(home, driver)}, wanted are {wanted}",
+    )
+
+
+async def folders_fit(home: Path, model: Model) -> None:
+    """One folder for every machine, nothing half-made."""
+    wanted = {box.id: int(box.state != "stopped") for box in model.boxes.values()}
+    await _until(lambda: _lives(home) == wanted, lambda: f"folders {_lives(home)}, wanted {wanted}")
+    kept = {item.name for item in (home / "host" / "snapshots").iterdir()}
+    assert kept == model.snapshots(), f"snapshots are {kept}, wanted are {model.snapshots()}"
+    assert list((home / "host" / "captures").iterdir()) == []
+
+
+def _lives(home: Path) -> dict[str, int]:
+    return {
+        box.name: sum(item.name.isdigit() for item in box.iterdir())
+        for box in (home / "host" / "sandboxes").iterdir()
+    }
+
+
+async def _until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while not holds():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(what()) from None
+
+
+class Follower:
+    """Follows the reports over every restart, and holds what was last said of each sandbox."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._at = (0, 0)
+        self._news = asyncio.Event()
+        self.latest: dict[str, Observed] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow while the body runs."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+            assert not task.done(), task.exception()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def agrees(self, seen: Observed) -> None:
+        """Wait until it has been told of what somebody else saw; it must be the same."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while not self._has(seen):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"the reports never told of {seen}") from None
+        assert self.latest[seen.sandbox_id] == seen
+
+    def _has(self, seen: Observed) -> bool:
+        told = self.latest.get(seen.sandbox_id)
+        return told is not None and (told.epoch, told.seq) >= (seen.epoch, seen.seq)
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(HostUnavailable):
+                async for report in self._host.reports(*self._at):
+                    place = (report.epoch, report.seq)
+                    assert place > self._at, f"{report} came after {self._at}"
+                    self._at = place
+                    self.latest[report.sandbox_id] = report
+                    self._news.set()
+            await asyncio.sleep(0.02)

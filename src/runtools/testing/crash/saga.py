@@ -1,0 +1,245 @@
+"""Random acts on a host that is killed again and again, and what must hold after each start."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from runtools.errors import HostUnavailable, RunToolsError, Unavailable
+from runtools.platform.core.ids import new_id, new_sandbox_id
+from runtools.platform.core.ports.host import Child, CreateOrder, Guest, Observed, Sizes
+from runtools.sdk.shapes.inside import ExecRequest
+from runtools.testing.crash import look
+from runtools.testing.crash.house import House
+from runtools.testing.crash.model import Act, Box, Kind, Model
+
+ACTOR = "key_saga"
+_ACTORS = 3
+_MAKES_MORE = {"create", "fork"}
+# How often each is done, where it can be.
+_WEIGHTS: dict[Kind, int] = {
+    "line": 4,
+    "pause": 4,
+    "resume": 2,
+    "snapshot": 2,
+    "rollback": 1,
+    "fork": 2,
+    "destroy": 2,
+    "create": 3,
+}
+_MARK = "setsid sleep 1000000 >/dev/null 2>&1 </dev/null & echo $!"
+
+
+class Saga:
+    """A host, what is known of it, and the chance that rules both.
+
+    Args:
+        house: the host; it has a template version ``template`` that is ready.
+        driver: what it runs machines with.
+        most: sandboxes at once.
+        longest: seconds after which the host is killed at the latest.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        driver: look.Driver,
+        template: str,
+        sizes: Sizes,
+        chance: random.Random,
+        *,
+        most: int = 5,
+        longest: float = 0.5,
+    ) -> None:
+        self.house = house
+        self.model = Model(memory_survives=driver != "local")
+        self.acts = 0
+        self._driver = driver
+        self._template = template
+        self._sizes = sizes
+        self._chance = chance
+        self._most = most
+        self._longest = longest
+        self._busy: set[str] = set()
+        self._cut: list[Act] = []
+        self._follower = look.Follower(house.host)
+
+    async def play(self, rounds: int) -> None:
+        """So many rounds, and the end: everything destroyed, nothing left."""
+        await self.house.start()
+        async with self._follower.running():
+            for _ in range(rounds):
+                await self._round()
+            await self._end()
+
+    async def _round(self) -> None:
+        self._cut = []
+        acting = asyncio.gather(*(self._keep_acting() for _ in range(_ACTORS)))
+        await asyncio.sleep(self._chance.uniform(0, self._longest))
+        await self.house.kill()
+        await acting
+        if self._chance.random() < 0.2:  # now and then in the middle of a recovery
+            await self.house.begin()
+            await asyncio.sleep(self._chance.uniform(0, self._longest / 3))
+            await self.house.kill()
+        await self.house.start()
+        for act in self._cut:
+            await self._repeat(act)
+        await self._hold()
+
+    async def _end(self) -> None:
+        for box in self.model.living():
+            act = Act("destroy", box.id, new_id("opn"))
+            await self._do(act)
+        await self._hold()
+
+    # --- acting ---
+
+    async def _keep_acting(self) -> None:
+        while (act := self._choose()) is not None:
+            try:
+                await self._do(act)
+            except HostUnavailable:
+                self._cut.append(act)
+                return
+            finally:
+                self._busy.discard(act.box)
+
+    def _choose(self) -> Act | None:
+        """An act on a sandbox that nobody else acts on, or a create."""
+        free = [box for box in self.model.living() if box.id not in self._busy]
+        room = len(self.model.living()) + len(self._busy) < self._most
+        box = self._chance.choice(free) if free else None
+        possible = [kind for kind in _WEIGHTS if self._possible(kind, box, room=room)]
+        if not possible:
+            return None
+        weights = [_WEIGHTS[kind] for kind in possible]
+        kind = self._chance.choices(possible, weights)[0]
+        act = self._act(kind, box)
+        self._busy.add(act.box)
+        return act
+
+    def _possible(self, kind: Kind, box: Box | None, *, room: bool) -> bool:
+        if kind in _MAKES_MORE and not room:
+            return False
+        if box is None or kind == "create":
+            return kind == "create"
+        if kind == "rollback":
+            return bool(box.snapshots)
+        if kind == "destroy":
+            return len(self.model.living()) > 2
+        return kind != {"running": "resume", "paused": "pause"}[box.state]
+
+    def _act(self, kind: Kind, box: Box | None) -> Act:
+        op = new_id("opn")
+        if kind == "create" or box is None:
+            return Act("create", new_sandbox_id(), op)
+        if box.inside.process is None and kind == "line":
+            kind = "mark"
+        things: tuple[str, ...] = ()
+        if kind == "snapshot":
+            things = (new_id("snp"),)
+        elif kind == "rollback":
+            things = (self._chance.choice(sorted(box.snapshots)),)
+        elif kind == "fork":
+            things = tuple(new_sandbox_id() for _ in range(self._chance.choice((1, 2))))
+        return Act(kind, box.id, op, things)
+
+    async def _do(self, act: Act) -> Any:
+        """Do it, and learn from its answer."""
+        answer = await self._ask(act)
+        self.acts += 1
+        if act.kind == "fork":
+            for child in answer.children:
+                self.model.born(act.box, child.sandbox_id, lives=child.state == "running")
+        self.model.done(act, answer if isinstance(answer, str) else "")
+        return answer
+
+    async def _repeat(self, act: Act) -> None:
+        """Ask again for what was cut off: twice, and both answers are one."""
+        try:
+            first = await self._do(act)
+        except Unavailable:
+            # Of a fork it may be said that the ids of its children came to nothing.
+            if act.kind != "fork" or isinstance(await self._failure(act), HostUnavailable):
+                raise
+            await self._children(act)
+            return
+        assert await self._ask(act) == first, f"{act} was answered in two ways"
+
+    async def _failure(self, act: Act) -> RunToolsError:
+        try:
+            await self._ask(act)
+        except RunToolsError as exc:
+            return exc
+        raise AssertionError(f"{act} failed, and its repeat did not")
+
+    async def _children(self, act: Act) -> None:
+        known = {f.name for f in (self.house.home / "host" / "sandboxes").iterdir()}
+        for child in act.things:
+            if child in known:
+                seen = await self.house.host.settled(child, look.SETTLE_SECONDS)
+                self.model.born(act.box, child, lives=seen.state == "running")
+
+    async def _ask(self, act: Act) -> Any:
+        host = self.house.host
+        match act.kind:
+            case "create":
+                return await host.create(self._order(act))
+            case "mark":
+                return await self._sh(act.box, _MARK, act.op)
+            case "line":
+                return await self._sh(act.box, f"echo {act.op} >> /root/log", act.op)
+            case "pause":
+                return await host.pause(act.box, act.op, ACTOR)
+            case "resume":
+                return await host.resume(act.box, act.op, ACTOR)
+            case "snapshot":
+                return await host.snapshot(act.box, act.op, ACTOR, act.things[0])
+            case "rollback":
+                return await host.rollback(act.box, act.op, ACTOR, act.things[0])
+            case "fork":
+                children = [Child(sandbox_id=child) for child in act.things]
+                return await host.fork(act.box, act.op, ACTOR, children)
+            case "destroy":
+                return await host.destroy(act.box, act.op, ACTOR)
+
+    def _order(self, act: Act) -> CreateOrder:
+        return CreateOrder(
+            op=act.op,
+            sandbox_id=act.box,
+            actor=ACTOR,
+            template_version_id=self._template,
+            sizes=self._sizes,
+            guest=Guest(),
+            internet=False,
+            idle_timeout_seconds=0,
+            max_lifetime_seconds=None,
+            require_isolation=None,
+            queue=True,
+        )
+
+    async def _sh(self, box: str, line: str, process_id: str) -> str:
+        request = ExecRequest(command=line, process_id=process_id)
+        result = await self.house.host.exec(box, request)
+        assert result.exit_code == 0, result
+        return result.stdout.strip()
+
+    # --- what must hold ---
+
+    async def _hold(self) -> None:
+        for box in self.model.boxes.values():
+            seen: Observed = await self.house.host.settled(box.id, look.SETTLE_SECONDS)
+            assert (seen.state, seen.operation) == (box.state, None), f"{seen}, wanted {box}"
+            await self._follower.agrees(seen)
+        await look.processes_fit(self.house.home, self._driver, self.model)
+        await look.folders_fit(self.house.home, self.model)
+        running = [box for box in self.model.living() if box.state == "running"]
+        await asyncio.gather(*(self._inside(box) for box in running))
+
+    async def _inside(self, box: Box) -> None:
+        pid = box.inside.process or "1"
+        line = f"kill -0 {pid} || echo dead; cat /root/log 2>/dev/null; true"
+        said = await self._sh(box.id, line, new_id("prc"))
+        assert sorted(said.split()) == sorted(box.inside.lines), f"{said!r}, wanted {box}"
