@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtools.platform.core.states import State
 from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.places import JOURNAL, LEDGER
 
 
 async def make(box: Actor) -> None:
@@ -16,6 +17,11 @@ async def make(box: Actor) -> None:
     paused_at = box.record.paused_at
     await sync_tree(box.folder)
     await box.perform(lambda: _say(box, paused_at))
+
+
+async def note(box: Actor) -> None:
+    """Write a sandbox's journal and ledger through to the disk, not its machine."""
+    await asyncio.to_thread(_sync_some, [box.folder / JOURNAL, box.folder / LEDGER, box.folder])
 
 
 async def _say(box: Actor, paused_at: object) -> None:
@@ -37,6 +43,11 @@ def _sync(folder: Path) -> None:
             if path.is_file() and not path.is_symlink():
                 _sync_one(path)
         _sync_one(Path(where))
+
+
+def _sync_some(paths: list[Path]) -> None:
+    for path in paths:
+        _sync_one(path)
 
 
 def _sync_one(path: Path) -> None:

@@ -25,6 +25,8 @@ BUSY_SHARE = 0.05
 # How long a paused sandbox keeps its network, so that connections survive a short pause.
 NETWORK_SECONDS = 300.0
 _ANSWER_SECONDS = 10.0
+# Not all guests at the same moment: each answer costs the machine a little of its CPU.
+_AT_ONCE = 4
 
 
 def is_active(before: Activity | None, after: Activity) -> bool:
@@ -65,15 +67,17 @@ class Idle:
         running = chosen(self._engine.actors.values(), State.RUNNING)
         for gone in self._looks.keys() - {box.id for box in running}:
             del self._looks[gone]
-        await asyncio.gather(*(self._look_at(box) for box in running))
+        room = asyncio.Semaphore(_AT_ONCE)
+        await asyncio.gather(*(self._look_at(box, room) for box in running))
         for box in chosen(self._engine.actors.values(), State.PAUSED):
             self._release(box)
 
-    async def _look_at(self, box: Actor) -> None:
+    async def _look_at(self, box: Actor, room: asyncio.Semaphore) -> None:
         try:
-            if box.record.under_way is None and not self._outlived(box):
-                await self._consider(box)
-                await self._measure(box)
+            async with room:
+                if box.record.under_way is None and not self._outlived(box):
+                    await self._consider(box)
+                    await self._measure(box)
         except Exception:  # one sandbox's trouble must not end the watch over the others
             log.exception("looking whether %s is idle failed", box.id)
 

@@ -150,7 +150,11 @@ class Recovery:
         assert life is not None  # noqa: S101 - it is live
         engine.admission.adopt(box.id, load(box))
         if life.slot is not None:
-            await engine.network.adopt(life.slot, box.record.order.internet)
+            try:
+                await engine.network.adopt(life.slot, box.record.order.internet)
+            except RunToolsError as exc:  # without it nobody can ever speak to the guest again
+                await end.ended(box, "host_restart", str(exc), Exit(None, None))
+                return
         if box.guest is None:
             box.guest = client(engine, box.machine(), life.token, lambda: None)
         box.watch()
@@ -201,6 +205,8 @@ class Recovery:
         if await self._is_live(box):
             await box.engine.driver.resume(box.machine())
             await self._adopt(box)
+            if box.state is State.STOPPED:
+                return
             box.unwatch()
             self._unfinished.append((box, partial(_greeted, box, why)))
         elif await self._has_state(box):

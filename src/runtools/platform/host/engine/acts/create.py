@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from runtools.errors import NotFound
 from runtools.platform.core.states import State
+from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
@@ -71,6 +72,7 @@ async def first_start(
     box.touched = box.engine.clock.monotonic()
     box.finish(why, ready)
     box.watch()
+    box.engine.later(durable.note(box), f"making the journal of {box.id} durable")
 
 
 async def _source(box: Actor) -> Source:
