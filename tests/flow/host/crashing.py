@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -14,17 +15,62 @@ from tests.flow.host.conftest import fresh, holders, until
 from runtools.errors import HostUnavailable, RunToolsError
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.host.engine import journal, ledger
+from runtools.platform.host.engine.engine import uid_floor
 from runtools.sdk.shapes.inside import ExecRequest
 
 HOSTD = Path(__file__).with_name("hostd.py")
 ROOT = Path(__file__).parents[3]
 
 
+class LocalMachines:
+    """A host of local machines, and how to see and end its machines from outside."""
+
+    def argv(self, home: Path) -> list[str]:
+        return [sys.executable, str(HOSTD), str(home)]
+
+    def alive(self, home: Path) -> list[int]:
+        """Pids, one for each machine; a suspended one is a process still."""
+        return holders(home)
+
+    def wanted(self, records: list[journal.Record]) -> int:
+        return len([one for one in records if one.state != "stopped"])
+
+    def first_pid(self, place: Path) -> int:
+        """The process whose end is the end of the machine."""
+        return int(json.loads((place / "holder.json").read_text())["first"])
+
+
+class QemuMachines:
+    """The real host of this platform. Its VMMs run as users of the install's own range."""
+
+    def argv(self, home: Path) -> list[str]:
+        return [sys.executable, "-m", "runtools.platform", "host"]
+
+    def alive(self, home: Path) -> list[int]:
+        floor = uid_floor((home / "install-id").read_text().strip())
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    uid = folder.stat().st_uid
+                    if floor <= uid < floor + 0x10000 and "qemu" in (folder / "comm").read_text():
+                        found.append(int(folder.name))
+        return found
+
+    def wanted(self, records: list[journal.Record]) -> int:
+        return len([one for one in records if one.state == "running"])
+
+    def first_pid(self, place: Path) -> int:
+        """The VMM's."""
+        return int((place / "box" / "pid").read_text().split()[0])
+
+
 class Daemon:
     """The host process of one home. Every start may name a point at which it kills itself."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, machines: LocalMachines | QemuMachines | None = None) -> None:
         self.home = home
+        self.machines = machines or LocalMachines()
         self.host = RemoteHost(home / "run" / "host.sock")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -33,12 +79,13 @@ class Daemon:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "PYTHONPYCACHEPREFIX": "/tmp/runtools-test-pycache",
+            "RUNTOOLS_HOME": str(self.home),
             "RUNTOOLS_DISK_HEADROOM_MB": "1",
             "RUNTOOLS_CRASH_AT": crash_at,
         }
         with (self.home / "hostd.log").open("a") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, str(HOSTD), str(self.home), env=env, stderr=log
+                *self.machines.argv(self.home), env=env, stderr=log
             )
         await until(self._answers, "the host's answer")
 
@@ -69,8 +116,9 @@ class Daemon:
         await self.host.aclose()
         if self._process is not None:
             await self.kill()
-        for pid in holders(self.home):
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.machines.alive(self.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def sh(self, box_id: str, command: str) -> str:
         request = ExecRequest(command=command, process_id=fresh("prc"))
@@ -109,7 +157,8 @@ class Daemon:
         assert len({life.uid for life in lives}) == len(lives)
         slots = [life.slot for life in lives if life.slot is not None]
         assert len(set(slots)) == len(slots)
-        await until(lambda: len(holders(self.home)) == len(living), "one machine for each")
+        wanted = self.machines.wanted(list(records.values()))
+        await until(lambda: len(self.machines.alive(self.home)) == wanted, "a machine for each")
         host = self.home / "host"
         assert list((host / "captures").iterdir()) == []
         assert [f.name for f in (host / "snapshots").iterdir() if f.name.startswith(".")] == []
@@ -127,7 +176,7 @@ class Daemon:
         assert record is not None
         assert record.life is not None
         place = self.home / "host" / "sandboxes" / box_id / str(record.life.number) / "vmm"
-        return int(json.loads((place / "holder.json").read_text())["first"])
+        return self.machines.first_pid(place)
 
 
 async def gone_or_refused(call) -> str:
