@@ -13,10 +13,10 @@ from sqlalchemy import Connection
 from runtools.errors import RunToolsError
 from runtools.platform.api.hosts import store
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
-from runtools.platform.kit.crash import crash_point
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def follow(platform: Platform, host_id: str) -> None:
 async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
     """One report becomes a row and a ledger line, and everybody who waits for it is woken."""
     record = await platform.db.write(_write, host_id, observed)
-    crash_point("api.report.taken")
+    reach("api.report.taken")
     if record is None:
         log.warning("host %s runs %s, which no record knows", host_id, observed.sandbox_id)
         return

@@ -27,8 +27,8 @@ from runtools.errors import (
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.idempotency import store
 from runtools.platform.api.idempotency.store import Remembered
+from runtools.platform.api.points import reach
 from runtools.platform.kit import http
-from runtools.platform.kit.crash import crash_point
 from runtools.platform.kit.crypto import digest, keyed_digest, same
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -105,7 +105,7 @@ class _Repeatable:
             raise
         if call.data is None or len(call.data) > MAX_KEPT_BYTES:
             return  # a repeat goes through again, under the same op
-        crash_point("api.idempotency.answered")
+        reach("api.idempotency.answered")
         streamed = scope["method"] == "PUT"
         request = self._digest(scope, self._stream.digest() if streamed else call.body)
         await call.platform.db.write(
@@ -118,7 +118,7 @@ class _Repeatable:
         known = await call.platform.db.write(
             store.begin, call.org, self._key_digest, request, call.op, now
         )
-        crash_point("api.idempotency.begun")
+        reach("api.idempotency.begun")
         call.given_op = known.op
         return known
 

@@ -18,6 +18,7 @@ from runtools.errors import (
 )
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import observe, snapshots, store
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.settle import settle
@@ -25,7 +26,6 @@ from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State
-from runtools.platform.kit.crash import crash_point
 from runtools.sdk.shapes.sandboxes import Rollback
 
 _WANTED = {Act.PAUSE: "paused", Act.RESUME: "running", Act.DESTROY: "stopped"}
@@ -79,7 +79,7 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
         return record
     check_lively(record, act)
     record = await _wish(call, record, act)
-    crash_point(f"api.{act}.written")
+    reach(f"api.{act}.written")
     return await ask(platform, record)
 
 
@@ -109,7 +109,7 @@ async def ask(platform: Platform, record: Record) -> Record:
     platform.asking.add(record.id)
     try:
         observed = await _ask_host(platform, record)
-        crash_point("api.act.asked")
+        reach("api.act.asked")
         now = await (_gone(platform, record) if observed is None else settle(platform, observed))
     except (HostUnavailable, OutcomeUnknown):
         raise

@@ -27,6 +27,7 @@ from runtools.errors import (
 )
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
 from runtools.platform.api.projects import store as projects
 from runtools.platform.api.sandboxes import drafts, observe, rules, store
 from runtools.platform.api.sandboxes.load import is_settled, load, until
@@ -37,7 +38,6 @@ from runtools.platform.api.templates.store import Version
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import Child, Forked, Guest
 from runtools.platform.core.states import Act, State
-from runtools.platform.kit.crash import crash_point
 from runtools.platform.kit.crypto import login_hash
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
 
@@ -58,7 +58,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
         record = drafts.fresh(call, version, wanted)
         guest = (await _guest(wanted)).model_dump(mode="json", by_alias=False)
         record = await _write(call, record, guest, wanted.project_id)
-    crash_point("api.create.written")
+    reach("api.create.written")
     return await _ready(platform, record, wait=wanted.wait_for_ready)
 
 
@@ -74,7 +74,7 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
     guest = await platform.db.read(store.guest_of, ended.id)
     record = drafts.after(call, ended, "recover", 0, wanted.name, None)
     record = await _write(call, record, guest, ended.project_id)
-    crash_point("api.recover.written")
+    reach("api.recover.written")
     return await _ready(platform, record, wait=True)
 
 
@@ -94,9 +94,9 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         await platform.db.write(_write_children, parent.id, made)
         platform.bus.signal(call.org)
         children = made
-    crash_point("api.fork.written")
+    reach("api.fork.written")
     forked = await ask_fork(platform, children)
-    crash_point("api.fork.asked")
+    reach("api.fork.asked")
     settled = [await until(platform, child.id, is_settled, READY_SECONDS) for child in children]
     return settled, forked.standstill_ms
 
@@ -115,7 +115,9 @@ async def ask(platform: Platform, record: Record) -> None:
     try:
         guest = Guest.model_validate(await platform.db.read(store.guest_of, record.id))
         host = platform.hosts.port(record.host_id)
-        await settle(platform, await host.create(drafts.order(record, guest)))
+        observed = await host.create(drafts.order(record, guest))
+        reach("api.create.asked")
+        await settle(platform, observed)
     except (HostUnavailable, OutcomeUnknown):
         raise
     except RunToolsError as error:

@@ -13,13 +13,13 @@ from runtools.errors import (
 )
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import rules, snapshots
 from runtools.platform.api.sandboxes.acts import check_lively
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.tables import Keep
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import Act
-from runtools.platform.kit.crash import crash_point
 from runtools.sdk.shapes.sandboxes import SnapshotCreate
 
 
@@ -45,7 +45,7 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
             created_at=platform.clock.now(),
         )
         await platform.db.write(snapshots.add, keep)
-    crash_point("api.snapshot.written")
+    reach("api.snapshot.written")
     return await ask(platform, keep)
 
 
@@ -58,15 +58,18 @@ async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: 
 async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
     """Delete a snapshot; returns what it was."""
     record = await load(call.platform, call.org, ref)
-    keep = await call.platform.db.read(snapshots.find, record.id, snapshot_ref[:80])
+    keep = await call.platform.db.read(snapshots.dropped_by, call.org, call.op)
+    if keep is None:
+        keep = await call.platform.db.read(snapshots.find, record.id, snapshot_ref[:80])
     if keep is None:
         raise NotFound(
             f"{record.id} has no snapshot {snapshot_ref[:80]!r}",
             hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
         )
-    await call.platform.db.write(snapshots.mark, keep.id, "dropping")
-    crash_point("api.snapshot.dropping")
-    await ask_drop(call.platform, keep)
+    if keep.state != "dropped":
+        await call.platform.db.write(snapshots.mark, keep.id, "dropping", call.op)
+        reach("api.snapshot.dropping")
+        await ask_drop(call.platform, replace(keep, drop_op=call.op))
     return keep
 
 
@@ -81,11 +84,11 @@ async def ask(platform: Platform, keep: Keep) -> Keep:
     except (HostUnavailable, OutcomeUnknown):
         raise
     except RunToolsError:
-        await platform.db.write(snapshots.remove, keep.id)
+        await platform.db.write(snapshots.forget, keep.id)
         raise
     finally:
         platform.asking.discard(keep.id)
-    crash_point("api.snapshot.asked")
+    reach("api.snapshot.asked")
     await platform.db.write(snapshots.ready, keep.id, kept.size_bytes, kept.standstill_ms)
     return replace(
         keep, state="ready", size_bytes=kept.size_bytes, standstill_ms=kept.standstill_ms
@@ -102,8 +105,8 @@ async def ask_drop(platform: Platform, keep: Keep) -> None:
     except HostUnavailable:
         raise
     except RunToolsError:
-        await platform.db.write(snapshots.mark, keep.id, "ready")
+        await platform.db.write(snapshots.mark, keep.id, "ready", None)
         raise
     finally:
         platform.asking.discard(keep.id)
-    await platform.db.write(snapshots.remove, keep.id)
+    await platform.db.write(snapshots.mark, keep.id, "dropped", keep.drop_op)

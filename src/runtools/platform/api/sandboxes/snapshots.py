@@ -47,7 +47,7 @@ def find(conn: Connection, sandbox_id: str, ref: str) -> Keep | None:
     query = select(*_COLUMNS).where(
         snapshots.c.sandbox_id == sandbox_id,
         or_(snapshots.c.id == ref, snapshots.c.name == ref),
-        snapshots.c.state != "making",
+        snapshots.c.state.in_(("ready", "dropping")),
     )
     row = conn.execute(query).first()
     return None if row is None else Keep(*row)
@@ -77,13 +77,22 @@ def ready(conn: Connection, snapshot_id: str, size_bytes: int, standstill_ms: fl
     )
 
 
-def mark(conn: Connection, snapshot_id: str, state: str) -> None:
-    """Set the snapshot's state."""
-    conn.execute(update(snapshots).where(snapshots.c.id == snapshot_id).values(state=state))
+def mark(conn: Connection, snapshot_id: str, state: str, op: str | None) -> None:
+    """Set the snapshot's state, and the act that drops it. One dropped stays on record for repeats."""
+    conn.execute(
+        update(snapshots).where(snapshots.c.id == snapshot_id).values(state=state, drop_op=op)
+    )
 
 
-def remove(conn: Connection, snapshot_id: str) -> None:
-    """Forget the snapshot."""
+def dropped_by(conn: Connection, org_id: str, op: str) -> Keep | None:
+    """The snapshot that an act has dropped, or is dropping."""
+    query = select(*_COLUMNS).where(snapshots.c.org_id == org_id, snapshots.c.drop_op == op)
+    row = conn.execute(query).first()
+    return None if row is None else Keep(*row)
+
+
+def forget(conn: Connection, snapshot_id: str) -> None:
+    """The snapshot was refused: it never was."""
     conn.execute(delete(snapshots).where(snapshots.c.id == snapshot_id))
 
 
@@ -91,7 +100,7 @@ def unfinished(conn: Connection, before: datetime, limit: int) -> list[Keep]:
     """Snapshots whose making or dropping was begun and not seen to end, the oldest first."""
     query = (
         select(*_COLUMNS)
-        .where(snapshots.c.state != "ready", snapshots.c.created_at < before)
+        .where(snapshots.c.state.in_(("making", "dropping")), snapshots.c.created_at < before)
         .order_by(snapshots.c.created_at)
         .limit(limit)
     )
@@ -100,5 +109,7 @@ def unfinished(conn: Connection, before: datetime, limit: int) -> list[Keep]:
 
 def users_of(conn: Connection, template_id: str) -> int:
     """How many snapshots stand on a template version."""
-    query = select(func.count()).where(snapshots.c.template_id == template_id)
+    query = select(func.count()).where(
+        snapshots.c.template_id == template_id, snapshots.c.state != "dropped"
+    )
     return int(conn.scalar(query) or 0)

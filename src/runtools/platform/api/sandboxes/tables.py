@@ -131,8 +131,9 @@ snapshots = Table(
     Column("template_id", String(24), ForeignKey("template_versions.id"), nullable=False),
     Column("template", String(63), nullable=False),
     Column("template_version", Integer, nullable=False),
-    Column("state", String(8), nullable=False),  # making, ready, dropping
+    Column("state", String(8), nullable=False),  # making, ready, dropping, dropped
     Column("op", String(64), nullable=False),
+    Column("drop_op", String(64)),
     Column("actor", String(64), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("standstill_ms", Float, nullable=False),
@@ -144,8 +145,8 @@ snapshots = Table(
         "sandbox_id",
         "name",
         unique=True,
-        sqlite_where=text("name IS NOT NULL"),
-        postgresql_where=text("name IS NOT NULL"),
+        sqlite_where=text("name IS NOT NULL AND state <> 'dropped'"),
+        postgresql_where=text("name IS NOT NULL AND state <> 'dropped'"),
     ),
 )
 
@@ -232,5 +233,6 @@ class Keep:
     actor: str
     created_at: datetime
     state: str = "making"
+    drop_op: str | None = None
     size_bytes: int = 0
     standstill_ms: float = 0.0

@@ -48,9 +48,10 @@ def check_packages(packages: Iterable[str]) -> None:
 
 def shown(version: Version, default_slug: str) -> Template:
     """The version as the public shape."""
-    state: BuildState = "failed"
-    if version.state in ("building", "ready"):
-        state = "building" if version.state == "building" else "ready"
+    # One that is being dropped is shown as it was.
+    state: BuildState = "failed" if version.error is not None else "ready"
+    if version.state == "building":
+        state = "building"
     return Template(
         id=version.id,
         slug=version.slug,

@@ -19,13 +19,13 @@ from runtools.errors import (
 )
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import snapshots
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.templates import rules, store
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ids import is_name, new_id
 from runtools.platform.core.ports.host import BuildOrder, Built
-from runtools.platform.kit.crash import crash_point
 from runtools.sdk.shapes.templates import BuildLine, TemplateBuild
 
 _NOTE_SECONDS = 1.0
@@ -50,7 +50,7 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
         created_at=platform.clock.now(),
     )
     version = await platform.db.write(_write, version)
-    crash_point("api.build.written")
+    reach("api.build.written")
     await ask(platform, version)
     platform.spawn(watch(platform, version), f"build {version.id}")
     return await _again(platform, version)
@@ -166,20 +166,23 @@ async def newest(call: Call) -> list[Version]:
 async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
     """Delete a version, or all of them; none is deleted when one is in use."""
     platform = call.platform
-    chosen = [await pick(call, slug, number)] if number else await versions(call, slug)
-    since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
-    await platform.db.write(_mark, chosen, since)
-    crash_point("api.template.dropping")
+    chosen = await platform.db.read(store.dropped_by, call.org, call.op)
+    if not chosen:
+        chosen = [await pick(call, slug, number)] if number else await versions(call, slug)
+        since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
+        await platform.db.write(_mark, chosen, since, call.op)
+    reach("api.template.dropping")
     for version in chosen:
-        await ask_drop(platform, version)
+        if version.state != "dropped":
+            await ask_drop(platform, version)
     return chosen
 
 
-def _mark(conn: Connection, versions: list[Version], since: datetime) -> None:
+def _mark(conn: Connection, versions: list[Version], since: datetime, op: str) -> None:
     for version in versions:
         name = f"{version.slug}@{version.version}"
         # First the mark, then the count: a create that comes after it sees the mark.
-        store.change(conn, version.id, {"state": "dropping"})
+        store.change(conn, version.id, {"state": "dropping", "drop_op": op})
         if version.state == "building":
             raise Conflict(
                 f"{name} is being built",
@@ -205,6 +208,6 @@ async def ask_drop(platform: Platform, version: Version) -> None:
         raise
     except RunToolsError:
         state = "ready" if version.error is None else "failed"
-        await platform.db.write(store.change, version.id, {"state": state})
+        await platform.db.write(store.change, version.id, {"state": state, "drop_op": None})
         raise
     await platform.db.write(store.change, version.id, {"state": "dropped"})

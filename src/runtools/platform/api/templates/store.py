@@ -47,6 +47,7 @@ versions = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("error", Text),
     Column("op", String(64), nullable=False),
+    Column("drop_op", String(64)),
     Column("created_at", Moment, nullable=False),
     Column("finished_at", Moment),
     UniqueConstraint("org_id", "slug", "version"),
@@ -76,6 +77,7 @@ class Version:
     size_bytes: int = 0
     error: str | None = None
     finished_at: datetime | None = None
+    drop_op: str | None = None
 
 
 _COLUMNS = [versions.c[field.name] for field in fields(Version)]
@@ -109,6 +111,12 @@ def by_op(conn: Connection, org_id: str, op: str) -> Version | None:
     query = _ALL.where(versions.c.org_id == org_id, versions.c.op == op)
     row = conn.execute(query).first()
     return None if row is None else Version(*row)
+
+
+def dropped_by(conn: Connection, org_id: str, op: str) -> list[Version]:
+    """The versions that an act has dropped, or is dropping, newest first."""
+    query = _ALL.where(versions.c.org_id == org_id, versions.c.drop_op == op)
+    return [Version(*row) for row in conn.execute(query.order_by(versions.c.version.desc()))]
 
 
 def get(conn: Connection, version_id: str) -> Version | None:

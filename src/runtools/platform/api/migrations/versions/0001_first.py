@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("op", sa.String(length=64), nullable=False),
+        sa.Column("drop_op", sa.String(length=64), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["org_id"], ["orgs.id"], name=op.f("fk_template_versions_org_id")),
@@ -224,6 +225,7 @@ def upgrade() -> None:
         sa.Column("template_version", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("op", sa.String(length=64), nullable=False),
+        sa.Column("drop_op", sa.String(length=64), nullable=True),
         sa.Column("actor", sa.String(length=64), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("standstill_ms", sa.Float(), nullable=False),
@@ -242,8 +244,8 @@ def upgrade() -> None:
         "snapshots",
         ["sandbox_id", "name"],
         unique=True,
-        sqlite_where=sa.text("name IS NOT NULL"),
-        postgresql_where=sa.text("name IS NOT NULL"),
+        sqlite_where=sa.text("name IS NOT NULL AND state <> 'dropped'"),
+        postgresql_where=sa.text("name IS NOT NULL AND state <> 'dropped'"),
     )
     op.create_index(op.f("ix_snapshots_org_id_op"), "snapshots", ["org_id", "op"], unique=True)
     op.create_index(

@@ -1,0 +1,294 @@
+"""The api is killed at every named point, and at random: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from runtools.platform.api.hosts.remote import RemoteHost
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.points import API_CRASH_POINTS
+from runtools.platform.api.schema import upgrade
+from runtools.platform.core.states import State
+from runtools.platform.host.server import serving
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
+from runtools.testing.api_world import client, holds
+from runtools.testing.fake_host import FakeHost
+
+ROUNDS, LIVES = 6, 3
+
+
+@dataclass
+class Rig:
+    """A host that lives on, and an api that dies."""
+
+    folder: Path
+    host: FakeHost
+    process: asyncio.subprocess.Process | None = None
+    http: httpx.AsyncClient | None = None
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """The api in this process, to look at what is there; it ends in order."""
+        clock, db = SystemClock(), Database(f"sqlite:///{self.folder}/db/runtools.db")
+        await upgrade(db)
+        _, key = await ensure_first(db, clock)
+        if key is not None:
+            (self.folder / "key").write_text(key)
+        settings = Settings(home=self.folder)
+        async with (
+            RemoteHost(self.folder / "host.sock") as remote,
+            api_world.serving(db, {api_world.HOST_ID: remote}, clock, settings) as (url, _),
+            self._talking(url),
+        ):
+            yield
+
+    @asynccontextmanager
+    async def doomed(self, point: str = "") -> AsyncIterator[None]:
+        """The api in a process of its own, to die at the point; it is dead at the end."""
+        url = self.folder / "url"
+        url.unlink(missing_ok=True)
+        program = [sys.executable, "-m", "runtools.testing.api_process"]
+        words = [str(self.folder), str(self.folder / "host.sock"), point]
+        process = self.process = await asyncio.create_subprocess_exec(*program, *words)
+        try:
+            await holds(lambda: url.exists() or process.returncode is not None, 60)
+            if process.returncode is None:
+                async with self._talking(url.read_text()):
+                    yield
+            else:
+                yield
+        finally:
+            await self.kill()
+
+    @asynccontextmanager
+    async def _talking(self, url: str) -> AsyncIterator[None]:
+        async with client(url, (self.folder / "key").read_text()) as self.http:
+            yield
+
+    async def died(self) -> bool:
+        """Whether it has died by SIGKILL, in a few seconds."""
+        assert self.process is not None
+        async with asyncio.timeout(20):
+            return await self.process.wait() == -signal.SIGKILL
+
+    async def kill(self) -> None:
+        """Kill it now."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+    async def act(self, method: str, path: str, key: str, body: Any = None) -> Any:
+        """An act with a key; None when the api died under it."""
+        assert self.http is not None
+        with contextlib.suppress(httpx.TransportError):
+            headers = {"Idempotency-Key": key}
+            answer = await self.http.request(method, f"/v1{path}", json=body, headers=headers)
+            assert answer.status_code < 300, answer.text
+            return answer.json()["data"]
+        return None
+
+    async def get(self, path: str) -> Any:
+        """What is shown."""
+        assert self.http is not None
+        answer = await self.http.get(f"/v1{path}")
+        return answer.json()["data"] if answer.status_code == 200 else None
+
+    async def state(self, ref: str) -> str | None:
+        """A sandbox's state."""
+        shown = await self.get(f"/sandboxes/{ref}")
+        return None if shown is None else str(shown["state"])
+
+
+@pytest_asyncio.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A rig with a template, and a sandbox `old` with a snapshot `kept`; the api is down."""
+    host = FakeHost(tmp_path / "host")
+    async with serving(host, tmp_path / "host.sock"):
+        made = Rig(tmp_path, host)
+        async with made.alive():
+            await made.act("POST", "/templates/base-debian/builds", "t0", {})
+            await made.act("POST", "/templates/spare/builds", "t1", {"recipe": "base-debian"})
+            await holds(lambda: _ready(made))
+            await made.act("POST", "/sandboxes", "s0", {"name": "old"})
+            await made.act("POST", "/sandboxes/old/snapshots", "n0", {"name": "kept"})
+        yield made
+
+
+async def _ready(rig: Rig) -> bool:
+    return all(template["state"] == "ready" for template in await rig.get("/templates"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An act, and what holds once it is done."""
+
+    method: str
+    path: str
+    body: Any
+    done: Callable[[Rig], Awaitable[bool]]
+
+
+async def _running(rig: Rig) -> bool:
+    return await rig.state("new") == "running" and _machines(rig, State.RUNNING) == 2
+
+
+async def _forked(rig: Rig) -> bool:
+    states = [await rig.state(f"kid-{n}") for n in (1, 2)]
+    return states == ["running"] * 2 and _machines(rig, State.RUNNING) == 3
+
+
+async def _paused(rig: Rig) -> bool:
+    return await rig.state("old") == "paused" and _machines(rig, State.PAUSED) == 1
+
+
+async def _stopped(rig: Rig) -> bool:
+    return await rig.state("old") == "stopped" and _machines(rig, State.STOPPED) == 1
+
+
+async def _kept(rig: Rig) -> bool:
+    names = [snapshot["name"] for snapshot in await rig.get("/sandboxes/old/snapshots")]
+    return names == ["kept", "fresh"] and len(rig.host.snapshots) == 2
+
+
+async def _dropped(rig: Rig) -> bool:
+    return not await rig.get("/sandboxes/old/snapshots") and not rig.host.snapshots
+
+
+async def _built(rig: Rig) -> bool:
+    versions = await rig.get("/templates/base-debian/versions")
+    return [(v["version"], v["state"]) for v in versions] == [(2, "ready"), (1, "ready")]
+
+
+async def _undone(rig: Rig) -> bool:
+    return await rig.get("/templates/spare") is None and len(rig.host.builds) == 1
+
+
+def _machines(rig: Rig, state: State) -> int:
+    return sum(machine.state is state for machine in rig.host.machines.values())
+
+
+CREATE = Case("POST", "/sandboxes", {"name": "new"}, _running)
+RECOVER = Case("POST", "/sandboxes/dead/recover", {"name": "new"}, _running)
+FORK = Case("POST", "/sandboxes/old/fork", {"count": 2, "name": "kid"}, _forked)
+PAUSE = Case("POST", "/sandboxes/old/pause", None, _paused)
+RESUME = Case("POST", "/sandboxes/new/resume", None, _running)
+DESTROY = Case("DELETE", "/sandboxes/old", None, _stopped)
+SNAPSHOT = Case("POST", "/sandboxes/old/snapshots", {"name": "fresh"}, _kept)
+DROP = Case("DELETE", "/sandboxes/old/snapshots/kept", None, _dropped)
+BUILD = Case("POST", "/templates/base-debian/builds", {}, _built)
+DELETE = Case("DELETE", "/templates/spare", None, _undone)
+
+CASES = [
+    ("api.idempotency.begun", CREATE),
+    ("api.idempotency.answered", CREATE),
+    ("api.create.written", CREATE),
+    ("api.create.asked", CREATE),
+    ("api.recover.written", RECOVER),
+    ("api.fork.written", FORK),
+    ("api.fork.asked", FORK),
+    ("api.pause.written", PAUSE),
+    ("api.resume.written", RESUME),
+    ("api.destroy.written", DESTROY),
+    ("api.act.asked", PAUSE),
+    ("api.act.asked", DESTROY),
+    ("api.snapshot.written", SNAPSHOT),
+    ("api.snapshot.asked", SNAPSHOT),
+    ("api.snapshot.dropping", DROP),
+    ("api.build.written", BUILD),
+    ("api.template.dropping", DELETE),
+    ("api.report.taken", CREATE),
+    ("api.report.taken#2", CREATE),
+    ("api.report.taken", FORK),
+    ("api.report.taken", DESTROY),
+]
+
+
+class TestPoints:
+    def test_every_point_has_a_case(self) -> None:
+        assert {point.partition("#")[0] for point, _ in CASES} == set(API_CRASH_POINTS)
+
+    @pytest.mark.parametrize(
+        ("point", "case"), CASES, ids=[f"{p}-{c.path.rpartition('/')[2]}" for p, c in CASES]
+    )
+    async def test_killed_there(self, rig: Rig, point: str, case: Case) -> None:
+        if case in (RECOVER, RESUME):
+            async with rig.alive():
+                await self._before(rig, case)
+        async with rig.doomed(point):
+            await rig.act(case.method, case.path, "the-key", case.body)
+            assert await rig.died()
+        async with rig.alive():
+            if point != "api.idempotency.begun":  # there nothing was wished for yet
+                await holds(lambda: case.done(rig))
+            again = await rig.act(case.method, case.path, "the-key", case.body)
+            assert again is not None
+            assert await case.done(rig)
+
+    async def _before(self, rig: Rig, case: Case) -> None:
+        name = "dead" if case is RECOVER else "new"
+        made = await rig.act("POST", "/sandboxes", "s1", {"name": name})
+        if case is RECOVER:
+            await rig.host.die(made["id"], "gone")
+            await holds(lambda: _is(rig, "dead", "stopped"))
+        else:
+            await rig.act("POST", "/sandboxes/new/pause", "p1")
+
+
+async def _is(rig: Rig, ref: str, state: str) -> bool:
+    return await rig.state(ref) == state
+
+
+class TestRandom:
+    async def test_killed_at_any_time(self, rig: Rig) -> None:
+        """Rounds of acts under a killer; all of them are repeated to their end afterwards."""
+        seed = int(os.environ.get("CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+        sys.stderr.write(f"CRASH_SEED={seed}\n")
+        dice = random.Random(seed)
+        for turn in range(ROUNDS):
+            async with rig.doomed():
+                working = [
+                    asyncio.create_task(self._life(rig, f"r{turn}-{n}")) for n in range(LIVES)
+                ]
+                await asyncio.sleep(dice.uniform(0.005, 0.4))
+                await rig.kill()
+                await asyncio.wait(working)
+        async with rig.alive():
+            for turn in range(ROUNDS):
+                for n in range(LIVES):
+                    await self._life(rig, f"r{turn}-{n}")
+            await holds(lambda: self._agree(rig))
+
+    async def _life(self, rig: Rig, name: str) -> None:
+        """Make one, pause it, fork it, end it; every act with a key that a repeat has again."""
+        await rig.act("POST", "/sandboxes", f"{name}-c", {"name": name})
+        await rig.act("POST", f"/sandboxes/{name}/pause", f"{name}-p")
+        await rig.act("POST", f"/sandboxes/{name}/fork", f"{name}-f", {"name": f"{name}-kid"})
+        await rig.act("DELETE", f"/sandboxes/{name}", f"{name}-d")
+
+    async def _agree(self, rig: Rig) -> bool:
+        """Both sides see the same: ended parents, running children, and `old`."""
+        shown: dict[str, str] = {}
+        for state in ("running", "paused", "stopped", "creating"):
+            for sandbox in await rig.get(f"/sandboxes?limit=100&state={state}"):
+                shown[sandbox["id"]] = sandbox["state"]
+        seen = {key: machine.state.value for key, machine in rig.host.machines.items()}
+        counts = [list(shown.values()).count(state) for state in ("running", "stopped")]
+        return shown == seen and counts == [ROUNDS * LIVES + 1, ROUNDS * LIVES]
