@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
-from runtools.errors import HostUnavailable, RunToolsError, Unavailable
+from runtools.errors import HostUnavailable, Unavailable
 from runtools.platform.core.ids import new_id, new_sandbox_id
 from runtools.platform.core.ports.host import Child, CreateOrder, Guest, Observed, Sizes
 from runtools.sdk.shapes.inside import ExecRequest
@@ -61,6 +62,7 @@ class Saga:
         self._chance = chance
         self._most = most
         self._longest = longest
+        self._twice = False
         self._busy: set[str] = set()
         self._cut: list[Act] = []
         self._follower = look.Follower(house.host)
@@ -79,7 +81,8 @@ class Saga:
         await asyncio.sleep(self._chance.uniform(0, self._longest))
         await self.house.kill()
         await acting
-        if self._chance.random() < 0.2:  # now and then in the middle of a recovery
+        self._twice = self._chance.random() < 0.2
+        if self._twice:  # now and then in the middle of a recovery
             await self.house.begin()
             await asyncio.sleep(self._chance.uniform(0, self._longest / 3))
             await self.house.kill()
@@ -160,27 +163,28 @@ class Saga:
         """Ask again for what was cut off: twice, and both answers are one."""
         try:
             first = await self._do(act)
-        except Unavailable:
-            # Of a fork it may be said that the ids of its children came to nothing.
-            if act.kind != "fork" or isinstance(await self._failure(act), HostUnavailable):
+        except Unavailable as exc:
+            if not self._may_fail(act) or isinstance(exc, HostUnavailable):
                 raise
-            await self._children(act)
-            return
-        assert await self._ask(act) == first, f"{act} was answered in two ways"
+            await self._came_to_nothing(act)
+        else:
+            assert await self._ask(act) == first, f"{act} was answered in two ways"
 
-    async def _failure(self, act: Act) -> RunToolsError:
-        try:
+    def _may_fail(self, act: Act) -> bool:
+        """A fork's children are given up at a restart; a create is after the second one."""
+        return act.kind == "fork" or (act.kind == "create" and self._twice)
+
+    async def _came_to_nothing(self, act: Act) -> None:
+        """What was given up is said again the same way, and nothing of it runs."""
+        with contextlib.suppress(Unavailable):
             await self._ask(act)
-        except RunToolsError as exc:
-            return exc
-        raise AssertionError(f"{act} failed, and its repeat did not")
-
-    async def _children(self, act: Act) -> None:
+            raise AssertionError(f"{act} failed, and its repeat did not")
+        made = act.things if act.kind == "fork" else (act.box,)
         known = {f.name for f in (self.house.home / "host" / "sandboxes").iterdir()}
-        for child in act.things:
-            if child in known:
-                seen = await self.house.host.settled(child, look.SETTLE_SECONDS)
-                self.model.born(act.box, child, lives=seen.state == "running")
+        for box in known.intersection(made):
+            seen = await self.house.host.settled(box, look.SETTLE_SECONDS)
+            assert seen.state == "stopped", f"{act} failed, and it made {seen}"
+            self.model.boxes[box] = Box(box, "stopped")
 
     async def _ask(self, act: Act) -> Any:
         host = self.house.host
