@@ -31,6 +31,7 @@ _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << (7 - 1)
 _SETTLE_SECONDS = 0.1
+_EVENTS = 65_536
 
 
 class Firewall:
@@ -40,6 +41,7 @@ class Firewall:
         self._names = names
         self._cables = cables
         self._watching: asyncio.Task[None] | None = None
+        self._events: socket.socket | None = None
 
     async def up(self) -> None:
         """Put the rules in force and keep them there.
@@ -47,16 +49,16 @@ class Firewall:
         Raises:
             CommandFailed: nftables refuses them.
         """
-        events = _events()
+        self._events = _events()
         try:
             await self._load()
             await self._pass_through()
         except BaseException:
-            events.close()
+            self._events.close()
             raise
         if _FORWARD.read_text().strip() != "1":
             _FORWARD.write_text("1")
-        self._watching = asyncio.create_task(self._watch(events), name="firewall")
+        self._watching = asyncio.create_task(self._watch(self._events), name="firewall")
 
     async def down(self) -> None:
         """Take all of them away."""
@@ -71,6 +73,8 @@ class Firewall:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
+        if self._events is not None:
+            self._events.close()
 
     async def _load(self) -> None:
         text = rules.host(self._names, self._cables)
@@ -78,18 +82,17 @@ class Firewall:
 
     async def _watch(self, events: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with events:
-            while True:
-                with contextlib.suppress(OSError):  # more came than fits: something has changed
-                    await loop.sock_recv(events, 65536)
-                await asyncio.sleep(_SETTLE_SECONDS)
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        events.recv(65536)
-                try:
-                    await self._mend()
-                except (process.CommandFailed, TimeoutError, ValueError) as exc:
-                    log.error("the firewall could not be put back: %s", exc)
+        while True:
+            with contextlib.suppress(OSError):  # more came than fits: something has changed
+                await loop.sock_recv(events, _EVENTS)
+            await asyncio.sleep(_SETTLE_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    events.recv(_EVENTS)
+            try:
+                await self._mend()
+            except (process.CommandFailed, TimeoutError, ValueError) as exc:
+                log.error("the firewall could not be put back: %s", exc)
 
     async def _mend(self) -> None:
         """Put back what somebody took away, and pass through chains that are new."""
