@@ -28,6 +28,7 @@ class Platform:
     Attributes:
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
+        away: hosts whose reports broke off, until they have answered again.
         tasks: what goes on beside requests; cancelled at the end.
     """
 
@@ -38,6 +39,7 @@ class Platform:
     bus: Bus
     keys: Keys
     asking: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

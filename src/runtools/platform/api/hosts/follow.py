@@ -32,6 +32,7 @@ async def follow(platform: Platform, host_id: str) -> None:
         try:
             epoch, seq = await platform.db.read(store.position, host_id)
             async for observed in platform.hosts.port(host_id).reports(epoch, seq):
+                platform.away.discard(host_id)
                 await take_in(platform, host_id, observed)
                 pause = _FIRST_PAUSE
         except RunToolsError as error:
@@ -39,6 +40,7 @@ async def follow(platform: Platform, host_id: str) -> None:
         except Exception:
             # The edge of a loop that must not end: whatever one report did, the next is read.
             log.exception("reports of host %s", host_id)
+        platform.away.add(host_id)
         await platform.clock.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runtools.errors import RunToolsError
+from runtools.errors import HostUnavailable, RunToolsError
 from runtools.platform.api.hosts import store
 from runtools.platform.api.platform import Platform
 from runtools.sdk.shapes.events import HostView
@@ -34,6 +34,20 @@ async def _view(platform: Platform, host_id: str) -> HostView | None:
     except (RunToolsError, TimeoutError):
         return None
     return view.model_copy(update={"id": host_id})
+
+
+async def present(platform: Platform, host_id: str) -> None:
+    """Refuse to begin something new on a host that is known to be away and does not answer now.
+
+    Raises:
+        HostUnavailable: nothing was written, nothing was done.
+    """
+    if host_id in platform.away:
+        if await _view(platform, host_id) is None:
+            raise HostUnavailable(
+                f"host {host_id} does not answer", hint="runtools status shows the parts"
+            )
+        platform.away.discard(host_id)
 
 
 async def note(platform: Platform) -> None:

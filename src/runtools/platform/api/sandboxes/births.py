@@ -26,6 +26,7 @@ from runtools.errors import (
     SandboxStopped,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.hosts.service import present
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.projects import store as projects
@@ -55,8 +56,9 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
         record = again[0]
     else:
         version = await _version(call, wanted.template)
+        await present(platform, version.host_id)
         record = drafts.fresh(call, version, wanted)
-        guest = (await _guest(wanted)).model_dump(mode="json", by_alias=False)
+        guest = await _guest(wanted)
         record = await _write(call, record, guest, wanted.project_id)
     reach("api.create.written")
     return await _ready(platform, record, wait=wanted.wait_for_ready)
@@ -71,7 +73,8 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
         return await _ready(platform, again[0], wait=True)
     ended = await load(platform, call.org, ref)
     states.check(Act.RECOVER, State(ended.state), ended.id)
-    guest = await platform.db.read(store.guest_of, ended.id)
+    await present(platform, ended.host_id)
+    guest = Guest.model_validate(await platform.db.read(store.guest_of, ended.id))
     record = drafts.after(call, ended, "recover", 0, wanted.name, None)
     record = await _write(call, record, guest, ended.project_id)
     reach("api.recover.written")
@@ -88,6 +91,7 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         parent = await load(platform, call.org, ref)
         if parent.state in (State.CREATING, State.STOPPED):
             states.check(Act.FORK, State(parent.state), parent.id)
+        await present(platform, parent.host_id)
         made = [
             drafts.after(call, parent, "fork", n, name, wanted.tags) for n, name in enumerate(names)
         ]
@@ -200,10 +204,9 @@ async def _begun(call: Call) -> list[Record]:
     return await call.platform.db.read(store.born_by, call.org, call.op)
 
 
-async def _write(
-    call: Call, record: Record, guest: Mapping[str, Any], project_id: str | None
-) -> Record:
-    record = await call.platform.db.write(_write_one, record, guest, project_id)
+async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
+    told = guest.model_dump(mode="json", by_alias=False)
+    record = await call.platform.db.write(_write_one, record, told, project_id)
     call.platform.bus.signal(call.org)
     return record
 

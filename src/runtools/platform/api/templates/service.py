@@ -18,6 +18,7 @@ from runtools.errors import (
     TemplateInUse,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.hosts.service import present
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import snapshots
@@ -37,6 +38,7 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
     rules.check_slug(slug)
     recipe = rules.recipe_of(slug, wanted)
     rules.check_packages(wanted.apt)
+    await present(platform, platform.hosts.first)
     version = Version(
         id=new_id("tpl"),
         org_id=call.org,

@@ -1,0 +1,199 @@
+"""What is wanted and what is seen are brought together again, whatever was lost in between."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from runtools.errors import GuestUnreachable
+from runtools.platform.api import reconcile
+from runtools.platform.api.hosts import follow
+from runtools.platform.core.ports.host import Observed
+from runtools.testing.api_world import HOST_ID, World, holds
+
+
+async def leave(world: World) -> None:
+    """The host goes away, and the api has noticed."""
+    await world.host.leave()
+    await holds(lambda: HOST_ID in world.platform.away)
+
+
+async def repair(world: World) -> None:
+    """One round of the reconcile loop, of everything however young."""
+    await reconcile.repair(world.platform, timedelta(seconds=-1))
+    await reconcile.find_lost(world.platform, set())
+
+
+class TestHostAway:
+    async def test_nothing_is_begun_on_it(self, world: World) -> None:
+        await leave(world)
+        for path in ("/v1/sandboxes", "/v1/templates/base-debian/builds"):
+            answer = await world.http.post(path, json={})
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "host_unavailable"
+        world.host.unavailable = False
+        assert (await world.create())["templateVersion"] == 1
+        assert len((await world.http.get("/v1/sandboxes")).json()["data"]) == 1
+
+    async def test_a_destroy_is_done_when_it_is_back(self, world: World) -> None:
+        made = await world.create()
+        await leave(world)
+        answer = await world.http.delete(f"/v1/sandboxes/{made['id']}")
+        assert answer.status_code == 503
+        assert (await world.get(made["id"]))["state"] == "running"
+        world.host.unavailable = False
+        await repair(world)
+        await world.becomes(made["id"], state="stopped")
+
+    async def test_reports_missed_meanwhile_are_read(self, world: World) -> None:
+        made = await world.create()
+        await leave(world)
+        await world.host.die(made["id"], "died alone")
+        world.host.unavailable = False
+        shown = await world.becomes(made["id"], state="stopped")
+        assert shown["ending"]["reason"] == "died alone"
+
+    async def test_a_lost_answer_is_waited_for(self, world: World) -> None:
+        world.host.lose_answer()
+        assert (await world.create())["state"] == "running"
+        assert len(world.host.machines) == 1
+
+
+class TestLost:
+    async def test_one_that_the_host_has_forgotten_is_stopped(self, any_world: World) -> None:
+        made = await any_world.create()
+        kept = await any_world.create()
+        any_world.host.forget(made["id"])
+        await any_world.host.restart()
+        await any_world.host.die(kept["id"], "so that the new epoch is seen")
+        await any_world.becomes(kept["id"], state="stopped")
+        await repair(any_world)
+        shown = await any_world.becomes(made["id"], state="stopped")
+        assert shown["ending"]["cause"] == "host_restart"
+
+    async def test_a_destroy_of_one_forgotten_is_done(self, world: World) -> None:
+        made = await world.create()
+        world.host.forget(made["id"])
+        gone = await world.http.delete(f"/v1/sandboxes/{made['id']}")
+        assert gone.json()["data"]["state"] == "stopped"
+        assert gone.json()["data"]["ending"]["cause"] == "request"
+
+    async def test_those_that_live_on_stay(self, world: World) -> None:
+        made = await world.create()
+        await world.host.restart()
+        await repair(world)
+        assert (await world.get(made["id"]))["state"] == "running"
+
+    async def test_one_that_no_record_knows_is_left_alone(self, world: World) -> None:
+        made = await world.create()
+        seen = world.host.machines[made["id"]].latest
+        assert seen is not None
+        ghost = seen.model_copy(update={"sandbox_id": "sandbox-000000000000", "seq": 99})
+        await follow.take_in(world.platform, HOST_ID, ghost)
+        assert len((await world.http.get("/v1/sandboxes")).json()["data"]) == 1
+
+
+class TestOrder:
+    async def observe(self, world: World, old: Observed, **changed: object) -> None:
+        await follow.take_in(world.platform, HOST_ID, old.model_copy(update=changed))
+
+    async def test_older_reports_are_ignored(self, any_world: World) -> None:
+        made = await any_world.create()
+        now = any_world.host.machines[made["id"]].latest
+        assert now is not None
+        await self.observe(any_world, now, seq=now.seq + 10, state="paused")
+        await self.observe(any_world, now, seq=now.seq + 9, state="running")
+        assert (await any_world.get(made["id"]))["state"] == "paused"
+        await self.observe(any_world, now, epoch=0, seq=now.seq + 99, state="running")
+        assert (await any_world.get(made["id"]))["state"] == "paused"
+        await self.observe(any_world, now, epoch=now.epoch + 1, seq=1, state="running")
+        assert (await any_world.get(made["id"]))["state"] == "running"
+
+    async def test_a_report_counts_once(self, any_world: World) -> None:
+        made = await any_world.create()
+        now = any_world.host.machines[made["id"]].latest
+        assert now is not None
+        for _ in range(3):
+            await self.observe(any_world, now, seq=now.seq + 10, state="paused")
+        assert len(await any_world.why(made["id"])) == 3
+
+    async def test_late_news_gets_its_line_and_no_event(self, any_world: World) -> None:
+        made = await any_world.create()
+        now = any_world.host.machines[made["id"]].latest
+        assert now is not None
+        await self.observe(any_world, now, seq=now.seq + 10, state="paused")
+        late = {"seq": now.seq + 5, "operation": "pausing"}
+        await self.observe(any_world, now, **late)
+        await self.observe(any_world, now, **late)
+        lines = await any_world.why(made["id"])
+        assert [line["operation"] for line in lines] == ["starting", None, None, "pausing"]
+        shown = await any_world.get(made["id"])
+        assert (shown["state"], shown["operation"]) == ("paused", None)
+
+    async def test_the_stopped_stay_stopped(self, any_world: World) -> None:
+        made = await any_world.create()
+        await any_world.http.delete(f"/v1/sandboxes/{made['id']}")
+        machine = any_world.host.machines[made["id"]]
+        now = machine.latest
+        assert now is not None
+        machine.state = machine.state.RUNNING
+        risen = {"seq": now.seq + 10, "state": "running", "ending": None}
+        await self.observe(any_world, now, **risen)
+        assert (await any_world.get(made["id"]))["state"] == "stopped"
+        await repair(any_world)
+        await holds(lambda: machine.state == "stopped")
+
+    async def test_moves_of_the_queue_alone_are_no_moves(self, world: World) -> None:
+        world.host.capacity = 0
+        made = await world.create(waitForReady=False)
+        queued = await world.becomes(made["id"], operation="queued")
+        assert queued["queue"]["position"] == 1
+        before = len(await world.why(made["id"]))
+        now = world.host.machines[made["id"]].latest
+        assert now is not None
+        assert now.queue is not None
+        place = now.queue.model_copy(update={"position": 7})
+        await self.observe(world, now, seq=now.seq + 1, queue=place)
+        assert (await world.get(made["id"]))["queue"]["position"] == 7
+        assert len(await world.why(made["id"])) == before
+
+
+class TestSnapshots:
+    async def test_one_whose_answer_was_lost_is_found(self, world: World) -> None:
+        made = await world.create()
+        path = f"/v1/sandboxes/{made['id']}/snapshots"
+        world.host.lose_answer()
+        assert (await world.http.post(path, json={"name": "s"})).status_code == 503
+        await repair(world)
+        await holds(lambda: _count(world, path, 1))
+        assert len(world.host.snapshots) == 1
+
+    async def test_one_refused_never_was(self, world: World) -> None:
+        made = await world.create()
+        path = f"/v1/sandboxes/{made['id']}/snapshots"
+        world.host.refuse(GuestUnreachable("silent"))
+        assert (await world.http.post(path, json={"name": "s"})).status_code == 502
+        assert (await world.http.post(path, json={"name": "s"})).status_code == 201
+
+
+class TestWait:
+    async def test_a_get_that_waits_is_woken_by_the_change(self, world: World) -> None:
+        world.host.gate.clear()
+        made = await world.create(waitForReady=False)
+        url = f"/v1/sandboxes/{made['id']}?waitSeconds=30"
+        waiting = asyncio.create_task(world.http.get(url))
+        await asyncio.wait({waiting}, timeout=0.2)
+        assert not waiting.done()
+        world.host.gate.set()
+        assert (await waiting).json()["data"]["state"] == "running"
+
+    async def test_it_gives_up_in_time(self, world: World) -> None:
+        world.host.gate.clear()
+        made = await world.create(waitForReady=False)
+        shown = await world.http.get(f"/v1/sandboxes/{made['id']}?waitSeconds=1")
+        assert shown.json()["data"]["state"] == "creating"
+        world.host.gate.set()
+
+
+async def _count(world: World, path: str, wanted: int) -> bool:
+    return len((await world.http.get(path)).json()["data"]) == wanted
