@@ -26,7 +26,7 @@ from runtools.platform.core.ports.host import (
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.states import State
 from runtools.platform.host.disk import files
-from runtools.platform.host.engine import memory, registry, snapshots
+from runtools.platform.host.engine import durable, memory, registry, snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.create import create, recoverable
 from runtools.platform.host.engine.acts.destroy import destroy
@@ -113,7 +113,7 @@ class HostService(Inside, Host):
         await self._templates.stop()
         actors = list(self.engine.actors.values())
         await asyncio.gather(*(box.close(_GRACE_SECONDS) for box in actors))
-        await self.engine.settle(cancel=True)
+        await self.engine.settle()
         self.engine.reports.close()
 
     async def shutdown(self) -> None:
@@ -133,7 +133,8 @@ class HostService(Inside, Host):
 
         boxes = chosen(self.engine.actors.values(), State.RUNNING, State.CREATING)
         await asyncio.gather(*(one(box) for box in boxes if not _is_queued(box)))
-        await self.engine.settle(cancel=False)
+        paused = chosen(self.engine.actors.values(), State.PAUSED)
+        await asyncio.gather(*(durable.make(box) for box in paused if not box.record.durable))
         await self.stop()
 
     # --- the port: looking ---
@@ -227,7 +228,7 @@ class HostService(Inside, Host):
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Remove a kept state."""
-        snapshots.drop(self.engine, snapshot_id)
+        await snapshots.drop(self.engine, snapshot_id)
 
     # --- the port: templates and space ---
 

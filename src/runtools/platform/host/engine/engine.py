@@ -80,12 +80,11 @@ class Engine:
         self._background.add(task)
         task.add_done_callback(self._over)
 
-    async def settle(self, *, cancel: bool) -> None:
-        """Wait for what `later` began, or cancel it."""
+    async def settle(self) -> None:
+        """Cancel what `later` began, and wait until it is over."""
         while self._background:
-            if cancel:
-                for task in self._background:
-                    task.cancel()
+            for task in self._background:
+                task.cancel()
             await asyncio.wait(self._background)
 
     def _over(self, task: asyncio.Task[None]) -> None:

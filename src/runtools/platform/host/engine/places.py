@@ -12,6 +12,7 @@ root/reports/<epoch>.jsonl   what was observed
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,4 +93,11 @@ def make_folder(folder: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Remove a folder and what is in it; one that is gone is no error."""
-    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+async def clear_away(*folders: Path) -> None:
+    """Remove folders with large files in them, without holding up everybody else."""
+    for folder in folders:
+        await asyncio.to_thread(remove, folder)

@@ -7,6 +7,7 @@ is removed: networks, machines, folders. `docs/engine.md` has the table.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -229,6 +230,8 @@ class Recovery:
             return
         if under_way.things == (rollback.SWITCHED,):
             rollback.finish(box, why)
+            if box.state is State.PAUSED:
+                box.engine.later(durable.make(box), f"making {box.id} durable")
         else:
             await self._undone(box, why)
 
@@ -252,7 +255,8 @@ class Recovery:
     async def _stand_up(self, box: Actor) -> None:
         """After an act that leaves the state as it was: a guest that was left still goes on."""
         if box.state is State.RUNNING and await self._is_live(box):
-            await box.engine.driver.resume(box.machine())
+            with contextlib.suppress(VmmFailed):  # then it is gone, which is seen next
+                await box.engine.driver.resume(box.machine())
         await self._at_rest(box)
 
     async def _undone(self, box: Actor, why: Why) -> None:

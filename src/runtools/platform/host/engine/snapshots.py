@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from runtools.errors import NotFound, SnapshotInUse
 from runtools.platform.core.ports.host import Kept
 from runtools.platform.host.engine.engine import Engine
-from runtools.platform.host.engine.places import Places, remove
+from runtools.platform.host.engine.places import Places, clear_away
 from runtools.platform.kit.files import write_atomic
 
 SHEET = "snapshot.json"
@@ -95,7 +95,7 @@ def pinned(engine: Engine, snapshot_id: str) -> Iterator[None]:
             del engine.pins[snapshot_id]
 
 
-def drop(engine: Engine, snapshot_id: str) -> None:
+async def drop(engine: Engine, snapshot_id: str) -> None:
     """Remove a snapshot.
 
     Raises:
@@ -108,6 +108,6 @@ def drop(engine: Engine, snapshot_id: str) -> None:
         raise SnapshotInUse(f"a rollback to {snapshot_id} is under way", hint="try again after it")
     # Renamed first: a crash in the middle must not leave half a snapshot under its name.
     gone = scratch(engine.places, snapshot_id)
-    remove(gone)
+    await clear_away(gone)
     engine.places.snapshot(snapshot_id).rename(gone)
-    remove(gone)
+    await clear_away(gone)

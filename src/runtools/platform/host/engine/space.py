@@ -112,10 +112,7 @@ class Space:
         return Pruned(ended_sandboxes=disks, warm_snapshots=warmed, freed_bytes=freed)
 
     async def _forget(self, box: Actor) -> None:
-        async def act() -> None:
-            forget_disk(box)
-
-        await box.perform(act)
+        await box.perform(partial(forget_disk, box))
 
 
 def _total_bytes(folder: Path) -> int:

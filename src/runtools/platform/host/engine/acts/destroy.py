@@ -9,6 +9,7 @@ from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
+from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
 from runtools.sdk.shapes.sandboxes import Ending
 
@@ -16,7 +17,7 @@ from runtools.sdk.shapes.sandboxes import Ending
 async def destroy(box: Actor, why: Why) -> Observed:
     """Take the sandbox to `stopped` and remove what it had. Of an ended one the kept disk goes."""
     if box.state is State.STOPPED:
-        forget_disk(box)
+        await forget_disk(box)
         return box.latest()
     async with box.act(Act.DESTROY, why):
         reach("destroy.begun")
@@ -24,7 +25,7 @@ async def destroy(box: Actor, why: Why) -> Observed:
         if box.record.life is not None:
             await end.clear(box, box.record.life)
         reach("destroy.killed")
-        _remove_all(box)
+        await _remove_all(box)
         reach("destroy.removed")
         box.engine.admission.leave(box.id)
         gone = replace(
@@ -40,22 +41,23 @@ async def destroy(box: Actor, why: Why) -> Observed:
         return box.finish(why, gone)
 
 
-def forget_disk(box: Actor) -> None:
+async def forget_disk(box: Actor) -> None:
     """Remove the disk that was kept of an ended sandbox, and its snapshots."""
     record = box.record
     if not record.keeps_disk:
         return
-    _remove_all(box)
+    await _remove_all(box)
     ending = record.ending and record.ending.model_copy(update={"recoverable_until": None})
     order = _without_secrets(box)
     box.note(replace(record, life=None, ending=ending, destroyed=True, order=order))
     box.report()
 
 
-def _remove_all(box: Actor) -> None:
-    end.remove_lives(box)
-    for kept in snapshots.of_sandbox(box.engine.places, box.id):
-        snapshots.drop(box.engine, kept.snapshot_id)
+async def _remove_all(box: Actor) -> None:
+    places = box.engine.places
+    await clear_away(*(places.life(box.id, number) for number in places.lives(box.id)))
+    for kept in snapshots.of_sandbox(places, box.id):
+        await snapshots.drop(box.engine, kept.snapshot_id)
 
 
 def _without_secrets(box: Actor) -> CreateOrder:

@@ -13,7 +13,7 @@ from runtools.platform.core.states import State
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.journal import Life
-from runtools.platform.host.engine.places import remove
+from runtools.platform.host.engine.places import clear_away, remove
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.words import how_it_ended, tail
 from runtools.platform.kit.files import write_atomic
@@ -42,7 +42,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
     said = pressure.words(box.stats, engine.clock.now())
     await keep_console(box)
     await clear(box, life)
-    remove(engine.places.life(box.id, life.number) / "vmm")
+    await clear_away(engine.places.life(box.id, life.number) / "vmm")
     engine.admission.leave(box.id)
     reach("end.cleared")
     now = engine.clock.now()
@@ -71,7 +71,8 @@ def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
     """Take a sandbox that never ran to `stopped`; returns what its creator is told."""
     engine = box.engine
     reason = str(failure) or type(failure).__name__
-    remove_lives(box)
+    for number in engine.places.lives(box.id):
+        remove(engine.places.life(box.id, number))
     engine.admission.leave(box.id)
     stopped = replace(
         box.record,
@@ -116,10 +117,3 @@ async def console(box: Actor, lines: int) -> list[str]:
         text = await asyncio.to_thread(kept.read_text, errors="replace")
         return text.splitlines()[-lines:]
     return await box.engine.driver.console(box.machine(), lines)
-
-
-def remove_lives(box: Actor, *, but: int | None = None) -> None:
-    """Remove the folders of all machines, or of all but one."""
-    for number in box.engine.places.lives(box.id):
-        if number != but:
-            remove(box.engine.places.life(box.id, number))

@@ -27,7 +27,7 @@ from runtools.platform.host.engine.acts.snapshot import capture
 from runtools.platform.host.engine.fitness import check_fit
 from runtools.platform.host.engine.machines import Source
 from runtools.platform.host.engine.phases import Phases
-from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
+from runtools.platform.host.engine.places import OVERLAY, clear_away, make_folder
 from runtools.platform.host.engine.points import reach
 
 
@@ -47,7 +47,7 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
         engine.admission.enter_all_now(ids, load(box))
         undo.callback(_give_back_tickets, box, ids)
         folder = engine.places.captures / ids[0]
-        undo.callback(remove, folder)
+        undo.push_async_callback(clear_away, folder)
         make_folder(folder)
         standstill = await capture(box, folder, "fork")
         reach("fork.captured")

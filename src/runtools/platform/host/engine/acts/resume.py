@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from runtools.errors import SandboxStopped
+from runtools.errors import HostUnavailable, SandboxStopped
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
@@ -84,6 +84,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
 
     Raises:
         SandboxStopped: it has ended.
+        HostUnavailable: it runs, but this host could not take it over at its start.
     """
     while True:
         if box.state is State.STOPPED:
@@ -92,7 +93,8 @@ async def awake(box: Actor, why: Why) -> GuestClient:
                 hint=f"runtools sandbox why {box.id} tells what ended it",
             )
         if box.state is State.RUNNING and box.record.operation in _HARMLESS:
-            assert box.guest is not None  # noqa: S101 - set before it was called running
+            if box.guest is None:
+                raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
             return box.guest
         if box.state is State.CREATING:
             await box.changed()

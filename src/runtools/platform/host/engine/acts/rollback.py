@@ -24,7 +24,7 @@ from runtools.platform.host.engine.fitness import check_fit
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.machines import Source, Up, bring_up
 from runtools.platform.host.engine.phases import Phases
-from runtools.platform.host.engine.places import OVERLAY, remove
+from runtools.platform.host.engine.places import OVERLAY, clear_away
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
 
@@ -107,6 +107,6 @@ async def _drop(box: Actor, life: Life) -> None:
     """
     try:
         await end.clear(box, life)
-        remove(box.engine.places.life(box.id, life.number))
+        await clear_away(box.engine.places.life(box.id, life.number))
     except (VmmFailed, OSError) as exc:
         log.error("the former machine of %s could not be removed: %s", box.id, exc)
