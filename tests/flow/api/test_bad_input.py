@@ -331,7 +331,9 @@ class TestHttp:
         mine = await world.http.get("/v1/me", headers={"X-Request-Id": "abc-1"})
         assert mine.headers["x-request-id"] == mine.json()["meta"]["requestId"] == "abc-1"
         for bad in ("a b", "x" * 200, "ä"):
-            answer = await world.http.get("/v1/me", headers={"X-Request-Id": bad.encode("latin-1")})
+            answer = await world.http.get(
+                "/v1/me", headers=[(b"X-Request-Id", bad.encode("latin-1"))]
+            )
             assert answer.headers["x-request-id"].startswith("req_")
 
     async def test_an_unforeseen_failure_is_an_answer(

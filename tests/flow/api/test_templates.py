@@ -149,7 +149,7 @@ class TestDelete:
         async def refuse(_version: str) -> None:
             raise TemplateInUse("a machine still stands on it")
 
-        world.host.drop_template = refuse  # type: ignore[method-assign]
+        world.host.drop_template = refuse  # type: ignore[method-assign, assignment]
         answer = await world.http.delete("/v1/templates/base-debian")
         assert answer.json()["error"]["code"] == "template_in_use"
         await holds(lambda: _is_ready(world))
