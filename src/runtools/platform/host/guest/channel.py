@@ -19,7 +19,7 @@ from runtools.platform.host.guest import wire
 from runtools.platform.host.guest.patience import Patience
 
 _SLOWEST: Final = 16 << 10  # bytes a second: what comes slower all the time is a drip, not a stream
-_BUFFER: Final = 256 << 10
+_BUFFER: Final = 1 << 20
 
 Connect = Callable[[], Awaitable[socket.socket]]
 T = TypeVar("T")
