@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from runtools.cli import output
+from runtools.cli.session import flag
 from runtools.errors import Forbidden, RunToolsError
 from runtools.sdk.settings import platform_environment
 
@@ -37,7 +38,7 @@ def setup() -> None:
 
 
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it answers.")] = False,
+    detach: Annotated[bool, flag("--detach", "-d", help="Return when it answers.")] = False,
 ) -> None:
     """Start the platform and keep it running. Needs root, for its host process alone."""
     become("up", *(["--detach"] if detach else []), root=True)

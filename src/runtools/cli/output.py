@@ -52,7 +52,11 @@ def _use_json(value: bool) -> bool:
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", callback=_use_json, is_eager=True, help="Print the API's data as JSON on stdout."
+        "--json",
+        callback=_use_json,
+        is_eager=True,
+        metavar="",
+        help="Print the API's data as JSON on stdout.",
     ),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from runtools import RunTools
 
 _RETRIES = 2  # half a second: enough for a platform that is just restarting
+
+
+def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002 - typer's word
+    """An option that is given or not: there is no value to name in the help."""
+    return typer.Option(*names, help=help, metavar="", rich_help_panel=panel)
 
 
 @contextmanager

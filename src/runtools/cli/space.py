@@ -9,7 +9,7 @@ import typer
 
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks
-from runtools.cli.session import connected
+from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
 
@@ -27,20 +27,18 @@ def df(json: Json = False) -> None:
 
 
 def prune(
-    ended: Annotated[
-        bool, typer.Option("--ended/--keep-ended", help="Disks of ended sandboxes.")
-    ] = True,
-    warm: Annotated[
-        bool, typer.Option("--warm/--keep-warm", help="Warm snapshots; made again when needed.")
-    ] = True,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    keep_ended: Annotated[
+        bool, flag("--keep-ended", help="Leave the disks of ended sandboxes.")
+    ] = False,
+    keep_warm: Annotated[bool, flag("--keep-warm", help="Leave warm snapshots.")] = False,
+    yes: Annotated[bool, flag("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Free disk: kept disks of ended sandboxes (no `recover` after it), warm snapshots."""
-    if ended and not yes:
+    if not keep_ended and not yes:
         _ask()
     with connected() as rt, output.working("freeing disk"):
-        pruned = rt.prune(ended=ended, warm=warm)
+        pruned = rt.prune(ended=not keep_ended, warm=not keep_warm)
     output.show(
         pruned,
         lambda: (

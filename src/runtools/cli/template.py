@@ -12,7 +12,7 @@ import typer
 
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks, screen
-from runtools.cli.session import Slug, connected
+from runtools.cli.session import Slug, connected, flag
 from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 
 Version = Annotated[
-    int | None, typer.Option("--version", min=1, help="One version; default: the newest.")
+    int | None,
+    typer.Option("--version", metavar="N", help="One version; default: the newest."),
 ]
 
 
@@ -31,24 +32,27 @@ Version = Annotated[
 def build(
     slug: Slug,
     recipe: Annotated[
-        str | None, typer.Option(help="What it starts from; default: what the slug names.")
+        str | None,
+        typer.Option(metavar="NAME", help="What it starts from; default: what the slug names."),
     ] = None,
-    apt: Annotated[list[str] | None, typer.Option(help="A package to add; repeatable.")] = None,
+    apt: Annotated[
+        list[str] | None, typer.Option(metavar="PACKAGE", help="To add; repeatable.")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A script, run as root at the end.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the build.")] = True,
+    no_wait: Annotated[bool, flag("--no-wait", help="Do not follow the build.")] = False,
     json: Json = False,
 ) -> None:
     """Build the next version of a template, and follow it."""
     script = None if run is None else _script(run)
-    with connected() as rt, _progress(slug, follow=wait) as on_line:
+    with connected() as rt, _progress(slug, follow=not no_wait) as on_line:
         built = rt.templates.build(
-            slug, recipe=recipe, apt=apt or [], run=script, wait=wait, on_line=on_line
+            slug, recipe=recipe, apt=apt or [], run=script, wait=not no_wait, on_line=on_line
         )
     if output.is_json():
         output.item(built)
-    elif wait:
+    elif not no_wait:
         output.line(f"{built.slug}@{built.version} is ready: {words.size(built.size_bytes)}")
     else:
         output.line(f"{built.slug}@{built.version}")

@@ -147,8 +147,15 @@ class TestLook:
         assert sandbox in cli.ok("sandbox", "get", sandbox).text
         cli.ok("sandbox", "logs", sandbox, "--lines", "5")
 
-    def test_a_reader_that_leaves_is_no_error(self, cli: Cli, sandbox: str) -> None:
-        assert sandbox in cli.ok("sandbox", "list", "-q").text
+    def test_a_reader_that_leaves_is_met_in_silence(self, cli: Cli, sandbox: str) -> None:
+        argv = ["-c", "from runtools.cli import main; main()", "sandbox", "list", "--json"]
+        with subprocess.Popen(
+            [sys.executable, *argv], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
 
 
 class TestCopy:

@@ -10,6 +10,8 @@ import pytest
 from typer.main import get_command
 
 from runtools.cli.app import app
+from runtools.cli.sandbox import create
+from runtools.sdk.shapes import sandboxes as shapes
 from runtools.sdk.sync.client import RunTools
 from runtools.sdk.sync.files import Files
 from runtools.sdk.sync.sandbox import Sandbox
@@ -53,3 +55,8 @@ def test_every_method_of_the_sdk_is_documented(kind: type) -> None:
 def test_the_example_shown_is_the_one_that_is_run(page: str) -> None:
     example = (ROOT / "examples/quickstart.py").read_text().partition('"""\n\n')[2]
     assert f"```python\n{example}```" in (ROOT / page).read_text()
+
+
+def test_defaults_said_twice_are_the_same() -> None:
+    for name in ("VCPUS", "MEMORY_MB", "DISK_MB", "IDLE_TIMEOUT_SECONDS"):
+        assert getattr(create, f"DEFAULT_{name}") == getattr(shapes, f"DEFAULT_{name}")

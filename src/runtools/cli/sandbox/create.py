@@ -10,10 +10,14 @@ import typer
 from runtools.cli import output, words
 from runtools.cli.output import Json
 from runtools.cli.sandbox import options
-from runtools.cli.session import connected
+from runtools.cli.session import connected, flag
 
 if TYPE_CHECKING:
     from runtools.sdk.sync.sandbox import Sandbox
+
+# Said here again, because importing the shapes takes longer than all the rest; a test compares.
+DEFAULT_VCPUS, DEFAULT_MEMORY_MB, DEFAULT_DISK_MB = 2, 1024, 2048
+DEFAULT_IDLE_TIMEOUT_SECONDS = 600
 
 _SIZE, _ACCESS, _WAIT = "Size and time", "Access", "Waiting"
 
@@ -21,10 +25,12 @@ _SIZE, _ACCESS, _WAIT = "Size and time", "Access", "Waiting"
 def create(
     template: Annotated[
         str | None,
-        typer.Option("--template", "-t", help="Slug or slug@version; default: base-debian."),
+        typer.Option(
+            "--template", "-t", metavar="SLUG", help="Or slug@version; default base-debian."
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="Unique among living sandboxes.")
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="Unique among the living.")
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="To find it by; repeatable.")
@@ -34,21 +40,25 @@ def create(
         typer.Option("--env", "-e", metavar="KEY=VALUE", help="Set for all inside; repeatable."),
     ] = None,
     project: Annotated[str | None, typer.Option(metavar="ID", help="Its project.")] = None,
-    vcpus: Annotated[int, typer.Option(help="Processors.", rich_help_panel=_SIZE)] = 2,
-    memory_mb: Annotated[int, typer.Option(help="Memory in MB.", rich_help_panel=_SIZE)] = 1024,
+    vcpus: Annotated[
+        int, typer.Option(metavar="N", help="Processors.", rich_help_panel=_SIZE)
+    ] = DEFAULT_VCPUS,
+    memory_mb: Annotated[
+        int, typer.Option(metavar="MB", help="Memory.", rich_help_panel=_SIZE)
+    ] = DEFAULT_MEMORY_MB,
     disk_mb: Annotated[
-        int, typer.Option(help="Disk in MB; takes what is written.", rich_help_panel=_SIZE)
-    ] = 2048,
+        int, typer.Option(metavar="MB", help="Takes what is written.", rich_help_panel=_SIZE)
+    ] = DEFAULT_DISK_MB,
     idle_timeout: Annotated[
         int,
         typer.Option(
-            metavar="SECONDS", help="Pause when nothing happens; 0: never.", rich_help_panel=_SIZE
+            metavar="SECONDS", help="Pause when idle so long; 0: never.", rich_help_panel=_SIZE
         ),
-    ] = 600,
+    ] = DEFAULT_IDLE_TIMEOUT_SECONDS,
     max_lifetime: Annotated[
         int | None,
         typer.Option(
-            metavar="SECONDS", help="Pause then in any case; default: never.", rich_help_panel=_SIZE
+            metavar="SECONDS", help="Pause then in any case; default never.", rich_help_panel=_SIZE
         ),
     ] = None,
     ssh_key: Annotated[
@@ -59,28 +69,21 @@ def create(
     ] = None,
     password_stdin: Annotated[
         bool,
-        typer.Option(
-            "--password-stdin", help="Read a login password from stdin.", rich_help_panel=_ACCESS
-        ),
+        flag("--password-stdin", help="Read a login password from stdin.", panel=_ACCESS),
     ] = False,
-    internet: Annotated[
-        bool,
-        typer.Option("--internet/--no-internet", help="DNS included.", rich_help_panel=_ACCESS),
-    ] = True,
+    no_internet: Annotated[
+        bool, flag("--no-internet", help="Close everything, DNS included.", panel=_ACCESS)
+    ] = False,
     require_isolation: Annotated[
         Literal["hardware", "emulated"] | None,
-        typer.Option(help="Refuse anything less.", rich_help_panel=_ACCESS),
+        typer.Option(metavar="KIND", help="hardware: not emulated.", rich_help_panel=_ACCESS),
     ] = None,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait/--no-wait", help="Return when it runs.", rich_help_panel=_WAIT),
-    ] = True,
-    queue: Annotated[
-        bool,
-        typer.Option(
-            "--queue/--no-queue", help="Wait for room, or be refused.", rich_help_panel=_WAIT
-        ),
-    ] = True,
+    no_wait: Annotated[
+        bool, flag("--no-wait", help="Return at once, still creating.", panel=_WAIT)
+    ] = False,
+    no_queue: Annotated[
+        bool, flag("--no-queue", help="Be refused when there is no room.", panel=_WAIT)
+    ] = False,
     json: Json = False,
 ) -> None:
     """Create a sandbox; prints its id when it runs."""
@@ -100,11 +103,11 @@ def create(
             vcpus=vcpus,
             memory_mb=memory_mb,
             disk_mb=disk_mb,
-            internet=internet,
+            internet=not no_internet,
             require_isolation=require_isolation,
             project_id=project,
-            wait_for_ready=wait,
-            queue=queue,
+            wait_for_ready=not no_wait,
+            queue=not no_queue,
             on_wait=lambda waiting: say(progress(waiting)),
         )
     output.show(sandbox.view, lambda: sandbox.id)

@@ -15,7 +15,7 @@ import typer
 from runtools.cli import output
 from runtools.cli.output import Json
 from runtools.cli.sandbox import create, options
-from runtools.cli.session import Ref, connected
+from runtools.cli.session import Ref, connected, flag
 from runtools.errors import OutcomeUnknown, RunToolsError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def exec_(
     argv: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="-- ARGV...", help="The command, passed unchanged.", show_default=False
+            metavar="ARGV...", help="The command, after --; passed unchanged.", show_default=False
         ),
     ] = None,
     shell: Annotated[
@@ -44,19 +44,22 @@ def exec_(
     cwd: Annotated[
         str, typer.Option("--cwd", "-w", metavar="PATH", help="Where it starts.")
     ] = "/workspace",
-    user: Annotated[str, typer.Option("--user", "-u", help="Who it runs as.")] = "root",
+    user: Annotated[
+        str, typer.Option("--user", "-u", metavar="NAME", help="Who it runs as.")
+    ] = "root",
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="Kill it after so long.")
+        float, typer.Option(metavar="SECONDS", help="Kill it after so long.")
     ] = 30.0,
     no_stdin: Annotated[
-        bool, typer.Option("--no-stdin", "-n", help="Do not forward a piped stdin.")
+        bool, flag("--no-stdin", "-n", help="Do not forward a piped stdin.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Run a command in a sandbox, and end as it ends.
 
-    Exit code: the command's; 128 + n when signal n killed it; 124 when its time was over; 125 when
-    the platform failed. A piped stdin is forwarded. A paused sandbox is woken.
+    A piped stdin is forwarded. A paused sandbox is woken.
+
+    Exit code: the command's; 128 + n: signal n killed it; 124: time was up; 125: the platform failed.
     """
     command = _command(argv, shell)
     variables = options.pairs("--env", env)

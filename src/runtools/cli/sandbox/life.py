@@ -9,7 +9,7 @@ import typer
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks
 from runtools.cli.sandbox import create, options
-from runtools.cli.session import Ref, Refs, connected
+from runtools.cli.session import Ref, Refs, connected, flag
 
 
 def pause(ref: Ref, json: Json = False) -> None:
@@ -43,14 +43,15 @@ def destroy(refs: Refs, json: Json = False) -> None:
 def fork(
     ref: Ref,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="The child's; several: name-1, name-2 …")
+        str | None,
+        typer.Option("--name", "-n", metavar="NAME", help="The child's; several: name-1, name-2 …"),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-c", min=1, max=64, help="Children.")] = 1,
+    count: Annotated[int, typer.Option("--count", "-c", metavar="N", help="Children.")] = 1,
     tag: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="The children's; default: the parent's."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when they run.")] = True,
+    no_wait: Annotated[bool, flag("--no-wait", help="Return at once.")] = False,
     json: Json = False,
 ) -> None:
     """Copy a running or paused sandbox, memory and processes included; prints the children's ids."""
@@ -61,7 +62,7 @@ def fork(
             count,
             name=name,
             tags=tags,
-            wait_for_ready=wait,
+            wait_for_ready=not no_wait,
             on_wait=lambda child: say(create.progress(child)),
         )
     output.show(children.view, lambda: "\n".join(child.id for child in children))
@@ -74,7 +75,9 @@ def fork(
 
 def recover(
     ref: Ref,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="The new one's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="The new one's name.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Boot a new sandbox from the disk of one that ended by itself; prints the new id."""
@@ -87,7 +90,9 @@ def recover(
 
 def snapshot(
     ref: Ref,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="To roll back to.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="To roll back to.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Keep a sandbox's present state; it goes on as it was."""

@@ -9,21 +9,24 @@ import typer
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks
 from runtools.cli.sandbox import options
-from runtools.cli.session import Ref, connected
+from runtools.cli.session import Ref, connected, flag
 
 State = Literal["creating", "running", "paused", "stopped"]
 
 
 def list_(
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    state: Annotated[
+        State | None, typer.Option(metavar="STATE", help="creating, running, paused or stopped.")
+    ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only those with it; repeatable.")
     ] = None,
     template: Annotated[
-        str | None, typer.Option("--template", "-t", help="Only those made from it.")
+        str | None,
+        typer.Option("--template", "-t", metavar="SLUG", help="Only those made from it."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Stopped ones too.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only their ids.")] = False,
+    everything: Annotated[bool, flag("--all", "-a", help="Stopped ones too.")] = False,
+    quiet: Annotated[bool, flag("--quiet", "-q", help="Only their ids.")] = False,
     json: Json = False,
 ) -> None:
     """List sandboxes; stopped ones with --all or --state stopped."""
@@ -55,7 +58,7 @@ def stats(ref: Ref, json: Json = False) -> None:
 
 def logs(
     ref: Ref,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 100,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="How many.")] = 100,
     json: Json = False,
 ) -> None:
     """Show the last lines of the machine's console: also after its end."""
