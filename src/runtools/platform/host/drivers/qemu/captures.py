@@ -58,7 +58,7 @@ class Capture:
         """
         try:
             saved = json.loads(self._sheet.read_text())["fingerprint"]
-        except (OSError, ValueError, KeyError) as exc:
+        except (OSError, ValueError, KeyError, TypeError) as exc:
             raise VmmFailed(f"{self._sheet.parent.name} holds no complete capture") from exc
         check_same(f"the capture {self._sheet.parent.name}", saved, now)
 

@@ -1,0 +1,72 @@
+"""The rules as text, and other people's chains."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from runtools.platform.host.net import firewall, ranges, rules
+from runtools.platform.host.net.names import Names
+
+NAMES = Names("abc123")
+CABLES = ranges.choose("abc123", [])
+ACCEPT, DROP = {"accept": None}, {"drop": None}
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "169.254.169.254", "100.100.100.100", "127.0.0.1"])
+def test_what_is_closed(address):
+    assert any(IPv4Address(address) in IPv4Network(net) for net in rules.CLOSED)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "9.9.9.9", "172.32.0.1", "203.0.113.1"])
+def test_what_is_open(address):
+    assert not any(IPv4Address(address) in IPv4Network(net) for net in rules.CLOSED)
+
+
+def test_our_cables_are_closed_to_sandboxes():
+    assert any(CABLES.subnet_of(IPv4Network(net)) for net in rules.CLOSED)
+
+
+def test_the_host_says_it_and_the_namespace_says_it():
+    for text in (rules.host(NAMES, CABLES), rules.namespace()):
+        assert all(net in text for net in (*rules.CLOSED, *rules.CLOSED_HOSTS))
+
+
+def test_a_second_load_replaces_the_first():
+    text = rules.host(NAMES, CABLES)
+    assert text.index("delete table inet runtools_abc123") < text.index("chain input")
+
+
+def ruleset(*expressions: dict[str, object], policy: str, **chain: str) -> dict[str, object]:
+    where = {"family": "ip", "table": "filter"} | chain
+    return {
+        "nftables": [
+            {"metainfo": {}},
+            {"chain": {**where, "name": "FORWARD", "hook": "forward", "policy": policy}},
+            *({"rule": {**where, "chain": "FORWARD", "expr": [one]}} for one in expressions),
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "position"),
+    [
+        (ruleset(policy="accept"), None),
+        (ruleset(policy="drop"), "add"),
+        (ruleset(DROP, ACCEPT, policy="drop"), "add"),
+        (ruleset(ACCEPT, DROP, policy="accept"), "insert"),
+        (ruleset(ACCEPT, {"reject": {}}, policy="drop"), "insert"),
+        (ruleset(policy="drop", table="runtools_abc123"), None),
+        (ruleset(policy="drop", table="runtools_other1"), None),
+        (ruleset(policy="drop", family="ip6"), None),
+        ({"nftables": []}, None),
+    ],
+    ids=[
+        *("accepts", "drops by policy", "drops by policy after rules", "drops at its end"),
+        *("rejects at its end", "ours", "another installation's", "IPv6", "none"),
+    ],
+)
+def test_a_way_through_other_chains(found, position):
+    ways = [way[3] for way in firewall._strangers(found, NAMES.table)]
+    assert ways == ([position] if position else [])
