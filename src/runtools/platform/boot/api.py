@@ -53,9 +53,7 @@ async def serve(settings: Settings) -> int:
     clock = SystemClock()
     async with RemoteHost(settings.host_socket) as host:
         view = await _first_view(host, clock)
-        app = create_app(
-            Database(database_url(settings)), Hosts({view.id: host}), clock, settings
-        )
+        app = create_app(Database(database_url(settings)), Hosts({view.id: host}), clock, settings)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
