@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -46,26 +48,26 @@ class Cli:
 
     env: dict[str, str]
     folder: Path
+    zygote: socket.socket
 
-    def __call__(self, *argv: str | bytes, stdin: bytes | None = None, **env: str) -> Done:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from runtools.cli import main; sys.exit(main())",
-                *argv,
-            ],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=self.env | env,
-            cwd=self.folder,
-            timeout=60,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr.decode())
+    def __call__(self, *argv: str | bytes, stdin: bytes = b"", **env: str) -> Done:
+        body = {
+            "argv": [os.fsencode(word).hex() for word in argv],
+            "env": self.env | env,
+            "cwd": str(self.folder),
+        }
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            files = [file.fileno() for file in (given, out, err)]
+            socket.send_fds(self.zygote, [json.dumps(body).encode()], files)
+            answer = self.zygote.recv(64)
+            assert answer, "the zygote is dead"
+            out.seek(0)
+            err.seek(0)
+            return Done(int(answer), out.read(), err.read().decode())
 
-    def ok(self, *argv: str, stdin: bytes | None = None) -> Done:
+    def ok(self, *argv: str, stdin: bytes = b"") -> Done:
         """A command that must succeed."""
         done = self(*argv, stdin=stdin)
         assert done.code == 0, done.err
@@ -103,12 +105,25 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     thread.join(20)
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[socket.socket]:
+    """A process that commands are forked from; see there."""
+    ours, theirs = socket.socketpair()
+    script = str(Path(__file__).with_name("zygote.py"))
+    argv = [sys.executable, script, str(theirs.fileno())]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(argv, env=env, pass_fds=[theirs.fileno()]), theirs:
+        ours.settimeout(60)
+        yield ours
+        ours.close()
+
+
 @pytest.fixture
-def cli(platform: Platform, tmp_path: Path) -> Cli:
+def cli(platform: Platform, zygote: socket.socket, tmp_path: Path) -> Cli:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RUNTOOLS_")}
     env |= {"RUNTOOLS_API_URL": platform.url, "RUNTOOLS_API_KEY": platform.key}
     env |= {"PYTHONPATH": str(ROOT / "src"), "RUNTOOLS_HOME": str(tmp_path / "home")}
-    return Cli(env, tmp_path)
+    return Cli(env, tmp_path, zygote)
 
 
 @pytest.fixture
