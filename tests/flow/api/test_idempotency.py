@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+from sqlalchemy import Connection, func, select
 
 from runtools.errors import CapacityExhausted, GuestUnreachable
 from runtools.platform.api.idempotency import store
@@ -16,6 +17,10 @@ from runtools.testing.api_world import World, holds
 async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:
     """A request with a key."""
     return await world.http.post(path, json=body or {}, headers={"Idempotency-Key": key})
+
+
+def _remembered(conn: Connection) -> int:
+    return int(conn.scalar(select(func.count()).select_from(store.requests)) or 0)
 
 
 class TestRepeats:
@@ -81,6 +86,7 @@ class TestRepeats:
         first = await post(world, f"{path}/exec", "k1", body)
         again = await post(world, f"{path}/exec", "k1", body)
         assert first.json()["data"] == again.json()["data"]
+        assert await world.platform.db.read(_remembered) == 0
         other = await post(world, f"{path}/exec", "k1", {"command": "true"})
         assert other.json()["error"]["code"] == "idempotency_mismatch"
 

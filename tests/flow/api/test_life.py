@@ -184,6 +184,20 @@ class TestFork:
         listed = (await world.http.get("/v1/sandboxes")).json()["data"]
         assert [sandbox["id"] for sandbox in listed] == [parent["id"]]
 
+    async def test_names_fought_for_are_given_once(self, any_world: World) -> None:
+        parent = await any_world.create()
+        path = f"/v1/sandboxes/{parent['id']}/fork"
+        acts = []
+        for _ in range(6):
+            acts.append(any_world.http.post(path, json={"count": 3, "name": "kid"}))
+            acts.append(any_world.http.post("/v1/sandboxes", json={"name": "kid-3"}))
+            acts.append(any_world.http.post("/v1/sandboxes", json={"name": "kid-1"}))
+        answers = await asyncio.gather(*acts)
+        assert {answer.status_code for answer in answers} <= {201, 409}
+        listed = (await any_world.http.get("/v1/sandboxes?limit=100")).json()["data"]
+        names = [sandbox["name"] for sandbox in listed if sandbox["name"]]
+        assert len(names) == len(set(names)) >= 2
+
     async def test_a_refused_fork_ends_its_children(self, world: World) -> None:
         parent = await world.create()
         world.host.refuse(CapacityExhausted("no room"))

@@ -5,6 +5,10 @@ done. A repeat that finds an answer gets it. One that finds none (the first was 
 goes on in another process) is done with the same `op`, which every step further down answers from its
 own records instead of doing it again. Within one process repeats wait for the first.
 
+Commands are the exception: their results may be large and secret, there are many of them, and the guest
+keeps them by process id anyway. So for ``exec`` nothing is written: the op is made from key and request,
+and another request under the same key is noticed as long as this process remembers.
+
 Only digests are kept: of the key, and of the request under the key, so that a password in a body cannot
 be guessed from the database.
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import OrderedDict
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,7 +38,9 @@ from runtools.platform.kit.crypto import digest, keyed_digest, same
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 MAX_KEPT_BYTES = 1_048_576
+MAX_COMMANDS = 10_000
 
+_EXEC = re.compile(r"/v1/sandboxes/[^/]+/exec")
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
@@ -43,6 +50,7 @@ class Idempotency:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._running: dict[tuple[str, str], asyncio.Event] = {}
+        self._commands: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -59,10 +67,22 @@ class Idempotency:
         while (first := self._running.get(place)) is not None:
             await first.wait()
         self._running[place] = asyncio.Event()
+        request = _Repeatable(self._app, call, key.decode(), place[1])
         try:
-            await _Repeatable(self._app, call, key.decode(), place[1]).serve(scope, receive, send)
+            if scope["method"] == "POST" and _EXEC.fullmatch(scope["path"]):
+                request.command(scope, self._commands.get(place))
+                self._remember(place, request.request)
+                await self._app(scope, receive, send)
+            else:
+                await request.serve(scope, receive, send)
         finally:
             self._running.pop(place).set()
+
+    def _remember(self, place: tuple[str, str], request: str) -> None:
+        self._commands[place] = request
+        self._commands.move_to_end(place)
+        if len(self._commands) > MAX_COMMANDS:
+            self._commands.popitem(last=False)
 
 
 class _Repeatable:
@@ -74,6 +94,14 @@ class _Repeatable:
         self._key = key
         self._key_digest = key_digest
         self._stream = hashlib.sha256()
+        self.request = ""
+
+    def command(self, scope: Scope, before: str | None) -> None:
+        """Name a command by its key and request; ``before`` is the one seen under the key."""
+        self.request = self._digest(scope, self._call.body)
+        if before is not None and before != self.request:
+            raise _mismatch()
+        self._call.given_op = f"opn_{self.request[:32]}"
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         streamed = scope["method"] == "PUT"
@@ -124,10 +152,7 @@ class _Repeatable:
 
     def _check(self, known: Remembered, request: str) -> None:
         if not same(known.request_digest, request):
-            raise IdempotencyMismatch(
-                "the idempotency key was used for another request",
-                hint="use a fresh key for every act, and the same one only to repeat it unchanged",
-            )
+            raise _mismatch()
 
     def _digest(self, scope: Scope, body: bytes) -> str:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -150,6 +175,13 @@ class _Repeatable:
                 raise ClientDisconnect
             if not message.get("more_body", False):
                 return
+
+
+def _mismatch() -> IdempotencyMismatch:
+    return IdempotencyMismatch(
+        "the idempotency key was used for another request",
+        hint="use a fresh key for every act, and the same one only to repeat it unchanged",
+    )
 
 
 def _nothing_done(error: RunToolsError) -> bool:

@@ -230,8 +230,10 @@ def _write_one(
 
 def _write_children(conn: Connection, parent_id: str, children: list[Record]) -> None:
     guest = store.guest_of(conn, parent_id)
+    # All rows before the first ledger line: who holds the org's counter must not wait for a name.
     for child in children:
         store.add(conn, child, guest)
+    for child in children:
         observe.born(conn, child)
 
 

@@ -127,7 +127,7 @@ def add(conn: Connection, record: Record, guest: Mapping[str, Any]) -> None:
     try:
         conn.execute(insert(sandboxes).values(**asdict(record), guest=dict(guest)))
     except IntegrityError as exc:
-        if "born" in str(exc.orig):
+        if "born_op" in str(exc.orig):  # no name has an underscore
             raise Conflict(
                 "the same request is under way", hint="ask again in a moment with the same key"
             ) from exc

@@ -1,0 +1,97 @@
+"""The api over the real host service and its socket; only the machines are local processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest_asyncio
+
+from runtools.platform.api.hosts.remote import RemoteHost
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.schema import upgrade
+from runtools.platform.host.server import serving
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
+from runtools.testing.api_world import client, holds
+from runtools.testing.local_host import local_host
+
+
+@pytest_asyncio.fixture
+async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a whole platform with a template that is ready."""
+    settings = Settings(home=tmp_path, disk_headroom_mb=1)
+    clock, db = SystemClock(), Database(f"sqlite:///{tmp_path}/api/runtools.db")
+    await upgrade(db)
+    _, key = await ensure_first(db, clock)
+    at = tmp_path / "host.sock"
+    host = local_host(settings)
+    await host.start()
+    async with (
+        serving(host, at),
+        RemoteHost(at) as remote,
+        api_world.serving(db, {api_world.HOST_ID: remote}, clock, settings) as (url, _),
+        client(url, key or "") as made,
+    ):
+        await act(made, "POST", "/templates/base-debian/builds", {})
+        await holds(lambda: _ready(made), 60)
+        yield made
+        for state in ("running", "paused", "creating"):
+            for sandbox in await act(made, "GET", f"/sandboxes?state={state}"):
+                await act(made, "DELETE", f"/sandboxes/{sandbox['id']}")
+    await host.stop()
+
+
+async def act(http: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
+    """What an act answers."""
+    answer = await http.request(method, f"/v1{path}", json=body)
+    assert answer.status_code < 300, answer.text
+    return answer.json()["data"]
+
+
+async def _ready(http: httpx.AsyncClient) -> bool:
+    return bool((await act(http, "GET", "/templates/base-debian"))["state"] == "ready")
+
+
+async def test_a_whole_life(http: httpx.AsyncClient) -> None:
+    made = await act(http, "POST", "/sandboxes", {"name": "one", "env": {"WHO": "me"}})
+    assert (made["state"], made["operation"]) == ("running", None)
+    assert made["timings"]["totalMs"] > 0
+    path = "/sandboxes/one"
+    result = await act(http, "POST", f"{path}/exec", {"command": "echo $WHO; exit 4"})
+    assert (result["stdout"], result["exitCode"]) == ("me\n", 4)
+    put = await http.put(f"/v1{path}/files?path=/workspace/a", content=b"x" * 300_000)
+    assert put.json()["data"]["size"] == 300_000
+    kept = await act(http, "POST", f"{path}/snapshots", {"name": "good"})
+    await act(http, "DELETE", f"{path}/files?path=/workspace/a")
+    assert (await act(http, "POST", f"{path}/rollback", {"to": "good"}))["state"] == "running"
+    assert len((await http.get(f"/v1{path}/files?path=/workspace/a")).content) == 300_000
+    assert (await act(http, "POST", f"{path}/pause"))["state"] == "paused"
+    fork = await act(http, "POST", f"{path}/fork", {"count": 2, "name": "kid"})
+    assert [child["state"] for child in fork["children"]] == ["running", "running"]
+    assert (await act(http, "POST", f"{path}/resume"))["state"] == "running"
+    result = await act(http, "POST", "/sandboxes/kid-2/exec", {"command": "echo $WHO"})
+    assert result["stdout"] == "me\n"
+    assert (await act(http, "DELETE", f"{path}/snapshots/{kept['id']}"))["name"] == "good"
+    gone = await act(http, "DELETE", path)
+    assert (gone["state"], gone["ending"]["cause"]) == ("stopped", "request")
+    moves = [(line["state"], line["operation"]) for line in await act(http, "GET", f"{path}/why")]
+    assert moves[0] == ("creating", "starting")
+    assert ("running", "pausing") in moves
+    assert moves[-1] == ("stopped", None)
+
+
+async def test_errors_come_through(http: httpx.AsyncClient) -> None:
+    made = await act(http, "POST", "/sandboxes", {})
+    missing = await http.get(f"/v1/sandboxes/{made['id']}/files?path=/nothing")
+    assert missing.json()["error"]["code"] == "file_missing"
+    huge = await http.post("/v1/sandboxes", json={"memoryMb": 500_000, "queue": False})
+    assert huge.json()["error"]["code"] == "capacity_exhausted", huge.text
+    bad = await http.post("/v1/templates/base-debian/builds", json={"apt": ["no-such-thing"]})
+    assert bad.status_code == 201
+    lines = (await http.get("/v1/templates/base-debian/logs?version=2")).text
+    assert '"state":"failed"' in lines.rsplit("event: end", 1)[1]
