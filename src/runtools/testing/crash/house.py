@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,17 @@ _LOOK_SECONDS = 0.01
 
 
 class Maker:
-    """Makes host processes of one kind by forking one that has imported everything."""
+    """Makes host processes of one kind by forking one that has imported everything.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._turn = asyncio.Lock()
+    Args:
+        kind: ``local`` or ``qemu``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        words = [sys.executable, "-m", host_process.__name__, kind, "--forks"]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._turn = threading.Lock()
+        self._answer()
 
     async def start(self, environment: Mapping[str, str], log: Path) -> int:
         """The pid of a fresh host process."""
@@ -35,35 +43,27 @@ class Maker:
         """How a host process ended: its exit code, or a signal's number below zero."""
         return await self._ask({"wait": pid})
 
-    async def _ask(self, order: dict[str, Any]) -> int:
+    def close(self) -> None:
+        """End it; the hosts that it made live on."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        async with self._turn:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            await self._process.stdin.drain()
-            return int(await self._process.stdout.readline())
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
 
+    async def _ask(self, order: dict[str, Any]) -> int:
+        return int(await asyncio.to_thread(self._asked, json.dumps(order).encode()))
 
-@contextlib.asynccontextmanager
-async def maker(kind: str) -> AsyncIterator[Maker]:
-    """A maker of hosts of a kind, ``local`` or ``qemu``."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        host_process.__name__,
-        kind,
-        "--forks",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert await process.stdout.readline() == b"ready\n"
-        yield Maker(process)
-    finally:
-        process.stdin.close()
-        await process.communicate()
+    def _asked(self, line: bytes) -> bytes:
+        assert self._process.stdin is not None
+        with self._turn:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+            return self._answer()
+
+    def _answer(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 class House:

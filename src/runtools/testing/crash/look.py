@@ -22,18 +22,22 @@ _PROCESS: dict[Driver, tuple[bytes, set[str]]] = {
 SETTLE_SECONDS = 20.0
 
 
-def machines(home: Path, driver: Driver) -> Counter[str]:
-    """How many machine processes there are of each sandbox of this home."""
+def machines(home: Path, driver: Driver) -> list[tuple[int, str]]:
+    """The machine processes of this home: each one's pid, and the sandbox it belongs to."""
     mark, top = _PROCESS[driver][0], bytes(home / "host" / "sandboxes") + b"/"
-    found: Counter[str] = Counter()
+    found = []
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes()
-            if mark in words[:200] and top in words:
-                found[words.partition(top)[2].partition(b"/")[0].decode()] += 1
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes()
+                if mark in words[:200] and top in words:
+                    box = words.partition(top)[2].partition(b"/")[0].decode()
+                    found.append((int(folder.name), box))
     return found
+
+
+def _count(home: Path, driver: Driver) -> Counter[str]:
+    return Counter(box for _, box in machines(home, driver))
 
 
 async def processes_fit(home: Path, driver: Driver, model: Model) -> None:
@@ -41,14 +45,14 @@ async def processes_fit(home: Path, driver: Driver, model: Model) -> None:
     states = _PROCESS[driver][1]
     wanted = Counter(box.id for box in model.living() if box.state in states)
     await _until(
-        lambda: machines(home, driver) == wanted,
-        lambda: f"machines are {machines(home, driver)}, wanted are {wanted}",
+        lambda: _count(home, driver) == wanted,
+        lambda: f"machines are {_count(home, driver)}, wanted are {wanted}",
     )
 
 
 async def folders_fit(home: Path, model: Model) -> None:
     """One folder for every machine, nothing half-made."""
-    wanted = {box.id: int(box.state != "stopped") for box in model.boxes.values()}
+    wanted = {box.id: int(box.state != "stopped" or box.keeps_disk) for box in model.boxes.values()}
     await _until(lambda: _lives(home) == wanted, lambda: f"folders {_lives(home)}, wanted {wanted}")
     kept = {item.name for item in (home / "host" / "snapshots").iterdir()}
     assert kept == model.snapshots(), f"snapshots are {kept}, wanted are {model.snapshots()}"

@@ -44,12 +44,13 @@ class Act:
 
 @dataclass
 class Box:
-    """One sandbox."""
+    """One sandbox; ``keeps_disk`` when it ended by itself."""
 
     id: str
     state: Literal["running", "paused", "stopped"] = "running"
     inside: Inside = field(default_factory=Inside)
     snapshots: dict[str, Inside] = field(default_factory=dict)
+    keeps_disk: bool = False
 
 
 class Model:
@@ -92,7 +93,12 @@ class Model:
         elif act.kind == "resume":
             box.state = "running"
         elif act.kind == "destroy":
-            box.state, box.snapshots = "stopped", {}
+            box.state, box.snapshots, box.keeps_disk = "stopped", {}, False
+
+    def died(self, box_id: str) -> None:
+        """Its machine ended by itself."""
+        self.boxes[box_id].state = "stopped"
+        self.boxes[box_id].keeps_disk = True
 
     def born(self, parent: str, child: str, *, lives: bool) -> None:
         """A fork made a child, or one that came to nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 from runtools.errors import HostUnavailable, Unavailable
@@ -56,7 +57,7 @@ class Saga:
         self.house = house
         self.model = Model(memory_survives=driver != "local")
         self.acts = 0
-        self._driver = driver
+        self.driver = driver
         self._template = template
         self._sizes = sizes
         self._chance = chance
@@ -69,11 +70,23 @@ class Saga:
 
     async def play(self, rounds: int) -> None:
         """So many rounds, and the end: everything destroyed, nothing left."""
-        await self.house.start()
-        async with self._follower.running():
+        async with self.begun():
             for _ in range(rounds):
                 await self._round()
-            await self._end()
+            await self.end()
+
+    @contextlib.asynccontextmanager
+    async def begun(self, crash_at: str = "") -> AsyncIterator[None]:
+        """The host runs and is followed while the body runs."""
+        await self.house.start(crash_at)
+        async with self._follower.running():
+            yield
+
+    async def end(self) -> None:
+        """Destroy everything, and see that nothing is left."""
+        boxes = self.model.living()
+        await asyncio.gather(*(self.do(Act("destroy", box.id, new_id("opn"))) for box in boxes))
+        await self.hold()
 
     async def _round(self) -> None:
         self._cut = []
@@ -88,21 +101,15 @@ class Saga:
             await self.house.kill()
         await self.house.start()
         for act in self._cut:
-            await self._repeat(act)
-        await self._hold()
-
-    async def _end(self) -> None:
-        for box in self.model.living():
-            act = Act("destroy", box.id, new_id("opn"))
-            await self._do(act)
-        await self._hold()
+            await self.repeat(act)
+        await self.hold()
 
     # --- acting ---
 
     async def _keep_acting(self) -> None:
         while (act := self._choose()) is not None:
             try:
-                await self._do(act)
+                await self.do(act)
             except HostUnavailable:
                 self._cut.append(act)
                 return
@@ -149,7 +156,7 @@ class Saga:
             things = tuple(new_sandbox_id() for _ in range(self._chance.choice((1, 2))))
         return Act(kind, box.id, op, things)
 
-    async def _do(self, act: Act) -> Any:
+    async def do(self, act: Act) -> Any:
         """Do it, and learn from its answer."""
         answer = await self._ask(act)
         self.acts += 1
@@ -159,10 +166,10 @@ class Saga:
         self.model.done(act, answer if isinstance(answer, str) else "")
         return answer
 
-    async def _repeat(self, act: Act) -> None:
+    async def repeat(self, act: Act) -> None:
         """Ask again for what was cut off: twice, and both answers are one."""
         try:
-            first = await self._do(act)
+            first = await self.do(act)
         except Unavailable as exc:
             if not self._may_fail(act) or isinstance(exc, HostUnavailable):
                 raise
@@ -232,12 +239,12 @@ class Saga:
 
     # --- what must hold ---
 
-    async def _hold(self) -> None:
+    async def hold(self) -> None:
         for box in self.model.boxes.values():
             seen: Observed = await self.house.host.settled(box.id, look.SETTLE_SECONDS)
             assert (seen.state, seen.operation) == (box.state, None), f"{seen}, wanted {box}"
             await self._follower.agrees(seen)
-        await look.processes_fit(self.house.home, self._driver, self.model)
+        await look.processes_fit(self.house.home, self.driver, self.model)
         await look.folders_fit(self.house.home, self.model)
         running = [box for box in self.model.living() if box.state == "running"]
         await asyncio.gather(*(self._inside(box) for box in running))
