@@ -11,6 +11,7 @@ from runtools.errors import (
     Conflict,
     GuestMisbehaved,
     IllegalMove,
+    InvalidRequest,
     IsolationUnavailable,
     NotFound,
     SandboxStopped,
@@ -65,6 +66,21 @@ class TestCreate:
     async def test_an_id_is_used_once(self, world, box):
         with pytest.raises(Conflict):
             await world.host.create(order(sandbox_id=box))
+
+    @pytest.mark.parametrize(
+        "name", ["", "../../etc", "sandbox-", "sandbox-../../../xx", "x" * 999]
+    )
+    async def test_an_id_that_is_none_names_no_folder(self, world, box, name):
+        with pytest.raises(InvalidRequest):
+            await world.host.create(order(sandbox_id=name))
+        with pytest.raises(InvalidRequest):
+            await world.host.fork(box, fresh("op"), "key_test", [Child(sandbox_id=name)])
+        with pytest.raises(InvalidRequest):
+            await world.host.snapshot(box, fresh("op"), "key_test", name)
+        with pytest.raises(NotFound):
+            await world.host.drop_snapshot(name)
+        with pytest.raises(NotFound):
+            await world.rollback(box, name)
 
     async def test_an_unknown_template_is_refused_before_anything_is_written(self, world):
         wish = order(template_version_id="tpl_none")
@@ -398,6 +414,11 @@ class TestFork:
             await forking
         assert holders(world.settings.home) == []
         assert list(world.engine.places.captures.iterdir()) == []
+
+    async def test_children_must_differ_and_there_must_be_one(self, world, box):
+        for children in ([], [Child(sandbox_id=sandbox_id())] * 2):
+            with pytest.raises(InvalidRequest):
+                await world.host.fork(box, fresh("op"), "key_test", children)
 
 
 class TestDestroy:

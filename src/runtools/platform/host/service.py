@@ -6,39 +6,32 @@ import asyncio
 import logging
 import os
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtools.errors import Conflict, RunToolsError, TemplateInUse, Unavailable
+from runtools.errors import (
+    RunToolsError,
+    TemplateInUse,
+)
 from runtools.platform.core import ids
 from runtools.platform.core.ports.driver import Driver
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
-    Child,
-    CreateOrder,
-    Forked,
     Host,
-    Kept,
     Observed,
 )
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.states import State
+from runtools.platform.host.acting import Acting, is_queued
 from runtools.platform.host.disk import files
-from runtools.platform.host.engine import durable, memory, registry, snapshots
+from runtools.platform.host.engine import durable, memory, snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
-from runtools.platform.host.engine.acts.create import create, recoverable
-from runtools.platform.host.engine.acts.destroy import destroy
-from runtools.platform.host.engine.acts.fork import fork
 from runtools.platform.host.engine.acts.pause import pause
-from runtools.platform.host.engine.acts.resume import resume
-from runtools.platform.host.engine.acts.rollback import rollback
-from runtools.platform.host.engine.acts.snapshot import snapshot
 from runtools.platform.host.engine.admission import Admission
-from runtools.platform.host.engine.budget import Budget, load_of
+from runtools.platform.host.engine.budget import Budget
 from runtools.platform.host.engine.engine import Engine, chosen
-from runtools.platform.host.engine.fitness import check_isolation
 from runtools.platform.host.engine.idle import Idle
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
@@ -64,7 +57,7 @@ _GRACE_SECONDS = 30.0
 _PAUSED_AT_ONCE = 4
 
 
-class HostService(Inside, Host):
+class HostService(Acting, Inside, Host):
     """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
 
     def __init__(
@@ -132,7 +125,7 @@ class HostService(Inside, Host):
                     log.error("%s could not be paused and runs on: %s", box.id, exc)
 
         boxes = chosen(self.engine.actors.values(), State.RUNNING, State.CREATING)
-        await asyncio.gather(*(one(box) for box in boxes if not _is_queued(box)))
+        await asyncio.gather(*(one(box) for box in boxes if not is_queued(box)))
         paused = chosen(self.engine.actors.values(), State.PAUSED)
         await asyncio.gather(*(durable.make(box) for box in paused if not box.record.durable))
         await self.stop()
@@ -167,68 +160,6 @@ class HostService(Inside, Host):
         box = self.engine.actor(sandbox_id)
         await box.settled(timeout_seconds)
         return box.latest()
-
-    # --- the port: acts ---
-
-    async def create(self, order: CreateOrder) -> Observed:
-        """Returns when it runs, or once it has its place in the queue."""
-        why = Why("request", order.actor, order.op, f"create {order.sandbox_id}")
-        known = self.engine.actors.get(order.sandbox_id)
-        if known is None:
-            box = self._enrolled(order, why)
-            making = asyncio.ensure_future(box.perform(lambda: create(box, why)))
-            # Read, because nobody waits for it any more once it has its place in the queue.
-            making.add_done_callback(lambda done: done.cancelled() or done.exception())
-        elif known.record.order.op != order.op:
-            raise Conflict(f"{order.sandbox_id} exists already")
-        else:
-            box, making = known, None
-        return await _running_or_queued(box, making)
-
-    async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        """Save it to disk."""
-        return await self._act(sandbox_id, op, actor, "pause", pause)
-
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        """Go on from the disk."""
-        return await self._act(sandbox_id, op, actor, "resume", resume)
-
-    async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        """Remove it, whatever is under way."""
-        box = self.engine.actor(sandbox_id)
-        why = Why("request", actor, op, f"destroy {sandbox_id}")
-        return await self.engine.ops.once(
-            op, why.what, Observed, lambda: box.overrule(lambda: destroy(box, why))
-        )
-
-    async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
-        """Keep its state."""
-        box = self.engine.actor(sandbox_id)
-        why = Why("request", actor, op, f"snapshot {sandbox_id} as {snapshot_id}")
-        return await self.engine.ops.once(
-            op, why.what, Kept, lambda: box.perform(lambda: snapshot(box, why, snapshot_id))
-        )
-
-    async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
-        """Go back to a kept state."""
-        box = self.engine.actor(sandbox_id)
-        why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
-        return await self.engine.ops.once(
-            op, why.what, Observed, lambda: box.perform(lambda: rollback(box, why, snapshot_id))
-        )
-
-    async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
-        """Make children of it."""
-        box = self.engine.actor(sandbox_id)
-        names = " ".join(child.sandbox_id for child in children)
-        why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
-        return await self.engine.ops.once(
-            op, why.what, Forked, lambda: box.perform(lambda: fork(box, why, children))
-        )
-
-    async def drop_snapshot(self, snapshot_id: str) -> None:
-        """Remove a kept state."""
-        await snapshots.drop(self.engine, snapshot_id)
 
     # --- the port: templates and space ---
 
@@ -293,57 +224,6 @@ class HostService(Inside, Host):
             capabilities=await self._driver.probe(),
             install_id=self._install_id,
         )
-
-    def _enrolled(self, order: CreateOrder, why: Why) -> Actor:
-        """Refuse what can never be started before anything is written down."""
-        check_isolation(self.engine, order.require_isolation)
-        if order.recover_from is not None:
-            recoverable(self.engine, order.recover_from)
-        self.engine.templates.image(order.template_version_id)
-        factor = self._settings.memory_factor
-        ask = load_of(order.sizes.memory_mb, factor)
-        self.engine.admission.check(ask, queue=order.queue)
-        return registry.enroll(self.engine, order, why)
-
-    async def _act(
-        self,
-        sandbox_id: str,
-        op: str,
-        actor: str,
-        verb: str,
-        act: Callable[[Actor, Why], Awaitable[Observed]],
-    ) -> Observed:
-        box = self.engine.actor(sandbox_id)
-        why = Why("request", actor, op, f"{verb} {sandbox_id}")
-        return await self.engine.ops.once(
-            op, why.what, Observed, lambda: box.perform(lambda: act(box, why))
-        )
-
-
-async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:
-    """Wait until a create has come that far.
-
-    Raises:
-        RunToolsError: it failed.
-    """
-    while box.state is State.CREATING and not _is_queued(box):
-        changed = asyncio.ensure_future(box.changed())
-        await asyncio.wait(
-            {changed, making} if making else {changed}, return_when=asyncio.FIRST_COMPLETED
-        )
-        changed.cancel()
-        if making is not None and making.done():
-            break
-    if making is not None and box.state is not State.RUNNING and not _is_queued(box):
-        await making
-    if box.state is State.STOPPED and not box.record.destroyed:
-        reason = box.record.ending.reason if box.record.ending else ""
-        raise Unavailable(f"{box.id} did not start: {reason}")
-    return box.latest()
-
-
-def _is_queued(box: Actor) -> bool:
-    return box.record.under_way is not None and box.record.under_way.queued
 
 
 def _host_id(file: Path) -> str:

@@ -51,8 +51,9 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
 
 
 def _target(box: Actor, snapshot_id: str) -> Snapshot:
-    found = snapshots.find(box.engine.places, snapshot_id)
-    if found is None or found.sandbox_id != box.id:
+    mine = snapshots.of_sandbox(box.engine.places, box.id)
+    found = next((one for one in mine if one.snapshot_id == snapshot_id), None)
+    if found is None:
         raise NotFound(f"{box.id} has no snapshot {snapshot_id} on this host")
     check_fit(f"snapshot {snapshot_id}", found.fingerprint, box.engine, box.machine())
     return found

@@ -1,0 +1,161 @@
+"""The acts of the host port: each call is checked, made an act of one sandbox, and done once per op."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+from runtools.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from runtools.platform.core import ids
+from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
+from runtools.platform.core.states import State
+from runtools.platform.host.engine import registry, snapshots
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts.create import create, recoverable
+from runtools.platform.host.engine.acts.destroy import destroy
+from runtools.platform.host.engine.acts.fork import fork
+from runtools.platform.host.engine.acts.pause import pause
+from runtools.platform.host.engine.acts.resume import resume
+from runtools.platform.host.engine.acts.rollback import rollback
+from runtools.platform.host.engine.acts.snapshot import snapshot
+from runtools.platform.host.engine.budget import load_of
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.fitness import check_isolation
+
+_SNAPSHOT_ID = re.compile(r"snp_[a-z0-9]{1,40}")
+
+
+class Acting:
+    """The part of the host port that changes sandboxes."""
+
+    engine: Engine
+
+    async def create(self, order: CreateOrder) -> Observed:
+        """Returns when it runs, or once it has its place in the queue."""
+        why = Why("request", order.actor, order.op, f"create {order.sandbox_id}")
+        known = self.engine.actors.get(order.sandbox_id)
+        if known is None:
+            box = self._enrolled(order, why)
+            making = asyncio.ensure_future(box.perform(lambda: create(box, why)))
+            # Read, because nobody waits for it any more once it has its place in the queue.
+            making.add_done_callback(lambda done: done.cancelled() or done.exception())
+        elif known.record.order.op != order.op:
+            raise Conflict(f"{order.sandbox_id} exists already")
+        else:
+            box, making = known, None
+        return await _running_or_queued(box, making)
+
+    async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Save it to disk."""
+        return await self._act(sandbox_id, op, actor, "pause", pause)
+
+    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Go on from the disk."""
+        return await self._act(sandbox_id, op, actor, "resume", resume)
+
+    async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """Remove it, whatever is under way."""
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"destroy {sandbox_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.overrule(lambda: destroy(box, why))
+        )
+
+    async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
+        """Keep its state."""
+        box = self.engine.actor(sandbox_id)
+        if _SNAPSHOT_ID.fullmatch(snapshot_id) is None:
+            raise InvalidRequest(f"{snapshot_id[:80]!r} is no snapshot id")
+        why = Why("request", actor, op, f"snapshot {sandbox_id} as {snapshot_id}")
+        return await self.engine.ops.once(
+            op, why.what, Kept, lambda: box.perform(lambda: snapshot(box, why, snapshot_id))
+        )
+
+    async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
+        """Go back to a kept state."""
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.perform(lambda: rollback(box, why, snapshot_id))
+        )
+
+    async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
+        """Make children of it."""
+        box = self.engine.actor(sandbox_id)
+        _check_ids(*(child.sandbox_id for child in children))
+        names = " ".join(child.sandbox_id for child in children)
+        why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
+        return await self.engine.ops.once(
+            op, why.what, Forked, lambda: box.perform(lambda: fork(box, why, children))
+        )
+
+    async def drop_snapshot(self, snapshot_id: str) -> None:
+        """Remove a kept state."""
+        if _SNAPSHOT_ID.fullmatch(snapshot_id) is None:
+            raise NotFound(f"this host has no snapshot {snapshot_id[:80]}")
+        await snapshots.drop(self.engine, snapshot_id)
+
+    # --- how ---
+
+    def _enrolled(self, order: CreateOrder, why: Why) -> Actor:
+        """Refuse what can never be started before anything is written down."""
+        _check_ids(order.sandbox_id)
+        check_isolation(self.engine, order.require_isolation)
+        if order.recover_from is not None:
+            recoverable(self.engine, order.recover_from)
+        self.engine.templates.image(order.template_version_id)
+        factor = self.engine.settings.memory_factor
+        ask = load_of(order.sizes.memory_mb, factor)
+        self.engine.admission.check(ask, queue=order.queue)
+        return registry.enroll(self.engine, order, why)
+
+    async def _act(
+        self,
+        sandbox_id: str,
+        op: str,
+        actor: str,
+        verb: str,
+        act: Callable[[Actor, Why], Awaitable[Observed]],
+    ) -> Observed:
+        box = self.engine.actor(sandbox_id)
+        why = Why("request", actor, op, f"{verb} {sandbox_id}")
+        return await self.engine.ops.once(
+            op, why.what, Observed, lambda: box.perform(lambda: act(box, why))
+        )
+
+
+async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:
+    """Wait until a create has come that far.
+
+    Raises:
+        RunToolsError: it failed.
+    """
+    while box.state is State.CREATING and not is_queued(box):
+        changed = asyncio.ensure_future(box.changed())
+        await asyncio.wait(
+            {changed, making} if making else {changed}, return_when=asyncio.FIRST_COMPLETED
+        )
+        changed.cancel()
+        if making is not None and making.done():
+            break
+    if making is not None and box.state is not State.RUNNING and not is_queued(box):
+        await making
+    if box.state is State.STOPPED and not box.record.destroyed:
+        reason = box.record.ending.reason if box.record.ending else ""
+        raise Unavailable(f"{box.id} did not start: {reason}")
+    return box.latest()
+
+
+def _check_ids(*sandbox_ids: str) -> None:
+    """Make sure that ids are ids: they name folders, and children must differ."""
+    for one in sandbox_ids:
+        if not ids.is_sandbox_id(one):
+            raise InvalidRequest(f"{one[:80]!r} is no sandbox id")
+    if not sandbox_ids or len(set(sandbox_ids)) != len(sandbox_ids):
+        raise InvalidRequest("a fork needs ids of children that differ, and at least one")
+
+
+def is_queued(box: Actor) -> bool:
+    """Whether it waits for room and nothing of it was touched yet."""
+    return box.record.under_way is not None and box.record.under_way.queued
