@@ -18,7 +18,7 @@ from runtools.errors import HostUnavailable
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.testing import host_process
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 _LOOK_SECONDS = 0.01
 
 

@@ -19,7 +19,7 @@ _PROCESS: dict[Driver, tuple[bytes, set[str]]] = {
     "local": (b"local_holder.py", {"running", "paused"}),  # frozen processes are still processes
     "qemu": (b"qemu-system", {"running"}),
 }
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 60.0
 
 
 def machines(home: Path, driver: Driver) -> list[tuple[int, str]]:

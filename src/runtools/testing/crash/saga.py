@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from runtools.errors import HostUnavailable, Unavailable
@@ -68,11 +68,12 @@ class Saga:
         self._cut: list[Act] = []
         self._follower = look.Follower(house.host)
 
-    async def play(self, rounds: int) -> None:
+    async def play(self, rounds: int, told: Callable[[int], None] = lambda _: None) -> None:
         """So many rounds, and the end: everything destroyed, nothing left."""
         async with self.begun():
-            for _ in range(rounds):
+            for n in range(rounds):
                 await self._round()
+                told(n + 1)
             await self.end()
 
     @contextlib.asynccontextmanager
