@@ -12,15 +12,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runtools.errors import RunToolsError
     from runtools.sdk.client import AsyncRunTools
+    from runtools.sdk.sandbox import AsyncSandbox
+    from runtools.sdk.shapes import ExecResult
     from runtools.sdk.sync.client import RunTools
+    from runtools.sdk.sync.sandbox import Sandbox
 
 __version__ = "0.1.0"
-__all__ = ["AsyncRunTools", "RunTools", "RunToolsError", "__version__"]
+__all__ = [
+    "AsyncRunTools",
+    "AsyncSandbox",
+    "ExecResult",
+    "RunTools",
+    "RunToolsError",
+    "Sandbox",
+    "__version__",
+]
 
 _HOMES = {
     "AsyncRunTools": "runtools.sdk.client",
+    "AsyncSandbox": "runtools.sdk.sandbox",
+    "ExecResult": "runtools.sdk.shapes",
     "RunTools": "runtools.sdk.sync.client",
     "RunToolsError": "runtools.errors",
+    "Sandbox": "runtools.sdk.sync.sandbox",
 }
 
 

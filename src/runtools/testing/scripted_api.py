@@ -27,40 +27,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtools.errors import FileMissing, NotFound, RunToolsError, Unauthenticated
+from runtools.errors import FileMissing, NotFound
 from runtools.sdk import shapes
+from runtools.testing.scripted_door import KEY, Door, Failure, Seen, reply
 
-KEY = "rt_live_scripted"
+__all__ = ["KEY", "Failure", "ScriptedApi", "Seen"]
+
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What befalls one request.
-
-    Attributes:
-        status, body: answered instead of what the platform would; nothing is done.
-        cut: what was asked is done, but the connection is cut before the answer is whole.
-        path: only a request whose path ends so is meant.
-    """
-
-    status: int = 503
-    body: bytes = b"busy"
-    cut: bool = False
-    path: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A request that came."""
-
-    method: str
-    path: str
-    query: list[tuple[str, str]]
-    headers: dict[str, str]
-    body: bytes
 
 
 @dataclass
@@ -68,14 +42,22 @@ class ScriptedApi:
     """See the module. ``folder`` is where the files of all sandboxes lie."""
 
     folder: Path
-    failures: deque[Failure] = field(default_factory=deque)
-    seen: list[Seen] = field(default_factory=list)
+    door: Door = field(default_factory=Door)
     sandboxes: dict[str, shapes.Sandbox] = field(default_factory=dict)
-    answers: dict[str, bytes] = field(default_factory=dict)
     streams: dict[str, list[bytes]] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     waits: int = 0
     url: str = ""
+
+    @property
+    def failures(self) -> deque[Failure]:
+        """What befalls the next requests, one each."""
+        return self.door.failures
+
+    @property
+    def seen(self) -> list[Seen]:
+        """The requests that came."""
+        return self.door.seen
 
     def __enter__(self) -> ScriptedApi:
         # Named TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
@@ -83,7 +65,7 @@ class ScriptedApi:
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
-            _Door(Starlette(routes=self._routes()), self),
+            self.door.before(Starlette(routes=self._routes())),
             log_level="error",
             lifespan="off",
             timeout_graceful_shutdown=1,
@@ -107,15 +89,10 @@ class ScriptedApi:
     def reset(self, folder: Path) -> None:
         """Forget everything; files lie in this folder from now on."""
         self.folder, self.waits = folder, 0
-        for held in (
-            self.failures,
-            self.seen,
-            self.sandboxes,
-            self.answers,
-            self.streams,
-            self.fixed,
-        ):
+        for held in (self.failures, self.seen, self.door.answers):
             held.clear()
+        for kept in (self.sandboxes, self.streams, self.fixed):
+            kept.clear()
 
     def add(self, **fields: Any) -> shapes.Sandbox:
         """A sandbox that is there."""
@@ -155,7 +132,7 @@ class ScriptedApi:
         known = {k: v for k, v in wanted if k in _BLANK and k not in ("template", "queue")}
         queued = {"state": "creating", "operation": "queued"} if self.waits else {}
         made = self.add(**known, **queued, env_names=sorted(wanted.env))
-        return _reply(made, 201)
+        return reply(made, 201)
 
     async def _list(self, request: Request) -> Response:
         views = list(self.sandboxes.values())
@@ -165,7 +142,7 @@ class ScriptedApi:
             int(request.query_params.get(k, d)) for k, d in (("cursor", 0), ("limit", 50))
         )
         end = start + min(limit, 2)  # small pages, so that tests see several
-        return _reply(views[start:end], cursor=str(end) if end < len(views) else None)
+        return reply(views[start:end], cursor=str(end) if end < len(views) else None)
 
     async def _get(self, request: Request) -> Response:
         view = self.find(request.path_params["ref"])
@@ -173,7 +150,7 @@ class ScriptedApi:
             self.waits -= 1
             if not self.waits:
                 view = self._change(view, state="running", operation=None)
-        return _reply(view)
+        return reply(view)
 
     def _change(self, view: shapes.Sandbox, **fields: Any) -> shapes.Sandbox:
         changed = view.model_copy(update=fields)
@@ -186,10 +163,10 @@ class ScriptedApi:
         act = request.path_params["act"]
         if act not in states:
             return await self._scripted(request)
-        return _reply(self._change(view, state=states[act]))
+        return reply(self._change(view, state=states[act]))
 
     async def _destroy(self, request: Request) -> Response:
-        return _reply(self._change(self.find(request.path_params["ref"]), state="stopped"))
+        return reply(self._change(self.find(request.path_params["ref"]), state="stopped"))
 
     async def _fork(self, request: Request) -> Response:
         view = self.find(request.path_params["ref"])
@@ -200,12 +177,12 @@ class ScriptedApi:
             stem if given.count == 1 else stem and f"{stem}-{n + 1}" for n in range(given.count)
         ]
         children = [self.add(**fields, name=name) for name in names]
-        return _reply(shapes.Fork(children=children, standstill_ms=12.5), 201)
+        return reply(shapes.Fork(children=children, standstill_ms=12.5), 201)
 
     async def _exec(self, request: Request) -> Response:
         self.find(request.path_params["ref"])
         wanted = shapes.ExecRequest.model_validate(json.loads(await request.body()))
-        return _reply(await asyncio.to_thread(_run, wanted, self.folder))
+        return reply(await asyncio.to_thread(_run, wanted, self.folder))
 
     def _place(self, request: Request) -> Path:
         self.find(request.path_params["ref"])
@@ -228,19 +205,19 @@ class ScriptedApi:
                 file.write(chunk)
         if mode := request.query_params.get("mode"):
             place.chmod(int(mode, 8))
-        return _reply(_entry(place, request.query_params["path"]))
+        return reply(_entry(place, request.query_params["path"]))
 
     async def _stat(self, request: Request) -> Response:
         place = self._place(request)
         if not place.exists():
             raise FileMissing(f"{request.query_params['path']}: no such file or directory")
-        return _reply(_entry(place, request.query_params["path"]))
+        return reply(_entry(place, request.query_params["path"]))
 
     async def _mkdir(self, request: Request) -> Response:
         path = json.loads(await request.body())["path"]
         place = self.folder / path.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
-        return _reply(_entry(place, path))
+        return reply(_entry(place, path))
 
     async def _archive(self, request: Request) -> Response:
         if f"archive:{request.query_params['path']}" in self.fixed:
@@ -254,7 +231,7 @@ class ScriptedApi:
         body = BytesIO(await request.body())
         with tarfile.open(fileobj=body, mode="r") as tar:
             tar.extractall(self._place(request))
-        return _reply({"entries": [], "truncated": False})
+        return reply({"entries": [], "truncated": False})
 
     async def _scripted(self, request: Request) -> Response:
         """Whatever a test put under ``METHOD /path`` in ``fixed`` or ``streams``."""
@@ -264,91 +241,8 @@ class ScriptedApi:
             body = bodies.pop(0) if bodies else b""
             return Response(body, media_type="text/event-stream")
         if (data := self.fixed.get(f"{request.method} {path}")) is not None:
-            return _reply(data)
+            return reply(data)
         return Response(b'{"detail":"Not Found"}', 404)
-
-
-class _Door:
-    """Before the routes: who calls, what was ordered to fail, repeats, errors as answers."""
-
-    def __init__(self, app: ASGIApp, api: ScriptedApi) -> None:
-        self._app = app
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        request = Request(scope, receive)
-        body = await request.body()
-        headers = dict(request.headers)
-        query = request.query_params.multi_items()
-        self._api.seen.append(Seen(request.method, request.url.path, query, headers, body))
-        response, failure = None, self._next(request.url.path)
-        if failure is not None and not failure.cut:
-            response = Response(failure.body, failure.status)
-        elif headers.get("authorization") != f"Bearer {KEY}":
-            response = _failed(Unauthenticated("the key is unknown", hint="make another"))
-        if response is None:
-            key = headers.get("idempotency-key")
-            sent = await self._answer(scope, body, key)
-        else:
-            sent = await _collect(response, scope, receive)
-        if failure is not None and failure.cut:
-            sent = _cut(sent)
-        for message in sent:
-            await send(message)
-
-    def _next(self, path: str) -> Failure | None:
-        failures = self._api.failures
-        return failures.popleft() if failures and path.endswith(failures[0].path) else None
-
-    async def _answer(self, scope: Scope, body: bytes, key: str | None) -> list[Message]:
-        if key is not None and key in self._api.answers:
-            return await _collect(Response(self._api.answers[key]), scope, _body(body))
-        try:
-            sent = await _collect(self._app, scope, _body(body))
-        except RunToolsError as error:
-            return await _collect(_failed(error), scope, _body(body))
-        if key is not None:
-            self._api.answers[key] = sent[1]["body"]
-        return sent
-
-
-def _body(body: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
-async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> list[Message]:
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return sent
-
-
-def _cut(sent: list[Message]) -> list[Message]:
-    start = {**sent[0], "headers": [(b"content-length", b"1000000")]}
-    return [start, {"type": "http.response.body", "body": b"{", "more_body": True}]
-
-
-def _reply(data: Any, status: int = 200, cursor: str | None = None) -> Response:
-    meta = {"requestId": "req_1", "hasMore": cursor is not None, "nextCursor": cursor}
-    return Response(json.dumps({"data": _plain(data), "meta": meta}), status)
-
-
-def _plain(data: Any) -> Any:
-    if isinstance(data, list):
-        return [_plain(item) for item in data]
-    return data.model_dump(mode="json") if isinstance(data, shapes.Shape) else data
-
-
-def _failed(error: RunToolsError) -> Response:
-    return Response(json.dumps({"error": error.to_wire() | {"requestId": "req_1"}}), error.status)
 
 
 def _run(wanted: shapes.ExecRequest, folder: Path) -> shapes.ExecResult:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import runtools
 from runtools.sdk import files, sandbox, sandboxes, templates, transport
 from runtools.sdk.sync import files as sync_files
 from runtools.sdk.sync import sandbox as sync_sandbox
@@ -71,3 +72,10 @@ def test_only_what_is_needed_is_imported(statement: str, absent: set[str]) -> No
     done = run("-c", f"import sys\n{statement}\nprint(*sys.modules)")
     assert done.returncode == 0, done.stderr
     assert not absent & set(done.stdout.split())
+
+
+def test_every_public_name_is_there() -> None:
+    for name in runtools.__all__:
+        assert getattr(runtools, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = runtools.nonsense
