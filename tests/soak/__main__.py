@@ -20,9 +20,10 @@ from typing import get_args
 
 from runtools.platform.core.ports.host import BuildOrder, Sizes
 from runtools.platform.host.engine.points import CRASH_POINTS
+from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.kit.config import load
 from runtools.testing.crash.house import House, Maker
-from runtools.testing.crash.look import Driver
+from runtools.testing.crash.look import Driver, kill_machines
 from runtools.testing.crash.points import survive
 from runtools.testing.crash.saga import Saga
 from runtools.testing.local_template import LocalTemplates
@@ -87,6 +88,11 @@ async def soak(args: argparse.Namespace, home: Path) -> None:
             await play(args, home, template, maker, random.Random(args.seed), "")
     finally:
         maker.close()
+        kill_machines(home, args.driver)
+        if args.driver == "qemu":
+            network = NamespaceNetwork((home / "install-id").read_text(), reserve=0)
+            await network.reclaim(())
+            await network.stop()
 
 
 async def play(
@@ -107,7 +113,7 @@ async def play(
         else:
             await saga.play(args.rounds, lambda n: say(f"round {n}: {saga.acts} acts"))
     except BaseException:
-        say(f"FAILED {point} after {saga.acts} acts; seed {args.seed}; see {house.log}", flush=True)
+        say(f"FAILED {point} after {saga.acts} acts; seed {args.seed}; see {house.log}")
         raise
     finally:
         await house.close()

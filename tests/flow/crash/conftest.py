@@ -13,6 +13,7 @@ import pytest
 
 from runtools.platform.core.ports.host import BuildOrder, Sizes
 from runtools.testing.crash.house import House, Maker
+from runtools.testing.crash.look import kill_machines
 from runtools.testing.crash.saga import Saga
 from runtools.testing.local_template import LocalTemplates
 
@@ -51,6 +52,7 @@ async def house(tmp_path: Path, built: Path, hosts: Maker) -> AsyncIterator[Hous
     house = House(tmp_path, hosts, SETTINGS)
     yield house
     await house.close()
+    kill_machines(tmp_path, "local")
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,21 +21,34 @@ _PROCESS: dict[Driver, tuple[bytes, set[str]]] = {
     "local": (b"local_holder.py", {"running", "paused"}),  # frozen processes are still processes
     "qemu": (b"qemu-system", {"running"}),
 }
+# The program is among these: an interpreter and its flags may come first.
+_PROGRAM_WORDS: dict[Driver, int] = {"local": 4, "qemu": 1}
 SETTLE_SECONDS = 60.0
 
 
 def machines(home: Path, driver: Driver) -> list[tuple[int, str]]:
-    """The machine processes of this home: each one's pid, and the sandbox it belongs to."""
+    """The machine processes of this home: each one's pid, and the sandbox it belongs to.
+
+    One is known by its program, and by a folder of the home that it was given or stands in.
+    """
     mark, top = _PROCESS[driver][0], bytes(home / "host" / "sandboxes") + b"/"
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes()
-                if mark in words[:200] and top in words:
-                    box = words.partition(top)[2].partition(b"/")[0].decode()
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                where = b"\0".join([*words, bytes((folder / "cwd").readlink())])
+                if any(mark in word for word in words[: _PROGRAM_WORDS[driver]]) and top in where:
+                    box = where.partition(top)[2].partition(b"/")[0].decode()
                     found.append((int(folder.name), box))
     return found
+
+
+def kill_machines(home: Path, driver: Driver) -> None:
+    """End what a failure left running."""
+    for pid, _ in machines(home, driver):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _count(home: Path, driver: Driver) -> Counter[str]:
