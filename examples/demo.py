@@ -13,8 +13,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from runtools import RunTools
-from runtools.sdk.sync.sandbox import Sandbox
+from runtools import RunTools, Sandbox
 
 TEMPLATE = "base-debian"
 COUNTER = """
@@ -46,7 +45,7 @@ def ensure_template(rt: RunTools) -> None:
     if TEMPLATE in newest and newest[TEMPLATE].state == "ready":
         return
     console.print(f"building [bold]{TEMPLATE}[/]: once, some minutes")
-    rt.templates.build(TEMPLATE)
+    rt.templates.build(TEMPLATE, wait=False)
     with console.status("starting") as status:
         for line in rt.templates.logs(TEMPLATE):
             status.update(f"{line.progress:4.0%}  {line.step}  [dim]{line.text[:90]}[/]")

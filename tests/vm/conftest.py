@@ -42,7 +42,7 @@ def _ensure_template(rt: RunTools, home: Path) -> None:
     stamp, digest = home / "template-made-of", _digest()
     if stamp.exists() and stamp.read_text() == digest:
         return
-    rt.templates.build("base-debian")
+    rt.templates.build("base-debian", wait=False)
     for line in rt.templates.logs("base-debian"):
         sys.stderr.write(f"{line.progress:4.0%} {line.text}\n")
     template = rt.templates.get("base-debian")
