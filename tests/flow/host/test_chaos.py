@@ -1,6 +1,6 @@
 """Random acts and random kills: after each start nothing is lost, half-made or owned twice.
 
-The seed is printed; ``RUNTOOLS_TEST_SEED`` plays a round again, ``RUNTOOLS_TEST_ROUNDS`` plays more.
+The seed is printed; ``RT_TEST_SEED`` plays a round again, ``RT_TEST_ROUNDS`` plays more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.flow.host.crashing import Daemon, gone_or_refused
 
 from runtools.platform.core.ports.host import Child
 
-ROUNDS = int(os.environ.get("RUNTOOLS_TEST_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("RT_TEST_ROUNDS", "25"))
 _ACTS = ("pause", "resume", "exec", "snapshot", "rollback", "fork", "destroy")
 MOST = 5  # sandboxes at once: the machine that runs the tests may be small
 
@@ -78,8 +78,8 @@ async def daemon(home):
 
 
 async def test_random_kills_are_survived(daemon):
-    seed = int(os.environ.get("RUNTOOLS_TEST_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"RUNTOOLS_TEST_SEED={seed}")  # noqa: T201 - what a person needs to play it again
+    seed = int(os.environ.get("RT_TEST_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"RT_TEST_SEED={seed}")  # noqa: T201 - what a person needs to play it again
     chaos = Chaos(daemon, random.Random(seed))
     await daemon.start()
     chaos.keeper = (await daemon.host.create(order())).sandbox_id
