@@ -113,7 +113,11 @@ class World:
 def client(url: str, key: str) -> httpx.AsyncClient:
     """A client with a key."""
     return httpx.AsyncClient(
-        base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=90, trust_env=False
+        base_url=url,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=90,
+        trust_env=False,
+        verify=False,
     )
 
 

@@ -27,6 +27,7 @@ from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import inside_routes, routes
+from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.templates import routes as templates
 from runtools.platform.kit import http
 from runtools.platform.kit.clock import Clock
@@ -39,6 +40,7 @@ ROUTERS = (
     events.router,
     routes.router,
     inside_routes.router,
+    snapshots.router,
     templates.router,
     hosts.router,
 )

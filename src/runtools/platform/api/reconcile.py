@@ -18,9 +18,11 @@ from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
 from runtools.platform.api.idempotency import store as idempotency
 from runtools.platform.api.platform import Platform
-from runtools.platform.api.sandboxes import acts, births, keeping, observe, snapshots, store
+from runtools.platform.api.sandboxes import acts, births, observe, store
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.snapshots import service as keeping
+from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates import store as template_store
 from runtools.platform.api.templates.store import Version

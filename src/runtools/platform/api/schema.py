@@ -6,19 +6,30 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
 
 from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
+from runtools.platform.api.ledger import store as _ledger
 from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.sandboxes import tables as _sandboxes
+from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.templates import store as _templates
-from runtools.platform.kit.db import Database, lock_schema, metadata
+from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
 
 # Importing a store registers its tables; this is the one place that names them all.
-STORES = (_hosts, _idempotency, _keys, _orgs, _projects, _sandboxes, _templates)
+STORES = (
+    _hosts,
+    _idempotency,
+    _keys,
+    _ledger,
+    _orgs,
+    _projects,
+    _sandboxes,
+    _snapshots,
+    _templates,
+)
 
 __all__ = ["STORES", "config", "metadata", "upgrade"]
 
@@ -34,7 +45,7 @@ def config() -> Config:
 async def upgrade(db: Database) -> None:
     """Bring the schema to the present. One process does it, at start; a second one waits."""
 
-    def run(conn: Connection) -> None:
+    def run(conn: Transaction) -> None:
         lock_schema(conn)
         settings = config()
         settings.attributes["connection"] = conn

@@ -41,6 +41,21 @@ from runtools.errors import InvalidRequest
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+Transaction = Connection
+"""What a store's functions are given; those who hand it through need not know what it is."""
+
+# Connection is handed on so that who passes one along needs to know nothing of SQL.
+__all__ = [
+    "Connection",
+    "Database",
+    "Document",
+    "Moment",
+    "lock_schema",
+    "metadata",
+    "micros",
+    "moment",
+]
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _READERS = 4

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from runtools.errors import NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.ledger import store as ledger
+from runtools.platform.api.ledger.store import Entry
 from runtools.platform.api.orgs import store as orgs
-from runtools.platform.api.sandboxes import ledger
 from runtools.platform.api.sandboxes.load import load
-from runtools.platform.api.sandboxes.tables import Entry
 from runtools.platform.kit import sse
 
 router = APIRouter(prefix="/v1", tags=["events"])

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import Connection
-
 from runtools.errors import RunToolsError
 from runtools.platform.api.hosts import store
 from runtools.platform.api.platform import Platform
@@ -17,6 +15,7 @@ from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
+from runtools.platform.kit.db import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
     platform.bus.signal(record.id, record.org_id)
 
 
-def _write(conn: Connection, host_id: str, observed: Observed) -> Record | None:
+def _write(conn: Transaction, host_id: str, observed: Observed) -> Record | None:
     record = observe(conn, observed)
     store.advance(conn, host_id, observed.epoch, observed.seq)
     return record

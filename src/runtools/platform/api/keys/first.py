@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import store as projects
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import Clock
-from runtools.platform.kit.db import Database
+from runtools.platform.kit.db import Database, Transaction
 
 _OP = "first-key"
 
@@ -27,7 +25,7 @@ async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
     return org_id, secret
 
 
-def _org(conn: Connection, now: datetime) -> str:
+def _org(conn: Transaction, now: datetime) -> str:
     org_id = orgs.first(conn)
     if org_id is None:
         org_id = new_id("org")

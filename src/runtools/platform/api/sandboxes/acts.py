@@ -19,10 +19,11 @@ from runtools.errors import (
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
-from runtools.platform.api.sandboxes import observe, snapshots, store
+from runtools.platform.api.sandboxes import observe, store
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State

@@ -14,8 +14,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from runtools.errors import (
     BuildFailed,
     Conflict,
@@ -40,6 +38,7 @@ from runtools.platform.core import states
 from runtools.platform.core.ports.host import Child, Forked, Guest
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.crypto import login_hash
+from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
 
 log = logging.getLogger(__name__)
@@ -212,7 +211,7 @@ async def _write(call: Call, record: Record, guest: Guest, project_id: str | Non
 
 
 def _write_one(
-    conn: Connection, record: Record, guest: Mapping[str, Any], project_id: str | None
+    conn: Transaction, record: Record, guest: Mapping[str, Any], project_id: str | None
 ) -> Record:
     project = projects.find(conn, record.org_id, project_id)
     if project is None:
@@ -228,7 +227,7 @@ def _write_one(
     return record
 
 
-def _write_children(conn: Connection, parent_id: str, children: list[Record]) -> None:
+def _write_children(conn: Transaction, parent_id: str, children: list[Record]) -> None:
     guest = store.guest_of(conn, parent_id)
     # All rows before the first ledger line: who holds the org's counter must not wait for a name.
     for child in children:
@@ -237,7 +236,7 @@ def _write_children(conn: Connection, parent_id: str, children: list[Record]) ->
         observe.born(conn, child)
 
 
-def _write_stillborn(conn: Connection, record: Record, reason: str, at: datetime) -> None:
+def _write_stillborn(conn: Transaction, record: Record, reason: str, at: datetime) -> None:
     now = store.locked(conn, record.id) or record
     if now.state == "creating":
         observe.ended(conn, now, "start_failed", reason, record.wish_actor, at)

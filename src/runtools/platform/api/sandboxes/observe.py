@@ -10,21 +10,21 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
-from runtools.platform.api.sandboxes import ledger, store
-from runtools.platform.api.sandboxes.ledger import News
+from runtools.platform.api.ledger import store as ledger
+from runtools.platform.api.ledger.store import News
+from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.look import look
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Observed
+from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.sandboxes import Cause, Ending
 
 PLATFORM = "platform"
 """The actor of what the platform does by itself."""
 
 
-def observe(conn: Connection, observed: Observed) -> Record | None:
+def observe(conn: Transaction, observed: Observed) -> Record | None:
     """Take in a host's report; returns the row as it is now, or None where no record bears the id."""
     record = store.locked(conn, observed.sandbox_id)
     if record is None:
@@ -53,7 +53,7 @@ def observe(conn: Connection, observed: Observed) -> Record | None:
 
 
 def ended(
-    conn: Connection, record: Record, cause: Cause, reason: str, actor: str, now: datetime
+    conn: Transaction, record: Record, cause: Cause, reason: str, actor: str, now: datetime
 ) -> Record:
     """The api itself finds that the sandbox has ended (refused at birth, or unknown to its host)."""
     ending = Ending(cause=cause, reason=reason).model_dump(mode="json")
@@ -73,7 +73,7 @@ def ended(
 
 
 def end(
-    conn: Connection, sandbox_id: str, cause: Cause, reason: str, actor: str, now: datetime
+    conn: Transaction, sandbox_id: str, cause: Cause, reason: str, actor: str, now: datetime
 ) -> Record | None:
     """The same by id; one that has ended already stays as it is."""
     record = store.locked(conn, sandbox_id)
@@ -82,7 +82,7 @@ def end(
     return ended(conn, record, cause, reason, actor, now)
 
 
-def born(conn: Connection, record: Record) -> None:
+def born(conn: Transaction, record: Record) -> None:
     """The first line of a sandbox's ledger."""
     news = News(
         at=record.created_at,
@@ -131,7 +131,7 @@ def _changed(record: Record, after: Record) -> dict[str, Any]:
     return changed
 
 
-def _late(conn: Connection, record: Record, news: News, place: tuple[int, int]) -> None:
+def _late(conn: Transaction, record: Record, news: News, place: tuple[int, int]) -> None:
     """News from before what is known: a line in the ledger if it tells of a move, and no more."""
     if place == (record.epoch, record.seq) or ledger.holds(conn, record.id, place):
         return
@@ -139,7 +139,7 @@ def _late(conn: Connection, record: Record, news: News, place: tuple[int, int]) 
         ledger.append(conn, record, news, None)
 
 
-def _risen(conn: Connection, record: Record, observed: Observed) -> Record:
+def _risen(conn: Transaction, record: Record, observed: Observed) -> Record:
     values = {
         "epoch": observed.epoch,
         "seq": observed.seq,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -19,18 +18,18 @@ from runtools.errors import (
     NameTaken,
     NotFound,
     SandboxStopped,
-    SnapshotInUse,
     SnapshotUnfit,
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.sandboxes import acts, births, keeping, ledger, rules, store
+from runtools.platform.api.ledger import store as ledger
+from runtools.platform.api.ledger.store import Entry
+from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.sandboxes import acts, births, rules, store
 from runtools.platform.api.sandboxes.load import is_settled, load, until
-from runtools.platform.api.sandboxes.look import entry, look, shape, snapshot
+from runtools.platform.api.sandboxes.look import look, shape
 from runtools.platform.kit import http
-from runtools.platform.kit.db import micros, moment
 from runtools.platform.kit.http import one
-from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.sandboxes import (
     Fork,
@@ -40,8 +39,6 @@ from runtools.sdk.shapes.sandboxes import (
     SandboxCreate,
     SandboxFork,
     SandboxRecover,
-    Snapshot,
-    SnapshotCreate,
     State,
 )
 
@@ -49,13 +46,6 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
 
 _ACT = (NotFound, IllegalMove, SandboxStopped, IdempotencyMismatch, HostUnavailable)
-
-
-class Page(Asked):
-    """Where a list goes on, and how far."""
-
-    limit: int = Field(50, ge=1, le=100)
-    cursor: str | None = Field(None, max_length=1000)
 
 
 class SandboxPage(Page):
@@ -105,22 +95,12 @@ async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Resp
         name=page.name,
         project_id=page.project_id,
     )
-    after = _place(page.cursor)
+    after = place(page.cursor)
     found = await call.platform.db.read(store.page, call.org, wanted, after, page.limit + 1)
     shown = found[: page.limit]
     more = len(found) > page.limit
-    next_cursor = http.cursor(micros(shown[-1].created_at), shown[-1].id) if more else None
+    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
     return call.page([look(record) for record in shown], next_cursor)
-
-
-def _place(cursor: str | None) -> tuple[datetime, str] | None:
-    if cursor is None:
-        return None
-    at, item = http.position(cursor, int, str)
-    try:
-        return moment(at), item
-    except OverflowError:
-        raise http.wrong_field("cursor", "not a cursor of this list") from None
 
 
 @router.get("/{ref}", **document.route(Envelope[Sandbox], NotFound))
@@ -206,38 +186,19 @@ async def why(request: Request, ref: str, page: Annotated[Page, Query()]) -> Res
     )
     shown = lines[: page.limit]
     next_cursor = http.cursor(shown[-1].id) if len(lines) > page.limit else None
-    return call.page([one(entry(line)) for line in shown], next_cursor)
+    return call.page([one(_line(line)) for line in shown], next_cursor)
 
 
-@router.post(
-    "/{ref}/snapshots",
-    **document.route(Envelope[Snapshot], *_ACT, NameTaken, status=201, takes=SnapshotCreate),
-)
-async def snapshot_create(request: Request, ref: str) -> Response:
-    """Keep the state of a running or paused sandbox under an id, and a name if one is given."""
-    call = call_of(request)
-    keep = await keeping.make(call, ref, call.take(SnapshotCreate))
-    return call.answer(one(snapshot(keep)), 201)
-
-
-@router.get("/{ref}/snapshots", **document.route(Envelope[list[Snapshot]], NotFound))
-async def snapshot_list(request: Request, ref: str, page: Annotated[Page, Query()]) -> Response:
-    """A sandbox's snapshots, the oldest first; they outlive it."""
-    call = call_of(request)
-    found = await keeping.page(call, ref, _place(page.cursor), page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    next_cursor = http.cursor(micros(shown[-1].created_at), shown[-1].id) if more else None
-    return call.page([one(snapshot(keep)) for keep in shown], next_cursor)
-
-
-@router.delete(
-    "/{ref}/snapshots/{snapshot_ref}",
-    **document.route(
-        Envelope[Snapshot], NotFound, SnapshotInUse, HostUnavailable, IdempotencyMismatch
-    ),
-)
-async def snapshot_delete(request: Request, ref: str, snapshot_ref: str) -> Response:
-    """Delete a snapshot by id or name."""
-    call = call_of(request)
-    return call.answer(one(snapshot(await keeping.drop(call, ref, snapshot_ref))))
+def _line(entry: Entry) -> LedgerEntry:
+    return LedgerEntry.model_validate(
+        {
+            "seq": entry.id,
+            "at": entry.at,
+            "sandbox_id": entry.sandbox_id,
+            "state": entry.state,
+            "operation": entry.operation,
+            "cause": entry.cause,
+            "actor": entry.actor,
+            "detail": entry.detail,
+        }
+    )

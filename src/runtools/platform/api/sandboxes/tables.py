@@ -1,4 +1,4 @@
-"""The tables of sandboxes, and a sandbox's row as a value."""
+"""The tables of sandboxes and their tags, and a sandbox's row as a value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
     ForeignKey,
     Index,
     Integer,
     String,
     Table,
-    Text,
     text,
 )
 
@@ -101,55 +99,6 @@ sandbox_tags = Table(
     Index(None, "key", "value"),
 )
 
-ledger = Table(
-    "ledger",
-    metadata,
-    Column("org_id", String(24), ForeignKey("orgs.id"), primary_key=True),
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("sandbox_id", String(24), nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("seq", BigInteger, nullable=False),
-    Column("at", Moment, nullable=False),
-    Column("state", String(8), nullable=False),
-    Column("operation", String(16)),
-    Column("cause", String(16), nullable=False),
-    Column("actor", String(64), nullable=False),
-    Column("detail", Document, nullable=False),
-    Column("look", Text),  # the sandbox as it then was; none where newer news had come before
-    Index(None, "sandbox_id", "epoch", "seq", unique=True),
-    Index(None, "org_id", "sandbox_id", "id"),
-)
-
-snapshots = Table(
-    "snapshots",
-    metadata,
-    Column("id", String(24), primary_key=True),
-    Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),
-    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), nullable=False),
-    Column("host_id", String(64), nullable=False),
-    Column("name", String(63)),
-    Column("template_id", String(24), ForeignKey("template_versions.id"), nullable=False),
-    Column("template", String(63), nullable=False),
-    Column("template_version", Integer, nullable=False),
-    Column("state", String(8), nullable=False),  # making, ready, dropping, dropped
-    Column("op", String(64), nullable=False),
-    Column("drop_op", String(64)),
-    Column("actor", String(64), nullable=False),
-    Column("size_bytes", BigInteger, nullable=False),
-    Column("standstill_ms", Float, nullable=False),
-    Column("created_at", Moment, nullable=False),
-    Index(None, "org_id", "op", unique=True),
-    Index(None, "sandbox_id", "created_at"),
-    Index(
-        "ix_snapshots_name",
-        "sandbox_id",
-        "name",
-        unique=True,
-        sqlite_where=text("name IS NOT NULL AND state <> 'dropped'"),
-        postgresql_where=text("name IS NOT NULL AND state <> 'dropped'"),
-    ),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -197,42 +146,3 @@ class Record:
     started_at: datetime | None = None
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the ledger. ``look`` is the sandbox's JSON of that moment."""
-
-    org_id: str
-    id: int
-    sandbox_id: str
-    epoch: int
-    seq: int
-    at: datetime
-    state: str
-    operation: str | None
-    cause: str
-    actor: str
-    detail: dict[str, Any]
-    look: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A snapshot's row."""
-
-    id: str
-    org_id: str
-    sandbox_id: str
-    host_id: str
-    name: str | None
-    template_id: str
-    template: str
-    template_version: int
-    op: str
-    actor: str
-    created_at: datetime
-    state: str = "making"
-    drop_op: str | None = None
-    size_bytes: int = 0
-    standstill_ms: float = 0.0

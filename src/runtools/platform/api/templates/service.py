@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Connection
-
 from runtools.errors import (
     Conflict,
     HostUnavailable,
@@ -21,12 +19,13 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.hosts.service import present
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
-from runtools.platform.api.sandboxes import snapshots
 from runtools.platform.api.sandboxes import store as sandboxes
+from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.api.templates import rules, store
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ids import is_name, new_id
 from runtools.platform.core.ports.host import BuildOrder, Built
+from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.templates import BuildLine, TemplateBuild
 
 _NOTE_SECONDS = 1.0
@@ -58,7 +57,7 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
     return await _again(platform, version)
 
 
-def _write(conn: Connection, version: Version) -> Version:
+def _write(conn: Transaction, version: Version) -> Version:
     made = store.by_op(conn, version.org_id, version.op)
     if made is None:
         number = store.next_number(conn, version.org_id, version.slug)
@@ -180,7 +179,7 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
     return chosen
 
 
-def _mark(conn: Connection, versions: list[Version], since: datetime, op: str) -> None:
+def _mark(conn: Transaction, versions: list[Version], since: datetime, op: str) -> None:
     for version in versions:
         name = f"{version.slug}@{version.version}"
         # First the mark, then the count: a create that comes after it sees the mark.

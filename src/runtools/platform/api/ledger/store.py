@@ -6,10 +6,63 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    Text,
+    and_,
+    exists,
+    insert,
+    or_,
+    select,
+)
 
 from runtools.platform.api.orgs import store as orgs
-from runtools.platform.api.sandboxes.tables import Entry, Record, ledger
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.kit.db import Document, Moment, metadata
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("org_id", String(24), ForeignKey("orgs.id"), primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("sandbox_id", String(24), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("operation", String(16)),
+    Column("cause", String(16), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("detail", Document, nullable=False),
+    Column("look", Text),  # the sandbox as it then was; none where newer news had come before
+    Index(None, "sandbox_id", "epoch", "seq", unique=True),
+    Index(None, "org_id", "sandbox_id", "id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the ledger. ``look`` is the sandbox's JSON of that moment."""
+
+    org_id: str
+    id: int
+    sandbox_id: str
+    epoch: int
+    seq: int
+    at: datetime
+    state: str
+    operation: str | None
+    cause: str
+    actor: str
+    detail: dict[str, Any]
+    look: str | None
+
 
 # Lines that the api writes itself bear this epoch; a host's are zero or more.
 OWN_EPOCH = -1

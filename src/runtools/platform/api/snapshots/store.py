@@ -2,14 +2,83 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict, NameTaken
-from runtools.platform.api.sandboxes.tables import Keep, snapshots
+from runtools.platform.kit.db import Moment, metadata
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),
+    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), nullable=False),
+    Column("host_id", String(64), nullable=False),
+    Column("name", String(63)),
+    Column("template_id", String(24), ForeignKey("template_versions.id"), nullable=False),
+    Column("template", String(63), nullable=False),
+    Column("template_version", Integer, nullable=False),
+    Column("state", String(8), nullable=False),  # making, ready, dropping, dropped
+    Column("op", String(64), nullable=False),
+    Column("drop_op", String(64)),
+    Column("actor", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("standstill_ms", Float, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "org_id", "op", unique=True),
+    Index(None, "sandbox_id", "created_at"),
+    Index(
+        "ix_snapshots_name",
+        "sandbox_id",
+        "name",
+        unique=True,
+        sqlite_where=text("name IS NOT NULL AND state <> 'dropped'"),
+        postgresql_where=text("name IS NOT NULL AND state <> 'dropped'"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A snapshot's row."""
+
+    id: str
+    org_id: str
+    sandbox_id: str
+    host_id: str
+    name: str | None
+    template_id: str
+    template: str
+    template_version: int
+    op: str
+    actor: str
+    created_at: datetime
+    state: str = "making"
+    drop_op: str | None = None
+    size_bytes: int = 0
+    standstill_ms: float = 0.0
+
 
 _COLUMNS = [snapshots.c[field.name] for field in fields(Keep)]
 

@@ -14,10 +14,11 @@ from runtools.errors import (
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
-from runtools.platform.api.sandboxes import rules, snapshots
+from runtools.platform.api.sandboxes import rules
 from runtools.platform.api.sandboxes.acts import check_lively
 from runtools.platform.api.sandboxes.load import load
-from runtools.platform.api.sandboxes.tables import Keep
+from runtools.platform.api.snapshots import store
+from runtools.platform.api.snapshots.store import Keep
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import Act
 from runtools.sdk.shapes.sandboxes import SnapshotCreate
@@ -28,7 +29,7 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
     platform = call.platform
     rules.check_name(wanted.name)
     record = await load(platform, call.org, ref)
-    keep = await platform.db.read(snapshots.by_op, call.org, call.op)
+    keep = await platform.db.read(store.by_op, call.org, call.op)
     if keep is None:
         check_lively(record, Act.SNAPSHOT)
         keep = Keep(
@@ -44,7 +45,7 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
             actor=call.actor,
             created_at=platform.clock.now(),
         )
-        await platform.db.write(snapshots.add, keep)
+        await platform.db.write(store.add, keep)
     reach("api.snapshot.written")
     return await ask(platform, keep)
 
@@ -52,22 +53,22 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
 async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: int) -> list[Keep]:
     """The sandbox's snapshots, the oldest first."""
     record = await load(call.platform, call.org, ref)
-    return await call.platform.db.read(snapshots.page, record.id, after, limit)
+    return await call.platform.db.read(store.page, record.id, after, limit)
 
 
 async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
     """Delete a snapshot; returns what it was."""
     record = await load(call.platform, call.org, ref)
-    keep = await call.platform.db.read(snapshots.dropped_by, call.org, call.op)
+    keep = await call.platform.db.read(store.dropped_by, call.org, call.op)
     if keep is None:
-        keep = await call.platform.db.read(snapshots.find, record.id, snapshot_ref[:80])
+        keep = await call.platform.db.read(store.find, record.id, snapshot_ref[:80])
     if keep is None:
         raise NotFound(
             f"{record.id} has no snapshot {snapshot_ref[:80]!r}",
             hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
         )
     if keep.state != "dropped":
-        await call.platform.db.write(snapshots.mark, keep.id, "dropping", call.op)
+        await call.platform.db.write(store.mark, keep.id, "dropping", call.op)
         reach("api.snapshot.dropping")
         await ask_drop(call.platform, replace(keep, drop_op=call.op))
     return keep
@@ -84,12 +85,12 @@ async def ask(platform: Platform, keep: Keep) -> Keep:
     except (HostUnavailable, OutcomeUnknown):
         raise
     except RunToolsError:
-        await platform.db.write(snapshots.forget, keep.id)
+        await platform.db.write(store.forget, keep.id)
         raise
     finally:
         platform.asking.discard(keep.id)
     reach("api.snapshot.asked")
-    await platform.db.write(snapshots.ready, keep.id, kept.size_bytes, kept.standstill_ms)
+    await platform.db.write(store.ready, keep.id, kept.size_bytes, kept.standstill_ms)
     return replace(
         keep, state="ready", size_bytes=kept.size_bytes, standstill_ms=kept.standstill_ms
     )
@@ -105,8 +106,8 @@ async def ask_drop(platform: Platform, keep: Keep) -> None:
     except HostUnavailable:
         raise
     except RunToolsError:
-        await platform.db.write(snapshots.mark, keep.id, "ready", None)
+        await platform.db.write(store.mark, keep.id, "ready", None)
         raise
     finally:
         platform.asking.discard(keep.id)
-    await platform.db.write(snapshots.mark, keep.id, "dropped", keep.drop_op)
+    await platform.db.write(store.mark, keep.id, "dropped", keep.drop_op)

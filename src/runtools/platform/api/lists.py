@@ -1,0 +1,34 @@
+"""How lists are asked for and go on: page sizes, cursors."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from runtools.platform.kit import http
+from runtools.platform.kit.db import micros, moment
+from runtools.sdk.shapes.base import Request
+
+
+class Page(Request):
+    """Where a list goes on, and how far."""
+
+    limit: int = Field(50, ge=1, le=100)
+    cursor: str | None = Field(None, max_length=1000)
+
+
+def place(cursor: str | None) -> tuple[datetime, str] | None:
+    """The place that a cursor of `mark` names."""
+    if cursor is None:
+        return None
+    at, item = http.position(cursor, int, str)
+    try:
+        return moment(at), item
+    except OverflowError:
+        raise http.wrong_field("cursor", "not a cursor of this list") from None
+
+
+def mark(at: datetime, item: str) -> str:
+    """A cursor that goes on after an item, in lists that go by time."""
+    return http.cursor(micros(at), item)

@@ -1,0 +1,1 @@
+"""Snapshots: kept states of sandboxes."""
