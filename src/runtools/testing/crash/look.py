@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -68,17 +68,22 @@ async def processes_fit(home: Path, driver: Driver, model: Model) -> None:
 async def folders_fit(home: Path, model: Model) -> None:
     """One folder for every machine, nothing half-made."""
     wanted = {box.id: int(box.state != "stopped" or box.keeps_disk) for box in model.boxes.values()}
-    await _until(lambda: _lives(home) == wanted, lambda: f"folders {_lives(home)}, wanted {wanted}")
+    await _until(
+        lambda: _lives(home, wanted) == wanted,
+        lambda: f"folders are {_lives(home, wanted)}, wanted are {wanted}",
+    )
     kept = {item.name for item in (home / "host" / "snapshots").iterdir()}
     assert kept == model.snapshots(), f"snapshots are {kept}, wanted are {model.snapshots()}"
     assert list((home / "host" / "captures").iterdir()) == []
 
 
-def _lives(home: Path) -> dict[str, int]:
-    return {
+def _lives(home: Path, known: Collection[str]) -> dict[str, int]:
+    """How many machine folders each sandbox has; of unknown ones (of before) those that have any."""
+    lives = {
         box.name: sum(item.name.isdigit() for item in box.iterdir())
         for box in (home / "host" / "sandboxes").iterdir()
     }
+    return {box: count for box, count in lives.items() if count or box in known}
 
 
 async def _until(holds: Callable[[], bool], what: Callable[[], str]) -> None:

@@ -1,0 +1,64 @@
+"""What every network must do. A test module subclasses `NetworkContract` and gives it ``nets``.
+
+What a sandbox may reach through a slot is a matter of real packets, and tested with real machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from runtools.platform.core.ports.network import Network
+
+
+@dataclass(frozen=True)
+class NetworkRig:
+    """One installation's network.
+
+    Attributes:
+        network: whom the suite is about; no slot of it is taken.
+        restarted: the same installation's network as a fresh host process would make it.
+    """
+
+    network: Network
+    restarted: Callable[[], Awaitable[Network]]
+
+
+class NetworkContract:
+    """Slots are nobody else's, are given back, and are found again."""
+
+    async def test_a_slot_is_nobody_elses(self, nets: NetworkRig) -> None:
+        slots = await asyncio.gather(*(nets.network.open(internet=n % 2 == 0) for n in range(4)))
+        assert len({slot.index for slot in slots}) == 4
+        assert len({slot.namespace for slot in slots}) in {1, 4}  # 1: none has one
+
+    async def test_a_slot_can_be_given_back_twice(self, nets: NetworkRig) -> None:
+        slot = await nets.network.open(internet=True)
+        await nets.network.close(slot)
+        await nets.network.close(slot)
+
+    async def test_a_slot_in_use_is_not_given_again(self, nets: NetworkRig) -> None:
+        first, second = [await nets.network.open(internet=False) for _ in range(2)]
+        await nets.network.close(first)
+        third = await nets.network.open(internet=False)
+        assert third.index != second.index
+
+    async def test_only_what_nobody_keeps_is_reclaimed(self, nets: NetworkRig) -> None:
+        kept, lost = [await nets.network.open(internet=True) for _ in range(2)]
+        again = await nets.restarted()
+        await again.adopt(kept, internet=True)
+        assert await again.reclaim({kept}) == 1
+        assert await again.reclaim({kept}) == 0
+        assert (await again.open(internet=True)).index != kept.index
+        await again.close(lost)
+
+    async def test_after_a_restart_an_adopted_slot_is_taken(self, nets: NetworkRig) -> None:
+        slot = await nets.network.open(internet=False)
+        again = await nets.restarted()
+        await again.adopt(slot, internet=False)
+        await again.reclaim({slot})
+        assert (await again.open(internet=False)).index != slot.index
+        await again.close(slot)
+        await again.reclaim(())
+        assert await again.reclaim(()) == 0
