@@ -329,8 +329,8 @@ class TestProcess:
 
     async def test_an_endless_console_stays_within_bounds(self, rig):
         machine = await rig.live()
-        await rig.sh(machine, "head -c 400000 /dev/zero | tr '\\0' x | fold > /dev/console")
-        await rig.sh(machine, "echo the end > /dev/console")
+        await rig.sh(machine, "head -c 600000 /dev/zero | tr '\\0' x | fold > /dev/console")
+        await rig.sh(machine, "printf '\\nthe end\\n' > /dev/console")
         async with asyncio.timeout(_PATIENCE):
             while "the end" not in await rig.driver.console(machine, 1):
                 await asyncio.sleep(0.1)
