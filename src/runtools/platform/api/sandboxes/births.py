@@ -51,6 +51,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
     platform = call.platform
     rules.check_create(wanted)
     again = await _begun(call)
+    guest = None
     if again:
         record = again[0]
     else:
@@ -60,7 +61,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
         guest = await _guest(wanted)
         record = await _write(call, record, guest, wanted.project_id)
     reach("api.create.written")
-    return await _ready(platform, record, wait=wanted.wait_for_ready)
+    return await _ready(platform, record, guest, wait=wanted.wait_for_ready)
 
 
 async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
@@ -69,7 +70,7 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
     platform = call.platform
     again = await _begun(call)
     if again:
-        return await _ready(platform, again[0], wait=True)
+        return await _ready(platform, again[0], None, wait=True)
     ended = await load(platform, call.org, ref)
     states.check(Act.RECOVER, State(ended.state), ended.id)
     await present(platform, ended.host_id)
@@ -77,7 +78,7 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
     record = drafts.after(call, ended, "recover", 0, wanted.name, None)
     record = await _write(call, record, guest, ended.project_id)
     reach("api.recover.written")
-    return await _ready(platform, record, wait=True)
+    return await _ready(platform, record, guest, wait=True)
 
 
 async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record], float]:
@@ -107,8 +108,8 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
 # --- asking the host; the reconcile loop does it too ---
 
 
-async def ask(platform: Platform, record: Record) -> None:
-    """Ask the host for a sandbox that is wanted and not there yet.
+async def ask(platform: Platform, record: Record, guest: Guest | None = None) -> Record:
+    """Ask the host for a sandbox that is wanted and not there yet; returns how it then stands.
 
     Raises:
         RunToolsError: refused, or failed; the sandbox has stopped, then. `HostUnavailable` leaves
@@ -116,11 +117,12 @@ async def ask(platform: Platform, record: Record) -> None:
     """
     platform.asking.add(record.id)
     try:
-        guest = Guest.model_validate(await platform.db.read(store.guest_of, record.id))
+        if guest is None:
+            guest = Guest.model_validate(await platform.db.read(store.guest_of, record.id))
         host = platform.hosts.port(record.host_id)
         observed = await host.create(drafts.order(record, guest))
         reach("api.create.asked")
-        await settle(platform, observed)
+        return await settle(platform, observed)
     except (HostUnavailable, OutcomeUnknown):
         raise
     except RunToolsError as error:
@@ -156,21 +158,18 @@ async def ask_fork(platform: Platform, children: list[Record]) -> Forked:
     return forked
 
 
-async def _ready(platform: Platform, record: Record, *, wait: bool) -> Record:
-    asking = None
-    if not is_settled(record):
-        asking = platform.spawn(ask(platform, record), f"create {record.id}")
-    if not wait:
-        return record
+async def _ready(platform: Platform, record: Record, guest: Guest | None, *, wait: bool) -> Record:
     deadline = platform.clock.monotonic() + READY_SECONDS
-    if asking is not None:
-        # A refusal is the caller's answer; a host that went away in the middle is waited for.
+    now = record
+    if not is_settled(record):
+        asking = platform.spawn(ask(platform, record, guest), f"create {record.id}")
+        if not wait:
+            return record
         await asyncio.wait((asking,), timeout=READY_SECONDS)
-        error = asking.exception() if asking.done() else None
-        if error is not None and not isinstance(error, HostUnavailable | OutcomeUnknown):
-            raise error
-    left = max(0.0, deadline - platform.clock.monotonic())
-    now = await until(platform, record.id, is_settled, left)
+        now = _outcome(asking) or record
+    if not is_settled(now):
+        left = max(0.0, deadline - platform.clock.monotonic())
+        now = await until(platform, record.id, is_settled, left)
     if now.state == "stopped":
         raise SandboxStopped(
             f"{now.id} never came to run: {(now.ending or {}).get('reason', 'it was destroyed')}",
@@ -178,6 +177,16 @@ async def _ready(platform: Platform, record: Record, *, wait: bool) -> Record:
             details={"sandboxId": now.id},
         )
     return now
+
+
+def _outcome(asking: asyncio.Task[Record]) -> Record | None:
+    """A refusal is the caller's answer; a host that went away in the middle is waited for."""
+    if not asking.done():
+        return None
+    try:
+        return asking.result()
+    except (HostUnavailable, OutcomeUnknown):
+        return None
 
 
 async def _stillborn(platform: Platform, record: Record, error: RunToolsError) -> None:
