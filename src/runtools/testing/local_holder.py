@@ -2,8 +2,9 @@
 
 Run as a script by the system's Python, standard library only:
 
-    local_holder.py FOLDER LOCK_FD READY_FD -- bwrap ARGUMENTS…
+    local_holder.py FOLDER LOCK_FD READY_FD
 
+What to run stands in ``FOLDER/run.json``: bubblewrap's options, and the command inside.
 ``LOCK_FD`` is a locked file handed down by the driver: while it is locked, the machine lives.
 ``READY_FD`` is told ``ok`` once the sandbox runs, and closed without a word when it did not come up.
 In ``FOLDER`` appear ``holder.json`` (who we are), ``console.log`` and at the end ``exit.json``.
@@ -60,21 +61,25 @@ def _ending(status: int) -> dict[str, int | None]:
     return {"code": status, "signal": None}
 
 
-def _start(argv: list[str], console: Path) -> tuple[subprocess.Popen[bytes], int, int]:
+def _start(folder: Path) -> tuple[subprocess.Popen[bytes], int, int]:
     """The sandbox, and the read ends of what bubblewrap and the sandbox itself will say."""
+    run = json.loads((folder / "run.json").read_text())
+    options = os.memfd_create("options")
+    os.write(options, "".join(f"{word}\0" for word in run["options"]).encode())
+    os.lseek(options, 0, os.SEEK_SET)
     info, info_write = os.pipe()
     started, started_write = os.pipe()
     told = ["--info-fd", str(info_write), "--setenv", "STARTED_FD", str(started_write)]
-    with console.open("ab") as out:
+    with (folder / "console.log").open("ab") as out:
         sandbox = subprocess.Popen(
-            [argv[0], *told, *argv[1:]],
+            ["bwrap", *told, "--args", str(options), "--", *run["command"]],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            pass_fds=(info_write, started_write),
+            pass_fds=(info_write, started_write, options),
         )
-    os.close(info_write)
-    os.close(started_write)
+    for fd in (info_write, started_write, options):
+        os.close(fd)
     return sandbox, info, started
 
 
@@ -103,9 +108,9 @@ def _wait(sandbox: subprocess.Popen[bytes], folder: Path, first: int | None) -> 
 
 def main(argv: list[str]) -> int:
     """Hold one sandbox from its start to its end."""
-    folder, ready, command = Path(argv[0]), int(argv[2]), argv[4:]
+    folder, ready = Path(argv[0]), int(argv[2])
     os.chdir("/")
-    sandbox, info, started = _start(command, folder / "console.log")
+    sandbox, info, started = _start(folder)
     words = _read_all(info)
     first = int(json.loads(words)["child-pid"]) if words else None
     if first is not None:

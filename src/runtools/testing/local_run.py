@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -48,7 +49,8 @@ async def start(place: Place, base: Path, overlay: Path, token: str) -> None:
         await disk.unpack(overlay, place.tree)
         run = place.tree / _RUN
         files.write_atomic(run / "token", token.encode(), durable=False)
-        started = await _hold(place, _command(place, base, overlay.stat().st_size // 1024), lock)
+        _orders(place, base, overlay.stat().st_size // 1024)
+        started = await _hold(place, lock)
     finally:
         os.close(lock)
     if not started:
@@ -136,16 +138,14 @@ def _kill(pid: int) -> None:
         return
 
 
-async def _hold(place: Place, command: list[str], lock: int) -> bool:
+async def _hold(place: Place, lock: int) -> bool:
     """Start the holder; whether the sandbox came up. The lock is the holder's from then on."""
     ready, ready_write = os.pipe()
     try:
         script = str(Path(local_holder.__file__))
-        words = [PYTHON, "-I", "-S", script, str(place.folder), str(lock), str(ready_write), "--"]
+        words = [PYTHON, "-I", "-S", script, str(place.folder), str(lock), str(ready_write)]
         try:
-            await process.start_detached(
-                [*words, *command], output=place.messages, pass_fds=(lock, ready_write)
-            )
+            await process.start_detached(words, output=place.messages, pass_fds=(lock, ready_write))
         finally:
             os.close(ready_write)
         async with asyncio.timeout(_START_SECONDS):
@@ -167,10 +167,14 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _command(place: Place, base: Path, disk_kb: int) -> list[str]:
-    """The sandbox: the tree as /, the host's programs read-only over it, nothing else of the host."""
-    words = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0"]
-    words += ["--cap-add", "ALL", "--hostname", "sandbox", "--die-with-parent", "--new-session"]
+def _orders(place: Place, base: Path, disk_kb: int) -> None:
+    """Write down what the holder is to run.
+
+    The sandbox has the tree as /, the host's programs read-only over it, and nothing else of the host.
+    """
+    (place.folder / "init.sh").write_text(_INIT)
+    words = ["--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL"]
+    words += ["--hostname", "sandbox", "--die-with-parent", "--new-session"]
     words += ["--bind", str(place.tree), "/", "--proc", "/proc", "--dev", "/dev"]
     words += ["--symlink", "/proc/1/fd/1", "/dev/console"]
     for name in disk.SYSTEM:
@@ -178,20 +182,12 @@ def _command(place: Place, base: Path, disk_kb: int) -> list[str]:
             words += ["--ro-bind", f"/{name}", f"/{name}"]
     for name in ("alternatives", "ssl", "ld.so.cache"):
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    words += ["--ro-bind", str(base), _AGENT, "--chdir", "/workspace"]
+    words += ["--ro-bind", str(base), _AGENT, "--ro-bind", str(place.folder / "init.sh"), "/.init"]
+    words += ["--chdir", "/workspace"]
     for name, value in {**process.PLAIN_ENV, "HOME": "/root", "PYTHONPATH": _AGENT}.items():
         words += ["--setenv", name, value]
-    words += [
-        "--",
-        "/bin/bash",
-        "-c",
-        _INIT,
-        "init",
-        str(disk_kb),
-        PYTHON,
-        "-S",
-        "-m",
-        "runtools.local_agent",
-    ]
-    words += ["--listen", f"unix:/{_RUN}/agent.sock", "--token-file", f"/{_RUN}/token"]
-    return [*words, "--state", f"/{_RUN}", "--cgroup", "none"]
+    command = ["/bin/bash", "/.init", str(disk_kb), PYTHON, "-S", "-m", "runtools.local_agent"]
+    command += ["--listen", f"unix:/{_RUN}/agent.sock", "--token-file", f"/{_RUN}/token"]
+    command += ["--state", f"/{_RUN}", "--cgroup", "none"]
+    text = json.dumps({"options": words, "command": command})
+    (place.folder / "run.json").write_text(text)
