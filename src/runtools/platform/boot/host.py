@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtools.platform.boot import home
@@ -35,8 +36,21 @@ def _a_kernel(settings: Settings) -> Path | None:
     return next(iter(sorted((settings.host_home / "templates").glob("*/kernel"))), None)
 
 
-def compose(settings: Settings) -> HostService:
-    """The host service of this machine, not started yet."""
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The host service of this machine, not started yet, and what goes down after it."""
+
+    service: HostService
+    network: NamespaceNetwork
+
+    async def shutdown(self) -> None:
+        """Pause what runs, and take down what only a running platform needs."""
+        await self.service.shutdown()
+        await self.network.stop()
+
+
+def compose(settings: Settings) -> Composed:
+    """Wire the parts."""
     install_id, clock = home.install_id(settings), SystemClock()
     vmm = driver(settings)
     network = NamespaceNetwork(install_id)
@@ -49,7 +63,8 @@ def compose(settings: Settings) -> HostService:
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
-    return HostService(settings, vmm, network, templates, warm, install_id, clock)
+    service = HostService(settings, vmm, network, templates, warm, install_id, clock)
+    return Composed(service, network)
 
 
 async def serve(settings: Settings, uid: int, gid: int) -> int:
@@ -58,15 +73,15 @@ async def serve(settings: Settings, uid: int, gid: int) -> int:
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        service = compose(settings)
-        if not await _started(service, ending):
+        host = compose(settings)
+        if not await _started(host.service, ending):
             return 0
-        async with serving(service, settings.host_socket, uid=uid, gid=gid):
-            view = await service.view()
+        async with serving(host.service, settings.host_socket, uid=uid, gid=gid):
+            view = await host.service.view()
             log.info("host %s: %s by %s", view.id, view.isolation, view.accelerator)
             await ending.wait()
             log.info("pausing what runs")
-            await service.shutdown()
+            await host.shutdown()
     return 0
 
 
@@ -86,7 +101,7 @@ async def _started(service: HostService, ending: asyncio.Event) -> bool:
 async def pause_all(settings: Settings) -> int:
     """Adopt what a killed platform left running, pause it, and end."""
     with home.lock(settings.run_folder / "host.lock", "a host"):
-        service = compose(settings)
-        await service.start()
-        await service.shutdown()
+        host = compose(settings)
+        await host.service.start()
+        await host.shutdown()
     return 0
