@@ -6,14 +6,17 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _USER = "postgres"
 _MEMORY = Path("/dev/shm")
+_INITDB = ("-U", _USER, "-A", "trust", "-N", "-E", "UTF8")
 
 
 def binaries() -> Path | None:
@@ -58,20 +61,41 @@ def cluster() -> Iterator[Cluster]:
     data = folder / "data"
     if os.getuid() == 0:
         shutil.chown(folder, _USER)
-    control = [str(tools / "pg_ctl"), "-D", str(data), "-s", "-w"]
     try:
-        _as_postgres(
-            [str(tools / "initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-N", "-E", "UTF8"]
-        )
-        # Nothing here outlives the session, so nothing has to survive a crash.
-        options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
-        _as_postgres([*control, "-l", str(folder / "log"), "-o", options, "start"])
-        try:
+        _as_postgres([str(tools / "initdb"), "-D", str(data), *_INITDB])
+        with _server(tools, folder, data):
             yield Cluster(folder, tools)
-        finally:
-            _as_postgres([*control, "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _server(tools: Path, folder: Path, data: Path) -> Iterator[None]:
+    """The server as a child that ends with us, even when we are killed."""
+    who = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.getuid() == 0 else []
+    # Nothing here outlives the session, so nothing has to survive a crash.
+    options = ["listen_addresses=", "fsync=off", "max_connections=200"]
+    words = [word for option in options for word in ("-c", option)]
+    argv = ["setpriv", "--pdeathsig", "QUIT", *who, str(tools / "postgres")]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*argv, "-D", str(data), "-k", str(folder), *words],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+    try:
+        deadline = time.monotonic() + 60
+        ready = [str(tools / "pg_isready"), "-q", "-h", str(folder)]
+        while subprocess.run(ready, check=False).returncode != 0:
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, "PostgreSQL did not come up"
+            time.sleep(0.05)
+        yield
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(30)
 
 
 def _as_postgres(argv: list[str]) -> None:
