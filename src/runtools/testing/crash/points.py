@@ -9,7 +9,7 @@ import signal
 from runtools.errors import HostUnavailable
 from runtools.platform.core.ids import new_id, new_sandbox_id
 from runtools.testing.crash import look
-from runtools.testing.crash.model import Act, Kind
+from runtools.testing.crash.model import Act, Box, Kind
 from runtools.testing.crash.saga import Saga
 
 _KINDS: dict[str, Kind] = {
@@ -83,3 +83,20 @@ async def _set_up(saga: Saga, what: str, box: str) -> Act | None:
 async def _die(saga: Saga, box: str) -> None:
     (pid,) = (pid for pid, of in look.machines(saga.house.home, saga.driver) if of == box)
     os.kill(pid, signal.SIGKILL)
+
+
+async def give_up(saga: Saga) -> None:
+    """A create that takes the host down each time is tried a second time, and then given up."""
+    act = Act("create", new_sandbox_id(), new_id("opn"))
+    async with saga.begun("create.started"):
+        with contextlib.suppress(HostUnavailable):
+            await saga.do(act)
+        assert await saga.house.ended() == -signal.SIGKILL
+        await saga.house.begin("create.started")
+        assert await saga.house.ended() == -signal.SIGKILL, "it was not tried again"
+        await saga.house.start("create.started")
+        seen = await saga.house.host.settled(act.box, look.SETTLE_SECONDS)
+        assert seen.ending is not None
+        assert (seen.state, seen.ending.cause) == ("stopped", "start_failed")
+        saga.model.boxes[act.box] = Box(act.box, "stopped")
+        await saga.hold()
