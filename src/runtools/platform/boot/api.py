@@ -24,11 +24,12 @@ log = logging.getLogger(__name__)
 _HOST_WITHIN_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.1
 _GRACE_SECONDS = 5
+_KEEP_SECONDS = 75  # longer than clients keep idle connections, so that they close first
 
 
 def database_url(settings: Settings) -> str:
     """Where the records are: the setting, else a file in the home."""
-    return settings.database_url or f"sqlite+aiosqlite:///{settings.api_home / 'runtools.db'}"
+    return settings.database_url or f"sqlite:///{settings.api_home / 'runtools.db'}"
 
 
 async def migrate(settings: Settings, *, need_key: bool) -> int:
@@ -64,6 +65,7 @@ async def serve(settings: Settings) -> int:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=_KEEP_SECONDS,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )

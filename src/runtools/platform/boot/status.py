@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import httpx
+import httpcore
 from pydantic import ValidationError
 
 from runtools.platform.kit.config import Settings
-from runtools.sdk.shapes import Health
+from runtools.sdk.shapes import Envelope, Health
+
+_ANSWER_SECONDS = 5.0
 
 
 async def ask(settings: Settings) -> Health | None:
     """What the running platform says of itself; None when it does not answer or is not ready."""
     url = f"http://{settings.api_host}:{settings.api_port}/readyz"
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
-            answer = await http.get(url)
-            answer.raise_for_status()
-            body = answer.json()
-            return Health.model_validate(body.get("data", body))
-    except (httpx.HTTPError, ValidationError, ValueError):
+        async with asyncio.timeout(_ANSWER_SECONDS), httpcore.AsyncConnectionPool() as http:
+            answer = await http.request("GET", url)
+    except (httpcore.NetworkError, httpcore.ProtocolError, TimeoutError):
         return None
+    try:
+        return Envelope[Health].model_validate_json(answer.content).data
+    except ValidationError:
+        return None  # an error, or something else's answer
 
 
 async def until_ready(settings: Settings, seconds: float) -> bool:
