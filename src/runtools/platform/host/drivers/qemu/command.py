@@ -18,8 +18,8 @@ PROGRAM = "qemu-system-x86_64"
 LAYOUT = "1"
 GUEST_MAC = "52:54:00:12:34:56"
 
-# Of a code buffer of the emulator only what is used takes memory. docs/decisions/0003 has the figures.
-TCG_BUFFER_MB = 64
+# Takes memory only as far as it is used. docs/decisions/0005 has the figures.
+TCG_BUFFER_MB = 128
 
 Accelerator = Literal["kvm", "tcg"]
 

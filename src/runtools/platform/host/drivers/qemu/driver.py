@@ -276,7 +276,7 @@ class QemuDriver:
         """The machine's place, with nothing of an earlier life in it."""
         await launch.end(machine)
         place = Place(machine)
-        place.forget()
+        await asyncio.to_thread(place.forget)  # memory may be gigabytes
         return place
 
     async def _goes_on(self, machine: Machine) -> bool:
