@@ -255,13 +255,16 @@ class TestItems:
         await stream.aclose()  # type: ignore[attr-defined]
         await soon(scripted.ended)
 
-    async def test_a_stop_ends_them(self, scripted: Scripted, socket_path: Path) -> None:
+    async def test_a_stop_ends_them(
+        self, scripted: Scripted, socket_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with RemoteHost(socket_path) as remote:
             async with serving(cast(Host, scripted), socket_path):
                 stream = remote.reports(1, 0)
                 await anext(stream)
-            with pytest.raises(HostUnavailable):
+            with pytest.raises(HostUnavailable, match="being stopped"):
                 await anext(stream)
+        assert caplog.records == []
 
 
 class TestBytes:

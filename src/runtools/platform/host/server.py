@@ -20,7 +20,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from runtools.errors import InvalidRequest, NotFound, RunToolsError, TooLarge
+from runtools.errors import HostUnavailable, InvalidRequest, NotFound, RunToolsError, TooLarge
 from runtools.platform.core.ports.host import Host
 from runtools.platform.core.ports.host_wire import CALLS, PREFIX, Call, Gives
 
@@ -68,7 +68,8 @@ class HostApp:
         arguments = await self._arguments(call, exchange)
         method = getattr(self._host, call.name)
         if call.gives is Gives.ITEMS:
-            await self._stream(exchange, exchange.items(call, method(**arguments)))
+            farewell = call.pack_error(HostUnavailable("the host part is being stopped"))
+            await self._stream(exchange, exchange.items(call, method(**arguments)), farewell)
             return
         result = await method(**arguments)
         if call.gives is Gives.VALUE:
@@ -90,19 +91,24 @@ class HostApp:
             arguments[call.body] = exchange.rest()
         return arguments
 
-    async def _stream(self, exchange: _Exchange, sending: Coroutine[Any, Any, None]) -> None:
-        """Send until it ends, the caller goes away, or we are being stopped."""
+    async def _stream(
+        self, exchange: _Exchange, sending: Coroutine[Any, Any, None], farewell: bytes | None = None
+    ) -> None:
+        """Send until it ends or the caller goes away; one with a farewell ends with us, too."""
         work = asyncio.ensure_future(sending)
         gone = asyncio.ensure_future(exchange.gone())
         closing = asyncio.ensure_future(self._closing.wait())
+        ends = {work, gone, closing} if farewell else {work, gone}
         try:
-            await asyncio.wait({work, gone, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if work in done:
                 work.result()
         finally:
             for task in (work, gone, closing):
                 task.cancel()
             await asyncio.wait({work, gone, closing})
+        if farewell and closing in done and work not in done:
+            await exchange.last(farewell)
 
 
 class _Exchange:
@@ -171,7 +177,11 @@ class _Exchange:
                     await self._piece(call.pack_item(item))
         except RunToolsError as exc:
             await self._piece(call.pack_error(exc))
-        await self._send({"type": "http.response.body", "body": b""})
+        await self.last(b"")
+
+    async def last(self, piece: bytes) -> None:
+        """The end of a stream."""
+        await self._send({"type": "http.response.body", "body": piece})
 
     async def raw(self, head: bytes, chunks: AsyncIterator[bytes]) -> None:
         """A line, then bytes."""
@@ -181,7 +191,7 @@ class _Exchange:
                 await self._piece(head)
             async for chunk in chunks:
                 await self._piece(chunk)
-        await self._send({"type": "http.response.body", "body": b""})
+        await self.last(b"")
 
     async def refuse(self, exc: RunToolsError) -> None:
         """The error; where bytes were sent already, the answer is cut off instead."""
