@@ -85,7 +85,7 @@ class Saga:
 
     async def end(self) -> None:
         """Destroy everything, and see that nothing is left."""
-        boxes = self.model.living()
+        boxes = [b for b in self.model.boxes.values() if b.state != "stopped" or b.keeps_disk]
         await asyncio.gather(*(self.do(Act("destroy", box.id, new_id("opn"))) for box in boxes))
         await self.hold()
 
