@@ -57,6 +57,6 @@ async def house(tmp_path: Path, built: Path, hosts: Maker) -> AsyncIterator[Hous
 
 @pytest.fixture
 def saga(house: House) -> Saga:
-    seed = int(os.environ.get("RUNTOOLS_SEED") or random.randrange(2**32))
-    print(f"RUNTOOLS_SEED={seed}")  # noqa: T201
+    seed = int(os.environ.get("RT_TEST_SEED") or random.randrange(2**32))
+    print(f"RT_TEST_SEED={seed}")  # noqa: T201
     return Saga(house, "local", TEMPLATE, SIZES, random.Random(seed))

@@ -1,6 +1,6 @@
 """A host is killed at every named point and at fifty random moments: nothing is lost or owned twice.
 
-``RUNTOOLS_SEED`` (printed) plays a run again, ``RUNTOOLS_ROUNDS`` makes it longer.
+``RT_TEST_SEED`` (printed) plays a run again, ``RT_TEST_ROUNDS`` makes it longer.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ async def test_a_create_that_kills_the_host_is_given_up(saga: Saga) -> None:
 
 
 async def test_random_kills_lose_nothing(saga: Saga) -> None:
-    await saga.play(int(os.environ.get("RUNTOOLS_ROUNDS", "50")))
+    await saga.play(int(os.environ.get("RT_TEST_ROUNDS", "50")))

@@ -1,7 +1,7 @@
 """What every driver must make of a host that is killed in the middle of an act.
 
 Each act is done by a process of its own that is killed at a random moment; a fresh driver object must
-then make sense of what is there. The seed is in each test's output, and `RUNTOOLS_SEED` sets it.
+then make sense of what is there. The seed is in each test's output, and `RT_TEST_SEED` sets it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from runtools.testing.contracts.driver_rig import DriverRig
 @pytest.fixture
 def chance() -> random.Random:
     """Random moments that can be had again."""
-    seed = int(os.environ.get("RUNTOOLS_SEED") or random.randrange(2**32))
-    print(f"RUNTOOLS_SEED={seed}")  # noqa: T201
+    seed = int(os.environ.get("RT_TEST_SEED") or random.randrange(2**32))
+    print(f"RT_TEST_SEED={seed}")  # noqa: T201
     return random.Random(seed)
 
 
