@@ -7,6 +7,7 @@ platform's `base-debian`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ rm -f /etc/machine-id
 ln -s /etc /workspace/out
 mount -t tmpfs none /mnt && echo mounted >> /root/done
 mknod /root/disk b 8 0 && echo made a device >> /root/done
+echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern && echo wrote >> /root/done
+curl -s -m 2 http://127.0.0.1:$PORT/healthz && echo reached the host >> /root/done
 ls /home /root/.ssh /var/lib/runtools* 2>/dev/null
 (sleep 1000 &)
 echo "as $(id -un) in $(pwd)" >> /root/done
@@ -43,8 +46,9 @@ def box(platform: Platform) -> Iterator[Sandbox]:
 def own(platform: Platform) -> Iterator[list[BuildLine]]:
     """The log of a version of our own."""
     lines: list[BuildLine] = []
+    script = f"PORT={os.environ['RUNTOOLS_API_PORT']}\n{SCRIPT}"
     platform.rt.templates.build(
-        "test-own", recipe="base-debian", apt=["cowsay"], run=SCRIPT, on_line=lines.append
+        "test-own", recipe="base-debian", apt=["cowsay"], run=script, on_line=lines.append
     )
     yield lines
     platform.rt.templates.delete("test-own")

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from runtools.errors import BuildFailed
 from runtools.platform.core.ports.host import BuildOrder
+from runtools.platform.core.ports.network import Network
 from runtools.platform.host.disk.files import free_bytes, used_bytes
 from runtools.platform.host.templates import rootfs
 from runtools.platform.host.templates.buildlog import BuildLog
-from runtools.platform.host.templates.chroot import run_inside
+from runtools.platform.host.templates.chroot import TIED
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL
 from runtools.platform.host.templates.initramfs import make_initramfs
 from runtools.platform.host.templates.kernel import unpack_kernel
 from runtools.platform.host.templates.recipes import recipe_of
+from runtools.platform.host.templates.script import run_script
 from runtools.platform.kit import process
 
 # The unpacked system, the image made of it and what is downloaded, with room for added packages.
 NEEDED_BYTES = 4 << 30
-_SCRIPT = "/run/runtools-script"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Workshop:
         work: scratch space; each build has a folder of its own in it.
         cache: downloaded packages, kept so that the next build fetches only what is new.
         mirror: from the settings; empty: the one that this machine's apt uses.
+        network: gives a script the network of a sandbox.
     """
 
     work: Path
     cache: Path
     mirror: str
+    network: Network
 
 
 async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) -> None:
@@ -78,22 +81,14 @@ async def _steps(
     await rootfs.set_up(root, log)
     if order.run is not None:
         log.step("script", 0.58, 0.6)
-        await _run_script(order.run, root, work, log)
+        await run_script(order.run, root, work, shop.network, log)
     log.step("image", 0.6, 0.65)
     await rootfs.forget_identity(root, log)
     rootfs.clean(root)
-    await process.stream(["mkfs.erofs", "--quiet", folder / BASE, root], log.line)
+    await process.stream([*TIED, "mkfs.erofs", "--quiet", folder / BASE, root], log.line)
     for name in (BASE, KERNEL, INITRD):
         (folder / name).chmod(0o444)
     log.line(f"{used_bytes(folder) >> 20} MB")
-
-
-async def _run_script(script: str, root: Path, work: Path, log: BuildLog) -> None:
-    file = work / "script"
-    file.write_text(script)
-    file.chmod(0o755)
-    argv = [_SCRIPT] if script.startswith("#!") else ["/bin/bash", "-e", _SCRIPT]
-    await run_inside(root, argv, log.line, shown={file: _SCRIPT}, cwd="/workspace")
 
 
 async def _remove(folder: Path) -> None:
@@ -118,7 +113,7 @@ def _reason(log: BuildLog, exc: Exception) -> str:
     """
     if not isinstance(exc, process.CommandFailed):
         return str(exc)[:1000]
-    said = [text for text in log.texts(log.step_name) if text.strip()]
+    said = [text for text in log.texts(log.step_name)[1:] if text.strip()]  # after its heading
     for text in said:
         if text.startswith(("E: ", "npm error", "<E> ")):
             return text[:500]

@@ -20,6 +20,7 @@ class BuildLog:
         self._file = file
         self._clock = clock
         self._lines = read_log(file)
+        file.touch(mode=0o600)  # a script may print secrets
         self._out = file.open("a", encoding="utf-8")
         self._grown = asyncio.Event()
         self._ended = False

@@ -16,7 +16,7 @@ from pathlib import Path
 import runtools.guest
 from runtools.platform.host.templates import mirrors
 from runtools.platform.host.templates.buildlog import BuildLog
-from runtools.platform.host.templates.chroot import run_inside
+from runtools.platform.host.templates.chroot import TIED, run_inside
 from runtools.platform.host.templates.recipes import BUN, NPM, Recipe
 from runtools.platform.kit import process
 
@@ -98,7 +98,8 @@ async def install(
     for line in lines or ["the bootstrapper's own default archive"]:
         log.line(f"from {line}")
     packages = list(dict.fromkeys([*recipe.packages, *extra]))
-    argv = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={','.join(packages)}"]
+    argv = [*TIED, "mmdebstrap", "--mode=root", "--variant=essential"]
+    argv += [f"--include={','.join(packages)}"]
     argv += [f"--components={','.join(recipe.components)}"]
     argv += ['--aptopt=Acquire::Retries "3"', '--aptopt=Acquire::Languages "none"']
     argv += [f'--aptopt=Acquire::http::Proxy "{proxy}"' for proxy in await _proxies()]

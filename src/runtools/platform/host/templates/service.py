@@ -22,6 +22,7 @@ from typing import Protocol
 
 from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
+from runtools.platform.core.ports.network import Network
 from runtools.platform.host.disk.files import sync, used_bytes
 from runtools.platform.host.templates.build import Workshop, build
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
@@ -44,6 +45,8 @@ _VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
 class Warming(Protocol):
     """What a build asks of `Warm`."""
 
+    network: Network
+
     async def make(
         self, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None]
     ) -> Path:
@@ -62,12 +65,13 @@ class Templates:
         home: the host part's home; ``cache`` and ``work`` lie there too.
         clock: for the log.
         mirror: the setting of that name.
-        warm: makes the first warm snapshot of a version, and with it shows that it boots.
+        warm: makes the first warm snapshot of a version, and with it shows that it boots. Its
+            network is also that of scripts.
     """
 
     def __init__(self, home: Path, clock: Clock, *, mirror: str, warm: Warming) -> None:
         self._folder = home / "templates"
-        self._shop = Workshop(home / "work", home / "cache" / "packages", mirror)
+        self._shop = Workshop(home / "work", home / "cache" / "packages", mirror, warm.network)
         self._clock = clock
         self._warm = warm
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +87,7 @@ class Templates:
         cut = [r for r in self._records.values() if r.state == "building"]
         for record in cut:
             self._settle(record, BuildFailed("the platform ended during the build"))
+            await self._warm.forget(record.order.version_id)
         known = set(self._records)
         for folder in self._folder.iterdir():
             if folder.name not in known:  # begun, but not even written down, or half removed

@@ -89,7 +89,7 @@ class Warm:
     ) -> None:
         self._folder = home / "warm"
         self._driver = driver
-        self._network = network
+        self.network = network
         self._clock = clock
         self._uid = uid
         self._limit = limit_bytes
@@ -217,7 +217,7 @@ class Warm:
         self, machine: Machine, into: Path, note: Path, say: Callable[[str], None]
     ) -> str:
         """Boot, rehearse, capture, end. The note says what a crash in between leaves behind."""
-        slot = await self._network.open(internet=False)
+        slot = await self.network.open(internet=False)
         try:
             machine = replace(machine, slot=slot)
             write_atomic(note, _note_of(machine).model_dump_json().encode(), durable=False)
@@ -236,7 +236,7 @@ class Warm:
                 await self._driver.kill(machine)
             note.unlink()
         finally:
-            await self._network.close(slot)
+            await self.network.close(slot)
         return token
 
     def _at(self, image: Image, driver: Driver, vcpus: int, memory_mb: int) -> Path:

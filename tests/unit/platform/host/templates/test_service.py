@@ -11,6 +11,7 @@ import pytest
 
 from runtools.errors import BuildFailed, InvalidRequest, NotFound
 from runtools.platform.core.ports.host import BuildOrder, Built
+from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates import service
 from runtools.platform.host.templates.build import Workshop
 from runtools.platform.host.templates.buildlog import BuildLog
@@ -18,6 +19,7 @@ from runtools.platform.host.templates.images import Image
 from runtools.platform.host.templates.record import Record
 from runtools.platform.host.templates.service import Templates
 from runtools.platform.kit.clock import SystemClock
+from runtools.testing.null_network import NullNetwork
 
 
 class Oven:
@@ -45,6 +47,8 @@ class Oven:
 
 class Warmer:
     """Stands in for `Warm`."""
+
+    network: Network = NullNetwork()
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -223,6 +227,7 @@ class TestRestart:
         built = await again.built("tpl_one")
         assert (built.state, built.error) == ("failed", "the platform ended during the build")
         assert not (folder / "base.erofs").exists()
+        assert warmer.forgotten == ["tpl_one"]
         assert not (tmp_path / "work").exists()
         assert [f.name for f in (tmp_path / "templates").iterdir()] == ["tpl_one"]
 
