@@ -1,7 +1,7 @@
 """`runtools doctor`: looks at this machine and says what to do about each finding.
 
 Each check is a small function that returns one `Finding`; `examine` runs them all. None changes
-anything.
+anything, but that the driver keeps what its probe found.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ async def _namespaces() -> Finding:
 
 async def _firewall() -> Finding:
     if os.geteuid() != 0:
-        return Finding("firewall", True, "info", "not checked without root")
+        return _unchecked("firewall")
     try:
         done = await process.run(["nft", "list", "tables"], check=False)
     except FileNotFoundError:
@@ -261,7 +261,7 @@ async def _reflink(settings: Settings) -> Finding:
     try:
         able = await can_reflink(folder)
     except PermissionError:
-        return Finding("copies by reference", True, "info", "not checked without root")
+        return _unchecked("copies by reference")
     except OSError as exc:
         return Finding("copies by reference", False, "info", f"not checked: {exc.strerror}")
     if able:
@@ -313,12 +313,16 @@ async def _template(settings: Settings) -> Finding:
     try:
         records = list(read_records(settings.host_home / "templates"))
     except PermissionError:
-        return Finding("template", True, "info", "not checked without root")
+        return _unchecked("template")
     ready = [r for r in records if r.order.slug == slug and r.state == "ready"]
     if not ready:
         return Finding("template", False, "info", f"{slug} is not built yet", advice)
     newest = max(ready, key=lambda record: record.order.version)
     return Finding("template", True, "info", f"{slug} version {newest.order.version} is ready")
+
+
+def _unchecked(name: str) -> Finding:
+    return Finding(name, False, "info", "not checked without root", "sudo runtools doctor")
 
 
 def _existing(path: Path) -> Path:
