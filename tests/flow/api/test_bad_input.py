@@ -278,7 +278,16 @@ class TestLists:
 class TestRefs:
     @pytest.mark.parametrize(
         "ref",
-        ["sandbox-ofnobody0000", "nobody", "Not-A-Name", "a%00b", "%ff", "x" * 3000, "..%2f..", "%20"],
+        [
+            "sandbox-ofnobody0000",
+            "nobody",
+            "Not-A-Name",
+            "a%00b",
+            "%ff",
+            "x" * 3000,
+            "..%2f..",
+            "%20",
+        ],
     )
     async def test_nobody_is_not_found(self, world: World, ref: str) -> None:
         for method, route in [("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/why")]:
