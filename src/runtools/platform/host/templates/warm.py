@@ -14,9 +14,11 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from runtools.errors import BuildFailed
 from runtools.platform.core.ports.driver import Driver, Machine, Slot, VmmFailed
@@ -95,10 +97,7 @@ class Warm:
         self._limit = limit_bytes
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(_PASSABLE)
-        self._kept = {
-            file.parent: _Kept.model_validate_json(file.read_bytes())
-            for file in self._folder.glob(f"[!.]*/{_RECORD}")
-        }
+        self._kept = dict(_read(self._folder))
         self._used = {path: (path / _RECORD).stat().st_mtime for path in self._kept}
         self._handed: dict[Path, float] = {}
         self._making: dict[Path, asyncio.Lock] = {}
@@ -268,6 +267,15 @@ class Warm:
         gone = path.with_name(f"{_GONE}{secrets.token_hex(4)}")
         path.rename(gone)
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+
+def _read(folder: Path) -> Iterator[tuple[Path, _Kept]]:
+    """What is kept. One that another release wrote in another way is made anew."""
+    for file in folder.glob(f"[!.]*/{_RECORD}"):
+        try:
+            yield file.parent, _Kept.model_validate_json(file.read_bytes())
+        except ValidationError:
+            _log.warning("warm snapshot %s is unfit: its record is unreadable", file.parent.name)
 
 
 def _note_of(machine: Machine) -> _InTheMaking:

@@ -216,6 +216,16 @@ class TestRestart:
         assert await again.find(image, driver, 2, 1024) == path
         assert again.token(path) == "the-token"
 
+    async def test_one_of_another_release_is_made_anew(
+        self, warm: Warm, driver: Booths, network: NullNetwork, image: Image, tmp_path: Path
+    ) -> None:
+        path = await warm.make(image, 2, 1024)
+        (path / "warm.json").write_text('{"form": "of tomorrow"}')
+        again = open_again(tmp_path, driver, network)
+        assert await again.reclaim() == 1
+        assert await again.make(image, 2, 1024) == path
+        assert again.token(path) == "the-token"
+
     async def test_ends_the_machine_of_one_in_the_making(
         self, driver: Booths, network: NullNetwork, image: Image, tmp_path: Path
     ) -> None:
