@@ -150,3 +150,91 @@ async def _opened_tap(machine: Machine) -> int:
 def _close_unwanted(opening: asyncio.Future[int]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         os.close(opening.result())
+
+
+def failed(place: Place, what: str, cause: BaseException | str) -> VmmFailed:
+    """An error that quotes the VMM's own last words."""
+    said = "; ".join(place.messages()[-3:])
+    return VmmFailed(f"{what}: {cause}" + (f" (it said: {said})" if said else ""))
+
+
+async def pids(place: Place) -> Pids | None:
+    """Who belongs to the machine's VMM; None when nothing of one is left.
+
+    A holder that is just starting has not written it yet, so it is waited for.
+    """
+    deadline = asyncio.get_running_loop().time() + _RECORD_SECONDS
+    while place.occupied():
+        found = place.pids()
+        if found is not None:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            return None
+        await asyncio.sleep(0.005)
+    return None
+
+
+def runs(machine: Machine, found: Pids) -> bool:
+    """Whether the VMM that was written down is still that process, and not another with its number."""
+    return started(found.vmm) == found.started and command.name(machine.id) in _words(found.vmm)
+
+
+def started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since the boot; None for one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+async def end(machine: Machine) -> None:
+    """Kill the VMM and all that belongs to it, and wait until nothing is left.
+
+    Raises:
+        VmmFailed: something of it cannot be killed.
+    """
+    place = Place(machine)
+    found = await pids(place)
+    if found is not None and runs(machine, found):
+        _kill(found.vmm)
+    if await free(place, _HOLDER_SECONDS):
+        return
+    _sweep(place)
+    if not await free(place, _KILL_SECONDS):
+        raise VmmFailed(f"the VMM of {machine.id} cannot be killed")
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+async def free(place: Place, within: float) -> bool:
+    """Wait until the lock is free: then the last process of the VMM is gone."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + within, 0.001
+    while place.occupied():
+        if loop.time() > deadline:
+            return False
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.02)
+    return True
+
+
+def _sweep(place: Place) -> None:
+    """Kill whatever runs as the machine's user in its box, though it was not written down."""
+    owner = place.owner()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                cwd = str(Path(f"/proc/{entry.name}/cwd").readlink())
+                if entry.stat().st_uid == owner and cwd == str(place.box):
+                    _kill(int(entry.name))
