@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import signal
 import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pathlib import Path
 from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import command, holder, qmp
 from runtools.platform.host.drivers.qemu.command import Accelerator, Boot, Handed, Memory
-from runtools.platform.host.drivers.qemu.place import Occupied, Place, Run
+from runtools.platform.host.drivers.qemu.place import Occupied, Pids, Place, Run
 from runtools.platform.host.drivers.qemu.probe import KVM, device_groups
 from runtools.platform.host.net.enter import inside
 from runtools.platform.host.net.taps import open_tap
