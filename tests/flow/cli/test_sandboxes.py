@@ -226,10 +226,9 @@ class TestRest:
         assert cli("prune").code == 1
         assert "freed" in cli.ok("prune", "--yes").text
 
-    def test_version_help_and_completion(self, cli: Cli) -> None:
+    def test_version_and_help(self, cli: Cli) -> None:
         assert cli.ok("--version").text.count(".") == 2
         assert "create" in cli.ok("sandbox", "--help").text
-        assert "runtools" in cli.ok("--show-completion", "bash").text
 
     def test_names_complete(self, cli: Cli, rt: RunTools) -> None:
         with rt.sandboxes.create(name=fresh("complete")) as one:
