@@ -1,55 +1,63 @@
-"""The commands of ``python -m runtools.platform``, each a line that names who does it."""
+"""The commands of ``python -m runtools.platform``, each a line that names who does it.
+
+Each process loads its own part only: the api nothing of the host, and ``setup`` neither.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from runtools.errors import RunToolsError
-from runtools.platform.boot import api, doctor, host, setup, status, up
 from runtools.platform.kit import config, crash, log
 
 Command = Callable[[config.Settings, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
+def _part(name: str) -> Any:
+    return importlib.import_module(f"runtools.platform.boot.{name}")
+
+
 async def _setup(settings: config.Settings, _: argparse.Namespace) -> int:
-    await setup.setup(lambda line: print(line, file=sys.stderr, flush=True))
+    await _part("setup").setup(lambda line: print(line, file=sys.stderr, flush=True))
     return 0
 
 
 async def _up(settings: config.Settings, args: argparse.Namespace) -> int:
+    up = _part("up")
     start = up.detached if args.detach else up.foreground
-    return await start(settings, config.environment())
+    return int(await start(settings, config.environment()))
 
 
 async def _down(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await up.down(settings, config.environment())
+    return int(await _part("up").down(settings, config.environment()))
 
 
 async def _status(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await status.show(settings)
+    return int(await _part("status").show(settings))
 
 
 async def _doctor(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await doctor.show(settings, host.driver(settings))
+    return int(await _part("doctor").show(settings, _part("host").driver(settings)))
 
 
 async def _migrate(settings: config.Settings, args: argparse.Namespace) -> int:
-    return await api.migrate(settings, need_key=args.need_key)
+    return int(await _part("api").migrate(settings, need_key=args.need_key))
 
 
 async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
-    return await api.serve(settings)
+    return int(await _part("api").serve(settings))
 
 
 async def _host(settings: config.Settings, args: argparse.Namespace) -> int:
     if args.pause_all:
-        return await host.pause_all(settings)
-    return await host.serve(settings, args.socket_uid, args.socket_gid)
+        return int(await _part("host").pause_all(settings))
+    return int(await _part("host").serve(settings, args.socket_uid, args.socket_gid))
 
 
 _COMMANDS: dict[str, Command] = {
