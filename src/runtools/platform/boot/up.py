@@ -91,7 +91,7 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     if pid is not None:
         await _end(pid)
         return 0
-    if not settings.host_home.exists():
+    if not settings.run_folder.exists():
         return 0
     # The platform was killed; its machines may still run. A host that only pauses them cleans up.
     argv = [sys.executable, "-m", "runtools.platform", "host", "--pause-all"]
