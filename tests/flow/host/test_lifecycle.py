@@ -551,6 +551,9 @@ class TestRestart:
         kill_machine(world, box)
         world.__init__(settings)
         await world.host.start()
+        async with asyncio.timeout(10):
+            while world.look(box).ending is None:
+                await asyncio.sleep(0.01)
         assert world.look(box).ending.signal == 9
 
     async def test_a_shutdown_pauses_and_waits_until_that_is_durable(self, world, settings):

@@ -199,7 +199,7 @@ async def _groups() -> Finding:
         return Finding("control groups", True, "warning", "version 2")
     if Path("/sys/fs/cgroup/memory").is_dir():
         return Finding("control groups", True, "warning", "version 1")
-    advice = "mount cgroup2 at /sys/fs/cgroup; without it nothing bounds what a VMM may take"
+    advice = "mount cgroup2 at /sys/fs/cgroup; the platform does not bound VMMs by it yet"
     return Finding("control groups", False, "warning", "none mounted", advice)
 
 

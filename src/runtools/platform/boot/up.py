@@ -110,8 +110,14 @@ async def _part(argv: Sequence[str], env: Mapping[str, str], seconds: float) -> 
 async def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    async with asyncio.timeout(_PAUSE_ALL_SECONDS):
-        await wait_pid_gone(pid)
+    try:
+        async with asyncio.timeout(_PAUSE_ALL_SECONDS):
+            await wait_pid_gone(pid)
+    except TimeoutError:
+        raise Unavailable(
+            f"the platform (process {pid}) is still pausing sandboxes after {_PAUSE_ALL_SECONDS:.0f} s",
+            hint="its log says which; ask again when it has ended",
+        ) from None
 
 
 def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

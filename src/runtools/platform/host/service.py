@@ -83,7 +83,8 @@ class HostService(Acting, Inside, Host):
         """Take over what is there, then go on watching it."""
         places = Places(self._settings.host_home)
         places.prepare()
-        rebooted = _note_boot(places.root / "boot-id")
+        boot_file = places.root / "boot-id"
+        rebooted = _was_rebooted(boot_file)
         self.engine = await self._engine(places)
         self._host_id = _host_id(places.root / "host-id")
         self.space = Space(self.engine)
@@ -91,6 +92,7 @@ class HostService(Acting, Inside, Host):
         await self._warm.reclaim()
         await self._templates.reclaim()
         await Recovery(self.engine, rebooted=rebooted).run()
+        _note_boot(boot_file)
         self._loops = [
             asyncio.create_task(self.idle.run(), name="idle"),
             asyncio.create_task(self.space.watch(), name="space"),
@@ -121,7 +123,7 @@ class HostService(Acting, Inside, Host):
             async with room:
                 try:
                     await box.perform(lambda: pause(box, Why("shutdown", PLATFORM)))
-                except RunToolsError as exc:
+                except (RunToolsError, OSError) as exc:
                     log.error("%s could not be paused and runs on: %s", box.id, exc)
 
         boxes = chosen(self.engine.actors.values(), State.RUNNING, State.CREATING)
@@ -232,9 +234,14 @@ def _host_id(file: Path) -> str:
     return file.read_text()
 
 
-def _note_boot(file: Path) -> bool:
-    """Whether the machine was restarted since the last start of the host."""
-    now = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    before = file.read_text() if file.exists() else now
-    write_atomic(file, now.encode())
-    return before != now
+def _was_rebooted(file: Path) -> bool:
+    """Whether the machine was restarted since a host last took over all that was there."""
+    return file.exists() and file.read_text() != _boot_id()
+
+
+def _note_boot(file: Path) -> None:
+    write_atomic(file, _boot_id().encode())
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.process import CommandFailed
 from runtools.sdk.shapes.inside import Stats
 from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -212,13 +215,22 @@ class Actor:
         except BaseException as exc:
             if self.record.under_way is not None and not self.engine.stopping:
                 reason = str(exc) or type(exc).__name__
-                self.commit(why, replace(self.record, under_way=None), failed=reason)
+                self._give_up(why, reason)
             if isinstance(exc, VmmFailed | OSError | CommandFailed):
                 raise Unavailable(
                     f"{act} of {self.id} failed: {exc}",
                     hint=f"runtools sandbox why {self.id} tells how it stands",
                 ) from exc
             raise
+
+    def _give_up(self, why: Why, reason: str) -> None:
+        """Say that the act under way failed; on a full disk at least to ourselves."""
+        over = replace(self.record, under_way=None)
+        try:
+            self.commit(why, over, failed=reason)
+        except OSError as exc:
+            log.error("%s: the end of an act could not be journaled: %s", self.id, exc)
+            self.record = over
 
     # --- what it does ---
 

@@ -16,12 +16,15 @@ async def make(box: Actor) -> None:
     """Write a paused sandbox's state through to the disk, then say so."""
     paused_at = box.record.paused_at
     await sync_tree(box.folder)
+    await asyncio.to_thread(_sync_one, box.folder.parent)
     await box.perform(lambda: _say(box, paused_at))
 
 
 async def note(box: Actor) -> None:
     """Write a sandbox's journal and ledger through to the disk, not its machine."""
-    await asyncio.to_thread(_sync_some, [box.folder / JOURNAL, box.folder / LEDGER, box.folder])
+    await asyncio.to_thread(
+        _sync_some, [box.folder / JOURNAL, box.folder / LEDGER, box.folder, box.folder.parent]
+    )
 
 
 async def _say(box: Actor, paused_at: object) -> None:

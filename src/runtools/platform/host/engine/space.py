@@ -44,10 +44,14 @@ class Space:
         swept = self._engine.clock.monotonic()
         while True:
             await self._engine.clock.sleep(LOOK_SECONDS)
-            await self.look()
-            if self._engine.clock.monotonic() - swept >= SWEEP_SECONDS:
-                swept = self._engine.clock.monotonic()
-                await self.sweep()
+            try:
+                await self.look()
+                if self._engine.clock.monotonic() - swept >= SWEEP_SECONDS:
+                    swept = self._engine.clock.monotonic()
+                    await self.sweep()
+            except Exception:
+                # The guard against a full disk must outlive what a full disk makes fail.
+                log.exception("looking after the disk failed; it is tried again")
 
     async def look(self) -> None:
         """Below the headroom, pause what runs: a full disk would kill it."""

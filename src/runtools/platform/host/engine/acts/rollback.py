@@ -80,9 +80,10 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     fingerprint = dict(box.engine.driver.fingerprint(box.machine(up.life)))
     if box.state is State.PAUSED:
         await box.engine.driver.suspend(box.machine(up.life))
+    box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
+    # Not before the journal says so: until then the old machine is the sandbox.
     box.unwatch()
     box.drop_guest()
-    box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
     undo.pop_all()
     box.guest = up.guest
     reach("rollback.switched")

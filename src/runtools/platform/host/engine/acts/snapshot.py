@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from runtools.platform.host.engine.durable import sync_tree
 from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
+from runtools.platform.kit.files import sync_folder
 
 
 async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
@@ -34,6 +36,7 @@ async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
         snapshots.write_sheet(folder, made)
         await sync_tree(folder)
         folder.rename(places.snapshot(snapshot_id))
+        await asyncio.to_thread(sync_folder, places.snapshot(snapshot_id).parent)
         reach("snapshot.kept")
         finish(box, why, made)
     return made.kept
