@@ -24,6 +24,7 @@ for n in itertools.count(1):
 """
 
 console = Console(highlight=False, record=True)
+live = Console(highlight=False)  # what is only true for a moment is not recorded
 
 
 @contextmanager
@@ -31,7 +32,8 @@ def step(what: str) -> Iterator[list[str]]:
     """Print what is done, how long it took and what came of it."""
     began = time.perf_counter()
     found: list[str] = []
-    console.print(f"[bold cyan]▸[/] {what} …", end="\r")
+    if live.is_terminal:
+        live.print(f"[bold cyan]▸[/] {what} …", end="\r")
     yield found
     took = time.perf_counter() - began
     console.print(f"[bold green]✓[/] {what}  [dim]{took:.2f} s[/]")
