@@ -347,28 +347,11 @@ class Floor:
 
     def create(self) -> tuple[Vm, Agent]:
         """From nothing to an agent that has answered its first command."""
-        vm = self.vm()
-        vm.network()
-        copy_sparse(self.work / "overlay.img", vm.folder / "overlay.img")
-        vm.restore(self.work / "ram", "off", self.work / "state")
-        agent = Agent(vm.namespace)
-        agent.hello()
-        agent.renew()
-        agent.exec()
-        return vm, agent
+        return self._clone(self.work, own_ram=False)
 
     def create_own(self) -> tuple[Vm, Agent]:
         """As `create`, with a RAM file of its own, as a machine has that was paused before."""
-        vm = self.vm()
-        vm.network()
-        copy_sparse(self.work / "overlay.img", vm.folder / "overlay.img")
-        copy_sparse(self.work / "ram", vm.folder / "ram")
-        vm.restore(vm.folder / "ram", "on", self.work / "state")
-        agent = Agent(vm.namespace)
-        agent.hello()
-        agent.renew()
-        agent.exec()
-        return vm, agent
+        return self._clone(self.work, own_ram=True)
 
     def pause(self, vm: Vm) -> None:
         """Stop, save, quit, of a machine with a RAM file of its own."""
@@ -390,13 +373,17 @@ class Floor:
         with Qmp(parent.folder / "qmp") as qmp:
             qmp.do("cont")
         standstill = (time.perf_counter() - began) * 1000
-        return standstill, at_once(lambda: self._child(kept), count)
+        return standstill, at_once(lambda: self._clone(kept.folder, own_ram=False), count)
 
-    def _child(self, kept: Vm) -> tuple[Vm, Agent]:
+    def _clone(self, source: Path, *, own_ram: bool) -> tuple[Vm, Agent]:
         vm = self.vm()
         vm.network()
-        copy_sparse(kept.folder / "overlay.img", vm.folder / "overlay.img")
-        vm.restore(kept.folder / "ram", "off", kept.folder / "state")
+        copy_sparse(source / "overlay.img", vm.folder / "overlay.img")
+        ram = source / "ram"
+        if own_ram:
+            ram = vm.folder / "ram"
+            copy_sparse(source / "ram", ram)
+        vm.restore(ram, "on" if own_ram else "off", source / "state")
         agent = Agent(vm.namespace)
         agent.hello()
         agent.renew()
