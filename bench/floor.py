@@ -177,7 +177,7 @@ class Vm:
             self.namespace,
             "qemu-system-x86_64",
             "-M",
-            "microvm,memory-backend=ram0",
+            "microvm,pit=off,pic=off,memory-backend=ram0",
             "-object",
             f"memory-backend-file,id=ram0,size={MEMORY_MB}M,mem-path={ram},share={share}",
             *self.floor.accelerator,

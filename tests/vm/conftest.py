@@ -1,7 +1,7 @@
 """A real platform in a home of the tests' own: template built once, kept for the next run.
 
 The home is ``RT_TEST_HOME`` (default ``/var/lib/runtools-test``). What the template is made of is
-remembered by a digest, so that a change of the guest agent or of the recipe builds a new version.
+remembered by a digest, so that a change of the guest agent, the recipe or the machine builds a new version.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from runtools import RunTools
 from runtools.testing.real_platform import RUNTOOLS, Platform, eventually
 
 ROOT = Path(__file__).parents[2]
-MADE_OF = ("src/runtools/guest", "src/runtools/platform/host/templates")
+MADE_OF = (
+    "src/runtools/guest/**/*",
+    "src/runtools/platform/host/templates/**/*",
+    "src/runtools/platform/host/drivers/qemu/command.py",  # its layout is in the warm snapshot
+)
 
 
 def _digest() -> str:
     total = hashlib.sha256()
-    for folder in MADE_OF:
-        for file in sorted((ROOT / folder).rglob("*")):
+    for pattern in MADE_OF:
+        for file in sorted(ROOT.glob(pattern)):
             if file.is_file() and "__pycache__" not in file.parts:
                 total.update(file.read_bytes())
     return total.hexdigest()

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from runtools.platform.host.drivers.qemu import probe_guest
-from runtools.platform.host.drivers.qemu.command import PROGRAM, Accelerator, opened
+from runtools.platform.host.drivers.qemu.command import MACHINE, PROGRAM, Accelerator, opened
 from runtools.platform.kit import process
 
 _GUEST_SECONDS = 10.0
@@ -46,7 +46,7 @@ async def _says(
     accelerator: Accelerator, guest: list[str], wanted: str, seconds: float, *fds: int
 ) -> str | None:
     cpu = "host" if accelerator == "kvm" else "max"
-    words = [PROGRAM, "-machine", "microvm", "-accel", accelerator, "-cpu", cpu, "-nodefaults"]
+    words = [PROGRAM, "-machine", MACHINE, "-accel", accelerator, "-cpu", cpu, "-nodefaults"]
     words += ["-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", *guest]
     late = False
     with tempfile.NamedTemporaryFile(prefix="runtools-probe-") as output:
