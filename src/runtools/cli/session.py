@@ -14,7 +14,7 @@ from runtools.errors import RunToolsError
 if TYPE_CHECKING:
     from runtools import RunTools
 
-_RETRIES = 2  # half a second: enough for a platform that is just restarting
+_RETRY_SECONDS = 3.0  # enough for a platform that is just restarting
 
 
 def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002 - typer's word
@@ -25,13 +25,13 @@ def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
 @contextmanager
 def connected() -> Iterator[RunTools]:
     """A client of the platform that the settings name."""
-    with runtools.RunTools(retries=_RETRIES) as rt:
+    with runtools.RunTools(retry_seconds=_RETRY_SECONDS) as rt:
         yield rt
 
 
 def _complete_sandbox(incomplete: str) -> list[str]:
     try:
-        with runtools.RunTools(retries=0) as rt:
+        with runtools.RunTools(retry_seconds=0) as rt:
             living = [sb for sb in rt.sandboxes.list() if sb.state != "stopped"]
     except RunToolsError:
         return []  # a shell that completes must not print errors
@@ -40,7 +40,7 @@ def _complete_sandbox(incomplete: str) -> list[str]:
 
 def _complete_template(incomplete: str) -> list[str]:
     try:
-        with runtools.RunTools(retries=0) as rt:
+        with runtools.RunTools(retry_seconds=0) as rt:
             found = rt.templates.list()
     except RunToolsError:
         return []

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from runtools.sdk import shapes, wire
 from runtools.sdk.keys import AsyncApiKeys
+from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
@@ -26,7 +27,7 @@ class AsyncRunTools:
     Args:
         api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
         url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
-        retries: how often a call is repeated, 0 to 3.
+        retry_seconds: how long such calls are repeated; 0: never.
 
     Raises:
         Unauthenticated: no key is to be found.
@@ -34,9 +35,13 @@ class AsyncRunTools:
     """
 
     def __init__(
-        self, api_key: str | None = None, url: str | None = None, *, retries: int = 3
+        self,
+        api_key: str | None = None,
+        url: str | None = None,
+        *,
+        retry_seconds: float = CALL_SECONDS,
     ) -> None:
-        self._transport = AsyncTransport(resolve(api_key, url), retries=retries)
+        self._transport = AsyncTransport(resolve(api_key, url), retry_seconds=retry_seconds)
         self.url = self._transport.url
         self.sandboxes = AsyncSandboxes(self._transport)
         self.templates = AsyncTemplates(self._transport)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -111,7 +110,7 @@ class AsyncSandbox:
 
         Args:
             command: one line for a shell, or the arguments themselves, passed unchanged.
-            stdin: what it reads; nothing by default.
+            stdin: what it reads, at most 7 MiB; nothing by default.
             env: set beside the sandbox's own.
             cwd: where it starts.
             user: who it runs as.
@@ -126,6 +125,7 @@ class AsyncSandbox:
         Raises:
             SandboxStopped: the sandbox has ended.
             GuestUnreachable: the agent inside does not answer.
+            TooLarge: ``stdin`` is; a file takes any size.
         """
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command),
@@ -135,12 +135,8 @@ class AsyncSandbox:
             "user": user,
             "timeoutMs": timeout_ms,
             "maxOutputBytes": max_output_bytes,
+            **wire.stdin(stdin),
         }
-        if isinstance(stdin, bytes):
-            body["stdin"] = base64.b64encode(stdin).decode()
-            body["stdinEncoding"] = "base64"
-        else:
-            body["stdin"] = stdin
         seconds = timeout_ms / 1000 + wire.WAKE_SECONDS
         path = f"{self._path}/exec"
         answer = await self._transport.call("POST", path, body=body, seconds=seconds)

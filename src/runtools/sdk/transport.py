@@ -23,10 +23,11 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from runtools.errors import RunToolsError, Unavailable
+from runtools.errors import RunToolsError
 from runtools.sdk import sse, wire
 from runtools.sdk.concurrency import async_chunks, async_sleep
 from runtools.sdk.local import Source
+from runtools.sdk.patience import FOLLOW_SECONDS, Patience
 from runtools.sdk.settings import Settings
 
 T = TypeVar("T")
@@ -35,7 +36,6 @@ Headers = list[tuple[bytes, bytes]]
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 120.0
 _FOLLOW_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
-_FOLLOW_ATTEMPTS = 8
 _JSON = (b"Content-Type", b"application/json")
 _OCTETS = (b"Content-Type", b"application/octet-stream")
 
@@ -43,7 +43,7 @@ _OCTETS = (b"Content-Type", b"application/octet-stream")
 class AsyncTransport:
     """The pool of connections to one platform. Safe to share between tasks."""
 
-    def __init__(self, settings: Settings, *, retries: int) -> None:
+    def __init__(self, settings: Settings, *, retry_seconds: float) -> None:
         parts = urlsplit(settings.url)
         self.url = settings.url
         self._scheme = parts.scheme.encode()
@@ -56,7 +56,7 @@ class AsyncTransport:
             (b"User-Agent", wire.USER_AGENT.encode()),
             (b"Accept-Encoding", b"identity"),
         ]
-        self._delays = wire.REPEAT_AFTER_SECONDS[:retries]
+        self._retry_seconds = retry_seconds
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
             max_connections=128,
@@ -119,8 +119,11 @@ class AsyncTransport:
         query: wire.Query | None = None,
         extra: Headers | None = None,
         seconds: float = wire.WAKE_SECONDS,
+        once: bool = False,
     ) -> AsyncIterator[AsyncDownload]:
         """The body of a GET, as it comes. Its beginning is repeated while the trouble may pass.
+
+        ``once``: it is not, the caller does that.
 
         Raises:
             RunToolsError: what the platform answered, or `Unavailable` when the stream broke off.
@@ -128,7 +131,8 @@ class AsyncTransport:
         headers = [*self._headers, *(extra or [])]
         uri = wire.target(f"/v1{path}", query)
         request = self._request("GET", uri, headers, b"", seconds)
-        response = await self._repeated(lambda: self._begun(request))
+        begun = self._begun(request) if once else self._repeated(lambda: self._begun(request))
+        response = await begun
         try:
             yield AsyncDownload(self.url, response)
         finally:
@@ -164,26 +168,29 @@ class AsyncTransport:
 
         The caller stops it by leaving the loop.
         """
-        last, failures = after, 0
+        last, patience = after, Patience(FOLLOW_SECONDS)
         trouble: RunToolsError
         while True:
             resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
             try:
                 async with self.stream(
-                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS
+                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS, once=True
                 ) as response:
                     parser = sse.Parser()
                     async for chunk in response.chunks():
                         for event in parser.feed(chunk):
-                            last, failures = event.id or last, 0
+                            last = event.id or last
+                            patience.restart()
                             yield event
                 trouble = wire.unreachable(self.url, "the stream of events ends again and again")
-            except (Unavailable, wire.Silence) as exc:
+            except wire.Silence:
+                trouble = wire.unreachable(self.url, "the stream of events is silent")
+            except RunToolsError as exc:
                 trouble = exc
-            failures += 1
-            if failures > _FOLLOW_ATTEMPTS:
+            pause = patience.after(trouble)
+            if pause is None:
                 raise trouble
-            await async_sleep(wire.pause_before_repeat(min(0.1 * 2**failures, 5.0), trouble))
+            await async_sleep(pause)
 
     def _request(
         self,
@@ -207,14 +214,15 @@ class AsyncTransport:
         )
 
     async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        for delay in self._delays:
+        patience = Patience(self._retry_seconds)
+        while True:
             try:
                 return await attempt()
             except RunToolsError as exc:
-                if not wire.is_passing(exc):
+                pause = patience.after(exc)
+                if pause is None:
                     raise
-                await async_sleep(wire.pause_before_repeat(delay, exc))
-        return await attempt()
+            await async_sleep(pause)
 
     async def _whole(self, request: httpcore.Request) -> wire.Answer:
         response = await self._begun(request)

@@ -1,13 +1,13 @@
 """What both clients do alike with requests and answers; nothing here waits or sends.
 
 Every mutating call carries an idempotency key made once per call, so a repeat is answered by the
-platform and never done twice. That is why `is_passing` may look at the error alone.
+platform and never done twice. That is why `patience` may look at the error alone.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from runtools import __version__
 from runtools.errors import (
-    CapacityExhausted,
     DeadlineExceeded,
-    GuestUnreachable,
     InvalidRequest,
-    RateLimited,
     RunToolsError,
+    TooLarge,
     Unavailable,
     VersionMismatch,
     from_wire,
@@ -33,10 +31,10 @@ S = TypeVar("S", bound=BaseModel)
 Query = Sequence[tuple[str, object]]
 
 USER_AGENT = f"runtools-python/{__version__}"
-REPEAT_AFTER_SECONDS = (0.1, 0.4, 1.6)
-MAX_RETRY_AFTER_SECONDS = 30.0
 CALL_SECONDS = 60.0  # what an ordinary call may take
 ACT_SECONDS = 600.0  # what an act on a sandbox may take, queueing included
+MAX_STDIN_BYTES = 7 * 1024 * 1024  # of a command; it travels as base64 in a bounded request
+_PLAIN_STDIN = 65_536  # longer text goes as bytes: escapes in JSON could make it six times as long
 WAKE_SECONDS = 240.0  # what creating or waking a sandbox may add to a call inside it
 
 
@@ -87,8 +85,12 @@ def payload(body: Mapping[str, Any]) -> bytes:
         InvalidRequest: something in it is not Unicode text.
     """
     given = {name: value for name, value in body.items() if value is not None}
+    return _utf8(json.dumps(given, ensure_ascii=False, separators=(",", ":")))
+
+
+def _utf8(text: str) -> bytes:
     try:
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()
+        return text.encode()
     except UnicodeEncodeError as exc:
         raise InvalidRequest(
             f"text that is not Unicode cannot be sent: {exc.object[exc.start : exc.end]!r}",
@@ -163,34 +165,32 @@ def items(data: object) -> list[Any]:
     return data
 
 
-def is_passing(failure: RunToolsError) -> bool:
-    """Whether the same call may succeed in a moment."""
-    if isinstance(failure, CapacityExhausted):
-        return False
-    if isinstance(failure, RateLimited):
-        return retry_after(failure) <= MAX_RETRY_AFTER_SECONDS
-    # Not the children of these two: a platform that is silent is busy with the call, and an agent
-    # that misbehaves does so again.
-    return isinstance(failure, Unavailable) or type(failure) in (DeadlineExceeded, GuestUnreachable)
-
-
-def pause_before_repeat(seconds: float, failure: RunToolsError) -> float:
-    """How long to wait: what the platform asks, else about so many seconds, never all in step."""
-    return retry_after(failure) or seconds * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-
-
-def retry_after(failure: RunToolsError) -> float:
-    """What the platform asks to wait before a repeat; 0 when it does not say."""
-    value = failure.details.get("retryAfterSeconds", 0)
-    return float(value) if isinstance(value, (int, float)) else 0.0
-
-
 def unreachable(url: str, trouble: str) -> Unavailable:
     """The error of a platform that does not answer."""
     return Unavailable(
         f"no platform answers at {url}: {trouble}",
         hint="is it running? `runtools status` tells, `runtools up` starts it",
     )
+
+
+def stdin(given: str | bytes | None) -> dict[str, str]:
+    """The fields of a command's request that carry what it reads.
+
+    Raises:
+        TooLarge: it does not fit into a request.
+        InvalidRequest: it is text, but not Unicode.
+    """
+    if given is None or (isinstance(given, str) and len(given) <= _PLAIN_STDIN):
+        return {} if given is None else {"stdin": given}
+    data = _utf8(given) if isinstance(given, str) else given
+    if len(data) > MAX_STDIN_BYTES:
+        raise TooLarge(
+            f"stdin is {len(data)} bytes; a command is given at most {MAX_STDIN_BYTES}",
+            hint="write it to a file in the sandbox (files.upload, `runtools sandbox cp`) and have "
+            "the command read that: 'program < /workspace/input'",
+            details={"field": "stdin", "bytes": len(data), "limitBytes": MAX_STDIN_BYTES},
+        )
+    return {"stdin": base64.b64encode(data).decode(), "stdinEncoding": "base64"}
 
 
 def refused(fields: Mapping[str, str]) -> InvalidRequest:

@@ -39,7 +39,7 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 @dataclass
 class ScriptedApi:
-    """See the module. ``folder`` is where the files of all sandboxes lie."""
+    """See the module. ``folder`` is where the files of all sandboxes lie; ``port`` 0: any."""
 
     folder: Path
     door: Door = field(default_factory=Door)
@@ -48,6 +48,7 @@ class ScriptedApi:
     fixed: dict[str, Any] = field(default_factory=dict)
     waits: int = 0
     url: str = ""
+    port: int = 0
 
     @property
     def failures(self) -> deque[Failure]:
@@ -62,7 +63,8 @@ class ScriptedApi:
     def __enter__(self) -> ScriptedApi:
         # Named TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             self.door.before(Starlette(routes=self._routes())),

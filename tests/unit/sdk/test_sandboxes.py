@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from typing import Any, get_type_hints
 
 import pytest
 
-from runtools import AsyncRunTools, RunTools
+from runtools import AsyncRunTools, RunTools, errors
 from runtools.errors import InvalidRequest, NotFound, SandboxStopped
 from runtools.sdk import shapes
 from runtools.sdk.sandbox import AsyncSandbox
@@ -231,3 +232,20 @@ def test_two_clients_share_no_connection(api: ScriptedApi) -> None:
         one.sandboxes.create()
         one.close()
         assert other.sandboxes.create().state == "running"
+
+
+class TestStdin:
+    @pytest.mark.parametrize("stdin", ["hi ü\n", "\x01" * 2_000_000, b"\xff\x00", b"x" * 7_000_000])
+    def test_it_arrives(self, rt: RunTools, stdin: str | bytes) -> None:
+        sandbox = rt.sandboxes.create()
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = sandbox.exec("sha256sum", stdin=stdin)
+        assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+
+    def test_too_much_of_it_says_what_to_do(self, api: ScriptedApi, rt: RunTools) -> None:
+        sandbox = rt.sandboxes.create()
+        asked = len(api.seen)
+        with pytest.raises(errors.TooLarge, match="stdin") as caught:
+            sandbox.exec("cat", stdin=bytes(8 << 20))
+        assert "file" in (caught.value.hint or "")
+        assert len(api.seen) == asked

@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from runtools.sdk import shapes, wire
+from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.sync.keys import ApiKeys
@@ -27,7 +28,7 @@ class RunTools:
     Args:
         api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
         url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
-        retries: how often a call is repeated, 0 to 3.
+        retry_seconds: how long such calls are repeated; 0: never.
 
     Raises:
         Unauthenticated: no key is to be found.
@@ -35,9 +36,13 @@ class RunTools:
     """
 
     def __init__(
-        self, api_key: str | None = None, url: str | None = None, *, retries: int = 3
+        self,
+        api_key: str | None = None,
+        url: str | None = None,
+        *,
+        retry_seconds: float = CALL_SECONDS,
     ) -> None:
-        self._transport = Transport(resolve(api_key, url), retries=retries)
+        self._transport = Transport(resolve(api_key, url), retry_seconds=retry_seconds)
         self.url = self._transport.url
         self.sandboxes = Sandboxes(self._transport)
         self.templates = Templates(self._transport)

@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from runtools.errors import RunToolsError, Unavailable
+from runtools.errors import RunToolsError
 from runtools.sdk import sse, wire
 from runtools.sdk.concurrency import sync_chunks, sync_sleep
 from runtools.sdk.local import Source
+from runtools.sdk.patience import FOLLOW_SECONDS, Patience
 from runtools.sdk.settings import Settings
 
 T = TypeVar("T")
@@ -34,7 +35,6 @@ Headers = list[tuple[bytes, bytes]]
 _CONNECT_SECONDS = 5.0
 _SEND_SECONDS = 120.0
 _FOLLOW_SECONDS = 60.0  # streams of events carry keep-alive comments more often than that
-_FOLLOW_ATTEMPTS = 8
 _JSON = (b"Content-Type", b"application/json")
 _OCTETS = (b"Content-Type", b"application/octet-stream")
 
@@ -42,7 +42,7 @@ _OCTETS = (b"Content-Type", b"application/octet-stream")
 class Transport:
     """The pool of connections to one platform. Safe to share between threads."""
 
-    def __init__(self, settings: Settings, *, retries: int) -> None:
+    def __init__(self, settings: Settings, *, retry_seconds: float) -> None:
         parts = urlsplit(settings.url)
         self.url = settings.url
         self._scheme = parts.scheme.encode()
@@ -55,7 +55,7 @@ class Transport:
             (b"User-Agent", wire.USER_AGENT.encode()),
             (b"Accept-Encoding", b"identity"),
         ]
-        self._delays = wire.REPEAT_AFTER_SECONDS[:retries]
+        self._retry_seconds = retry_seconds
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
             max_connections=128,
@@ -115,8 +115,11 @@ class Transport:
         query: wire.Query | None = None,
         extra: Headers | None = None,
         seconds: float = wire.WAKE_SECONDS,
+        once: bool = False,
     ) -> Iterator[Download]:
         """The body of a GET, as it comes. Its beginning is repeated while the trouble may pass.
+
+        ``once``: it is not, the caller does that.
 
         Raises:
             RunToolsError: what the platform answered, or `Unavailable` when the stream broke off.
@@ -124,7 +127,8 @@ class Transport:
         headers = [*self._headers, *(extra or [])]
         uri = wire.target(f"/v1{path}", query)
         request = self._request("GET", uri, headers, b"", seconds)
-        response = self._repeated(lambda: self._begun(request))
+        begun = self._begun(request) if once else self._repeated(lambda: self._begun(request))
+        response = begun
         try:
             yield Download(self.url, response)
         finally:
@@ -160,26 +164,29 @@ class Transport:
 
         The caller stops it by leaving the loop.
         """
-        last, failures = after, 0
+        last, patience = after, Patience(FOLLOW_SECONDS)
         trouble: RunToolsError
         while True:
             resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
             try:
                 with self.stream(
-                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS
+                    path, query=query, extra=resume, seconds=_FOLLOW_SECONDS, once=True
                 ) as response:
                     parser = sse.Parser()
                     for chunk in response.chunks():
                         for event in parser.feed(chunk):
-                            last, failures = event.id or last, 0
+                            last = event.id or last
+                            patience.restart()
                             yield event
                 trouble = wire.unreachable(self.url, "the stream of events ends again and again")
-            except (Unavailable, wire.Silence) as exc:
+            except wire.Silence:
+                trouble = wire.unreachable(self.url, "the stream of events is silent")
+            except RunToolsError as exc:
                 trouble = exc
-            failures += 1
-            if failures > _FOLLOW_ATTEMPTS:
+            pause = patience.after(trouble)
+            if pause is None:
                 raise trouble
-            sync_sleep(wire.pause_before_repeat(min(0.1 * 2**failures, 5.0), trouble))
+            sync_sleep(pause)
 
     def _request(
         self,
@@ -203,14 +210,15 @@ class Transport:
         )
 
     def _repeated(self, attempt: Callable[[], T]) -> T:
-        for delay in self._delays:
+        patience = Patience(self._retry_seconds)
+        while True:
             try:
                 return attempt()
             except RunToolsError as exc:
-                if not wire.is_passing(exc):
+                pause = patience.after(exc)
+                if pause is None:
                     raise
-                sync_sleep(wire.pause_before_repeat(delay, exc))
-        return attempt()
+            sync_sleep(pause)
 
     def _whole(self, request: httpcore.Request) -> wire.Answer:
         response = self._begun(request)
