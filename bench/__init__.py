@@ -1,1 +1,1 @@
-"""Benchmarks: the platform beside a floor measured in the same run. Nothing here is asserted."""
+"""The platform measured beside a floor that imports nothing of ours. How to add to it: `__main__`."""

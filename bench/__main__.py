@@ -1,7 +1,11 @@
 """`./dev bench`: the running platform through its public SDK, beside the floor, in one run.
 
-Floor and platform take turns, so that a noisy moment of the machine hits both. ``--rounds N`` sets how
-often; ``--quick`` leaves out what takes minutes.
+Floor and platform take turns, so that a noisy moment of the machine hits both. To measure something
+more, write a module of this package with
+
+    def measure(bench: Bench) -> Iterator[Row]: …
+
+that yields `row("what", ours, floor, wanted=[at_most_floor_times(1.25)])`, and name it in SECTIONS.
 """
 
 from __future__ import annotations
@@ -9,58 +13,71 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from bench import files, lives
-from bench.floor import Floor
-from bench.table import Row, save, show
+from bench.section import Bench, section
+from bench.table import Row, show
 from runtools import RunTools
-from runtools.platform.host.templates.initramfs import initrd_with_token
-from runtools.platform.host.templates.kernel import host_tsc_khz, kernel_arguments
-from runtools.platform.kit.config import load
 
-TEMPLATE = "base-debian"
+SECTIONS = (
+    "lives",
+    "execs",
+    "api",
+    "files",
+    "idle",
+)
 LATEST = Path(__file__).parent / "latest.json"
-ACCELERATORS = {
-    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max"],
-    "kvm": ["-accel", "kvm", "-cpu", "host"],
-}
-
-
-def make_floor(rt: RunTools, work: Path) -> Floor:
-    """A floor over the newest version of the template, under the platform's own accelerator."""
-    version = rt.templates.get(TEMPLATE).id
-    image = load().host_home / "templates" / version
-    accelerator = next(iter(rt.hosts.list())).accelerator
-    initrd = work / "initrd"
-    initrd_with_token(image / "initrd", "floor", initrd)
-    tsc = host_tsc_khz() if accelerator == "tcg" else None
-    return Floor(image, work, ACCELERATORS[accelerator], kernel_arguments(tsc), initrd)
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--quick", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="./dev bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is measured")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     args = parser.parse_args()
-    work = Path("/var/tmp/runtools-bench")
-    work.mkdir(exist_ok=True)
+    names = args.sections or SECTIONS
+    if unknown := [name for name in names if name not in SECTIONS]:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    every: list[Row] = []
     with RunTools() as rt:
-        floor = make_floor(rt, work)
+        work = Path(tempfile.mkdtemp(prefix="runtools-bench-", dir="/var/tmp"))
+        bench = Bench(rt, work, 4 if args.quick else args.rounds, args.quick)
         try:
-            floor.warm()
-            rows: list[Row] = []
-            for part in (lives.creates, lives.pauses, lives.forks, lives.execs, files.transfers):
-                rows += part(rt, floor, args.rounds)
-                show(rows)
-            if not args.quick:
-                rows += lives.idle(rt, floor, 20)
+            for name in names:
+                rows: list[Row] = []
+                for one in section(name).measure(bench):
+                    rows.append(one)
+                    print(f"{one.name}: {one.ours.p50:.1f} {one.unit}", file=sys.stderr)
+                keep(name, rows)
+                every += rows
         finally:
-            floor.close()
-    show(rows)
-    save(rows, LATEST)
-    print(json.dumps({"load": os.getloadavg()}))
+            bench.close()
+    show(every)
+    missed = [one.name for one in every if one.passed is False]
+    print(f"missed: {', '.join(missed)}" if missed else "every bound is kept")
 
 
-main()
+def keep(name: str, rows: list[Row]) -> None:
+    """Put a section's rows in the place of the earlier ones in `latest.json`."""
+    kept: dict[str, Any] = json.loads(LATEST.read_text())["sections"] if LATEST.exists() else {}
+    kept[name] = {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+        "rows": [one.to_json() for one in rows],
+    }
+    ordered = {one: kept[one] for one in SECTIONS if one in kept}
+    LATEST.write_text(json.dumps({"sections": ordered}, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":  # processes that a section spawns import this module too
+    main()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import socket
 import time
+from collections.abc import Iterator
 
-from bench.floor import Agent, Floor, _connect
+from bench.crowd import born
+from bench.floor import Agent, connect
+from bench.section import Bench
 from bench.table import Row, Series, row
-from runtools import RunTools
 
 SIZE_MB = 64
 SINK = (
@@ -23,32 +25,31 @@ SOURCE = (
 )
 
 
-def transfers(rt: RunTools, floor: Floor, rounds: int) -> list[Row]:
+def measure(bench: Bench) -> Iterator[Row]:
     """MB a second, to and from a sandbox."""
-    rounds = max(2, rounds // 3)
+    rounds = max(2, bench.rounds // 3)
     data = bytes(SIZE_MB << 20)
-    vm, agent = floor.create()
-    up_bare = Series([_bare(vm.namespace, agent, SINK, 9000, data) for _ in range(rounds)])
-    down_bare = Series([_bare(vm.namespace, agent, SOURCE, 9001, None) for _ in range(rounds)])
+    up, up_bare, down, down_bare = (Series() for _ in range(4))
+    vm, agent = bench.floor.create()
+    box = born(bench.rt)
+    for _ in range(rounds):
+        up_bare.values.append(_bare(vm.namespace, agent, SINK, 9000, data))
+        began = time.perf_counter()
+        box.files.write("/workspace/data", io.BytesIO(data))
+        up.values.append(SIZE_MB / (time.perf_counter() - began))
+        down_bare.values.append(_bare(vm.namespace, agent, SOURCE, 9001, None))
+        began = time.perf_counter()
+        assert len(box.files.read("/workspace/data")) == len(data)
+        down.values.append(SIZE_MB / (time.perf_counter() - began))
     vm.destroy()
-    up, down = Series(), Series()
-    with rt.sandboxes.create(idle_timeout_seconds=0) as box:
-        for _ in range(rounds):
-            began = time.perf_counter()
-            box.files.write("/workspace/data", io.BytesIO(data))
-            up.values.append(SIZE_MB / (time.perf_counter() - began))
-            began = time.perf_counter()
-            assert len(box.files.read("/workspace/data")) == len(data)
-            down.values.append(SIZE_MB / (time.perf_counter() - began))
-    return [
-        row("file upload", up, up_bare, unit="MB/s"),
-        row("file download", down, down_bare, unit="MB/s"),
-    ]
+    box.destroy()
+    yield row("file upload (to disk)", up, up_bare, unit="MB/s")
+    yield row("file download (from disk)", down, down_bare, unit="MB/s")
 
 
 def _bare(namespace: str, agent: Agent, program: str, port: int, data: bytes | None) -> float:
     agent.exec(f'setsid python3 -c "{program}" >/dev/null 2>&1 </dev/null & sleep 0.5')
-    sock = _connect(namespace, port)
+    sock = connect(namespace, port)
     began = time.perf_counter()
     if data is not None:
         sock.sendall(data)

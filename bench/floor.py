@@ -42,7 +42,7 @@ class Agent:
     """A raw socket to the agent, one operation at a time."""
 
     def __init__(self, namespace: str) -> None:
-        self._socket = _connect(namespace)
+        self._socket = connect(namespace)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Agent:
         return data
 
 
-def _connect(namespace: str, port: int = PORT) -> socket.socket:
+def connect(namespace: str, port: int = PORT) -> socket.socket:
     """A socket made inside the namespace; it works outside too."""
     found: list[socket.socket | OSError] = []
 
@@ -241,12 +241,6 @@ class Vm:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-
-    def memory(self) -> float:
-        """MB that the VMM takes by itself (PSS)."""
-        assert self.process is not None
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) / 1024
 
     def destroy(self) -> None:
         """Leave nothing."""
@@ -389,6 +383,13 @@ class Floor:
         agent.renew()
         agent.exec()
         return vm, agent
+
+
+def pss_mb(pid: int) -> float:
+    """MB that a process takes by itself, and its share of what it shares."""
+    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def at_once(work: Callable[[], Any], count: int) -> list[Any]:
