@@ -15,7 +15,10 @@
     │   ├── SnapshotUnfit              409 snapshot_unfit
     │   ├── IsolationUnavailable       409 isolation_unavailable
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
-    │   └── OutcomeUnknown             409 outcome_unknown
+    │   ├── OutcomeUnknown             409 outcome_unknown
+    │   ├── ProcessEnded               409 process_ended
+    │   ├── InputClosed                409 input_closed
+    │   └── InputFull                  409 input_full
     ├── TooLarge                       413 too_large
     ├── VersionMismatch                426 version_mismatch
     ├── RateLimited                    429 rate_limited
@@ -180,6 +183,24 @@ class OutcomeUnknown(Conflict):
     """The act was begun before a crash and nobody can say whether it was done."""
 
     code = "outcome_unknown"
+
+
+class ProcessEnded(Conflict):
+    """The process has ended: nothing can be sent to it any more."""
+
+    code = "process_ended"
+
+
+class InputClosed(Conflict):
+    """The process takes no input: its stdin was closed, or never was open."""
+
+    code = "input_closed"
+
+
+class InputFull(Conflict):
+    """The process does not read what it was sent: none of these bytes was taken. Try again later."""
+
+    code = "input_full"
 
 
 class TooLarge(RunToolsError):

@@ -18,6 +18,10 @@ from runtools.testing.contracts.host import (
     HostTemplatesContract,
 )
 from runtools.testing.contracts.host_inside import HostExecContract, HostFilesContract
+from runtools.testing.contracts.host_processes import (
+    HostProcessesContract,
+    HostTerminalsContract,
+)
 from runtools.testing.contracts.host_rig import HostRig
 from runtools.testing.fake_host import FakeHost
 from runtools.testing.local_host import local_host
@@ -75,7 +79,7 @@ class TestRemoteHost(Everything):
             yield made
 
 
-class TestFakeHost(Everything):
+class TestFakeHost(Everything, HostProcessesContract, HostTerminalsContract):
     # It takes any template: tests of the api make records of versions that nobody built.
     test_nothing_is_made_from_a_template_of_nobody = None  # type: ignore[assignment]
 

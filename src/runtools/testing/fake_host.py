@@ -7,13 +7,14 @@ Here they become the port, with builds and space beside them.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from runtools.errors import FileIsDirectory, NotFound
+from runtools.errors import FileIsDirectory, InvalidRequest, NotFound
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
@@ -26,10 +27,20 @@ from runtools.platform.core.ports.host import (
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.clock import Clock
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.processes import (
+    Octets,
+    OutputEnd,
+    OutputPiece,
+    Process,
+    ProcessRequest,
+    Stream,
+    TerminalSize,
+)
 from runtools.sdk.shapes.sandboxes import DiskUse, Isolation, Pruned
 from runtools.sdk.shapes.templates import BuildLine
 from runtools.testing.fake_inside import Inside
 from runtools.testing.fake_life import FakeLife, Machine, latest
+from runtools.testing.fake_processes import FakeProcess, check_limit
 
 T = TypeVar("T")
 _STEPS = ("bootstrap", "packages", "image")
@@ -102,6 +113,7 @@ class FakeHost(FakeLife):
                     folder = self.folder / child.sandbox_id
                     shutil.copytree(parent.inside.folder, folder, symlinks=True)
                     machine = Machine(order, Inside(folder, parent.inside.env))
+                    machine.inside.processes = parent.inside.processes.copy()
                     self.machines[child.sandbox_id] = machine
                     made.append(
                         await self._report(
@@ -130,6 +142,67 @@ class FakeHost(FakeLife):
         result = self.script(request) if self.script else await machine.inside.exec(request)
         machine.done[request.process_id] = result
         return result
+
+    async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
+        """Start one; a repeat of its id is answered."""
+        machine = await self._awake(sandbox_id, "start_process")
+        return (await machine.inside.start_process(request)).shape()
+
+    async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
+        """All that are known."""
+        machine = await self._awake(sandbox_id, "list_processes")
+        return [process.shape() for process in machine.inside.processes.all()]
+
+    async def get_process(self, sandbox_id: str, process_id: str) -> Process:
+        """How it stands."""
+        return (await self._process(sandbox_id, process_id)).shape()
+
+    async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
+        """Wait for its end."""
+        machine = self._alive(sandbox_id, "wait_process")
+        return await machine.inside.processes.find(process_id).wait(timeout_ms / 1000)
+
+    async def read_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+    ) -> OutputPiece:
+        """What is there."""
+        check_limit(limit)
+        process = await self._process(sandbox_id, process_id)
+        return process.streams[stream].piece(start, limit)
+
+    async def follow_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+    ) -> AsyncIterator[OutputPiece | OutputEnd]:
+        """What comes."""
+        machine = self._alive(sandbox_id, "follow_output")
+        async for item in machine.inside.processes.find(process_id).follow(stream, start):
+            yield item
+
+    async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
+        """Give it input."""
+        return (await self._process(sandbox_id, process_id)).send(op, data)
+
+    async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
+        """End its input."""
+        return (await self._process(sandbox_id, process_id)).close(op)
+
+    async def signal_process(
+        self, sandbox_id: str, process_id: str, op: str, signal: int
+    ) -> Process:
+        """Send it a signal."""
+        if not 1 <= signal <= 64:
+            raise InvalidRequest(f"there is no signal {signal}")
+        return (await self._process(sandbox_id, process_id)).send_signal(op, signal)
+
+    async def resize_terminal(
+        self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
+    ) -> Process:
+        """Make its terminal another size."""
+        return (await self._process(sandbox_id, process_id)).resize(op, size)
+
+    async def _process(self, sandbox_id: str, process_id: str) -> FakeProcess:
+        machine = await self._awake(sandbox_id, "process")
+        return machine.inside.processes.find(process_id)
 
     async def stats(self, sandbox_id: str) -> Stats:
         """Its own; the last ones where it is paused."""

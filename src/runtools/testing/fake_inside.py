@@ -41,6 +41,8 @@ from runtools.sdk.shapes.inside import (
     Listing,
     Stats,
 )
+from runtools.sdk.shapes.processes import ProcessRequest
+from runtools.testing.fake_processes import FakeProcess, FakeProcesses
 
 CHUNK = 65_536
 MAX_ENTRIES = 10_000
@@ -52,6 +54,7 @@ class Inside:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
         self.env = dict(env)
+        self.processes = FakeProcesses()
         self._begun = time.monotonic()
         (folder / "workspace").mkdir(parents=True, exist_ok=True)
 
@@ -91,6 +94,14 @@ class Inside:
         assert process.returncode is not None
         code = process.returncode
         return _result(request, begun, out, err, code, timed_out=timed_out)
+
+    async def start_process(self, request: ProcessRequest) -> FakeProcess:
+        """Start it and let it run."""
+        cwd = self._at(request.cwd)
+        if not cwd.is_dir():
+            raise FileMissing(f"no folder {request.cwd}", details={"path": request.cwd})
+        env = {"PATH": os.defpath + ":/usr/local/bin", "TERM": "xterm-256color"}
+        return await self.processes.start(request, cwd, {**env, **self.env, **request.env})
 
     async def stats(self) -> Stats:
         """Made-up but steady figures, with the real uptime."""

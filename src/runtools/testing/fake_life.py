@@ -107,6 +107,7 @@ class FakeLife:
             cause="vmm_exit", reason=reason, console_tail=["panic"], recoverable_until=until
         )
         machine = self.machines[sandbox_id]
+        await machine.inside.processes.kill()
         await self._report(machine, State.STOPPED, None, "vmm_exit", "host", ending=ending)
 
     async def idle(self, sandbox_id: str) -> None:
@@ -264,6 +265,7 @@ class FakeLife:
                 assert move.to is not None
                 ending = None
                 if act is Act.DESTROY:
+                    await machine.inside.processes.kill()
                     ending = Ending(cause="request", reason="destroyed")
                 return await self._report(machine, move.to, None, "request", actor, ending=ending)
 

@@ -20,6 +20,15 @@ from runtools.sdk.shapes.inside import (
     MoveRequest,
     Stats,
 )
+from runtools.sdk.shapes.processes import (
+    OutputEnd,
+    OutputPiece,
+    OutputSpan,
+    Process,
+    ProcessRequest,
+    SignalRequest,
+    TerminalSize,
+)
 from runtools.sdk.shapes.sandboxes import (
     DiskUse,
     Ending,
@@ -57,6 +66,11 @@ __all__ = [
     "Meta",
     "MkdirRequest",
     "MoveRequest",
+    "OutputEnd",
+    "OutputPiece",
+    "OutputSpan",
+    "Process",
+    "ProcessRequest",
     "Pruned",
     "QueuePlace",
     "Request",
@@ -67,10 +81,12 @@ __all__ = [
     "SandboxFork",
     "SandboxRecover",
     "Shape",
+    "SignalRequest",
     "Snapshot",
     "SnapshotCreate",
     "Stats",
     "Template",
     "TemplateBuild",
+    "TerminalSize",
     "Timings",
 ]

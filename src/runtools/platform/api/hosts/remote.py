@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -31,8 +31,18 @@ from runtools.platform.core.ports.host import (
 )
 from runtools.platform.core.ports.host_wire import CALLS, Call
 from runtools.platform.kit.unix_http import Answer, Client, ConnectionLost
+from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import ErrorBody, HostView
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.processes import (
+    Octets,
+    OutputEnd,
+    OutputPiece,
+    Process,
+    ProcessRequest,
+    Stream,
+    TerminalSize,
+)
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
 from runtools.sdk.shapes.templates import BuildLine
 
@@ -107,6 +117,50 @@ class RemoteHost(Host):
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         return await self._value(ExecResult, "exec", sandbox_id, request)
+
+    async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
+        return await self._value(Process, "start_process", sandbox_id, request)
+
+    async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
+        return await self._value(builtins.list, "list_processes", sandbox_id)
+
+    async def get_process(self, sandbox_id: str, process_id: str) -> Process:
+        return await self._value(Process, "get_process", sandbox_id, process_id)
+
+    async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
+        return await self._value(Process, "wait_process", sandbox_id, process_id, timeout_ms)
+
+    async def read_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+    ) -> OutputPiece:
+        return await self._value(
+            OutputPiece, "read_output", sandbox_id, process_id, stream, start, limit
+        )
+
+    async def follow_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+    ) -> AsyncIterator[OutputPiece | OutputEnd]:
+        items = self._items(Shape, "follow_output", sandbox_id, process_id, stream, start)
+        async with contextlib.aclosing(items):
+            async for item in items:
+                assert isinstance(item, OutputPiece | OutputEnd)  # noqa: S101 - the table says so
+                yield item
+
+    async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
+        return await self._value(int, "send_input", sandbox_id, process_id, op, data)
+
+    async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
+        return await self._value(Process, "close_input", sandbox_id, process_id, op)
+
+    async def signal_process(
+        self, sandbox_id: str, process_id: str, op: str, signal: int
+    ) -> Process:
+        return await self._value(Process, "signal_process", sandbox_id, process_id, op, signal)
+
+    async def resize_terminal(
+        self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
+    ) -> Process:
+        return await self._value(Process, "resize_terminal", sandbox_id, process_id, op, size)
 
     async def stats(self, sandbox_id: str) -> Stats:
         return await self._value(Stats, "stats", sandbox_id)
@@ -206,7 +260,9 @@ class RemoteHost(Host):
         with _lost():
             return _parsed(kind, call, await answer.whole())
 
-    async def _items(self, kind: type[ItemT], name: str, *values: Any) -> AsyncIterator[ItemT]:
+    async def _items(
+        self, kind: type[ItemT], name: str, *values: Any
+    ) -> AsyncGenerator[ItemT, None]:
         call = CALLS[name]
         answer = await self._ask(call, values)
         try:

@@ -17,6 +17,15 @@ from pydantic import Field
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.processes import (
+    Octets,
+    OutputEnd,
+    OutputPiece,
+    Process,
+    ProcessRequest,
+    Stream,
+    TerminalSize,
+)
 from runtools.sdk.shapes.sandboxes import (
     Cause,
     DiskUse,
@@ -183,6 +192,77 @@ class Host(Protocol):
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         """Run a command; ``request.process_id`` is set and names it for repeats."""
+        ...
+
+    # A process that is not known (never started there, or its record is no longer kept) is `NotFound`.
+    # Input, signals and resizes raise `ProcessEnded` where it has ended. `wait_process` and
+    # `follow_output` neither wake a paused sandbox nor keep one awake.
+
+    async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
+        """Start a durable process; ``request.process_id`` is set, and a repeat of it is answered
+        with how the process stands.
+
+        Raises:
+            IdempotencyMismatch: the id was used for another request.
+        """
+        ...
+
+    async def list_processes(self, sandbox_id: str) -> list[Process]:
+        """All that are known, oldest first."""
+        ...
+
+    async def get_process(self, sandbox_id: str, process_id: str) -> Process: ...
+
+    async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
+        """Wait for its end; how it stands when time is up. Pauses are waited out."""
+        ...
+
+    async def read_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+    ) -> OutputPiece:
+        """At most ``limit`` (1 to 1 MiB) bytes that are there now; none at the end.
+
+        A start that is no longer kept is moved to what is, and ``dropped`` says by how much.
+
+        Raises:
+            InvalidRequest: the start lies beyond the end; ``details["end"]`` is where that is.
+        """
+        ...
+
+    def follow_output(
+        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+    ) -> AsyncIterator[OutputPiece | OutputEnd]:
+        """Every byte from an offset on as it comes, and at last how the process ended.
+
+        Goes on after pauses, resumes and a restart of the agent inside. As `read_output` otherwise.
+        """
+        ...
+
+    async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
+        """Give it input (at most 64 KiB a call); returns the bytes that were taken so far in all.
+
+        Raises:
+            InputFull: the process does not read: none of these bytes was taken.
+            InputClosed: it takes no more input.
+        """
+        ...
+
+    async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
+        """The end of its input, after what was sent; in a terminal the end-of-file character."""
+        ...
+
+    async def signal_process(
+        self, sandbox_id: str, process_id: str, op: str, signal: int
+    ) -> Process:
+        """Send a signal to it and all that it started; INT, QUIT and TSTP of a terminal, as its keys
+        do, to what runs in the foreground.
+        """
+        ...
+
+    async def resize_terminal(
+        self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
+    ) -> Process:
+        """Raises `InvalidRequest` where it has no terminal."""
         ...
 
     async def stats(self, sandbox_id: str) -> Stats: ...

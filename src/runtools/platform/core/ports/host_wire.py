@@ -115,7 +115,7 @@ def _answer(hint: Any) -> tuple[Gives, Any]:
 
 
 def _call(name: str, method: Any) -> Call:
-    hints = get_type_hints(method)
+    hints = get_type_hints(method, include_extras=True)
     gives, result = _answer(hints.pop("return"))
     body = next((param for param, hint in hints.items() if _is_stream(hint)), None)
     fields: dict[str, Any] = {param: (hint, ...) for param, hint in hints.items() if param != body}
