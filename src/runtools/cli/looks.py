@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from runtools.cli import timeline, words
+from runtools.cli import sparks, timeline, words
 from runtools.sdk import shapes
 
 STATES = {"creating": "yellow", "running": "green", "paused": "cyan", "stopped": "bright_black"}
@@ -140,6 +140,38 @@ def stats(measured: shapes.Stats) -> RenderableType:
         ("listening", ports or "nothing"),
         ("measured", words.moment(measured.measured_at)),
     )
+
+
+def stats_history(hour: shapes.StatsHistory) -> RenderableType:
+    """An hour of a machine as lines of bars; where nothing was measured, dots."""
+    if not hour.points:
+        why = ", ".join(sorted({gap.reason for gap in hour.gaps})) or "too young"
+        return Text(f"no figures of the last hour ({why})", style="bright_black")
+
+    def row(get: Callable[[shapes.StatsPoint], float | None], say: Callable[[float], str]) -> Text:
+        values = sparks.means(hour, get)
+        known = [value for value in values if value is not None]
+        top = max(known, default=0.0)
+        told = f"  now {say(known[-1])}, at most {say(top)}" if known else "  not known"
+        return Text.assemble((sparks.line(values, top), "green"), told)
+
+    def network(point: shapes.StatsPoint) -> float | None:
+        if point.received_bytes is None or point.sent_bytes is None or not point.seconds:
+            return None
+        return (point.received_bytes + point.sent_bytes) / point.seconds
+
+    rows: list[tuple[str, str | Text | None]] = [
+        ("cpu", row(lambda point: point.cpu_percent, lambda value: f"{value:.0f} %")),
+        ("memory", row(lambda point: point.memory_bytes, words.size)),
+        ("used inside", row(lambda point: point.guest_memory_used_bytes, words.size)),
+        ("disk", row(lambda point: point.disk_bytes, words.size)),
+        ("network", row(network, lambda value: f"{words.size(value)}/s")),
+        ("", f"{words.clock(hour.since)} to {words.clock(hour.until)}, a bar is two minutes"),
+    ]
+    for gap in hour.gaps:
+        reason = gap.reason.replace("_", " ")
+        rows.append((reason, f"{words.clock(gap.since)} to {words.clock(gap.until)}"))
+    return _facts(*rows)
 
 
 def _bytes_bar(used: int, total: int) -> Text:

@@ -261,6 +261,10 @@ class AsyncSandbox:
         """Its CPU, memory, disk, uptime and listening ports; a paused one's are its last."""
         return wire.shape(shapes.Stats, (await self._get("/stats")).data)
 
+    async def stats_history(self) -> shapes.StatsHistory:
+        """What it took in the last hour, a point every ten seconds; the time without is stated."""
+        return wire.shape(shapes.StatsHistory, (await self._get("/stats/history")).data)
+
     async def console(self, lines: int = 100) -> list[str]:
         """The last lines of the machine's console: also after its end."""
         answer = await self._get("/console", [("lines", lines)])

@@ -11,6 +11,7 @@ import builtins
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,7 +27,16 @@ from runtools.platform.core.ports.host import (
 )
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.clock import Clock
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.inside import (
+    ExecRequest,
+    ExecResult,
+    FileEntry,
+    Listing,
+    Stats,
+    StatsGap,
+    StatsHistory,
+    StatsPoint,
+)
 from runtools.sdk.shapes.processes import (
     Octets,
     OutputEnd,
@@ -211,6 +221,18 @@ class FakeHost(FakeLife):
             machine.last_stats = await machine.inside.stats()
         return machine.last_stats
 
+    async def stats_history(self, sandbox_id: str) -> StatsHistory:
+        """One point where it was measured, and a gap since where it is paused."""
+        self._answer("stats_history", sandbox_id)
+        machine, now = self._find(sandbox_id), self.clock.now()
+        since, known = now - timedelta(hours=1), machine.last_stats
+        points = [] if known is None else [_point(known)]
+        gaps = []
+        if machine.state is State.PAUSED:
+            begun = points[-1].at if points else since
+            gaps.append(StatsGap(since=begun, until=now, reason="paused"))
+        return StatsHistory(interval_seconds=10, since=since, until=now, points=points, gaps=gaps)
+
     async def console(self, sandbox_id: str, lines: int) -> list[str]:
         """A few lines."""
         self._answer("console", sandbox_id)
@@ -386,3 +408,17 @@ class FakeHost(FakeLife):
 
         doing: Callable[[], Awaitable[T]] = once
         return await self._once(f"file {op}", sandbox_id, doing)
+
+
+def _point(stats: Stats) -> StatsPoint:
+    return StatsPoint(
+        at=stats.measured_at,
+        seconds=10.0,
+        cpu_percent=stats.cpu_percent,
+        memory_bytes=stats.memory_used_bytes,
+        disk_bytes=stats.disk_used_bytes,
+        received_bytes=0,
+        sent_bytes=0,
+        guest_memory_used_bytes=stats.memory_used_bytes,
+        guest_disk_used_bytes=stats.disk_used_bytes,
+    )

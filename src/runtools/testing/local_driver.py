@@ -21,8 +21,16 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from runtools.platform.core.ports.driver import Capabilities, Exit, Fingerprint, Machine, VmmFailed
+from runtools.platform.core.ports.driver import (
+    Capabilities,
+    Exit,
+    Fingerprint,
+    Machine,
+    Usage,
+    VmmFailed,
+)
 from runtools.platform.kit import files, process
+from runtools.platform.kit.usage import usage
 from runtools.testing import local_disk as disk
 from runtools.testing import local_run
 from runtools.testing.local_freeze import StillMoving, freeze, members, stopped, thaw
@@ -187,6 +195,20 @@ class LocalDriver:
         """The share of all its processes."""
         first = _place(machine).first()
         return 0 if first is None else sum(_pss(pid) for pid in (first, *members(first)))
+
+    async def usage(self, machine: Machine) -> Usage | None:
+        """All its processes together; what processes that have ended took is not counted."""
+        first = _place(machine).first()
+        if first is None or _place(machine).is_suspended():
+            return None
+        each = [told for pid in (first, *members(first)) if (told := usage(pid)) is not None]
+        if not each:
+            return None
+        return Usage(
+            cpu_seconds=sum(told.cpu_seconds for told in each),
+            memory_bytes=sum(told.memory_bytes for told in each),
+            age_seconds=max(told.age_seconds for told in each),
+        )
 
     def _act(self, machine: Machine) -> asyncio.Lock:
         return self._acts.setdefault(machine.folder, asyncio.Lock())

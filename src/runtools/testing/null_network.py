@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runtools.platform.core.ports.driver import Slot
+from runtools.platform.core.ports.network import Traffic
 
 
 class NullNetwork:
@@ -28,6 +29,10 @@ class NullNetwork:
     async def close(self, slot: Slot) -> None:
         """Take the slot back."""
         self.taken.discard(slot)
+
+    def traffic(self, slot: Slot) -> Traffic | None:
+        """Nothing ever flows."""
+        return Traffic(received=0, sent=0) if slot in self.taken else None
 
     async def reclaim(self, keep: Collection[Slot]) -> int:
         """Forget all but those kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -120,6 +120,45 @@ ENTRY = shapes.LedgerEntry(
 )
 
 
+def point(minutes: float, **more: Any) -> shapes.StatsPoint:
+    figures = {
+        "at": NOW - timedelta(minutes=minutes),
+        "seconds": 10.0,
+        "cpu_percent": 100.0 - minutes,
+        "memory_bytes": 900 << 20,
+        "disk_bytes": 3 << 30,
+        "received_bytes": 999 << 20,
+        "sent_bytes": 0,
+        "guest_memory_used_bytes": None,
+        "guest_disk_used_bytes": None,
+    }
+    return shapes.StatsPoint.model_validate(figures | more)
+
+
+HOUR = shapes.StatsHistory(
+    interval_seconds=10,
+    since=NOW - timedelta(hours=1),
+    until=NOW,
+    points=[point(50, cpu_percent=None), point(30), point(0)],
+    gaps=[
+        shapes.StatsGap(
+            since=NOW - timedelta(minutes=29),
+            until=NOW - timedelta(minutes=1),
+            reason="not_watched",
+        )
+    ],
+)
+
+
+def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None:
+    shown = drawn(looks.stats_history(HOUR))
+    cpu = next(line for line in shown.splitlines() if line.startswith("cpu"))
+    assert cpu.split()[1] == "·" * 14 + "▆" + "·" * 14 + "█"
+    assert "now 100 %, at most 100 %" in cpu
+    assert "not known" in shown
+    assert "not watched" in shown
+
+
 @pytest.mark.parametrize(
     "what",
     [
@@ -133,6 +172,8 @@ ENTRY = shapes.LedgerEntry(
         ),
         looks.snapshots([SNAPSHOT]),
         looks.stats(STATS),
+        looks.stats_history(HOUR),
+        looks.stats_history(HOUR.model_copy(update={"points": []})),
         looks.disk(DISK),
         looks.templates([TEMPLATE]),
         looks.template([TEMPLATE]),

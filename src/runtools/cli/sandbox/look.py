@@ -49,8 +49,17 @@ def get(ref: Ref, json: Json = False) -> None:
     output.show(sandbox.view, lambda: looks.sandbox(sandbox.view))
 
 
-def stats(ref: Ref, json: Json = False) -> None:
+def stats(
+    ref: Ref,
+    history: Annotated[bool, flag("--history", help="The last hour instead of now.")] = False,
+    json: Json = False,
+) -> None:
     """Show its CPU, memory, disk and listening ports."""
+    if history:
+        with connected() as rt:
+            hour = rt.sandboxes.get(ref).stats_history()
+        output.show(hour, lambda: looks.stats_history(hour))
+        return
     with connected() as rt:
         measured = rt.sandboxes.get(ref).stats()
     output.show(measured, lambda: looks.stats(measured))

@@ -13,8 +13,16 @@ from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.resume import awake
 from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.history import History
 from runtools.platform.host.guest.client import GuestClient
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.inside import (
+    ExecRequest,
+    ExecResult,
+    FileEntry,
+    Listing,
+    Stats,
+    StatsHistory,
+)
 
 # A machine that dies takes its connections with it a moment before its end is known.
 _END_SECONDS = 5.0
@@ -25,6 +33,7 @@ class Inside:
     """The part of the host port that speaks to guests."""
 
     engine: Engine
+    history: History
 
     @asynccontextmanager
     async def _guest(self, sandbox_id: str) -> AsyncIterator[GuestClient]:
@@ -55,6 +64,10 @@ class Inside:
                 hint="stats do not wake a sandbox; an exec does",
             )
         return box.stats
+
+    async def stats_history(self, sandbox_id: str) -> StatsHistory:
+        """What it took in the last hour."""
+        return await self.history.of(self.engine.actor(sandbox_id))
 
     async def console(self, sandbox_id: str, lines: int) -> list[str]:
         """The last lines of the machine's console."""

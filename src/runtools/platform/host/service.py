@@ -32,6 +32,7 @@ from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.admission import Admission
 from runtools.platform.host.engine.budget import Budget
 from runtools.platform.host.engine.engine import Engine, chosen
+from runtools.platform.host.engine.history import History
 from runtools.platform.host.engine.idle import Idle
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
@@ -90,6 +91,7 @@ class HostService(Acting, Inside, Processes, Host):
         self._host_id = _host_id(places.root / "host-id")
         self.space = Space(self.engine)
         self.idle = Idle(self.engine)
+        self.history = History(self.engine)
         await self._warm.reclaim()
         await self._templates.reclaim()
         await Recovery(self.engine, rebooted=rebooted).run()
@@ -97,6 +99,7 @@ class HostService(Acting, Inside, Processes, Host):
         self._loops = [
             asyncio.create_task(self.idle.run(), name="idle"),
             asyncio.create_task(self.space.watch(), name="space"),
+            asyncio.create_task(self.history.run(), name="history"),
         ]
 
     async def stop(self) -> None:

@@ -19,6 +19,9 @@ from runtools.sdk.shapes.inside import (
     MkdirRequest,
     MoveRequest,
     Stats,
+    StatsGap,
+    StatsHistory,
+    StatsPoint,
 )
 from runtools.sdk.shapes.processes import (
     OutputEnd,
@@ -85,6 +88,9 @@ __all__ = [
     "Snapshot",
     "SnapshotCreate",
     "Stats",
+    "StatsGap",
+    "StatsHistory",
+    "StatsPoint",
     "Template",
     "TemplateBuild",
     "TerminalSize",

@@ -100,6 +100,48 @@ class Stats(Shape):
     measured_at: datetime
 
 
+GapReason = Literal["paused", "stopped", "creating", "not_watched"]
+
+
+class StatsPoint(Shape):
+    """What a sandbox took, up to a moment.
+
+    CPU, memory, disk and network are the host's count of the virtual machine. The guest's two are what
+    the machine inside last said of itself, at most a minute before; None where it said nothing.
+    """
+
+    at: datetime
+    seconds: float = Field(description="for how long up to `at` CPU and network are counted")
+    cpu_percent: float | None = Field(
+        description="of its vCPUs, the work of emulating devices included, so it may exceed 100; "
+        "None where there was nothing to count from"
+    )
+    memory_bytes: int = Field(description="resident in the host, shared pages included")
+    disk_bytes: int = Field(description="what its disk takes on the host's")
+    received_bytes: int | None = Field(description="from outside in these seconds")
+    sent_bytes: int | None = Field(description="to outside in these seconds")
+    guest_memory_used_bytes: int | None
+    guest_disk_used_bytes: int | None
+
+
+class StatsGap(Shape):
+    """A stretch of time without points: it did not run, or (`not_watched`) the platform did not."""
+
+    since: datetime
+    until: datetime
+    reason: GapReason
+
+
+class StatsHistory(Shape):
+    """The last hour of a sandbox, oldest first."""
+
+    interval_seconds: int
+    since: datetime
+    until: datetime
+    points: list[StatsPoint]
+    gaps: list[StatsGap]
+
+
 class MkdirRequest(Request):
     """Make a directory, parents included."""
 

@@ -260,6 +260,10 @@ class Sandbox:
         """Its CPU, memory, disk, uptime and listening ports; a paused one's are its last."""
         return wire.shape(shapes.Stats, (self._get("/stats")).data)
 
+    def stats_history(self) -> shapes.StatsHistory:
+        """What it took in the last hour, a point every ten seconds; the time without is stated."""
+        return wire.shape(shapes.StatsHistory, (self._get("/stats/history")).data)
+
     def console(self, lines: int = 100) -> list[str]:
         """The last lines of the machine's console: also after its end."""
         answer = self._get("/console", [("lines", lines)])

@@ -331,6 +331,18 @@ class DriverContract:
         size = await rig.soon(rig.guest(machine).grow_filesystem(2 * DISK_MB << 20))
         assert size > 1.5 * DISK_MB * 2**20
 
+    async def test_it_says_what_a_live_machine_has_taken(self, rig: DriverRig) -> None:
+        machine = await rig.live()
+        first = await rig.driver.usage(machine)
+        assert first is not None
+        assert first.memory_bytes > 1 << 20
+        await rig.sh(machine, "for i in $(seq 20000); do :; done")
+        second = await rig.driver.usage(machine)
+        assert second is not None
+        assert second.age_seconds > first.age_seconds
+        await rig.soon(rig.driver.kill(machine))
+        assert await rig.driver.usage(machine) is None
+
     async def test_many_live_side_by_side(self, rig: DriverRig) -> None:
         machines = [await rig.machine() for _ in range(3)]
         await rig.soon(_all(rig.driver.boot(machine) for machine in machines))

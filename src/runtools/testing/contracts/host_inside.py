@@ -87,6 +87,14 @@ class HostExecContract:
         await hosts.host.console(box, 5)
         assert await hosts.state(box) == "paused"
 
+    async def test_the_history_wakes_nothing_and_states_a_pause(self, hosts: HostRig) -> None:
+        box = await hosts.paused()
+        hour = await hosts.host.stats_history(box)
+        assert (hour.until - hour.since).total_seconds() == 3600
+        assert hour.gaps[-1].reason == "paused"
+        assert hour.gaps[-1].until == hour.until
+        assert await hosts.state(box) == "paused"
+
     async def test_many_at_once(self, hosts: HostRig) -> None:
         box = await hosts.running()
         said = await asyncio.gather(*(hosts.sh(box, f"echo {n}") for n in range(12)))

@@ -38,6 +38,14 @@ class NetworkContract:
         await nets.network.close(slot)
         await nets.network.close(slot)
 
+    async def test_traffic_is_counted_while_there_is_a_slot(self, nets: NetworkRig) -> None:
+        slot = await nets.network.open(internet=True)
+        counted = nets.network.traffic(slot)
+        assert counted is not None
+        assert min(counted.received, counted.sent) >= 0
+        await nets.network.close(slot)
+        assert nets.network.traffic(slot) is None
+
     async def test_a_slot_in_use_is_not_given_again(self, nets: NetworkRig) -> None:
         first, second = [await nets.network.open(internet=False) for _ in range(2)]
         await nets.network.close(first)

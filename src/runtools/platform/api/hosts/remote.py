@@ -33,7 +33,14 @@ from runtools.platform.core.ports.host_wire import CALLS, Call
 from runtools.platform.kit.unix_http import Answer, Client, ConnectionLost
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import ErrorBody, HostView
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.inside import (
+    ExecRequest,
+    ExecResult,
+    FileEntry,
+    Listing,
+    Stats,
+    StatsHistory,
+)
 from runtools.sdk.shapes.processes import (
     Octets,
     OutputEnd,
@@ -164,6 +171,9 @@ class RemoteHost(Host):
 
     async def stats(self, sandbox_id: str) -> Stats:
         return await self._value(Stats, "stats", sandbox_id)
+
+    async def stats_history(self, sandbox_id: str) -> StatsHistory:
+        return await self._value(StatsHistory, "stats_history", sandbox_id)
 
     async def console(self, sandbox_id: str, lines: int) -> builtins.list[str]:
         return await self._value(builtins.list, "console", sandbox_id, lines)

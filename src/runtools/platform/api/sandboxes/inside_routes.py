@@ -40,6 +40,7 @@ from runtools.sdk.shapes.inside import (
     MkdirRequest,
     MoveRequest,
     Stats,
+    StatsHistory,
 )
 
 router = APIRouter(prefix="/v1/sandboxes/{ref}", tags=["inside"])
@@ -75,6 +76,14 @@ async def stats(request: Request, ref: str) -> Response:
     call = call_of(request)
     host, record = await inside.beside(call, ref)
     return call.answer(one(await host.stats(record.id)))
+
+
+@router.get("/stats/history", **document.route(Envelope[StatsHistory], NotFound, HostUnavailable))
+async def stats_history(request: Request, ref: str) -> Response:
+    """What it took in the last hour, a point every ten seconds; wakes nothing, asks no guest."""
+    call = call_of(request)
+    host, record = await inside.beside(call, ref)
+    return call.answer(one(await host.stats_history(record.id)))
 
 
 @router.get("/console", **document.route(Envelope[list[str]], NotFound, HostUnavailable))

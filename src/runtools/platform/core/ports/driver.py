@@ -78,6 +78,21 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a live machine's VMM has taken of the host so far.
+
+    Attributes:
+        cpu_seconds: processor time since it was started.
+        memory_bytes: resident memory, what is shared with others included.
+        age_seconds: for how long this VMM has been there: a resume starts another one.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a driver can and cannot keep.
 
@@ -197,6 +212,10 @@ class Driver(Protocol):
 
     async def memory_bytes(self, machine: Machine) -> int:
         """Memory that a live machine's VMM occupies by itself (PSS)."""
+        ...
+
+    async def usage(self, machine: Machine) -> Usage | None:
+        """What it has taken so far, quickly and without a word to it; None for one not live."""
         ...
 
 

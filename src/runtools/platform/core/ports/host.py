@@ -16,7 +16,14 @@ from pydantic import Field
 
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import HostView
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.inside import (
+    ExecRequest,
+    ExecResult,
+    FileEntry,
+    Listing,
+    Stats,
+    StatsHistory,
+)
 from runtools.sdk.shapes.processes import (
     Octets,
     OutputEnd,
@@ -266,6 +273,10 @@ class Host(Protocol):
         ...
 
     async def stats(self, sandbox_id: str) -> Stats: ...
+
+    async def stats_history(self, sandbox_id: str) -> StatsHistory:
+        """What it took in the last hour; of a stopped one too, as long as its disk is kept."""
+        ...
 
     async def console(self, sandbox_id: str, lines: int) -> list[str]:
         """The last lines of the machine's console, also after its end."""

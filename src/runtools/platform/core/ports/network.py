@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from runtools.platform.core.ports.driver import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that a sandbox has exchanged with the outside since its slot was opened."""
+
+    received: int
+    sent: int
 
 
 class Network(Protocol):
@@ -29,4 +38,8 @@ class Network(Protocol):
 
     async def reclaim(self, keep: Collection[Slot]) -> int:
         """Remove all of this installation's slots but those kept; returns how many."""
+        ...
+
+    def traffic(self, slot: Slot) -> Traffic | None:
+        """What went through its cable so far; None where nobody counts. Never blocks."""
         ...

@@ -21,6 +21,7 @@ from typing import Any
 
 from runtools.errors import CapacityExhausted, Unavailable
 from runtools.platform.core.ports.driver import Slot
+from runtools.platform.core.ports.network import Traffic
 from runtools.platform.host.net import ranges, slots
 from runtools.platform.host.net.enter import NAMESPACES
 from runtools.platform.host.net.firewall import Firewall, taken
@@ -106,6 +107,16 @@ class NamespaceNetwork:
             await desk.close()
         await slots.unmake(self._names, slot.index)
         self._used.discard(slot.index)
+
+    def traffic(self, slot: Slot) -> Traffic | None:
+        """The kernel's counts of the cable's end on the host: its intake is what the sandbox sent."""
+        counts = Path("/sys/class/net", self._names.veth(slot.index), "statistics")
+        try:
+            sent = int((counts / "rx_bytes").read_text())
+            received = int((counts / "tx_bytes").read_text())
+        except FileNotFoundError:
+            return None
+        return Traffic(received=received, sent=sent)
 
     async def reclaim(self, keep: Collection[Slot]) -> int:
         """Remove what a crash has left."""

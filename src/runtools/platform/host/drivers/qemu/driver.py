@@ -24,7 +24,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from runtools.guest.protocol import PORT
-from runtools.platform.core.ports.driver import Capabilities, Exit, Fingerprint, Machine, VmmFailed
+from runtools.platform.core.ports.driver import (
+    Capabilities,
+    Exit,
+    Fingerprint,
+    Machine,
+    Usage,
+    VmmFailed,
+)
 from runtools.platform.host.drivers.qemu import launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
 from runtools.platform.host.drivers.qemu.place import Place, Run, copy_small
@@ -35,6 +42,7 @@ from runtools.platform.host.net.enter import inside
 from runtools.platform.host.templates.initramfs import initrd_with_token
 from runtools.platform.host.templates.kernel import host_tsc_khz, kernel_arguments
 from runtools.platform.kit import process
+from runtools.platform.kit.usage import usage
 
 GUEST_ADDRESS = "10.0.2.15"
 
@@ -261,6 +269,11 @@ class QemuDriver:
         """The VMM's PSS; 0 for a machine that is not live."""
         vmm_pid = await self._pid(machine)
         return 0 if vmm_pid is None else await asyncio.to_thread(memory.pss, vmm_pid)
+
+    async def usage(self, machine: Machine) -> Usage | None:
+        """The kernel's counts of the VMM's process."""
+        vmm_pid = await self._pid(machine)
+        return None if vmm_pid is None else usage(vmm_pid)
 
     # --- what several of them do ---
 

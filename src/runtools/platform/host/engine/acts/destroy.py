@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from runtools.platform.core.ports.host import CreateOrder, Guest, Observed
 from runtools.platform.core.states import Act, State
-from runtools.platform.host.engine import snapshots
+from runtools.platform.host.engine import history, snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.places import clear_away
@@ -55,6 +55,7 @@ async def forget_disk(box: Actor) -> None:
 
 async def _remove_all(box: Actor) -> None:
     places = box.engine.places
+    history.forget(box.folder)
     await clear_away(*(places.life(box.id, number) for number in places.lives(box.id)))
     for kept in snapshots.of_sandbox(places, box.id):
         await snapshots.drop(box.engine, kept.snapshot_id)

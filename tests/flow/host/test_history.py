@@ -1,0 +1,140 @@
+"""The hour of figures that a host keeps of each sandbox: true ones, and gaps that are stated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from runtools.platform.host.engine import history
+from runtools.platform.host.engine.history import History
+
+from .conftest import until
+
+
+async def hour_of(world, box):
+    return await world.host.stats_history(box)
+
+
+@pytest.fixture
+async def busy(world, box):
+    """A sandbox that is looked at, works, and is looked at again."""
+    await world.host.history.look()
+    spin = "timeout 20 sh -c 'while :; do :; done' >/dev/null 2>&1 &"
+    await world.sh(box, f"head -c 3000000 /dev/zero > /root/x; {spin}")
+    await _other_place()
+    await world.host.history.look()
+    return box
+
+
+async def _other_place() -> None:
+    """Wait until the next point has a place of its own in the ring."""
+    begun = time.time() // history.INTERVAL_SECONDS
+    await until(lambda: time.time() // history.INTERVAL_SECONDS > begun, "the next place")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Places in the ring of a second, and nobody looks but the test."""
+    monkeypatch.setattr(history, "INTERVAL_SECONDS", 1)
+    monkeypatch.setattr(History, "run", lambda _: asyncio.Event().wait())
+
+
+class TestPoints:
+    async def test_they_tell_what_it_took(self, world, busy):
+        hour = await hour_of(world, busy)
+        assert len(hour.points) == 2
+        before, after = hour.points
+        assert 0 < (after.at - before.at).total_seconds() < 60
+        assert after.cpu_percent > 0
+        assert after.seconds == pytest.approx((after.at - before.at).total_seconds(), abs=0.1)
+        assert after.memory_bytes > 1 << 20
+        assert after.received_bytes == after.sent_bytes == 0
+        assert hour.gaps == []
+
+    async def test_what_the_guest_last_said_stands_beside(self, world, box):
+        await world.host.history.look()
+        await _other_place()
+        said = await world.host.stats(box)
+        await world.host.history.look()
+        before, after = (await hour_of(world, box)).points
+        assert before.guest_memory_used_bytes is None
+        assert after.guest_memory_used_bytes == said.memory_used_bytes
+
+    async def test_nobody_is_asked_or_woken(self, world, box):
+        asked = []
+        guest = world.box(box).guest
+        guest.stats = guest.activity = lambda: asked.append(1)
+        await world.host.history.look()
+        await world.pause(box)
+        await world.host.history.look()
+        await hour_of(world, box)
+        assert world.look(box).state == "paused"
+        assert asked == []
+
+    async def test_an_unknown_sandbox_has_none(self, world):
+        with pytest.raises(Exception, match="knows no sandbox"):
+            await hour_of(world, "sandbox-000000000999")
+
+
+class TestGaps:
+    async def test_a_pause_is_stated_while_it_lasts(self, world, busy):
+        await world.pause(busy)
+        hour = await hour_of(world, busy)
+        assert [gap.reason for gap in hour.gaps] == ["paused"]
+        assert hour.gaps[0].until == hour.until
+
+    async def test_and_when_it_is_over(self, world, busy):
+        await world.pause(busy)
+        await world.host.history.look()
+        await world.resume(busy)
+        await _other_place()
+        await world.host.history.look()
+        hour = await hour_of(world, busy)
+        assert len(hour.points) == 3
+        assert [gap.reason for gap in hour.gaps] in (
+            ["paused"],
+            [],
+        )  # local machines keep their age
+        assert all(0 <= point.cpu_percent < 1000 for point in hour.points)
+
+    async def test_while_nobody_watched_nothing_is_made_up(self, world, busy):
+        fresh = History(world.host.engine)
+        await _other_place()
+        await fresh.look()
+        hour = await fresh.of(world.box(busy))
+        assert [gap.reason for gap in hour.gaps] == ["not_watched"]
+        assert hour.points[-1].cpu_percent is None
+        assert hour.points[-1].received_bytes is None
+        assert len(hour.points) == 3  # those of before are still there
+
+    async def test_a_stopped_one_keeps_its_hour_until_its_disk_goes(self, world, busy):
+        await world.host.engine.driver.kill(world.box(busy).machine())
+        await until(lambda: world.look(busy).state == "stopped")
+        hour = await hour_of(world, busy)
+        assert len(hour.points) == 2
+        assert hour.gaps[-1].reason == "stopped"
+        await world.host.destroy(busy, "op_end", "key_test")
+        assert (await hour_of(world, busy)).points == []
+
+
+class TestTheRing:
+    async def test_it_never_grows_and_old_points_go(self, world, box, monkeypatch):
+        await world.host.history.look()
+        file = world.box(box).folder / history.FILE
+        assert file.stat().st_size <= history._SLOTS * history._RECORD
+        monkeypatch.setattr(history, "KEPT_SECONDS", 0)
+        assert (await hour_of(world, box)).points == []
+
+    async def test_torn_points_are_left_out(self, world, busy):
+        file = world.box(busy).folder / history.FILE
+        data = bytearray(file.read_bytes())
+        data[-20] ^= 0xFF
+        file.write_bytes(data)
+        assert len((await hour_of(world, busy)).points) == 1
+
+    async def test_a_file_that_cannot_be_written_hurts_nobody(self, world, box):
+        (world.box(box).folder / history.FILE).symlink_to("/nonexistent/history")
+        await world.host.history.look()
+        assert world.look(box).state == "running"
