@@ -1,37 +1,42 @@
-"""Long rounds of crashes: ``python -m tests.soak [--driver qemu] [--rounds N] [--seed S] [--points]``.
+"""Long proofs on real virtual machines: an hour by default, any part of it on request.
 
-With QEMU it needs root and a home in which a template was built (``--home``, else the usual ones); it
-works in a home of its own, with a copy of that template and its warm snapshots.
+points     the host is killed at every named point (about 4 s each)
+integrity  pause and resume with 256 MB of known bytes, files, forks, and saved files compared
+kills      the host is killed at random moments, in sagas of ten rounds
+NAME       one point, e.g. fork.still
+
+Every scene prints the seed that rules it; `--only PART --seed SEED` plays it again. After a failure the
+home stays, with failure.json, the host's log, journals, ledgers, consoles, disks and saved memory.
+Real machines need root and a built template, which is copied into a home of the soak's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import math
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from runtools.platform.core.ports.host import BuildOrder, Sizes
-from runtools.platform.host.engine.points import CRASH_POINTS
-from runtools.platform.host.net.network import NamespaceNetwork
-from runtools.platform.kit.config import load
-from runtools.testing.crash.house import House, Maker
-from runtools.testing.crash.look import Driver, kill_machines
-from runtools.testing.crash.points import survive
-from runtools.testing.crash.saga import Saga
-from runtools.testing.local_template import LocalTemplates
+from tests.soak import scenes
+from tests.soak.home import Home, find_template
 
-SETTINGS = {"RUNTOOLS_DISK_HEADROOM_MB": "512", "RUNTOOLS_MEMORY_FACTOR": "0.25"}
-# The sizes that a template is warmed for.
-SIZES = Sizes(vcpus=2, memory_mb=1024, disk_mb=2048)
-LONGEST = {"local": 0.5, "qemu": 4.0}
+from runtools.platform.host.engine.points import CRASH_POINTS
+from runtools.testing.crash.look import Driver
+from runtools.testing.integrity.known import Mismatch
+
+PARTS = ("points", "integrity", "kills")
+_SAGA_ROUNDS = 10
 
 
 def say(line: str) -> None:
@@ -40,101 +45,128 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def find_template(home: Path | None) -> Path:
-    """The folder of the newest template that was built in a home."""
-    homes = [home] if home else [load().home, Path("/var/lib/runtools-test")]
-    built = [f.parent for one in homes for f in (one / "host/templates").glob("*/base.erofs")]
-    if not built:
-        sys.exit(
-            f"no template was built in {' or '.join(map(str, homes))}: runtools template build"
-        )
-    return max(built, key=lambda folder: folder.stat().st_mtime)
+class Soak:
+    """All that was asked for, one part after the other, each in its share of the time."""
+
+    def __init__(self, args: argparse.Namespace, home: Home) -> None:
+        self._args = args
+        self._home = home
+        self._until = time.monotonic() + args.minutes * 60
+        self.done: list[str] = []
+
+    async def play(self) -> None:
+        """Play every part.
+
+        Raises:
+            BaseException: what went wrong; it lies in the home, too.
+        """
+        parts = self._args.only or list(PARTS)
+        await self._home.make()
+        try:
+            for n, part in enumerate(parts):
+                left = self._until - time.monotonic()
+                await self._part(part, time.monotonic() + left / (len(parts) - n))
+        finally:
+            await self._home.close()
+
+    async def _part(self, part: str, until: float) -> None:
+        if part == "integrity":
+            await self._integrity(until)
+        elif part == "kills":
+            await self._kills(until)
+        else:
+            await self._points(CRASH_POINTS if part == "points" else (part,), until)
+
+    async def _points(self, names: tuple[str, ...], until: float) -> None:
+        done = 0
+        for seed, name in enumerate(names, self._args.seed):
+            if time.monotonic() > until:
+                break
+            with self._scene(name, seed) as tell:
+                await scenes.point(self._home, name, seed, tell)
+            done += 1
+        self._sum_up("points", done, len(names))
+
+    async def _kills(self, until: float) -> None:
+        done, wanted, seed = 0, self._args.rounds or math.inf, self._args.seed
+        while done < wanted and time.monotonic() < until:
+            rounds = int(min(_SAGA_ROUNDS, wanted - done))
+            with self._scene("kills", seed) as tell:
+                await scenes.kills(self._home, rounds, seed, tell)
+            done, seed = done + rounds, seed + 1
+        self._sum_up("rounds of kills", done, self._args.rounds or done)
+
+    async def _integrity(self, until: float) -> None:
+        seed = self._args.seed
+        with self._scene("integrity", seed) as tell:
+            done = await scenes.integrity(self._home, self._args.cycles, until, seed, tell)
+        self._sum_up("cycles of integrity", done, self._args.cycles)
+
+    def _sum_up(self, what: str, done: int, wanted: int) -> None:
+        short = f" of {wanted}, the time was over" if done < wanted else ""
+        self.done.append(f"{done} {what}{short}")
+
+    @contextmanager
+    def _scene(self, name: str, seed: int) -> Iterator[Callable[[str], None]]:
+        """What it says bears its name and seed; what goes wrong in it is written down."""
+        begun = time.monotonic()
+
+        def tell(line: str) -> None:
+            say(f"{time.strftime('%H:%M:%S')} {name} (seed {seed}): {line}")
+
+        tell("begins")
+        try:
+            yield tell
+        except BaseException as exc:
+            facts = {
+                "scene": name,
+                "seed": seed,
+                "again": f"./dev soak --only {name} --seed {seed}",
+                "after_seconds": round(time.monotonic() - begun, 1),
+                "error": f"{type(exc).__name__}: {exc}",
+                "facts": exc.facts if isinstance(exc, Mismatch) else {},
+                "traceback": traceback.format_exc(),
+            }
+            note = self._home.folder / "failure.json"
+            note.write_text(json.dumps(facts, indent=2, default=str))
+            say(f"FAILED {name} (seed {seed}): {facts['error'][:2000]}")
+            say(f"see {note} and what lies beside it; again: {facts['again']}")
+            raise
 
 
-def copy_template(template: Path, home: Path) -> None:
-    """The template and its warm snapshots, by reference where the file system can."""
-    warm = sorted((template.parents[1] / "warm").glob(f"{template.name}-*"))
-    for source, target in ((template, "templates"), *((one, "warm") for one in warm)):
-        (home / "host" / target).mkdir(parents=True, exist_ok=True)
-        words = ["cp", "-a", "--reflink=auto", "--sparse=always", str(source)]
-        subprocess.run([*words, str(home / "host" / target)], check=True)
+def _part(word: str) -> str:
+    if word not in PARTS and word not in CRASH_POINTS:
+        raise argparse.ArgumentTypeError(f"{', '.join(PARTS)}, or the name of a point")
+    return word
 
 
-async def make_template(home: Path) -> str:
-    """A template of local machines."""
-    templates = LocalTemplates(home / "host" / "templates")
-    order = BuildOrder(
-        version_id="tpl_soak", slug="base", version=1, recipe="base-debian", apt=[], run=None
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="dev soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    await templates.build(order)
-    assert [line async for line in templates.build_log(order.version_id, 0)]
-    return order.version_id
-
-
-async def soak(args: argparse.Namespace, home: Path) -> None:
-    """Play it in a home of its own."""
-    if args.driver == "local":
-        template = await make_template(home)
-    else:
-        source = find_template(args.home)
-        copy_template(source, home)
-        template = source.name
-    maker = Maker(args.driver)
-    try:
-        if args.points:
-            for n, point in enumerate(CRASH_POINTS):
-                await play(args, home, template, maker, random.Random(args.seed + n), point)
-        else:
-            await play(args, home, template, maker, random.Random(args.seed), "")
-    finally:
-        maker.close()
-        kill_machines(home, args.driver)
-        if args.driver == "qemu":
-            network = NamespaceNetwork((home / "install-id").read_text(), reserve=0)
-            await network.reclaim(())
-            await network.stop()
-
-
-async def play(
-    args: argparse.Namespace,
-    home: Path,
-    template: str,
-    maker: Maker,
-    chance: random.Random,
-    point: str,
-) -> None:
-    """One scene, or all rounds. On a failure the home is left as it is."""
-    house = House(home, maker, SETTINGS)
-    saga = Saga(house, args.driver, template, SIZES, chance, most=4, longest=LONGEST[args.driver])
-    began = time.monotonic()
-    try:
-        if point:
-            await survive(saga, point)
-        else:
-            await saga.play(args.rounds, lambda n: say(f"round {n}: {saga.acts} acts"))
-    except BaseException:
-        say(f"FAILED {point} after {saga.acts} acts; seed {args.seed}; see {house.log}")
-        raise
-    finally:
-        await house.close()
-    what = point or f"{args.rounds} rounds"
-    say(f"{what}: {saga.acts} acts, {time.monotonic() - began:.1f} s")
+    parser.add_argument("--only", type=_part, action="append", help="a part; may be repeated")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for all parts together")
+    parser.add_argument("--cycles", type=int, default=100, help="of integrity, at most")
+    parser.add_argument("--rounds", type=int, help="of kills, at most; else as there is time for")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--driver", choices=get_args(Driver), default="qemu")
+    parser.add_argument("--home", type=Path, help="where to take a built template from")
+    args = parser.parse_args()
+    if args.driver == "local" and "integrity" in (args.only or PARTS):
+        parser.error("integrity is about real memory: with --driver local say --only kills")
+    return args
 
 
 def main() -> None:
-    """Parse and play."""
-    parser = argparse.ArgumentParser(prog="dev soak", description=__doc__)
-    parser.add_argument("--driver", choices=get_args(Driver), default="qemu")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    parser.add_argument("--points", action="store_true", help="every named point instead of chance")
-    parser.add_argument("--home", type=Path, help="where to take a built template from")
-    args = parser.parse_args()
-    say(f"seed {args.seed}")
-    home = Path(tempfile.mkdtemp(prefix="rt-soak-", dir=os.environ.get("TMPDIR", "/var/tmp")))
-    home.chmod(0o711)
-    asyncio.run(soak(args, home))
-    shutil.rmtree(home)
+    """Play what was asked for."""
+    args = _parse()
+    template = find_template(args.home) if args.driver == "qemu" else None
+    folder = Path(tempfile.mkdtemp(prefix="rt-soak-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+    folder.chmod(0o711)
+    soak = Soak(args, Home(folder, args.driver, template))
+    asyncio.run(soak.play())
+    shutil.rmtree(folder)
+    say("all held: " + "; ".join(soak.done))
 
 
 if __name__ == "__main__":
