@@ -85,7 +85,7 @@ class Soak:
             with self._scene(name, seed) as tell:
                 await scenes.point(self._home, name, seed, tell)
             done += 1
-        self._sum_up("points", done, len(names))
+        self._sum_up("points" if len(names) > 1 else f"time {names[0]}", done, len(names))
 
     async def _kills(self, until: float) -> None:
         done, wanted, seed = 0, self._args.rounds or math.inf, self._args.seed
