@@ -141,6 +141,19 @@ class FakeHost(FakeLife):
             raise NotFound(f"no snapshot {snapshot_id}")
         shutil.rmtree(self.snapshots.pop(snapshot_id)[1])
 
+    async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
+        """To stopped, from anywhere; its snapshots go with it, and the disk kept of an ended one."""
+        observed = await super().destroy(sandbox_id, op, actor)
+        if observed.ending is not None and observed.ending.recoverable_until is not None:
+            ending = observed.ending.model_copy(update={"recoverable_until": None})
+            machine, by = self._find(sandbox_id), observed.actor
+            observed = await self._report(
+                machine, State.STOPPED, None, observed.cause, by, ending=ending
+            )
+        for one in [name for name, (of, _) in self.snapshots.items() if of == sandbox_id]:
+            shutil.rmtree(self.snapshots.pop(one)[1])
+        return observed
+
     # --- inside ---
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:

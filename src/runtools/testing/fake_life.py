@@ -207,8 +207,11 @@ class FakeLife:
             raise Conflict(f"{order.sandbox_id} exists already")
         inside = Inside(self.folder / order.sandbox_id, order.guest.env)
         if order.recover_from is not None:
-            left = self._find(order.recover_from).inside.folder
-            shutil.copytree(left, inside.folder, symlinks=True, dirs_exist_ok=True)
+            left = self._find(order.recover_from)
+            ending = latest(left).ending
+            if ending is None or ending.recoverable_until is None:
+                raise NotFound(f"the disk of {order.recover_from} is not kept (any more)")
+            shutil.copytree(left.inside.folder, inside.folder, symlinks=True, dirs_exist_ok=True)
         if self._running() >= self.capacity and not order.queue:
             raise CapacityExhausted(
                 f"{order.sizes.memory_mb} MB were asked, none are free",

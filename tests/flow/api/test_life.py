@@ -230,13 +230,20 @@ class TestSnapshots:
         again = await any_world.http.post(path, json={"name": "good"})
         assert again.json()["error"]["code"] == "name_taken"
 
-    async def test_they_outlive_their_sandbox(self, world: World) -> None:
-        path = f"/v1/sandboxes/{(await world.create())['id']}"
-        await world.http.post(f"{path}/snapshots", json={})
-        await world.http.delete(path)
-        kept = (await world.http.get(f"{path}/snapshots")).json()["data"]
-        assert len(kept) == 1
-        assert (await world.http.delete(f"{path}/snapshots/{kept[0]['id']}")).status_code == 200
+    async def test_they_end_with_their_sandbox(self, any_world: World) -> None:
+        path = f"/v1/sandboxes/{(await any_world.create())['id']}"
+        await any_world.http.post(f"{path}/snapshots", json={"name": "s"})
+        await any_world.http.delete(path)
+        assert (await any_world.http.get(f"{path}/snapshots")).json()["data"] == []
+        assert (await any_world.http.delete(f"{path}/snapshots/s")).status_code == 404
+
+    async def test_they_stay_while_its_disk_is_kept(self, world: World) -> None:
+        made = await world.create()
+        path = f"/v1/sandboxes/{made['id']}"
+        await world.http.post(f"{path}/snapshots", json={"name": "s"})
+        await world.host.die(made["id"], "the VMM was killed")
+        await world.becomes(made["id"], state="stopped")
+        assert len((await world.http.get(f"{path}/snapshots")).json()["data"]) == 1
 
     async def test_unknown_ones_are_not_found(self, world: World) -> None:
         path = f"/v1/sandboxes/{(await world.create())['id']}"
@@ -276,6 +283,20 @@ class TestEnds:
         made = await world.create(env={"SECRET": "xyzzy-plugh"})
         await world.http.delete(f"/v1/sandboxes/{made['id']}")
         assert await world.platform.db.read(store.guest_of, made["id"]) == {}
+
+    async def test_destroying_an_ended_one_gives_its_kept_disk_up(self, any_world: World) -> None:
+        made = await any_world.create(name="a")
+        path = f"/v1/sandboxes/{made['id']}"
+        await any_world.http.post(f"{path}/snapshots", json={"name": "s"})
+        await any_world.host.die(made["id"], "the VMM was killed")
+        await any_world.becomes(made["id"], state="stopped")
+        for _ in range(2):
+            gone = (await any_world.http.delete(path)).json()["data"]
+            assert gone["ending"]["recoverableUntil"] is None
+            assert gone["ending"]["reason"] == "the VMM was killed"
+        assert (await any_world.http.get(f"{path}/snapshots")).json()["data"] == []
+        refused = await any_world.http.post(f"{path}/recover", json={})
+        assert refused.json()["error"]["code"] == "not_found"
 
     async def test_an_idle_pause_shows(self, world: World) -> None:
         made = await world.create()

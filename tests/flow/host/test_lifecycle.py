@@ -340,6 +340,14 @@ class TestSnapshot:
             await world.snapshot(box)
         assert list(world.engine.places.snapshots.iterdir()) == []
 
+    async def test_a_damaged_one_is_in_nobodys_way(self, world, box):
+        whole, damaged = await world.snapshot(box), "snp_damaged"
+        world.engine.places.snapshot(damaged).mkdir()
+        (world.engine.places.snapshot(damaged) / "snapshot.json").write_text("{")
+        await world.rollback(box, whole)
+        await world.destroy(box)
+        assert [one.name for one in world.engine.places.snapshots.iterdir()] == [damaged]
+
 
 class TestFork:
     async def test_children_are_copies_with_identities_of_their_own(self, world, box):

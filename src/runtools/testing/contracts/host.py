@@ -134,6 +134,13 @@ class HostActsContract:
         with pytest.raises(NotFound):
             await hosts.host.drop_snapshot(kept)
 
+    async def test_snapshots_end_with_their_sandbox(self, hosts: HostRig) -> None:
+        box = await hosts.running()
+        kept = await hosts.snapshot(box)
+        await hosts.destroy(box)
+        with pytest.raises(NotFound):
+            await hosts.host.drop_snapshot(kept)
+
     @pytest.mark.parametrize("state", ["running", "paused"])
     async def test_children_are_copies_of_their_own(self, hosts: HostRig, state: str) -> None:
         box = await hosts.running()

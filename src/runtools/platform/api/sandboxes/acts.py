@@ -45,7 +45,7 @@ async def resume(call: Call, ref: str) -> Record:
 
 
 async def destroy(call: Call, ref: str) -> Record:
-    """End it, and keep nothing but its snapshots."""
+    """End it, and keep nothing of it but its ledger."""
     return await _act(call, ref, Act.DESTROY)
 
 
@@ -77,11 +77,23 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
     platform = call.platform
     record = await load(platform, call.org, ref)
     if record.state == "stopped" and act is Act.DESTROY:
-        return record
+        return await _give_up_disk(call, record)
     check_lively(record, act)
     record = await _wish(call, record, act)
     reach(f"api.{act}.written")
     return await ask(platform, record)
+
+
+async def _give_up_disk(call: Call, record: Record) -> Record:
+    """What the host keeps of one that has ended by itself need not wait for its time."""
+    if (record.ending or {}).get("recoverable_until") is None:
+        return record
+    platform = call.platform
+    try:
+        observed = await platform.hosts.port(record.host_id).destroy(record.id, call.op, call.actor)
+    except NotFound:
+        return record  # the host has no trace of it, so there is no disk
+    return await settle(platform, observed)
 
 
 async def _wish(call: Call, record: Record, act: Act) -> Record:

@@ -15,6 +15,7 @@ from runtools.platform.api.ledger.store import News
 from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.look import look
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
@@ -47,6 +48,8 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
     after = _after(record, observed)
     moved = (after.state, after.operation) != (record.state, record.operation)
     store.change(conn, record.id, _changed(record, after))
+    if _is_over(after):
+        snapshots.gone_with(conn, record.id)
     if moved or after.ending != record.ending:
         ledger.append(conn, after, news, look(after).decode())
     return after
@@ -126,9 +129,14 @@ def _changed(record: Record, after: Record) -> dict[str, Any]:
         for name in Record.__slots__
         if getattr(after, name) != getattr(record, name)
     }
-    if after.state == "stopped" and (after.ending or {}).get("recoverable_until") is None:
+    if _is_over(after):
         changed["guest"] = None
     return changed
+
+
+def _is_over(record: Record) -> bool:
+    """Whether nothing of it can be started again: it has ended, and its disk is not kept."""
+    return record.state == "stopped" and (record.ending or {}).get("recoverable_until") is None
 
 
 def _late(conn: Transaction, record: Record, news: News, place: tuple[int, int]) -> None:

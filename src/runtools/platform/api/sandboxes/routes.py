@@ -119,7 +119,7 @@ async def get(
 
 @router.delete("/{ref}", **document.route(Envelope[Sandbox], *_ACT))
 async def destroy(request: Request, ref: str) -> Response:
-    """End a sandbox and remove its disk. One that has ended stays as it is; snapshots stay."""
+    """End a sandbox and remove its disk and snapshots; of an ended one, the disk that is kept."""
     call = call_of(request)
     return call.answer(look(await acts.destroy(call, ref)))
 

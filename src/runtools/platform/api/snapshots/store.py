@@ -153,6 +153,15 @@ def mark(conn: Connection, snapshot_id: str, state: str, op: str | None) -> None
     )
 
 
+def gone_with(conn: Connection, sandbox_id: str) -> None:
+    """The host has removed them with their sandbox."""
+    conn.execute(
+        update(snapshots)
+        .where(snapshots.c.sandbox_id == sandbox_id, snapshots.c.state == "ready")
+        .values(state="dropped")
+    )
+
+
 def dropped_by(conn: Connection, org_id: str, op: str) -> Keep | None:
     """The snapshot that an act has dropped, or is dropping."""
     query = select(*_COLUMNS).where(snapshots.c.org_id == org_id, snapshots.c.drop_op == op)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from runtools.errors import NotFound, SnapshotInUse
 from runtools.platform.core.ports.host import Kept
@@ -17,6 +18,8 @@ from runtools.platform.host.engine.places import Places, clear_away
 from runtools.platform.kit.files import write_atomic
 
 SHEET = "snapshot.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,16 @@ def write_sheet(folder: Path, snapshot: Snapshot) -> None:
 
 
 def find(places: Places, snapshot_id: str) -> Snapshot | None:
-    """The snapshot, if it is there."""
+    """The snapshot, if it is there. One whose sheet is none is left alone, for a person to look at."""
+    sheet = places.snapshot(snapshot_id) / SHEET
     try:
-        return _SNAPSHOT.validate_json((places.snapshot(snapshot_id) / SHEET).read_bytes())
+        return _SNAPSHOT.validate_json(sheet.read_bytes())
     except FileNotFoundError:
+        return None
+    except ValidationError as exc:
+        log.error(
+            "a snapshot is damaged and left alone: %s has %d faults", sheet, exc.error_count()
+        )
         return None
 
 
