@@ -285,10 +285,11 @@ class HostProcessesContract:
 
     async def test_a_signal_reaches_all_of_it(self, hosts: HostRig) -> None:
         box, host = await hosts.running(), hosts.host
-        process = await start(hosts, box, "sleep 1000 & sleep 1000; echo never")
+        # A time that nobody else sleeps for: a fake's processes are this machine's own.
+        process = await start(hosts, box, "sleep 1009 & sleep 1009; echo never")
         await host.signal_process(box, process.id, hosts.op(), 9)
         assert (await ended(hosts, box, process)).signal == 9
-        assert await hosts.sh(box, "pgrep -fx 'sleep 1000' || echo none") == "none"
+        assert await hosts.sh(box, "pgrep -fx 'sleep 1009' || echo none") == "none"
         with pytest.raises(InvalidRequest):
             await host.signal_process(box, (await start(hosts, box, "cat")).id, hosts.op(), 65)
 
