@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/runtools/sdk"
 TARGET = SOURCE / "sync"
-MODULES = ("client", "files", "keys", "sandbox", "sandboxes", "templates", "transport")
+MODULES = ("audit", "client", "files", "keys", "sandbox", "sandboxes", "secrets", "templates", "transport")
 
 # Order matters: names with a rule of their own come before the general ones.
 RULES = [

@@ -24,7 +24,8 @@
     ├── RateLimited                    429 rate_limited
     ├── CapacityExhausted              503 capacity_exhausted
     ├── Unavailable                    503 unavailable
-    │   └── HostUnavailable            503 host_unavailable
+    │   ├── HostUnavailable            503 host_unavailable
+    │   └── WrongMasterKey             503 wrong_master_key
     ├── GuestUnreachable               502 guest_unreachable
     │   └── GuestMisbehaved            502 guest_misbehaved
     ├── DeadlineExceeded               504 deadline_exceeded
@@ -242,6 +243,12 @@ class HostUnavailable(Unavailable):
     """The host that runs the sandbox does not answer."""
 
     code = "host_unavailable"
+
+
+class WrongMasterKey(Unavailable):
+    """The master key at hand is not the one that a value was sealed with."""
+
+    code = "wrong_master_key"
 
 
 class GuestUnreachable(RunToolsError):

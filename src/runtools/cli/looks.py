@@ -12,6 +12,8 @@ from rich.text import Text
 
 from runtools.cli import sparks, timeline, words
 from runtools.sdk import shapes
+from runtools.sdk.shapes.audit import AuditLine
+from runtools.sdk.shapes.secrets import Secret
 
 STATES = {"creating": "yellow", "running": "green", "paused": "cyan", "stopped": "bright_black"}
 _BAR = 20
@@ -289,3 +291,26 @@ def _ending(view: shapes.Sandbox) -> list[RenderableType]:
         ref = view.name or view.id
         parts += [Text(), Text(f"Its disk is kept until {until}: runtools sandbox recover {ref}")]
     return parts
+
+
+def secrets(found: Sequence[Secret]) -> RenderableType:
+    """Secrets, a line each, without their values."""
+    table = _table(
+        "NAME", "CATEGORY", "SCOPE", "VERSION", "CHANGED", "DESCRIPTION", right=("VERSION",)
+    )
+    for one in found:
+        changed = words.moment(one.updated_at)
+        about = words.harmless(one.description or "")
+        table.add_row(one.name, one.category, one.scope, str(one.version), changed, about)
+    return table
+
+
+def audit(lines: Sequence[AuditLine]) -> RenderableType:
+    """The audit log, a line each."""
+    table = _table("AT", "ACTION", "RESOURCE", "ANSWER", "BY", "FROM")
+    for one in lines:
+        answer = f"{one.status} {one.error or ''}".strip()
+        resource = words.harmless(one.resource or "")
+        at = words.moment(one.at)
+        table.add_row(at, one.action, resource, answer, one.actor, one.source)
+    return table

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import TracebackType
 
 from runtools.sdk import shapes, wire
+from runtools.sdk.audit import AsyncAudit
 from runtools.sdk.keys import AsyncApiKeys
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.sandboxes import AsyncSandboxes
+from runtools.sdk.secrets import AsyncSecrets
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.templates import AsyncTemplates
@@ -47,6 +49,8 @@ class AsyncRunTools:
         self.templates = AsyncTemplates(self._transport)
         self.hosts = AsyncHosts(self._transport)
         self.api_keys = AsyncApiKeys(self._transport)
+        self.secrets = AsyncSecrets(self._transport)
+        self.audit = AsyncAudit(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

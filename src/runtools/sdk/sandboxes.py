@@ -33,6 +33,7 @@ class AsyncSandboxes:
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
         ssh_keys: Sequence[str] = (),
         password: str | None = None,
         idle_timeout_seconds: int = DEFAULT_IDLE_TIMEOUT_SECONDS,
@@ -55,6 +56,7 @@ class AsyncSandboxes:
             name: unique among the org's living sandboxes; lower-case letters, digits, dashes.
             tags: anything of yours to find it by.
             env: set for every command inside; at most 128 KB in all.
+            secrets: names of secrets (category custom, scope sandboxes or all) to be set in it too.
             ssh_keys: public keys that may log in by SSH.
             password: another way to log in by SSH, 8 to 512 characters.
             idle_timeout_seconds: pause after so long without activity; 0: never.
@@ -83,6 +85,7 @@ class AsyncSandboxes:
             "name": name,
             "tags": dict(tags) if tags else None,
             "env": dict(env) if env else None,
+            "secrets": list(secrets) or None,
             "sshKeys": list(ssh_keys) or None,
             "password": password,
             "idleTimeoutSeconds": idle_timeout_seconds,

@@ -24,6 +24,7 @@ from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.projects import store as projects
 from runtools.platform.api.schema import upgrade
+from runtools.platform.boot.keyring import open_vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit.clock import Clock, SystemClock
@@ -159,7 +160,9 @@ async def serving(
     db: Database, hosts: dict[str, Host], clock: Clock, settings: Settings
 ) -> AsyncIterator[tuple[str, Platform]]:
     """The api on a port of the loopback, until the block ends; the database is closed then."""
-    app = create_app(db, Hosts(hosts), clock, settings)
+    settings.api_home.mkdir(parents=True, exist_ok=True)
+    vault = await open_vault(settings, db, clock)
+    app = create_app(db, Hosts(hosts), clock, settings, vault)
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

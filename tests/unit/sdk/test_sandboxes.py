@@ -31,7 +31,7 @@ class TestCreate:
     def test_defaults_are_those_of_the_request(self) -> None:
         parameters = inspect.signature(Sandboxes.create).parameters
         for name, field in shapes.SandboxCreate.model_fields.items():
-            if name not in ("tags", "env", "ssh_keys"):
+            if name not in ("tags", "env", "secrets", "ssh_keys"):
                 assert parameters[name].default == field.default, name
 
     def test_what_is_given_is_sent(self, api: ScriptedApi, rt: RunTools) -> None:

@@ -39,6 +39,10 @@ def create(
         list[str] | None,
         typer.Option("--env", "-e", metavar="KEY=VALUE", help="Set for all inside; repeatable."),
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A secret to set in the environment; repeatable."),
+    ] = None,
     project: Annotated[str | None, typer.Option(metavar="ID", help="Its project.")] = None,
     vcpus: Annotated[
         int, typer.Option(metavar="N", help="Processors.", rich_help_panel=_SIZE)
@@ -96,6 +100,7 @@ def create(
             name=name,
             tags=tags,
             env=variables,
+            secrets=secret or [],
             ssh_keys=keys,
             password=password,
             idle_timeout_seconds=idle_timeout,

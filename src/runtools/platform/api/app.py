@@ -14,6 +14,8 @@ from starlette.routing import Match, Route
 
 from runtools.errors import InvalidRequest, NotFound
 from runtools.platform.api import document, reconcile
+from runtools.platform.api.audit import routes as audit
+from runtools.platform.api.audit.edge import Audit
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.edge import Edge
 from runtools.platform.api.events import routes as events
@@ -27,8 +29,10 @@ from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import inside_routes, routes
+from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.templates import routes as templates
+from runtools.platform.api.vault.vault import Vault
 from runtools.platform.kit import http
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
@@ -43,17 +47,28 @@ ROUTERS = (
     snapshots.router,
     templates.router,
     hosts.router,
+    secrets.router,
+    audit.router,
 )
 
 
-def create_app(db: Database, hosts: Hosts, clock: Clock, settings: Settings) -> FastAPI:
+def create_app(
+    db: Database, hosts: Hosts, clock: Clock, settings: Settings, vault: Vault
+) -> FastAPI:
     """The api as an ASGI application; ``app.state.platform`` is what it works with.
 
-    The schema must be up to date (`schema.upgrade`), and there must be a first org and key
-    (`keys.first.ensure_first`). While its lifespan runs it follows the hosts' reports and repairs.
+    The schema must be up to date (`schema.upgrade`), the vault open (`Vault.ready`), and there must be
+    a first org and key (`keys.first.ensure_first`). While its lifespan runs it follows the hosts'
+    reports and repairs.
     """
     platform = Platform(
-        db=db, hosts=hosts, clock=clock, settings=settings, bus=Bus(), keys=Keys(db, clock)
+        db=db,
+        hosts=hosts,
+        clock=clock,
+        settings=settings,
+        bus=Bus(),
+        keys=Keys(db, clock),
+        vault=vault,
     )
 
     @asynccontextmanager
@@ -69,6 +84,7 @@ def create_app(db: Database, hosts: Hosts, clock: Clock, settings: Settings) -> 
     app = without_platform(lifespan)
     app.state.platform = platform
     # The last one added stands outermost.
+    app.add_middleware(Audit, platform=platform)
     app.add_middleware(Idempotency)
     app.add_middleware(Edge, platform=platform)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,9 @@ from runtools.platform.kit import http
 SCOPE = "runtools.call"
 NULL = b"null"
 
+# Records that have an id are shown with it at the front.
+_ID = re.compile(rb'\{"id":"([^"\\]{1,80})"')
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -29,6 +33,8 @@ class Call:
         op: names the act for repeats, down to the guest; made from the idempotency key if one was
             sent.
         body: the JSON body, read already; streams are read by the route.
+        source: the address that it came from.
+        subject: what was made or changed, once it is known: by default the id in the answer.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
     """
@@ -38,6 +44,8 @@ class Call:
     caller: Match | None = None
     body: bytes = b""
     given_op: str | None = None
+    source: str = ""
+    subject: str | None = None
     data: bytes | None = None
     status: int = 0
 
@@ -71,6 +79,8 @@ class Call:
     def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
         """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""
         self.data, self.status = (data if keep else None), status
+        if self.subject is None and (shown := _ID.match(data)) is not None:
+            self.subject = shown[1].decode()
         return http.reply(self.request_id, data, status=status)
 
     def page(self, items: Sequence[bytes], next_cursor: str | None) -> Response:

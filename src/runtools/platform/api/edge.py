@@ -33,7 +33,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = Call(self._platform, http.request_id(scope))
+        call = Call(self._platform, http.request_id(scope), source=http.peer(scope))
         scope[SCOPE] = call
         named = (b"x-request-id", call.request_id.encode())
         begun = False

@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 from runtools.errors import NotFound, RunToolsError
+from runtools.platform.api.audit import store as audit
+from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
 from runtools.platform.api.idempotency import store as idempotency
@@ -134,6 +136,7 @@ async def sweep(platform: Platform) -> None:
     now = platform.clock.now()
     kept = timedelta(hours=platform.settings.recover_hours)
     await platform.db.write(idempotency.expire, now - REMEMBERED)
-    await platform.db.write(store.forget_guests, now - kept)
+    await platform.db.write(guests.forget_ended, now - kept)
+    await platform.db.write(audit.drop, now - timedelta(days=platform.settings.audit_days))
     await platform.keys.write_uses()
     await hosts.note(platform)

@@ -7,6 +7,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
+from runtools.platform.api.audit import store as _audit
+from runtools.platform.api.guests import store as _guests
 from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
@@ -14,12 +16,16 @@ from runtools.platform.api.ledger import store as _ledger
 from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.sandboxes import tables as _sandboxes
+from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.templates import store as _templates
+from runtools.platform.api.vault import store as _vault
 from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
 
 # Importing a store registers its tables; this is the one place that names them all.
 STORES = (
+    _audit,
+    _guests,
     _hosts,
     _idempotency,
     _keys,
@@ -27,11 +33,16 @@ STORES = (
     _orgs,
     _projects,
     _sandboxes,
+    _secrets,
     _snapshots,
     _templates,
+    _vault,
 )
 
-__all__ = ["STORES", "config", "metadata", "upgrade"]
+# Every column whose values are sealed: what a new master key must reach.
+SEALED = (_guests.SEALED, _secrets.SEALED)
+
+__all__ = ["SEALED", "STORES", "config", "metadata", "upgrade"]
 
 
 def config() -> Config:

@@ -14,6 +14,7 @@ from runtools.platform.api.app import create_app
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
+from runtools.platform.boot import keyring
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -40,6 +41,7 @@ async def migrate(settings: Settings, *, need_key: bool) -> int:
     db, clock = Database(database_url(settings)), SystemClock()
     try:
         await schema.upgrade(db)
+        await keyring.open_vault(settings, db, clock)
         org_id, key = await ensure_first(db, clock)
         if key is None and need_key:
             key = await another(db, clock, org_id, "another first key")
@@ -49,12 +51,23 @@ async def migrate(settings: Settings, *, need_key: bool) -> int:
     return 0
 
 
+async def rekey(settings: Settings) -> int:
+    """Change over to another master key, beside the running platform."""
+    db = Database(database_url(settings))
+    try:
+        return await keyring.rekey(settings, db, SystemClock())
+    finally:
+        await db.close()
+
+
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM."""
     clock = SystemClock()
     async with RemoteHost(settings.host_socket) as host:
         view = await _first_view(host, clock)
-        app = create_app(Database(database_url(settings)), Hosts({view.id: host}), clock, settings)
+        db = Database(database_url(settings))
+        vault = await keyring.open_vault(settings, db, clock)
+        app = create_app(db, Hosts({view.id: host}), clock, settings, vault)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -50,6 +50,12 @@ async def _migrate(settings: config.Settings, args: argparse.Namespace) -> int:
     return int(await _part("api").migrate(settings, need_key=args.need_key))
 
 
+async def _rekey(settings: config.Settings, args: argparse.Namespace) -> int:
+    if args.here:
+        return int(await _part("api").rekey(settings))
+    return int(await _part("up").rekey(settings, config.environment()))
+
+
 async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
     return int(await _part("api").serve(settings))
 
@@ -67,6 +73,7 @@ _COMMANDS: dict[str, Command] = {
     "status": _status,
     "doctor": _doctor,
     "migrate": _migrate,
+    "rekey": _rekey,
     "api": _api,
     "host": _host,
 }
@@ -81,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--detach", action="store_true", help="return when it answers")
         if name == "migrate":
             sub.add_argument("--need-key", action="store_true", help="print a key in any case")
+        if name == "rekey":
+            sub.add_argument("--here", action="store_true", help="in this process, as this user")
         if name == "host":
             sub.add_argument("--socket-uid", type=int, default=os.geteuid())
             sub.add_argument("--socket-gid", type=int, default=os.getegid())

@@ -25,11 +25,19 @@ _HEALTHY_AFTER = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process to keep alive: its name, its command, and how long it may take to end in order."""
+    """A process to keep alive.
+
+    Attributes:
+        name: what the log calls it.
+        command: what starts it.
+        grace_seconds: how long it may take to end in order.
+        untold: settings that are none of its business and kept from it.
+    """
 
     name: str
     command: Sequence[str]
     grace_seconds: float
+    untold: frozenset[str] = frozenset()
 
 
 class Supervisor:
@@ -60,7 +68,8 @@ class Supervisor:
         pause = _FIRST_PAUSE
         while True:
             began = self._clock.monotonic()
-            process = await start_child(part.command, env=self._env)
+            told = {name: value for name, value in self._env.items() if name not in part.untold}
+            process = await start_child(part.command, env=told)
             self._running[part.name] = process
             code = await process.wait()
             if self._clock.monotonic() - began > _HEALTHY_AFTER:

@@ -25,6 +25,7 @@ from runtools.platform.kit.process import (
     CommandFailed,
     run,
     start_detached,
+    stream,
     wait_pid_gone,
 )
 
@@ -33,6 +34,11 @@ log = logging.getLogger("runtools.up")
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
+# What opens the records. The host keeps none.
+_OF_THE_API = frozenset(
+    f"RUNTOOLS_{name}"
+    for name in ("DATABASE_URL", "MASTER_KEY", "MASTER_KEY_FILE", "MASTER_KEY_COMMAND")
+)
 
 
 def lock_file(settings: Settings) -> Path:
@@ -99,6 +105,18 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     return 0
 
 
+async def rekey(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Change over to another master key, as the user that owns the database."""
+    person = await unprivileged(settings, environ)
+    home.prepare(settings, person)
+    argv = person.command([sys.executable, "-m", "runtools.platform", "rekey", "--here"])
+    return await stream(argv, _print_line, env=child_env(settings, environ), check=False)
+
+
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 async def _part(argv: Sequence[str], env: Mapping[str, str], seconds: float) -> bytes:
     """Run a part of ours that ends by itself; what it printed."""
     try:
@@ -135,7 +153,7 @@ def _parts(person: Person) -> list[Part]:
     root = Person("root", 0, 0)
     owner = ["--socket-uid", str(person.uid), "--socket-gid", str(person.gid)]
     return [
-        Part("host", root.command([*python, "host", *owner]), _PAUSE_ALL_SECONDS),
+        Part("host", root.command([*python, "host", *owner]), _PAUSE_ALL_SECONDS, _OF_THE_API),
         Part("api", person.command([*python, "api"]), 10.0),
     ]
 

@@ -11,7 +11,9 @@ import secrets
 import string
 from typing import Literal
 
-Kind = Literal["org", "prj", "key", "snp", "tpl", "bld", "hst", "req", "opn", "evt", "prc"]
+Kind = Literal[
+    "org", "prj", "key", "snp", "tpl", "bld", "hst", "req", "opn", "evt", "prc", "sec", "aud"
+]
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _SANDBOX_ID = re.compile(r"sandbox-[a-z0-9]{12}")

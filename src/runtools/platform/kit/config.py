@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,10 @@ class Settings:
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
         database_url: SQLAlchemy URL; empty: SQLite in the home.
+        master_key, master_key_file, master_key_command: where the master key of sealed values comes from
+            (base64 of 32 bytes; several with the newest first): the value itself, a file, or a program
+            that prints it. At most one; without any, a file in the home, made at the first start.
+        audit_days: how long the audit log is kept.
         service_user: who the unprivileged processes run as; empty: the calling user.
         crash_at: (tests) the named point at which a process kills itself.
     """
@@ -58,6 +62,10 @@ class Settings:
     default_template: str = "base-debian"
     mirror: str = ""
     database_url: str = ""
+    master_key: str = field(default="", repr=False)
+    master_key_file: str = ""
+    master_key_command: str = ""
+    audit_days: int = 365
     service_user: str = ""
     crash_at: str = ""
 

@@ -192,9 +192,9 @@ def _sqlite_connect(dbapi: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     dbapi.isolation_level = None  # transactions begin where we say so, not where the driver guesses
     cursor = dbapi.cursor()
     for pragma in (
+        "busy_timeout=10000",  # first: the next one may have to wait for another process
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "busy_timeout=10000",
         "foreign_keys=ON",
         "temp_store=MEMORY",
     ):

@@ -32,6 +32,7 @@ JSON = "application/json"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _MAX_FIELDS = 20
 
+MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -41,6 +42,12 @@ def request_id(scope: Scope) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return f"req_{secrets.token_hex(10)}"
+
+
+def peer(scope: Scope) -> str:
+    """The address of who is connected: the client, or the proxy that stands before us."""
+    client = scope.get("client")
+    return str(client[0]) if client else "-"
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

@@ -78,6 +78,30 @@ async def run(
     return Completed(code, out, err)
 
 
+def output(argv: Sequence[str], *, timeout: float) -> bytes:
+    """What a program prints. It blocks: for a thread, or for a start.
+
+    Raises:
+        CommandFailed: it ended with another code than 0; what it printed is not quoted.
+        TimeoutError: it did not end in time; it was killed.
+        OSError: it cannot be started.
+    """
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=dict(PLAIN_ENV),
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{argv[0]} did not end within {timeout:g} s") from None
+    if done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, b"")
+    return done.stdout
+
+
 async def start_child(
     argv: Sequence[str | Path], *, env: Mapping[str, str]
 ) -> asyncio.subprocess.Process:

@@ -51,6 +51,11 @@ class SandboxCreate(Request):
     name: Name | None = None
     tags: dict[TagText, TagText] = Field(default_factory=dict, max_length=64)
     env: dict[EnvName, str] = Field(default_factory=dict, description="at most 128 KB in all")
+    secrets: list[EnvName] = Field(
+        default_factory=list,
+        max_length=64,
+        description="secrets (category custom, scope sandboxes or all) to be set in the environment",
+    )
     ssh_keys: list[str] = Field(default_factory=list, max_length=64)
     password: str | None = Field(None, min_length=8, max_length=512, repr=False)
     idle_timeout_seconds: int = Field(DEFAULT_IDLE_TIMEOUT_SECONDS, ge=0, le=31_536_000)

@@ -9,8 +9,10 @@ from runtools.sdk import shapes, wire
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
+from runtools.sdk.sync.audit import Audit
 from runtools.sdk.sync.keys import ApiKeys
 from runtools.sdk.sync.sandboxes import Sandboxes
+from runtools.sdk.sync.secrets import Secrets
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
 
@@ -48,6 +50,8 @@ class RunTools:
         self.templates = Templates(self._transport)
         self.hosts = Hosts(self._transport)
         self.api_keys = ApiKeys(self._transport)
+        self.secrets = Secrets(self._transport)
+        self.audit = Audit(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

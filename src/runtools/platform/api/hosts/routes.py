@@ -9,8 +9,8 @@ from starlette.responses import Response
 from runtools.errors import HostUnavailable, IdempotencyMismatch
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
+from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts import service
-from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.kit.http import many, one
 from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope, HostView
@@ -51,5 +51,5 @@ async def prune(request: Request) -> Response:
     done = await service.prune(call.platform, ended=wanted.ended, warm=wanted.warm)
     if wanted.ended:
         now = call.platform.clock.now()
-        await call.platform.db.write(sandboxes.forget_guests, now)
+        await call.platform.db.write(guests.forget_ended, now)
     return call.answer(one(done))

@@ -35,8 +35,8 @@ from runtools.platform.api.idempotency.store import Remembered
 from runtools.platform.api.points import reach
 from runtools.platform.kit import http
 from runtools.platform.kit.crypto import digest, keyed_digest, same
+from runtools.platform.kit.http import MUTATING
 
-MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 MAX_KEPT_BYTES = 1_048_576
 MAX_COMMANDS = 10_000
 

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from runtools.errors import (
     BuildFailed,
@@ -24,6 +23,7 @@ from runtools.errors import (
     SandboxStopped,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts.service import present
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
@@ -32,8 +32,10 @@ from runtools.platform.api.sandboxes import drafts, observe, rules, store
 from runtools.platform.api.sandboxes.load import is_settled, load, until
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.secrets import service as secrets
 from runtools.platform.api.templates import store as templates
 from runtools.platform.api.templates.store import Version
+from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import Child, Forked, Guest
 from runtools.platform.core.states import Act, State
@@ -57,8 +59,10 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
     else:
         version = await _version(call, wanted.template)
         await present(platform, version.host_id)
+        env = wanted.env | await secrets.for_sandbox(call, wanted.secrets)
+        rules.check_env(env)
         record = drafts.fresh(call, version, wanted)
-        guest = await _guest(wanted)
+        guest = await _guest(wanted, env)
         record = await _write(call, record, guest, wanted.project_id)
     reach("api.create.written")
     return await _ready(platform, record, guest, wait=wanted.wait_for_ready)
@@ -74,7 +78,7 @@ async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
     ended = await load(platform, call.org, ref)
     states.check(Act.RECOVER, State(ended.state), ended.id)
     await present(platform, ended.host_id)
-    guest = Guest.model_validate(await platform.db.read(store.guest_of, ended.id))
+    guest = await platform.db.read(guests.of, platform.vault, ended.id)
     record = drafts.after(call, ended, "recover", 0, wanted.name, None)
     record = await _write(call, record, guest, ended.project_id)
     reach("api.recover.written")
@@ -95,7 +99,7 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         made = [
             drafts.after(call, parent, "fork", n, name, wanted.tags) for n, name in enumerate(names)
         ]
-        await platform.db.write(_write_children, parent.id, made)
+        await platform.db.write(_write_children, platform.vault, parent.id, made)
         platform.bus.signal(call.org)
         children = made
     reach("api.fork.written")
@@ -118,7 +122,7 @@ async def ask(platform: Platform, record: Record, guest: Guest | None = None) ->
     platform.asking.add(record.id)
     try:
         if guest is None:
-            guest = Guest.model_validate(await platform.db.read(store.guest_of, record.id))
+            guest = await platform.db.read(guests.of, platform.vault, record.id)
         host = platform.hosts.port(record.host_id)
         observed = await host.create(drafts.order(record, guest))
         reach("api.create.asked")
@@ -213,14 +217,14 @@ async def _begun(call: Call) -> list[Record]:
 
 
 async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
-    told = guest.model_dump(mode="json", by_alias=False)
-    record = await call.platform.db.write(_write_one, record, told, project_id)
-    call.platform.bus.signal(call.org)
+    platform = call.platform
+    record = await platform.db.write(_write_one, platform.vault, record, guest, project_id)
+    platform.bus.signal(call.org)
     return record
 
 
 def _write_one(
-    conn: Transaction, record: Record, guest: Mapping[str, Any], project_id: str | None
+    conn: Transaction, vault: Vault, record: Record, guest: Guest, project_id: str | None
 ) -> Record:
     project = projects.find(conn, record.org_id, project_id)
     if project is None:
@@ -231,16 +235,20 @@ def _write_one(
             hint="choose another version",
         )
     record = replace(record, project_id=project)
-    store.add(conn, record, guest)
+    store.add(conn, record)
+    guests.keep(conn, vault, record.id, guest)
     observe.born(conn, record)
     return record
 
 
-def _write_children(conn: Transaction, parent_id: str, children: list[Record]) -> None:
-    guest = store.guest_of(conn, parent_id)
+def _write_children(
+    conn: Transaction, vault: Vault, parent_id: str, children: list[Record]
+) -> None:
+    guest = guests.of(conn, vault, parent_id)
     # All rows before the first ledger line: who holds the org's counter must not wait for a name.
     for child in children:
-        store.add(conn, child, guest)
+        store.add(conn, child)
+        guests.keep(conn, vault, child.id, guest)
     for child in children:
         observe.born(conn, child)
 
@@ -281,7 +289,7 @@ async def _version(call: Call, ref: str | None) -> Version:
     )
 
 
-async def _guest(wanted: SandboxCreate) -> Guest:
+async def _guest(wanted: SandboxCreate, env: Mapping[str, str]) -> Guest:
     hashed = None if wanted.password is None else await login_hash(wanted.password)
     keys = [key.strip(" \n") for key in wanted.ssh_keys]
-    return Guest(env=wanted.env, ssh_keys=keys, password_hash=hashed)
+    return Guest(env=dict(env), ssh_keys=keys, password_hash=hashed)

@@ -25,7 +25,7 @@ def fresh(call: Call, version: Version, wanted: SandboxCreate) -> Record:
         template_version=version.version,
         parent_id=None,
         tags=wanted.tags,
-        env_names=sorted(wanted.env),
+        env_names=sorted({*wanted.env, *wanted.secrets}),
         vcpus=wanted.vcpus,
         memory_mb=wanted.memory_mb,
         disk_mb=wanted.disk_mb,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from runtools.platform.api.guests import store as guests
 from runtools.platform.api.ledger import store as ledger
 from runtools.platform.api.ledger.store import News
 from runtools.platform.api.sandboxes import store
@@ -49,6 +50,7 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
     moved = (after.state, after.operation) != (record.state, record.operation)
     store.change(conn, record.id, _changed(record, after))
     if _is_over(after):
+        guests.forget(conn, record.id)
         snapshots.gone_with(conn, record.id)
     if moved or after.ending != record.ending:
         ledger.append(conn, after, news, look(after).decode())
@@ -69,7 +71,8 @@ def ended(
         stopped_at=now,
         paused_at=None,
     )
-    store.change(conn, record.id, _changed(record, after) | {"guest": None})
+    store.change(conn, record.id, _changed(record, after))
+    guests.forget(conn, record.id)
     news = News(now, "stopped", None, cause, actor, {"reason": reason})
     ledger.append(conn, after, news, look(after).decode())
     return after
@@ -124,14 +127,11 @@ def _after(record: Record, observed: Observed) -> Record:
 
 
 def _changed(record: Record, after: Record) -> dict[str, Any]:
-    changed = {
+    return {
         name: getattr(after, name)
         for name in Record.__slots__
         if getattr(after, name) != getattr(record, name)
     }
-    if _is_over(after):
-        changed["guest"] = None
-    return changed
 
 
 def _is_over(record: Record) -> bool:

@@ -39,6 +39,8 @@ def check_create(wanted: SandboxCreate) -> None:
     check_name(wanted.name)
     check_tags(wanted.tags)
     check_env(wanted.env)
+    if both := sorted(set(wanted.secrets) & set(wanted.env)):
+        raise wrong_field("secrets", f"{', '.join(both)} is in env too")
     check_ssh_keys(wanted.ssh_keys)
     if wanted.password is not None:
         check_password(wanted.password)

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict, NameTaken
+from runtools.platform.api.guests import store as guests
 from runtools.platform.api.sandboxes.tables import Record, sandbox_tags, sandboxes
 
 _COLUMNS = [sandboxes.c[field.name] for field in fields(Record)]
@@ -117,7 +118,7 @@ def page(
     return [Record(*row) for row in conn.execute(query)]
 
 
-def add(conn: Connection, record: Record, guest: Mapping[str, Any]) -> None:
+def add(conn: Connection, record: Record) -> None:
     """A new sandbox: the wish that it be.
 
     Raises:
@@ -125,7 +126,7 @@ def add(conn: Connection, record: Record, guest: Mapping[str, Any]) -> None:
         Conflict: the same act is making it at this moment.
     """
     try:
-        conn.execute(insert(sandboxes).values(**asdict(record), guest=dict(guest)))
+        conn.execute(insert(sandboxes).values(**asdict(record)))
     except IntegrityError as exc:
         if "born_op" in str(exc.orig):  # no name has an underscore
             raise Conflict(
@@ -139,12 +140,6 @@ def add(conn: Connection, record: Record, guest: Mapping[str, Any]) -> None:
     if record.tags:
         rows = [{"sandbox_id": record.id, "key": k, "value": v} for k, v in record.tags.items()]
         conn.execute(insert(sandbox_tags), rows)
-
-
-def guest_of(conn: Connection, sandbox_id: str) -> dict[str, Any]:
-    """What the sandbox is told inside: environment, keys, password hash."""
-    query = select(sandboxes.c.guest).where(sandboxes.c.id == sandbox_id)
-    return dict(conn.scalar(query) or {})
 
 
 def wish(conn: Connection, record: Record, wanted: str, op: str, actor: str, now: datetime) -> bool:
@@ -201,20 +196,6 @@ def change(conn: Connection, sandbox_id: str, values: Mapping[str, Any]) -> None
     conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
 
 
-def forget_guests(conn: Connection, before: datetime) -> int:
-    """Erase what ended sandboxes were told inside, once nothing can be recovered from them."""
-    done = conn.execute(
-        update(sandboxes)
-        .where(
-            sandboxes.c.state == "stopped",
-            sandboxes.c.stopped_at < before,
-            sandboxes.c.guest.is_not(None),
-        )
-        .values(guest=None)
-    )
-    return int(done.rowcount)
-
-
 def users_of(conn: Connection, template_id: str, recoverable_since: datetime) -> int:
     """How many sandboxes stand on a template version: alive, or ended so lately that they may be
 
@@ -224,7 +205,7 @@ def users_of(conn: Connection, template_id: str, recoverable_since: datetime) ->
         sandboxes.c.template_id == template_id,
         or_(
             _ALIVE,
-            and_(sandboxes.c.stopped_at >= recoverable_since, sandboxes.c.guest.is_not(None)),
+            and_(sandboxes.c.stopped_at >= recoverable_since, guests.is_kept()),
         ),
     )
     return int(conn.scalar(query) or 0)

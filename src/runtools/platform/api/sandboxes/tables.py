@@ -34,9 +34,6 @@ sandboxes = Table(
     Column("parent_id", String(24)),
     Column("tags", Document, nullable=False),
     Column("env_names", Document, nullable=False),
-    Column(
-        "guest", Document
-    ),  # environment, keys and password hash, until nothing can start from it
     Column("vcpus", Integer, nullable=False),
     Column("memory_mb", Integer, nullable=False),
     Column("disk_mb", Integer, nullable=False),
@@ -102,7 +99,7 @@ sandbox_tags = Table(
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A sandbox's row, all but what it is told inside (`guest`)."""
+    """A sandbox's row. What it is told inside is kept apart (`guests`)."""
 
     id: str
     org_id: str

@@ -1,0 +1,97 @@
+"""Writes the audit log: one line for each mutating request, by whom, to what and how it ended.
+
+A line is in the database before its answer is sent. What goes on inside sandboxes (commands, files,
+processes) is the exception: there are many such calls and every millisecond of theirs is felt, so their
+lines are written together, within a quarter of a second; a crash of this process loses that much.
+
+A repeat that gets the answer of its first has no line of its own: it did nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtools.errors import RunToolsError
+from runtools.platform.api.audit import store
+from runtools.platform.api.audit.store import Line
+from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.http import MUTATING
+
+FLUSH_SECONDS = 0.25
+_FAILED = 500
+_INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
+
+
+class Audit:
+    """Wraps the routes; stands inside the layer that answers repeats."""
+
+    def __init__(self, app: ASGIApp, platform: Platform) -> None:
+        self._app = app
+        self._platform = platform
+        self._waiting: list[Line] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] not in MUTATING:
+            await self._app(scope, receive, send)
+            return
+        written = False
+
+        async def send_written(message: Message) -> None:
+            nonlocal written
+            if message["type"] == "http.response.start" and not written:
+                written = True
+                await self._write(scope, int(message["status"]), None)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_written)
+        except RunToolsError as error:
+            if not written:
+                await self._write(scope, error.status, error.code)
+            raise
+        except Exception:
+            if not written:
+                await self._write(scope, _FAILED, RunToolsError.code)
+            raise
+
+    async def _write(self, scope: Scope, status: int, error: str | None) -> None:
+        line = self._line(scope, status, error)
+        if not _INSIDE.match(scope["path"]):
+            await self._platform.db.write(store.add, [line])
+            return
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            self._platform.spawn(self._flush_later(), "writing the audit log")
+
+    async def _flush_later(self) -> None:
+        # At shutdown the sleep is cut short and what waits is written all the same.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._platform.clock.sleep(FLUSH_SECONDS)
+        lines, self._waiting = self._waiting, []
+        await self._platform.db.write(store.add, lines)
+
+    def _line(self, scope: Scope, status: int, error: str | None) -> Line:
+        call: Call = scope[SCOPE]
+        route = scope.get("route")
+        noun, verb = (route.tags[0], route.name) if route is not None else ("route", "none")
+        named = list(scope.get("path_params", {}).values())
+        resource = call.subject or (str(named[-1]) if named else None)
+        return Line(
+            id=new_id("aud"),
+            org_id=call.org,
+            at=self._platform.clock.now(),
+            actor=call.actor,
+            action=f"{noun}.{verb.rstrip('_')}",
+            resource=None if resource is None else resource[:200],
+            status=status,
+            error=error,
+            request_id=call.request_id,
+            source=call.source,
+        )

@@ -1,0 +1,45 @@
+"""``/v1/audit``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from runtools.platform.api import document
+from runtools.platform.api.audit import store
+from runtools.platform.api.audit.store import Sought
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.kit.http import one
+from runtools.sdk.shapes.audit import AuditLine
+from runtools.sdk.shapes.events import Envelope
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
+
+_SHOWN = tuple(AuditLine.model_fields)
+
+
+class Lines(Page):
+    """Which lines, and where the list goes on."""
+
+    action: str | None = Field(None, max_length=64, description="for example secrets.reveal")
+    resource: str | None = Field(None, max_length=200)
+    actor: str | None = Field(None, max_length=64, description="an API key's id")
+
+
+@router.get("", **document.route(Envelope[list[AuditLine]]))
+async def list_(request: Request, asked: Annotated[Lines, Query()]) -> Response:
+    """Every mutating call of the org, the newest first."""
+    call = call_of(request)
+    sought = Sought(asked.action, asked.resource, asked.actor)
+    after = place(asked.cursor)
+    found = await call.platform.db.read(store.page, call.org, sought, after, asked.limit + 1)
+    lines = found[: asked.limit]
+    more = mark(lines[-1].at, lines[-1].id) if len(found) > asked.limit else None
+    shown = [
+        AuditLine.model_validate({name: getattr(line, name) for name in _SHOWN}) for line in lines
+    ]
+    return call.page([one(line) for line in shown], more)

@@ -1,0 +1,1 @@
+"""Secrets of an org: named values that are sealed at rest and shown to those who may see them only."""

@@ -1,0 +1,100 @@
+"""``/v1/secrets``. No answer but that of ``reveal`` holds a value."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from runtools.errors import IdempotencyMismatch, NotFound, WrongMasterKey
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.lists import Page
+from runtools.platform.api.secrets import service, store
+from runtools.platform.kit import http
+from runtools.platform.kit.http import one
+from runtools.sdk.shapes import secrets as shapes
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.secrets import RevealedSecret, Secret, SecretRotate, SecretSet
+
+router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
+
+_SHOWN = tuple(Secret.model_fields)
+_MADE = 201
+
+
+class Secrets(Page):
+    """Which secrets, and where the list goes on."""
+
+    category: shapes.Category | None = Field(None)
+
+
+@router.post(
+    "",
+    **document.route(
+        Envelope[Secret], IdempotencyMismatch, WrongMasterKey, status=_MADE, takes=SecretSet
+    ),
+)
+async def set_(request: Request) -> Response:
+    """Make a secret, or give the one of that name another value (what is left out stays)."""
+    call = call_of(request)
+    secret, _ = await service.put(call, call.take(SecretSet))
+    call.subject = secret.name
+    return call.answer(one(_shown(secret)), _MADE)
+
+
+@router.get("", **document.route(Envelope[list[Secret]]))
+async def list_(request: Request, asked: Annotated[Secrets, Query()]) -> Response:
+    """The org's secrets by name, without their values."""
+    call = call_of(request)
+    after = "" if asked.cursor is None else http.position(asked.cursor, str)[0]
+    found = await call.platform.db.read(
+        store.page, call.org, asked.category, after, asked.limit + 1
+    )
+    shown = found[: asked.limit]
+    more = http.cursor(shown[-1].name) if len(found) > asked.limit else None
+    return call.page([one(_shown(secret)) for secret in shown], more)
+
+
+@router.get("/{name}", **document.route(Envelope[Secret], NotFound))
+async def get(request: Request, name: str) -> Response:
+    """One secret without its value."""
+    call = call_of(request)
+    return call.answer(one(_shown(await service.get(call, name))))
+
+
+@router.patch(
+    "/{name}",
+    **document.route(
+        Envelope[Secret], NotFound, IdempotencyMismatch, WrongMasterKey, takes=SecretRotate
+    ),
+)
+async def rotate(request: Request, name: str) -> Response:
+    """Give a secret that exists another value. Sandboxes that were given the old one keep it."""
+    call = call_of(request)
+    call.subject = name
+    return call.answer(one(_shown(await service.rotate(call, name, call.take(SecretRotate)))))
+
+
+@router.post("/{name}/reveal", **document.route(Envelope[RevealedSecret], NotFound, WrongMasterKey))
+async def reveal(request: Request, name: str) -> Response:
+    """The value. The audit log says who saw it."""
+    call = call_of(request)
+    call.subject = name
+    secret, value = await service.reveal(call, name)
+    shown = RevealedSecret(**dict(_shown(secret)), value=value)
+    return call.answer(one(shown), keep=False)
+
+
+@router.delete("/{name}", **document.route(Envelope[Secret], NotFound, IdempotencyMismatch))
+async def delete(request: Request, name: str) -> Response:
+    """Delete a secret. Sandboxes that were given it keep it."""
+    call = call_of(request)
+    call.subject = name
+    return call.answer(one(_shown(await service.remove(call, name))))
+
+
+def _shown(secret: store.Secret) -> Secret:
+    return Secret.model_validate({name: getattr(secret, name) for name in _SHOWN})

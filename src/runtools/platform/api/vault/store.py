@@ -1,0 +1,108 @@
+"""Master keys in the database (their ids and a proof, never themselves), and columns that are sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, String, Table, and_, delete, insert, select, update
+
+from runtools.platform.kit.db import Moment, metadata
+
+master_keys = Table(
+    "master_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    # A known word under the key: shows that a key of this id is the key.
+    Column("proof", String(256), nullable=False),
+    Column("state", String(8), nullable=False),  # current, retiring
+    Column("since", Moment, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A master key that something may be sealed with."""
+
+    id: str
+    proof: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedColumn:
+    """A column whose values are sealed.
+
+    Attributes:
+        table: where it is; it has the columns ``key_id`` and ``sealed``.
+        key: the columns of its primary key.
+        place: the columns whose values a sealed one is bound to, in order.
+        label: the first word of the place, which tells kinds of values apart.
+    """
+
+    table: Table
+    key: Sequence[str]
+    place: Sequence[str]
+    label: str
+
+
+def known(conn: Connection) -> list[Known]:
+    """Every master key that something may be sealed with, the current one first."""
+    query = select(master_keys.c.id, master_keys.c.proof, master_keys.c.state).order_by(
+        master_keys.c.state, master_keys.c.since.desc()
+    )
+    return [Known(*row) for row in conn.execute(query)]
+
+
+def current_id(conn: Connection) -> str | None:
+    """The key that seals. It stays the current one until the transaction's end."""
+    query = select(master_keys.c.id).where(master_keys.c.state == "current")
+    found: str | None = conn.scalar(query.with_for_update(read=True))
+    return found
+
+
+def make_current(conn: Connection, key_id: str, proof: str, now: datetime) -> None:
+    """From now on this key seals; what others sealed is to be sealed anew."""
+    conn.execute(update(master_keys).values(state="retiring"))
+    mine = master_keys.c.id == key_id
+    if conn.execute(update(master_keys).where(mine).values(state="current")).rowcount == 0:
+        conn.execute(insert(master_keys).values(id=key_id, proof=proof, state="current", since=now))
+
+
+def reseal(
+    conn: Connection,
+    column: SealedColumn,
+    key_id: str,
+    limit: int,
+    anew: Callable[[str, str, Sequence[str]], str],
+) -> int:
+    """Seal some values of a column anew that another key sealed; returns how many there were.
+
+    Args:
+        key_id: the key that everything is to be sealed with.
+        limit: how many at most.
+        anew: makes the new sealed value of the old key's id, the old sealed value, and the place.
+    """
+    table = column.table
+    others = select(table).where(table.c.key_id != key_id, table.c.sealed.is_not(None)).limit(limit)
+    rows: Sequence[Row[Any]] = conn.execute(others.with_for_update()).all()
+    for row in rows:
+        named = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+        place = [column.label, *(str(named[name]) for name in column.place)]
+        fresh = anew(named["key_id"], named["sealed"], place)
+        mine = and_(*(table.c[name] == named[name] for name in column.key))
+        conn.execute(update(table).where(mine).values(key_id=key_id, sealed=fresh))
+    return len(rows)
+
+
+def retire(conn: Connection, key_id: str, columns: Sequence[SealedColumn]) -> bool:
+    """Forget every other key, unless something is sealed with one; returns whether they are gone."""
+    for column in columns:
+        table = column.table
+        left = select(table.c.key_id).where(table.c.key_id != key_id, table.c.sealed.is_not(None))
+        if conn.execute(left.limit(1)).first() is not None:
+            return False
+    conn.execute(delete(master_keys).where(master_keys.c.id != key_id))
+    return True

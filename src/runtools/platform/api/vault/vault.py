@@ -1,0 +1,146 @@
+"""Sealing and opening values, with the key that the database says is the current one.
+
+Which key seals is written in the database, so that all processes change over at the same moment: one
+that does not know the current key reads the ring anew before it seals anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from runtools.errors import Unavailable, WrongMasterKey
+from runtools.platform.api.vault import store
+from runtools.platform.api.vault.store import SealedColumn
+from runtools.platform.kit.db import Database, Transaction
+from runtools.platform.kit.sealing import MasterKey, Unreadable
+
+_PROOF = "runtools"
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed value and the id of the key that opens it."""
+
+    key_id: str
+    text: str
+
+
+class Vault:
+    """The master keys of one process.
+
+    Args:
+        ring: reads the keys from where they are kept, the newest first.
+    """
+
+    def __init__(self, ring: Callable[[], Sequence[MasterKey]]) -> None:
+        self._ring = ring
+        self._keys: dict[str, MasterKey] = {}
+        self._read()
+
+    def _read(self) -> Sequence[MasterKey]:
+        keys = self._ring()
+        # One that has been taken out of the ring may still be needed by a reader that is under way.
+        self._keys.update({key.id: key for key in keys})
+        return keys
+
+    def _key(self, key_id: str) -> MasterKey:
+        if key_id not in self._keys:
+            self._read()
+        if key_id not in self._keys:
+            raise WrongMasterKey(
+                f"the master key {key_id} is not at hand",
+                hint="the database was sealed with it: give it back, or restore the whole home",
+            )
+        return self._keys[key_id]
+
+    # --- values ---
+
+    def seal(self, conn: Transaction, value: str, *place: str) -> Sealed:
+        """Seal a value for its place with the current key, in the transaction that keeps it.
+
+        Raises:
+            WrongMasterKey: the current key is not at hand.
+        """
+        key_id = store.current_id(conn)
+        if key_id is None:
+            raise AssertionError("the vault was opened when the platform started")
+        return Sealed(key_id, self._key(key_id).seal(value, *place))
+
+    def open(self, sealed: Sealed, *place: str) -> str:
+        """The value.
+
+        Raises:
+            WrongMasterKey: the key that sealed it is not at hand, or the value was changed or moved
+                here from another place.
+        """
+        try:
+            return self._key(sealed.key_id).open(sealed.text, *place)
+        except Unreadable:
+            raise WrongMasterKey(
+                f"a sealed {place[0]} does not open with the master key {sealed.key_id}",
+                hint="it was changed or moved in the database: restore it, or set it anew",
+            ) from None
+
+    # --- keys ---
+
+    async def ready(self, db: Database, now: datetime) -> None:
+        """See to it that every key that something is sealed with is at hand; the first one is taken on.
+
+        Nothing is written when one is missing.
+
+        Raises:
+            WrongMasterKey: one is not at hand, or is another than it says.
+        """
+        newest = self._read()[0]
+        for key in await db.read(store.known):
+            self._prove(key)
+        await db.write(_take_first, newest, now)
+
+    def _prove(self, known: store.Known) -> None:
+        try:
+            self._key(known.id).open(known.proof, known.id)
+        except Unreadable:
+            raise WrongMasterKey(
+                f"the master key {known.id} does not open what it sealed",
+                hint="the database or the key was changed: restore both from one backup",
+            ) from None
+
+    async def rekey(
+        self,
+        db: Database,
+        columns: Sequence[SealedColumn],
+        now: datetime,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> str:
+        """Make the newest key of the ring the current one and seal everything with it; returns its id.
+
+        It can be broken off at any point and begun again: until the end both keys open what they
+        sealed. Values are sealed anew in small transactions beside the platform's work.
+        """
+        newest = self._read()[0]
+        await db.write(_switch, newest, now)
+        told(f"{newest.id} seals from now on")
+
+        def anew(key_id: str, sealed: str, place: Sequence[str]) -> str:
+            return newest.seal(self.open(Sealed(key_id, sealed), *place), *place)
+
+        for column in columns:
+            count = 0
+            while done := await db.write(store.reseal, column, newest.id, _BATCH, anew):
+                count += done
+                told(f"{column.table.name}: {count}")
+        if not await db.write(store.retire, newest.id, columns):
+            raise Unavailable("something is still sealed with an old key", hint="begin again")
+        return newest.id
+
+
+def _take_first(conn: Transaction, key: MasterKey, now: datetime) -> None:
+    if not store.known(conn):
+        store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)
+
+
+def _switch(conn: Transaction, key: MasterKey, now: datetime) -> None:
+    store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from runtools.errors import InvalidRequest, Unavailable, WrongMasterKey
+from runtools.platform.api import schema
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.secrets import store
+from runtools.platform.api.vault import store as vault_store
+from runtools.platform.api.vault.vault import Sealed
+from runtools.platform.boot.keyring import Keyring, open_vault, rekey
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.platform.kit.sealing import MasterKey
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def db(tmp_path):
+    made = Database(f"sqlite:///{tmp_path}/api/x.db")
+    await schema.upgrade(made)
+    yield made
+    await made.close()
+
+
+async def keep(db, vault, name, value):
+    """A secret of the first org."""
+    org_id, _ = await ensure_first(db, CLOCK)
+    now = CLOCK.now()
+    secret = store.Secret(f"sec_{name}", org_id, name, "custom", "all", None, 1, now, now)
+
+    def write(conn):
+        sealed = vault.seal(conn, value, store.LABEL, org_id, name)
+        store.add(conn, secret, store.Value(sealed.key_id, sealed.text))
+
+    await db.write(write)
+
+
+async def kept(db, vault):
+    """Name and value of every secret, and the ids of the keys that seal them."""
+    org_id, _ = await ensure_first(db, CLOCK)
+    values, keys = {}, set()
+    for secret in await db.read(store.page, org_id, None, "", 10_000):
+        _, value = await db.read(store.value, org_id, secret.name)
+        sealed = Sealed(value.key_id, value.sealed)
+        values[secret.name] = vault.open(sealed, store.LABEL, org_id, secret.name)
+        keys.add(value.key_id)
+    return values, keys
+
+
+class TestFirstStart:
+    async def test_a_key_is_made_that_its_owner_alone_reads(self, db, tmp_path):
+        settings = Settings(home=tmp_path)
+        await open_vault(settings, db, CLOCK)
+        file = tmp_path / "api" / "master.key"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        before = file.read_bytes()
+        await open_vault(settings, db, CLOCK)
+        assert file.read_bytes() == before
+
+    async def test_a_lost_key_is_not_replaced(self, db, tmp_path):
+        settings = Settings(home=tmp_path)
+        await open_vault(settings, db, CLOCK)
+        file = tmp_path / "api" / "master.key"
+        file.unlink()
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await open_vault(settings, db, CLOCK)
+        assert not file.exists()
+
+    async def test_a_wrong_key_is_refused_and_nothing_is_written(self, db, tmp_path):
+        settings = Settings(home=tmp_path)
+        await keep(db, await open_vault(settings, db, CLOCK), "A", "1")
+        known = await db.read(vault_store.known)
+        wrong = Settings(home=tmp_path, master_key=MasterKey.new().text())
+        with pytest.raises(WrongMasterKey, match=known[0].id):
+            await open_vault(wrong, db, CLOCK)
+        assert await db.read(vault_store.known) == known
+        assert (await kept(db, await open_vault(settings, db, CLOCK)))[0] == {"A": "1"}
+
+
+class TestSources:
+    def test_setting_file_and_program_give_the_same(self, tmp_path):
+        key = MasterKey.new()
+        (tmp_path / "key").write_text(key.text() + "\n")
+        for settings in (
+            Settings(master_key=key.text()),
+            Settings(master_key_file=str(tmp_path / "key")),
+            Settings(master_key_command=f"cat {tmp_path}/key"),
+        ):
+            assert Keyring(settings)() == [key]
+            assert key.text() not in repr(settings)
+
+    def test_two_sources_are_one_too_many(self, tmp_path):
+        with pytest.raises(InvalidRequest, match="several places"):
+            Keyring(Settings(master_key="x", master_key_file="y"))
+
+    @pytest.mark.parametrize("command", ["false", "no-such-program-xyz", "printf secret-half", "'"])
+    def test_a_program_that_fails_is_said_without_what_it_printed(self, command):
+        with pytest.raises((Unavailable, InvalidRequest)) as caught:
+            Keyring(Settings(master_key_command=command))()
+        assert "secret-half" not in str(caught.value)
+
+
+class TestRekey:
+    async def test_everything_opens_with_the_new_key_alone(self, db, tmp_path):
+        settings = Settings(home=tmp_path)
+        vault = await open_vault(settings, db, CLOCK)
+        wanted = {f"N{n}": f"value {n}" for n in range(250)}
+        for name, value in wanted.items():
+            await keep(db, vault, name, value)
+        (old,) = Keyring(settings)()
+        await rekey(settings, db, CLOCK)
+        (new,) = Keyring(settings)()
+        assert new.id != old.id
+        assert await kept(db, await open_vault(settings, db, CLOCK)) == (wanted, {new.id})
+        assert [known.id for known in await db.read(vault_store.known)] == [new.id]
+
+    async def test_a_process_that_runs_meanwhile_seals_with_the_new_key_and_reads_all(
+        self, db, tmp_path
+    ):
+        settings = Settings(home=tmp_path)
+        running = await open_vault(settings, db, CLOCK)
+        await keep(db, running, "OLD", "1")
+        await rekey(settings, db, CLOCK)
+        await keep(db, running, "NEW", "2")
+        (new,) = Keyring(settings)()
+        assert await kept(db, running) == ({"OLD": "1", "NEW": "2"}, {new.id})
+
+    @pytest.mark.parametrize("broken", ["written", "switched", "half", "retired"])
+    async def test_broken_off_anywhere_it_is_readable_and_can_be_finished(
+        self, db, tmp_path, monkeypatch, broken
+    ):
+        settings = Settings(home=tmp_path)
+        vault = await open_vault(settings, db, CLOCK)
+        wanted = {f"N{n}": f"value {n}" for n in range(150)}
+        for name, value in wanted.items():
+            await keep(db, vault, name, value)
+        (old,) = Keyring(settings)()
+
+        class Dead(Exception):
+            pass
+
+        def dies(*_):
+            raise Dead
+
+        resealed = []
+
+        def once(*args):
+            if resealed:
+                raise Dead
+            resealed.append(args)
+            return reseal(*args)
+
+        reseal = vault_store.reseal
+        with monkeypatch.context() as patch:
+            if broken == "written":
+                patch.setattr(vault_store, "make_current", dies)
+            elif broken == "switched":
+                patch.setattr(vault_store, "reseal", dies)
+            elif broken == "half":
+                patch.setattr(vault_store, "reseal", once)
+            else:
+                patch.setattr(vault_store, "retire", dies)
+            with pytest.raises(Dead):
+                await rekey(settings, db, CLOCK)
+        assert (await kept(db, await open_vault(settings, db, CLOCK)))[0] == wanted
+        await keep(db, vault, "MEANWHILE", "too")
+        await rekey(settings, db, CLOCK)
+        (new,) = Keyring(settings)()
+        assert new.id != old.id
+        values, keys = await kept(db, await open_vault(settings, db, CLOCK))
+        assert (values, keys) == ({**wanted, "MEANWHILE": "too"}, {new.id})
+
+    async def test_keys_from_elsewhere_are_changed_there_first(self, db, tmp_path):
+        old, new = MasterKey.new(), MasterKey.new()
+        await keep(db, await open_vault(Settings(master_key=old.text()), db, CLOCK), "A", "1")
+        with pytest.raises(InvalidRequest, match="newest master key"):
+            await rekey(Settings(master_key=old.text()), db, CLOCK)
+        both = Settings(master_key=f"{new.text()},{old.text()}")
+        await rekey(both, db, CLOCK)
+        vault = await open_vault(Settings(master_key=new.text()), db, CLOCK)
+        assert await kept(db, vault) == ({"A": "1"}, {new.id})
+
+    async def test_what_does_not_open_stops_it_before_the_old_key_goes(self, db, tmp_path):
+        settings = Settings(home=tmp_path)
+        vault = await open_vault(settings, db, CLOCK)
+        await keep(db, vault, "A", "1")
+
+        def spoil(conn):
+            conn.execute(store.secrets.update().values(sealed="AA==:AA==:AA=="))
+
+        await db.write(spoil)
+        with pytest.raises(WrongMasterKey, match="does not open"):
+            await rekey(settings, db, CLOCK)
+        assert len(Keyring(settings)()) == 2
