@@ -16,7 +16,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/runtools/sdk"
 TARGET = SOURCE / "sync"
-MODULES = ("audit", "client", "files", "keys", "sandbox", "sandboxes", "secrets", "templates", "transport")
+MODULES = (
+    "audit",
+    "client",
+    "files",
+    "keys",
+    "sandbox",
+    "sandboxes",
+    "secrets",
+    "templates",
+    "transport",
+)
 
 # Order matters: names with a rule of their own come before the general ones.
 RULES = [
