@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import client, holds
+from runtools.testing.crash.look import machines
 from runtools.testing.local_host import local_host
 
 
@@ -95,3 +98,23 @@ async def test_errors_come_through(http: httpx.AsyncClient) -> None:
     assert bad.status_code == 201
     lines = (await http.get("/v1/templates/base-debian/logs?version=2")).text
     assert '"state":"failed"' in lines.rsplit("event: end", 1)[1]
+
+
+async def test_a_destroy_of_an_ended_one_removes_its_kept_disk(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    path = f"/sandboxes/{(await act(http, 'POST', '/sandboxes', {}))['id']}"
+    await act(http, "POST", f"{path}/snapshots", {"name": "good"})
+    for pid, _ in machines(tmp_path, "local"):
+        os.kill(pid, signal.SIGKILL)
+
+    async def ended() -> bool:
+        return bool((await act(http, "GET", path))["state"] == "stopped")
+
+    await holds(ended, 60)
+    assert (await act(http, "GET", "/disk"))["endedBytes"] > 0
+    gone = await act(http, "DELETE", path)
+    assert (gone["ending"]["cause"], gone["ending"]["recoverableUntil"]) == ("vmm_exit", None)
+    used = await act(http, "GET", "/disk")
+    assert (used["endedBytes"], used["snapshotsBytes"]) == (0, 0)
+    assert await act(http, "GET", f"{path}/snapshots") == []
