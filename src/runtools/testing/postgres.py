@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 _USER = "postgres"
 _MEMORY = Path("/dev/shm")
 _INITDB = ("-U", _USER, "-A", "trust", "-N", "-E", "UTF8")
@@ -23,6 +25,16 @@ def binaries() -> Path | None:
     """Where the server's programs lie, if it is installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return found[-1].parent if found else None
+
+
+# Parameters of a fixture: what cannot be tested here is skipped, and said to be.
+ENGINES = (
+    "sqlite",
+    pytest.param(
+        "postgresql",
+        marks=pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed"),
+    ),
+)
 
 
 class Cluster:

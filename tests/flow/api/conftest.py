@@ -14,8 +14,6 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
 
-_ENGINES = ["sqlite", *(["postgresql"] if postgres.binaries() else [])]
-
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[tuple[postgres.Cluster, str]]:
@@ -32,7 +30,7 @@ def cluster() -> Iterator[tuple[postgres.Cluster, str]]:
         yield server, template
 
 
-@pytest.fixture(params=_ENGINES)
+@pytest.fixture(params=postgres.ENGINES)
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database, on every engine there is."""
     if request.param == "sqlite":

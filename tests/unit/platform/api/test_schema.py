@@ -17,7 +17,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import postgres
 
 
-@pytest.fixture(params=["sqlite", *(["postgresql"] if postgres.binaries() else [])])
+@pytest.fixture(params=postgres.ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database."""
     if request.param == "sqlite":

@@ -35,7 +35,7 @@ def cluster() -> Iterator[postgres.Cluster]:
         yield server
 
 
-@pytest_asyncio.fixture(params=["sqlite", *(["postgresql"] if postgres.binaries() else [])])
+@pytest_asyncio.fixture(params=postgres.ENGINES)
 async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """A database with one table."""
     url = f"sqlite:///{tmp_path}/db/x.db"
