@@ -120,7 +120,7 @@ async def _programs() -> Finding:
     absent = await packages.missing(system)
     if absent:
         found = f"missing or too old: {', '.join(absent)}"
-        return Finding("packages", False, "error", found, "sudo runtools setup")
+        return Finding("packages", False, "error", found, "runtools setup")
     return Finding("packages", True, "error", f"all {len(system.packages)} installed")
 
 
@@ -128,11 +128,11 @@ async def _qemu() -> Finding:
     try:
         done = await process.run(["qemu-system-x86_64", "--version"])
     except (FileNotFoundError, process.CommandFailed) as exc:
-        return Finding("qemu", False, "error", str(exc)[:200], "sudo runtools setup")
+        return Finding("qemu", False, "error", str(exc)[:200], "runtools setup")
     words = done.stdout.decode().splitlines()[0].partition("version ")[2]
     numbers = words.split()[0].split(".") if words else ["0", "0"]
     good = (int(numbers[0]), int(numbers[1])) >= (8, 2)
-    advice = "" if good else "QEMU 8.2 or newer is needed: sudo runtools setup"
+    advice = "" if good else "QEMU 8.2 or newer is needed: runtools setup"
     return Finding("qemu", good, "error", words, advice)
 
 
@@ -187,7 +187,7 @@ async def _firewall() -> Finding:
     try:
         done = await process.run(["nft", "list", "tables"], check=False)
     except FileNotFoundError:
-        return Finding("firewall", False, "error", "no nft", "sudo runtools setup")
+        return Finding("firewall", False, "error", "no nft", "runtools setup")
     if done.code != 0:
         found = done.stderr.decode(errors="replace").strip()[:200]
         return Finding("firewall", False, "error", found, "a kernel with nf_tables is needed")
@@ -303,7 +303,7 @@ async def _installation(settings: Settings) -> Finding:
         found = f"the api runs as {person.name}, without root"
         return Finding("least privilege", True, "warning", found)
     found = f"the api keeps the name root, without capabilities: nobody else can read {sys.prefix}"
-    advice = "install where everybody can read, such as /opt, and run `sudo runtools setup`"
+    advice = "install where everybody can read, such as /opt, and run `runtools setup`"
     return Finding("least privilege", False, "warning", found, advice)
 
 
@@ -322,7 +322,9 @@ async def _template(settings: Settings) -> Finding:
 
 
 def _unchecked(name: str) -> Finding:
-    return Finding(name, False, "info", "not checked without root", "sudo runtools doctor")
+    # By its path: sudo does not look where a virtual environment keeps its commands.
+    advice = f"sudo {Path(sys.prefix, 'bin', 'runtools')} doctor"
+    return Finding(name, False, "info", "not checked without root", advice)
 
 
 def _existing(path: Path) -> Path:

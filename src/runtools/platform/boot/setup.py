@@ -57,7 +57,7 @@ async def setup(report: Report) -> None:
         return
     if os.geteuid() != 0:
         what = ", ".join([*absent, *([f"the user {SERVICE_USER}"] if lonely else [])])
-        raise Forbidden(f"missing: {what}; adding it needs root", hint="sudo runtools setup")
+        raise Forbidden(f"missing: {what}; adding it needs root", hint="runtools setup")
     if absent:
         report(f"{system.name}: installing {' '.join(absent)}")
         await _install(system, absent, report)

@@ -155,7 +155,7 @@ class TestRefusals:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(Forbidden, match="missing: nftables") as caught:
             await setup.setup(said.append)
-        assert caught.value.hint == "sudo runtools setup"
+        assert caught.value.hint == "runtools setup"
         assert machine.asked == []
 
     async def test_quotes_the_package_manager(self, machine: Machine, said: list[str]) -> None:
