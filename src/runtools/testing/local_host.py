@@ -14,7 +14,7 @@ from runtools.testing.local_template import LocalTemplates
 from runtools.testing.local_warm import LocalWarm
 from runtools.testing.null_network import NullNetwork
 
-INSTALL_ID = "localx"
+FIRST_UID = 0x4000_0000
 
 
 def local_host(settings: Settings, clock: Clock | None = None) -> HostService:
@@ -28,6 +28,6 @@ def local_host(settings: Settings, clock: Clock | None = None) -> HostService:
         NullNetwork(),
         cast("Templates", templates),
         cast("Warm", warm),
-        INSTALL_ID,
+        FIRST_UID,
         clock,
     )

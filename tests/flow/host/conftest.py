@@ -113,7 +113,7 @@ class World:
         self.warm = LocalWarm(settings.host_home / "warm", self.driver)
         templates = LocalTemplates(settings.host_home / "templates")
         self.host = HostService(
-            settings, self.driver, self.network, templates, self.warm, "abcdef", clock
+            settings, self.driver, self.network, templates, self.warm, 70_000, clock
         )
 
     @property

@@ -541,6 +541,35 @@ class TestEnd:
         await until(lambda: world.look(box).state == "stopped")
         assert (await world.host.console(box, 5))[: len(before)] == before
 
+    async def test_a_resume_that_used_the_state_up_is_an_end(self, world, box, monkeypatch):
+        await world.pause(box)
+
+        async def gone(_):
+            raise VmmFailed("QEMU says internal-error")
+
+        monkeypatch.setattr(world.driver, "resume", gone)
+        monkeypatch.setattr(world.driver, "suspend", gone)
+        with pytest.raises(Unavailable, match="internal-error"):
+            await world.resume(box)
+        seen = world.look(box)
+        assert (seen.state, seen.cause, seen.operation) == ("stopped", "vmm_exit", None)
+        assert "used up: QEMU says internal-error" in seen.ending.reason
+        assert seen.ending.recoverable_until is not None
+        assert world.engine.admission.taken.sandboxes == 0
+
+    async def test_a_resume_that_failed_before_leaves_it_paused(self, world, box, monkeypatch):
+        await world.pause(box)
+
+        async def refused(_):
+            raise VmmFailed("no room for it")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.driver, "resume", refused)
+            with pytest.raises(Unavailable, match="no room"):
+                await world.resume(box)
+        assert world.look(box).state == "paused"
+        assert await world.sh(box, "echo on") == "on"
+
 
 class TestRestart:
     async def test_what_runs_is_adopted_with_its_processes(self, world, settings):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtools.errors import InvalidRequest
-from runtools.platform.boot import packages, people
+from runtools.platform.boot import packages, people, uids
 from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.templates.kernel import host_tsc_khz
@@ -83,6 +83,7 @@ async def examine(settings: Settings, driver: Driver | None = None) -> list[Find
         lambda: _disk(settings),
         lambda: _reflink(settings),
         lambda: _port(settings),
+        lambda: _users(settings),
         lambda: _installation(settings),
         lambda: _template(settings),
     ]
@@ -295,6 +296,22 @@ async def _answers(settings: Settings) -> bool:
     except (OSError, TimeoutError):
         return False
     return reply.startswith(b"HTTP/1.") and b"x-request-id" in reply.lower()
+
+
+async def _users(settings: Settings) -> Finding:
+    name = "user ids"
+    try:
+        first = uids.kept(settings)
+    except PermissionError:
+        return _unchecked(name)
+    if first is None:
+        return Finding(name, True, "error", "chosen by the first `runtools up`")
+    found = f"{first} to {first + uids.SIZE - 1}"
+    other = uids.other_home(settings, first)
+    if other is not None:
+        advice = "one home is a copy of the other: use only one of them at a time"
+        return Finding(name, False, "error", f"{found} belong to the platform at {other}", advice)
+    return Finding(name, True, "error", f"{found} are this home's alone")
 
 
 async def _installation(settings: Settings) -> Finding:

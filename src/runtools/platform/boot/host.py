@@ -8,10 +8,10 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtools.platform.boot import home
+from runtools.platform.boot import home, uids
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.probe import Prober
-from runtools.platform.host.engine.engine import uid_floor
+from runtools.platform.host.engine.engine import SANDBOX_UIDS
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.host.server import serving
 from runtools.platform.host.service import HostService
@@ -21,9 +21,6 @@ from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 
 log = logging.getLogger(__name__)
-
-# The last user of the install's range; sandboxes are given theirs from its start.
-_WARM_UID = 0xFFFF
 
 
 def driver(settings: Settings) -> QemuDriver:
@@ -50,8 +47,13 @@ class Composed:
 
 
 def compose(settings: Settings) -> Composed:
-    """Wire the parts."""
+    """Wire the parts.
+
+    Raises:
+        Conflict: another platform on this machine has the user ids of this one.
+    """
     install_id, clock = home.install_id(settings), SystemClock()
+    first_uid = uids.claim(settings, install_id)
     vmm = driver(settings)
     network = NamespaceNetwork(install_id)
     warm = Warm(
@@ -59,11 +61,11 @@ def compose(settings: Settings) -> Composed:
         vmm,
         network,
         clock,
-        uid=uid_floor(install_id) + _WARM_UID,
+        uid=first_uid + SANDBOX_UIDS,
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
-    service = HostService(settings, vmm, network, templates, warm, install_id, clock)
+    service = HostService(settings, vmm, network, templates, warm, first_uid, clock)
     return Composed(service, network)
 
 

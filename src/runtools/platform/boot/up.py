@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
-from runtools.platform.boot import home, status
+from runtools.platform.boot import home, status, uids
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.kit.clock import SystemClock
@@ -50,7 +50,7 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
     _need_root()
     person = await unprivileged(settings, environ)
-    home.prepare(settings, person)
+    uids.claim(settings, home.prepare(settings, person))
     with home.lock(lock_file(settings), "a platform"):
         env = child_env(settings, environ)
         await _first_start(settings, person, caller(environ), env)
@@ -71,7 +71,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     _need_root()
     if home.holder(lock_file(settings)) is not None:
         raise Conflict("the platform is up already", hint="runtools status shows it")
-    home.prepare(settings, await unprivileged(settings, environ))
+    uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = settings.log_folder / "runtools.log"
     env = {**child_env(settings, environ), **_sudo(environ)}
     pid = await start_detached(

@@ -69,7 +69,7 @@ class HostService(Acting, Inside, Processes, Host):
         network: Network,
         templates: Templates,
         warm: Warm,
-        install_id: str,
+        first_uid: int,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class HostService(Acting, Inside, Processes, Host):
         self._network = network
         self._templates = templates
         self._warm = warm
-        self._install_id = install_id
+        self._first_uid = first_uid
         self._clock = clock or SystemClock()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -228,7 +228,7 @@ class HostService(Acting, Inside, Processes, Host):
             reports=Reports(places.reports, places.root / "epoch"),
             ops=Ops(places.ops, self._clock),
             capabilities=await self._driver.probe(),
-            install_id=self._install_id,
+            first_uid=self._first_uid,
         )
 
 

@@ -38,3 +38,17 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+
+class Backoff:
+    """Waits between attempts, each twice as long as the one before, up to ``most`` seconds."""
+
+    def __init__(self, clock: Clock, *, first: float = 0.1, most: float = 30.0) -> None:
+        self._clock = clock
+        self._next = first
+        self._most = most
+
+    async def wait(self) -> None:
+        """Wait before the next attempt."""
+        pause, self._next = self._next, min(self._next * 2, self._most)
+        await self._clock.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -30,8 +31,23 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
             view = view[os.write(fd, view) :]
         if durable:
             os.fsync(fd)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # on a full disk the half of it is in the way of the next
+        raise
     finally:
         os.close(fd)
     fresh.replace(path)
     if durable:
         sync_folder(path.parent)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Append by one write; what a full disk took only a part of is taken back.
+
+    Raises:
+        OSError: it was not written.
+    """
+    done = os.write(fd, data)
+    if done != len(data):
+        os.ftruncate(fd, os.fstat(fd).st_size - done)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

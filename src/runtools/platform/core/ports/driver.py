@@ -69,12 +69,19 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a machine's VMM ended. Both None: it is gone and nobody saw how."""
+    """How a machine's VMM ended. Code and signal both None: it is gone and nobody saw how.
+
+    Attributes:
+        stuck: why the driver itself ended a VMM that could not go on.
+        out_of_memory: what the VMM's own limit had to do with it, where the kernel enforced it.
+    """
 
     code: int | None
     signal: int | None
     console_tail: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
+    stuck: str | None = None
+    out_of_memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

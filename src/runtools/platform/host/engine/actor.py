@@ -24,6 +24,7 @@ from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.kit.clock import Backoff
 from runtools.platform.kit.process import CommandFailed
 from runtools.sdk.shapes.inside import Stats
 from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
@@ -88,6 +89,7 @@ class Actor:
         self._current: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._final = False
+        self._untold: deque[LedgerEntry] = deque()
 
     # --- what it is ---
 
@@ -148,16 +150,45 @@ class Actor:
     def commit(self, why: Why, record: Record, **detail: Any) -> Observed:
         """Make a change: the journal first, then the ledger and the report that follow from it."""
         self.note(self._entered(why, record, detail))
-        ledger.append(self.folder, self.record.entry)
-        return self.report()
+        return self._tell()
 
     def finish(self, why: Why, record: Record, **detail: Any) -> Observed:
         """Commit the end of the act under way; a repeat of it is answered from now on."""
         record = self._entered(why, replace(record, under_way=None), detail)
         self.engine.ops.keep(why.op, why.what, self.engine.reports.preview(record))
         self.note(record)
-        ledger.append(self.folder, record.entry)
-        return self.report()
+        return self._tell()
+
+    def _tell(self) -> Observed:
+        """Write what follows from the journal; what the disk refuses now is written later.
+
+        It never fails: the change is made. A host that ends before it could be written mends the
+        ledger and reports anew at its next start.
+        """
+        self._untold.append(self.record.entry)
+        try:
+            self._write_untold()
+        except OSError as exc:
+            log.error("%s: ledger and report must wait: %s", self.id, exc)
+            if len(self._untold) == 1:
+                self.engine.later(self._tell_later(), f"telling the end of an act of {self.id}")
+            return self.engine.reports.preview(self.record)
+        return self.latest()
+
+    def _write_untold(self) -> None:
+        while self._untold:
+            ledger.append(self.folder, self._untold[0])
+            self._untold.popleft()
+        self.report()
+
+    async def _tell_later(self) -> None:
+        backoff = Backoff(self.engine.clock)
+        while self._untold:
+            await backoff.wait()
+            try:
+                self._write_untold()
+            except OSError as exc:
+                log.error("%s: ledger and report must still wait: %s", self.id, exc)
 
     def _entered(self, why: Why, record: Record, detail: dict[str, Any]) -> Record:
         """The record with the ledger entry that it makes."""
@@ -362,9 +393,34 @@ class Actor:
         return SandboxStopped(f"{self.id} was destroyed meanwhile")
 
     async def _watch(self, life: Life) -> None:
-        end = await self.engine.driver.watch(self.machine(life))
-        self._watcher = None
-        await self.perform(lambda: self._died(self, life.number, end))
+        backoff = Backoff(self.engine.clock)
+        while True:
+            try:
+                end = await self.engine.driver.watch(self.machine(life))
+            except (VmmFailed, OSError) as exc:
+                log.error("%s: its machine cannot be watched yet: %s", self.id, exc)
+            else:
+                self._watcher = None
+                self.engine.later(self._see_off(life, end), f"the end of {self.id}")
+                return
+            await backoff.wait()
+
+    async def _see_off(self, life: Life, end: Exit) -> None:
+        """Have an end dealt with; what fails of that is done again until it holds.
+
+        Nobody else would do it: the sandbox would stay `running` without a machine.
+        """
+        backoff = Backoff(self.engine.clock)
+        while True:
+            try:
+                await self.perform(lambda: self._died(self, life.number, end))
+            except RunToolsError:  # it was destroyed meanwhile, or the host goes down
+                return
+            except (VmmFailed, OSError, CommandFailed) as exc:
+                log.error("%s: its end could not be journaled: %s", self.id, exc)
+            else:
+                return
+            await backoff.wait()
 
 
 Death = Callable[[Actor, int, Exit], Awaitable[None]]

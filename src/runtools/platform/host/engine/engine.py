@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Above every user that a distribution makes, below 2**31; each install has a range of its own.
-_UID_FLOOR = 0x4000_0000
-_UID_RANGE = 0x1_0000
+# Sandboxes are given users from the first of the install's own on; the last is the warm snapshots'.
+SANDBOX_UIDS = 0xFFFF
 
 
 @dataclass(slots=True)
@@ -37,6 +35,7 @@ class Engine:
 
     Attributes:
         stopping: set when the host is being stopped: cancelled acts leave their journal as it is.
+        first_uid: the first of the user ids that its machines may have.
         pins: snapshots in use, with how often.
     """
 
@@ -51,7 +50,7 @@ class Engine:
     reports: Reports
     ops: Ops
     capabilities: Capabilities
-    install_id: str
+    first_uid: int
     stopping: bool = False
     actors: dict[str, Actor] = field(default_factory=dict)
     pins: dict[str, int] = field(default_factory=dict)
@@ -70,9 +69,9 @@ class Engine:
 
     def free_uid(self) -> int:
         """A user id that no living sandbox of this install has."""
-        first = uid_floor(self.install_id)
         taken = {uid for actor in self.actors.values() for uid in actor.uids()}
-        return next(uid for uid in range(first, first + _UID_RANGE) if uid not in taken)
+        mine = range(self.first_uid, self.first_uid + SANDBOX_UIDS)
+        return next(uid for uid in mine if uid not in taken)
 
     def later(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do something off the path of an act; a failure is logged and hurts nobody."""
@@ -91,12 +90,6 @@ class Engine:
         self._background.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
             log.warning("%s failed: %s", task.get_name(), failure, exc_info=failure)
-
-
-def uid_floor(install_id: str) -> int:
-    """The first user id of an install's range."""
-    digest = hashlib.sha256(install_id.encode()).digest()
-    return _UID_FLOOR + int.from_bytes(digest[:2], "big") % 0x2000 * _UID_RANGE
 
 
 def chosen(actors: Iterable[Actor], *states: str) -> list[Actor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.ports.host import CreateOrder, Observed
+from runtools.platform.core.ports.host import CreateOrder, Guest, Observed
 from runtools.platform.core.states import MOVES, Act, Operation, State
 from runtools.platform.host.engine.places import JOURNAL
 from runtools.platform.kit.files import write_atomic
@@ -93,6 +93,10 @@ class Record:
     def keeps_disk(self) -> bool:
         """Whether an ended sandbox can be recovered from its disk."""
         return self.state is State.STOPPED and self.life is not None and not self.destroyed
+
+    def without_secrets(self) -> CreateOrder:
+        """The order of one whose machine is gone for good: nobody needs its environment any more."""
+        return self.order.model_copy(update={"guest": Guest()})
 
     def observed(self, epoch: int, seq: int) -> Observed:
         """The report of it. `ledger` in its detail numbers the ledger entry it stands on."""

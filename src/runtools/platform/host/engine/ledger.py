@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from runtools.platform.host.engine.places import LEDGER
+from runtools.platform.kit.files import write_whole
 from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 
@@ -39,9 +40,13 @@ def mend(folder: Path, last: LedgerEntry) -> None:
 
 
 def append_line(file: Path, line: bytes) -> None:
-    """Add one line by one write."""
+    """Add one line, whole or not at all.
+
+    Raises:
+        OSError: there is no room for it, or the disk fails.
+    """
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, line + b"\n")
+        write_whole(fd, line + b"\n")
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""How much memory was wanted when something ended: the guest's last words and the host's own."""
+"""How much memory was wanted when something ended: by the VMM, in the guest, on the host."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _PSI = Path("/proc/pressure/memory")
 _MB = 2**20
 
 
-def words(stats: Stats | None, now: datetime) -> str | None:
-    """One sentence, or None where nothing is known."""
-    parts = []
+def words(limit: str | None, stats: Stats | None, now: datetime) -> str | None:
+    """One sentence, or None where nothing is known. ``limit`` is what the VMM's own limit did."""
+    parts = [] if limit is None else [limit]
     if stats is not None:
         age = max(0.0, (now - stats.measured_at).total_seconds())
         used, total = stats.memory_used_bytes // _MB, stats.memory_total_bytes // _MB

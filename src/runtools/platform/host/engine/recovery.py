@@ -31,6 +31,7 @@ from runtools.platform.host.engine.meeting import client
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import remove
 from runtools.platform.host.engine.words import how_it_ended
+from runtools.platform.kit.process import CommandFailed
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,10 @@ class Recovery:
             async with room:
                 try:
                     await do(box)
-                except (RunToolsError, VmmFailed, OSError):
+                except (RunToolsError, VmmFailed, CommandFailed, OSError):
                     log.exception("%s could not be recovered; it stays as it is", box.id)
+                    if box.state is State.RUNNING and box.record.under_way is None:
+                        box.watch()  # the end of one that is gone is tried again until it holds
 
         await asyncio.gather(*(one(box) for box in boxes))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.host.engine.journal import Record
-from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.files import write_atomic, write_whole
 from runtools.sdk.shapes.sandboxes import QueuePlace
 
 # Logs of former epochs are kept up to this many bytes in all; followers that were away for longer get
@@ -57,7 +57,7 @@ class Reports:
         if queue is not None:
             seen = seen.model_copy(update={"queue": queue})
         line = seen.model_dump_json().encode() + b"\n"
-        os.write(self._fd, line)
+        write_whole(self._fd, line)
         self._size += len(line)
         self._latest[seen.sandbox_id] = seen
         self._news.set()

@@ -12,7 +12,11 @@ _LINE_CHARS = 400
 
 def how_it_ended(end: Exit) -> str:
     """One sentence from what the driver saw."""
-    if end.signal is not None:
+    if end.stuck is not None:
+        said = f"its virtual machine monitor could not go on and was ended: {end.stuck}"
+    elif end.out_of_memory is not None:
+        said = f"its virtual machine monitor ran out of memory: {end.out_of_memory}"
+    elif end.signal is not None:
         try:
             name = signal.Signals(end.signal).name
         except ValueError:

@@ -23,6 +23,8 @@ from runtools.testing.clock import ManualClock
         (Exit(None, 7), "SIGBUS (the host's disk was full)"),
         (Exit(None, 250), "ended by signal 250"),
         (Exit(None, None), "nobody saw how it ended"),
+        (Exit(None, None, stuck="QEMU says x"), "could not go on and was ended: QEMU says x"),
+        (Exit(None, 9, out_of_memory="it took all"), "ran out of memory: it took all"),
     ],
 )
 def test_an_end_is_told_in_words(end, said):
@@ -47,7 +49,7 @@ def test_memory_pressure_names_the_guest_and_its_age():
         listening_ports=[],
         measured_at=now - timedelta(seconds=12),
     )
-    assert "the guest used 980 of 1024 MB 12 s before" in pressure.words(stats, now)
+    assert "the guest used 980 of 1024 MB 12 s before" in pressure.words(None, stats, now)
 
 
 def test_phases_add_up():

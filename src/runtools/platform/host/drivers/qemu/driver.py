@@ -32,7 +32,7 @@ from runtools.platform.core.ports.driver import (
     Usage,
     VmmFailed,
 )
-from runtools.platform.host.drivers.qemu import launch, memory, saving
+from runtools.platform.host.drivers.qemu import health, launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
 from runtools.platform.host.drivers.qemu.place import Place, Run, copy_small
 from runtools.platform.host.drivers.qemu.prints import fingerprint
@@ -50,6 +50,7 @@ _CONNECT_SECONDS = 1.0
 _HOLDER_SECONDS = 5.0
 _CONSOLE_TAIL = 50
 _SIGNAL = 128
+_LOOK_SECONDS = 15.0
 
 
 class QemuDriver:
@@ -214,8 +215,9 @@ class QemuDriver:
         """Wait for the end and read what the holder wrote down."""
         place = Place(machine)
         found = await launch.pids(place)
+        stuck = None
         if found is not None and launch.runs(machine, found):
-            await process.wait_pid_gone(found.vmm)
+            stuck = await self._outlived(machine, found.vmm)
         await launch.free(place, _HOLDER_SECONDS)
         status = place.exit_status()
         signalled = status is not None and status > _SIGNAL
@@ -224,6 +226,7 @@ class QemuDriver:
             signal=status - _SIGNAL if status is not None and signalled else None,
             console_tail=tuple(place.console(_CONSOLE_TAIL)),
             messages=tuple(place.messages()),
+            stuck=stuck,
         )
 
     async def connect(self, machine: Machine) -> socket.socket:
@@ -274,6 +277,22 @@ class QemuDriver:
         """The kernel's counts of the VMM's process."""
         vmm_pid = await self._pid(machine)
         return None if vmm_pid is None else usage(vmm_pid)
+
+    async def _outlived(self, machine: Machine, vmm_pid: int) -> str | None:
+        """Wait until a VMM has ended. One that is stuck for good is ended, and it is said why."""
+        gone = asyncio.ensure_future(process.wait_pid_gone(vmm_pid))
+        try:
+            while not (await asyncio.wait({gone}, timeout=_LOOK_SECONDS))[0]:
+                if self._act(machine).locked():
+                    continue
+                async with self._act(machine):
+                    stuck = await health.stuck(machine)
+                    if stuck is not None:
+                        await launch.end(machine)
+                        return stuck
+            return None
+        finally:
+            gone.cancel()
 
     # --- what several of them do ---
 

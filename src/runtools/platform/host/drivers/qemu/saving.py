@@ -18,6 +18,9 @@ from runtools.platform.host.drivers.qemu import launch, memory
 from runtools.platform.host.drivers.qemu.place import Place
 from runtools.platform.host.drivers.qemu.qmp import Qmp, QmpLost, QmpRefused, talk
 
+BROKEN = frozenset({"internal-error", "guest-panicked"})
+"""What QEMU says of a guest that nothing will make go on."""
+
 _MB = 1 << 20
 _STOP_SECONDS = 60.0
 _RESUME_SECONDS = 60.0
@@ -82,6 +85,9 @@ async def stopped(machine: Machine) -> AsyncIterator[Qmp]:
     place.fresh_state.unlink(missing_ok=True)
     try:
         async with talk(place.qmp) as vmm:
+            now = str((await vmm.do("query-status"))["status"])
+            if now in BROKEN:
+                raise VmmFailed(f"{machine.id} is not worth saving: QEMU says {now}")
             try:
                 await vmm.do("stop", within=_STOP_SECONDS)
                 name = place.fresh_state.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtools.platform.core.ports.host import CreateOrder, Guest, Observed
+from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import history, snapshots
 from runtools.platform.host.engine.actor import Actor, Why
@@ -36,7 +36,7 @@ async def destroy(box: Actor, why: Why) -> Observed:
             durable=True,
             ending=Ending(cause=why.cause, reason=f"destroyed by {why.actor}"),
             stopped_at=box.engine.clock.now(),
-            order=_without_secrets(box),
+            order=box.record.without_secrets(),
         )
         return box.finish(why, gone)
 
@@ -48,7 +48,7 @@ async def forget_disk(box: Actor) -> None:
         return
     await _remove_all(box)
     ending = record.ending and record.ending.model_copy(update={"recoverable_until": None})
-    order = _without_secrets(box)
+    order = record.without_secrets()
     box.note(replace(record, life=None, ending=ending, destroyed=True, order=order))
     box.report()
 
@@ -59,7 +59,3 @@ async def _remove_all(box: Actor) -> None:
     await clear_away(*(places.life(box.id, number) for number in places.lives(box.id)))
     for kept in snapshots.of_sandbox(places, box.id):
         await snapshots.drop(box.engine, kept.snapshot_id)
-
-
-def _without_secrets(box: Actor) -> CreateOrder:
-    return box.record.order.model_copy(update={"guest": Guest()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.words import how_it_ended, tail
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.sandboxes import Cause, Ending
+
+log = logging.getLogger(__name__)
 
 # What is kept of the console of an ended machine, for `logs` after its death.
 CONSOLE_LINES = 1000
@@ -39,7 +42,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
     assert life is not None  # noqa: S101 - only what ran can end
     reach("end.seen")
     box.unwatch()
-    said = pressure.words(box.stats, engine.clock.now())
+    said = pressure.words(seen.out_of_memory, box.stats, engine.clock.now())
     await keep_console(box)
     await clear(box, life)
     await clear_away(engine.places.life(box.id, life.number) / "vmm")
@@ -59,7 +62,8 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
         record,
         state=State.STOPPED,
         under_way=None,
-        life=replace(life, slot=None),
+        order=record.without_secrets(),
+        life=replace(life, slot=None, token=""),
         ending=ending,
         stopped_at=now,
         durable=True,
@@ -77,6 +81,7 @@ def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
     stopped = replace(
         box.record,
         state=State.STOPPED,
+        order=box.record.without_secrets(),
         under_way=None,
         life=None,
         ending=Ending(cause="start_failed", reason=reason),
@@ -101,11 +106,17 @@ async def clear(box: Actor, life: Life) -> None:
 
 
 async def keep_console(box: Actor) -> None:
-    """Put the console's end beside the ledger, where it outlives the machine's folder."""
-    lines = await box.engine.driver.console(box.machine(), CONSOLE_LINES)
-    if lines:
-        data = "\n".join(lines).encode(errors="replace")
-        write_atomic(box.folder / CONSOLE_FILE, data, durable=False)
+    """Put the console's end beside the ledger, where it outlives the machine's folder.
+
+    Where there is no room for it the end goes on without it.
+    """
+    try:
+        lines = await box.engine.driver.console(box.machine(), CONSOLE_LINES)
+        if lines:
+            data = "\n".join(lines).encode(errors="replace")
+            write_atomic(box.folder / CONSOLE_FILE, data, durable=False)
+    except OSError as exc:
+        log.error("the console of %s could not be kept: %s", box.id, exc)
 
 
 async def console(box: Actor, lines: int) -> list[str]:

@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from runtools.errors import HostUnavailable, SandboxStopped
-from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
 from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.machines import identity_of
@@ -38,7 +39,7 @@ async def resume(box: Actor, why: Why) -> Observed:
         await _connect_network(box, undo)
         phases.mark("network")
         reach("resume.network")
-        await engine.driver.resume(box.machine())
+        await _restored(box)
         phases.mark("restore")
         reach("resume.started")
         undo.push_async_callback(back_to_sleep, box)
@@ -48,6 +49,20 @@ async def resume(box: Actor, why: Why) -> Observed:
         seen = became_running(box, why, timings=phases.timings().model_dump())
     reach("resume.reported")
     return seen
+
+
+async def _restored(box: Actor) -> None:
+    """Have the driver go on. When that fails the state is whole, or it is used up: that is an end."""
+    driver, machine = box.engine.driver, box.machine()
+    try:
+        await driver.resume(machine)
+    except VmmFailed as failure:
+        try:
+            await driver.suspend(machine)
+        except VmmFailed:
+            reason = f"it could not go on, and its saved state is used up: {failure}"
+            await end.ended(box, "vmm_exit", reason, Exit(None, None))
+        raise
 
 
 async def greet(box: Actor, phases: Phases) -> None:

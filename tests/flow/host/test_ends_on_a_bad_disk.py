@@ -1,0 +1,193 @@
+"""Ends that nobody asked for while the disk takes nothing: none is lost, and nothing is kept too long."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import pytest
+from tests.flow.host.conftest import World, until
+from tests.flow.host.test_lifecycle import kill_machine
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.host import Guest
+from runtools.platform.host.engine import journal, ledger
+from runtools.platform.host.engine.acts import end
+
+SECRET = Guest(env={"TOKEN": "hidden-value"}, password_hash="$6$hidden$hash")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Have a function of a module fail so often before it works again; counts what failed."""
+    failed = []
+
+    def fail(module, name, times):
+        real = getattr(module, name)
+
+        def act(*args, **more):
+            if len(failed) < times:
+                failed.append(name)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **more)
+
+        monkeypatch.setattr(module, name, act)
+        return failed
+
+    return fail
+
+
+class Disk:
+    """A file system of its own below the host's home, which can be full in an instant."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def mount(self, options, *words):
+        subprocess.run(["mount", "-o", options, *words, self.folder], check=True)
+
+    def fill(self):
+        now = os.statvfs(self.folder)
+        self.mount(f"remount,size={(now.f_blocks - now.f_bfree) * now.f_frsize}")
+
+    def make_room(self):
+        self.mount("remount,size=4g")
+
+
+@pytest.fixture
+def disk(home, seed):
+    made = Disk(home / "host")
+    made.mount("size=4g", "-t", "tmpfs", "tmpfs")
+    subprocess.run(["cp", "-a", "--sparse=always", f"{seed}/.", made.folder], check=True)
+    yield made
+    subprocess.run(["umount", "--lazy", made.folder], check=True)
+
+
+def told(world, box):
+    """The ledger is whole, its last entry the end, and the followers know."""
+    entries = ledger.read(world.folder(box))
+    assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+    assert (entries[-1].state, entries[-1].cause) == ("stopped", "vmm_exit")
+    assert world.look(box).ending.cause == "vmm_exit"
+
+
+class TestAnEndThatCannotBeWritten:
+    async def test_is_journaled_when_the_disk_takes_it_again(self, world, box, failing):
+        failed = failing(journal, "save", 4)
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        assert len(failed) == 4
+        told(world, box)
+
+    async def test_is_told_when_the_ledger_takes_it_again(self, world, box, failing):
+        failed = failing(ledger, "append", 4)
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        assert len(failed) == 4
+        told(world, box)
+
+    async def test_does_not_need_the_console(self, world, box, failing):
+        failed = failing(end, "write_atomic", 1)
+        await world.sh(box, "echo last words >/dev/console")
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        assert failed
+        told(world, box)
+
+    async def test_is_tried_again_where_the_machine_cannot_be_cleared(
+        self, world, box, monkeypatch
+    ):
+        kill, failures = world.driver.kill, [VmmFailed("it does not die"), OSError("nor does that")]
+
+        async def sometimes(machine):
+            if failures:
+                raise failures.pop()
+            await kill(machine)
+
+        monkeypatch.setattr(world.driver, "kill", sometimes)
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        told(world, box)
+
+    async def test_waits_for_the_next_start_where_this_one_ends_first(
+        self, settings, failing, monkeypatch
+    ):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        with monkeypatch.context():
+            failed = failing(journal, "save", 10**9)
+            kill_machine(world, box)
+            await until(lambda: failed)
+            await world.host.stop()
+            monkeypatch.undo()
+        world = World(settings)
+        await world.host.start()
+        assert world.look(box).state == "stopped"
+        told(world, box)
+        await world.close()
+
+    async def test_is_tried_again_by_a_start_that_could_not_write_it(self, settings, failing):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        await world.host.stop()
+        kill_machine(world, box)
+        world = World(settings)
+        failed = failing(journal, "save", 2)
+        await world.host.start()
+        await until(lambda: world.look(box).state == "stopped")
+        assert len(failed) == 2
+        told(world, box)
+        await world.close()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+    async def test_holds_on_a_disk_that_is_really_full(self, disk, settings):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        disk.fill()
+        kill_machine(world, box)
+        with pytest.raises(OSError, match="No space"):
+            world.box(box).note(world.box(box).record)
+        disk.make_room()
+        await until(lambda: world.look(box).state == "stopped")
+        told(world, box)
+        await world.close()
+
+
+class TestSecretsGo:
+    def kept(self, world):
+        """Everything the host has on disk, but what the machines themselves wrote."""
+        return b"".join(
+            file.read_bytes()
+            for file in world.settings.host_home.rglob("*")
+            if file.is_file() and "vmm" not in file.parts and file.name != "overlay.img"
+        )
+
+    async def test_when_a_start_fails(self, world, monkeypatch):
+        async def fail(*_):
+            raise VmmFailed("it does not start")
+
+        monkeypatch.setattr(world.driver, "clone", fail)
+        with pytest.raises(RunToolsError):
+            await world.create(guest=SECRET)
+        assert b"hidden" not in self.kept(world)
+
+    async def test_when_a_machine_dies_though_its_disk_is_kept(self, world):
+        box = await world.create(guest=SECRET)
+        assert b"hidden" in self.kept(world)
+        token = world.box(box).record.life.token
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        assert b"hidden" not in self.kept(world)
+        assert token.encode() not in self.kept(world)
+        again = await world.create(recover_from=box, guest=SECRET)
+        assert await world.sh(again, "echo $TOKEN") == "hidden-value"
+
+    async def test_when_it_is_destroyed(self, world):
+        box = await world.create(guest=SECRET)
+        await world.destroy(box)
+        assert b"hidden" not in self.kept(world)
