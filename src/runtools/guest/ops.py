@@ -19,9 +19,11 @@ from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, whole
 from runtools.guest.renew import Renewal, load_env
 from runtools.guest.stats import Meter
+from runtools.guest.watches import Watches
 
 Request = Mapping[str, Any]
 _ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LONGEST_WAIT_SECONDS: Final = 60.0
 _GO: Final = protocol.frame(protocol.JSON, b'{"go":true}')
 
 
@@ -45,6 +47,7 @@ class Ops:
         self._meter = meter
         self._files = Files(root)
         self._renewal = Renewal(root, set_token)
+        self._watches = Watches(root)
         self._device = device
         execs.env = load_env(root)
         files = self._files
@@ -71,6 +74,7 @@ class Ops:
             "upload": self._upload,
             "renew": self._renew,
             "quiesce": self._quiesce,
+            "watch": self._watch,
         }
 
     def features(self) -> dict[str, Any]:
@@ -225,6 +229,18 @@ class Ops:
         self.on_quiesce(conn)
         conn.last = True
         conn.send(ok({}))
+
+    def _watch(self, conn: Conn, request: Request, _: bytes) -> None:
+        after = None if request.get("after") is None else whole(request, "after", None)
+        answer = self._watches.poll(
+            str(request.get("scope", "")),
+            request.get("path"),
+            bool(request.get("recursive", True)),
+            after,
+            min(whole(request, "wait_ms", 0) / 1000, _LONGEST_WAIT_SECONDS),
+            conn.is_gone,
+        )
+        conn.send(ok(answer))
 
     # --- after a crash ---
 
