@@ -23,6 +23,7 @@ from runtools.testing.contracts.host_processes import (
     HostTerminalsContract,
 )
 from runtools.testing.contracts.host_rig import HostRig
+from runtools.testing.contracts.host_watch import HostWatchContract
 from runtools.testing.fake_host import FakeHost
 from runtools.testing.local_host import local_host
 
@@ -35,6 +36,7 @@ class Everything(
     HostTemplatesContract,
     HostExecContract,
     HostFilesContract,
+    HostWatchContract,
 ):
     """All suites of a host."""
 

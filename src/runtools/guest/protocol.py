@@ -28,6 +28,7 @@ CHUNK: Final = 256 << 10  # what senders put into one frame of bytes
 MAX_STDIN: Final = 16 << 20
 MAX_OUTPUT: Final = 8 << 20
 MAX_ENTRIES: Final = 10_000
+MAX_CHANGES: Final = 1000  # in one answer about a watched folder
 MAX_LISTING: Final = 7 << 20  # JSON bytes of a listing, below MAX_JSON
 
 _LIMITS: Final = {JSON: MAX_JSON, BYTES: MAX_BYTES, END: MAX_END}

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from runtools.guest import protocol
 from runtools.guest.conn import Gone
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem
@@ -22,7 +23,6 @@ from runtools.guest.watchtree import CHANGE, Change, Tree
 MAX_WATCHES: Final = 64
 MAX_FOLDERS: Final = 20_000  # of all watches; each costs the kernel about 1 KB
 MAX_KEPT: Final = 8192  # changes of one watch
-MAX_ANSWER: Final = 1000  # changes in one answer
 _ANSWER_BYTES: Final = 1 << 20
 KEEP_SECONDS: Final = 600  # without a reader
 LINGER_SECONDS: Final = 60  # after its end
@@ -188,7 +188,7 @@ class _Watch:
         for at in range(len(self._kept) - new, len(self._kept)):
             change = self._kept[at]
             size += 6 * (len(change.path) + len(change.source or b""))
-            if len(found) == MAX_ANSWER or (found and size > _ANSWER_BYTES):
+            if len(found) == protocol.MAX_CHANGES or (found and size > _ANSWER_BYTES):
                 break
             found.append(change)
         return after + len(found), found

@@ -72,7 +72,7 @@ _Told = tuple[_Folder, Change | None]
 class _Leaving(NamedTuple):
     """The first half of a move: where the change stands in the list, and what left."""
 
-    index: int
+    at: int
     path: bytes
     folder: _Folder | None
     ours: bool
@@ -153,9 +153,7 @@ class Tree:
         for left in reversed(leaving.values()):
             outside = self._forget(left.folder, alive=True)
             # What went on in it since then went on outside.
-            told[left.index + 1 :] = [
-                item for item in told[left.index + 1 :] if item[0] not in outside
-            ]
+            told[left.at + 1 :] = [item for item in told[left.at + 1 :] if item[0] not in outside]
         return [change for _, change in told if change is not None]
 
     @property
@@ -225,7 +223,7 @@ class Tree:
         path, is_folder = folder.path(event.name), bool(event.mask & inotify.IS_FOLDER)
         ours, found = bool(_OURS.fullmatch(event.name)), self._was_found(event)
         if left is not None and not (left.ours or ours or found):
-            told[left.index] = (folder, Change(MOVE, path, left.path, is_folder))
+            told[left.at] = (folder, Change(MOVE, path, left.path, is_folder))
         elif not (ours or found):
             told.append((folder, Change(CREATE, path, None, is_folder)))
         if not is_folder or not self._recursive:

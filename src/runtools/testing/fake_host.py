@@ -30,6 +30,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.sdk.shapes.inside import (
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     Listing,
     Stats,
@@ -105,6 +106,7 @@ class FakeHost(FakeLife):
                 raise NotFound(f"no snapshot {snapshot_id}")
             async with self._acting(sandbox_id, Act.ROLLBACK, actor) as machine:
                 shutil.rmtree(machine.inside.folder)
+                machine.inside.life += 1
                 shutil.copytree(
                     self.snapshots[snapshot_id][1], machine.inside.folder, symlinks=True
                 )
@@ -328,6 +330,31 @@ class FakeHost(FakeLife):
         return await self._once(
             f"upload {op}", sandbox_id, lambda: machine.inside.upload(path, chunks)
         )
+
+    async def watch(
+        self, sandbox_id: str, path: str, recursive: bool, after: int | None
+    ) -> AsyncIterator[FileChange]:
+        """See `Inside.watch`; silent while it is paused."""
+        waking = after is None
+        machine = (
+            await self._awake(sandbox_id, "watch") if waking else self._alive(sandbox_id, "watch")
+        )
+        if waking or machine.state is State.RUNNING:
+            found = await machine.inside.watch(path, recursive, after)
+        else:
+            found = []
+        if not (found and found[0].kind in {"armed", "overflow"}):
+            yield FileChange(id=after or 0, kind="armed", path=path, is_directory=True)
+        while True:
+            for change in found:
+                yield change
+                after = change.id
+            await asyncio.sleep(0.01)
+            machine = self._alive(sandbox_id, "watch")
+            if machine.state is State.RUNNING:
+                found = await machine.inside.watch(path, recursive, after)
+            else:
+                found = []
 
     # --- templates and space ---
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import builtins
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -32,10 +34,15 @@ from runtools.errors import (
     FileNotDirectory,
     InvalidPath,
 )
+from runtools.guest.paths import Root
+from runtools.guest.problems import Problem
+from runtools.guest.watches import Watches
+from runtools.platform.host.guest import translate, wire
 from runtools.sdk.shapes.inside import (
     MAX_OUTPUT_BYTES,
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     FileKind,
     Listing,
@@ -56,6 +63,8 @@ class Inside:
         self.env = dict(env)
         self.processes = FakeProcesses()
         self._begun = time.monotonic()
+        self.life = 1  # another one after a rollback
+        self._watches = Watches(Root(str(folder)))
         (folder / "workspace").mkdir(parents=True, exist_ok=True)
 
     # --- commands ---
@@ -214,6 +223,20 @@ class Inside:
             if how == "replace":
                 target.unlink(missing_ok=True)
         return self.stat(path)
+
+    async def watch(
+        self, path: str, recursive: bool, after: int | None
+    ) -> builtins.list[FileChange]:
+        """What changed below a folder after a number; the guest agent's own watches, in this process."""
+        self._at(path)
+        poll = self._watches.poll
+        try:
+            said = await asyncio.to_thread(
+                poll, f"life {self.life}", path, recursive, after, 0.0, lambda: False
+            )
+        except Problem as problem:
+            raise wire.problem({"error": json.loads(problem.to_json())["error"]}) from None
+        return translate.changes(wire.Changes.model_validate(said), path, after)
 
     async def download(self, path: str) -> AsyncIterator[bytes]:
         """A tar of a file or folder."""

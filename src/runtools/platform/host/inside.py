@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import cached_property
 from typing import Literal
 
 from runtools.errors import GuestUnreachable, SandboxStopped
@@ -15,9 +16,11 @@ from runtools.platform.host.engine.acts.resume import awake
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.history import History
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.host.watching import Watching
 from runtools.sdk.shapes.inside import (
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     Listing,
     Stats,
@@ -141,6 +144,16 @@ class Inside:
         async with self._guest(sandbox_id) as guest:
             chunks = await guest.download(path)
         return Held(self.engine.actor(sandbox_id), chunks)
+
+    def watch(
+        self, sandbox_id: str, path: str, recursive: bool, after: int | None
+    ) -> AsyncIterator[FileChange]:
+        """What changes below a folder."""
+        return self._watching.follow(self.engine.actor(sandbox_id), path, recursive, after)
+
+    @cached_property
+    def _watching(self) -> Watching:
+        return Watching(_what_happened)
 
     # Last, because its name hides the built-in one in what follows it.
     async def list(self, sandbox_id: str, path: str, depth: int) -> Listing:

@@ -16,6 +16,7 @@ MAX_OUTPUT_BYTES = 8 * 1024 * 1024
 WORKSPACE = "/workspace"
 
 FileKind = Literal["file", "directory", "symlink", "other"]
+FileChangeKind = Literal["armed", "create", "change", "move", "delete", "overflow"]
 
 
 class ExecRequest(Request):
@@ -77,6 +78,20 @@ class FileEntry(Shape):
     group: str
     modified_at: datetime
     target: str | None = Field(None, description="where a symlink points")
+
+
+class FileChange(Shape):
+    """Something changed below a watched folder. `id` resumes the watch after it.
+
+    `armed` comes first and says that nothing is missed from here on. `overflow` says that changes were
+    lost: look at the files again. `create` is also what took another's place or came from outside.
+    """
+
+    id: int
+    kind: FileChangeKind
+    path: str = Field(description="bytes that are no UTF-8 as \\xNN")
+    source: str | None = Field(None, description="of a move: where it was")
+    is_directory: bool = False
 
 
 class Listing(Shape):

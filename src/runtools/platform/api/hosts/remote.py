@@ -36,6 +36,7 @@ from runtools.sdk.shapes.events import ErrorBody, HostView
 from runtools.sdk.shapes.inside import (
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     Listing,
     Stats,
@@ -229,6 +230,11 @@ class RemoteHost(Host):
         self, sandbox_id: str, op: str, path: str, chunks: AsyncIterator[bytes]
     ) -> Listing:
         return await self._value(Listing, "upload", sandbox_id, op, path, body=chunks)
+
+    def watch(
+        self, sandbox_id: str, path: str, recursive: bool, after: int | None
+    ) -> AsyncIterator[FileChange]:
+        return self._items(FileChange, "watch", sandbox_id, path, recursive, after)
 
     # --- templates and space ---
 

@@ -19,6 +19,7 @@ from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.inside import (
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     Listing,
     Stats,
@@ -326,6 +327,22 @@ class Host(Protocol):
         self, sandbox_id: str, op: str, path: str, chunks: AsyncIterator[bytes]
     ) -> Listing:
         """Unpack a tar stream below a folder."""
+        ...
+
+    def watch(
+        self, sandbox_id: str, path: str, recursive: bool, after: int | None
+    ) -> AsyncIterator[FileChange]:
+        """What changes below a folder, for ever; the first item is `armed` or `overflow`.
+
+        Without ``after`` it begins now, and wakes the sandbox for that. With it, it goes on after that
+        change, wakes nothing, and begins with `overflow` where something since then is lost. It lives
+        through pauses and keeps nothing awake.
+
+        Raises:
+            FileMissing, FileNotDirectory: there is no such folder, or not any more.
+            TooLarge: there are more folders below it than can be watched.
+            RateLimited: the sandbox has as many readers as it may.
+        """
         ...
 
     # --- templates and space ---

@@ -8,6 +8,7 @@ journal answers it: a broken connection is not the end of a command.
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -22,7 +23,14 @@ from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.pool import Pool
 from runtools.platform.host.guest.streams import Body
 from runtools.platform.kit.clock import Clock, SystemClock
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileEntry, Listing, Stats
+from runtools.sdk.shapes.inside import (
+    ExecRequest,
+    ExecResult,
+    FileChange,
+    FileEntry,
+    Listing,
+    Stats,
+)
 
 _TICKS: Final = 100
 
@@ -244,6 +252,29 @@ class GuestClient:
         """Unpack a tar stream below a folder."""
         request = {"do": "upload", "id": op, "path": path}
         return translate.listing(await self._send_body(request, chunks, wire.Entries))
+
+    async def watch(
+        self, scope: str, path: str, recursive: bool, after: int | None, *, wait: bool
+    ) -> builtins.list[FileChange]:
+        """What changed below a folder after a number; waits for some time where nothing has.
+
+        None: begins to watch, and tells the number at which. See `Host.watch`.
+        """
+        seconds = self._patience.op / 3 if wait else 0.0
+        request = {
+            "do": "watch",
+            "scope": scope,
+            "path": path,
+            "recursive": recursive,
+            "after": after,
+            "wait_ms": round(seconds * 1000),
+        }
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        found = translate.changes(await self._ask(request, wire.Changes), path, after)
+        if not found and clock() - began < seconds / 2:
+            raise GuestMisbehaved("the agent inside did not wait for changes of files")
+        return found
 
     # --- how ---
 

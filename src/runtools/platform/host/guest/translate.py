@@ -11,7 +11,7 @@ from runtools.errors import GuestMisbehaved, InvalidRequest
 from runtools.guest import protocol
 from runtools.platform.host.guest import wire
 from runtools.platform.host.guest.identity import Evidence, Identity
-from runtools.sdk.shapes.inside import ExecRequest, ExecResult, Listing, Stats
+from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileChange, Listing, Stats
 
 
 def order(identity: Identity, now: float) -> dict[str, Any]:
@@ -88,6 +88,22 @@ def result(process_id: str, ran: wire.Ran, output: bytes) -> ExecResult:
 def listing(said: wire.Entries) -> Listing:
     """Entries as users see them."""
     return Listing(entries=[e.shape() for e in said.entries], truncated=said.truncated)
+
+
+def changes(said: wire.Changes, path: str, after: int | None) -> list[FileChange]:
+    """What changed below a watched folder, as users see it; where something was lost only that."""
+    if said.lost:
+        return [FileChange(id=said.last, kind="overflow", path=path, is_directory=True)]
+    if after is None:
+        return [FileChange(id=said.last, kind="armed", path=path, is_directory=True)]
+    if said.last != after + len(said.changes):
+        raise GuestMisbehaved("the agent inside numbered changes of files out of order")
+    return [
+        FileChange(
+            id=number, kind=one.kind, path=one.path, source=one.source, is_directory=one.folder
+        )
+        for number, one in enumerate(said.changes, after + 1)
+    ]
 
 
 def evidence(renewed: wire.Renewed) -> Evidence:

@@ -163,6 +163,23 @@ class Grown(Answer):
     bytes: Count
 
 
+class Change(Answer):
+    """One change below a watched folder."""
+
+    kind: Literal["create", "change", "move", "delete", "overflow"]
+    path: PathText
+    source: PathText | None
+    folder: bool
+
+
+class Changes(Answer):
+    """The changes after a number that was asked about, up to the number ``last``."""
+
+    last: Count
+    lost: bool
+    changes: Annotated[list[Change], Field(max_length=protocol.MAX_CHANGES)]
+
+
 class Nothing(Answer):
     """Done; there is nothing to say."""
 

@@ -30,6 +30,7 @@ RAN = {
     "stdout": 0,
     "stderr": 0,
 }
+CHANGE = {"kind": "create", "path": "/t/a", "source": None, "folder": False}
 ENTRY = {
     "path": "/f",
     "kind": "file",
@@ -93,6 +94,29 @@ class TestHello:
     async def test_a_slow_drip(self, impostor: Impostor) -> None:
         impostor.hello = protocol.frame(JSON, b"{}")[:-1]
         await _in_time(impostor.client().hello())
+
+
+class TestWatch:
+    @pytest.mark.parametrize(
+        "said",
+        [
+            *GARBAGE,
+            ok({"last": 4, "lost": False, "changes": []}),
+            ok({"last": -1, "lost": True, "changes": []}),
+            ok({"last": 9, "lost": False, "changes": [{"kind": "create", "path": "/a"}]}),
+            ok({"last": 6, "lost": False, "changes": [CHANGE | {"kind": "armed"}]}),
+            ok({"last": 6, "lost": False, "changes": [CHANGE | {"path": "x" * 20_000}]}),
+            ok({"last": 1006, "lost": False, "changes": [CHANGE] * 1001}),
+            ok({"last": 5, "lost": False, "changes": []}),  # at once: it was to wait
+        ],
+    )
+    async def test_garbage(self, impostor: Impostor, said: bytes) -> None:
+        impostor.answers(said)
+        with pytest.raises(errors.GuestMisbehaved):
+            await impostor.client().watch("s", "/t", True, 5, wait=True)
+
+    async def test_silence(self, impostor: Impostor) -> None:
+        await _in_time(impostor.client().watch("s", "/t", True, 5, wait=True))
 
 
 class TestExec:
