@@ -12,6 +12,7 @@ from rich.text import Text
 
 from runtools.cli import sparks, timeline, words
 from runtools.sdk import shapes
+from runtools.sdk.shapes.account import ApiKey, Me
 from runtools.sdk.shapes.audit import AuditLine
 from runtools.sdk.shapes.secrets import Secret
 
@@ -313,4 +314,27 @@ def audit(lines: Sequence[AuditLine]) -> RenderableType:
         resource = words.harmless(one.resource or "")
         at = words.moment(one.at)
         table.add_row(at, one.action, resource, answer, one.actor, one.source)
+    return table
+
+
+def me(who: Me, url: str) -> RenderableType:
+    """Which platform, org and key."""
+    return _facts(
+        ("platform", url),
+        ("org", f"{who.org_name} ({who.org_id})"),
+        ("key", who.key_id),
+        ("may do", ", ".join(who.scopes) or "everything"),
+    )
+
+
+def api_keys(found: Sequence[ApiKey]) -> RenderableType:
+    """API keys, a line each, without themselves."""
+    table = _table("ID", "NAME", "BEGINS", "MAY DO", "LAST USED", "ENDS")
+    for one in found:
+        end = f"revoked {words.moment(one.revoked_at)}" if one.revoked_at else "never"
+        if one.expires_at and not one.revoked_at:
+            end = words.moment(one.expires_at)
+        used = words.moment(one.last_used_at) if one.last_used_at else "never"
+        may = ", ".join(one.scopes) or "everything"
+        table.add_row(one.id, words.harmless(one.name), one.prefix, may, used, end)
     return table

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from runtools.platform.api import guard
 from runtools.platform.api.keys.store import Match
 from runtools.platform.api.platform import Platform
 from runtools.platform.core.ids import new_id
@@ -90,6 +91,13 @@ class Call:
 
 
 def call_of(request: Request) -> Call:
-    """The call that the edge has made of this request."""
+    """The call that the edge has made of this request, if its key may use the route.
+
+    Raises:
+        Forbidden: it may not.
+    """
     call: Call = request.scope[SCOPE]
+    route = request.scope.get("route")
+    if route is not None and call.caller is not None:
+        guard.check(call.caller.scopes, route)
     return call

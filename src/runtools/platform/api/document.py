@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from runtools import __version__
 from runtools.errors import (
+    Forbidden,
     InvalidRequest,
     RunToolsError,
     TooLarge,
@@ -55,7 +56,7 @@ def route(
         if streams != "text/event-stream":
             kind["format"] = "binary"
         responses[status] = {"description": "A stream", "content": {streams: {"schema": kind}}}
-    responses |= _refusals({InvalidRequest, Unauthenticated, *errors}, takes)
+    responses |= _refusals({InvalidRequest, Unauthenticated, Forbidden, *errors}, takes)
     extra: dict[str, Any] = {}
     if takes is not None:
         _written_out.add(takes)

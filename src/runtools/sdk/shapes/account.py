@@ -13,6 +13,14 @@ class ApiKeyCreate(Request):
     """What `POST /v1/api-keys` takes."""
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+    scopes: list[str] = Field(
+        default_factory=list, max_length=64, description="noun:verb, noun:* or *; none: everything"
+    )
+    expires_in: str | None = Field(
+        None, pattern=r"^[1-9][0-9]{0,3}[dwy]$", description="for example 30d, 12w, 1y"
+    )
+    project_id: str | None = Field(None, max_length=64)
+    is_test: bool = Field(False, description="marks it rt_test_ instead of rt_live_")
 
 
 class ApiKey(Shape):
@@ -25,6 +33,9 @@ class ApiKey(Shape):
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    scopes: list[str] = Field(default_factory=list, description="what it may do; none: everything")
+    expires_at: datetime | None = None
+    project_id: str | None = None
 
 
 class Me(Shape):
@@ -33,4 +44,7 @@ class Me(Shape):
     org_id: str
     org_name: str
     key_id: str
+    scopes: list[str] = Field(
+        default_factory=list, description="what the key may do; none: everything"
+    )
     default_project_id: str | None

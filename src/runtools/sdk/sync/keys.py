@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runtools.sdk import wire
 from runtools.sdk.shapes.account import ApiKey
 from runtools.sdk.sync.transport import Transport
@@ -14,10 +16,41 @@ class ApiKeys:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, name: str) -> ApiKey:
-        """Make a key. Its ``key`` is in this answer alone: nobody can show it again."""
-        answer = self._transport.call("POST", "/api-keys", body={"name": name})
+    def create(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str] = (),
+        expires_in: str | None = None,
+        project_id: str | None = None,
+        is_test: bool = False,
+    ) -> ApiKey:
+        """Make a key. Its ``key`` is in this answer alone: nobody can show it again.
+
+        Args:
+            name: what it is for.
+            scopes: what it may do, e.g. ``["sandbox:*", "files:read"]``; none: everything.
+            expires_in: e.g. ``30d``, ``12w``, ``1y``; None: never.
+            project_id: the project it is counted to.
+            is_test: mark it ``rt_test_`` instead of ``rt_live_``.
+
+        Raises:
+            Forbidden: it could do more than the key that makes it.
+        """
+        body = {
+            "name": name,
+            "scopes": list(scopes),
+            "expiresIn": expires_in,
+            "projectId": project_id,
+            "isTest": is_test,
+        }
+        answer = self._transport.call("POST", "/api-keys", body=body)
         return wire.shape(ApiKey, answer.data)
+
+    def rotate(self, key_id: str) -> ApiKey:
+        """Replace a key by another of the same name and rights; the old one ends within a second."""
+        path = f"/api-keys/{wire.segment(key_id)}/rotate"
+        return wire.shape(ApiKey, (self._transport.call("POST", path)).data)
 
     def revoke(self, key_id: str) -> None:
         """End a key by its id (``key_…``); it stops working within a second."""

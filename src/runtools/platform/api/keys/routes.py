@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import timedelta
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from runtools.errors import IdempotencyMismatch, NotFound
+from runtools.errors import Conflict, Forbidden, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
-from runtools.platform.api.calls import call_of
+from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.keys import store
+from runtools.platform.api.keys.service import Rights
 from runtools.platform.api.keys.store import Key
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import store as projects
+from runtools.platform.core import access
+from runtools.platform.kit import http
 from runtools.platform.kit.http import many, one
 from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me
 from runtools.sdk.shapes.events import Envelope
 
 router = APIRouter(prefix="/v1", tags=["account"])
+
+_DAYS = {"d": 1, "w": 7, "y": 365}
 
 
 @router.get("/me", **document.route(Envelope[Me]))
@@ -24,7 +33,13 @@ async def me(request: Request) -> Response:
     call = call_of(request)
     name = await call.platform.db.read(orgs.name_of, call.org)
     project = await call.platform.db.read(projects.find, call.org, None)
-    seen = Me(org_id=call.org, org_name=name, key_id=call.key.id, default_project_id=project)
+    seen = Me(
+        org_id=call.org,
+        org_name=name,
+        key_id=call.key.id,
+        scopes=sorted(call.key.scopes),
+        default_project_id=project,
+    )
     return call.answer(one(seen))
 
 
@@ -37,13 +52,31 @@ async def list_(request: Request) -> Response:
 
 @router.post(
     "/api-keys",
-    **document.route(Envelope[ApiKey], IdempotencyMismatch, status=201, takes=ApiKeyCreate),
+    **document.route(
+        Envelope[ApiKey], Forbidden, NotFound, IdempotencyMismatch, status=201, takes=ApiKeyCreate
+    ),
 )
 async def create(request: Request) -> Response:
     """Make a key. It is shown in this answer only: a repeat shows its record without it."""
     call = call_of(request)
     wanted = call.take(ApiKeyCreate)
-    key, secret = await call.platform.keys.make(call.org, wanted.name, call.op)
+    rights = await _rights(call, wanted)
+    key, secret = await call.platform.keys.make(call.org, wanted.name, call.op, rights)
+    return call.answer(one(_shown(key, secret)), 201, keep=False)
+
+
+@router.post(
+    "/api-keys/{key_id}/rotate",
+    **document.route(
+        Envelope[ApiKey], Forbidden, NotFound, Conflict, IdempotencyMismatch, status=201
+    ),
+)
+async def rotate(request: Request, key_id: str) -> Response:
+    """Another key with the same name and rights; the old one is useless within a second."""
+    call = call_of(request)
+    old = await call.platform.db.read(store.find, call.org, key_id)
+    _check_within(call, () if old is None else old.scopes, known=old is not None)
+    key, secret = await call.platform.keys.rotate(call.org, key_id, call.op)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
 
@@ -63,4 +96,35 @@ def _shown(key: Key, secret: str | None = None) -> ApiKey:
         created_at=key.created_at,
         last_used_at=key.last_used_at,
         revoked_at=key.revoked_at,
+        scopes=key.scopes,
+        expires_at=key.expires_at,
+        project_id=key.project_id,
     )
+
+
+async def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
+    if wrong := access.unknown(wanted.scopes):
+        scope, near = next(iter(wrong.items()))
+        hint = f"did you mean {' or '.join(near)}?" if near else "docs/api.md lists the scopes"
+        raise http.wrong_field("scopes", f"there is no scope {scope[:80]!r}", hint=hint)
+    _check_within(call, wanted.scopes)
+    project = None
+    if wanted.project_id is not None:
+        project = await call.platform.db.read(projects.find, call.org, wanted.project_id)
+        if project is None:
+            raise NotFound(f"no project {wanted.project_id[:80]!r}", details={"field": "projectId"})
+    until = None
+    if wanted.expires_in is not None:
+        count, unit = int(wanted.expires_in[:-1]), wanted.expires_in[-1]
+        until = call.platform.clock.now() + timedelta(days=count * _DAYS[unit])
+    return Rights(tuple(set(wanted.scopes)), until, project, wanted.is_test)
+
+
+def _check_within(call: Call, scopes: Iterable[str], *, known: bool = True) -> None:
+    """A key makes none that may do more than itself."""
+    if known and not access.within(scopes, call.key.scopes):
+        raise Forbidden(
+            "an API key makes none that may do more than itself",
+            hint="name scopes that this key has, or use one that has more",
+            details={"scopes": sorted(call.key.scopes)},
+        )

@@ -6,17 +6,18 @@ a revocation acts within one second everywhere, at once in this process.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from runtools.errors import NotFound, Unauthenticated
+from runtools.errors import Conflict, NotFound, Unauthenticated
 from runtools.platform.api.keys import store
 from runtools.platform.api.keys.store import Key, Match
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto
 from runtools.platform.kit.clock import Clock
-from runtools.platform.kit.db import Database
+from runtools.platform.kit.db import Database, Transaction
 
-PREFIX = "rt_live_"
+PREFIX, TEST_PREFIX = "rt_live_", "rt_test_"
 BELIEVED_SECONDS = 0.8
 _SHOWN_CHARACTERS = 14
 _MAX_BELIEVED = 10_000
@@ -25,8 +26,18 @@ _NO_KEY = Unauthenticated(
     "no API key was sent", hint="send it as `Authorization: Bearer rt_live_…` or `X-API-Key`"
 )
 _BAD_KEY = Unauthenticated(
-    "the API key is unknown or revoked", hint="the first key is in client.json of the home"
+    "the API key is unknown, expired or revoked", hint="the first key is in client.json of the home"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a key may do (no scopes: everything), until when, and to which project it is counted."""
+
+    scopes: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    project_id: str | None = None
+    test: bool = False
 
 
 class Keys:
@@ -58,10 +69,10 @@ class Keys:
     async def _known(self, digest: str) -> Match | None:
         now = self._clock.monotonic()
         at, match = self._believed.get(digest, (0.0, None))
-        if match is not None and now - at < BELIEVED_SECONDS:
+        if match is not None and now - at < BELIEVED_SECONDS and not self._is_over(match):
             return match
         found = await self._db.read(store.match, digest)
-        if found is None or not crypto.same(found.digest, digest):
+        if found is None or not crypto.same(found.digest, digest) or self._is_over(found):
             self._believed.pop(digest, None)
             return None
         if len(self._believed) >= _MAX_BELIEVED:
@@ -70,9 +81,37 @@ class Keys:
         self._used[found.id] = self._clock.now()
         return found
 
-    async def make(self, org_id: str, name: str, op: str) -> tuple[Key, str | None]:
+    def _is_over(self, match: Match) -> bool:
+        return match.expires_at is not None and match.expires_at <= self._clock.now()
+
+    async def make(
+        self, org_id: str, name: str, op: str, rights: Rights | None = None
+    ) -> tuple[Key, str | None]:
         """A new key and its secret; a repeat of the act gives the key alone, for it is not kept."""
-        secret = crypto.new_secret(PREFIX)
+        key, secret = self._fresh(org_id, name, op, rights or Rights())
+        made = await self._db.write(store.add_once, key)
+        return made, secret if made.id == key.id else None
+
+    async def rotate(self, org_id: str, key_id: str, op: str) -> tuple[Key, str | None]:
+        """Another key with the name and rights of one that is revoked by it, in one step.
+
+        A repeat of the act gives the key alone.
+
+        Raises:
+            NotFound: the org has no such key.
+            Conflict: it is revoked already, by another act.
+        """
+        old = await self._db.read(store.find, org_id, key_id)
+        if old is None:
+            raise _unknown(key_id)
+        rights = Rights(tuple(old.scopes), old.expires_at, old.project_id, _is_test(old))
+        key, secret = self._fresh(org_id, old.name, op, rights)
+        made = await self._db.write(_replace, old, key, self._clock.now())
+        self._believed.pop(old.digest, None)
+        return made, secret if made.id == key.id else None
+
+    def _fresh(self, org_id: str, name: str, op: str, rights: Rights) -> tuple[Key, str]:
+        secret = crypto.new_secret(TEST_PREFIX if rights.test else PREFIX)
         key = Key(
             id=new_id("key"),
             org_id=org_id,
@@ -81,9 +120,11 @@ class Keys:
             digest=crypto.digest(secret),
             op=op,
             created_at=self._clock.now(),
+            scopes=sorted(rights.scopes),
+            expires_at=rights.expires_at,
+            project_id=rights.project_id,
         )
-        made = await self._db.write(store.add_once, key)
-        return made, secret if made.id == key.id else None
+        return key, secret
 
     async def all_of(self, org_id: str) -> list[Key]:
         """The org's keys."""
@@ -93,7 +134,7 @@ class Keys:
         """Make the key useless from now on."""
         key = await self._db.write(store.revoke, org_id, key_id, self._clock.now())
         if key is None:
-            raise NotFound(f"no API key {key_id[:80]!r}", hint="GET /v1/api-keys lists them")
+            raise _unknown(key_id)
         self._believed.pop(key.digest, None)
         return key
 
@@ -102,3 +143,21 @@ class Keys:
         times, self._used = self._used, {}
         if times:
             await self._db.write(store.used, times)
+
+
+def _replace(conn: Transaction, old: Key, key: Key, now: datetime) -> Key:
+    made = store.add_once(conn, key)
+    if made.id != key.id:
+        return made
+    if old.revoked_at is not None:
+        raise Conflict(f"API key {old.id} is revoked", hint="make a new one")
+    store.revoke(conn, old.org_id, old.id, now)
+    return made
+
+
+def _is_test(key: Key) -> bool:
+    return key.prefix.startswith(TEST_PREFIX)
+
+
+def _unknown(key_id: str) -> NotFound:
+    return NotFound(f"no API key {key_id[:80]!r}", hint="GET /v1/api-keys lists them")

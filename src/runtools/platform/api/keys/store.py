@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from sqlalchemy import (
@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Document, Moment, metadata
 
 api_keys = Table(
     "api_keys",
@@ -33,12 +33,20 @@ api_keys = Table(
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
+    Column("scopes", Document, nullable=False, server_default="[]"),
+    Column("expires_at", Moment),
+    Column("project_id", String(24)),
     Index(None, "org_id", "op", unique=True),
 )
 
-_BY_DIGEST = select(api_keys.c.id, api_keys.c.org_id, api_keys.c.digest).where(
-    api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None)
-)
+_BY_DIGEST = select(
+    api_keys.c.id,
+    api_keys.c.org_id,
+    api_keys.c.digest,
+    api_keys.c.scopes,
+    api_keys.c.expires_at,
+    api_keys.c.project_id,
+).where(api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,9 @@ class Key:
     created_at: datetime
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    scopes: list[str] = field(default_factory=list)
+    expires_at: datetime | None = None
+    project_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +74,19 @@ class Match:
     id: str
     org_id: str
     digest: str
+    scopes: frozenset[str]
+    expires_at: datetime | None
+    project_id: str | None
 
 
 def match(conn: Connection, digest: str) -> Match | None:
     """The living key of that digest."""
-    row = (conn.execute(_BY_DIGEST, {"digest": digest})).first()
-    return None if row is None else Match(*row)
+    row = conn.execute(_BY_DIGEST, {"digest": digest}).first()
+    if row is None:
+        return None
+    return Match(
+        row.id, row.org_id, row.digest, frozenset(row.scopes), row.expires_at, row.project_id
+    )
 
 
 def add_once(conn: Connection, key: Key) -> Key:
@@ -91,14 +109,20 @@ def all_of(conn: Connection, org_id: str) -> list[Key]:
     return [Key(**row) for row in conn.execute(query).mappings()]
 
 
+def find(conn: Connection, org_id: str, key_id: str) -> Key | None:
+    """The org's key of that id."""
+    mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
+    row = conn.execute(select(api_keys).where(mine)).mappings().first()
+    return None if row is None else Key(**row)
+
+
 def revoke(conn: Connection, org_id: str, key_id: str, now: datetime) -> Key | None:
     """Close the key's door; a revoked one keeps the time of its first revocation."""
     mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
     conn.execute(
         update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
     )
-    row = (conn.execute(select(api_keys).where(mine))).mappings().first()
-    return None if row is None else Key(**row)
+    return find(conn, org_id, key_id)
 
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:

@@ -1,0 +1,133 @@
+"""API keys: scopes, expiry, rotation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from runtools.platform.kit.clock import SystemClock
+from runtools.testing.api_world import World, client, holds
+
+
+async def make(http: httpx.AsyncClient, **body: object) -> httpx.Response:
+    return await http.post("/v1/api-keys", json={"name": "k", **body})
+
+
+async def holder(world: World, *scopes: str, **body: object) -> httpx.AsyncClient:
+    answer = await make(world.http, scopes=list(scopes), **body)
+    assert answer.status_code == 201, answer.text
+    return client(world.url, answer.json()["data"]["key"])
+
+
+class TestScopes:
+    async def test_a_key_does_what_it_may_and_no_more(self, world: World) -> None:
+        made = await world.create(name="box")
+        async with await holder(world, "sandbox:read", "files:*") as reader:
+            path = f"/v1/sandboxes/{made['id']}"
+            assert (await reader.get(path)).status_code == 200
+            assert (await reader.get("/v1/me")).json()["data"]["scopes"] == [
+                "files:*",
+                "sandbox:read",
+            ]
+            put = await reader.put(f"{path}/files?path=/workspace/a", content=b"x")
+            assert put.status_code == 200
+            for method, where, needed in (
+                ("POST", "/v1/sandboxes", "sandbox:create"),
+                ("DELETE", path, "sandbox:write"),
+                ("POST", f"{path}/exec", "sandbox:write"),
+                ("POST", f"{path}/fork", "sandbox:create"),
+                ("GET", "/v1/secrets", "secret:read"),
+                ("GET", "/v1/audit", "audit:read"),
+                ("GET", "/v1/api-keys", "api-key:read"),
+                ("POST", "/v1/prune", "host:write"),
+            ):
+                answer = await reader.request(method, where, json={} if method == "POST" else None)
+                assert answer.status_code == 403, (method, where)
+                assert answer.json()["error"]["details"]["needed"] == needed
+        assert (await world.get(made["id"]))["state"] == "running"
+
+    async def test_what_is_refused_is_in_the_audit_log(self, world: World) -> None:
+        async with await holder(world, "sandbox:read") as reader:
+            await reader.post("/v1/sandboxes", json={})
+            me = (await reader.get("/v1/me")).json()["data"]["keyId"]
+        (line,) = (await world.http.get(f"/v1/audit?actor={me}")).json()["data"]
+        assert (line["action"], line["status"]) == ("sandboxes.create", 403)
+        assert line["error"] == "forbidden"
+
+    async def test_no_key_makes_or_takes_one_that_may_do_more(self, world: World) -> None:
+        async with await holder(world, "api-key:*", "sandbox:read") as limited:
+            for scopes in ([], ["*"], ["sandbox:*"], ["secret:read"]):
+                assert (await make(limited, scopes=scopes)).status_code == 403, scopes
+            assert (await make(limited, scopes=["sandbox:read"])).status_code == 201
+            strong = (await make(world.http)).json()["data"]["id"]
+            assert (await limited.post(f"/v1/api-keys/{strong}/rotate")).status_code == 403
+            assert (await limited.post("/v1/api-keys/key_none/rotate")).status_code == 404
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"scopes": ["sandbox:fly"]},
+            {"scopes": ["sandboxes:read"]},
+            {"scopes": "sandbox:read"},
+            {"scopes": [""]},
+            {"expiresIn": "30"},
+            {"expiresIn": "0d"},
+            {"expiresIn": "-1d"},
+            {"expiresIn": "99999d"},
+            {"isTest": "perhaps"},
+        ],
+    )
+    async def test_bad_input_names_its_field(self, world: World, body: dict) -> None:
+        answer = await make(world.http, **body)
+        assert answer.status_code == 400
+        assert next(iter(body)) in answer.text
+
+    async def test_a_project_of_nobody(self, world: World) -> None:
+        assert (await make(world.http, projectId="prj_none")).status_code == 404
+
+
+class Later(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead = timedelta()
+
+    def now(self):
+        return super().now() + self.ahead
+
+
+class TestExpiry:
+    async def test_an_expired_key_opens_nothing(self, world: World) -> None:
+        async with await holder(world, expiresIn="1d") as http:
+            assert (await http.get("/v1/me")).status_code == 200
+            clock = Later()
+            clock.ahead = timedelta(days=1, seconds=1)
+            world.platform.keys._clock = clock
+            assert (await http.get("/v1/me")).status_code == 401
+            assert (await world.http.get("/v1/me")).status_code == 200
+
+
+class TestRotation:
+    async def test_the_new_one_takes_the_place_of_the_old(self, world: World) -> None:
+        made = await make(world.http, scopes=["sandbox:read"], isTest=True, expiresIn="30d")
+        old = made.json()["data"]
+        assert old["key"].startswith("rt_test_")
+        headers = {"Idempotency-Key": "rotate-once"}
+        path = f"/v1/api-keys/{old['id']}/rotate"
+        new = (await world.http.post(path, headers=headers)).json()["data"]
+        assert new["key"].startswith("rt_test_")
+        assert new["key"] != old["key"]
+        for same in ("name", "scopes", "expiresAt", "projectId"):
+            assert new[same] == old[same]
+        again = (await world.http.post(path, headers=headers)).json()["data"]
+        assert (again["id"], again["key"]) == (new["id"], None)
+        async with client(world.url, old["key"]) as http:
+
+            async def closed() -> bool:
+                return (await http.get("/v1/me")).status_code == 401
+
+            await holds(closed)
+        async with client(world.url, new["key"]) as http:
+            assert (await http.get("/v1/me")).status_code == 200
+        assert (await world.http.post(path)).status_code == 409
