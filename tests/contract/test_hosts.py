@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from runtools.errors import OutcomeUnknown
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.core.ports.host import BuildOrder, Host
 from runtools.platform.host.server import serving
@@ -21,6 +24,8 @@ from runtools.testing.contracts.host_inside import HostExecContract, HostFilesCo
 from runtools.testing.contracts.host_processes import (
     HostProcessesContract,
     HostTerminalsContract,
+    pieces,
+    start,
 )
 from runtools.testing.contracts.host_rig import HostRig
 from runtools.testing.contracts.host_watch import HostWatchContract
@@ -37,6 +42,8 @@ class Everything(
     HostExecContract,
     HostFilesContract,
     HostWatchContract,
+    HostProcessesContract,
+    HostTerminalsContract,
 ):
     """All suites of a host."""
 
@@ -67,6 +74,20 @@ class TestHostService(Everything):
         async with service(tmp_path) as host, rig(host) as made:
             yield made
 
+    async def test_a_follower_does_not_notice_that_the_agent_died(self, hosts: HostRig) -> None:
+        box = await hosts.running()
+        process = await start(
+            hosts, box, "for i in $(seq 1000 1999); do echo $i; sleep 0.001; done"
+        )
+        following = asyncio.create_task(pieces(hosts, box, process))
+        for _ in range(2):
+            # Only the agent bears the name of its program; holders do not.
+            with contextlib.suppress(OutcomeUnknown):
+                await hosts.exec(box, "pkill -9 -x python3; sleep 1", timeout_ms=2000)
+        got, end = await following
+        assert got == b"".join(b"%d\n" % i for i in range(1000, 2000))
+        assert (end.process.state, end.process.exit_code) == ("ended", 0)
+
 
 class TestRemoteHost(Everything):
     @pytest.fixture
@@ -81,7 +102,7 @@ class TestRemoteHost(Everything):
             yield made
 
 
-class TestFakeHost(Everything, HostProcessesContract, HostTerminalsContract):
+class TestFakeHost(Everything):
     # It takes any template: tests of the api make records of versions that nobody built.
     test_nothing_is_made_from_a_template_of_nobody = None  # type: ignore[assignment]
 

@@ -10,11 +10,14 @@ import socket
 import sys
 
 from runtools.guest import protocol
+from runtools.guest.cradle import Cradle
 from runtools.guest.execs import Execs
 from runtools.guest.groups import open_groups
+from runtools.guest.holder import hold
 from runtools.guest.journal import Journal
 from runtools.guest.ops import Ops
 from runtools.guest.paths import Root
+from runtools.guest.processes import Processes
 from runtools.guest.server import Server, Token
 from runtools.guest.stats import Meter
 
@@ -32,10 +35,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)  # a command inherits what is ignored
     groups = open_groups(args.cgroup or ("own" if root.real else "none"))
+    cradle = Cradle(hold)  # before there are threads and connections
     listener, port = _listen(args.listen)
+    execs = Execs(root, groups)
     ops = Ops(
         root,
-        Execs(root, groups),
+        execs,
+        Processes(root, execs, cradle),
         Journal(f"{args.state}/journal"),
         Meter(port),
         token.replace,

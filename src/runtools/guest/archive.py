@@ -58,18 +58,33 @@ class Packer:
         self._conn.send(protocol.frame(END, problem.to_json()))
 
     def _add(self, place: str, name: str) -> None:
+        """Add it and all below, without recursion: folders can be deeper than Python's stack."""
+        levels: list[tuple[Any, str]] = []
+        try:
+            while True:
+                if self._add_one(place, name):
+                    levels.append((os.scandir(place), name))
+                item = None
+                while levels and (item := next(levels[-1][0], None)) is None:
+                    levels.pop()  # run out, it has closed itself
+                if item is None:
+                    return
+                place, name = item.path, f"{levels[-1][1]}/{item.name}"
+        finally:
+            for items, _ in levels:
+                items.close()
+
+    def _add_one(self, place: str, name: str) -> bool:
+        """Add one entry; whether it is a folder."""
         found = os.lstat(place)
         info = self._info(place, name, found)
         if info is None:
-            return
+            return False
         if info.type != tarfile.REGTYPE:
             self._put(_header(info))
         else:
             self._add_bytes(place, info)
-        if info.isdir():
-            with os.scandir(place) as items:
-                for item in items:
-                    self._add(item.path, f"{name}/{item.name}")
+        return info.isdir()
 
     def _info(self, place: str, name: str, found: os.stat_result) -> tarfile.TarInfo | None:
         info = tarfile.TarInfo(name)

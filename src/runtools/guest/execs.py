@@ -153,6 +153,16 @@ class Execs:
             stdin=stdin,
         )
 
+    def resolve(self, order: Order) -> tuple[spawn.User, dict[str, str], str]:
+        """As whom, with which environment and which program a command is to run here.
+
+        Raises:
+            Problem: there is no such user or program.
+        """
+        user = self._user(order.user)
+        env = self._environment(order, user)
+        return user, env, order.program or spawn.find_program(order.argv[0], env, order.cwd)
+
     def take_group(self) -> Group | None:
         """Where the next command will live; `run` or `free_group` gives it back."""
         return None if self._groups is None else self._groups.take()
@@ -161,6 +171,15 @@ class Execs:
         """Give back a group without having run a command in it."""
         if self._groups is not None and group is not None:
             self._groups.give_back(group)
+
+    def claim_group(self, path: str) -> Group | None:
+        """As `find_group`; it is the caller's to free from now on."""
+        return None if self._groups is None else self._groups.claim(path)
+
+    @property
+    def holders(self) -> str:
+        """The control group for the holders of durable processes; empty where there are none."""
+        return "" if self._groups is None else self._groups.holders
 
     def find_group(self, path: str) -> Group | None:
         """The group of a command from before this agent's start, if something lives in it."""
@@ -201,9 +220,7 @@ class Execs:
         self._drain.adopt(pipe.fd)
 
     def _start(self, order: Order, group: Group | None) -> tuple[spawn.Child, Pipe, Pipe, Feed]:
-        user = self._user(order.user)
-        env = self._environment(order, user)
-        program = order.program or spawn.find_program(order.argv[0], env, order.cwd)
+        user, env, program = self.resolve(order)
         fds: list[int] = []
         try:
             out_r, out_w = _pipe(fds)

@@ -3,6 +3,7 @@
     <base>/agent        the agent itself, when the base is its own delegated group
     <base>/execs        bounds for all commands together: processes, memory
     <base>/execs/<n>    one command and what it left behind
+    <base>/execs/holders  the holders of durable processes: not killed with what they hold
 
 A group is made before it is needed and used again once nothing lives in it. Memory is bounded a little
 below the machine's, so that commands which take too much meet an end inside ``execs`` and the agent,
@@ -44,6 +45,12 @@ class Group:
         finally:
             os.close(fd)
 
+    def members(self) -> set[int]:
+        """The processes in it."""
+        fd = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        with open(fd, "rb") as file:
+            return set(map(int, file.read().split()))
+
     def joining(self) -> int:
         """An open file: a process that writes 0 to it joins."""
         return os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
@@ -57,7 +64,8 @@ class Groups:
         self._lock = threading.Lock()
         self._free: list[Group] = []
         self._left: list[Group] = []  # something that a command left behind lives in it
-        os.makedirs(self._folder, exist_ok=True)
+        self.holders = f"{self._folder}/holders"
+        os.makedirs(self.holders, exist_ok=True)
         self._bound()
         names = [n for n in os.listdir(self._folder) if n.isdigit()]
         for name in names:
@@ -78,6 +86,14 @@ class Groups:
         populated = group.is_populated()
         with self._lock:
             (self._left if populated else self._free).append(group)
+
+    def claim(self, path: str) -> Group | None:
+        """As `find`; it is the caller's to `give_back` from now on."""
+        group = self.find(path)
+        if group is not None:
+            with self._lock:
+                self._left.remove(group)
+        return group
 
     def find(self, path: str) -> Group | None:
         """The group of a command that an agent before this one started, if something lives there."""

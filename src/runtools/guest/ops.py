@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,13 +15,13 @@ from runtools.guest.execs import Ended, Execs
 from runtools.guest.files import Files
 from runtools.guest.journal import Journal
 from runtools.guest.paths import Root
-from runtools.guest.problems import Problem, invalid, whole
+from runtools.guest.problems import Problem, invalid, op_id, whole
+from runtools.guest.processes import Processes
 from runtools.guest.renew import Renewal, load_env
 from runtools.guest.stats import Meter
 from runtools.guest.watches import Watches
 
 Request = Mapping[str, Any]
-_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LONGEST_WAIT_SECONDS: Final = 60.0
 _GO: Final = protocol.frame(protocol.JSON, b'{"go":true}')
 
@@ -34,6 +33,7 @@ class Ops:
         self,
         root: Root,
         execs: Execs,
+        processes: Processes,
         log: Journal,
         meter: Meter,
         set_token: Callable[[str], None],
@@ -56,7 +56,14 @@ class Ops:
             "stat": lambda r: files.stat(r.get("path")),
             "list": lambda r: files.list(r.get("path"), whole(r, "depth", 1)),
             "stats": lambda _: meter.stats(),
-            "activity": lambda _: meter.activity(execs.running(), execs.total_output()),
+            "activity": lambda _: meter.activity(
+                execs.running(), execs.total_output() + processes.total_output()
+            ),
+            "process": processes.get,
+            "processes": processes.list,
+            "process_close": processes.act,
+            "process_signal": processes.act,
+            "process_resize": processes.act,
             "grow": lambda r: {"bytes": disk.grow(self._device, whole(r, "bytes", 0))},
         }
         self._acts: dict[str, Callable[[Request], object]] = {
@@ -75,6 +82,11 @@ class Ops:
             "renew": self._renew,
             "quiesce": self._quiesce,
             "watch": self._watch,
+            "process_start": lambda c, r, raw: c.send(ok(processes.start(r, raw))),
+            "process_wait": processes.wait,
+            "process_output": processes.read,
+            "process_follow": processes.follow,
+            "process_input": processes.input,
         }
 
     def features(self) -> dict[str, Any]:
@@ -115,9 +127,7 @@ class Ops:
         unused: Callable[[], None] = lambda: None,
     ) -> None:
         """Do a mutating request, or give the answer that its id got before."""
-        op = request.get("id")
-        if not isinstance(op, str) or not _ID.fullmatch(op):
-            raise invalid("a mutating request needs an id of 1 to 128 letters, digits or _.:-")
+        op = op_id(request)
         key = journal.digest(raw)
         while not self._begin(op, key, note, unused):
             answer = self._journal.answer(op, conn.is_gone)

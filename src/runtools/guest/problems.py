@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _BY_ERRNO: Final[Mapping[int, tuple[str, str]]] = {
     errno.ENOENT: ("file_missing", "no such file or directory"),
     errno.EEXIST: ("file_exists", "it exists"),
@@ -73,3 +75,11 @@ def whole(request: Mapping[str, Any], name: str, default: int | None) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise invalid(f"{name} must be a whole number, not {value!r}")
     return value
+
+
+def op_id(request: Mapping[str, Any]) -> str:
+    """The id that names an act for its repeats."""
+    op = request.get("id")
+    if not isinstance(op, str) or not _ID.fullmatch(op):
+        raise invalid("a mutating request needs an id of 1 to 128 letters, digits or _.:-")
+    return op

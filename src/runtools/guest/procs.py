@@ -17,7 +17,7 @@ _ROUNDS: Final = 16
 def kill_session(leader: int) -> None:
     """Kill the leader, its session and all their descendants, until none is found any more."""
     for _ in range(_ROUNDS):
-        found = _family(leader)
+        found = family(leader)
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -42,7 +42,8 @@ def count() -> int:
     return sum(1 for name in os.listdir("/proc") if name.isdigit())
 
 
-def _family(leader: int) -> set[int]:
+def family(leader: int) -> set[int]:
+    """The leader, its session and all their descendants."""
     parents: dict[int, int] = {}
     family = set()
     for name in os.listdir("/proc"):

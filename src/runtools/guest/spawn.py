@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import pwd
 import stat
 import subprocess
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,16 +110,17 @@ def start(
     fds: tuple[int, int, int],
     user: User,
     group: Group | None,
+    terminal: str | None = None,
 ) -> Child:
-    """Start it.
+    """Start it. ``terminal`` is the place of the one that is to be its own, and that ``fds`` are.
 
     Raises:
         Problem: it was not started; the code says why.
     """
     try:
         if user.switch or (group is not None and not JOINS_AT_BIRTH):
-            return _fork(argv, program, env, cwd, fds, user, group)
-        return _spawn(argv, program, env, cwd, fds, group)
+            return _fork(argv, program, env, cwd, fds, user, group, terminal is not None)
+        return _spawn(argv, program, env, cwd, fds, group, terminal)
     except UnicodeEncodeError as exc:
         raise invalid("a word or an environment value is not valid Unicode") from exc
     except OSError as exc:
@@ -175,6 +178,7 @@ def _spawn(
     cwd: str,
     fds: tuple[int, int, int],
     group: Group | None,
+    terminal: str | None,
 ) -> Child:
     attributes = _attributes.plain if group is None else _attributes.joining(group)
     actions = ctypes.create_string_buffer(_ROOM)
@@ -182,6 +186,12 @@ def _spawn(
     try:
         for target, fd in enumerate(fds):
             _check(_libc.posix_spawn_file_actions_adddup2(actions, fd, target))
+        if terminal is not None:  # the first that a new session opens becomes its own
+            _check(
+                _libc.posix_spawn_file_actions_addopen(
+                    actions, 0, os.fsencode(terminal), os.O_RDWR, 0
+                )
+            )
         _check(_libc.posix_spawn_file_actions_addchdir_np(actions, os.fsencode(cwd)))
         words = _strings(argv)
         settings = _strings([f"{name}={value}" for name, value in env.items()])
@@ -213,6 +223,7 @@ def _fork(
     fds: tuple[int, int, int],
     user: User,
     group: Group | None,
+    terminal: bool,
 ) -> Child:
     joining = -1 if group is None else group.joining()
     try:
@@ -230,18 +241,25 @@ def _fork(
             group=user.gid if user.switch else None,
             extra_groups=user.groups if user.switch else None,
             # Runs between fork and exec: the file was opened by root, so the user joins, too.
-            preexec_fn=None if group is None else lambda: _join(joining),  # noqa: PLW1509
+            preexec_fn=(  # noqa: PLW1509
+                None if group is None and not terminal else lambda: _settle(joining, terminal)
+            ),
         )
     except subprocess.SubprocessError as exc:
-        raise OSError(errno.EAGAIN, "the command could not join its control group") from exc
+        raise OSError(
+            errno.EAGAIN, "the command could not join its control group or take its terminal"
+        ) from exc
     finally:
         if joining >= 0:
             os.close(joining)
     return Child(popen.pid, popen)
 
 
-def _join(fd: int) -> None:
-    os.write(fd, b"0")
+def _settle(group: int, terminal: bool) -> None:
+    if group >= 0:
+        os.write(group, b"0")
+    if terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _why(exc: OSError, program: str, cwd: str, user: User) -> Problem:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import runtools
-from runtools.guest import protocol
+from runtools.guest import procs, protocol
 from runtools.guest.protocol import BYTES, END, HEADER, JSON
 
 TOKEN = "the token"
@@ -129,6 +130,7 @@ class Agent:
         self._arguments = arguments
         self._talks: list[Talk] = []
         self.process: subprocess.Popen[bytes] | None = None
+        self.limits: Callable[[], None] | None = None
         for name in ("workspace", "etc", "root"):
             (self.root / name).mkdir(parents=True)
         self.state.mkdir()
@@ -148,6 +150,7 @@ class Agent:
                 env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]},
                 stdout=log,
                 stderr=log,
+                preexec_fn=self.limits,  # noqa: PLW1509 - the tests are one thread
             )
         until(self._answers)
         return self
@@ -175,10 +178,18 @@ class Agent:
         self._talks.append(talk)
         return talk
 
+    def lives(self) -> list[int]:
+        """The pids of its durable processes."""
+        folder = self.root / "var/lib/runtools/processes"
+        found = [struct.unpack("<9q", live.read_bytes()) for live in folder.glob("*/live")]
+        return [live[7] for live in found if live[7] and procs.is_same(live[7], live[8])]
+
     def stop(self) -> str:
         for talk in self._talks:
             talk.close()
         self.kill()
+        for pid in self.lives():  # they outlive the agent
+            procs.kill_session(pid)
         return self._log.read_text()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,22 @@ class TestDownload:
         talk.do("download", path="/workspace/f")
         with tarfile.open(fileobj=io.BytesIO(talk.body())) as archive:
             assert archive.getnames() == ["f"]
+
+    def test_a_folder_deeper_than_pythons_stack(self, agent: Agent, talk: Talk) -> None:
+        deep = os.open(agent.root / "workspace", os.O_RDONLY)
+        for _ in range(1200):
+            os.mkdir("d", dir_fd=deep)
+            below = os.open("d", os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = below
+        os.close(deep)
+        talk.do("download", path="/workspace/d")
+        data = talk.body()
+        # All folders, each with a header; a name beyond 100 bytes takes further blocks.
+        assert data.count(b"ustar") >= 1200
+        assert b"d/" * 1199 + b"d" in data
+        # Too deep for shutil, which cleans up after the tests.
+        subprocess.run(["/bin/rm", "-rf", agent.root / "workspace/d"], check=True)
 
     def test_what_is_missing(self, talk: Talk) -> None:
         assert talk.fail("download", path="/missing") == "file_missing"

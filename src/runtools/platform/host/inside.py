@@ -47,7 +47,7 @@ class Inside:
             try:
                 yield guest
             except GuestUnreachable as exc:
-                raise await _what_happened(box, exc) from exc
+                raise await what_happened(box, exc) from exc
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         """Run a command."""
@@ -58,7 +58,7 @@ class Inside:
         """What the guest says of itself; of a paused sandbox what it last said."""
         box = self.engine.actor(sandbox_id)
         if box.state is State.STOPPED:
-            raise _stopped(box)
+            raise stopped(box)
         if box.state is State.RUNNING and box.record.under_way is None and box.guest is not None:
             box.stats = await box.guest.stats()
         if box.stats is None:
@@ -153,7 +153,7 @@ class Inside:
 
     @cached_property
     def _watching(self) -> Watching:
-        return Watching(_what_happened)
+        return Watching(what_happened)
 
     # Last, because its name hides the built-in one in what follows it.
     async def list(self, sandbox_id: str, path: str, depth: int) -> Listing:
@@ -186,14 +186,15 @@ class Held(AsyncIterator[bytes]):
             await close()
 
 
-async def _what_happened(box: Actor, failure: GuestUnreachable) -> Exception:
+async def what_happened(box: Actor, failure: GuestUnreachable) -> Exception:
     """A guest that went silent because its machine is gone has stopped; say that instead."""
     if box.state is State.RUNNING and not await box.engine.driver.is_live(box.machine()):
         await box.ends_within(_END_SECONDS)
-    return _stopped(box) if box.state is State.STOPPED else failure
+    return stopped(box) if box.state is State.STOPPED else failure
 
 
-def _stopped(box: Actor) -> SandboxStopped:
+def stopped(box: Actor) -> SandboxStopped:
+    """That a sandbox has ended, and why."""
     reason = box.record.ending.reason if box.record.ending else "it was destroyed"
     return SandboxStopped(
         f"{box.id} has stopped: {reason}", hint=f"runtools sandbox why {box.id} tells more"

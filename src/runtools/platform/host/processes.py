@@ -1,12 +1,28 @@
-"""Durable processes of sandboxes, as the host port gives them."""
+"""Durable processes of sandboxes, as the host port gives them.
+
+Acts and reads wake a sandbox, as an exec does. To wait and to follow does not, and keeps none awake:
+while it is paused nothing happens in it, and when it is resumed the stream goes on at its offset.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
 
-from runtools.errors import Unavailable
+from runtools.errors import GuestMisbehaved, GuestUnreachable, HostUnavailable, InvalidRequest
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.acts.resume import is_usable
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.host.inside import stopped, what_happened
 from runtools.sdk.shapes.processes import (
+    MAX_READ_BYTES,
+    Octets,
     OutputEnd,
     OutputPiece,
     Process,
@@ -15,58 +31,169 @@ from runtools.sdk.shapes.processes import (
     TerminalSize,
 )
 
+_WAIT_MS: Final = 50_000  # in one request to a guest
+_AGAIN_SECONDS: Final = 0.05
+_AWAY_SECONDS: Final = 20.0
+_REMEMBERED: Final = 256
+
+T = TypeVar("T")
+
 
 class Processes:
     """The part of the host port that is about processes."""
 
+    engine: Engine
+
+    def _guest(self, sandbox_id: str) -> AbstractAsyncContextManager[GuestClient]:
+        """See `Inside`."""
+        raise NotImplementedError
+
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return self._seen(sandbox_id, await guest.processes.start(request))
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return await guest.processes.list()
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return self._seen(sandbox_id, await guest.processes.get(process_id))
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for the end of one."""
-        raise _not_yet()
+        box = self.engine.actor(sandbox_id)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + max(timeout_ms, 0) / 1000
+        lost: float | None = None
+        while True:
+            left = deadline - clock()
+            guest = await _running(box, left)
+            if guest is None:  # it is paused, and stays so
+                known = box.processes.get(process_id)
+                return known or await self.get_process(sandbox_id, process_id)
+            try:
+                wanted = guest.processes.wait(process_id, min(int(max(left, 0) * 1000), _WAIT_MS))
+                seen = await _while_running(box, wanted)
+            except GuestUnreachable as exc:
+                lost = lost or clock()
+                await _bear(box, exc, clock() - lost)
+                continue
+            lost = None
+            if seen is not None:
+                self._seen(sandbox_id, seen)
+                if seen.state != "running" or clock() >= deadline:
+                    return seen
 
     async def read_output(
         self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
     ) -> OutputPiece:
         """What is there of its output."""
-        raise _not_yet()
+        if not 1 <= limit <= MAX_READ_BYTES:
+            raise InvalidRequest(f"limit must be 1 to {MAX_READ_BYTES}, not {limit}")
+        async with self._guest(sandbox_id) as guest:
+            return await guest.processes.read(process_id, stream, start, limit)
 
-    def follow_output(
+    async def follow_output(
         self, sandbox_id: str, process_id: str, stream: Stream, start: int
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
         """Its output as it comes."""
-        raise _not_yet()
+        box = self.engine.actor(sandbox_id)
+        clock = asyncio.get_running_loop().time
+        lost: float | None = None
+        while True:
+            guest = await _running(box, None)
+            assert guest is not None  # noqa: S101 - without a limit it was waited for
+            items = guest.processes.follow(process_id, stream, start)
+            try:
+                async with contextlib.aclosing(items):
+                    async for item in items:
+                        lost = None
+                        yield item
+                        if isinstance(item, OutputEnd):
+                            return
+                        start = item.offset + len(item.data)
+            except GuestUnreachable as exc:
+                lost = lost or clock()
+                await _bear(box, exc, clock() - lost)
 
-    async def send_input(self, sandbox_id: str, process_id: str, op: str, data: bytes) -> int:
+    async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
         """Give it input."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return await guest.processes.send_input(process_id, op, data)
 
     async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
         """End its input."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return self._seen(sandbox_id, await guest.processes.close_input(process_id, op))
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
     ) -> Process:
         """Send it a signal."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return self._seen(sandbox_id, await guest.processes.signal(process_id, op, signal))
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:
         """Make its terminal another size."""
-        raise _not_yet()
+        async with self._guest(sandbox_id) as guest:
+            return self._seen(sandbox_id, await guest.processes.resize(process_id, op, size))
+
+    def _seen(self, sandbox_id: str, process: Process) -> Process:
+        """Remember how it stood, for those who ask while the sandbox is paused."""
+        known = self.engine.actor(sandbox_id).processes
+        known.pop(process.id, None)
+        known[process.id] = process
+        if len(known) > _REMEMBERED:
+            known.popitem(last=False)
+        return process
 
 
-def _not_yet() -> Unavailable:
-    return Unavailable("this host cannot hold durable processes yet", hint="use exec")
+async def _running(box: Actor, seconds: float | None) -> GuestClient | None:
+    """The guest of a sandbox once it runs; it is not woken. None when time is up before.
+
+    Raises:
+        SandboxStopped: it has ended.
+        HostUnavailable: it runs, but this host could not take it over at its start.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not is_usable(box):
+                if box.state is State.STOPPED:
+                    raise stopped(box)
+                await box.changed()
+    if not is_usable(box):
+        return None
+    if box.guest is None:
+        raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
+    return box.guest
+
+
+async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None:
+    """The answer of a guest; None when the sandbox ceased to run before it came."""
+    task = asyncio.create_task(asking)
+    try:
+        while not task.done() and is_usable(box):
+            changed = asyncio.ensure_future(box.changed())
+            await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def _bear(box: Actor, failure: GuestUnreachable, for_seconds: float) -> None:
+    """Try again in a moment, unless it misbehaves, is gone, or runs and did not answer for too long."""
+    if isinstance(failure, GuestMisbehaved):
+        raise failure
+    if is_usable(box):
+        if for_seconds > _AWAY_SECONDS or not await box.engine.driver.is_live(box.machine()):
+            raise await what_happened(box, failure) from failure
+        await asyncio.sleep(_AGAIN_SECONDS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.clock import Backoff
 from runtools.platform.kit.process import CommandFailed
 from runtools.sdk.shapes.inside import Stats
+from runtools.sdk.shapes.processes import Process
 from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Actor:
         uses: execs and file operations under way.
         touched: when the sandbox was last active (monotonic).
         stats: what the guest last said of itself.
+        processes: how durable processes last stood, for those who ask of a paused sandbox.
     """
 
     def __init__(self, engine: Engine, record: Record, died: Death) -> None:
@@ -81,6 +83,7 @@ class Actor:
         self.uses = 0
         self.touched = engine.clock.monotonic()
         self.stats: Stats | None = None
+        self.processes: OrderedDict[str, Process] = OrderedDict()
         self._died = died
         self._jobs: deque[_Job] = deque()
         self._bell = asyncio.Event()

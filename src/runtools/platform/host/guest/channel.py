@@ -83,12 +83,22 @@ class Channel:
             raise TooLarge(f"a request of {len(text)} bytes; at most {protocol.MAX_JSON} are taken")
         self._writer.write(protocol.frame(JSON, text))
 
-    async def receive(self) -> dict[str, Any]:
-        """The next answer."""
-        kind, length = await self._header()
+    async def receive(self, most: int = protocol.MAX_JSON) -> dict[str, Any]:
+        """The next answer, of at most so many bytes."""
+        kind, length = await self._header(most)
         if kind != JSON:
             raise self._misbehaved(f"a frame of kind {kind} where an answer was due")
         return wire.parse(await self._exactly(length))
+
+    async def receive_bytes(self, size: int) -> bytes:
+        """One frame of so many bytes, due now."""
+        try:
+            async with asyncio.timeout(self._stall):
+                if await self._header() == (BYTES, size):
+                    return await self._exactly(size)
+        except TimeoutError as exc:
+            raise self._misbehaved("nothing of the bytes that it announced") from exc
+        raise self._misbehaved("other bytes than it announced")
 
     async def body(self, most: int) -> AsyncIterator[bytes]:
         """The bytes of a body, at most so many; patience ends with a stall or a drip.
@@ -172,9 +182,9 @@ class Channel:
         finally:
             drain.cancel()
 
-    async def _header(self) -> tuple[int, int]:
+    async def _header(self, json_limit: int = protocol.MAX_JSON) -> tuple[int, int]:
         try:
-            return protocol.parse_header(await self._exactly(HEADER.size))
+            return protocol.parse_header(await self._exactly(HEADER.size), json_limit=json_limit)
         except BadFrame as exc:
             raise self._misbehaved(str(exc)) from exc
 

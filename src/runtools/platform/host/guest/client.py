@@ -21,6 +21,7 @@ from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, 
 from runtools.platform.host.guest.identity import Evidence, Identity
 from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.pool import Pool
+from runtools.platform.host.guest.processes import GuestProcesses
 from runtools.platform.host.guest.streams import Body
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.sdk.shapes.inside import (
@@ -71,6 +72,7 @@ class GuestClient:
         self._patience = patience or Patience()
         self._pool = Pool(connect, token, self._patience)
         self._clock = clock or SystemClock()
+        self.processes = GuestProcesses(self._pool, self._patience)
 
     # --- the machine ---
 

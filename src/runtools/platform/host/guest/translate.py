@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from runtools.errors import GuestMisbehaved, InvalidRequest
@@ -12,6 +12,7 @@ from runtools.guest import protocol
 from runtools.platform.host.guest import wire
 from runtools.platform.host.guest.identity import Evidence, Identity
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, FileChange, Listing, Stats
+from runtools.sdk.shapes.processes import OutputSpan, Process, TerminalSize
 
 
 def order(identity: Identity, now: float) -> dict[str, Any]:
@@ -104,6 +105,32 @@ def changes(said: wire.Changes, path: str, after: int | None) -> list[FileChange
         )
         for number, one in enumerate(said.changes, after + 1)
     ]
+
+
+def process(held: wire.Held) -> Process:
+    """A process as users see it."""
+    size = TerminalSize(rows=held.rows, columns=held.columns) if held.rows else None
+    return Process(
+        id=held.id,
+        command=held.command,
+        cwd=held.cwd,
+        user=held.user,
+        pid=held.pid,
+        terminal=size,
+        state=held.state,
+        exit_code=held.exit_code,
+        signal=held.signal,
+        input_open=held.input_open,
+        started_at=datetime.fromtimestamp(held.started, UTC),
+        ended_at=None if held.ended is None else datetime.fromtimestamp(held.ended, UTC),
+        output=_span(held.output),
+        stdout=_span(held.stdout),
+        stderr=_span(held.stderr),
+    )
+
+
+def _span(said: list[int]) -> OutputSpan:
+    return OutputSpan(kept_from=said[0], end=said[1])
 
 
 def evidence(renewed: wire.Renewed) -> Evidence:

@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from runtools import errors
 from runtools.errors import GuestMisbehaved, RunToolsError
@@ -18,6 +25,7 @@ from runtools.sdk.shapes.inside import FileEntry
 
 _MAX_DETAILS: Final = 16
 _MAX_TEXT: Final = 2000
+_MAX_COMMAND: Final = 4200  # the agent cuts it before
 
 # The errors that are about what was asked. All others are about the agent itself.
 _ERRORS: Final = {
@@ -27,6 +35,10 @@ _ERRORS: Final = {
         errors.InvalidPath,
         errors.IdempotencyMismatch,
         errors.OutcomeUnknown,
+        errors.NotFound,
+        errors.ProcessEnded,
+        errors.InputClosed,
+        errors.InputFull,
         errors.TooLarge,
         errors.Unavailable,
         errors.FileError,
@@ -45,6 +57,15 @@ KeyText = Annotated[str, Field(max_length=2048)]
 PathText = Annotated[str, Field(max_length=4 * 4096)]
 # Seconds that a datetime can hold.
 Seconds = Annotated[float, Field(ge=-62_000_000_000, le=253_000_000_000, allow_inf_nan=False)]
+
+
+def _in_order(span: list[int]) -> list[int]:
+    if span[0] > span[1]:
+        raise ValueError("it begins after its end")
+    return span
+
+
+Span = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 
 
 class Answer(BaseModel):
@@ -178,6 +199,82 @@ class Changes(Answer):
     last: Count
     lost: bool
     changes: Annotated[list[Change], Field(max_length=protocol.MAX_CHANGES)]
+
+
+class Held(Answer):
+    """A durable process."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    command: (
+        Annotated[str, Field(max_length=_MAX_COMMAND)]
+        | Annotated[
+            list[Annotated[str, Field(max_length=_MAX_COMMAND)]], Field(max_length=_MAX_COMMAND)
+        ]
+    )
+    cwd: PathText
+    user: Text
+    started: Seconds
+    pid: Annotated[int, Field(ge=1, le=1 << 31)] | None
+    rows: Annotated[int, Field(ge=0, le=1000)]
+    columns: Annotated[int, Field(ge=0, le=1000)]
+    state: Literal["running", "ended", "lost"]
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None
+    signal: Annotated[int, Field(ge=1, le=64)] | None
+    ended: Seconds | None
+    input_open: bool
+    output: Span
+    stdout: Span
+    stderr: Span
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Held:
+        known = [how for how in (self.exit_code, self.signal) if how is not None]
+        if len(known) != (1 if self.state == "ended" else 0):
+            raise ValueError("exactly what has ended has one exit code or signal")
+        if (self.ended is not None) != (self.state == "ended"):
+            raise ValueError("exactly what has ended has a time of its end")
+        if bool(self.rows) != bool(self.columns):
+            raise ValueError("a terminal has rows and columns")
+        return self
+
+
+class HeldPage(Answer):
+    """Some processes, and after how many the next page begins."""
+
+    processes: Annotated[list[Held], Field(max_length=protocol.MAX_ENTRIES)]
+    next: Count | None
+
+
+class Piece(Answer):
+    """Bytes of a stream that come in the next frame."""
+
+    offset: Count
+    dropped: Count
+    size: Annotated[int, Field(ge=0, le=protocol.MAX_BYTES)]
+
+
+class Followed(Answer):
+    """One thing that a followed stream says: a piece, or its end."""
+
+    offset: Count | None = None
+    dropped: Count | None = None
+    size: Annotated[int, Field(ge=0, le=protocol.MAX_BYTES)] | None = None
+    end: Count | None = None
+    process: Held | None = None
+
+    def piece(self) -> Piece:
+        """The piece that it is.
+
+        Raises:
+            GuestMisbehaved: it is none.
+        """
+        return answer({"ok": self.model_dump(exclude_none=True)}, Piece)
+
+
+class Taken(Answer):
+    """How much input a process was given in all."""
+
+    taken: Count
 
 
 class Nothing(Answer):

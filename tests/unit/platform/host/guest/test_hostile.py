@@ -311,6 +311,102 @@ class TestOthers:
                 wire.answer({"error": said}, kind)
 
 
+HELD = {
+    "id": "a",
+    "command": "true",
+    "cwd": "/",
+    "user": "root",
+    "started": 1.0,
+    "pid": 7,
+    "rows": 0,
+    "columns": 0,
+    "state": "running",
+    "exit_code": None,
+    "signal": None,
+    "ended": None,
+    "input_open": True,
+    "output": [0, 4],
+    "stdout": [0, 4],
+    "stderr": [0, 0],
+}
+OVER = HELD | {"state": "ended", "exit_code": 0, "ended": 2.0, "pid": None}
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("garbage", GARBAGE)
+    async def test_garbage(self, impostor: Impostor, garbage: bytes) -> None:
+        impostor.answers(garbage)
+        with pytest.raises(errors.GuestMisbehaved):
+            await impostor.client().processes.get("a")
+        with pytest.raises(errors.GuestMisbehaved):
+            await anext(impostor.client().processes.follow("a", "output", 0))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"id": "b"},
+            {"id": "a/../b"},
+            {"command": "x" * 5000},
+            {"command": ["x"] * 5000},
+            {"state": "asleep"},
+            {"state": "ended"},
+            {"state": "lost", "exit_code": 0},
+            {"exit_code": 0},
+            {"ended": 1.0},
+            {"ended": 1e300},
+            {"pid": 0},
+            {"rows": 5},
+            {"rows": 2000, "columns": 1},
+            {"output": [5, 4]},
+            {"output": [0]},
+            {"output": [-1, 4]},
+            {"stdout": [0, 1 << 70]},
+            {"input_open": "yes"},
+        ],
+    )
+    async def test_values_out_of_bounds(self, impostor: Impostor, change: dict[str, Any]) -> None:
+        impostor.answers(ok(HELD | change))
+        with pytest.raises(errors.GuestMisbehaved):
+            await impostor.client().processes.get("a")
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            [ok({"offset": 5, "dropped": 0, "size": 1}), protocol.frame(BYTES, b"x")],
+            [ok({"offset": 0, "dropped": 0, "size": 0})],
+            [ok({"offset": 0, "dropped": 0, "size": 2}), protocol.frame(BYTES, b"x")],
+            [ok({"offset": 0, "dropped": 0, "size": 1}), protocol.frame(JSON, b"{}")],
+            [ok({"offset": 0, "dropped": 0, "size": 1 << 30})],
+            [ok({"offset": 0, "size": 1})],
+            [ok({"end": 3, "process": OVER})],
+            [ok({"end": 0, "process": HELD})],
+            [ok({"end": 0, "process": OVER | {"id": "b"}})],
+        ],
+    )
+    async def test_streams_that_cannot_be(self, impostor: Impostor, said: list[bytes]) -> None:
+        impostor.answers(*said)
+        with pytest.raises(errors.GuestMisbehaved):
+            await anext(impostor.client().processes.follow("a", "output", 0))
+
+    async def test_a_read_of_other_bytes(self, impostor: Impostor) -> None:
+        impostor.answers(ok({"offset": 0, "dropped": 0, "size": 4}), protocol.frame(BYTES, b"1234"))
+        assert (await impostor.client().processes.read("a", "output", 0, 4)).data == b"1234"
+        with pytest.raises(errors.GuestMisbehaved):
+            await impostor.client().processes.read("a", "output", 0, 3)
+        with pytest.raises(errors.GuestMisbehaved):
+            await impostor.client().processes.read("a", "output", 1, 4)
+
+    async def test_a_list_without_end(self, impostor: Impostor) -> None:
+        for after in (0, 1):
+            impostor.answers(ok({"processes": [HELD], "next": after}))
+            with pytest.raises(errors.GuestMisbehaved):
+                await impostor.client().processes.list()
+
+    async def test_a_piece_that_stalls(self, impostor: Impostor) -> None:
+        impostor.answers(ok({"offset": 0, "dropped": 0, "size": 1}))
+        await _in_time(anext(impostor.client().processes.follow("a", "output", 0)))
+
+
 async def _in_time(awaited: Any) -> None:
     began = time.monotonic()
     with pytest.raises(errors.GuestUnreachable):

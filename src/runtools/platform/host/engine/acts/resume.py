@@ -94,6 +94,11 @@ def became_running(box: Actor, why: Why, **detail: object) -> Observed:
     return seen
 
 
+def is_usable(box: Actor) -> bool:
+    """Whether what goes on inside can be asked for now."""
+    return box.state is State.RUNNING and box.record.operation in _HARMLESS
+
+
 async def awake(box: Actor, why: Why) -> GuestClient:
     """The guest of a running sandbox; a paused one is resumed first, a starting one waited for.
 
@@ -107,7 +112,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
                 f"{box.id} has stopped",
                 hint=f"runtools sandbox why {box.id} tells what ended it",
             )
-        if box.state is State.RUNNING and box.record.operation in _HARMLESS:
+        if is_usable(box):
             if box.guest is None:
                 raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
             return box.guest

@@ -86,6 +86,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     box.drop_guest()
     undo.pop_all()
     box.guest = up.guest
+    box.processes.clear()
     reach("rollback.switched")
     await _drop(box, old)
     reach("rollback.dropped")

@@ -1,0 +1,504 @@
+"""The durable processes of a machine, as the agent serves them: start, look, read, follow, act.
+
+Each lies in a folder of its own (`record`) on the machine's disk and is held by a process of its own
+(`holder`). The agent keeps nothing that it could lose: after a crash it finds all of them again.
+The records of processes that are over are kept until there are more than `MAX_OVER`, or until together
+they take more of the disk than `_budget` allows; the ones that ended first go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from runtools.guest import journal, procs, protocol
+from runtools.guest.conn import Conn, Gone, ok
+from runtools.guest.cradle import Cradle
+from runtools.guest.execs import Execs
+from runtools.guest.holder import MAX_INPUT, MAX_PACKET, READY, SEEN
+from runtools.guest.paths import Root
+from runtools.guest.problems import Problem, invalid, of_errno, op_id, whole
+from runtools.guest.protocol import BYTES
+from runtools.guest.record import Look, Record
+
+FOLDER: Final = "/var/lib/runtools/processes"
+MAX_OVER: Final = 1000
+MAX_RUNNING: Final = 128
+MAX_WATCHING: Final = 160  # followers and those who wait: each takes one of the agent's threads
+MAX_WAIT: Final = 60_000
+
+_MOST_BYTES: Final = 1 << 30
+_MAX_COMMAND: Final = 4096
+_MAX_SIZE: Final = 1000
+_TALK_SECONDS: Final = 30.0
+_NEVER: Final = 1 << 62
+_MOMENT_MS: Final = 10.0
+_STREAMS: Final = ("output", "stdout", "stderr")
+
+
+class Processes:
+    """All of one machine."""
+
+    def __init__(self, root: Root, execs: Execs, cradle: Cradle) -> None:
+        self._folder = root.own(FOLDER)
+        self._root = root.own("/")
+        self._execs = execs
+        self._cradle = cradle
+        self._starting = threading.Lock()
+        self._lock = threading.Lock()
+        self._watching = 0
+        self._forgotten = 0  # output of records that were dropped
+        self._records: dict[str, Record] = {}
+        self._find_all()
+
+    # --- looking ---
+
+    def get(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """How one stands."""
+        return self._find(request).shape()
+
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Those after a place in the order of their starts, as many as fit into an answer."""
+        after, room = whole(request, "after", 0), protocol.MAX_LISTING
+        with self._lock:
+            records = list(self._records.values())[after:]
+        shown: list[dict[str, Any]] = []
+        for record in records:
+            with contextlib.suppress(OSError):  # dropped since
+                shape = record.shape()
+                room -= len(json.dumps(shape))
+                if room < 0:
+                    break
+                shown.append(shape)
+            after += 1
+        return {"processes": shown, "next": after if room < 0 else None}
+
+    def total_output(self) -> int:
+        """Bytes that all of them ever printed."""
+        with self._lock:
+            records = list(self._records.values())
+        total = self._forgotten
+        for record in records:
+            with contextlib.suppress(OSError):
+                total += record.live().output
+        return total
+
+    def read(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
+        """Send what is there of a stream."""
+        record, stream = self._find(request), _stream(request)
+        start, limit = whole(request, "start", 0), whole(request, "limit", 1)
+        if not 1 <= limit <= protocol.MAX_BYTES:
+            raise invalid(f"limit must be 1 to {protocol.MAX_BYTES}")
+        tail = record.tail(stream)
+        try:
+            end = _checked(record, stream, start).ends(stream)
+            where, data = tail.read(start, limit, end)
+        finally:
+            tail.close()
+        conn.send(_piece(start, where, data))
+
+    def wait(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
+        """Answer when one is over, or when time is up."""
+        record = self._find(request)
+        deadline = time.monotonic() + min(whole(request, "timeout_ms", 0), MAX_WAIT) / 1000
+        with self._watch(), contextlib.closing(_News(record, conn)) as news:
+            while not record.look().over and news.wait(_NEVER, deadline):
+                pass
+        conn.send(ok(record.shape()))
+
+    def follow(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
+        """Send a stream as it comes, and at last how the process ended."""
+        record, stream = self._find(request), _stream(request)
+        at = whole(request, "start", 0)
+        _checked(record, stream, at)
+        with (
+            self._watch(),
+            contextlib.closing(record.tail(stream)) as tail,
+            contextlib.closing(_News(record, conn)) as news,
+        ):
+            while True:
+                look = record.look()  # before reading: what is over has no more to come
+                where, data = tail.read(at, protocol.CHUNK, look.ends(stream))
+                if data or where > at:
+                    conn.send(_piece(at, where, data))
+                    at = where + len(data)
+                elif look.over:
+                    conn.send(ok({"end": at, "process": record.shape()}))
+                    return
+                else:
+                    news.wait(look.live.output)
+
+    # --- starting ---
+
+    def start(self, request: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
+        """Start one, or say how the one stands that was started under its id.
+
+        Raises:
+            Problem: it was not started; the code says why.
+        """
+        key = journal.digest(raw)
+        with self._starting:
+            known = self._records.get(op_id(request))
+            if known is None:
+                known = self._start(request, key)
+            elif known.facts["key"] != key:
+                raise Problem(
+                    "idempotency_mismatch",
+                    f"{known.id} was used for another process",
+                    hint="give every process an id of its own",
+                )
+        return known.shape()
+
+    def _start(self, request: Mapping[str, Any], key: str) -> Record:
+        order = self._execs.order(request, b"")
+        user, env, program = self._execs.resolve(order)
+        terminal = _size(request) if request.get("terminal") else None
+        if terminal:
+            env.setdefault("TERM", "xterm-256color")
+        keep = whole(request, "keep", 1 << 24)
+        if not 4096 <= keep <= 1 << 30:
+            raise invalid("keep must be 4096 to 2**30 bytes")
+        self._make_room()
+        facts = {
+            "id": str(request["id"]),
+            "key": key,
+            "command": _shown(request["command"]),
+            "cwd": str(request.get("cwd", "/workspace")),
+            "user": order.user,
+            "started": time.time(),
+            "terminal": terminal is not None,
+            "keep": keep,
+        }
+        group = self._execs.take_group()
+        wanted = {
+            "argv": list(order.argv),
+            "program": program,
+            "env": env,
+            "cwd": order.cwd,
+            "user": asdict(user),
+            "group": group.path if group else "",
+            "holders": self._execs.holders,
+            "terminal": terminal,
+            "keep": keep,
+            "keep_input": bool(request.get("keep_input", True)),
+        }
+        try:
+            record, lock, listener = self._make(facts | {"group": wanted["group"]})
+            self._hand_over(record, wanted, lock, listener)
+        except BaseException:
+            self._execs.free_group(group)
+            raise
+        record.group = group
+        with self._lock:
+            self._records[record.id] = record
+        return record
+
+    def _make(self, facts: dict[str, Any]) -> tuple[Record, int, socket.socket]:
+        place = f"{self._folder}/{_name(facts['id'])}"
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            return Record.make(place, facts)
+        except OSError as exc:
+            raise of_errno(exc, "the process's record") from exc
+
+    def _hand_over(
+        self, record: Record, order: dict[str, Any], lock: int, listener: socket.socket
+    ) -> None:
+        """Have a holder forked for it, and hear from it that it was started."""
+        text = os.memfd_create("order", os.MFD_CLOEXEC)
+        folder = os.open(record.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.write(text, json.dumps(order).encode())
+            os.lseek(text, 0, os.SEEK_SET)
+            with contextlib.suppress(OSError):  # then nobody holds the lock
+                self._cradle.fork([lock, listener.fileno(), folder, text])
+        finally:
+            for fd in (lock, folder, text):
+                os.close(fd)
+            listener.close()
+        if self._ask(record, READY) == READY:
+            return
+        look = record.look()
+        if not look.over:
+            return  # it takes its time; how it went will be seen in the record
+        problem = (look.end or {}).get("problem")
+        if look.live.pid and problem is None:
+            return  # over already
+        record.remove()
+        if problem is None:
+            raise Problem(
+                "unavailable",
+                "nothing more can be started inside",
+                hint="end some of what runs there, or give the sandbox more memory",
+            )
+        raise Problem(**problem)
+
+    def _make_room(self) -> None:
+        """Let go of what is over and exceeds the bounds.
+
+        Raises:
+            Problem: ``unavailable``: too many run.
+        """
+        over: list[tuple[float, Record]] = []
+        for record in list(self._records.values()):
+            look = record.look()
+            if look.over:
+                self._settle(record)
+                over.append(((look.end or {}).get("at") or record.facts["started"], record))
+        if len(self._records) - len(over) >= MAX_RUNNING:
+            raise Problem(
+                "unavailable",
+                f"{MAX_RUNNING} durable processes run already",
+                hint="end some of them; exec has no such bound",
+            )
+        over.sort(key=lambda pair: pair[0], reverse=True)
+        left = self._budget()
+        for n, (_, record) in enumerate(over, 1):
+            left -= record.kept()
+            if n >= MAX_OVER or left < 0:
+                with self._lock:
+                    del self._records[record.id]
+                    self._forgotten += record.live().output
+                record.remove()
+
+    def _budget(self) -> int:
+        disk = os.statvfs(self._root)
+        return min(_MOST_BYTES, disk.f_blocks * disk.f_frsize // 4)
+
+    def _settle(self, record: Record) -> None:
+        """Give back the group of one that is over; what a lost one left there nobody can reach."""
+        group, record.group = record.group, None
+        if group is not None:
+            if record.look().lost:
+                group.kill()
+            self._execs.free_group(group)
+
+    # --- acts ---
+
+    def act(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Close the input, send a signal, or resize; a repeat of its id does nothing."""
+        record = self._find(request)
+        do = str(request.get("do")).removeprefix("process_")
+        wish: dict[str, Any] = {"do": do}
+        if do == "signal":
+            wish["signal"] = number = whole(request, "signal", 0)
+            if not 1 <= number <= 64:
+                raise invalid(f"there is no signal {number}")
+        elif do == "resize":
+            wish["rows"], wish["columns"] = _size(request)
+        self._do(record, wish, request, b"")
+        return record.shape()
+
+    def input(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
+        """Give one input; answers how much it was given in all."""
+        conn.expect_body()
+        data = b""
+        for piece in conn.body():
+            data += piece
+            if len(data) > MAX_INPUT:
+                raise Problem("too_large", f"at most {MAX_INPUT} bytes of input at a time")
+        conn.send(ok(self._do(self._find(request), {"do": "input"}, request, data)))
+
+    def _do(
+        self, record: Record, wish: dict[str, Any], request: Mapping[str, Any], data: bytes
+    ) -> Any:
+        op = op_id(request)
+        key = journal.digest(json.dumps(wish).encode() + data)
+        packet = json.dumps(wish | {"op": op, "key": key}).encode() + b"\n" + data
+        answer = self._ask(record, packet) or _kept_answer(record.look(), op, key)
+        if answer is None:
+            if record.look().over:
+                raise Problem("process_ended", f"{record.id} has ended")
+            raise Problem("unavailable", "its holder did not answer", hint="ask again")
+        said = json.loads(answer)
+        if "error" in said:
+            raise Problem(**said["error"])
+        return said["ok"]
+
+    def _ask(self, record: Record, packet: bytes) -> bytes:
+        """What the holder answers; nothing, when it is gone."""
+        try:
+            sock = record.connect()
+        except OSError:
+            return b""
+        with sock:
+            sock.settimeout(_TALK_SECONDS)
+            try:
+                sock.send(packet)
+                return sock.recv(MAX_PACKET)
+            except OSError:
+                return b""
+
+    # --- how ---
+
+    def _find(self, request: Mapping[str, Any]) -> Record:
+        name = str(request.get("process"))
+        with self._lock:
+            record = self._records.get(name)
+        if record is None:
+            raise Problem(
+                "not_found",
+                f"no process {name[:128]} is known inside",
+                hint=f"of those that ended the last {MAX_OVER} are kept, as the disk allows",
+            )
+        return record
+
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[None]:
+        with self._lock:
+            if self._watching >= MAX_WATCHING:
+                raise Problem("unavailable", f"{MAX_WATCHING} already follow or wait inside")
+            self._watching += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watching -= 1
+
+    def _find_all(self) -> None:
+        """Those of the agents before this one. What never came to be is removed."""
+        with contextlib.suppress(FileNotFoundError):
+            found = []
+            for name in os.listdir(self._folder):
+                record = Record.load(f"{self._folder}/{name}")
+                if record is None or name.endswith(".new") or _never_was(record):
+                    shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
+                else:
+                    found.append(record)
+            found.sort(key=lambda record: record.facts["started"])
+            self._records = {record.id: record for record in found}
+        for record in self._records.values():
+            record.group = self._execs.claim_group(record.facts["group"])
+            look = record.look()
+            if look.lost and record.group is None and procs.is_same(look.live.pid, look.live.born):
+                procs.kill_session(look.live.pid)
+            if look.over:
+                self._settle(record)
+
+
+class _News:
+    """Waits for more of a process, as long as somebody is there to be told."""
+
+    def __init__(self, record: Record, conn: Conn) -> None:
+        self._record = record
+        self._poll = select.poll()
+        self._poll.register(conn.sock, select.POLLIN | select.POLLRDHUP)
+        self._sock: socket.socket | None = None
+        with contextlib.suppress(OSError):  # over
+            self._sock = record.connect()
+            self._poll.register(self._sock, select.POLLIN)
+
+    def wait(self, seen: int, deadline: float | None = None) -> bool:
+        """Until there is more output than was seen, or the end; False when time was up before.
+
+        Raises:
+            Gone: nobody wants to know any more.
+        """
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if self._sock is None:  # between the holder's last word and its end
+            left = _MOMENT_MS if left is None else min(left, _MOMENT_MS)
+        else:
+            try:
+                self._sock.send(b"?" + SEEN.pack(seen))
+            except OSError:
+                self._lose()
+                return True
+        ready = dict(self._poll.poll(left))
+        if self._sock is not None and self._sock.fileno() in ready:
+            try:
+                told = self._sock.recv(16)
+            except OSError:
+                told = b""
+            if not told:
+                self._lose()
+        elif ready:
+            raise Gone("it wants no more")
+        return bool(ready) or deadline is None or time.monotonic() < deadline
+
+    def _lose(self) -> None:
+        """The holder is gone."""
+        if self._sock is not None:
+            self._poll.unregister(self._sock)
+            self.close()
+
+    def close(self) -> None:
+        """No more."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def _checked(record: Record, stream: str, start: int) -> Look:
+    look = record.look()
+    end = look.ends(stream)
+    if start > end:
+        raise Problem(
+            "invalid_request",
+            f"offset {start} lies beyond the end of the output, {end}",
+            details={"end": end},
+        )
+    return look
+
+
+def _piece(start: int, where: int, data: bytes) -> bytes:
+    head = ok({"offset": where, "dropped": where - start, "size": len(data)})
+    return head + protocol.frame(BYTES, data) if data else head
+
+
+def _stream(request: Mapping[str, Any]) -> str:
+    stream = request.get("stream", "output")
+    if stream not in _STREAMS:
+        raise invalid(f"stream must be one of {', '.join(_STREAMS)}")
+    return str(stream)
+
+
+def _size(request: Mapping[str, Any]) -> list[int]:
+    rows, columns = whole(request, "rows", 0), whole(request, "columns", 0)
+    if not (1 <= rows <= _MAX_SIZE and 1 <= columns <= _MAX_SIZE):
+        raise invalid(f"a terminal has 1 to {_MAX_SIZE} rows and columns, not {rows} x {columns}")
+    return [rows, columns]
+
+
+def _shown(command: str | list[str]) -> str | list[str]:
+    """A command as it is told later; a very long one in part."""
+    if isinstance(command, str):
+        return command if len(command) <= _MAX_COMMAND else command[:_MAX_COMMAND] + "…"
+    shown: list[str] = []
+    room = _MAX_COMMAND
+    for word in command:
+        room -= len(word) + 1
+        if room < 0:
+            return [*shown, "…"]
+        shown.append(word)
+    return shown
+
+
+def _name(process_id: str) -> str:
+    return hashlib.blake2b(process_id.encode(), digest_size=12).hexdigest()
+
+
+def _kept_answer(look: Look, op: str, key: str) -> bytes | None:
+    """What an act was answered before the process ended."""
+    known = (look.end or {}).get("ops", {}).get(op)
+    if known is None:
+        return None
+    if known[0] != key:
+        raise Problem("idempotency_mismatch", f"{op} was used for another request")
+    return str(known[1]).encode()
+
+
+def _never_was(record: Record) -> bool:
+    """Whether it was never started: its holder could not, or the machine ended before."""
+    look = record.look()
+    return look.over and (not look.live.pid or "problem" in (look.end or {}))
