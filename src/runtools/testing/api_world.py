@@ -27,6 +27,7 @@ from runtools.platform.api.schema import upgrade
 from runtools.platform.boot.keyring import open_vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
+from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -152,7 +153,11 @@ async def world(
     ):
         made = World(http, url, key, org, platform, host)
         await made.build()
-        yield made
+        try:
+            yield made
+        finally:
+            for machine in host.machines.values():
+                await machine.inside.processes.kill()
 
 
 @asynccontextmanager
@@ -168,7 +173,14 @@ async def serving(
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="on"
+            app,
+            ws=websocket.Protocol,
+            ws_max_size=websocket.MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            lifespan="on",
         )
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

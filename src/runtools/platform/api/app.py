@@ -28,6 +28,8 @@ from runtools.platform.api.idempotency.edge import Idempotency
 from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.processes import routes as processes
+from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.snapshots import routes as snapshots
@@ -44,6 +46,7 @@ ROUTERS = (
     events.router,
     routes.router,
     inside_routes.router,
+    processes.router,
     snapshots.router,
     templates.router,
     hosts.router,
@@ -61,14 +64,16 @@ def create_app(
     a first org and key (`keys.first.ensure_first`). While its lifespan runs it follows the hosts'
     reports and repairs.
     """
+    keys = Keys(db, clock)
     platform = Platform(
         db=db,
         hosts=hosts,
         clock=clock,
         settings=settings,
         bus=Bus(),
-        keys=Keys(db, clock),
+        keys=keys,
         vault=vault,
+        tickets=Tickets(db, clock, keys),
     )
 
     @asynccontextmanager

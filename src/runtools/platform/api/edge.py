@@ -18,6 +18,7 @@ from runtools.platform.kit import http
 log = logging.getLogger(__name__)
 
 _OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
+_BEGINS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
 
 
@@ -30,7 +31,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI server."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         call = Call(self._platform, http.request_id(scope), source=http.peer(scope))
@@ -40,13 +41,14 @@ class Edge:
 
         async def send_named(message: Message) -> None:
             nonlocal begun
-            if message["type"] == "http.response.start":
+            if message["type"] in _BEGINS:
                 begun = True
                 message = {**message, "headers": [*message["headers"], named]}
             await send(message)
 
+        serve = self._serve if scope["type"] == "http" else self._serve_socket
         try:
-            await self._serve(call, scope, receive, send_named)
+            await serve(call, scope, receive, send_named)
         except ClientDisconnect:
             return
         except RunToolsError as error:
@@ -55,7 +57,8 @@ class Edge:
             await http.failure(error, call.request_id)(scope, receive, send_named)
         except Exception:
             # The last edge: whatever it was, the caller gets an answer and the log the reason.
-            log.exception("%s %s %s failed", call.request_id, scope["method"], scope["path"])
+            what = scope.get("method", "WebSocket")
+            log.exception("%s %s %s failed", call.request_id, what, scope["path"])
             if begun:
                 raise
             unknown = RunToolsError(
@@ -69,6 +72,11 @@ class Edge:
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)
+        await self._app(scope, receive, send)
+
+    async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
+        call.caller = await self._platform.tickets.admit(scope, _secret(scope))
         await self._app(scope, receive, send)
 
 

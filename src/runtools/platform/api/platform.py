@@ -13,6 +13,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
@@ -40,6 +41,7 @@ class Platform:
     bus: Bus
     keys: Keys
     vault: Vault
+    tickets: Tickets
     asking: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

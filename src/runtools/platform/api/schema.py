@@ -14,6 +14,7 @@ from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
 from runtools.platform.api.orgs import store as _orgs
+from runtools.platform.api.processes import store as _processes
 from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
@@ -31,6 +32,7 @@ STORES = (
     _keys,
     _ledger,
     _orgs,
+    _processes,
     _projects,
     _sandboxes,
     _secrets,

@@ -15,6 +15,7 @@ from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
 from runtools.platform.boot import keyring
+from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -74,7 +75,9 @@ async def serve(settings: Settings) -> int:
                 host=settings.api_host,
                 port=settings.api_port,
                 http="httptools",
-                ws="none",
+                ws=websocket.Protocol,
+                ws_max_size=websocket.MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -139,3 +139,32 @@ class SignalRequest(Request):
     """A signal, by number or by name (``TERM``, ``SIGTERM``)."""
 
     signal: Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)] = signals.SIGTERM.value
+
+
+class InputTaken(Shape):
+    """How many bytes of input a process was given so far in all."""
+
+    taken: int
+
+
+TERMINAL_PROTOCOL: Final = "runtools.terminal.v1"
+TICKET_PREFIX: Final = "runtools.ticket."
+
+
+class TerminalTicketRequest(Request):
+    """Which pages the ticket is for."""
+
+    origin: str = Field(
+        pattern=r"^https?://[^/\s]{1,240}$", description="the page's `location.origin`"
+    )
+
+
+class TerminalTicket(Shape):
+    """Opens a terminal from a browser, once:
+    ``new WebSocket(path, [protocol, "runtools.ticket." + ticket])``.
+    """
+
+    ticket: str = Field(repr=False)
+    path: str
+    protocol: str
+    expires_at: datetime

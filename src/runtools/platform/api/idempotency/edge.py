@@ -6,8 +6,8 @@ goes on in another process) is done with the same `op`, which every step further
 own records instead of doing it again. Within one process repeats wait for the first.
 
 Commands are the exception: their results may be large and secret, there are many of them, and the guest
-keeps them by process id anyway. So for ``exec`` nothing is written: the op is made from key and request,
-and another request under the same key is noticed as long as this process remembers.
+keeps them by process id anyway. So for ``exec`` and ``processes`` nothing is written: the op is made from
+key and request, and another request under the same key is noticed as long as this process remembers.
 
 Only digests are kept: of the key, and of the request under the key, so that a password in a body cannot
 be guessed from the database.
@@ -40,7 +40,7 @@ from runtools.platform.kit.http import MUTATING
 MAX_KEPT_BYTES = 1_048_576
 MAX_COMMANDS = 10_000
 
-_EXEC = re.compile(r"/v1/sandboxes/[^/]+/exec")
+_COMMAND = re.compile(r"/v1/sandboxes/[^/]+/(?:exec|processes(?:/.*)?)")
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
@@ -69,7 +69,7 @@ class Idempotency:
         self._running[place] = asyncio.Event()
         request = _Repeatable(self._app, call, key.decode(), place[1])
         try:
-            if scope["method"] == "POST" and _EXEC.fullmatch(scope["path"]):
+            if scope["method"] == "POST" and _COMMAND.fullmatch(scope["path"]):
                 request.command(scope, self._commands.get(place))
                 self._remember(place, request.request)
                 await self._app(scope, receive, send)

@@ -6,8 +6,11 @@ a revocation acts within one second everywhere, at once in this process.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from runtools.errors import Conflict, NotFound, Unauthenticated
 from runtools.platform.api.keys import store
@@ -16,6 +19,8 @@ from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.db import Database, Transaction
+
+ItemT = TypeVar("ItemT")
 
 PREFIX, TEST_PREFIX = "rt_live_", "rt_test_"
 BELIEVED_SECONDS = 0.8
@@ -65,6 +70,27 @@ class Keys:
     async def still_good(self, match: Match) -> bool:
         """Whether a key that was admitted has not been revoked since; for streams that last."""
         return await self._known(match.digest) is not None
+
+    async def while_good(
+        self, match: Match, items: AsyncIterator[ItemT]
+    ) -> AsyncGenerator[ItemT, None]:
+        """The items as they come, for as long as the key is not revoked."""
+        coming: asyncio.Task[ItemT] | None = None
+        try:
+            while await self.still_good(match):
+                coming = coming or asyncio.ensure_future(anext(items))
+                done, _ = await asyncio.wait((coming,), timeout=BELIEVED_SECONDS)
+                if done:
+                    item, coming = coming.result(), None
+                    yield item
+        except StopAsyncIteration:
+            return
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait((coming,))
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
 
     async def _known(self, digest: str) -> Match | None:
         now = self._clock.monotonic()

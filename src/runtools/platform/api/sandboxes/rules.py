@@ -12,6 +12,7 @@ from runtools.platform.core.ids import is_name
 from runtools.platform.kit.crypto import MAX_PASSWORD_BYTES
 from runtools.platform.kit.http import wrong_field
 from runtools.sdk.shapes.inside import ExecRequest
+from runtools.sdk.shapes.processes import ProcessRequest
 from runtools.sdk.shapes.sandboxes import MAX_ENV_BYTES, SandboxCreate
 
 MAX_PATH_BYTES = 4096
@@ -127,7 +128,7 @@ def child_names(stem: str | None, count: int) -> list[str | None]:
     return list(names)
 
 
-def check_exec(request: ExecRequest) -> None:
+def check_command(request: ExecRequest | ProcessRequest) -> None:
     """Refuse a command that no process could be given."""
     words = [request.command] if isinstance(request.command, str) else request.command
     if any("\0" in word for word in words):
@@ -145,6 +146,11 @@ def check_exec(request: ExecRequest) -> None:
     check_path(request.cwd, field="cwd")
     if _USER.fullmatch(request.user) is None:
         raise wrong_field("user", "not a user name or id")
+
+
+def check_exec(request: ExecRequest) -> None:
+    """Refuse a command that no process could be given, and input that is not what it says."""
+    check_command(request)
     if request.stdin is not None and request.stdin_encoding == "base64":
         try:
             base64.b64decode(request.stdin, validate=True)

@@ -1,0 +1,1 @@
+"""Durable processes of sandboxes: starting and looking at them, their output, their terminals."""

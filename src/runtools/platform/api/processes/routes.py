@@ -1,0 +1,224 @@
+"""``/v1/sandboxes/{ref}/processes/…``: durable processes, their output and input."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, WebSocket
+from starlette.responses import Response
+
+from runtools.errors import (
+    DeadlineExceeded,
+    DiskFull,
+    FileMissing,
+    GuestMisbehaved,
+    GuestUnreachable,
+    HostUnavailable,
+    IdempotencyMismatch,
+    InputClosed,
+    InputFull,
+    InvalidPath,
+    NotFound,
+    ProcessEnded,
+    SandboxStopped,
+    TooLarge,
+)
+from runtools.platform.api import document
+from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.processes import service, terminal
+from runtools.platform.api.sandboxes import inside
+from runtools.platform.core.ports.host import Host
+from runtools.platform.kit import sse
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.processes import (
+    MAX_READ_BYTES,
+    TERMINAL_PROTOCOL,
+    InputTaken,
+    OutputEnd,
+    Process,
+    ProcessRequest,
+    SignalRequest,
+    Stream,
+    TerminalSize,
+    TerminalTicket,
+    TerminalTicketRequest,
+)
+
+router = APIRouter(prefix="/v1/sandboxes/{ref}/processes", tags=["processes"])
+
+_OCTETS = "application/octet-stream"
+_LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
+_ENTER = (*_LOOK, DeadlineExceeded)
+_SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
+
+Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]
+Of = Annotated[Stream, Query(description="output: both streams as they came")]
+
+
+@router.post(
+    "",
+    **document.route(
+        Envelope[Process],
+        *_ENTER,
+        FileMissing,
+        InvalidPath,
+        DiskFull,
+        IdempotencyMismatch,
+        status=201,
+        takes=ProcessRequest,
+    ),
+)
+async def start(request: Request, ref: str) -> Response:
+    """Start a process that outlives the request. Wakes a paused sandbox."""
+    call = call_of(request)
+    process = await service.start(call, ref, call.take(ProcessRequest))
+    return call.answer(one(process), 201, keep=False)
+
+
+@router.get("", **document.route(Envelope[list[Process]], *_ENTER))
+async def list_(request: Request, ref: str) -> Response:
+    """All that are known, the oldest first."""
+    call = call_of(request)
+    host, record = await inside.beside(call, ref)
+    return call.answer(many(await host.list_processes(record.id)))
+
+
+@router.get("/{process_id}", **document.route(Envelope[Process], *_LOOK))
+async def get(
+    request: Request,
+    ref: str,
+    process_id: str,
+    wait_ms: Annotated[int, Query(alias="waitMs", ge=0, le=60_000)] = 0,
+) -> Response:
+    """How one stands; `waitMs` waits for its end. Wakes nothing: a pause is waited out."""
+    call = call_of(request)
+    host, record = await inside.beside(call, ref)
+    process_id = service.check_id(process_id)
+    return call.answer(one(await host.wait_process(record.id, process_id, wait_ms)))
+
+
+@router.get("/{process_id}/output", **document.route(None, *_ENTER, streams=_OCTETS))
+async def output(
+    request: Request,
+    ref: str,
+    process_id: str,
+    stream: Of = "output",
+    offset: Offset = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_READ_BYTES)] = MAX_READ_BYTES,
+) -> Response:
+    """Bytes that are there now; none at the end. `X-Output-Offset` says where they begin,
+    `X-Output-End` where the next read goes on, `X-Output-Dropped` how many before them are no longer kept.
+    """
+    call = call_of(request)
+    host, sandbox_id = await inside.enter(call, ref)
+    process_id = service.check_id(process_id)
+    piece = await host.read_output(sandbox_id, process_id, stream, offset, limit)
+    headers = {
+        "X-Output-Offset": str(piece.offset),
+        "X-Output-Dropped": str(piece.dropped),
+        "X-Output-End": str(piece.offset + len(piece.data)),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(piece.data, media_type=_OCTETS, headers=headers)
+
+
+@router.get("/{process_id}/follow", **document.route(None, *_LOOK, streams="text/event-stream"))
+async def follow(
+    request: Request, ref: str, process_id: str, stream: Of = "output", offset: Offset = 0
+) -> Response:
+    """Every byte from an offset on as it comes: events `output` with an OutputPiece, whose id is the
+    offset after it, at last `end` with an OutputEnd. Wakes nothing, and goes on after a pause.
+    """
+    call = call_of(request)
+    begin = sse.resume_point(request.scope, offset) or 0
+    host, sandbox_id, process = await service.look(call, ref, process_id)
+    service.first(process, stream, begin)
+    return sse.EventStream(_events(call, host, sandbox_id, process_id, stream, begin))
+
+
+async def _events(
+    call: Call, host: Host, sandbox_id: str, process_id: str, stream: Stream, start: int
+) -> AsyncGenerator[sse.Event, None]:
+    items = service.follow(call, host, sandbox_id, process_id, stream, start)
+    try:
+        async for item in items:
+            if isinstance(item, OutputEnd):
+                yield sse.Event("end", one(item), item.offset)
+            else:
+                yield sse.Event("output", one(item), item.offset + len(item.data))
+    finally:
+        await items.aclose()
+
+
+@router.post(
+    "/{process_id}/input",
+    **document.route(Envelope[InputTaken], *_SEND, InputFull, InputClosed, TooLarge, body=_OCTETS),
+)
+async def send_input(request: Request, ref: str, process_id: str) -> Response:
+    """Give it input, at most 64 KiB; all of it is taken, or none."""
+    call = call_of(request)
+    host, sandbox_id = await inside.enter(call, ref)
+    process_id = service.check_id(process_id)
+    taken = await host.send_input(sandbox_id, process_id, call.op, call.body)
+    return call.answer(one(InputTaken(taken=taken)), keep=False)
+
+
+@router.post("/{process_id}/input/close", **document.route(Envelope[Process], *_SEND))
+async def close_input(request: Request, ref: str, process_id: str) -> Response:
+    """The end of its input, after what was sent; in a terminal the end-of-file character."""
+    call = call_of(request)
+    host, sandbox_id = await inside.enter(call, ref)
+    process = await host.close_input(sandbox_id, service.check_id(process_id), call.op)
+    return call.answer(one(process), keep=False)
+
+
+@router.post(
+    "/{process_id}/signal", **document.route(Envelope[Process], *_SEND, takes=SignalRequest)
+)
+async def signal(request: Request, ref: str, process_id: str) -> Response:
+    """Send a signal to it and all that it started; default TERM."""
+    call = call_of(request)
+    wanted = call.take(SignalRequest)
+    host, sandbox_id = await inside.enter(call, ref)
+    process_id = service.check_id(process_id)
+    process = await host.signal_process(sandbox_id, process_id, call.op, wanted.signal)
+    return call.answer(one(process), keep=False)
+
+
+@router.post(
+    "/{process_id}/resize", **document.route(Envelope[Process], *_SEND, takes=TerminalSize)
+)
+async def resize(request: Request, ref: str, process_id: str) -> Response:
+    """Give its terminal another size."""
+    call = call_of(request)
+    size = call.take(TerminalSize)
+    host, sandbox_id = await inside.enter(call, ref)
+    process_id = service.check_id(process_id)
+    process = await host.resize_terminal(sandbox_id, process_id, call.op, size)
+    return call.answer(one(process), keep=False)
+
+
+# --- terminals ---
+
+
+@router.post(
+    "/{process_id}/terminal-ticket",
+    **document.route(Envelope[TerminalTicket], *_LOOK, status=201, takes=TerminalTicketRequest),
+)
+async def ticket(request: Request, ref: str, process_id: str) -> Response:
+    """Let a page of a browser open the terminal: once, within 30 seconds, from one origin."""
+    call = call_of(request)
+    wanted = call.take(TerminalTicketRequest)
+    _, sandbox_id, process = await service.look(call, ref, process_id)
+    path = f"/v1/sandboxes/{sandbox_id}/processes/{process.id}/terminal"
+    secret, until = await call.platform.tickets.make(call.key, path, wanted.origin)
+    made = TerminalTicket(ticket=secret, path=path, protocol=TERMINAL_PROTOCOL, expires_at=until)
+    return call.answer(one(made), 201, keep=False)
+
+
+@router.websocket("/{process_id}/terminal")
+async def watch(socket: WebSocket, ref: str, process_id: str) -> None:
+    """A terminal; the messages are described in `terminal`."""
+    await terminal.serve(socket, ref, process_id)

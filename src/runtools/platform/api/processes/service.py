@@ -1,0 +1,76 @@
+"""What users do with durable processes, on its way to the host.
+
+Starting one, reading its output and everything sent to it wakes a paused sandbox (the host does) and waits
+for one still creating (here). Waiting and following do neither: they go on when the sandbox does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+
+from runtools.errors import InvalidRequest, NotFound
+from runtools.platform.api.calls import Call
+from runtools.platform.api.sandboxes import inside, rules
+from runtools.platform.core.ports.host import Host
+from runtools.sdk.shapes.processes import (
+    OutputEnd,
+    OutputPiece,
+    OutputSpan,
+    Process,
+    ProcessRequest,
+    Stream,
+)
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+def check_id(process_id: str) -> str:
+    """An id that a process can have."""
+    if _ID.fullmatch(process_id) is None:
+        raise NotFound(
+            f"no process {process_id[:80]!r}", hint="GET …/processes lists those there are"
+        )
+    return process_id
+
+
+async def start(call: Call, ref: str, request: ProcessRequest) -> Process:
+    """Start one; without an id of the caller's it is named by the act."""
+    rules.check_command(request)
+    host, sandbox_id = await inside.enter(call, ref)
+    if request.process_id is None:
+        named = f"prc_{call.op.removeprefix('opn_')}"
+        request = request.model_copy(update={"process_id": named})
+    return await host.start_process(sandbox_id, request)
+
+
+async def look(call: Call, ref: str, process_id: str) -> tuple[Host, str, Process]:
+    """How a process stands, with its host and sandbox; nothing is woken."""
+    host, record = await inside.beside(call, ref)
+    return host, record.id, await host.wait_process(record.id, check_id(process_id), 0)
+
+
+def first(process: Process, stream: Stream, start: int) -> int:
+    """Where a reader that asks for an offset begins: there, or at the oldest byte that is kept.
+
+    Raises:
+        InvalidRequest: it lies beyond the end.
+    """
+    span: OutputSpan = getattr(process, stream)
+    if start > span.end:
+        raise InvalidRequest(
+            f"offset: {start} lies beyond the end of the {stream}, {span.end}",
+            details={
+                "fields": [{"field": "offset", "problem": "beyond the end", "type": "range"}],
+                "end": span.end,
+            },
+        )
+    return max(start, span.kept_from)
+
+
+def follow(
+    call: Call, host: Host, sandbox_id: str, process_id: str, stream: Stream, start: int
+) -> AsyncGenerator[OutputPiece | OutputEnd, None]:
+    """Its output as it comes, until the caller's key is revoked."""
+    items = host.follow_output(sandbox_id, process_id, stream, start)
+    return call.platform.keys.while_good(call.key, items)

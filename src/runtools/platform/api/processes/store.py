@@ -1,0 +1,57 @@
+"""Tickets for terminals in the database: their digests, never themselves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Column, Connection, ForeignKey, Index, String, Table, delete, insert, select
+
+from runtools.platform.api.keys.store import Match, api_keys
+from runtools.platform.kit.db import Moment, metadata
+
+tickets = Table(
+    "terminal_tickets",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("key_id", String(24), ForeignKey("api_keys.id"), nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("origin", String(255), nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index(None, "expires_at"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket opens, for whom, from where and until when."""
+
+    digest: str
+    key_id: str
+    path: str
+    origin: str
+    expires_at: datetime
+
+
+def add(conn: Connection, ticket: Ticket, now: datetime) -> None:
+    """Keep a new ticket; those whose time is over go."""
+    conn.execute(delete(tickets).where(tickets.c.expires_at <= now))
+    conn.execute(insert(tickets).values(**asdict(ticket)))
+
+
+def take(conn: Connection, digest: str) -> tuple[Ticket, Match] | None:
+    """A ticket, which is none any more after this, and the living key that it stands for."""
+    row = (
+        conn.execute(delete(tickets).where(tickets.c.digest == digest).returning(*tickets.c))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        return None
+    ticket = Ticket(**row)
+    key = conn.execute(
+        select(api_keys.c.id, api_keys.c.org_id, api_keys.c.digest).where(
+            api_keys.c.id == ticket.key_id, api_keys.c.revoked_at.is_(None)
+        )
+    ).first()
+    return None if key is None else (ticket, Match(*key))

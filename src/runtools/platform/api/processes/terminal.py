@@ -1,0 +1,228 @@
+"""A viewer of a process over a WebSocket: its output as bytes, keys and sizes the other way.
+
+    server   text    {"type": "start", "offset", "dropped", "process"}    the first message
+             binary  bytes of output, without a hole from ``offset`` on
+             text    {"type": "dropped", "offset", "bytes"}     so many before the offset are gone
+             text    {"type": "taken", "message"}               that message of the viewer was done
+             text    {"type": "refused", "message", "error"}    … was not, and will not be
+             text    {"type": "end", "offset", "process"}       all was given; closes with 1000
+             text    {"type": "error", "error"}                 closes with 4000 + the HTTP status
+    viewer   binary  input
+             text    {"type": "resize", "rows", "columns"}, {"type": "signal", "signal"},
+                     {"type": "close-input"}
+
+The messages of a viewer are numbered as they come. One whose connection broke does not know which were
+done: it comes back with ``?viewer`` (a name that it chose) and ``?message`` (the first number that was not
+answered), sends again from there, and what was done already is not done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from runtools.errors import InputFull, RunToolsError, Unauthenticated, Unavailable
+from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.processes import service
+from runtools.platform.core.ports.host import Host
+from runtools.platform.kit import http, websocket
+from runtools.platform.kit.crypto import keyed_digest
+from runtools.platform.kit.websocket import say
+from runtools.sdk.shapes.base import Request
+from runtools.sdk.shapes.processes import (
+    MAX_INPUT_BYTES,
+    TERMINAL_PROTOCOL,
+    OutputEnd,
+    SignalRequest,
+    TerminalSize,
+)
+
+_WAITING_MESSAGES = 16
+_FULL_SECONDS = 10.0  # how long input waits for a process that does not read
+_FULL_PAUSES = (0.02, 0.25)
+
+
+class Asked(Request):
+    """The query of a terminal's address."""
+
+    offset: int = Field(0, ge=0, le=2**62)
+    viewer: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
+    message: int = Field(0, ge=0, le=2**62)
+
+
+class Resize(TerminalSize):
+    """Another size."""
+
+    type: Literal["resize"]
+
+
+class Signal(SignalRequest):
+    """A signal."""
+
+    type: Literal["signal"]
+
+
+class CloseInput(Request):
+    """The end of input."""
+
+    type: Literal["close-input"]
+
+
+_CONTROL: TypeAdapter[Resize | Signal | CloseInput] = TypeAdapter(
+    Annotated[Resize | Signal | CloseInput, Field(discriminator="type")]
+)
+
+
+async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
+    """Serve one viewer from its request to its end."""
+    call: Call = sock.scope[SCOPE]
+    asked = _asked(sock)
+    host, sandbox_id, process = await service.look(call, ref, process_id)
+    start = service.first(process, "output", asked.offset)
+    spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
+    await sock.accept(spoken)
+    viewer = _Viewer(call, sock, host, sandbox_id, process_id, asked)
+    try:
+        shown = json.loads(http.one(process))
+        await say(sock, type="start", offset=start, dropped=start - asked.offset, process=shown)
+        await _first_of(viewer.show(start), viewer.listen(), viewer.work())
+    except RunToolsError as error:
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.fail(sock, error)
+    except WebSocketDisconnect:
+        return
+
+
+def _asked(sock: WebSocket) -> Asked:
+    try:
+        return Asked.model_validate(dict(sock.query_params))
+    except ValidationError as exc:
+        raise http.invalid(exc.errors(include_url=False, include_input=False)) from None
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Do all of it until one is done, or fails: the others end with it."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+
+
+class _Viewer:
+    def __init__(
+        self,
+        call: Call,
+        sock: WebSocket,
+        host: Host,
+        sandbox_id: str,
+        process_id: str,
+        asked: Asked,
+    ) -> None:
+        self._call = call
+        self._sock = sock
+        self._host = host
+        self._sandbox = sandbox_id
+        self._process = process_id
+        self._name = asked.viewer or call.request_id
+        self._number = asked.message
+        self._coming: asyncio.Queue[bytes | str] = asyncio.Queue(_WAITING_MESSAGES)
+        self._reads = True
+
+    async def show(self, start: int) -> None:
+        """Send output as it comes, at the pace of the viewer, and how it ended."""
+        call, sock, at = self._call, self._sock, start
+        items = service.follow(call, self._host, self._sandbox, self._process, "output", start)
+        try:
+            async for item in items:
+                if isinstance(item, OutputEnd):
+                    ended = json.loads(http.one(item.process))
+                    await say(sock, type="end", offset=item.offset, process=ended)
+                    await sock.close(1000)
+                    return
+                if item.offset != at:
+                    await say(sock, type="dropped", offset=item.offset, bytes=item.offset - at)
+                at = item.offset + len(item.data)
+                await sock.send_bytes(item.data)
+        finally:
+            await items.aclose()
+        raise Unauthenticated("the API key has been revoked")
+
+    async def listen(self) -> None:
+        """Take messages as they come; beyond a few that wait, none is taken from the viewer."""
+        while True:
+            message = await self._sock.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1005))
+            data: bytes | None = message.get("bytes")
+            await self._coming.put(message["text"] if data is None else data)
+
+    async def work(self) -> None:
+        """Do what the messages say, one after the other."""
+        while True:
+            message = await self._coming.get()
+            try:
+                await self._do(message)
+            except Unavailable:
+                raise  # not done, or not known to be: it comes again by another connection
+            except RunToolsError as error:
+                refusal = error.to_wire()
+                await say(self._sock, type="refused", message=self._number, error=refusal)
+            else:
+                await say(self._sock, type="taken", message=self._number)
+            self._number += 1
+
+    async def _do(self, message: bytes | str) -> None:
+        host, sandbox, process = self._host, self._sandbox, self._process
+        if isinstance(message, bytes):
+            for n in range(0, len(message), MAX_INPUT_BYTES):
+                await self._send(message[n : n + MAX_INPUT_BYTES], self._op(n))
+            return
+        control = _control(message)
+        if isinstance(control, Resize):
+            size = TerminalSize(rows=control.rows, columns=control.columns)
+            await host.resize_terminal(sandbox, process, self._op(), size)
+        elif isinstance(control, Signal):
+            await host.signal_process(sandbox, process, self._op(), control.signal)
+        else:
+            await host.close_input(sandbox, process, self._op())
+
+    async def _send(self, data: bytes, op: str) -> None:
+        """Give input to a process, which may take its time to read it."""
+        clock = self._call.platform.clock
+        until = clock.monotonic() + (_FULL_SECONDS if self._reads else 0)
+        pause, longest = _FULL_PAUSES
+        while True:
+            try:
+                await self._host.send_input(self._sandbox, self._process, op, data)
+            except InputFull:
+                self._reads = clock.monotonic() < until
+                if not self._reads:
+                    raise
+            else:
+                self._reads = True
+                return
+            await clock.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    def _op(self, part: int = 0) -> str:
+        names = (self._call.org, self._sandbox, self._process, f"{self._number}.{part}")
+        digest = keyed_digest(self._name, *(name.encode() for name in names))
+        return f"opn_{digest[:32]}"
+
+
+def _control(text: str) -> Resize | Signal | CloseInput:
+    try:
+        return _CONTROL.validate_json(text)
+    except ValidationError as exc:
+        raise http.invalid(exc.errors(include_url=False, include_input=False)) from None

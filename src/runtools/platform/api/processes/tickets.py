@@ -1,0 +1,79 @@
+"""Who may open a WebSocket: a program by its key, a browser by a ticket.
+
+A browser cannot send a key with a WebSocket, and lets any page open one to anywhere. So a page gets a
+ticket from a program that has the key: for one terminal, for pages of one origin, once, for 30 seconds. It
+travels among the subprotocols, where no log shows it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from starlette.types import Scope
+
+from runtools.errors import Forbidden, Unauthenticated
+from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.keys.store import Match
+from runtools.platform.api.processes import store
+from runtools.platform.api.processes.store import Ticket
+from runtools.platform.kit import crypto, http
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.db import Database
+from runtools.sdk.shapes.processes import TICKET_PREFIX
+
+LASTS = timedelta(seconds=30)
+
+
+class Tickets:
+    """The doorkeeper of WebSockets."""
+
+    def __init__(self, db: Database, clock: Clock, keys: Keys) -> None:
+        self._db = db
+        self._clock = clock
+        self._keys = keys
+
+    async def make(self, key: Match, path: str, origin: str) -> tuple[str, datetime]:
+        """A ticket for one path and pages of one origin, and when it is over."""
+        secret = crypto.new_secret("")
+        now = self._clock.now()
+        ticket = Ticket(crypto.digest(secret), key.id, path, origin, now + LASTS)
+        await self._db.write(store.add, ticket, now)
+        return secret, ticket.expires_at
+
+    async def admit(self, scope: Scope, secret: str | None) -> Match:
+        """Who opens this WebSocket; ``secret`` is the key that a program sent.
+
+        Raises:
+            Unauthenticated: neither a good key nor a good ticket.
+            Forbidden: a page of a browser without a ticket for its origin.
+        """
+        origin = http.header(scope, b"origin")
+        offered = [name for name in scope["subprotocols"] if name.startswith(TICKET_PREFIX)]
+        if offered:
+            sent = offered[0].removeprefix(TICKET_PREFIX)
+            return await self._redeem(sent, scope["path"], origin)
+        if origin is not None:
+            raise Forbidden(
+                "a page of a browser needs a ticket",
+                hint="POST …/terminal-ticket with the page's origin makes one",
+            )
+        return await self._keys.admit(secret)
+
+    async def _redeem(self, secret: str, path: str, origin: bytes | None) -> Match:
+        found = await self._db.write(store.take, crypto.digest(secret))
+        good = (
+            found is not None
+            and self._clock.now() < found[0].expires_at
+            and crypto.same(found[0].path, path)
+        )
+        if found is None or not good:
+            raise Unauthenticated(
+                "the ticket is unknown, used, over or for another terminal",
+                hint="a ticket is good once, for 30 seconds; make another",
+            )
+        if origin is None or not crypto.same(found[0].origin, origin.decode("latin-1")):
+            raise Forbidden(
+                "the ticket was made for pages of another origin",
+                hint=f"it is good for {found[0].origin}",
+            )
+        return found[1]

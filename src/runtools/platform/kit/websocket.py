@@ -1,0 +1,44 @@
+"""WebSockets without product words: the server's protocol with its bounds, and closing with a reason.
+
+A reader that does not read holds what the sockets' buffers hold and one message; then whoever sends waits.
+When nothing was taken for `SILENT_SECONDS` the kernel ends the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from asyncio.transports import BaseTransport
+from typing import Any
+
+from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from runtools.errors import RunToolsError
+
+MAX_MESSAGE_BYTES = 128 * 1024
+SILENT_SECONDS = 30.0
+_MAX_REASON_BYTES = 120
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's, for connections whose other side may stop reading: those end, and are not kept."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Bound how long the kernel keeps what the other side does not take."""
+        super().connection_made(transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        milliseconds = round(SILENT_SECONDS * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+async def say(sock: WebSocket, **message: Any) -> None:
+    """Send a message of control: JSON as text."""
+    await sock.send_text(json.dumps(message, separators=(",", ":"), default=str))
+
+
+async def fail(sock: WebSocket, error: RunToolsError) -> None:
+    """Say what went wrong, and close with 4000 + its HTTP status."""
+    await say(sock, type="error", error=error.to_wire())
+    reason = error.message.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+    await sock.close(4000 + error.status, reason)
