@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from runtools.platform.kit.clock import SystemClock
 from runtools.testing.api_world import World, client, holds
@@ -47,6 +49,18 @@ class TestScopes:
                 assert answer.status_code == 403, (method, where)
                 assert answer.json()["error"]["details"]["needed"] == needed
         assert (await world.get(made["id"]))["state"] == "running"
+
+    async def test_a_terminal_is_written_to(self, world: World) -> None:
+        made = await world.create()
+        path = f"/v1/sandboxes/{made['id']}/processes"
+        body = {"command": "cat", "terminal": {"rows": 24, "columns": 80}}
+        process = (await world.http.post(path, json=body)).json()["data"]["id"]
+        answer = await make(world.http, scopes=["sandbox:read"])
+        headers = {"Authorization": f"Bearer {answer.json()['data']['key']}"}
+        url = f"{world.url.replace('http', 'ws')}{path}/{process}/terminal"
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, additional_headers=headers, proxy=None)
+        assert refused.value.response.status_code == 403
 
     async def test_what_is_refused_is_in_the_audit_log(self, world: World) -> None:
         async with await holder(world, "sandbox:read") as reader:

@@ -177,7 +177,7 @@ class TestViewing:
             await shell.world.http.post(f"/v1/sandboxes/{shell.sandbox}/pause")
             await viewer.connection.send(b"echo $((6*7))\n")
             await viewer.until(b"42\r\n")
-            assert (await shell.world.get(shell.sandbox))["state"] == "running"
+            await shell.world.becomes(shell.sandbox, state="running")
 
     async def test_an_ended_sandbox_is_told(self, shell: Desk) -> None:
         async with shell.open() as viewer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from runtools.platform.api import guard
@@ -90,7 +90,7 @@ class Call:
         return http.reply(self.request_id, data, paged=True, next_cursor=next_cursor)
 
 
-def call_of(request: Request) -> Call:
+def call_of(request: HTTPConnection) -> Call:
     """The call that the edge has made of this request, if its key may use the route.
 
     Raises:

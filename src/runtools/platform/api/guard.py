@@ -23,6 +23,7 @@ _NOUNS = {
     "secrets": "secret",
     "snapshots": "sandbox",
     "templates": "template",
+    "sockets": "sandbox",  # terminals: FastAPI gives WebSockets no tags
     "webhooks": "webhook",
 }
 # What is neither looking (`read`) nor changing (`write`) a thing of that kind. None: any key may.
@@ -42,7 +43,7 @@ def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
     Raises:
         KeyError: nothing says what it needs.
     """
-    tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else route.name
+    tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else "sockets"
     if tag in _OPEN:
         return None
     if (tag, route.name) in _OTHERS:

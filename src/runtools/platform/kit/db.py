@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, TypeVar, TypeVarTuple
 
 from sqlalchemy import (
@@ -32,7 +34,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
@@ -60,6 +62,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _READERS = 4
 _WRITERS = 8
+_WAL_SECONDS, _WAL_PAUSE = 10.0, 0.02
 
 metadata = MetaData(
     naming_convention={
@@ -192,14 +195,28 @@ def _sqlite_connect(dbapi: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     dbapi.isolation_level = None  # transactions begin where we say so, not where the driver guesses
     cursor = dbapi.cursor()
     for pragma in (
-        "busy_timeout=10000",  # first: the next one may have to wait for another process
-        "journal_mode=WAL",
+        "busy_timeout=10000",
         "synchronous=NORMAL",
         "foreign_keys=ON",
         "temp_store=MEMORY",
     ):
         cursor.execute(f"PRAGMA {pragma}")
+    _use_wal(cursor)
     cursor.close()
+
+
+def _use_wal(cursor: DBAPICursor) -> None:
+    """Switch the file to WAL, once in its life; SQLite does not wait for others by itself then."""
+    deadline = monotonic() + _WAL_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if monotonic() > deadline:
+                raise
+            sleep(_WAL_PAUSE)
+        else:
+            return
 
 
 def _begin_immediate(conn: Connection) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
     Index,
+    Row,
     String,
     Table,
     bindparam,
@@ -39,14 +41,15 @@ api_keys = Table(
     Index(None, "org_id", "op", unique=True),
 )
 
-_BY_DIGEST = select(
+_LIVING = select(
     api_keys.c.id,
     api_keys.c.org_id,
     api_keys.c.digest,
     api_keys.c.scopes,
     api_keys.c.expires_at,
     api_keys.c.project_id,
-).where(api_keys.c.digest == bindparam("digest"), api_keys.c.revoked_at.is_(None))
+).where(api_keys.c.revoked_at.is_(None))
+_BY_DIGEST = _LIVING.where(api_keys.c.digest == bindparam("digest"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,15 @@ class Match:
 
 def match(conn: Connection, digest: str) -> Match | None:
     """The living key of that digest."""
-    row = conn.execute(_BY_DIGEST, {"digest": digest}).first()
+    return _match(conn.execute(_BY_DIGEST, {"digest": digest}).first())
+
+
+def living(conn: Connection, key_id: str) -> Match | None:
+    """The living key of that id, for who was let in by something that stands for it."""
+    return _match(conn.execute(_LIVING.where(api_keys.c.id == key_id)).first())
+
+
+def _match(row: Row[*tuple[Any, ...]] | None) -> Match | None:
     if row is None:
         return None
     return Match(

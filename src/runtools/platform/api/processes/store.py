@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, ForeignKey, Index, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, ForeignKey, Index, String, Table, delete, insert
 
-from runtools.platform.api.keys.store import Match, api_keys
+from runtools.platform.api.keys import store as keys
+from runtools.platform.api.keys.store import Match
 from runtools.platform.kit.db import Moment, metadata
 
 tickets = Table(
@@ -49,9 +50,5 @@ def take(conn: Connection, digest: str) -> tuple[Ticket, Match] | None:
     if row is None:
         return None
     ticket = Ticket(**row)
-    key = conn.execute(
-        select(api_keys.c.id, api_keys.c.org_id, api_keys.c.digest).where(
-            api_keys.c.id == ticket.key_id, api_keys.c.revoked_at.is_(None)
-        )
-    ).first()
-    return None if key is None else (ticket, Match(*key))
+    key = keys.living(conn, ticket.key_id)
+    return None if key is None else (ticket, key)

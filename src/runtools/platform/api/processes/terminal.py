@@ -28,7 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runtools.errors import InputFull, RunToolsError, Unauthenticated, Unavailable
-from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import http, websocket
@@ -81,7 +81,7 @@ _CONTROL: TypeAdapter[Resize | Signal | CloseInput] = TypeAdapter(
 
 async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     """Serve one viewer from its request to its end."""
-    call: Call = sock.scope[SCOPE]
+    call = call_of(sock)
     asked = _asked(sock)
     host, sandbox_id, process = await service.look(call, ref, process_id)
     start = service.first(process, "output", asked.offset)
