@@ -28,6 +28,7 @@ SECTIONS = (
     "execs",
     "api",
     "files",
+    "egress",
     "idle",
 )
 LATEST = Path(__file__).parent / "latest.json"

@@ -19,6 +19,7 @@ TARGET = SOURCE / "sync"
 MODULES = (
     "audit",
     "client",
+    "egress",
     "files",
     "keys",
     "sandbox",

@@ -7,12 +7,16 @@ is played by a few lines of Ethernet, so that frames can be sent that no kernel 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import secrets
 import select
 import socket
+import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -22,12 +26,15 @@ from typing import Any, TypeVar
 import pytest
 
 from runtools.errors import Unavailable
+from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.host.net import rules, slots
+from runtools.platform.core.ports.network import Refusal
+from runtools.platform.host.net import firewall, rules, slots, wire
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.host.net.resolver import Upstreams
+from runtools.platform.host.net.rules import NO_LIMITS, Limits
 from runtools.platform.host.net.taps import open_tap
 
 pytestmark = [
@@ -38,6 +45,7 @@ pytestmark = [
 T = TypeVar("T")
 
 PUBLIC = "203.0.113.1"
+SECOND = "203.0.113.2"
 PRIVATE = "10.99.7.1"
 PORT = 8080
 _SECONDS = 10.0
@@ -114,6 +122,16 @@ class FakeGuest:
                     return frame[14:]
         return None
 
+    def hears_arp_for(self, address: str) -> list[str]:
+        """Who answers questions of this address, until nobody does any more."""
+        answers = []
+        while select.select([self.tap], [], [], _QUIET)[0]:
+            frame = os.read(self.tap, 65536)[10:]
+            if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2":
+                assert frame[38:42] == socket.inet_aton(address)
+                answers.append(socket.inet_ntoa(frame[28:32]))
+        return answers
+
     def asks(self, packet: bytes, wanted: Callable[[bytes], bool]) -> bytes | None:
         """Send until what is wanted comes: the kernel takes a moment to see that a tap is in use."""
         for _ in range(int(_SECONDS / _QUIET)):
@@ -161,15 +179,17 @@ def world() -> Iterator[World]:
     sh("ip", "netns", "add", space)
     try:
         sh("ip", "link", "add", cable, "type", "veth", "peer", "name", "net0", "netns", space)
+        sh("ip", "link", "set", cable, "addrgenmode", "none")  # no word of its own
+        sh("ip", "-n", space, "link", "set", "net0", "addrgenmode", "none")
         for device, own in ((cable, "192.88.98.1/30"),):
             sh("ip", "addr", "add", own, "dev", device)
             sh("ip", "link", "set", device, "up")
-        for own in ("192.88.98.2/30", f"{PUBLIC}/32", f"{PRIVATE}/32"):
+        for own in ("192.88.98.2/30", f"{PUBLIC}/32", f"{SECOND}/32", f"{PRIVATE}/32"):
             sh("ip", "-n", space, "addr", "add", own, "dev", "net0")
         sh("ip", "-n", space, "link", "set", "net0", "up")
         sh("ip", "-n", space, "link", "set", "lo", "up")
         sh("ip", "-n", space, "route", "add", "default", "via", "192.88.98.1")
-        for there in (PUBLIC, PRIVATE):
+        for there in (PUBLIC, SECOND, PRIVATE):
             sh("ip", "route", "add", f"{there}/32", "via", "192.88.98.2", "dev", cable)
         yield World(space, cable)
     finally:
@@ -194,10 +214,11 @@ def _listening(address: str) -> socket.socket:
 
 
 class Nameserver(asyncio.DatagramProtocol):
-    """Answers every query with its own question and keeps what it was asked."""
+    """Answers every query, with an address if it knows one, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
+        self.leads_to: dict[str, str] = {}
         self.silent = False
 
     def connection_made(self, transport: Any) -> None:
@@ -205,8 +226,14 @@ class Nameserver(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.asked.append(data)
-        if not self.silent:
-            self.transport.sendto(data[:2] + b"\x81\x80" + data[4:], addr)
+        if self.silent:
+            return
+        address = self.leads_to.get(wire.name(data) or "")
+        record = b""
+        if address is not None:
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(address)
+        counts = struct.pack(">HHHH", 1, 1 if record else 0, 0, 0)
+        self.transport.sendto(data[:2] + b"\x81\x80" + counts + data[12:] + record, addr)
 
 
 @pytest.fixture
@@ -242,8 +269,11 @@ async def gone(network: NamespaceNetwork) -> None:
     await heir.stop()
 
 
-def new_network(upstreams: Upstreams | None = None, reserve: int = 0) -> NamespaceNetwork:
-    return NamespaceNetwork(f"n{secrets.token_hex(3)[:5]}", reserve=reserve, upstreams=upstreams)
+def new_network(
+    upstreams: Upstreams | None = None, reserve: int = 0, limits: Limits = NO_LIMITS
+) -> NamespaceNetwork:
+    install_id = f"n{secrets.token_hex(3)[:5]}"
+    return NamespaceNetwork(install_id, reserve=reserve, upstreams=upstreams, limits=limits)
 
 
 @pytest.fixture
@@ -273,11 +303,11 @@ async def waits(act: Callable[[], T]) -> T:
 
 class TestWhatIsReached:
     async def test_a_public_address_is(self, network, world, server, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         assert await waits(lambda: guest.asks(syn(PUBLIC, PORT), is_syn_ack))
 
     async def test_private_addresses_are_not(self, network, world, server, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         refusal = await waits(lambda: guest.asks(syn(PRIVATE, PORT), is_anything))
         assert refusal is not None
         assert refusal[9] == 1  # ICMP: administratively prohibited, at once
@@ -292,16 +322,16 @@ class TestWhatIsReached:
         ],
     )
     async def test_nothing_goes_to_closed_ranges(self, network, guests, address):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         guest = await guests(slot)
-        with await inside(slot.namespace, lambda: listening_in("out")) as wire:
+        with await inside(slot.namespace, lambda: listening_in("out")) as cable:
             guest.send(udp(address, 9, b"hello"))
             guest.send(syn(address, 80))
-            assert await waits(lambda: heard(wire)) == []
+            assert await waits(lambda: heard(cable)) == []
 
     async def test_the_host_is_not(self, network, world, guests, server):
         """Neither at its end of the cable nor at any other address, public ones included."""
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         guest = await guests(slot)
         sh("ip", "addr", "add", "203.0.113.200/32", "dev", "lo")
         try:
@@ -313,7 +343,7 @@ class TestWhatIsReached:
             sh("ip", "addr", "del", "203.0.113.200/32", "dev", "lo")
 
     async def test_a_neighbour_is_not(self, network, guests):
-        one, other = [await network.open(internet=True) for _ in range(2)]
+        one, other = [await network.open(OPEN) for _ in range(2)]
         guest, neighbour = await guests(one), await guests(other)
         names = Names(one.namespace.split("-")[1])
         sh("nft", "flush", "set", "inet", names.table, "closed")
@@ -323,7 +353,7 @@ class TestWhatIsReached:
         assert not await waits(lambda: neighbour.received(is_anything, _QUIET))
 
     async def test_the_gateway_offers_the_resolver_alone(self, network, guests):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         guest = await guests(slot)
 
         def listening() -> socket.socket:
@@ -338,7 +368,7 @@ class TestWhatIsReached:
             assert await waits(lambda: guest.asks(syn(rules.GATEWAY, 53), is_syn_ack))
 
     async def test_nothing_outside_begins_to_speak_to_it(self, network, world, guests):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         guest = await guests(slot)
         sh("ip", "-n", world.namespace, "route", "add", "198.18.0.0/15", "via", "192.88.98.1")
         try:
@@ -347,6 +377,18 @@ class TestWhatIsReached:
                 assert not await waits(lambda: guest.received(is_anything, _QUIET))
         finally:
             sh("ip", "-n", world.namespace, "route", "del", "198.18.0.0/15")
+
+
+# A neighbour advertisement: "2001:db8::1 is at my MAC".
+NEIGHBOUR = bytes.fromhex(
+    "6000000000203aff20010db8000000000000000000000001ff020000000000000000000000000001"
+    "88000000a000000020010db80000000000000000000000010201525400123456"
+)
+
+
+def arp(operation: int, mac_address: str, address: str, target: str = rules.GATEWAY) -> bytes:
+    said = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation) + mac(mac_address)
+    return said + socket.inet_aton(address) + bytes(6) + socket.inet_aton(target)
 
 
 class TestForgery:
@@ -359,32 +401,69 @@ class TestForgery:
             (udp(PUBLIC, 9, b"x", source="8.8.8.8"), rules.GUEST_MAC, 0x0800),
             (udp(PUBLIC, 9, b"x"), "52:54:00:aa:bb:cc", 0x0800),
             (bytes.fromhex("6000000000083aff") + bytes(40), rules.GUEST_MAC, 0x86DD),
+            (NEIGHBOUR, rules.GUEST_MAC, 0x86DD),
             (b"\x00\x01\x08\x00" + udp(PUBLIC, 9, b"x"), rules.GUEST_MAC, 0x8100),
+            (b"\x00\x00\x08\x00" + udp(PUBLIC, 9, b"x"), rules.GUEST_MAC, 0x8100),
+            (b"\x00\x00\x08\x00" + udp(PUBLIC, 9, b"x"), rules.GUEST_MAC, 0x88A8),
         ],
-        ids=["neighbour's address", "foreign address", "foreign MAC", "IPv6", "VLAN"],
+        ids=[
+            *("neighbour's address", "foreign address", "foreign MAC", "IPv6", "ND"),
+            *("VLAN", "empty VLAN", "VLAN of a provider"),
+        ],
     )
     async def test_is_dropped(self, network, world, guests, packet, source, kind):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         guest = await guests(slot)
-        with await inside(slot.namespace, lambda: listening_in("out")) as wire:
+        with await inside(slot.namespace, lambda: listening_in("out")) as cable:
             guest.send(packet, source=source, kind=kind)
-            assert await waits(lambda: heard(wire)) == []
+            assert await waits(lambda: heard(cable)) == []
             guest.send(udp(PUBLIC, 9, b"mine"))
-            assert len(await waits(lambda: heard(wire, most=1))) == 1
+            assert len(await waits(lambda: heard(cable, most=1))) == 1
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            arp(2, rules.GUEST_MAC, "10.0.2.77"),
+            arp(2, rules.GUEST_MAC, rules.GATEWAY),
+            arp(2, "52:54:00:aa:bb:cc", rules.GUEST),
+            arp(1, rules.GUEST_MAC, "10.0.2.77"),
+        ],
+        ids=["for a neighbour", "for the gateway", "by another MAC", "asked for a neighbour"],
+    )
+    async def test_of_arp_is_not_believed(self, network, guests, said):
+        slot = await network.open(OPEN)
+        guest = await guests(slot)
+        before = sh("ip", "-n", slot.namespace, "neigh", "show", "dev", "tap0")
+        guest.send(said, kind=0x0806)
+        guest.send(arp(1, rules.GUEST_MAC, rules.GUEST), kind=0x0806)  # its own is answered
+        assert await waits(lambda: guest.hears_arp_for(rules.GUEST)) == [rules.GATEWAY]
+        after = sh("ip", "-n", slot.namespace, "neigh", "show", "dev", "tap0")
+        assert set(after.split()) <= {*before.split(), "REACHABLE", "STALE", "PERMANENT"}
 
 
 class TestWithoutInternet:
-    async def test_not_one_packet_leaves(self, network, world, server, guests):
-        slot = await network.open(internet=False)
+    async def test_not_one_packet_leaves(self, network, world, server, nameserver, guests):
+        """Seen on the cable of the sandbox, at its inner end, and on the way to the world."""
+        slot = await network.open(SHUT)
         guest = await guests(slot)
-        with listening_in(world.cable) as outside:
+        veth = Names(slot.namespace.split("-")[1]).veth(slot.index)
+        with (
+            listening_in(world.cable) as outside,
+            await inside(slot.namespace, lambda: listening_in("out")) as cable,
+        ):
+            for protocol in range(256):
+                guest.send(ipv4(rules.GUEST, PUBLIC, protocol, bytes(16)))
             guest.send(syn(PUBLIC, PORT))
+            guest.send(ping(PUBLIC))
             guest.send(udp(PUBLIC, 53, query()))
             guest.send(udp(rules.GATEWAY, 53, query()))
-            assert await waits(lambda: heard(outside, 1.0)) == []
+            assert await waits(lambda: everything_heard(outside)) == []
+            assert await waits(lambda: everything_heard(cable)) == []
+        assert Path(f"/sys/class/net/{veth}/statistics/rx_bytes").read_text() == "0\n"
+        assert nameserver.asked == []
 
     async def test_names_are_refused(self, network, nameserver, guests):
-        guest = await guests(await network.open(internet=False))
+        guest = await guests(await network.open(SHUT))
         answer = await waits(lambda: guest.asks(udp(rules.GATEWAY, 53, query()), is_udp_from(53)))
         assert answer is not None
         assert answer[28:30] == struct.pack(">H", 77)
@@ -392,15 +471,15 @@ class TestWithoutInternet:
         assert nameserver.asked == []
 
     async def test_an_open_slot_can_be_closed_and_opened(self, network, world, server, guests):
-        slot = await network.open(internet=False)
+        slot = await network.open(SHUT)
         guest = await guests(slot)
-        await network.set_internet(slot, internet=True)
+        await network.change(slot, OPEN)
         assert await waits(lambda: guest.asks(syn(PUBLIC, PORT), is_syn_ack))
 
 
 class TestResolver:
     async def test_asks_the_hosts_own_nameserver(self, network, nameserver, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         answer = await waits(
             lambda: guest.asks(udp(rules.GATEWAY, 53, query(ident=4711)), is_udp_from(53))
         )
@@ -410,7 +489,7 @@ class TestResolver:
         assert nameserver.asked[0][2:] == query()[2:]
 
     async def test_ids_are_its_own(self, network, nameserver, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         for _ in range(8):
             assert await waits(
                 lambda: guest.asks(udp(rules.GATEWAY, 53, query(ident=1)), is_udp_from(53))
@@ -420,13 +499,13 @@ class TestResolver:
     async def test_says_when_nobody_answers(self, network, nameserver, guests, monkeypatch):
         monkeypatch.setattr("runtools.platform.host.net.resolver._ANSWER_SECONDS", 0.1)
         nameserver.silent = True
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         answer = await waits(lambda: guest.asks(udp(rules.GATEWAY, 53, query()), is_udp_from(53)))
         assert answer is not None
         assert answer[31] & 0x0F == 2
 
     async def test_is_not_impressed_by_garbage(self, network, nameserver, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         for data in (b"", b"x", bytes(12), b"\xff" * 600, query()[:-3], query() * 200):
             guest.send(udp(rules.GATEWAY, 53, data[:1400]))
         guest.send(udp(rules.GATEWAY, 53, query(ident=99)))
@@ -434,22 +513,474 @@ class TestResolver:
         assert await waits(lambda: guest.received(lambda got: got[28:30] == mine))
 
     async def test_a_flood_is_bounded(self, network, nameserver, guests):
-        guest = await guests(await network.open(internet=True))
+        guest = await guests(await network.open(OPEN))
         for n in range(1000):
             guest.send(udp(rules.GATEWAY, 53, query(ident=n)))
         await waits(lambda: heard_last(guest))
         assert len(nameserver.asked) < 500
 
 
+@pytest.fixture
+async def names(world: World, nameserver: Nameserver) -> Nameserver:
+    """The nameserver, knowing a few."""
+    nameserver.leads_to = {
+        "good.example.org": PUBLIC,
+        "other.example.org": PUBLIC,
+        "second.example.org": SECOND,
+        "rebound.example.org": PRIVATE,
+    }
+    return nameserver
+
+
+class Log(list[Refusal]):
+    """What was refused, as a network tells it."""
+
+    def reasons(self) -> set[tuple[str, str]]:
+        return {(one.reason, one.protocol) for one in self}
+
+
+@dataclass
+class KernelGuest:
+    """A guest with a kernel of its own, behind a tap that two threads carry frames to and from."""
+
+    namespace: str
+
+    def do(self, act: Callable[[], T]) -> Any:
+        return asyncio.to_thread(lambda: asyncio.run(inside(self.namespace, act)))
+
+
+@pytest.fixture
+async def kernels(network: NamespaceNetwork) -> AsyncIterator[Callable[[Slot], object]]:
+    """Namespaces with a tap of their own; a pump carries frames between it and the slot's tap."""
+    spaces: list[str] = []
+    stops: list[Callable[[], None]] = []
+
+    async def attach(slot: Slot) -> KernelGuest:
+        space = f"rtg-{secrets.token_hex(2)}"
+        sh("ip", "netns", "add", space)
+        spaces.append(space)
+        for words in (
+            "tuntap add eth0 mode tap vnet_hdr",
+            f"link set eth0 address {rules.GUEST_MAC} addrgenmode none",
+            f"addr add {rules.GUEST}/24 dev eth0",
+            "link set eth0 up",
+            "link set lo up",
+            f"route add default via {rules.GATEWAY}",
+        ):
+            sh("ip", "-n", space, *words.split())
+        sh("ip", "netns", "exec", space, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1")
+        ours = await inside(slot.namespace, lambda: open_tap(slot.tap))
+        theirs = await inside(space, lambda: open_tap("eth0"))
+        stops.append(pump_frames(ours, theirs))
+        return KernelGuest(space)
+
+    yield attach
+    for stop in stops:
+        stop()
+    for space in spaces:
+        sh("ip", "netns", "del", space)
+
+
+def pump_frames(one: int, other: int) -> Callable[[], None]:
+    """Carry frames both ways until called."""
+    ending, wake = os.pipe()
+
+    def carry() -> None:
+        target = {one: other, other: one}
+        while True:
+            ready = select.select([one, other, ending], [], [])[0]
+            if ending in ready:
+                return
+            for source in ready:
+                with contextlib.suppress(OSError):
+                    os.write(target[source], os.read(source, 70000))
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        os.close(wake)
+        thread.join()
+        for fd in (one, other, ending):
+            os.close(fd)
+
+    return stop
+
+
+def resolved(name: str, kind: int = 1) -> bytes:
+    """What the platform's resolver answers a guest; to be called inside it."""
+    with datagrams() as sock:
+        sock.settimeout(_SECONDS)
+        sock.sendto(query(name)[:-4] + struct.pack(">HH", kind, 1), (rules.GATEWAY, 53))
+        return sock.recv(4096)
+
+
+def code(answer: bytes) -> int:
+    return answer[3] & 0x0F
+
+
+def connected(address: str, port: int, first: bytes = b"") -> bytes | str:
+    """What a peer says first when it is told something; or how it was refused."""
+    try:
+        with socket.create_connection((address, port), 3) as sock:
+            sock.settimeout(5)
+            sock.sendall(first)
+            return sock.recv(100) or "closed"
+    except TimeoutError:
+        return "silence"
+    except OSError as exc:
+        return errno.errorcode.get(exc.errno or 0, str(exc))
+
+
+def tls_hello(name: str) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def http_request(host: str) -> bytes:
+    return f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+@pytest.fixture
+def echoes(world: World) -> Iterator[None]:
+    """Servers of the world that send back what they are told, on several ports; UDP, too."""
+    stopping = threading.Event()
+    socks: list[socket.socket] = []
+
+    def listening(port: int) -> socket.socket:
+        sock = socket.create_server(("0.0.0.0", port), backlog=64)
+        socks.append(sock)
+        return sock
+
+    def serve(sock: socket.socket) -> None:
+        while not stopping.is_set():
+            try:
+                peer, _ = sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=echo, args=(peer,), daemon=True).start()
+
+    def echo(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            while data := peer.recv(65536):
+                peer.sendall(data)
+
+    threads = []
+    for port in (80, 443, 2222):
+        sock = world.do(lambda port=port: listening(port))
+        threads.append(threading.Thread(target=serve, args=(sock,), daemon=True))
+        threads[-1].start()
+    yield
+    stopping.set()
+    for sock in socks:
+        sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+    for thread in threads:
+        thread.join()
+
+
+BY_NAME = policy(True, ["good.example.org", "rebound.example.org"], [])
+
+
+class TestNamesRule:
+    async def test_a_name_leads_to_its_address_and_no_further(
+        self, network, world, names, echoes, kernels
+    ):
+        log = Log()
+        guest = await kernels(await network.open(BY_NAME, log.append))
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"x")) == "EHOSTUNREACH"
+        assert code(await guest.do(lambda: resolved("good.example.org"))) == 0
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"hello")) == b"hello"
+        assert await guest.do(lambda: connected(SECOND, 2222, b"x")) == "EHOSTUNREACH"
+        wanted = {("not_allowed", PUBLIC, 2222), ("not_allowed", SECOND, 2222)}
+        await until(lambda: {(one.reason, one.address, one.port) for one in log} == wanted)
+
+    async def test_other_names_are_not_even_asked_for(self, network, names, kernels):
+        log = Log()
+        guest = await kernels(await network.open(BY_NAME, log.append))
+        assert code(await guest.do(lambda: resolved("secret.evil.net"))) == 5
+        assert names.asked == []
+        assert log == [Refusal("not_allowed", "dns", "secret.evil.net")]
+
+    async def test_an_answer_with_a_private_address_is_refused(self, network, names, kernels):
+        for rule in (BY_NAME, OPEN):
+            log = Log()
+            guest = await kernels(await network.open(rule, log.append))
+            assert code(await guest.do(lambda: resolved("rebound.example.org"))) == 5
+            assert log == [Refusal("private_answer", "dns", "rebound.example.org")]
+
+    async def test_a_name_that_leads_nowhere_is_answered_so(self, network, names, kernels):
+        guest = await kernels(await network.open(policy(True, ["nowhere.example.org"], [])))
+        answer = await guest.do(lambda: resolved("nowhere.example.org"))
+        assert (code(answer), answer[6:8]) == (0, b"\0\0")
+
+    async def test_keys_for_encrypted_hellos_are_held_back(self, network, names, kernels):
+        guest = await kernels(await network.open(BY_NAME))
+        answer = await guest.do(lambda: resolved("good.example.org", 65))
+        assert (code(answer), answer[6:8]) == (0, b"\0\0")
+        assert names.asked == []
+
+    async def test_a_hello_must_be_for_an_admitted_name(
+        self, network, world, names, echoes, kernels
+    ):
+        log = Log()
+        guest = await kernels(await network.open(BY_NAME, log.append))
+        await guest.do(lambda: resolved("good.example.org"))
+        good, evil = tls_hello("good.example.org"), tls_hello("evil.net")
+        assert await guest.do(lambda: connected(PUBLIC, 443, good)) == good[:100]
+        assert await guest.do(lambda: connected(PUBLIC, 443, evil)) in ("ECONNRESET", "closed")
+        assert await guest.do(lambda: connected(PUBLIC, 443, b"SSH-2.0-x\r\n")) == "ECONNRESET"
+        wanted = {("not_allowed", "evil.net"), ("unreadable", None)}
+        await until(lambda: {(one.reason, one.name) for one in log} == wanted)
+
+    async def test_a_hello_in_pieces_is_read(self, network, world, names, echoes, kernels):
+        guest = await kernels(await network.open(BY_NAME))
+        await guest.do(lambda: resolved("good.example.org"))
+        hello = tls_hello("good.example.org")
+
+        def dribbled() -> bytes:
+            with socket.create_connection((PUBLIC, 443), 5) as sock:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for at in range(0, len(hello), 40):
+                    sock.sendall(hello[at : at + 40])
+                sock.settimeout(5)
+                return sock.recv(100)
+
+        assert (await guest.do(dribbled))[:20] == hello[:20]
+
+    async def test_a_request_must_be_for_an_admitted_host(
+        self, network, world, names, echoes, kernels
+    ):
+        log = Log()
+        guest = await kernels(await network.open(BY_NAME, log.append))
+        await guest.do(lambda: resolved("good.example.org"))
+        good = await guest.do(lambda: connected(PUBLIC, 80, http_request("good.example.org")))
+        assert b"Host: good.example.org\r\nConnection: close\r\n" in good
+        evil = await guest.do(lambda: connected(PUBLIC, 80, http_request("evil.net")))
+        assert evil in ("ECONNRESET", "closed")
+        await until(
+            lambda: [(one.reason, one.name) for one in log] == [("not_allowed", "evil.net")]
+        )
+
+    async def test_quic_is_refused(self, network, world, names, guests):
+        log = Log()
+        guest = await guests(await network.open(BY_NAME, log.append))
+        guest.send(udp(rules.GATEWAY, 53, query("good.example.org")))
+        assert await waits(lambda: guest.received(is_udp_from(53)))
+        guest.send(udp(PUBLIC, 443, b"initial"))
+        refusal = await waits(lambda: guest.received(is_anything))
+        assert refusal is not None
+        assert refusal[20:22] == b"\x03\x0d"
+        await until(lambda: [(one.reason, one.protocol) for one in log] == [("quic", "udp")])
+
+    async def test_a_denied_name_is_refused_wherever_it_is(
+        self, network, world, names, echoes, kernels
+    ):
+        rule = policy(True, ["*", f"{PUBLIC}/32"], ["evil.net"])
+        guest = await kernels(await network.open(rule))
+        evil = tls_hello("evil.net")
+        assert code(await guest.do(lambda: resolved("evil.net"))) == 5
+        assert await guest.do(lambda: connected(PUBLIC, 443, evil)) in ("ECONNRESET", "closed")
+        fine = tls_hello("fine.example.org")
+        assert await guest.do(lambda: connected(PUBLIC, 443, fine)) == fine[:100]
+        assert await guest.do(lambda: connected(SECOND, 2222, b"x")) == "EHOSTUNREACH"
+
+    async def test_the_relay_is_nobody(self, network, world, names, echoes, kernels):
+        guest = await kernels(await network.open(BY_NAME))
+        await guest.do(lambda: resolved("good.example.org"))
+        hello = tls_hello("good.example.org")
+        assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
+        uid = network._relay_uid
+        status = next(
+            text
+            for path in Path("/proc").glob("[0-9]*/status")
+            if (text := readable(path)) and f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in text
+        )
+        pid = status.split("Pid:\t")[1].split()[0]
+        assert all(f"Cap{kind}:\t0000000000000000" in status for kind in ("Eff", "Prm", "Amb"))
+        assert "NoNewPrivs:\t1" in status
+        assert list(Path(f"/proc/{pid}/root").iterdir()) == []
+
+    async def test_a_relay_that_is_killed_comes_again(self, network, world, names, echoes, kernels):
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        hello = tls_hello("good.example.org")
+        assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
+        relay = network._served[slot.index]._relay
+        assert relay is not None
+        relay._writer.transport.abort()
+        assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
+
+
+class TestChanges:
+    async def test_cut_what_is_not_admitted_any_more(self, network, world, echoes, kernels):
+        slot = await network.open(OPEN)
+        guest = await kernels(slot)
+        kept = await guest.do(lambda: socket.create_connection((PUBLIC, 2222), 5))
+        cut = await guest.do(lambda: socket.create_connection((SECOND, 2222), 5))
+        with kept, cut:
+            await network.change(slot, policy(True, [PUBLIC], []))
+            assert await waits(lambda: told(kept)) == b"x"
+            assert await waits(lambda: told(cut)) == "ECONNRESET"
+            await network.change(slot, policy(True, ["*"], [f"{PUBLIC}/32"]))
+            assert await waits(lambda: told(kept)) == "ECONNRESET"
+
+    async def test_what_the_other_side_says_first_goes_on(self, network, world, server, kernels):
+        slot = await network.open(OPEN)
+        guest = await kernels(slot)
+        near = await guest.do(lambda: socket.create_connection((PUBLIC, PORT), 5))
+        far, _ = server.accept()
+        with near, far:
+            near.settimeout(5)
+            await network.change(slot, policy(True, [PUBLIC], []))
+            far.sendall(b"news")
+            assert await waits(lambda: near.recv(10)) == b"news"
+            await network.change(slot, policy(True, [SECOND], []))
+            far.sendall(b"more")
+            near.settimeout(_QUIET)
+            with pytest.raises(TimeoutError):
+                await waits(lambda: near.recv(10))
+
+    async def test_flows_by_name_go_on_while_the_name_is_admitted(
+        self, network, world, names, echoes, kernels
+    ):
+        slot = await network.open(OPEN)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        kept = await guest.do(lambda: socket.create_connection((PUBLIC, 2222), 5))
+        with kept:
+            await network.change(slot, BY_NAME)
+            assert await waits(lambda: told(kept)) == b"x"
+            await network.change(slot, policy(True, ["second.example.org"], []))
+            assert await waits(lambda: told(kept)) == "ECONNRESET"
+
+    async def test_relayed_connections_are_cut(self, network, world, names, echoes, kernels):
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        relayed = await guest.do(lambda: socket.create_connection((PUBLIC, 443), 5))
+        hello = tls_hello("good.example.org")
+        with relayed:
+            relayed.settimeout(5)
+            relayed.sendall(hello)
+            assert await waits(lambda: relayed.recv(len(hello)))
+            await network.change(slot, policy(True, ["good.example.org", "more.org"], []))
+            assert await waits(lambda: told(relayed)) not in ("ECONNRESET", "closed")
+            await network.change(slot, policy(True, ["more.org"], []))
+            assert await waits(lambda: told(relayed)) == "ECONNRESET"
+
+    async def test_off_and_on_again(self, network, world, echoes, kernels):
+        log = Log()
+        slot = await network.open(OPEN, log.append)
+        guest = await kernels(slot)
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"x")) == b"x"
+        await network.change(slot, SHUT)
+        with listening_in(world.cable) as outside:
+            assert await guest.do(lambda: connected(PUBLIC, 2222, b"x")) == "EHOSTUNREACH"
+            assert code(await guest.do(lambda: resolved("good.example.org"))) == 5
+            assert await waits(lambda: everything_heard(outside)) == []
+        await until(lambda: log.reasons() == {("internet_off", "tcp"), ("internet_off", "dns")})
+        await network.change(slot, OPEN)
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"x")) == b"x"
+
+    async def test_a_restarted_platform_finds_flows_and_pins(
+        self, network, world, names, echoes, kernels
+    ):
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        kept = await guest.do(lambda: socket.create_connection((PUBLIC, 2222), 5))
+        for served in network._served.values():
+            await served.close()
+        heir = NamespaceNetwork(
+            slot.namespace.split("-")[1], reserve=0, upstreams=network._upstreams
+        )
+        await heir.adopt(slot, BY_NAME)
+        with kept:
+            assert await waits(lambda: told(kept)) == b"x"
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"new")) == b"new"
+        hello = tls_hello("good.example.org")
+        assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
+        await heir.close(slot)
+        await heir.stop()
+
+
+class TestLimits:
+    async def test_of_connections(self, world, echoes):
+        network = new_network(limits=Limits(connections=5))
+        log = Log()
+        slot = await network.open(OPEN, log.append)
+        tap = await inside(slot.namespace, lambda: open_tap(slot.tap))
+        try:
+            guest = FakeGuest(tap)
+            assert await waits(lambda: guest.asks(ping(rules.GATEWAY), is_pong))
+            for port in range(20):
+                guest.send(udp(PUBLIC, 5000 + port, b"x"))
+            await until(lambda: log.reasons() == {("too_many", "udp")})
+            assert len({one.port for one in log}) == 16
+        finally:
+            os.close(tap)
+            await network.close(slot)
+            await network.stop()
+
+    async def test_of_packets_and_bandwidth(self, world):
+        network = new_network(limits=Limits(mbit=100, packets=50))
+        slot = await network.open(OPEN)
+        tap = await inside(slot.namespace, lambda: open_tap(slot.tap))
+        try:
+            guest = FakeGuest(tap)
+            assert await waits(lambda: guest.asks(ping(rules.GATEWAY), is_pong))
+            with await inside(slot.namespace, lambda: listening_in("out")) as cable:
+                for _ in range(500):
+                    guest.send(udp(PUBLIC, 9, b"x"))
+                assert 0 < len(await waits(lambda: heard(cable, most=1000, within=1.0))) < 450
+            shaped = sh("tc", "-n", slot.namespace, "qdisc", "show")
+            assert shaped.count("tbf") == shaped.count("rate 100Mbit") == 2
+        finally:
+            os.close(tap)
+            await network.close(slot)
+            await network.stop()
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(_SECONDS):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+def told(sock: socket.socket) -> bytes | str:
+    """What comes back when an echo is told something; or how that failed."""
+    sock.settimeout(5)
+    try:
+        sock.sendall(b"x")
+        return sock.recv(1) or "closed"
+    except TimeoutError:
+        return "silence"
+    except OSError as exc:
+        return errno.errorcode.get(exc.errno or 0, str(exc))
+
+
+def readable(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 class TestSlots:
     async def test_none_is_given_twice(self, network):
-        opened = await asyncio.gather(*(network.open(internet=False) for _ in range(6)))
+        opened = await asyncio.gather(*(network.open(SHUT) for _ in range(6)))
         assert len({slot.namespace for slot in opened}) == 6
 
     async def test_a_reserve_is_filled(self):
         network = new_network(reserve=2)
         try:
-            first = await network.open(internet=False)
+            first = await network.open(SHUT)
             names = Names(first.namespace.split("-")[1])
             async with asyncio.timeout(_SECONDS):
                 while len(slots.found(names)) < 3:
@@ -461,26 +992,26 @@ class TestSlots:
         assert slots.found(names) == set()
 
     async def test_a_closed_one_leaves_nothing(self, network):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         await network.close(slot)
         await network.close(slot)
         names = Names(slot.namespace.split("-")[1])
         assert slots.found(names) == set()
 
     async def test_one_that_is_gone_cannot_be_adopted(self, network):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         await network.close(slot)
         with pytest.raises(Unavailable):
-            await network.adopt(slot, internet=True)
+            await network.adopt(slot, OPEN)
 
     async def test_a_restarted_platform_goes_on(self, network, world, server, nameserver, guests):
-        slot, lost = [await network.open(internet=True) for _ in range(2)]
-        for desk in network._desks.values():  # the process is gone, and with it its sockets
-            await desk.close()
+        slot, lost = [await network.open(OPEN) for _ in range(2)]
+        for served in network._served.values():  # the process is gone, and with it its sockets
+            await served.close()
         heir = NamespaceNetwork(
             slot.namespace.split("-")[1], reserve=0, upstreams=network._upstreams
         )
-        await heir.adopt(slot, internet=True)
+        await heir.adopt(slot, OPEN)
         assert await heir.reclaim([slot]) == 1
         assert not (NAMESPACES / lost.namespace).exists()
         guest = await guests(slot)
@@ -492,7 +1023,7 @@ class TestSlots:
     async def test_installations_leave_each_other_alone(self, network, world, server, guests):
         other = new_network()
         try:
-            mine, theirs = await network.open(internet=True), await other.open(internet=True)
+            mine, theirs = await network.open(OPEN), await other.open(OPEN)
             assert await other.reclaim([theirs]) == 0
             assert host_end(mine) != host_end(theirs)
             await other.close(theirs)
@@ -503,7 +1034,7 @@ class TestSlots:
 
     async def test_the_end_leaves_no_rule(self):
         network = new_network()
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         table = Names(slot.namespace.split("-")[1]).table
         assert table in sh("nft", "list", "tables")
         await network.close(slot)
@@ -512,6 +1043,24 @@ class TestSlots:
 
 
 class TestOtherFirewalls:
+    async def test_nothing_that_others_do_ends_the_watch(self, network, monkeypatch, caplog):
+        slot = await network.open(OPEN)
+        table = Names(slot.namespace.split("-")[1]).table
+        real = firewall._ruleset
+        calls = 0
+
+        async def strange() -> dict[str, Any]:
+            nonlocal calls
+            calls += 1
+            return {"nftables": [{"chain": {}}, {"rule": {}}]}
+
+        monkeypatch.setattr(firewall, "_ruleset", strange)
+        sh("nft", "flush", "table", "inet", table)
+        await until(lambda: "could not be looked after" in caplog.text)
+        monkeypatch.setattr(firewall, "_ruleset", real)
+        sh("nft", "flush", "table", "inet", table)
+        await until(lambda: "masquerade" in listed(table))
+
     @pytest.fixture
     def dropping(self) -> Iterator[str]:
         """A chain such as a container engine's, which drops what it does not know."""
@@ -522,7 +1071,7 @@ class TestOtherFirewalls:
         sh("nft", "delete", "table", "ip", table)
 
     async def test_are_passed_by_ours_alone(self, dropping, network, world, server, guests):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         mine = Names(slot.namespace.split("-")[1])
         guest = await guests(slot)
         assert await waits(lambda: guest.asks(syn(PUBLIC, PORT), is_syn_ack))
@@ -533,7 +1082,7 @@ class TestOtherFirewalls:
         assert mine.table not in sh("nft", "list", "table", "ip", dropping)
 
     async def test_that_come_later_are_passed_too(self, network, world, server, guests):
-        slot = await network.open(internet=True)
+        slot = await network.open(OPEN)
         mine = Names(slot.namespace.split("-")[1])
         guest = await guests(slot)
         table = f"rtforeign{secrets.token_hex(2)}"
@@ -547,15 +1096,24 @@ class TestOtherFirewalls:
         finally:
             sh("nft", "delete", "table", "ip", table)
 
-    async def test_a_table_that_was_taken_away_comes_back(self, network, world, server, guests):
-        slot = await network.open(internet=True)
+    @pytest.mark.parametrize("how", ["delete table", "flush table", "flush set"])
+    async def test_a_table_that_was_taken_away_comes_back(
+        self, network, world, server, guests, how
+    ):
+        slot = await network.open(OPEN)
         table = Names(slot.namespace.split("-")[1]).table
-        sh("nft", "delete", "table", "inet", table)
+        before = sh("nft", "list", "table", "inet", table)
+        sh("nft", *how.split(), "inet", table, *(["closed"] if how == "flush set" else []))
         async with asyncio.timeout(_SECONDS):
-            while table not in sh("nft", "list", "tables"):
+            while not (found := listed(table)) or found != before:
                 await asyncio.sleep(0.05)
         guest = await guests(slot)
         assert await waits(lambda: guest.asks(syn(PUBLIC, PORT), is_syn_ack))
+
+
+def listed(table: str) -> str:
+    command = ["nft", "list", "table", "inet", table]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def host_end(slot: Slot) -> str:
@@ -583,12 +1141,22 @@ def listening_in(device: str) -> socket.socket:
 def heard(sock: socket.socket, within: float = _QUIET, most: int = 100) -> list[bytes]:
     """The frames that came, ARP aside, which is the namespace's own."""
     frames: list[bytes] = []
-    deadline = time.monotonic() + (within if most == 100 else _SECONDS)
+    deadline = time.monotonic() + (within if most >= 100 else _SECONDS)
     while (left := deadline - time.monotonic()) > 0 and len(frames) < most:
         if select.select([sock], [], [], left)[0]:
             frame = sock.recv(65536)
             if frame[12:14] != b"\x08\x06":
                 frames.append(frame)
+    return frames
+
+
+def everything_heard(sock: socket.socket) -> list[bytes]:
+    """All frames that left by a device in a while, ARP and all."""
+    frames = []
+    while select.select([sock], [], [], _QUIET)[0]:
+        frame, (_, _, direction, *_) = sock.recvfrom(65536)
+        if direction == socket.PACKET_OUTGOING:
+            frames.append(frame)
     return frames
 
 

@@ -133,6 +133,23 @@ class TestNetwork:
             assert (done.stdout, done.exit_code or done.timed_out) == ("", done.exit_code or True)
             assert not closed.exec("getent hosts deb.debian.org", timeout_ms=20_000).stdout
 
+    def test_a_policy_by_name_holds_and_is_inherited(self, platform):
+        rules = {"allow": ["allowed.example.org"], "deny": []}
+        with platform.rt.sandboxes.create(egress=rules) as ruled:
+            ask = "getent ahostsv4 {}; echo $?"
+            assert ruled.exec(ask.format("secret.example.net")).stdout.strip() == "2"
+            assert ruled.exec("curl -s -m 5 http://203.0.113.9:8080/").exit_code == 7
+            log = {(one.reason, one.protocol, one.name) for one in ruled.egress.log().refusals}
+            assert ("not_allowed", "dns", "secret.example.net") in log
+            assert ("not_allowed", "tcp", None) in log
+            with ruled.fork()[0] as child:
+                assert child.egress.get() == ruled.egress.get()
+                child.exec(ask.format("other.example.net"))
+                assert {one.name for one in child.egress.log().refusals} == {"other.example.net"}
+            ruled.egress.change(internet=False)
+            ruled.exec(ask.format("allowed.example.org"))
+            assert ruled.egress.log().refusals[0].reason == "internet_off"
+
 
 class TestHostileGuest:
     def test_a_fork_bomb_ends_with_its_timeout(self, box):

@@ -120,6 +120,51 @@ def _paused(view: shapes.Sandbox) -> str | None:
     return f"{words.moment(view.paused_at)}, {safe}"
 
 
+_REFUSED = {
+    "internet_off": "its internet is off",
+    "closed_range": "no sandbox may go there",
+    "not_allowed": "not allowed",
+    "quic": "QUIC cannot be checked for names",
+    "private_answer": "the name leads to a private address",
+    "unreadable": "says no name that can be read",
+    "too_many": "too many at once",
+}
+
+
+def egress(policy: shapes.Egress | None, refused: shapes.EgressLog | None = None) -> RenderableType:
+    """What a sandbox may reach, and what it was refused; one of them where the other is None."""
+    parts = [] if policy is None else [_policy(policy)]
+    if refused is not None:
+        parts += [*([Text()] if parts else []), *_refusals(refused)]
+    return Group(*parts)
+
+
+def _policy(policy: shapes.Egress) -> RenderableType:
+    return _facts(
+        ("internet", "open" if policy.internet else "closed"),
+        ("allow", ", ".join("everything" if rule == "*" else rule for rule in policy.allow) or "-"),
+        ("deny", ", ".join(policy.deny) or "-"),
+    )
+
+
+def _refusals(refused: shapes.EgressLog) -> list[RenderableType]:
+    if not refused.refusals:
+        return [Text("nothing was refused", style="bright_black")]
+    table = _table("LAST", "TIMES", "TO", "WHAT", right=["TIMES"])
+    for one in refused.refusals:
+        port = f":{one.port}" if one.port is not None else ""
+        to = " ".join(
+            part for part in (one.name, f"{one.address}{port}" if one.address else "") if part
+        )
+        why = f"{one.protocol}, {_REFUSED[one.reason]}"
+        table.add_row(words.moment(one.last_at), str(one.count), words.harmless(to) or "-", why)
+    parts: list[RenderableType] = [table]
+    if refused.forgotten:
+        note = words.plural(refused.forgotten, "older refusal is", "older refusals are")
+        parts.append(Text(f"{note} not kept any more", style="bright_black"))
+    return parts
+
+
 def snapshots(kept: Sequence[shapes.Snapshot]) -> RenderableType:
     """A sandbox's snapshots."""
     if not kept:

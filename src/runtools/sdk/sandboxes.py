@@ -42,6 +42,7 @@ class AsyncSandboxes:
         memory_mb: int = DEFAULT_MEMORY_MB,
         disk_mb: int = DEFAULT_DISK_MB,
         internet: bool = True,
+        egress: Mapping[str, Sequence[str]] | None = None,
         require_isolation: Isolation | None = None,
         project_id: str | None = None,
         wait_for_ready: bool = True,
@@ -65,6 +66,8 @@ class AsyncSandboxes:
             memory_mb: in units of 2**20 bytes, from 256.
             disk_mb: likewise, from 512; sparse: only what is written takes room.
             internet: False closes everything, DNS included.
+            egress: what it reaches: ``{"allow": ["*.example.org", "203.0.113.0/24"], "deny": []}``;
+                default: every public address. `AsyncSandbox.egress` changes it later.
             require_isolation: ``"hardware"``: refuse to run under emulation.
             project_id: the project it belongs to.
             wait_for_ready: False: return at once, still creating.
@@ -94,6 +97,7 @@ class AsyncSandboxes:
             "memoryMb": memory_mb,
             "diskMb": disk_mb,
             "internet": internet,
+            "egress": egress and {name: list(rules) for name, rules in egress.items()},
             "requireIsolation": require_isolation,
             "projectId": project_id,
             "waitForReady": wait_for_ready,

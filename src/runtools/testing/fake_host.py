@@ -27,6 +27,7 @@ from runtools.platform.core.ports.host import (
 )
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.clock import Clock
+from runtools.sdk.shapes.egress import Egress, EgressLog, EgressRules
 from runtools.sdk.shapes.inside import (
     ExecRequest,
     ExecResult,
@@ -235,6 +236,20 @@ class FakeHost(FakeLife):
         if machine.state is not State.PAUSED or machine.last_stats is None:
             machine.last_stats = await machine.inside.stats()
         return machine.last_stats
+
+    async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
+        """Note it, unless it is older than what is noted."""
+        machine = self._alive(sandbox_id, "set_egress")
+        if generation >= machine.egress_generation:
+            rules = EgressRules(allow=egress.allow, deny=egress.deny)
+            changed = {"internet": egress.internet, "egress": rules}
+            machine.order = machine.order.model_copy(update=changed)
+            machine.egress_generation = generation
+
+    async def egress_log(self, sandbox_id: str) -> EgressLog:
+        """What a test has put into ``refused`` of the machine."""
+        self._answer("egress_log", sandbox_id)
+        return EgressLog(refusals=self._find(sandbox_id).refused, forgotten=0)
 
     async def stats_history(self, sandbox_id: str) -> StatsHistory:
         """One point where it was measured, and a gap since where it is paused."""

@@ -33,6 +33,7 @@ from runtools.platform.core.ports.host import (
 )
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.clock import Clock, SystemClock
+from runtools.sdk.shapes.egress import EgressRefusal
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult, Stats
 from runtools.sdk.shapes.sandboxes import (
@@ -56,6 +57,8 @@ class Machine:
     inside: Inside
     state: State = State.CREATING
     latest: Observed | None = None
+    egress_generation: int = 0
+    refused: list[EgressRefusal] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: dict[str, ExecResult] = field(default_factory=dict)
     last_stats: Stats | None = None

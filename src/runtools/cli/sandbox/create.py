@@ -10,6 +10,7 @@ import typer
 from runtools.cli import output, words
 from runtools.cli.output import Json
 from runtools.cli.sandbox import options
+from runtools.cli.sandbox.egress import ALLOW_HELP, DENY_HELP
 from runtools.cli.session import connected, flag
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ def create(
     no_internet: Annotated[
         bool, flag("--no-internet", help="Close everything, DNS included.", panel=_ACCESS)
     ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE", help=f"Reach only this: {ALLOW_HELP}", rich_help_panel=_ACCESS
+        ),
+    ] = None,
+    deny: Annotated[
+        list[str] | None, typer.Option(metavar="RULE", help=DENY_HELP, rich_help_panel=_ACCESS)
+    ] = None,
     require_isolation: Annotated[
         Literal["hardware", "emulated"] | None,
         typer.Option(metavar="KIND", help="hardware: not emulated.", rich_help_panel=_ACCESS),
@@ -109,6 +119,7 @@ def create(
             memory_mb=memory_mb,
             disk_mb=disk_mb,
             internet=not no_internet,
+            egress={"allow": allow or ["*"], "deny": deny or []} if allow or deny else None,
             require_isolation=require_isolation,
             project_id=project,
             wait_for_ready=not no_wait,

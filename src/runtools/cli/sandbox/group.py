@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from runtools.cli.sandbox import copying, create, inside, life, look
+from runtools.cli.sandbox import copying, create, egress, inside, life, look
 
 app = typer.Typer(help="Machines: create them, run in them, pause, fork and end them.")
 
@@ -21,6 +21,7 @@ app.command(rich_help_panel=_STATE)(life.fork)
 app.command(rich_help_panel=_STATE)(life.snapshot)
 app.command(rich_help_panel=_STATE)(life.snapshots)
 app.command(rich_help_panel=_STATE)(life.rollback)
+app.command(rich_help_panel=_STATE)(egress.egress)
 app.command("list", rich_help_panel=_LOOK)(look.list_)
 app.command(rich_help_panel=_LOOK)(look.get)
 app.command(rich_help_panel=_LOOK)(look.stats)

@@ -20,7 +20,7 @@ from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
 from runtools.platform.api.idempotency import store as idempotency
 from runtools.platform.api.platform import Platform
-from runtools.platform.api.sandboxes import acts, births, observe, store
+from runtools.platform.api.sandboxes import acts, births, egress, observe, store
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import service as keeping
@@ -47,6 +47,7 @@ async def loop(platform: Platform) -> None:
         try:
             # What an earlier process of ours left open is not young: nobody is at it.
             await repair(platform, timedelta(0) if first else YOUNG)
+            await reach_out(platform)
             await find_lost(platform, asked)
             if rounds % SWEEP_EVERY == 0:
                 await sweep(platform)
@@ -90,6 +91,12 @@ async def repair(platform: Platform, young: timedelta) -> None:
             _again(platform, version.id, _build_on(platform, version))
     for version in dropping:
         _again(platform, version.id, templates.ask_drop(platform, version))
+
+
+async def reach_out(platform: Platform) -> None:
+    """One round over egress policies that their hosts have not been told."""
+    for record in await platform.db.read(store.open_egress, _BATCH):
+        _again(platform, f"the egress policy of {record.id}", egress.ask(platform, record))
 
 
 async def _build_on(platform: Platform, version: Version) -> None:

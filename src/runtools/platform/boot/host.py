@@ -11,8 +11,9 @@ from pathlib import Path
 from runtools.platform.boot import home, uids
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.probe import Prober
-from runtools.platform.host.engine.engine import SANDBOX_UIDS
+from runtools.platform.host.engine.engine import RELAY_UIDS, SANDBOX_UIDS
 from runtools.platform.host.net.network import NamespaceNetwork
+from runtools.platform.host.net.rules import Limits
 from runtools.platform.host.server import serving
 from runtools.platform.host.service import HostService
 from runtools.platform.host.templates.service import Templates
@@ -55,13 +56,19 @@ def compose(settings: Settings) -> Composed:
     install_id, clock = home.install_id(settings), SystemClock()
     first_uid = uids.claim(settings, install_id)
     vmm = driver(settings)
-    network = NamespaceNetwork(install_id)
+    network = NamespaceNetwork(
+        install_id,
+        limits=Limits(
+            settings.network_mbit, settings.network_packets, settings.network_connections
+        ),
+        relay_uid=first_uid + SANDBOX_UIDS,
+    )
     warm = Warm(
         settings.host_home,
         vmm,
         network,
         clock,
-        uid=first_uid + SANDBOX_UIDS,
+        uid=first_uid + uids.SIZE - 1,
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)

@@ -41,6 +41,7 @@ from runtools.platform.host.engine.reports import Reports
 from runtools.platform.host.engine.space import Space
 from runtools.platform.host.inside import Inside
 from runtools.platform.host.processes import Processes
+from runtools.platform.host.reaching import Reaching
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
@@ -59,7 +60,7 @@ _GRACE_SECONDS = 30.0
 _PAUSED_AT_ONCE = 4
 
 
-class HostService(Acting, Inside, Processes, Host):
+class HostService(Acting, Inside, Processes, Reaching, Host):
     """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
 
     def __init__(

@@ -36,6 +36,9 @@ class Settings:
         max_sandboxes: how many may run at once.
         disk_headroom_mb: free disk below which nothing is started and sandboxes are paused.
         recover_hours: how long the disk of a sandbox that ended by itself is kept.
+        network_mbit: millions of bits a second that one sandbox may send, and receive; 0: no limit.
+        network_packets: packets a second that one sandbox may send; 0: no limit.
+        network_connections: flows that one sandbox may have at once; 0: no limit.
         warm_mb: bytes (in MB) that warm snapshots may take before the least recently used goes.
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
@@ -58,6 +61,9 @@ class Settings:
     max_sandboxes: int = 256
     disk_headroom_mb: int = 2048
     recover_hours: float = 24.0
+    network_mbit: int = 1000
+    network_packets: int = 100_000
+    network_connections: int = 4096
     warm_mb: int = 16_384
     default_template: str = "base-debian"
     mirror: str = ""

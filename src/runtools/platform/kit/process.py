@@ -103,11 +103,17 @@ def output(argv: Sequence[str], *, timeout: float) -> bytes:
 
 
 async def start_child(
-    argv: Sequence[str | Path], *, env: Mapping[str, str]
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
     """Start a program that shares our output and is ours to wait for."""
     return await asyncio.create_subprocess_exec(
-        *[str(word) for word in argv], stdin=asyncio.subprocess.DEVNULL, env=dict(env)
+        *[str(word) for word in argv],
+        stdin=asyncio.subprocess.DEVNULL,
+        env=dict(PLAIN_ENV if env is None else env),
+        pass_fds=pass_fds,
     )
 
 

@@ -1,6 +1,7 @@
 """The public shapes: what travels between users and the platform, defined once for both."""
 
 from runtools.sdk.shapes.base import Request, Shape
+from runtools.sdk.shapes.egress import Egress, EgressChange, EgressLog, EgressRefusal, EgressRules
 from runtools.sdk.shapes.events import (
     Envelope,
     ErrorBody,
@@ -55,6 +56,11 @@ __all__ = [
     "BuildLine",
     "ChmodRequest",
     "DiskUse",
+    "Egress",
+    "EgressChange",
+    "EgressLog",
+    "EgressRefusal",
+    "EgressRules",
     "Ending",
     "Envelope",
     "ErrorBody",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from runtools.sdk.shapes.base import Request, Shape
+from runtools.sdk.shapes.egress import EgressRules
 
 State = Literal["creating", "running", "paused", "stopped"]
 Operation = Literal[
@@ -64,6 +65,7 @@ class SandboxCreate(Request):
     memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=256, le=524_288)
     disk_mb: int = Field(DEFAULT_DISK_MB, ge=512, le=4_194_304)
     internet: bool = True
+    egress: EgressRules | None = Field(None, description="default: every public address")
     require_isolation: Isolation | None = None
     project_id: str | None = None
     wait_for_ready: bool = Field(

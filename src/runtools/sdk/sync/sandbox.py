@@ -22,6 +22,7 @@ from runtools.sdk.shapes.sandboxes import (
     State,
     Timings,
 )
+from runtools.sdk.sync.egress import Egress
 from runtools.sdk.sync.files import Files
 from runtools.sdk.sync.transport import Transport
 
@@ -67,6 +68,7 @@ class Sandbox:
         self._transport = transport
         self._path = f"/sandboxes/{wire.segment(view.id)}"
         self.files = Files(transport, self._path)
+        self.egress = Egress(transport, self._path)
         self._take(view)
 
     def __repr__(self) -> str:

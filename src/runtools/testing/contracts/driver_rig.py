@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtools.errors import GuestUnreachable
+from runtools.platform.core.egress import SHUT
 from runtools.platform.core.ports.driver import Driver, Exit, Machine
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.disk.files import copy_sparse, make_overlay
@@ -86,7 +87,7 @@ class DriverRig:
             initrd=self.image.initrd,
             overlay=overlay,
             uid=uid,
-            slot=await self.network.open(internet=False),
+            slot=await self.network.open(SHUT),
             boot_token=token or secrets.token_hex(32),
         )
         self.machines.append(machine)

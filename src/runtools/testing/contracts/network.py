@@ -9,6 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import pytest
+
+from runtools.errors import Unavailable
+from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.network import Network
 
 
@@ -29,44 +33,54 @@ class NetworkContract:
     """Slots are nobody else's, are given back, and are found again."""
 
     async def test_a_slot_is_nobody_elses(self, nets: NetworkRig) -> None:
-        slots = await asyncio.gather(*(nets.network.open(internet=n % 2 == 0) for n in range(4)))
+        slots = await asyncio.gather(
+            *(nets.network.open(OPEN if n % 2 else SHUT) for n in range(4))
+        )
         assert len({slot.index for slot in slots}) == 4
         assert len({slot.namespace for slot in slots}) in {1, 4}  # 1: none has one
 
     async def test_a_slot_can_be_given_back_twice(self, nets: NetworkRig) -> None:
-        slot = await nets.network.open(internet=True)
+        slot = await nets.network.open(OPEN)
         await nets.network.close(slot)
         await nets.network.close(slot)
 
     async def test_traffic_is_counted_while_there_is_a_slot(self, nets: NetworkRig) -> None:
-        slot = await nets.network.open(internet=True)
+        slot = await nets.network.open(OPEN)
         counted = nets.network.traffic(slot)
         assert counted is not None
         assert min(counted.received, counted.sent) >= 0
         await nets.network.close(slot)
         assert nets.network.traffic(slot) is None
 
+    async def test_the_policy_of_a_slot_can_be_changed(self, nets: NetworkRig) -> None:
+        slot = await nets.network.open(OPEN)
+        for rules in (SHUT, policy(True, ["203.0.113.0/24"], []), OPEN):
+            await nets.network.change(slot, rules)
+        await nets.network.close(slot)
+        with pytest.raises(Unavailable):
+            await nets.network.change(slot, SHUT)
+
     async def test_a_slot_in_use_is_not_given_again(self, nets: NetworkRig) -> None:
-        first, second = [await nets.network.open(internet=False) for _ in range(2)]
+        first, second = [await nets.network.open(SHUT) for _ in range(2)]
         await nets.network.close(first)
-        third = await nets.network.open(internet=False)
+        third = await nets.network.open(SHUT)
         assert third.index != second.index
 
     async def test_only_what_nobody_keeps_is_reclaimed(self, nets: NetworkRig) -> None:
-        kept, lost = [await nets.network.open(internet=True) for _ in range(2)]
+        kept, lost = [await nets.network.open(OPEN) for _ in range(2)]
         again = await nets.restarted()
-        await again.adopt(kept, internet=True)
+        await again.adopt(kept, OPEN)
         assert await again.reclaim({kept}) == 1
         assert await again.reclaim({kept}) == 0
-        assert (await again.open(internet=True)).index != kept.index
+        assert (await again.open(OPEN)).index != kept.index
         await again.close(lost)
 
     async def test_after_a_restart_an_adopted_slot_is_taken(self, nets: NetworkRig) -> None:
-        slot = await nets.network.open(internet=False)
+        slot = await nets.network.open(SHUT)
         again = await nets.restarted()
-        await again.adopt(slot, internet=False)
+        await again.adopt(slot, SHUT)
         await again.reclaim({slot})
-        assert (await again.open(internet=False)).index != slot.index
+        assert (await again.open(SHUT)).index != slot.index
         await again.close(slot)
         await again.reclaim(())
         assert await again.reclaim(()) == 0

@@ -32,6 +32,7 @@ from runtools.platform.core.ports.host import (
 from runtools.platform.core.ports.host_wire import CALLS, Call
 from runtools.platform.kit.unix_http import Answer, Client, ConnectionLost
 from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.egress import Egress, EgressLog
 from runtools.sdk.shapes.events import ErrorBody, HostView
 from runtools.sdk.shapes.inside import (
     ExecRequest,
@@ -172,6 +173,12 @@ class RemoteHost(Host):
 
     async def stats(self, sandbox_id: str) -> Stats:
         return await self._value(Stats, "stats", sandbox_id)
+
+    async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
+        await self._value(type(None), "set_egress", sandbox_id, generation, egress)
+
+    async def egress_log(self, sandbox_id: str) -> EgressLog:
+        return await self._value(EgressLog, "egress_log", sandbox_id)
 
     async def stats_history(self, sandbox_id: str) -> StatsHistory:
         return await self._value(StatsHistory, "stats_history", sandbox_id)

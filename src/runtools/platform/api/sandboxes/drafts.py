@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from runtools.errors import InvalidRequest
 from runtools.platform.api.calls import Call
+from runtools.platform.api.sandboxes import rules
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ids import new_sandbox_id
 from runtools.platform.core.ports.host import CreateOrder, Guest, Sizes
+from runtools.sdk.shapes.egress import EgressRules
 from runtools.sdk.shapes.sandboxes import SandboxCreate
 
 
@@ -30,6 +32,7 @@ def fresh(call: Call, version: Version, wanted: SandboxCreate) -> Record:
         memory_mb=wanted.memory_mb,
         disk_mb=wanted.disk_mb,
         internet=wanted.internet,
+        egress=rules.egress(wanted.egress or EgressRules(), "egress.").model_dump(by_alias=False),
         idle_timeout_seconds=wanted.idle_timeout_seconds,
         max_lifetime_seconds=wanted.max_lifetime_seconds,
         require_isolation=wanted.require_isolation,
@@ -66,6 +69,7 @@ def after(
             "memory_mb",
             "disk_mb",
             "internet",
+            "egress",
             "idle_timeout_seconds",
             "max_lifetime_seconds",
             "require_isolation",
@@ -104,6 +108,7 @@ def order(record: Record, guest: Guest) -> CreateOrder:
         sizes=Sizes(vcpus=record.vcpus, memory_mb=record.memory_mb, disk_mb=record.disk_mb),
         guest=guest,
         internet=record.internet,
+        egress=EgressRules.model_validate(record.egress),
         idle_timeout_seconds=record.idle_timeout_seconds,
         max_lifetime_seconds=record.max_lifetime_seconds,
         require_isolation=record.require_isolation,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import (
+    Conflict,
     DeadlineExceeded,
     DiskFull,
     FileAlreadyExists,
@@ -24,12 +25,15 @@ from runtools.errors import (
     InvalidPath,
     NotFound,
     SandboxStopped,
+    Unavailable,
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import NULL, call_of
-from runtools.platform.api.sandboxes import inside, rules
+from runtools.platform.api.sandboxes import egress, inside, rules
+from runtools.platform.api.sandboxes.load import load
 from runtools.platform.kit import http
 from runtools.platform.kit.http import Stream, one
+from runtools.sdk.shapes.egress import Egress, EgressChange, EgressLog
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.inside import (
     ChmodRequest,
@@ -84,6 +88,37 @@ async def stats_history(request: Request, ref: str) -> Response:
     call = call_of(request)
     host, record = await inside.beside(call, ref)
     return call.answer(one(await host.stats_history(record.id)))
+
+
+@router.get("/egress", **document.route(Envelope[Egress], NotFound))
+async def get_egress(request: Request, ref: str) -> Response:
+    """What it may reach."""
+    call = call_of(request)
+    record = await load(call.platform, call.org, ref)
+    return call.answer(one(egress.of(record)))
+
+
+@router.patch(
+    "/egress",
+    **document.route(
+        Envelope[Egress],
+        *(NotFound, SandboxStopped, Conflict, IdempotencyMismatch, DeadlineExceeded),
+        *(Unavailable, HostUnavailable),
+        takes=EgressChange,
+    ),
+)
+async def change_egress(request: Request, ref: str) -> Response:
+    """Change what it may reach. Answers when that is in force and what it does not admit is cut."""
+    call = call_of(request)
+    return call.answer(one(await egress.change(call, ref, call.take(EgressChange))))
+
+
+@router.get("/egress/log", **document.route(Envelope[EgressLog], NotFound, HostUnavailable))
+async def egress_log(request: Request, ref: str) -> Response:
+    """What it wanted to reach and was not let, the latest first; after its end too."""
+    call = call_of(request)
+    host, record = await inside.beside(call, ref)
+    return call.answer(one(await host.egress_log(record.id)))
 
 
 @router.get("/console", **document.route(Envelope[list[str]], NotFound, HostUnavailable))

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from runtools.errors import InvalidPath, InvalidRequest, TooLarge
+from runtools.platform.core.egress import BadRule, policy
 from runtools.platform.core.ids import is_name
 from runtools.platform.kit.crypto import MAX_PASSWORD_BYTES
 from runtools.platform.kit.http import wrong_field
+from runtools.sdk.shapes.egress import EgressRules
 from runtools.sdk.shapes.inside import ExecRequest
 from runtools.sdk.shapes.processes import ProcessRequest
 from runtools.sdk.shapes.sandboxes import MAX_ENV_BYTES, SandboxCreate
@@ -45,6 +47,19 @@ def check_create(wanted: SandboxCreate) -> None:
     check_ssh_keys(wanted.ssh_keys)
     if wanted.password is not None:
         check_password(wanted.password)
+
+
+def egress(wanted: EgressRules, prefix: str = "") -> EgressRules:
+    """The rules in their plain form.
+
+    Raises:
+        InvalidRequest: an entry means nothing; the field says which.
+    """
+    try:
+        found = policy(True, wanted.allow, wanted.deny)
+    except BadRule as bad:
+        raise wrong_field(f"{prefix}{bad.list_name}.{bad.index}", bad.problem) from None
+    return EgressRules(allow=list(found.allow), deny=list(found.deny))
 
 
 def check_name(name: str | None, field: str = "name") -> None:

@@ -168,6 +168,44 @@ def close_wish(conn: Connection, sandbox_id: str, generation: int) -> None:
     )
 
 
+def set_egress(conn: Connection, record: Record, internet: bool, rules: Mapping[str, Any]) -> bool:
+    """Replace the egress policy, if nobody has replaced it since the record was read."""
+    changed = conn.execute(
+        update(sandboxes)
+        .where(
+            sandboxes.c.id == record.id,
+            sandboxes.c.egress_generation == record.egress_generation,
+        )
+        .values(
+            internet=internet,
+            egress=dict(rules),
+            egress_generation=record.egress_generation + 1,
+            egress_open=True,
+        )
+    )
+    return bool(changed.rowcount == 1)
+
+
+def close_egress(conn: Connection, sandbox_id: str, generation: int) -> None:
+    """The host has that policy in force, or never will; a newer one stays open."""
+    conn.execute(
+        update(sandboxes)
+        .where(sandboxes.c.id == sandbox_id, sandboxes.c.egress_generation == generation)
+        .values(egress_open=False)
+    )
+
+
+def open_egress(conn: Connection, limit: int) -> list[Record]:
+    """Sandboxes whose egress policy no host has taken up."""
+    query = (
+        select(*_COLUMNS)
+        .where(sandboxes.c.egress_open, sandboxes.c.state != "creating")
+        .order_by(sandboxes.c.egress_generation, sandboxes.c.id)
+        .limit(limit)
+    )
+    return [Record(*row) for row in conn.execute(query)]
+
+
 def open_wishes(conn: Connection, before: datetime, limit: int) -> list[Record]:
     """Wishes that no host has taken up, the oldest first."""
     query = (

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    false,
     text,
 )
 
@@ -38,6 +39,10 @@ sandboxes = Table(
     Column("memory_mb", Integer, nullable=False),
     Column("disk_mb", Integer, nullable=False),
     Column("internet", Boolean, nullable=False),
+    # The rules of its egress policy. `egress_open` until the host has them in force.
+    Column("egress", Document, nullable=False, server_default='{"allow": ["*"], "deny": []}'),
+    Column("egress_generation", Integer, nullable=False, server_default="0"),
+    Column("egress_open", Boolean, nullable=False, server_default=false()),
     Column("idle_timeout_seconds", Integer, nullable=False),
     Column("max_lifetime_seconds", Integer),
     Column("require_isolation", String(16)),
@@ -68,6 +73,12 @@ sandboxes = Table(
     Column("started_at", Moment),
     Column("paused_at", Moment),
     Column("stopped_at", Moment),
+    Index(
+        "ix_sandboxes_egress_open",
+        "egress_generation",
+        sqlite_where=text("egress_open"),
+        postgresql_where=text("egress_open"),
+    ),
     Index("ix_sandboxes_born", "org_id", "born_op", "born_n", unique=True),
     Index("ix_sandboxes_newest", "org_id", "created_at", "id"),
     Index("ix_sandboxes_name", "org_id", "name"),
@@ -116,6 +127,7 @@ class Record:
     memory_mb: int
     disk_mb: int
     internet: bool
+    egress: dict[str, list[str]]
     idle_timeout_seconds: int
     max_lifetime_seconds: int | None
     require_isolation: str | None
@@ -143,3 +155,5 @@ class Record:
     started_at: datetime | None = None
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
+    egress_generation: int = 0
+    egress_open: bool = False

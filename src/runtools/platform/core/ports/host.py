@@ -14,7 +14,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from runtools.platform.core.egress import Policy, policy
 from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.egress import Egress, EgressLog, EgressRules
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.inside import (
     ExecRequest,
@@ -76,10 +78,20 @@ class CreateOrder(Shape):
     sizes: Sizes
     guest: Guest
     internet: bool
+    egress: EgressRules = Field(default_factory=EgressRules)
     idle_timeout_seconds: int
     max_lifetime_seconds: int | None
     require_isolation: Isolation | None
     queue: bool
+
+    @property
+    def policy(self) -> Policy:
+        """What it may reach.
+
+        Raises:
+            BadRule: an entry means nothing.
+        """
+        return policy(self.internet, self.egress.allow, self.egress.deny)
 
 
 class Child(Shape):
@@ -271,6 +283,22 @@ class Host(Protocol):
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:
         """Raises `InvalidRequest` where it has no terminal."""
+        ...
+
+    # --- what it may reach ---
+
+    async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
+        """Put an egress policy in force: when it returns, flows that it does not admit are cut.
+
+        Wakes nobody. An older generation than the one in force is passed over, so a repeat does no harm.
+
+        Raises:
+            Unavailable: it cannot be put in force; nothing leaves the sandbox then.
+        """
+        ...
+
+    async def egress_log(self, sandbox_id: str) -> EgressLog:
+        """What it was refused; of a stopped one too."""
         ...
 
     async def stats(self, sandbox_id: str) -> Stats: ...

@@ -1,12 +1,14 @@
-"""The network port: namespaces in which sandboxes reach the internet and nothing else."""
+"""The network port: namespaces in which sandboxes reach what their policy admits and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtools.platform.core.egress import Policy
 from runtools.platform.core.ports.driver import Slot
+from runtools.sdk.shapes.egress import RefusalProtocol, RefusalReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +19,53 @@ class Traffic:
     sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that a sandbox wanted to reach and was not let.
+
+    Attributes:
+        reason: which rule it met.
+        protocol: by what it was asked for.
+        name: the name in question, where there is one.
+        address, port: where it was to go, where that is known.
+    """
+
+    reason: RefusalReason
+    protocol: RefusalProtocol
+    name: str | None = None
+    address: str | None = None
+    port: int | None = None
+
+
+Refused = Callable[[Refusal], None]
+"""Told of every refusal; must return at once."""
+
+
+def unheard(_: Refusal) -> None:
+    """For networks of which nobody keeps a log."""
+
+
 class Network(Protocol):
     """Makes and takes back the network of a sandbox."""
 
-    async def open(self, internet: bool) -> Slot:
+    async def open(self, policy: Policy, refused: Refused = unheard) -> Slot:
         """A slot that nobody else has: namespace, tap, address, firewall, resolver.
 
-        With ``internet`` false nothing leaves it, DNS included. With it true it reaches public
-        addresses only: never the host, private, link-local or metadata ranges or another sandbox.
+        What it reaches is what the policy admits of the public addresses: never the host, private,
+        link-local or metadata ranges or another sandbox. Under `SHUT` nothing leaves it, DNS included.
         """
         ...
 
-    async def adopt(self, slot: Slot, internet: bool) -> None:
+    async def adopt(self, slot: Slot, policy: Policy, refused: Refused = unheard) -> None:
         """Go on serving (resolver included) a slot that was opened before a restart of the host."""
+        ...
+
+    async def change(self, slot: Slot, policy: Policy) -> None:
+        """Put another policy in force. When it returns, flows that are no longer admitted are cut.
+
+        Raises:
+            Unavailable: it cannot be put in force; the slot is shut then.
+        """
         ...
 
     async def close(self, slot: Slot) -> None:

@@ -23,6 +23,7 @@ from runtools.platform.core.states import Act, Move, State, check
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
+from runtools.platform.host.engine.refusals import Refusals
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.clock import Backoff
 from runtools.platform.kit.process import CommandFailed
@@ -73,6 +74,7 @@ class Actor:
         touched: when the sandbox was last active (monotonic).
         stats: what the guest last said of itself.
         processes: how durable processes last stood, for those who ask of a paused sandbox.
+        refusals: what it wanted to reach and was not let.
     """
 
     def __init__(self, engine: Engine, record: Record, died: Death) -> None:
@@ -84,6 +86,7 @@ class Actor:
         self.touched = engine.clock.monotonic()
         self.stats: Stats | None = None
         self.processes: OrderedDict[str, Process] = OrderedDict()
+        self.refusals = Refusals(engine.places.sandbox(record.sandbox_id), engine.clock)
         self._died = died
         self._jobs: deque[_Job] = deque()
         self._bell = asyncio.Event()
@@ -341,6 +344,7 @@ class Actor:
     async def close(self, grace_seconds: float) -> None:
         """End the task; an act under way is given a moment to finish."""
         self.unwatch()
+        self.refusals.save()
         current = self._current
         if current is not None:
             _, late = await asyncio.wait({current}, timeout=grace_seconds)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Sandboxes are given users from the first of the install's own on; the last is the warm snapshots'.
-SANDBOX_UIDS = 0xFFFF
+# So many users, from the first of the install's own on, are given to sandboxes.
+SANDBOX_UIDS = 0x8000
 
 
 @dataclass(slots=True)

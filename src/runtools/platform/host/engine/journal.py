@@ -81,6 +81,7 @@ class Record:
     running_since: datetime | None = None
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
+    egress_generation: int = 0
 
     @property
     def operation(self) -> Operation | None:

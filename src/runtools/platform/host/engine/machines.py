@@ -106,7 +106,7 @@ async def _furnish(
     folder = engine.places.life(box.id, life.number)
     undo.callback(remove, folder)
     make_folder(folder)
-    opening = asyncio.ensure_future(engine.network.open(box.record.order.internet))
+    opening = asyncio.ensure_future(engine.network.open(box.record.order.policy, box.refusals.add))
     undo.push_async_callback(_give_back, box, opening)
     await _disk(engine.places.overlay(box.id, life.number), life.uid, box, source)
     reach(f"{points}.disk")

@@ -155,7 +155,8 @@ class Recovery:
         engine.admission.adopt(box.id, load(box))
         if life.slot is not None:
             try:
-                await engine.network.adopt(life.slot, box.record.order.internet)
+                policy = box.record.order.policy
+                await engine.network.adopt(life.slot, policy, box.refusals.add)
             except RunToolsError as exc:  # without it nobody can ever speak to the guest again
                 await end.ended(box, "host_restart", str(exc), Exit(None, None))
                 return

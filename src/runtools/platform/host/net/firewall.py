@@ -5,8 +5,8 @@ does). An accept in our table does not help there, so rules for our cables alone
 table's name, are put into those chains, and taken out again at the end. They open nothing else: what
 passes them went through our table.
 
-Whoever reloads the machine's ruleset flushes ours. The kernel tells of every change of the ruleset, and
-the table is put back within milliseconds.
+Whoever reloads the machine's ruleset takes ours away, or empties it. The kernel tells of every change
+of the ruleset; a table that is not as it was loaded is put back within milliseconds.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Firewall:
     def __init__(self, names: Names, cables: IPv4Network) -> None:
         self._names = names
         self._cables = cables
+        self._loaded: list[str] = []
         self._watching: asyncio.Task[None] | None = None
         self._events: socket.socket | None = None
 
@@ -79,6 +80,7 @@ class Firewall:
     async def _load(self) -> None:
         text = rules.host(self._names, self._cables)
         await process.run(["nft", "-f", "-"], stdin=text.encode())
+        self._loaded = _content(await _ruleset(), self._names.table)
 
     async def _watch(self, events: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -91,13 +93,14 @@ class Firewall:
                     events.recv(_EVENTS)
             try:
                 await self._mend()
-            except (process.CommandFailed, TimeoutError, ValueError) as exc:
-                log.error("the firewall could not be put back: %s", exc)
+            except Exception:
+                # The edge of a loop that must not end, whatever others have put into the ruleset.
+                log.exception("the firewall could not be looked after")
 
     async def _mend(self) -> None:
         """Put back what somebody took away, and pass through chains that are new."""
-        if not any(table == self._names.table for _, table, _ in _chains(await _ruleset())):
-            log.warning("somebody flushed the firewall; the rules of the sandboxes are put back")
+        if _content(await _ruleset(), self._names.table) != self._loaded:
+            log.warning("somebody changed the firewall; the rules of the sandboxes are put back")
             await self._load()
         await self._pass_through()
 
@@ -147,9 +150,14 @@ def _items(ruleset: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
             yield item[kind]
 
 
-def _chains(ruleset: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for chain in _items(ruleset, "chain"):
-        yield chain["family"], chain["table"], chain["name"]
+def _content(ruleset: dict[str, Any], table: str) -> list[str]:
+    """All that is in the table of that name of ours, in a form that can be compared."""
+    return sorted(
+        json.dumps({kind: {**what, "handle": None}}, sort_keys=True)
+        for item in ruleset.get("nftables", ())
+        for kind, what in item.items()
+        if what.get("family") == "inet" and table in (what.get("table"), what.get("name"))
+    )
 
 
 def _strangers(ruleset: dict[str, Any], own: str) -> Iterator[tuple[str, str, str, str]]:

@@ -1,8 +1,8 @@
 """The network of sandboxes on this machine: a namespace for each, some kept ready.
 
 A slot in reserve is whole but for its cable, which is pulled, and its resolver, which refuses. Handing
-it out with internet plugs the cable in and admits questions: less than a millisecond. A slot is never
-used twice.
+it out under a policy without rules plugs the cable in and admits questions: less than a millisecond. A
+slot is never used twice.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from runtools.errors import CapacityExhausted, Unavailable
+from runtools.platform.core.egress import Policy
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.ports.network import Traffic
+from runtools.platform.core.ports.network import Refused, Traffic, unheard
 from runtools.platform.host.net import ranges, slots
+from runtools.platform.host.net.egress import Egress
 from runtools.platform.host.net.enter import NAMESPACES
 from runtools.platform.host.net.firewall import Firewall, taken
 from runtools.platform.host.net.names import Names
-from runtools.platform.host.net.resolver import Desk, Upstreams
+from runtools.platform.host.net.resolver import Upstreams
+from runtools.platform.host.net.rules import NO_LIMITS, Limits
 from runtools.platform.kit import process
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ _CHOOSING = Path("/run/runtools-ranges.lock")
 _ALONE_SECONDS = 30.0
 _AGAIN_SECONDS = 0.02
 _RESERVE = 4
+# Relays of tests: beside all users that a distribution or an installation makes.
+_RELAY_UID = 0x3FFF_0000
 # Whoever was just given a network is about to start a machine: the reserve is filled up after that.
 _PAUSE_SECONDS = 0.5
 
@@ -44,20 +49,29 @@ class NamespaceNetwork:
     """Slots of one installation."""
 
     def __init__(
-        self, install_id: str, *, reserve: int = _RESERVE, upstreams: Upstreams | None = None
+        self,
+        install_id: str,
+        *,
+        reserve: int = _RESERVE,
+        upstreams: Upstreams | None = None,
+        limits: Limits = NO_LIMITS,
+        relay_uid: int = _RELAY_UID,
     ) -> None:
+        """``relay_uid`` is the first of the `ranges.SLOTS` users as whom relays run."""
+        self._limits = limits
+        self._relay_uid = relay_uid
         self._names = Names(install_id)
         self._wanted = reserve
         self._upstreams = upstreams or Upstreams()
         self._up = asyncio.Lock()
         self._cables: IPv4Network | None = None
         self._firewall: Firewall | None = None
-        self._desks: dict[int, Desk] = {}
+        self._served: dict[int, Egress] = {}
         self._reserve: deque[Slot] = deque()
         self._used: set[int] = set()  # numbers in use or being made or unmade
         self._filling: asyncio.Task[None] | None = None
 
-    async def open(self, internet: bool) -> Slot:
+    async def open(self, policy: Policy, refused: Refused = unheard) -> Slot:
         """One from the reserve, or a new one.
 
         Raises:
@@ -72,7 +86,7 @@ class NamespaceNetwork:
         except ranges.NoRange as exc:
             raise CapacityExhausted(f"no network can be made: {exc}") from exc
         try:
-            self._admit(slot, internet)
+            await self._served[slot.index].admit(policy, refused)
         except BaseException:
             await self.close(slot)
             raise
@@ -80,31 +94,41 @@ class NamespaceNetwork:
             self._refill(cables)
         return slot
 
-    async def adopt(self, slot: Slot, internet: bool) -> None:
+    async def adopt(self, slot: Slot, policy: Policy, refused: Refused = unheard) -> None:
         """Serve a slot of before.
 
         Raises:
-            Unavailable: it is not there any more.
+            Unavailable: it is not there any more, or its policy cannot be put in force.
         """
         await self._ready()
         if not (NAMESPACES / slot.namespace).exists():
             raise Unavailable(f"the network {slot.namespace} is gone")
         self._used.add(slot.index)
-        if slot.index not in self._desks:
-            self._desks[slot.index] = await Desk.open(slot.namespace, self._upstreams)
-        self._admit(slot, internet)
+        if slot.index not in self._served:
+            try:
+                self._served[slot.index] = await self._serve(slot)
+            except OSError as exc:
+                raise Unavailable(f"the network {slot.namespace} cannot be served: {exc}") from exc
+        await self._served[slot.index].adopt(policy, refused)
 
-    async def set_internet(self, slot: Slot, internet: bool) -> None:
-        """Let a slot that is open go out, or not any more."""
-        self._admit(slot, internet)
+    async def change(self, slot: Slot, policy: Policy) -> None:
+        """Put another policy in force.
+
+        Raises:
+            Unavailable: it cannot be put in force; the slot is shut then.
+        """
+        egress = self._served.get(slot.index)
+        if egress is None:
+            raise Unavailable(f"the network {slot.namespace} is not served")
+        await egress.change(policy)
 
     async def close(self, slot: Slot) -> None:
         """Take a slot away."""
         if not slot.namespace:
             return
-        desk = self._desks.pop(slot.index, None)
-        if desk is not None:
-            await desk.close()
+        egress = self._served.pop(slot.index, None)
+        if egress is not None:
+            await egress.close()
         await slots.unmake(self._names, slot.index)
         self._used.discard(slot.index)
 
@@ -134,16 +158,16 @@ class NamespaceNetwork:
             await asyncio.gather(self._filling, return_exceptions=True)
         while self._reserve:
             await self.close(self._reserve.popleft())
-        for desk in self._desks.values():
-            await desk.close()
-        self._desks.clear()
+        for egress in self._served.values():
+            await egress.close()
+        self._served.clear()
         if self._firewall is not None:
             await (self._firewall.rest() if slots.found(self._names) else self._firewall.down())
             self._firewall = None
 
-    def _admit(self, slot: Slot, internet: bool) -> None:
-        slots.plug(self._names, slot.index, up=internet)
-        self._desks[slot.index].admit(internet)
+    async def _serve(self, slot: Slot) -> Egress:
+        uid = self._relay_uid + slot.index
+        return await Egress.open(self._names, slot, uid, self._limits, self._upstreams)
 
     async def _ready(self) -> IPv4Network:
         """Addresses chosen and firewall in force: once, and before anything else."""
@@ -161,9 +185,9 @@ class NamespaceNetwork:
         index = ranges.lowest_free([*self._used, *slots.found(self._names)])
         self._used.add(index)
         try:
-            slot = await slots.make(self._names, cables, index)
+            slot = await slots.make(self._names, cables, index, self._limits)
             try:
-                self._desks[index] = await Desk.open(slot.namespace, self._upstreams)
+                self._served[index] = await self._serve(slot)
             except BaseException:
                 await slots.unmake(self._names, index)
                 raise

@@ -3,6 +3,10 @@
 Its sockets lie in the namespaces, its questions leave from the host: a nameserver on a private address
 serves sandboxes that cannot reach it. It caches nothing and changes nothing but ids. What it does for
 one sandbox is bounded in size, in rate and in number under way.
+
+It asks only for names that the sandbox's policy admits, and gives no answer with an address where no
+sandbox may go. Where names rule, it holds back the records with keys for encrypted hellos, and what it
+answers is pinned before the sandbox hears of it.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from runtools.platform.core.egress import SHUT, Policy
+from runtools.platform.core.ports.network import Refusal
 from runtools.platform.host.net import rules, wire
 from runtools.platform.host.net.enter import inside
+from runtools.sdk.shapes.egress import RefusalReason
 
 PORT: Final = 53
 
@@ -30,7 +38,28 @@ _IDLE_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 _ROUNDS = 2
 
-Ask = Callable[[bytes, str, bool], Awaitable[bytes]]
+# Types that can carry the key of an encrypted hello.
+_SERVICES = {wire.SVCB, wire.HTTPS, wire.ANY}
+
+
+class Owner(Protocol):
+    """Whose desk it is."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Hear of a question that was refused."""
+        ...
+
+    async def learn(self, name: str, addresses: list[IPv4Address], ttl: int) -> None:
+        """Note that a name led to addresses, before the sandbox is told.
+
+        Raises:
+            TooManyPins: no more can be noted.
+        """
+        ...
+
+
+class TooManyPins(Exception):
+    """The sandbox has been led to more addresses than one may be."""
 
 
 class Upstreams:
@@ -130,9 +159,10 @@ class Allowance:
 class Desk:
     """The resolver's sockets in one namespace. Closed to questions until `admit` says otherwise."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, owner: Owner) -> None:
         self._upstreams = upstreams
-        self._admitted = False
+        self._owner = owner
+        self._policy = SHUT
         self._under_way: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._allowance = Allowance(asyncio.get_running_loop().time)
@@ -140,13 +170,13 @@ class Desk:
         self._tcp: asyncio.Server | None = None
 
     @classmethod
-    async def open(cls, namespace: str, upstreams: Upstreams) -> Desk:
+    async def open(cls, namespace: str, upstreams: Upstreams, owner: Owner) -> Desk:
         """Listen inside a namespace.
 
         Raises:
             OSError: it is not there, or somebody listens already.
         """
-        desk = cls(upstreams)
+        desk = cls(upstreams, owner)
         udp, tcp = await inside(namespace, _listen)
         try:
             loop = asyncio.get_running_loop()
@@ -159,9 +189,9 @@ class Desk:
             raise
         return desk
 
-    def admit(self, allowed: bool) -> None:
-        """Answer questions, or refuse them all."""
-        self._admitted = allowed
+    def admit(self, policy: Policy) -> None:
+        """Answer the questions that a policy admits from now on."""
+        self._policy = policy
 
     async def close(self) -> None:
         """Close all sockets in the namespace, which lives for as long as one is open."""
@@ -179,9 +209,48 @@ class Desk:
         """The answer to a message from the sandbox; None to what deserves none."""
         if not wire.is_query(query):
             return None
-        if not self._admitted or not self._allowance.take():
-            return wire.failure(query, wire.REFUSED)
-        return await resolve(query, self._upstreams.servers(), stream=stream)
+        name = wire.name(query)
+        reason = self._objection(name)
+        if reason is None and not self._allowance.take():
+            reason = "too_many"
+        if reason is not None:
+            return self._refuse(query, name, reason)
+        if self._policy.by_name and wire.kind(query) in _SERVICES:
+            return wire.failure(query, wire.NO_ERROR)
+        reply = await resolve(query, self._upstreams.servers(), stream=stream)
+        return await self._checked(query, name, reply)
+
+    async def _checked(self, query: bytes, name: str | None, reply: bytes) -> bytes:
+        """A reply as the sandbox may have it; the policy may have changed meanwhile."""
+        reason = self._objection(name)
+        if reason is not None:
+            return self._refuse(query, name, reason)
+        try:
+            found = wire.read(reply)
+        except wire.BadMessage:
+            return wire.failure(query, wire.SERVFAIL)
+        if any(rules.is_closed(address) for address in found.addresses):
+            return self._refuse(query, name, "private_answer")
+        if self._policy.by_name and found.has_services:
+            return wire.failure(query, wire.NO_ERROR)
+        leads_to = [one for one in found.addresses if isinstance(one, IPv4Address)]
+        if name is not None and leads_to:
+            try:
+                await self._owner.learn(name, leads_to, found.ttl)
+            except TooManyPins:
+                return self._refuse(query, name, "too_many")
+        return reply
+
+    def _objection(self, name: str | None) -> RefusalReason | None:
+        policy = self._policy
+        if not policy.internet:
+            return "internet_off"
+        admitted = not policy.by_name if name is None else policy.admits_name(name)
+        return None if admitted else "not_allowed"
+
+    def _refuse(self, query: bytes, name: str | None, reason: RefusalReason) -> bytes:
+        self._owner.refuse(Refusal(reason, "dns", name))
+        return wire.failure(query, wire.REFUSED)
 
     def received(self, query: bytes, sender: tuple[str, int]) -> None:
         """A datagram from the sandbox."""

@@ -7,8 +7,12 @@ the second away; the first still stands, and `firewall` puts the second back.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from runtools.platform.core.egress import Policy
 from runtools.platform.host.net.names import TAP, UPLINK, Names
 
 GUEST = "10.0.2.15"
@@ -36,6 +40,20 @@ CLOSED = (
 )
 # Azure's platform services, metadata among them, have a public address.
 CLOSED_HOSTS = ("168.63.129.16",)
+
+_CLOSED = tuple(IPv4Network(net) for net in (*CLOSED, *CLOSED_HOSTS))
+_GLOBAL_V6 = IPv6Network("2000::/3")
+
+TABLE = "sandbox"
+PINNED = "pinned"
+PINS = 4096
+RELAY_PORT = 3129
+_CHECKED = "80, 443"
+
+# Refused packets that are told to the host, for the log; more than that are refused without a word.
+LOG_GROUP = 1
+LOGGED_RATE = 50
+LOGGED_BURST = 100
 
 # The set in a host's table that says which addresses an installation has taken.
 CABLES = "cables"
@@ -87,37 +105,121 @@ table inet {names.table} {{
 """
 
 
-def namespace() -> str:
-    """The tables of a namespace, the same in all of them.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one sandbox may take of the network; 0: no limit.
 
-    The guest's frames are looked at before anything else: only its own MAC, only IPv4 from its own
-    address, and ARP for it. Of the namespace itself it reaches the resolver, and may ping it.
+    Attributes:
+        mbit: millions of bits a second, each way.
+        packets: packets a second that it may send.
+        connections: flows that it may have at once, UDP and pings included.
+    """
+
+    mbit: int = 0
+    packets: int = 0
+    connections: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Addresses that an admitted name has led to: for how many seconds more new flows may go there;
+
+    0: only flows that are there already.
+    """
+
+    address: IPv4Address
+    seconds: int
+
+
+def guard(limits: Limits) -> str:
+    """What is looked at before anything else, in every namespace: the guest's frames.
+
+    Only its own MAC, only IPv4 from its own address, and ARP for it; no tag of a VLAN, the empty one
+    included, which the kernel would take off.
     """
     return f"""\
 table netdev guard {{
   chain tap {{
     type filter hook ingress device "{TAP}" priority 0; policy drop;
+    ether type {{ 8021q, 8021ad }} drop
+    {_packets(limits.packets)}
     ether saddr {GUEST_MAC} ip saddr {GUEST} accept
     ether saddr {GUEST_MAC} arp saddr ether {GUEST_MAC} arp saddr ip {GUEST} accept
   }}
 }}
-table ip sandbox {{
+"""
+
+
+def namespace(policy: Policy, limits: Limits, known: Sequence[Known] = ()) -> str:
+    """The table of a namespace under a policy; loading it again replaces what is there as a whole.
+
+    Of the namespace itself the guest reaches the resolver, and may ping it.
+
+    A flow that the policy has admitted bears its mark, and is not looked at again. Under the next
+    policy, which has another mark, it is judged anew: so a change cuts what is not admitted any more.
+    Where names rule, TCP 80 and 443 go to the relay.
+    """
+    return f"""\
+table ip {TABLE}
+delete table ip {TABLE}
+table ip {TABLE} {{
   set closed {{
     type ipv4_addr; flags interval; auto-merge
     elements = {{ {_elements()} }}
+  }}
+  set allowed {{
+    type ipv4_addr; flags interval; auto-merge
+    {_having(map(str, policy.allowed))}
+  }}
+  set denied {{
+    type ipv4_addr; flags interval; auto-merge
+    {_having(map(str, policy.denied))}
+  }}
+  set {PINNED} {{
+    type ipv4_addr; flags timeout; size {PINS}
+    {_having(f"{one.address} timeout {one.seconds}s" for one in known if one.seconds)}
+  }}
+  set known {{
+    type ipv4_addr
+    {_having(str(one.address) for one in known)}
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
     iifname "{TAP}" ct state established,related accept
     iifname "{TAP}" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request limit rate 10/second accept
+    iifname "{TAP}" ct status dnat tcp dport {RELAY_PORT} accept
     iifname "{UPLINK}" ct state established,related accept
+    iifname "lo" accept
+  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    oifname "{UPLINK}" ip daddr @closed drop
+  }}
+  chain counted {{
+    type filter hook prerouting priority mangle; policy accept;
+    {_connections(limits.connections)}
+  }}
+  chain divert {{
+    type nat hook prerouting priority dstnat; policy accept;
+    {_diverted(policy)}
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    iifname "{TAP}" ip daddr @closed reject with icmp type admin-prohibited
-    iifname "{TAP}" oifname "{UPLINK}" accept
-    iifname "{UPLINK}" oifname "{TAP}" ct state established,related accept
+    iifname "{TAP}" ip daddr @closed goto closed_range
+{_forward(policy)}
+  }}
+{_judged(policy)}
+{_refusing("closed_range")}
+{_refusing("internet_off")}
+{_refusing("not_allowed")}
+{_refusing("quic")}
+  chain too_many {{
+    {_logging("too_many")}
+    drop
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -125,6 +227,120 @@ table ip sandbox {{
   }}
 }}
 """
+
+
+def is_closed(address: IPv4Address | IPv6Address) -> bool:
+    """Whether no sandbox may go there, whatever its policy."""
+    if isinstance(address, IPv6Address):
+        return address not in _GLOBAL_V6
+    return any(address in net for net in _CLOSED)
+
+
+def mark_of(policy: Policy) -> int:
+    """The mark of the flows that a policy has admitted; another one for every other policy."""
+    said = repr((policy.internet, policy.allow, policy.deny))
+    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:4]) or 1
+
+
+def in_force(policy: Policy) -> str:
+    """The name of a chain that is there while the policy is in force."""
+    return f"policy_{mark_of(policy):08x}"
+
+
+def _forward(policy: Policy) -> str:
+    if policy.is_plain:
+        # Nothing is to be decided, and nothing is: not even marked.
+        lines = [
+            f'iifname "{TAP}" oifname "{UPLINK}" accept',
+            f'iifname "{UPLINK}" oifname "{TAP}" ct state established,related accept',
+        ]
+    elif not policy.internet:
+        lines = [f'iifname "{TAP}" goto internet_off']
+    else:
+        lines = [
+            f"ct mark {mark_of(policy):#010x} accept",
+            f'iifname "{TAP}" oifname "{UPLINK}" goto judged',
+            f'iifname "{UPLINK}" oifname "{TAP}" ct state established,related goto judged',
+        ]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _judged(policy: Policy) -> str:
+    """Judged is where the flow was first sent to, whichever way a packet of it goes."""
+    there = "ct original ip daddr"
+    lines = [f"{there} @denied goto not_allowed"]
+    if policy.everything and not policy.by_name:
+        lines.append("goto admitted")
+    elif policy.by_name:
+        addressed = f"{there} @allowed goto admitted"
+        checked = [
+            f"meta l4proto tcp ct original proto-dst {{ {_CHECKED} }} goto not_allowed",
+            "meta l4proto udp ct original proto-dst 443 goto quic",
+        ]
+        # Where names are denied, addresses that are allowed are checked for them, too.
+        lines += [*checked, addressed] if policy.denies_names else [addressed, *checked]
+        lines += [
+            f"ct state new ip daddr @{PINNED} goto admitted",
+            f"ct state established,related {there} @known goto admitted",
+            "goto not_allowed",
+        ]
+    else:
+        lines += [f"{there} @allowed goto admitted", "goto not_allowed"]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"""\
+  chain {in_force(policy)} {{
+  }}
+  chain admitted {{
+    ct mark set {mark_of(policy):#010x} accept
+  }}
+  chain judged {{
+{body}
+  }}"""
+
+
+def _diverted(policy: Policy) -> str:
+    """What goes to the relay: what may be meant for an admitted name. The rest is refused at once."""
+    if not policy.by_name:
+        return ""
+    checked = f'iifname "{TAP}" tcp dport {{ {_CHECKED} }} ip daddr != @closed ip daddr != @denied'
+    lines = [f"{checked} ip daddr @{PINNED} redirect to :{RELAY_PORT}"]
+    if policy.denies_names:
+        lines.append(f"{checked} ip daddr @allowed redirect to :{RELAY_PORT}")
+    else:
+        lines.insert(0, f'iifname "{TAP}" ip daddr @allowed return')
+    return "\n    ".join(lines)
+
+
+def _refusing(reason: str) -> str:
+    return f"""\
+  chain {reason} {{
+    iifname "{UPLINK}" drop
+    {_logging(reason)}
+    ct state established meta l4proto tcp reject with tcp reset
+    reject with icmp type admin-prohibited
+  }}"""
+
+
+def _logging(reason: str) -> str:
+    rate = f"limit rate {LOGGED_RATE}/second burst {LOGGED_BURST} packets"
+    return f'{rate} log prefix "{reason}" group {LOG_GROUP} snaplen 64'
+
+
+def _packets(limit: int) -> str:
+    return (
+        f"limit rate over {limit}/second burst {max(limit // 10, 5)} packets drop" if limit else ""
+    )
+
+
+def _connections(limit: int) -> str:
+    if not limit:
+        return ""
+    return f'iifname "{TAP}" ct state new ct count over {limit} goto too_many'
+
+
+def _having(elements: Iterable[str]) -> str:
+    text = ", ".join(elements)
+    return f"elements = {{ {text} }}" if text else ""
 
 
 def _elements() -> str:

@@ -13,20 +13,28 @@ import struct
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from runtools.platform.core.egress import OPEN
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.host.net import ranges, rules
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import TAP, UPLINK, Names
+from runtools.platform.host.net.rules import Limits
 from runtools.platform.kit import process
 
 _SYS_NET = Path("/proc/sys/net")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
+# A burst must hold the largest packet that the kernel has not cut up yet.
+_BURST_BYTES = 131_072
+_BURSTS_A_SECOND = 100
+_LATENCY_MS = 50
 _IFREQ = struct.Struct("16sH22x")
 
 
-async def make(names: Names, cables: IPv4Network, index: int) -> Slot:
-    """Make a slot whose cable is pulled. What fails half-way is taken away again.
+async def make(names: Names, cables: IPv4Network, index: int, limits: Limits) -> Slot:
+    """Make a slot under the policy `OPEN` whose cable is pulled.
+
+    What fails half-way is taken away again.
 
     Raises:
         CommandFailed, OSError: it cannot be made.
@@ -39,7 +47,11 @@ async def make(names: Names, cables: IPv4Network, index: int) -> Slot:
         await _batch(_interior(cables, index), "-n", slot.namespace)
         _host_settings(names.veth(index))
         nft = ("ip", "netns", "exec", slot.namespace, "nft", "-f", "-")
-        await process.run(nft, stdin=rules.namespace().encode())
+        text = rules.guard(limits) + rules.namespace(OPEN, limits)
+        await process.run(nft, stdin=text.encode())
+        if limits.mbit:
+            tc = ("tc", "-n", slot.namespace, "-batch", "-")
+            await process.run(tc, stdin=_shaped(limits.mbit).encode())
     except BaseException:
         await unmake(names, index)
         raise
@@ -91,6 +103,7 @@ def _cable(names: Names, cables: IPv4Network, index: int) -> list[str]:
 def _interior(cables: IPv4Network, index: int) -> list[str]:
     host, mine = ranges.ends(cables, index)
     return [
+        "link set lo up",
         f"tuntap add {TAP} mode tap vnet_hdr",
         f"link set {TAP} address {rules.GATEWAY_MAC}",
         f"addr add {rules.GATEWAY}/24 dev {TAP}",
@@ -101,6 +114,15 @@ def _interior(cables: IPv4Network, index: int) -> list[str]:
         f"link set {UPLINK} up",
         f"route add default via {host} dev {UPLINK} onlink",
     ]
+
+
+def _shaped(mbit: int) -> str:
+    """Both ways are held to a rate: what leaves by the cable, and what goes to the guest."""
+    burst = max(_BURST_BYTES, mbit * 1_000_000 // 8 // _BURSTS_A_SECOND)
+    return "".join(
+        f"qdisc add dev {device} root tbf rate {mbit}mbit burst {burst} latency {_LATENCY_MS}ms\n"
+        for device in (UPLINK, TAP)
+    )
 
 
 def _settings() -> None:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from runtools.errors import BuildFailed
+from runtools.platform.core.egress import OPEN
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import run_inside
-from runtools.platform.kit import process
 
 _SEEN_AS = "/run/runtools-script"
 _RESOLVER = "10.0.2.2"
@@ -49,17 +49,13 @@ async def run_script(script: str, root: Path, work: Path, network: Network, log:
 async def _namespace(network: Network) -> AsyncIterator[str]:
     """A sandbox's namespace, entered where its machine would be served from.
 
-    The resolver listens there for the machine; for a process beside it, the way leads over loopback,
-    which machines have no use for and which is therefore down and closed.
+    The resolver listens there for the machine; for a process beside it, the way leads over loopback.
     """
-    slot = await network.open(internet=True)
+    slot = await network.open(OPEN)
     try:
         name = slot.namespace
         if not name:
             raise BuildFailed("scripts need a network with namespaces, which this host has not")
-        await process.run(["ip", "-n", name, "link", "set", "lo", "up"])
-        rule = ["nft", "add", "rule", "ip", "sandbox", "input", "iifname", "lo", "accept"]
-        await process.run(["ip", "netns", "exec", name, *rule])
         yield name
     finally:
         await network.close(slot)

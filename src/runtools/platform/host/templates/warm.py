@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from runtools.errors import BuildFailed
+from runtools.platform.core.egress import SHUT
 from runtools.platform.core.ports.driver import Driver, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.disk.files import copy_sparse, make_overlay, sync, used_bytes
@@ -216,7 +217,7 @@ class Warm:
         self, machine: Machine, into: Path, note: Path, say: Callable[[str], None]
     ) -> str:
         """Boot, rehearse, capture, end. The note says what a crash in between leaves behind."""
-        slot = await self.network.open(internet=False)
+        slot = await self.network.open(SHUT)
         try:
             machine = replace(machine, slot=slot)
             write_atomic(note, _note_of(machine).model_dump_json().encode(), durable=False)

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+import struct
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
-from runtools.platform.host.net.resolver import Allowance, Desk, Upstreams, parse, resolve
+from runtools.platform.core.egress import OPEN, policy
+from runtools.platform.core.ports.network import Refusal
+from runtools.platform.host.net import wire
+from runtools.platform.host.net.resolver import (
+    Allowance,
+    Desk,
+    TooManyPins,
+    Upstreams,
+    parse,
+    resolve,
+)
 from runtools.platform.host.net.wire import REFUSED, SERVFAIL
 
 QUERY = bytes.fromhex("000701000001000000000000") + b"\7example\3org\0\0\1\0\1"
@@ -53,11 +66,97 @@ async def test_without_a_nameserver_the_answer_is_a_failure():
     assert reply[3] & 0x0F == SERVFAIL
 
 
+class Owner:
+    """Takes note of what a desk tells."""
+
+    def __init__(self) -> None:
+        self.refused: list[Refusal] = []
+        self.led: dict[str, tuple[list[IPv4Address], int]] = {}
+        self.full = False
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.refused.append(refusal)
+
+    async def learn(self, name: str, addresses: list[IPv4Address], ttl: int) -> None:
+        if self.full:
+            raise TooManyPins
+        self.led[name] = (addresses, ttl)
+
+
 class TestDesk:
-    async def test_is_closed_before_it_is_opened(self, tmp_path):
-        reply = await Desk(Upstreams(tmp_path / "none")).answer(QUERY, stream=False)
+    @pytest.fixture
+    def owner(self) -> Owner:
+        return Owner()
+
+    @pytest.fixture
+    async def desk(self, tmp_path: Path, owner: Owner) -> Desk:
+        return Desk(Upstreams(tmp_path / "none"), owner)
+
+    @pytest.fixture
+    def upstream(self, monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
+        """Records (as bytes) by what they answer."""
+        sections: dict[bytes, bytes] = {}
+
+        async def answered(query: bytes, _: object, *, stream: bool) -> bytes:
+            records = sections.get(query, b"")
+            counts = struct.pack(">HHHH", 1, 1 if records else 0, 0, 0)
+            return query[:2] + b"\x81\x80" + counts + query[12:] + records
+
+        monkeypatch.setattr("runtools.platform.host.net.resolver.resolve", answered)
+        return sections
+
+    async def test_is_closed_before_it_is_opened(self, desk, owner):
+        reply = await desk.answer(QUERY, stream=False)
         assert reply is not None
         assert reply[3] & 0x0F == REFUSED
+        assert owner.refused == [Refusal("internet_off", "dns", "example.org")]
 
-    async def test_answers_no_garbage(self, tmp_path):
-        assert await Desk(Upstreams(tmp_path / "none")).answer(b"garbage", stream=True) is None
+    async def test_answers_no_garbage(self, desk):
+        assert await desk.answer(b"garbage", stream=True) is None
+
+    async def test_tells_where_a_name_led(self, desk, owner, upstream):
+        upstream[QUERY] = record(1, 300, bytes([203, 0, 113, 7]))
+        desk.admit(OPEN)
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == 0
+        assert owner.led == {"example.org": ([IPv4Address("203.0.113.7")], 300)}
+
+    @pytest.mark.parametrize("private", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "0.0.0.0"])
+    async def test_no_closed_address_is_passed_on(self, desk, owner, upstream, private):
+        upstream[QUERY] = record(1, 300, IPv4Address(private).packed)
+        desk.admit(OPEN)
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == REFUSED
+        assert owner.refused == [Refusal("private_answer", "dns", "example.org")]
+        assert owner.led == {}
+
+    async def test_nor_one_of_ipv6(self, desk, owner, upstream):
+        upstream[QUERY] = record(28, 300, IPv6Address("::ffff:10.0.0.1").packed)
+        desk.admit(OPEN)
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == REFUSED
+
+    async def test_records_with_keys_are_held_back(self, desk, upstream):
+        upstream[QUERY] = record(65, 300, b"\0\1\0")
+        desk.admit(policy(True, ["example.org"], []))
+        reply = await desk.answer(QUERY, stream=False)
+        assert reply == wire.failure(QUERY, wire.NO_ERROR)
+
+    async def test_when_no_more_can_be_pinned_it_refuses(self, desk, owner, upstream):
+        upstream[QUERY] = record(1, 300, bytes([203, 0, 113, 7]))
+        owner.full = True
+        desk.admit(policy(True, ["example.org"], []))
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == REFUSED
+        assert owner.refused == [Refusal("too_many", "dns", "example.org")]
+
+    async def test_names_that_are_none_are_refused_where_names_rule(self, desk, owner, upstream):
+        dotted = QUERY[:12] + b"\x0bexample.org\0\0\1\0\1"
+        desk.admit(policy(True, ["example.org"], []))
+        assert (await desk.answer(dotted, stream=False))[3] & 0x0F == REFUSED
+        assert owner.refused == [Refusal("not_allowed", "dns", None)]
+
+    async def test_a_malformed_answer_is_a_failure(self, desk, upstream):
+        upstream[QUERY] = b"\xc0\x0c\0\1"
+        desk.admit(OPEN)
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == SERVFAIL
+
+
+def record(kind: int, ttl: int, data: bytes) -> bytes:
+    return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, ttl, len(data)) + data

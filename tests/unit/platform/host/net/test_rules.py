@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
+from runtools.platform.core.egress import OPEN, SHUT, Policy, policy
 from runtools.platform.host.net import firewall, ranges, rules
 from runtools.platform.host.net.names import Names
 
@@ -29,7 +30,7 @@ def test_our_cables_are_closed_to_sandboxes():
 
 
 def test_the_host_says_it_and_the_namespace_says_it():
-    for text in (rules.host(NAMES, CABLES), rules.namespace()):
+    for text in (rules.host(NAMES, CABLES), rules.namespace(OPEN, rules.NO_LIMITS)):
         assert all(net in text for net in (*rules.CLOSED, *rules.CLOSED_HOSTS))
 
 
@@ -70,3 +71,52 @@ def ruleset(*expressions: dict[str, object], policy: str, **chain: str) -> dict[
 def test_a_way_through_other_chains(found, position):
     ways = [way[3] for way in firewall._strangers(found, NAMES.table)]
     assert ways == ([position] if position else [])
+
+
+@pytest.mark.parametrize("address", ["::1", "fe80::1", "fc00::1", "::ffff:8.8.8.8", "ff02::1"])
+def test_what_is_closed_of_ipv6(address):
+    assert rules.is_closed(IPv6Address(address))
+    assert not rules.is_closed(IPv6Address("2606:4700::1111"))
+
+
+def test_a_policy_without_rules_costs_nothing():
+    """No mark, no set that is looked into but the closed ranges, no relay."""
+    text = rules.namespace(OPEN, rules.NO_LIMITS)
+    forward = text.split("chain forward {")[1].split("}")[0]
+    assert forward.count("accept") == 2
+    assert "judged" not in forward
+    assert "redirect" not in text
+
+
+@pytest.mark.parametrize(
+    ("rule", "relayed"),
+    [
+        (OPEN, False),
+        (SHUT, False),
+        (policy(True, ["203.0.113.0/24"], ["203.0.113.9"]), False),
+        (policy(True, ["example.org"], []), True),
+        (policy(True, ["*"], ["example.org"]), True),
+        (policy(False, ["example.org"], []), False),
+    ],
+)
+def test_the_relay_is_for_names_alone(rule: Policy, relayed: bool):
+    assert ("redirect to" in rules.namespace(rule, rules.NO_LIMITS)) is relayed
+
+
+def test_every_policy_has_a_mark_of_its_own():
+    some = [OPEN, SHUT, policy(True, ["a.org"], []), policy(True, ["*"], ["a.org"])]
+    assert len({rules.mark_of(one) for one in some}) == len(some)
+    assert rules.mark_of(policy(True, ["B.org", "a.org"], [])) == rules.mark_of(
+        policy(True, ["a.org", "b.org"], [])
+    )
+
+
+def test_a_table_that_was_changed_is_told_from_one_that_was_not():
+    found = ruleset(ACCEPT, policy="drop", family="inet", table=NAMES.table)
+    again = ruleset(ACCEPT, policy="drop", family="inet", table=NAMES.table)
+    for item in again["nftables"]:
+        for what in item.values():
+            what["handle"] = 99
+    emptied = ruleset(policy="drop", family="inet", table=NAMES.table)
+    content = [firewall._content(one, NAMES.table) for one in (found, again, emptied)]
+    assert content[0] == content[1] != content[2]

@@ -127,7 +127,7 @@ async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
     assert life is not None  # noqa: S101 - acts check the state
     if life.slot is not None:
         return
-    slot = await box.engine.network.open(box.record.order.internet)
+    slot = await box.engine.network.open(box.record.order.policy, box.refusals.add)
     box.keep_life(replace(life, slot=slot))
 
 

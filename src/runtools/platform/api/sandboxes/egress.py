@@ -1,0 +1,66 @@
+"""The egress policy of a sandbox: written down with the next generation, then put in force by its host.
+
+A policy that the host could not be told stays open, and the reconcile loop tells it again; the host
+passes over what is older than what it has.
+"""
+
+from __future__ import annotations
+
+from runtools.errors import Conflict, NotFound, SandboxStopped
+from runtools.platform.api.calls import Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import rules, store
+from runtools.platform.api.sandboxes.inside import enter
+from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.sdk.shapes.egress import Egress, EgressChange, EgressRules
+
+_ATTEMPTS = 5
+
+
+def of(record: Record) -> Egress:
+    """The policy in a row."""
+    return Egress(internet=record.internet, **record.egress)
+
+
+async def change(call: Call, ref: str, wanted: EgressChange) -> Egress:
+    """Change what is given; returns when the whole is in force."""
+    platform = call.platform
+    _, sandbox_id = await enter(call, ref)
+    for _ in range(_ATTEMPTS):
+        record = await load(platform, call.org, sandbox_id)
+        now = _changed(of(record), wanted)
+        plain = EgressRules(allow=now.allow, deny=now.deny).model_dump(by_alias=False)
+        if await platform.db.write(store.set_egress, record, now.internet, plain):
+            break
+    else:
+        raise Conflict(f"too many changes of {sandbox_id} at once", hint="ask again in a moment")
+    record = await load(platform, call.org, sandbox_id)
+    await ask(platform, record)
+    return of(record)
+
+
+async def ask(platform: Platform, record: Record) -> None:
+    """Have the host put the policy of a row in force.
+
+    Raises:
+        Unavailable: it could not, or does not answer; it will be asked again.
+        NotFound, SandboxStopped: there is nothing left to put it in force for.
+    """
+    host = platform.hosts.port(record.host_id)
+    try:
+        await host.set_egress(record.id, record.egress_generation, of(record))
+    except (NotFound, SandboxStopped):
+        await platform.db.write(store.close_egress, record.id, record.egress_generation)
+        raise
+    await platform.db.write(store.close_egress, record.id, record.egress_generation)
+
+
+def _changed(now: Egress, wanted: EgressChange) -> Egress:
+    kept = EgressRules(
+        allow=now.allow if wanted.allow is None else wanted.allow,
+        deny=now.deny if wanted.deny is None else wanted.deny,
+    )
+    internet = now.internet if wanted.internet is None else wanted.internet
+    plain = rules.egress(kept)
+    return Egress(internet=internet, allow=plain.allow, deny=plain.deny)

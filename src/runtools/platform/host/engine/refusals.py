@@ -1,0 +1,93 @@
+"""What a sandbox was refused: a bounded log in its folder, that outlives pauses, restarts and its end.
+
+Refusals that differ in nothing but the moment are one line with a count. The line that was not met for
+the longest time gives way to a new one, and is counted. The file is written a moment after the log has
+changed: a crash in between loses that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from runtools.platform.core.ports.network import Refusal
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.files import write_atomic
+from runtools.sdk.shapes.egress import EgressLog, EgressRefusal
+
+log = logging.getLogger(__name__)
+
+FILE = "egress.json"
+LINES = 500
+_SAVE_SECONDS = 1.0
+
+
+class Refusals:
+    """One sandbox's log."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._file = folder / FILE
+        self._clock = clock
+        self._lines: OrderedDict[Refusal, EgressRefusal] | None = None
+        self._forgotten = 0
+        self._saving: asyncio.TimerHandle | None = None
+
+    def add(self, refusal: Refusal) -> None:
+        """Take down one more."""
+        lines, now = self._loaded(), self._clock.now()
+        known = lines.pop(refusal, None)
+        first, count = (known.first_at, known.count) if known else (now, 0)
+        lines[refusal] = EgressRefusal(
+            reason=refusal.reason,
+            protocol=refusal.protocol,
+            name=refusal.name,
+            address=refusal.address,
+            port=refusal.port,
+            count=count + 1,
+            first_at=first,
+            last_at=now,
+        )
+        if len(lines) > LINES:
+            self._forgotten += lines.popitem(last=False)[1].count
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_SECONDS, self.save)
+
+    def view(self) -> EgressLog:
+        """All lines, the latest first."""
+        lines = self._loaded().values()
+        return EgressLog(refusals=list(reversed(lines)), forgotten=self._forgotten)
+
+    def save(self) -> None:
+        """Write it down, if it has changed since."""
+        if self._saving is None:
+            return
+        self._saving.cancel()
+        self._saving = None
+        try:
+            write_atomic(self._file, self.view().model_dump_json().encode())
+        except OSError as exc:  # its folder went, or the disk is full
+            log.warning("%s could not be written: %s", self._file, exc)
+
+    def _loaded(self) -> OrderedDict[Refusal, EgressRefusal]:
+        if self._lines is None:
+            self._lines = OrderedDict()
+            kept = _read(self._file)
+            self._forgotten = kept.forgotten
+            for line in reversed(kept.refusals):
+                key = Refusal(line.reason, line.protocol, line.name, line.address, line.port)
+                self._lines[key] = line
+        return self._lines
+
+
+def _read(file: Path) -> EgressLog:
+    try:
+        return EgressLog.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValidationError) as exc:
+        log.warning("%s is not read: %s", file, exc)
+    return EgressLog(refusals=[], forgotten=0)

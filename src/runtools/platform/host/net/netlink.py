@@ -1,0 +1,231 @@
+"""The two things said to nftables without its program, which would take 10 ms: pins put into a set, and
+refused packets heard of. The socket is opened inside the namespace and works from there.
+
+Wire format: include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_log.h of Linux.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from runtools.platform.host.net.enter import inside
+
+NETFILTER = 12
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_GENERAL = struct.Struct("!BBH")  # family, version, resource
+_ATTRIBUTE = struct.Struct("=HH")
+_NESTED = 0x8000
+_TYPE_MASK = 0x3FFF
+_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_ERROR = 2
+
+_NFTABLES, _LOG = 10, 4
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NEW_ELEMENT, _DELETE_ELEMENT = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14
+_TABLE, _SET, _ELEMENTS = 1, 2, 3
+_LIST_ELEMENT = 1
+_KEY, _TIMEOUT = 1, 4
+_VALUE = 1
+
+_LOG_PACKET, _LOG_CONFIG = _LOG << 8 | 0, _LOG << 8 | 1
+_CONFIG_COMMAND, _CONFIG_MODE, _CONFIG_THRESHOLD = 1, 2, 5
+_BIND, _COPY_PACKET = 1, 2
+_LOG_PAYLOAD, _LOG_PREFIX = 9, 10
+_COPIED = 64
+
+_ANSWER_SECONDS = 2.0
+_BUFFER = 65_536
+
+
+class Full(Exception):
+    """The set holds as many elements as it may."""
+
+
+class Elements:
+    """Puts addresses with a lifetime into a set of a table (family ip) of one namespace."""
+
+    def __init__(self, sock: socket.socket, table: str, name: str) -> None:
+        self._sock = sock
+        self._where = _text(_TABLE, table) + _text(_SET, name)
+        self._sequence = 0
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, namespace: str, table: str, name: str) -> Elements:
+        """Ready for a set that need not be there yet."""
+        return cls(await inside(namespace, _open), table, name)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    async def put(self, addresses: Iterable[IPv4Address], seconds: int) -> None:
+        """Have the addresses in the set for so long from now.
+
+        Raises:
+            Full: it has no room for them.
+            OSError: the kernel refuses, because there is no such set, for instance.
+        """
+        element = b"".join(_nested(_LIST_ELEMENT, _key(one)) for one in addresses)
+        timed = b"".join(
+            _nested(
+                _LIST_ELEMENT, _key(one) + _attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000))
+            )
+            for one in addresses
+        )
+        async with self._turn:
+            # Whether an element is there or has just run out nobody knows: added, it is; taken away
+            # and added again, it has the new lifetime. All or nothing of it is done.
+            batch = [
+                (_NEW_ELEMENT, _CREATE, timed),
+                (_DELETE_ELEMENT, 0, element),
+                (_NEW_ELEMENT, _CREATE, timed),
+            ]
+            await self._commit(batch)
+
+    async def _commit(self, batch: list[tuple[int, int, bytes]]) -> None:
+        first = self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        message = _message(_BATCH_BEGIN, 0, first, 0, _NFTABLES)
+        wanted = set()
+        for kind, flags, elements in batch:
+            self._sequence += 1
+            wanted.add(self._sequence)
+            body = self._where + _nested(_ELEMENTS, elements)
+            message += _message(kind, _ACK | flags, self._sequence, socket.AF_INET, 0, body)
+        self._sequence += 1
+        message += _message(_BATCH_END, 0, self._sequence, 0, _NFTABLES)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await loop.sock_sendall(self._sock, message)
+            while wanted:
+                for kind, sequence, body in _messages(await loop.sock_recv(self._sock, _BUFFER)):
+                    if kind != _ERROR or not first <= sequence <= self._sequence:
+                        continue
+                    code = -struct.unpack_from("=i", body)[0]
+                    if code in (errno.ENFILE, errno.ENOSPC):
+                        raise Full
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    wanted.discard(sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A packet that a rule with `log` has met: what the rule says of it, and its first bytes."""
+
+    prefix: str
+    packet: bytes
+
+
+class PacketLog:
+    """Hears the packets that rules of one namespace log to a group."""
+
+    def __init__(self, sock: socket.socket, hear: Callable[[Logged], None]) -> None:
+        self._sock = sock
+        self._hear = hear
+        asyncio.get_running_loop().add_reader(sock, self._read)
+
+    @classmethod
+    async def open(cls, namespace: str, group: int, hear: Callable[[Logged], None]) -> PacketLog:
+        """Listen.
+
+        Raises:
+            OSError: somebody listens already.
+        """
+
+        def bound() -> socket.socket:
+            sock = _open()
+            try:
+                _bind(sock, group)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        return cls(await inside(namespace, bound), hear)
+
+    def close(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+
+    def _read(self) -> None:
+        # What did not fit (ENOBUFS) is lost; more than the log can hold was refused then.
+        with contextlib.suppress(OSError):
+            for kind, _, body in _messages(self._sock.recv(_BUFFER)):
+                if kind == _LOG_PACKET:
+                    found = dict(_attributes(body[_GENERAL.size :]))
+                    prefix = found.get(_LOG_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
+                    self._hear(Logged(prefix, found.get(_LOG_PAYLOAD, b"")))
+
+
+def _open() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
+    sock.bind((0, 0))
+    return sock
+
+
+def _bind(sock: socket.socket, group: int) -> None:
+    sock.setblocking(True)  # the kernel answers at once
+    command = _attribute(_CONFIG_COMMAND, struct.pack("!B", _BIND))
+    mode = _attribute(_CONFIG_MODE, struct.pack("!IBB", _COPIED, _COPY_PACKET, 0))
+    at_once = _attribute(_CONFIG_THRESHOLD, struct.pack("!I", 1))
+    for sequence, body in enumerate((command, mode + at_once)):
+        sock.send(_message(_LOG_CONFIG, _ACK, sequence, socket.AF_UNSPEC, group, body))
+        for kind, _, answer in _messages(sock.recv(_BUFFER)):
+            code = -struct.unpack_from("=i", answer)[0] if kind == _ERROR else 0
+            if code:
+                raise OSError(code, os.strerror(code))
+    sock.setblocking(False)
+
+
+def _message(
+    kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes = b""
+) -> bytes:
+    general = _GENERAL.pack(family, 0, resource)
+    size = _HEADER.size + len(general) + len(body)
+    return _HEADER.pack(size, kind, _REQUEST | flags, sequence, 0) + general + body
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, sequence number and body of each message."""
+    while len(data) >= _HEADER.size:
+        size, kind, _, sequence, _ = _HEADER.unpack_from(data)
+        if size < _HEADER.size:
+            return
+        yield kind, sequence, data[_HEADER.size : size]
+        data = data[(size + 3) & ~3 :]
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nested(kind: int, value: bytes) -> bytes:
+    return _attribute(kind | _NESTED, value)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _key(address: IPv4Address) -> bytes:
+    return _nested(_KEY, _attribute(_VALUE, address.packed))
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(data)
+        if size < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : size]
+        data = data[(size + 3) & ~3 :]

@@ -1,0 +1,242 @@
+"""The process that carries a sandbox's connections to TCP 80 and 443 where names rule.
+
+It reads whom a connection says it is for, and carries it on to where it was going if the policy admits
+that. It reads a stranger's bytes: so it has no privilege, no file and no other sandbox's bytes, and all
+that it holds is bounded. One process serves one sandbox; it lives in the sandbox's namespace and ends
+with the host part, which tells it the policy and hears of refusals on an open socket:
+
+    → {"n": 1, "internet": true, "allow": [...], "deny": [...]}       a policy
+    ← {"n": 1}                                                        it is in force
+    ← {"refused": ["not_allowed", "evil.net", "203.0.113.7", 443]}    a refusal
+
+Started as ``python -m runtools.platform.host.net.relay NAMESPACE UID EMPTY_FOLDER LISTENER CONTROL``,
+the last two being numbers of open files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address
+from typing import Any
+
+from runtools.platform.core.egress import SHUT, Policy, policy
+from runtools.platform.host.net import hello
+from runtools.platform.host.net.enter import NAMESPACES, setns
+
+FLOWS = 256
+CONTROL_LIMIT = 1 << 20
+
+_HELLO_SECONDS = 10.0
+_DIAL_SECONDS = 10.0
+_READS = 256  # in so many pieces a beginning may come
+_BUFFER = 1 << 17
+_UNHEARD = 1 << 16  # refusals that the host part has not read yet, in bytes
+_KEEPALIVE_SECONDS = 60
+_ORIGINAL_DESTINATION = 80
+_ABORT = struct.pack("ii", 1, 0)
+_NO_NEW_PRIVILEGES = 38
+_MEMORY = 512 << 20
+_FILES = 2 * FLOWS + 64
+
+
+class Refused(Exception):
+    """A connection that goes nowhere, and why."""
+
+
+class Flow:
+    """One connection of the sandbox.
+
+    Attributes:
+        name: whom it says it is for, once that was read.
+        judged: whether it was admitted.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self.server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.name: str | None = None
+        self.judged = False
+        found = client.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)
+        self.port = int.from_bytes(found[2:4], "big")
+        self.address = IPv4Address(found[4:8])
+        for sock in (client, self.server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+
+    def abort(self) -> None:
+        """Let both sides know that nothing comes any more."""
+        for sock in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+
+    def close(self) -> None:
+        """Close both sides."""
+        self.client.close()
+        self.server.close()
+
+
+class Relay:
+    """Carries what the policy admits."""
+
+    def __init__(self, listener: socket.socket, control: asyncio.StreamWriter) -> None:
+        self._listener = listener
+        self._control = control
+        self._policy = SHUT
+        self._flows: dict[Flow, asyncio.Task[None]] = {}
+
+    def judge(self, new: Policy) -> None:
+        """Put a policy in force: connections that it does not admit are cut."""
+        self._policy = new
+        for flow, task in self._flows.items():
+            if flow.judged and not new.admits(flow.address, flow.name):
+                task.cancel()
+
+    async def serve(self) -> None:
+        """Take in connections for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, _ = await loop.sock_accept(self._listener)
+            except OSError:  # it went away before it was taken in, or there is no file left
+                await asyncio.sleep(0.01)
+                continue
+            try:
+                flow = Flow(client)
+            except OSError:
+                client.close()
+                continue
+            if len(self._flows) >= FLOWS:
+                self._refuse("too_many", flow)
+                flow.abort()
+                flow.close()
+                continue
+            self._flows[flow] = asyncio.create_task(self._handle(flow))
+
+    async def _handle(self, flow: Flow) -> None:
+        try:
+            first = await self._admitted(flow)
+            await self._carry(flow, first)
+        except Refused as exc:
+            self._refuse(str(exc), flow)
+            flow.abort()
+        except (OSError, TimeoutError):
+            flow.abort()  # one side went away, or there is no other
+        except asyncio.CancelledError:
+            self._refuse("not_allowed", flow)
+            flow.abort()
+        finally:
+            flow.close()
+            del self._flows[flow]
+
+    async def _admitted(self, flow: Flow) -> bytes:
+        """The first bytes to carry on, of a connection that the policy admits."""
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS):
+                found = await _hello(flow.client)
+        except (hello.Unreadable, TimeoutError):
+            raise Refused("unreadable") from None
+        flow.name, flow.judged = found.name, True
+        if not self._policy.admits(flow.address, flow.name):
+            raise Refused("not_allowed" if self._policy.internet else "internet_off")
+        return found.first
+
+    async def _carry(self, flow: Flow, first: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_DIAL_SECONDS):
+            await loop.sock_connect(flow.server, (str(flow.address), flow.port))
+        await loop.sock_sendall(flow.server, first)
+        pumps = [
+            asyncio.create_task(_pump(flow.client, flow.server)),
+            asyncio.create_task(_pump(flow.server, flow.client)),
+        ]
+        try:
+            await asyncio.gather(*pumps)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+
+    def _refuse(self, reason: str, flow: Flow) -> None:
+        if self._control.transport.get_write_buffer_size() < _UNHEARD:
+            told = {"refused": [reason, flow.name, str(flow.address), flow.port]}
+            self._control.write(json.dumps(told).encode() + b"\n")
+
+
+async def _hello(client: socket.socket) -> hello.Hello:
+    loop = asyncio.get_running_loop()
+    data = b""
+    for _ in range(_READS):
+        piece = await loop.sock_recv(client, hello.MAX_BYTES - len(data))
+        data += piece
+        found = hello.read(data)
+        if found is not None:
+            return found
+        if not piece:
+            break
+    raise hello.Unreadable("it ended, or came in crumbs")
+
+
+async def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Carry bytes one way to their end."""
+    loop = asyncio.get_running_loop()
+    held = memoryview(bytearray(_BUFFER))
+    while size := await loop.sock_recv_into(source, held):
+        await loop.sock_sendall(target, held[:size])
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+async def _run(listener: socket.socket, control: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=control, limit=CONTROL_LIMIT)
+    relay = Relay(listener, writer)
+    serving = asyncio.create_task(relay.serve())
+    while line := await reader.readline():
+        said: dict[str, Any] = json.loads(line)
+        relay.judge(policy(said["internet"], said["allow"], said["deny"]))
+        writer.write(json.dumps({"n": said["n"]}).encode() + b"\n")
+    serving.cancel()
+
+
+def _give_up_privileges(uid: int, empty: str) -> None:
+    """Be nobody, with nothing to read, nowhere to write and no way back."""
+    for what, limit in (
+        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (limit, limit))
+    os.chroot(empty)
+    os.chdir("/")
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+def main(namespace: str, uid: int, empty: str, listener: int, control: int) -> None:
+    """Serve until the host part closes the control socket."""
+    fd = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
+    setns(fd)
+    os.close(fd)
+    listening, controlling = socket.socket(fileno=listener), socket.socket(fileno=control)
+    for sock in (listening, controlling):
+        sock.setblocking(False)
+    "x".encode("idna")  # a codec that is loaded on first use, while there are files to load it from
+    _give_up_privileges(uid, empty)
+    asyncio.run(_run(listening, controlling))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -1,0 +1,50 @@
+"""What sandboxes may reach: changes of their egress policies, and the logs of what they were refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runtools.errors import InvalidRequest, SandboxStopped
+from runtools.platform.core.egress import BadRule
+from runtools.platform.core.states import Operation, State
+from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.engine import Engine
+from runtools.sdk.shapes.egress import Egress, EgressLog, EgressRules
+
+# Their networks stay as they are meanwhile: a change need not wait for them.
+_BESIDE = {None, Operation.SNAPSHOTTING, Operation.FORKING}
+
+
+class Reaching:
+    """The part of the host port about egress."""
+
+    engine: Engine
+
+    async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
+        """Put a policy in force; what it does not admit is cut."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.RUNNING and box.record.operation in _BESIDE:
+            await _change(box, generation, egress)
+        else:
+            await box.perform(lambda: _change(box, generation, egress))
+
+    async def egress_log(self, sandbox_id: str) -> EgressLog:
+        """What it was refused."""
+        return self.engine.actor(sandbox_id).refusals.view()
+
+
+async def _change(box: Actor, generation: int, egress: Egress) -> None:
+    """The journal first: whoever opens a network from now on opens it under the new policy."""
+    if box.state is State.STOPPED:
+        raise SandboxStopped(f"{box.id} has stopped")
+    if generation < box.record.egress_generation:
+        return
+    rules = EgressRules(allow=egress.allow, deny=egress.deny)
+    order = box.record.order.model_copy(update={"internet": egress.internet, "egress": rules})
+    try:
+        policy = order.policy
+    except BadRule as exc:
+        raise InvalidRequest(str(exc)) from exc
+    box.note(replace(box.record, order=order, egress_generation=generation))
+    for slot in box.slots():
+        await box.engine.network.change(slot, policy)

@@ -1,0 +1,69 @@
+"""What a sandbox may reach, and what it was refused, as the API shows and takes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from runtools.sdk.shapes.base import Request, Shape
+
+RefusalReason = Literal[
+    "internet_off",  # the policy's switch is off
+    "closed_range",  # a private, link-local, metadata or otherwise closed address
+    "not_allowed",  # the policy does not admit the address or the name
+    "quic",  # UDP 443 while names rule: it cannot be checked
+    "private_answer",  # the name's nameserver gave a closed address
+    "unreadable",  # TCP 80 or 443 with a beginning that tells no name
+    "too_many",  # more names, connections or questions than one sandbox may have
+]
+RefusalProtocol = Literal["dns", "tcp", "udp", "icmp", "other"]
+
+MAX_RULES = 512
+Rule = Annotated[str, StringConstraints(max_length=260)]
+Rules = Annotated[list[Rule], Field(max_length=MAX_RULES)]
+
+
+class EgressRules(Request):
+    """Which of the public addresses a sandbox reaches: what `allow` matches and `deny` does not.
+
+    An entry is `*` (everything), an IPv4 address or network, a name, or `*.name` (all below it).
+    """
+
+    allow: Rules = Field(default_factory=lambda: ["*"])
+    deny: Rules = Field(default_factory=list)
+
+
+class Egress(EgressRules):
+    """A sandbox's egress policy: the rules, and the switch over them."""
+
+    internet: bool = Field(True, description="false: nothing leaves, DNS included")
+
+
+class EgressChange(Request):
+    """What `PATCH /v1/sandboxes/{id}/egress` takes: what is left out stays as it is."""
+
+    internet: bool | None = None
+    allow: Rules | None = None
+    deny: Rules | None = None
+
+
+class EgressRefusal(Shape):
+    """Something that a sandbox wanted to reach and was not let, with how often."""
+
+    reason: RefusalReason
+    protocol: RefusalProtocol
+    name: str | None
+    address: str | None
+    port: int | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+class EgressLog(Shape):
+    """What a sandbox was refused, the latest first."""
+
+    refusals: list[EgressRefusal]
+    forgotten: int = Field(description="refusals that fell out of the log because it is full")

@@ -1,0 +1,51 @@
+"""The log of refusals: bounded, counted, kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtools.platform.core.ports.network import Refusal
+from runtools.platform.host.engine.refusals import FILE, LINES, Refusals
+from runtools.platform.kit.clock import SystemClock
+
+
+def refusal(n: int) -> Refusal:
+    return Refusal("not_allowed", "dns", f"h{n}.evil.net")
+
+
+async def test_the_same_again_is_counted(tmp_path: Path) -> None:
+    log = Refusals(tmp_path, SystemClock())
+    for n in (1, 2, 1):
+        log.add(refusal(n))
+    view = log.view()
+    assert [(one.name, one.count) for one in view.refusals] == [
+        ("h1.evil.net", 2),
+        ("h2.evil.net", 1),
+    ]
+    assert view.refusals[0].first_at <= view.refusals[1].first_at <= view.refusals[0].last_at
+
+
+async def test_it_is_bounded_and_says_what_it_lost(tmp_path: Path) -> None:
+    log = Refusals(tmp_path, SystemClock())
+    for n in (0, 0, *range(1, LINES + 1)):
+        log.add(refusal(n))
+    view = log.view()
+    assert len(view.refusals) == LINES
+    assert view.forgotten == 2
+    assert view.refusals[-1].name == "h1.evil.net"
+
+
+async def test_it_outlives_the_platform(tmp_path: Path) -> None:
+    first = Refusals(tmp_path, SystemClock())
+    for n in range(3):
+        first.add(refusal(n))
+    first.save()
+    heir = Refusals(tmp_path, SystemClock())
+    assert heir.view() == first.view()
+    heir.add(refusal(0))
+    assert next((one.name, one.count) for one in heir.view().refusals) == ("h0.evil.net", 2)
+
+
+async def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("{")
+    assert Refusals(tmp_path, SystemClock()).view().refusals == []
