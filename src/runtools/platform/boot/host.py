@@ -11,7 +11,7 @@ from pathlib import Path
 from runtools.platform.boot import home, uids
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.probe import Prober
-from runtools.platform.host.engine.engine import RELAY_UIDS, SANDBOX_UIDS
+from runtools.platform.host.engine.engine import SANDBOX_UIDS
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.host.net.rules import Limits
 from runtools.platform.host.server import serving
