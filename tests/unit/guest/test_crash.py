@@ -89,9 +89,9 @@ class TestFiles:
         talk.sock.sendall(protocol.frame(protocol.BYTES, bytes(1 << 20)))
         until(lambda: len(list(agent.root.iterdir())) == 5)
         agent.restart()
+        assert agent.talk().ask(request)["error"]["code"] == "outcome_unknown"
         assert (agent.root / "f").read_text() == "old"
         assert sorted(p.name for p in agent.root.iterdir()) == ["etc", "f", "root", "workspace"]
-        assert agent.talk().ask(request)["error"]["code"] == "outcome_unknown"
         assert agent.talk().write("b", "/f", b"new")["ok"]["size"] == 3
 
     def test_one_that_was_written_is_answered(self, agent: Agent) -> None:
