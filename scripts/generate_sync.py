@@ -27,6 +27,7 @@ MODULES = (
     "secrets",
     "templates",
     "transport",
+    "webhooks",
 )
 
 # Order matters: names with a rule of their own come before the general ones.

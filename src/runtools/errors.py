@@ -4,6 +4,7 @@
     ├── InvalidRequest                 400 invalid_request
     │   └── InvalidPath                400 invalid_path
     ├── Unauthenticated                401 unauthenticated
+    │   └── SignatureInvalid           401 signature_invalid
     ├── Forbidden                      403 forbidden
     ├── NotFound                       404 not_found
     ├── Conflict                       409 conflict
@@ -109,6 +110,12 @@ class Unauthenticated(RunToolsError):
 
     code = "unauthenticated"
     status = 401
+
+
+class SignatureInvalid(Unauthenticated):
+    """A webhook is not signed as it should be, or is an old one."""
+
+    code = "signature_invalid"
 
 
 class Forbidden(RunToolsError):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from runtools import __version__
-from runtools.cli import audit, auth, machine, output, secret, space, template
+from runtools.cli import audit, auth, machine, output, secret, space, template, webhook
 from runtools.cli.sandbox import group as sandbox
 from runtools.errors import RunToolsError
 
@@ -46,6 +46,7 @@ def root(
 machine.register(app)
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
 app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
+app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
 space.register(app)
 app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")

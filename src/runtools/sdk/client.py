@@ -14,6 +14,7 @@ from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.templates import AsyncTemplates
 from runtools.sdk.transport import AsyncTransport
+from runtools.sdk.webhooks import AsyncWebhooks
 
 
 class AsyncRunTools:
@@ -51,6 +52,7 @@ class AsyncRunTools:
         self.api_keys = AsyncApiKeys(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)
+        self.webhooks = AsyncWebhooks(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

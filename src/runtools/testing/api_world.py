@@ -138,7 +138,12 @@ async def holds(condition: Callable[[], Any], seconds: float = 15) -> None:
 
 @asynccontextmanager
 async def world(
-    db: Database, folder: Path, *, clock: Clock | None = None, host: FakeHost | None = None
+    db: Database,
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    host: FakeHost | None = None,
+    webhook_allow: str = "",
 ) -> AsyncIterator[World]:
     """A running api with a template that is ready."""
     clock = clock or SystemClock()
@@ -146,7 +151,7 @@ async def world(
     org, key = await ensure_first(db, clock)
     assert key is not None
     host = host or FakeHost(folder / "host")
-    settings = Settings(home=folder)
+    settings = Settings(home=folder, webhook_allow=webhook_allow)
     async with (
         serving(db, {HOST_ID: host}, clock, settings) as (url, platform),
         client(url, key) as http,

@@ -135,6 +135,30 @@ def point(minutes: float, **more: Any) -> shapes.StatsPoint:
     return shapes.StatsPoint.model_validate(figures | more)
 
 
+HOOK = shapes.Webhook(
+    id="whk_4f0c9k2m1x7q4f0c9k2m",
+    url="https://a.example/" + "x" * 200,
+    events=["sandbox.stopped"],
+    description=EVIL,
+    secret="whsec_" + "A" * 43 + "=",
+    enabled=False,
+    disabled_reason="9 attempts over a day failed; the last: " + EVIL,
+    created_at=NOW,
+)
+DELIVERY = shapes.WebhookDelivery(
+    id="dlv_4f0c9k2m1x7q4f0c9k2m",
+    webhook_id=HOOK.id,
+    event_id="evt_4f0c9k2m1x7q4f0c9k2m",
+    type="sandbox.rolled_back",
+    sandbox_id="sandbox-4f0c9k2m1x7q",
+    state="pending",
+    attempts=2,
+    status=None,
+    error=EVIL,
+    created_at=NOW,
+    next_attempt_at=NOW,
+    finished_at=None,
+)
 HOUR = shapes.StatsHistory(
     interval_seconds=10,
     since=NOW - timedelta(hours=1),
@@ -173,6 +197,9 @@ def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None
         looks.snapshots([SNAPSHOT]),
         looks.stats(STATS),
         looks.stats_history(HOUR),
+        looks.webhooks([HOOK]),
+        looks.webhook(HOOK),
+        looks.deliveries([DELIVERY]),
         looks.stats_history(HOUR.model_copy(update={"points": []})),
         looks.disk(DISK),
         looks.templates([TEMPLATE]),

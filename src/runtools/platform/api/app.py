@@ -35,10 +35,13 @@ from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.templates import routes as templates
 from runtools.platform.api.vault.vault import Vault
+from runtools.platform.api.webhooks import routes as webhooks
+from runtools.platform.api.webhooks.sender import Sender
 from runtools.platform.kit import http
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
+from runtools.platform.kit.outbound import Outbound, networks
 
 ROUTERS = (
     health.router,
@@ -52,6 +55,7 @@ ROUTERS = (
     hosts.router,
     secrets.router,
     audit.router,
+    webhooks.router,
 )
 
 
@@ -74,6 +78,7 @@ def create_app(
         keys=keys,
         vault=vault,
         tickets=Tickets(db, clock, keys),
+        outbound=Outbound(networks(settings.webhook_allow)),
     )
 
     @asynccontextmanager
@@ -81,6 +86,7 @@ def create_app(
         for host_id in hosts.ids:
             platform.spawn(follow(platform, host_id), f"following host {host_id}")
         platform.spawn(reconcile.loop(platform), "reconciling")
+        platform.spawn(Sender(platform).run(), "sending webhooks")
         try:
             yield
         finally:

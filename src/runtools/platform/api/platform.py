@@ -18,6 +18,7 @@ from runtools.platform.api.vault.vault import Vault
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
+from runtools.platform.kit.outbound import Outbound
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Platform:
     keys: Keys
     vault: Vault
     tickets: Tickets
+    outbound: Outbound
     asking: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -69,4 +71,5 @@ class Platform:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*running, return_exceptions=True)
+        self.outbound.close()
         await self.db.close()

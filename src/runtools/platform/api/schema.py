@@ -21,6 +21,7 @@ from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.templates import store as _templates
 from runtools.platform.api.vault import store as _vault
+from runtools.platform.api.webhooks import store as _webhooks
 from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
 
 # Importing a store registers its tables; this is the one place that names them all.
@@ -39,10 +40,11 @@ STORES = (
     _snapshots,
     _templates,
     _vault,
+    _webhooks,
 )
 
 # Every column whose values are sealed: what a new master key must reach.
-SEALED = (_guests.SEALED, _secrets.SEALED)
+SEALED = (_guests.SEALED, _secrets.SEALED, _webhooks.SEALED)
 
 __all__ = ["SEALED", "STORES", "config", "metadata", "upgrade"]
 

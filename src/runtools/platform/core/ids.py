@@ -12,7 +12,22 @@ import string
 from typing import Literal
 
 Kind = Literal[
-    "org", "prj", "key", "snp", "tpl", "bld", "hst", "req", "opn", "evt", "prc", "sec", "aud"
+    "org",
+    "prj",
+    "key",
+    "snp",
+    "tpl",
+    "bld",
+    "hst",
+    "req",
+    "opn",
+    "evt",
+    "prc",
+    "sec",
+    "aud",
+    "whk",
+    "dlv",
+    "lse",
 ]
 
 _ALPHABET = string.ascii_lowercase + string.digits

@@ -51,6 +51,7 @@ from runtools.sdk.shapes.sandboxes import (
     Timings,
 )
 from runtools.sdk.shapes.templates import BuildLine, Template, TemplateBuild
+from runtools.sdk.shapes.webhooks import Webhook, WebhookCreate, WebhookDelivery, WebhookEvent
 
 __all__ = [
     "BuildLine",
@@ -103,4 +104,8 @@ __all__ = [
     "TemplateBuild",
     "TerminalSize",
     "Timings",
+    "Webhook",
+    "WebhookCreate",
+    "WebhookDelivery",
+    "WebhookEvent",
 ]

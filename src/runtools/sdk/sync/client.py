@@ -15,6 +15,7 @@ from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
+from runtools.sdk.sync.webhooks import Webhooks
 
 
 class RunTools:
@@ -52,6 +53,7 @@ class RunTools:
         self.api_keys = ApiKeys(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
+        self.webhooks = Webhooks(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

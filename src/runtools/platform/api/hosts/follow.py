@@ -14,6 +14,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
 
@@ -51,7 +52,7 @@ async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
     if record is None:
         log.warning("host %s runs %s, which no record knows", host_id, observed.sandbox_id)
         return
-    platform.bus.signal(record.id, record.org_id)
+    platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
 
 
 def _write(conn: Transaction, host_id: str, observed: Observed) -> Record | None:

@@ -17,10 +17,13 @@ from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.look import look
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import store as snapshots
+from runtools.platform.api.webhooks import store as webhooks
+from runtools.platform.api.webhooks.kinds import kind
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.sandboxes import Cause, Ending
+from runtools.sdk.shapes.webhooks import EventType
 
 PLATFORM = "platform"
 """The actor of what the platform does by itself."""
@@ -53,7 +56,8 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
         guests.forget(conn, record.id)
         snapshots.gone_with(conn, record.id)
     if moved or after.ending != record.ending:
-        ledger.append(conn, after, news, look(after).decode())
+        stands = (record.state, record.operation), (after.state, after.operation)
+        _tell(conn, after, news, kind(*stands, failed="failed" in observed.detail))
     return after
 
 
@@ -74,7 +78,7 @@ def ended(
     store.change(conn, record.id, _changed(record, after))
     guests.forget(conn, record.id)
     news = News(now, "stopped", None, cause, actor, {"reason": reason})
-    ledger.append(conn, after, news, look(after).decode())
+    _tell(conn, after, news, "sandbox.stopped")
     return after
 
 
@@ -98,7 +102,27 @@ def born(conn: Transaction, record: Record) -> None:
         actor=record.wish_actor,
         detail={"born": record.born, "parentId": record.parent_id},
     )
-    ledger.append(conn, record, news, look(record).decode())
+    _tell(conn, record, news, "sandbox.created")
+
+
+def _tell(conn: Transaction, record: Record, news: News, event: EventType | None) -> None:
+    """A line in the ledger, and what it means to those outside, in one transaction."""
+    shown = look(record).decode()
+    number = ledger.append(conn, record, news, shown)
+    if event is not None:
+        webhooks.announce(
+            conn,
+            webhooks.Event(
+                org_id=record.org_id,
+                sandbox_id=record.id,
+                type=event,
+                ledger_id=number,
+                at=news.at,
+                cause=news.cause,
+                actor=news.actor,
+                look=shown,
+            ),
+        )
 
 
 def _after(record: Record, observed: Observed) -> Record:

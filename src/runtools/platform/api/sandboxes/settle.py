@@ -10,6 +10,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes.load import until
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core.ports.host import Observed
 
 LAG_SECONDS = 0.5
@@ -27,5 +28,5 @@ async def settle(platform: Platform, observed: Observed) -> Record:
     if (record.epoch, record.seq) >= place:
         return record
     taken = await platform.db.write(observe, observed)
-    platform.bus.signal(record.id, record.org_id)
+    platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
     return record if taken is None else taken

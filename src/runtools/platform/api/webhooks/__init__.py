@@ -1,0 +1,1 @@
+"""Webhooks: receivers of events, and the deliveries on their way to them."""

@@ -1,0 +1,395 @@
+"""Webhooks in the database, and the outbox: a row for every event and receiver.
+
+Rows of the outbox are written in the transaction of the ledger line that they tell of. A sender takes a
+row by a lease; what it does not report back in time is anybody's again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from runtools.errors import Conflict
+from runtools.platform.api.vault.store import SealedColumn
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.db import Document, Moment, metadata
+
+TOPIC = "webhooks"
+"""What the bus is told when there may be something to send."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", Document, nullable=False),
+    Column("description", String(200), nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("disabled_reason", Text),
+    Column("op", String(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "org_id", "op", unique=True),
+)
+
+deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("webhook_id", String(24), ForeignKey("webhooks.id"), nullable=False),
+    Column("event_id", String(24), nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("sandbox_id", String(24)),
+    Column("ledger_id", BigInteger),  # its place in the order of the sandbox; none: out of order
+    Column("body", Text, nullable=False),
+    Column("state", String(9), nullable=False),  # pending, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("next_at", Moment),
+    Column("lease", String(24)),
+    Column("leased_until", Moment),
+    Column("finished_at", Moment),
+    Index(None, "webhook_id", "created_at", "id"),
+    Index(None, "webhook_id", "sandbox_id", "ledger_id"),
+    Index(
+        "ix_webhook_deliveries_due",
+        "next_at",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A webhook's row."""
+
+    id: str
+    org_id: str
+    url: str
+    events: list[str]
+    description: str
+    key_id: str
+    sealed: str  # its secret
+    op: str
+    created_at: datetime
+    enabled: bool = True
+    disabled_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the outbox."""
+
+    id: str
+    webhook_id: str
+    event_id: str
+    type: str
+    body: str
+    created_at: datetime
+    sandbox_id: str | None = None
+    ledger_id: int | None = None
+    state: str = "pending"
+    attempts: int = 0
+    status: int | None = None
+    error: str | None = None
+    next_at: datetime | None = None
+    lease: str | None = None
+    leased_until: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, to be told to whoever wants to know."""
+
+    org_id: str
+    sandbox_id: str
+    type: str
+    ledger_id: int
+    at: datetime
+    cause: str
+    actor: str
+    look: str
+
+
+LABEL = "webhook"
+SEALED = SealedColumn(webhooks, key=("id",), place=("org_id", "id"), label=LABEL)
+
+_HOOK = [webhooks.c[field.name] for field in fields(Hook)]
+_DELIVERY = [deliveries.c[field.name] for field in fields(Delivery)]
+
+
+# --- webhooks ---
+
+
+def made_by(conn: Connection, org_id: str, op: str) -> Hook | None:
+    """The webhook that an act has made."""
+    query = select(*_HOOK).where(webhooks.c.org_id == org_id, webhooks.c.op == op)
+    row = conn.execute(query).first()
+    return None if row is None else Hook(*row)
+
+
+def add(conn: Connection, hook: Hook, most: int) -> None:
+    """A new webhook.
+
+    Raises:
+        Conflict: the org has as many as it may have.
+    """
+    count = conn.scalar(select(func.count()).where(webhooks.c.org_id == hook.org_id))
+    if int(count or 0) >= most:
+        raise Conflict(f"there are {most} webhooks already", hint="delete one of them first")
+    conn.execute(insert(webhooks).values(**asdict(hook)))
+
+
+def all_of(conn: Connection, org_id: str) -> list[Hook]:
+    """The org's webhooks, the oldest first."""
+    query = (
+        select(*_HOOK)
+        .where(webhooks.c.org_id == org_id)
+        .order_by(webhooks.c.created_at, webhooks.c.id)
+    )
+    return [Hook(*row) for row in conn.execute(query)]
+
+
+def find(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
+    """The org's webhook of that id."""
+    query = select(*_HOOK).where(webhooks.c.org_id == org_id, webhooks.c.id == webhook_id)
+    row = conn.execute(query).first()
+    return None if row is None else Hook(*row)
+
+
+def enable(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
+    """Let events flow again."""
+    conn.execute(
+        update(webhooks)
+        .where(webhooks.c.org_id == org_id, webhooks.c.id == webhook_id)
+        .values(enabled=True, disabled_reason=None)
+    )
+    return find(conn, org_id, webhook_id)
+
+
+def remove(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
+    """Delete a webhook and its deliveries; returns what it was."""
+    hook = find(conn, org_id, webhook_id)
+    if hook is not None:
+        conn.execute(delete(deliveries).where(deliveries.c.webhook_id == webhook_id))
+        conn.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+    return hook
+
+
+def disable(conn: Connection, webhook_id: str, reason: str, now: datetime) -> None:
+    """Send it nothing any more; what waits has failed."""
+    conn.execute(
+        update(webhooks)
+        .where(webhooks.c.id == webhook_id, webhooks.c.enabled)
+        .values(enabled=False, disabled_reason=reason)
+    )
+    conn.execute(
+        update(deliveries)
+        .where(deliveries.c.webhook_id == webhook_id, deliveries.c.state == "pending")
+        .values(
+            state="failed",
+            error="the webhook was disabled",
+            next_at=None,
+            lease=None,
+            leased_until=None,
+            finished_at=now,
+        )
+    )
+
+
+# --- the outbox ---
+
+
+def announce(conn: Connection, event: Event) -> None:
+    """Write the event down for every receiver of the org that wants it."""
+    query = select(webhooks.c.id, webhooks.c.events).where(
+        webhooks.c.org_id == event.org_id, webhooks.c.enabled
+    )
+    wanted = [row.id for row in conn.execute(query) if not row.events or event.type in row.events]
+    if not wanted:
+        return
+    event_id = new_id("evt")
+    body = _body(event_id, event)
+    rows = [
+        asdict(
+            Delivery(
+                id=new_id("dlv"),
+                webhook_id=webhook_id,
+                event_id=event_id,
+                type=event.type,
+                body=body,
+                created_at=event.at,
+                sandbox_id=event.sandbox_id,
+                ledger_id=event.ledger_id,
+                next_at=event.at,
+            )
+        )
+        for webhook_id in wanted
+    ]
+    conn.execute(insert(deliveries), rows)
+
+
+def _body(event_id: str, event: Event) -> str:
+    """The request's body; the sandbox's JSON has been written when the ledger's line was."""
+    head = {"id": event_id, "type": event.type, "timestamp": event.at.isoformat()}
+    data = {"cause": event.cause, "actor": event.actor}
+    shut = json.dumps(head, separators=(",", ":"))[:-1]
+    open_data = json.dumps(data, separators=(",", ":"))[:-1]
+    return f'{shut},"data":{open_data},"sandbox":{event.look}}}}}'
+
+
+def put_once(conn: Connection, delivery: Delivery) -> Delivery:
+    """A delivery that was asked for, unless the same act has asked before."""
+    known = conn.execute(select(*_DELIVERY).where(deliveries.c.id == delivery.id)).first()
+    if known is not None:
+        return Delivery(*known)
+    conn.execute(insert(deliveries).values(**asdict(delivery)))
+    return delivery
+
+
+def find_delivery(conn: Connection, webhook_id: str, delivery_id: str) -> Delivery | None:
+    """A delivery of a webhook."""
+    query = select(*_DELIVERY).where(
+        deliveries.c.webhook_id == webhook_id, deliveries.c.id == delivery_id
+    )
+    row = conn.execute(query).first()
+    return None if row is None else Delivery(*row)
+
+
+def page(
+    conn: Connection, webhook_id: str, after: tuple[datetime, str] | None, limit: int
+) -> list[Delivery]:
+    """A webhook's deliveries, the newest first."""
+    query = select(*_DELIVERY).where(deliveries.c.webhook_id == webhook_id)
+    if after is not None:
+        at, delivery_id = after
+        beside = (deliveries.c.created_at == at) & (deliveries.c.id < delivery_id)
+        query = query.where(or_(deliveries.c.created_at < at, beside))
+    query = query.order_by(deliveries.c.created_at.desc(), deliveries.c.id.desc()).limit(limit)
+    return [Delivery(*row) for row in conn.execute(query)]
+
+
+def due(conn: Connection, now: datetime, limit: int) -> list[str]:
+    """Webhooks for which something waits to be sent now, the longest waiting first."""
+    query = (
+        select(deliveries.c.webhook_id)
+        .where(*_is_due(now))
+        .group_by(deliveries.c.webhook_id)
+        .order_by(func.min(deliveries.c.next_at))
+        .limit(limit)
+    )
+    return [str(row.webhook_id) for row in conn.execute(query)]
+
+
+def claim(
+    conn: Connection, webhook_id: str, lease: str, now: datetime, until: datetime, limit: int
+) -> list[tuple[Hook, Delivery]]:
+    """Take what may be sent to a webhook now: of each sandbox its earliest alone, so they stay in order.
+
+    What another process has taken is passed by.
+    """
+    earlier = deliveries.alias("earlier")
+    held_up = exists().where(
+        earlier.c.webhook_id == deliveries.c.webhook_id,
+        earlier.c.sandbox_id == deliveries.c.sandbox_id,
+        earlier.c.ledger_id < deliveries.c.ledger_id,
+        earlier.c.state == "pending",
+    )
+    query = (
+        select(*_DELIVERY)
+        .where(*_is_due(now), deliveries.c.webhook_id == webhook_id, ~held_up)
+        .order_by(deliveries.c.next_at, deliveries.c.ledger_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = [Delivery(*row) for row in conn.execute(query)]
+    row = conn.execute(select(*_HOOK).where(webhooks.c.id == webhook_id)).first()
+    if not taken or row is None:
+        return []
+    conn.execute(
+        update(deliveries)
+        .where(deliveries.c.id.in_([one.id for one in taken]))
+        .values(lease=lease, leased_until=until, attempts=deliveries.c.attempts + 1)
+    )
+    return [(Hook(*row), one) for one in taken]
+
+
+def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < now)
+    return deliveries.c.state == "pending", deliveries.c.next_at <= now, free
+
+
+def report(
+    conn: Connection,
+    delivery_id: str,
+    lease: str,
+    *,
+    state: str,
+    status: int | None,
+    error: str | None,
+    next_at: datetime | None,
+    finished_at: datetime | None,
+) -> bool:
+    """Write down what became of an attempt; False when the lease is somebody else's by now."""
+    done = conn.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery_id, deliveries.c.lease == lease)
+        .values(
+            state=state,
+            status=status,
+            error=error,
+            next_at=next_at,
+            finished_at=finished_at,
+            lease=None,
+            leased_until=None,
+        )
+    )
+    return done.rowcount == 1
+
+
+def forget_old(conn: Connection, before: datetime) -> None:
+    """Remove deliveries that ended before a moment."""
+    conn.execute(
+        delete(deliveries).where(deliveries.c.state != "pending", deliveries.c.created_at < before)
+    )
+
+
+def overfull(conn: Connection, most: int) -> Collection[str]:
+    """Webhooks for which more than so many deliveries wait."""
+    query = (
+        select(deliveries.c.webhook_id)
+        .where(deliveries.c.state == "pending")
+        .group_by(deliveries.c.webhook_id)
+        .having(func.count() > most)
+    )
+    return [str(row.webhook_id) for row in conn.execute(query)]

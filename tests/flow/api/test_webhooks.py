@@ -1,0 +1,385 @@
+"""Webhooks against a real receiver that takes, fails, hangs or redirects: in order, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from runtools.platform.api.schema import metadata
+from runtools.platform.api.webhooks import sender, store
+from runtools.platform.api.webhooks.sender import Sender
+from runtools.platform.boot.keyring import rekey
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
+from runtools.testing.api_world import World, holds
+from runtools.webhooks import WebhookEvent, verify
+
+OWN = "127.0.0.0/8"
+
+
+class Receiver:
+    """An HTTP server that does what ``script`` says of each event; `got` has what it accepted."""
+
+    def __init__(self) -> None:
+        self.secret = ""
+        self.asked: list[WebhookEvent] = []
+        self.got: list[WebhookEvent] = []
+        self.script: Callable[[WebhookEvent], int] = lambda _: 200
+        self.hang = asyncio.Event()
+        self.hang.set()
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            body = await reader.readexactly(int(headers["Content-Length"]))
+            event = verify(self.secret, headers, body)
+            self.asked.append(event)
+            await self.hang.wait()
+            status = self.script(event)
+            if status < 300:
+                self.got.append(event)
+            extra = "Location: http://127.0.0.1:1/\r\n" if 300 <= status < 400 else ""
+            writer.write(f"HTTP/1.1 {status} X\r\n{extra}Content-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+        finally:
+            writer.close()
+
+    def types(self, sandbox: str | None = None) -> list[str]:
+        return [
+            event.type
+            for event in self.got
+            if sandbox is None or event.data.get("sandbox", {}).get("id") == sandbox
+        ]
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    made = Receiver()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook?token=quiet"
+    yield made
+    made.hang.set()
+    server.close()
+
+
+@pytest_asyncio.fixture
+async def world(any_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with api_world.world(Database(any_url), tmp_path, webhook_allow=OWN) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def hook(world: World, receiver: Receiver) -> dict[str, Any]:
+    answer = await world.http.post("/v1/webhooks", json={"url": receiver.url})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()["data"]
+    receiver.secret = made["secret"]
+    return made
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of hundredths of a second."""
+    monkeypatch.setattr(sender, "PAUSES_SECONDS", (0.01,) * 3)
+
+
+async def deliveries(world: World, hook: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = await world.http.get(f"/v1/webhooks/{hook['id']}/deliveries?limit=100")
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+async def shown(world: World, hook: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (await world.http.get(f"/v1/webhooks/{hook['id']}")).json()["data"]
+    return found
+
+
+LIFE = [
+    "sandbox.created",
+    "sandbox.started",
+    "sandbox.paused",
+    "sandbox.resumed",
+    "sandbox.stopped",
+]
+
+
+async def live(world: World) -> str:
+    """A whole life."""
+    box: str = (await world.create())["id"]
+    for act in ("pause", "resume"):
+        await world.http.post(f"/v1/sandboxes/{box}/{act}")
+    await world.http.delete(f"/v1/sandboxes/{box}")
+    return box
+
+
+class TestDelivery:
+    async def test_a_life_is_told_signed_and_in_order(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        boxes = await asyncio.gather(*(live(world) for _ in range(3)))
+        await holds(lambda: len(receiver.got) >= 15)
+        for box in boxes:
+            assert receiver.types(box) == LIFE
+        assert len({event.id for event in receiver.got}) == 15
+        ended = receiver.got[-1].data
+        assert ended["sandbox"]["state"] == "stopped"
+        assert ended["actor"].startswith("key_")
+        await holds(lambda: _all_delivered(world, hook))
+
+    @pytest.mark.usefixtures("soon")
+    async def test_who_fails_is_asked_again_and_later_events_wait(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        answers = [500, 302, 429]
+        receiver.script = lambda _: answers.pop() if answers else 200
+        box = await live(world)
+        await holds(lambda: len(receiver.got) == 5)
+        assert receiver.types(box) == LIFE
+        assert len({event.id for event in receiver.asked[:4]}) == 1  # the same id each time
+        await holds(lambda: _all_delivered(world, hook))
+        first = (await deliveries(world, hook))[-1]
+        assert first["attempts"] == 4
+
+    async def test_one_that_hangs_is_given_up_and_holds_nobody_up(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(sender, "ATTEMPT_SECONDS", 0.2)
+        receiver.hang.clear()
+        await live(world)  # the api is as quick as ever
+        await holds(lambda: _errors(world, hook, "no answer within 0.2 s"))
+        assert (await shown(world, hook))["enabled"]
+
+    @pytest.mark.usefixtures("soon")
+    async def test_persistent_failure_disables_with_a_reason(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        receiver.script = lambda _: 302
+        await live(world)
+        await holds(lambda: _disabled(world, hook))
+        reason = (await shown(world, hook))["disabledReason"]
+        assert "4 attempts" in reason
+        assert "redirects are not followed" in reason
+        assert {one["state"] for one in await deliveries(world, hook)} == {"failed"}
+        count = len(await deliveries(world, hook))
+        await live(world)
+        assert len(await deliveries(world, hook)) == count  # nothing is kept for it
+        receiver.script = lambda _: 200
+        await world.http.post(f"/v1/webhooks/{hook['id']}/enable")
+        box = await live(world)
+        await holds(lambda: receiver.types(box) == LIFE)
+
+    async def test_one_that_is_gone_is_disabled_at_once(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        receiver.script = lambda _: 410
+        await world.create()
+        await holds(lambda: _disabled(world, hook))
+        assert "410" in (await shown(world, hook))["disabledReason"]
+
+    async def test_only_the_events_that_it_wants(self, world: World, receiver: Receiver) -> None:
+        body = {"url": receiver.url, "events": ["sandbox.stopped"]}
+        made = (await world.http.post("/v1/webhooks", json=body)).json()["data"]
+        receiver.secret = made["secret"]
+        await live(world)
+        await holds(lambda: receiver.got)
+        assert [one["type"] for one in await deliveries(world, made)] == ["sandbox.stopped"]
+
+
+class TestSeveralProcesses:
+    async def test_two_senders_send_each_event_once(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        others = [Sender(world.platform) for _ in range(3)]
+        boxes = [asyncio.create_task(live(world)) for _ in range(4)]
+        while not all(box.done() for box in boxes) or len(receiver.got) < 20:
+            await asyncio.gather(*(one.round() for one in others))
+            await asyncio.sleep(0.01)
+        assert len({event.id for event in receiver.asked}) == len(receiver.asked) == 20
+        for box in boxes:
+            assert receiver.types(await box) == LIFE
+
+    async def test_a_crash_between_sending_and_noting_sends_again_under_the_same_id(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        real, died = sender.settle, []
+
+        async def dying(*args: Any) -> None:
+            if not died:
+                died.append(args)
+                raise asyncio.CancelledError
+            await real(*args)
+
+        monkeypatch.setattr(sender, "settle", dying)
+        monkeypatch.setattr(sender, "LEASE", sender.LEASE / 120)
+        box = (await world.create())["id"]
+        await holds(lambda: len(receiver.asked) >= 3)
+        first, again = receiver.asked[:2]
+        assert first.id == again.id
+        assert receiver.types(box)[1:] == LIFE[:2]
+        await holds(lambda: _all_delivered(world, hook))
+
+
+class TestRoutes:
+    async def test_the_secret_is_shown_once(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        assert hook["secret"].startswith("whsec_")
+        assert (await shown(world, hook))["secret"] is None
+        assert hook["secret"] not in (await world.http.get("/v1/webhooks")).text
+        key = {"Idempotency-Key": "once"}
+        body = {"url": receiver.url}
+        first = await world.http.post("/v1/webhooks", json=body, headers=key)
+        again = await world.http.post("/v1/webhooks", json=body, headers=key)
+        assert first.json()["data"]["id"] == again.json()["data"]["id"]
+        assert again.json()["data"]["secret"] is None
+
+    async def test_the_secret_lies_nowhere_in_the_clear_and_outlives_another_master_key(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        platform = world.platform
+        tables = await platform.db.read(
+            lambda conn: [
+                str(conn.execute(table.select()).all()) for table in metadata.sorted_tables
+            ]
+        )
+        assert hook["id"] in str(tables)
+        assert hook["secret"] not in str(tables)
+        assert await rekey(platform.settings, platform.db, platform.clock) == 0
+        sent = await world.http.post(f"/v1/webhooks/{hook['id']}/test")
+        assert sent.json()["data"]["state"] == "delivered"  # the receiver has verified it
+        assert hook["secret"] not in caplog.text
+
+    async def test_a_secret_that_was_changed_in_the_database_signs_nothing(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        spoilt = store.webhooks.update().values(sealed="AA==:AA==:AA==")
+        await world.platform.db.write(lambda conn: conn.execute(spoilt))
+        sent = (await world.http.post(f"/v1/webhooks/{hook['id']}/test")).json()["data"]
+        assert sent["state"] == "failed"
+        assert "does not open with the master key" in sent["error"]
+        assert receiver.asked == []
+
+    async def test_a_test_is_sent_and_told(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        path = f"/v1/webhooks/{hook['id']}/test"
+        sent = (await world.http.post(path)).json()["data"]
+        assert (sent["state"], sent["status"], sent["type"]) == ("delivered", 200, "webhook.test")
+        receiver.script = lambda _: 503
+        sent = (await world.http.post(path)).json()["data"]
+        assert (sent["state"], sent["error"]) == ("failed", "answered 503")
+        assert (await shown(world, hook))["enabled"]
+
+    async def test_a_delivery_can_be_sent_again(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        await world.create()
+        await holds(lambda: _all_delivered(world, hook))
+        old = (await deliveries(world, hook))[-1]
+        path = f"/v1/webhooks/{hook['id']}/deliveries/{old['id']}/redeliver"
+        key = {"Idempotency-Key": "again"}
+        first = (await world.http.post(path, headers=key)).json()["data"]
+        assert (await world.http.post(path, headers=key)).json()["data"] == first
+        await holds(lambda: len(receiver.got) == 3)
+        assert receiver.got[-1].id == receiver.got[0].id == first["eventId"]
+        missing = await world.http.post(path.replace(old["id"], "dlv_none"))
+        assert missing.status_code == 404
+
+    async def test_deleting_ends_it(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        await live(world)
+        assert (await world.http.delete(f"/v1/webhooks/{hook['id']}")).status_code == 200
+        assert (await world.http.get(f"/v1/webhooks/{hook['id']}")).status_code == 404
+        await live(world)
+
+    async def test_other_orgs_see_nothing(self, world: World, hook: dict[str, Any]) -> None:
+        async with await world.stranger() as theirs:
+            assert (await theirs.get("/v1/webhooks")).json()["data"] == []
+            path = f"/v1/webhooks/{hook['id']}"
+            asked: list[httpx.Response] = [
+                await theirs.get(path),
+                await theirs.delete(path),
+                await theirs.get(f"{path}/deliveries"),
+                *[await theirs.post(f"{path}/{act}") for act in ("test", "enable")],
+                await theirs.post(f"{path}/deliveries/dlv_x/redeliver"),
+            ]
+            assert {answer.status_code for answer in asked} == {404}
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://10.0.0.1/", "https://169.254.169.254/latest", "https://[::1]/", "file:///etc",
+            "https://u:p@127.0.0.1/", "https://no-such-name.invalid/", "", "x" * 3000,
+        ],
+    )  # fmt: skip
+    async def test_bad_urls_are_refused(self, world: World, url: str) -> None:
+        answer = await world.http.post("/v1/webhooks", json={"url": url})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["details"]["fields"][0]["field"] == "url"
+
+    async def test_there_may_be_so_many(self, world: World, receiver: Receiver) -> None:
+        for _ in range(20):
+            await world.http.post("/v1/webhooks", json={"url": receiver.url})
+        answer = await world.http.post("/v1/webhooks", json={"url": receiver.url})
+        assert answer.status_code == 409
+
+    async def test_unknown_events_are_refused(self, world: World, receiver: Receiver) -> None:
+        body = {"url": receiver.url, "events": ["sandbox.exploded"]}
+        assert (await world.http.post("/v1/webhooks", json=body)).status_code == 400
+
+
+async def test_a_restart_sends_what_was_left(
+    any_url: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    """The outbox is written with the event: whoever comes next finds it."""
+    async with api_world.world(Database(any_url), tmp_path, webhook_allow=OWN) as first:
+        made = (await first.http.post("/v1/webhooks", json={"url": receiver.url})).json()["data"]
+        receiver.secret, key, host = made["secret"], first.key, first.host
+        receiver.script = lambda _: 500
+        await first.create()
+        await holds(lambda: receiver.asked)
+    receiver.script = lambda _: 200
+    db, clock = Database(any_url), first.platform.clock
+    settings = first.platform.settings
+    async with (
+        api_world.serving(db, {api_world.HOST_ID: host}, clock, settings) as (url, _),
+        api_world.client(url, key) as http,
+    ):
+        path = f"/v1/webhooks/{made['id']}/deliveries"
+        waiting = (await http.get(path)).json()["data"]
+        assert [one["state"] for one in waiting] == ["pending", "pending"]
+        await holds(lambda: len(receiver.got) == 2, 30)
+        assert receiver.types() == LIFE[:2]
+
+
+async def _all_delivered(world: World, hook: dict[str, Any]) -> bool:
+    return all(one["state"] == "delivered" for one in await deliveries(world, hook))
+
+
+async def _errors(world: World, hook: dict[str, Any], error: str) -> bool:
+    return any(one["error"] == error for one in await deliveries(world, hook))
+
+
+async def _disabled(world: World, hook: dict[str, Any]) -> bool:
+    return not (await shown(world, hook))["enabled"]
