@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runtools.errors import RunToolsError
+    from runtools.project.define import Action, define_agent, define_sandbox, define_tool
     from runtools.sdk.client import AsyncRunTools
     from runtools.sdk.sandbox import AsyncSandbox
     from runtools.sdk.shapes import ExecResult
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Action",
     "AsyncRunTools",
     "AsyncSandbox",
     "ExecResult",
@@ -26,15 +28,22 @@ __all__ = [
     "RunToolsError",
     "Sandbox",
     "__version__",
+    "define_agent",
+    "define_sandbox",
+    "define_tool",
 ]
 
 _HOMES = {
+    "Action": "runtools.project.define",
     "AsyncRunTools": "runtools.sdk.client",
     "AsyncSandbox": "runtools.sdk.sandbox",
     "ExecResult": "runtools.sdk.shapes",
     "RunTools": "runtools.sdk.sync.client",
     "RunToolsError": "runtools.errors",
     "Sandbox": "runtools.sdk.sync.sandbox",
+    "define_agent": "runtools.project.define",
+    "define_sandbox": "runtools.project.define",
+    "define_tool": "runtools.project.define",
 }
 
 

@@ -2,7 +2,8 @@
 
     RunToolsError                      500 internal
     ├── InvalidRequest                 400 invalid_request
-    │   └── InvalidPath                400 invalid_path
+    │   ├── InvalidPath                400 invalid_path
+    │   └── ProjectInvalid             400 project_invalid
     ├── Unauthenticated                401 unauthenticated
     │   └── SignatureInvalid           401 signature_invalid
     ├── Forbidden                      403 forbidden
@@ -103,6 +104,12 @@ class InvalidPath(InvalidRequest):
     """A path is relative, holds NUL or ``..``, or is too long."""
 
     code = "invalid_path"
+
+
+class ProjectInvalid(InvalidRequest):
+    """A project's files cannot be loaded as they are; ``details["problems"]`` says where and why."""
+
+    code = "project_invalid"
 
 
 class Unauthenticated(RunToolsError):

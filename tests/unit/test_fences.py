@@ -19,7 +19,7 @@ FENCES = {
             "asyncio.create_subprocess_shell",
             "os.system",
         },
-        ("platform/kit/process.py", "guest/", "cli/", "testing/"),
+        ("platform/kit/process.py", "project/loading.py", "guest/", "cli/", "testing/"),
     ),
     "environment": (
         {"os.environ", "os.getenv"},

@@ -1,0 +1,137 @@
+"""The process that runs a project's files and says what they define.
+
+``python -P -m runtools.project.child ROOT FD`` writes lines of JSON to the open file FD: ``{"loading":
+file}`` before each, then ``{"kind", "file", "line", "definition"}`` and ``{"problem": …}``, at last
+``{"done": true}``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import ValidationError
+
+from runtools.project import actions, source
+from runtools.project.define import Call, Collector, Tool
+from runtools.project.folder import Folder, find
+from runtools.project.problems import Problem, of_call, of_failure, relative
+from runtools.sdk.shapes.definitions import Definition, Kind, ToolDefinition, to_wire
+
+_ORDER: tuple[Kind, ...] = ("tool", "sandbox", "agent")
+
+
+class _Loader:
+    def __init__(self, folder: Folder, out: TextIO) -> None:
+        self._folder = folder
+        self._out = out
+        self._calls = Collector()
+
+    def run(self) -> None:
+        with self._calls:
+            for kind in _ORDER:
+                for file in _files(self._folder, kind):
+                    self._say({"loading": relative(self._folder.root, str(file))})
+                    self._load(kind, file)
+        for call in sorted(self._calls.calls, key=lambda call: _ORDER.index(call.kind)):
+            self._tell(call)
+        self._say({"done": True})
+
+    def _load(self, kind: Kind, file: Path) -> None:
+        root = self._folder.root
+        try:
+            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - exit() included: whatever it is, it is told
+            if not any(call.error is exc for call in self._calls.calls):
+                self._problem(of_failure(root, file, exc))
+            return
+        if not any(call.file == str(file) for call in self._calls.calls):
+            place = relative(root, str(file))
+            hint = f"it has no define_{kind}(…); helpers begin with an underscore"
+            self._problem(Problem(place, None, None, hint))
+
+    def _tell(self, call: Call) -> None:
+        root = self._folder.root
+        if call.error is not None:
+            for problem in of_call(root, call, call.error):
+                self._problem(problem)
+        elif not Path(call.file).is_relative_to(self._folder.of(call.kind)):
+            wanted = relative(root, str(self._folder.of(call.kind)))
+            text = f"define_{call.kind} belongs in {wanted}/"
+            self._problem(Problem(relative(root, call.file), call.line, None, text))
+        else:
+            self._define(call)
+
+    def _define(self, call: Call) -> None:
+        root, value = self._folder.root, call.value
+        try:
+            definition = self._tool(call, value) if isinstance(value, Tool) else value
+        except _Refused as exc:
+            self._problem(exc.problem)
+            return
+        except ValidationError as exc:
+            for problem in of_call(root, call, exc):
+                self._problem(problem)
+            return
+        assert definition is not None  # noqa: S101 - a call without an error has a value
+        place = {"kind": call.kind, "file": relative(root, call.file), "line": call.line}
+        self._say({**place, "definition": to_wire(definition)})
+
+    def _tool(self, call: Call, tool: Tool) -> Definition:
+        root = self._folder.root
+
+        def refused(field: str | None, exc: Exception) -> _Refused:
+            return _Refused(Problem(relative(root, call.file), call.line, field, str(exc)))
+
+        described = {}
+        for name, action in tool.actions.items():
+            try:
+                described[name] = actions.described(action)
+            except (TypeError, ValidationError) as exc:
+                raise refused(f"actions.{name}", exc) from None
+        try:
+            code = source.bundle(root, Path(call.file))
+        except (ValueError, OSError) as exc:
+            raise refused(None, exc) from None
+        return ToolDefinition(**dict(tool.head), actions=described, source=code)
+
+    def _problem(self, problem: Problem) -> None:
+        self._say({"problem": problem.to_wire()})
+
+    def _say(self, line: object) -> None:
+        self._out.write(json.dumps(line) + "\n")
+        self._out.flush()
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _files(folder: Folder, kind: Kind) -> Iterator[Path]:
+    """A kind's files in a fixed order; what begins with an underscore or a dot is a helper."""
+    top = folder.of(kind)
+    for file in sorted(top.rglob("*.py")):
+        if not any(part.startswith(("_", ".")) for part in file.relative_to(top).parts):
+            yield file
+
+
+def main(root: str, fd: str) -> None:
+    """Load the project at `root`."""
+    folder = find(Path(root))
+    sys.path.insert(0, str(folder.root))
+    sys.dont_write_bytecode = True
+    with os.fdopen(int(fd), "w") as out:
+        _Loader(folder, out).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

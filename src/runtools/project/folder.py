@@ -1,0 +1,91 @@
+"""The project folder: where it is, and what its ``[tool.runtools]`` says."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from runtools.errors import InvalidRequest, NotFound
+from runtools.sdk.shapes.base import Request
+from runtools.sdk.shapes.definitions import Kind
+from runtools.sdk.shapes.sandboxes import Name
+
+CONFIG = "pyproject.toml"
+_HINT = "`runtools init` makes a project that deploys as it stands"
+
+
+class Folders(Request):
+    """Where each kind of definition lies, below the project's root."""
+
+    tools: str = "tools"
+    sandboxes: str = "sandboxes"
+    agents: str = "agents"
+
+
+class Settings(Request):
+    """``[tool.runtools]`` of a project; keys as they are written there."""
+
+    org: str | None = None
+    project: Name | None = None
+    api_url: str | None = None
+    folders: Folders = Field(default_factory=Folders)
+
+
+class Folder:
+    """A project's root and settings."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.settings = settings
+
+    def of(self, kind: Kind) -> Path:
+        """Where the definitions of a kind lie; it may be missing."""
+        folders = self.settings.folders
+        named = {"tool": folders.tools, "sandbox": folders.sandboxes, "agent": folders.agents}
+        return self.root / named[kind]
+
+
+def find(start: Path) -> Folder:
+    """The project that a folder lies in: itself or the nearest one above with ``[tool.runtools]``.
+
+    Raises:
+        NotFound: there is none.
+        InvalidRequest: its settings are malformed.
+    """
+    start = start.resolve()
+    for root in (start, *start.parents):
+        table = _table(root / CONFIG)
+        if table is not None:
+            return Folder(root, _settings(root, table))
+    raise NotFound(f"{start} is in no project: no {CONFIG} has [tool.runtools]", hint=_HINT)
+
+
+def _table(file: Path) -> object:
+    try:
+        text = file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"{file} cannot be read: {exc}") from None
+    try:
+        return tomllib.loads(text).get("tool", {}).get("runtools")
+    except (tomllib.TOMLDecodeError, AttributeError) as exc:
+        raise InvalidRequest(f"{file} is no TOML: {exc}") from None
+
+
+def _settings(root: Path, table: object) -> Settings:
+    file = root / CONFIG
+    try:
+        settings = Settings.model_validate(table, by_alias=False, by_name=True)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        field = ".".join(("tool.runtools", *map(str, first["loc"])))
+        raise InvalidRequest(f"{file}: {field}: {first['msg']}") from None
+    for field, name in settings.folders.model_dump(by_alias=False).items():
+        if not (root / name).resolve().is_relative_to(root) or not name.strip("./"):
+            raise InvalidRequest(
+                f"{file}: tool.runtools.folders.{field}: {name!r} is no folder of the project"
+            )
+    return settings

@@ -1,0 +1,140 @@
+"""Loading a project: its files run in a process of their own, which can neither hang nor end ours."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from runtools.errors import ProjectInvalid
+from runtools.project.folder import Folder
+from runtools.project.problems import Problem
+from runtools.sdk.shapes.definitions import DEFINITIONS, Definition, Kind, kind_of
+
+LOAD_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """A definition and where it stands."""
+
+    definition: Definition
+    file: str
+    line: int
+
+    @property
+    def kind(self) -> Kind:
+        """What it defines."""
+        return kind_of(self.definition)
+
+    @property
+    def slug(self) -> str:
+        """What it is known by."""
+        return self.definition.slug
+
+
+def load(folder: Folder, seconds: float = LOAD_SECONDS) -> list[Defined]:
+    """Run every file of a project and return what they define, tools and sandboxes before agents.
+
+    What the files print goes to our stderr.
+
+    Args:
+        folder: the project.
+        seconds: how long all of them together may take.
+
+    Raises:
+        ProjectInvalid: something is wrong with it; ``details["problems"]`` has each ``file``, ``line``,
+            ``field`` and ``message``.
+    """
+    defined: list[Defined] = []
+    problems: list[Problem] = []
+    for said in _run(folder.root, seconds):
+        if "problem" in said:
+            problems.append(Problem(**said["problem"]))
+        else:
+            shape = DEFINITIONS[said["kind"]]
+            definition = shape.model_validate(said["definition"])
+            defined.append(Defined(definition, said["file"], said["line"]))
+    problems += _twice(defined)
+    if problems:
+        problems.sort(key=lambda problem: (problem.file, problem.line or 0))
+        raise ProjectInvalid(
+            "\n".join(map(str, problems)),
+            details={"problems": [problem.to_wire() for problem in problems]},
+        )
+    return defined
+
+
+def _twice(defined: list[Defined]) -> Iterator[Problem]:
+    first: dict[tuple[Kind, str], Defined] = {}
+    for one in defined:
+        other = first.setdefault((one.kind, one.slug), one)
+        if other is not one:
+            field = "name" if one.kind == "tool" else "slug"
+            message = f"{other.file}:{other.line} defines a {one.kind} {one.slug!r} already"
+            yield Problem(one.file, one.line, field, message)
+
+
+def _run(root: Path, seconds: float) -> Iterator[dict[str, Any]]:
+    """What the loading process says, line by line; a problem at the end if it does not come to its end."""
+    reading, writing = os.pipe()
+    words = [sys.executable, "-P", "-m", "runtools.project.child", str(root), str(writing)]
+    with (
+        os.fdopen(reading, "rb", buffering=0) as pipe,
+        subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            pass_fds=[writing],
+            start_new_session=True,
+        ) as child,
+    ):
+        os.close(writing)
+        at, deadline = "", monotonic() + seconds
+        try:
+            for line in _lines(pipe.fileno(), deadline):
+                said = json.loads(line)
+                if "done" in said:
+                    return
+                if "loading" in said:
+                    at = said["loading"]
+                else:
+                    yield said
+            how = _ended(child.wait(max(0.0, deadline - monotonic())))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            how = f"is not loaded after {seconds:g} s"
+        finally:
+            # Whatever the files started goes with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    yield {"problem": Problem(at or str(root), None, None, how).to_wire()}
+
+
+def _ended(code: int) -> str:
+    by = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"ended the process that loads it, with {by}"
+
+
+def _lines(fd: int, deadline: float) -> Iterator[bytes]:
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            left = deadline - monotonic()
+            if left <= 0 or not selector.select(left):
+                raise TimeoutError
+            piece = os.read(fd, 65536)
+            if not piece:
+                return
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines

@@ -1,0 +1,192 @@
+"""What a project folder defines: agents, tools and standing sandboxes, in the form that is deployed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
+
+from runtools.sdk.shapes.base import Request
+from runtools.sdk.shapes.sandboxes import (
+    DEFAULT_DISK_MB,
+    DEFAULT_IDLE_TIMEOUT_SECONDS,
+    DEFAULT_MEMORY_MB,
+    DEFAULT_VCPUS,
+    EnvName,
+    Isolation,
+    Name,
+    TagText,
+)
+
+Kind = Literal["tool", "sandbox", "agent"]
+SandboxMode = Literal["shared", "fork"]
+
+# Every agent has these; naming them among its tools changes nothing.
+BUILT_IN_TOOLS = frozenset(
+    {
+        "bash",
+        "read_file",
+        "edit_file",
+        "write_file",
+        "delete_file",
+        "list_directory",
+        "file_search",
+        "grep",
+        "web_search",
+        "get_dev_url",
+    }
+)
+
+DEFAULT_MAX_ITERATIONS = 25
+MAX_SOURCE_BYTES = 1_048_576
+
+ActionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")]
+# A built-in tool, or the slug of an installed or custom one.
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+Description = Annotated[str, StringConstraints(max_length=4096)]
+
+
+def _is_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be shown")
+    return text
+
+
+def _is_object_schema(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if schema.get("type") != "object":
+        raise ValueError('the schema of an action\'s parameters has "type": "object"')
+    return schema
+
+
+def _is_once(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is named more than once")
+    return names
+
+
+Label = Annotated[
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_printable)
+]
+ObjectSchema = Annotated[dict[str, JsonValue], AfterValidator(_is_object_schema)]
+
+
+class AgentDefinition(Request):
+    """A model, instructions, tools, and the sandbox it works in."""
+
+    slug: Name
+    name: Label
+    description: Description | None = None
+    model: Label
+    system_prompt: str = Field("", max_length=262_144)
+    tools: Annotated[list[ToolName], AfterValidator(_is_once)] = Field(
+        default_factory=list, max_length=128, description="built-in tools are always there"
+    )
+    sandbox: Name | None = Field(None, description="a standing sandbox; default: one on demand")
+    sandbox_mode: SandboxMode = "shared"
+    max_iterations: int = Field(DEFAULT_MAX_ITERATIONS, ge=1, le=100)
+    max_tokens: int | None = Field(None, ge=1, le=128_000)
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+
+
+class SandboxDefinition(Request):
+    """A standing sandbox. ``setup`` runs once, in order, and is kept in its snapshot."""
+
+    slug: Name
+    name: Label | None = None
+    template: str | None = Field(None, description="slug or slug@version; default base-debian")
+    vcpus: int = Field(DEFAULT_VCPUS, ge=1, le=64)
+    memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=256, le=524_288)
+    disk_mb: int = Field(DEFAULT_DISK_MB, ge=512, le=4_194_304)
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    tags: dict[TagText, TagText] = Field(default_factory=dict, max_length=64)
+    idle_timeout_seconds: int = Field(DEFAULT_IDLE_TIMEOUT_SECONDS, ge=0, le=31_536_000)
+    max_lifetime_seconds: int | None = Field(None, ge=1, le=31_536_000)
+    internet: bool = True
+    require_isolation: Isolation | None = None
+    setup: list[str] = Field(default_factory=list, max_length=128)
+
+
+class CredentialField(Request):
+    """One credential that a tool needs, as it is asked for."""
+
+    type: Literal["string"] = "string"
+    description: Description = ""
+
+
+class OAuthCredentials(Request):
+    """Where credentials come from without being typed in: a connected account."""
+
+    provider: Name
+    scopes: list[str] = Field(default_factory=list, max_length=64)
+    credential_mapping: dict[str, Literal["access_token"]] = Field(
+        description="field of the credentials -> what of the connection goes there"
+    )
+
+
+class Credentials(Request):
+    """What a tool must be given to do its work; it never enters a sandbox."""
+
+    required: list[str] = Field(default_factory=list, max_length=64)
+    fields: dict[str, CredentialField] = Field(default_factory=dict, alias="schema")
+    oauth: OAuthCredentials | None = None
+
+
+class ActionDefinition(Request):
+    """One thing a tool can do, as a model is told of it."""
+
+    description: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    parameters: ObjectSchema
+
+
+class ToolSource(Request):
+    """The code of a custom tool, complete but for its declared dependencies."""
+
+    entry: str = Field(description="the file that defines it, among `files`")
+    files: dict[str, str] = Field(description="path in the project -> text")
+    dependencies: list[str] = Field(default_factory=list, description="PEP 508 requirements")
+    requires_python: str | None = None
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 over all of the above")
+
+
+class ToolHead(Request):
+    """What a custom tool is, beside what it does."""
+
+    name: Name
+    description: Description = ""
+    category: Label | None = None
+    credentials: Credentials | None = None
+
+
+class ToolDefinition(ToolHead):
+    """A custom tool: what it can do, what it needs, and its code."""
+
+    actions: dict[ActionName, ActionDefinition] = Field(min_length=1, max_length=128)
+    source: ToolSource
+
+    @property
+    def slug(self) -> str:
+        """Its name, which is a slug: what it is known by."""
+        return self.name
+
+
+Definition = AgentDefinition | SandboxDefinition | ToolDefinition
+DEFINITIONS: dict[Kind, type[Definition]] = {
+    "tool": ToolDefinition,
+    "sandbox": SandboxDefinition,
+    "agent": AgentDefinition,
+}
+
+
+def kind_of(definition: Definition) -> Kind:
+    """The word by which its kind is known on the wire."""
+    return next(kind for kind, shape in DEFINITIONS.items() if isinstance(definition, shape))
+
+
+def to_wire(definition: Definition) -> dict[str, Any]:
+    """The JSON form that travels; what has its default is in it too, so that two can be compared."""
+    return definition.model_dump(mode="json", by_alias=True)

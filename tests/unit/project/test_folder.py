@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from runtools.errors import InvalidRequest, NotFound
+from runtools.project.folder import find
+
+
+def test_a_folder_below_belongs_to_the_project(project):
+    folder = project(
+        {"agents/deep/x.py": ""}, 'org = "acme"\nproject = "web"\napi_url = "http://h"'
+    )
+    found = find(folder.root / "agents" / "deep")
+    assert found.root == folder.root
+    settings = found.settings
+    assert (settings.org, settings.project, settings.api_url) == ("acme", "web", "http://h")
+
+
+def test_a_pyproject_of_something_else_is_passed_by(project):
+    folder = project({"agents/pyproject.toml": "[project]\nname = 'x'\n"})
+    assert find(folder.root / "agents").root == folder.root
+
+
+def test_nowhere(tmp_path):
+    with pytest.raises(NotFound, match="is in no project"):
+        find(tmp_path)
+
+
+def test_folders_can_be_named(project):
+    folder = project({}, "[tool.runtools.folders]\nagents = 'src/agents'")
+    assert folder.of("agent") == folder.root / "src/agents"
+    assert folder.of("tool") == folder.root / "tools"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("colour = 'red'", r"tool\.runtools\.colour"),
+        ("project = 'No Slug'", r"tool\.runtools\.project"),
+        ("project = 3", r"tool\.runtools\.project"),
+        ("apiUrl = 'x'", r"tool\.runtools\.apiUrl"),
+        ("[tool.runtools.folders]\nagents = '../elsewhere'", "no folder of the project"),
+        ("[tool.runtools.folders]\ntools = '/etc'", "no folder of the project"),
+        ("[tool.runtools.folders]\ntools = '.'", "no folder of the project"),
+        ("[tool.runtools", "no TOML"),
+    ],
+)
+def test_malformed_settings_name_the_field(project, table, said):
+    with pytest.raises(InvalidRequest, match=said):
+        project({}, table)

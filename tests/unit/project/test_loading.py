@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+from runtools.errors import ProjectInvalid
+from runtools.project.folder import find
+from runtools.project.loading import load
+from runtools.project.scaffold import scaffold
+
+AGENT = 'from runtools import define_agent\ndefine_agent(slug="{0}", name="A", model="m"{1})\n'
+SANDBOX = 'from runtools import define_sandbox\ndefine_sandbox(slug="{0}")\n'
+
+
+def problems(folder, seconds=30.0):
+    with pytest.raises(ProjectInvalid) as caught:
+        load(folder, seconds)
+    for problem in caught.value.details["problems"]:
+        assert problem["message"]
+        assert problem["file"] in caught.value.message
+    return [
+        (problem["file"], problem["line"], problem["field"], problem["message"])
+        for problem in caught.value.details["problems"]
+    ]
+
+
+def test_a_fresh_project_loads_as_it_stands(tmp_path):
+    scaffold(tmp_path / "My Project")
+    defined = load(find(tmp_path / "My Project"))
+    assert [(one.kind, one.slug, one.file) for one in defined] == [
+        ("tool", "word-count", "tools/word_count.py"),
+        ("sandbox", "dev-env", "sandboxes/dev_env.py"),
+        ("agent", "hello", "agents/hello.py"),
+    ]
+
+
+def test_an_empty_project_defines_nothing(project):
+    assert load(project({})) == []
+
+
+def test_loading_leaves_nothing_in_the_folder(project):
+    folder = project({"agents/a.py": AGENT.format("a", "")})
+    before = sorted(folder.root.rglob("*"))
+    load(folder)
+    assert sorted(folder.root.rglob("*")) == before
+
+
+def test_several_in_one_file_and_helpers(project):
+    folder = project(
+        {
+            "agents/_shared.py": 'PROMPT = "be brief"\n',
+            "agents/both.py": """
+                from agents._shared import PROMPT
+                from runtools import define_agent
+
+                for slug in ("one", "two"):
+                    define_agent(slug=slug, name=slug, model="m", system_prompt=PROMPT)
+                """,
+        }
+    )
+    defined = load(folder)
+    assert [one.slug for one in defined] == ["one", "two"]
+    assert {one.definition.system_prompt for one in defined} == {"be brief"}
+
+
+def test_one_that_another_imports_is_defined_once(project):
+    folder = project(
+        {
+            "sandboxes/box.py": 'from runtools import define_sandbox\nBOX = define_sandbox(slug="box")\n',
+            "agents/a.py": """
+                from runtools import define_agent
+                from sandboxes.box import BOX
+
+                define_agent(slug="a", name="A", model="m", sandbox=BOX.slug)
+                """,
+        }
+    )
+    sandbox, agent = load(folder)
+    assert (sandbox.slug, agent.definition.sandbox) == ("box", "box")
+
+
+def test_what_files_print_is_no_part_of_the_answer(project, capfd):
+    folder = project({"agents/a.py": 'print("{}\\n[]")\n' + AGENT.format("a", "")})
+    assert [one.slug for one in load(folder)] == ["a"]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "[]" in err
+
+
+def test_tuples_are_lists(project):
+    folder = project({"agents/a.py": AGENT.format("a", ', tools=("bash", "grep")')})
+    assert load(folder)[0].definition.tools == ["bash", "grep"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("max_iterations=0", "max_iterations"),
+        ("max_iterations=101", "max_iterations"),
+        ("max_iterations=True", "max_iterations"),
+        ("max_tokens=128_001", "max_tokens"),
+        ("temperature=2.1", "temperature"),
+        ("temperature=float('nan')", "temperature"),
+        ("top_p=1.5", "top_p"),
+        ("top_k=0", "top_k"),
+        ("presence_penalty=-2.5", "presence_penalty"),
+        ("frequency_penalty=3", "frequency_penalty"),
+        ("sandbox='No'", "sandbox"),
+        ("sandbox_mode='mine'", "sandbox_mode"),
+        ("tools='bash'", "tools"),
+        ("tools=['bash', 'bash']", "tools"),
+        ("tools=['Upper']", "tools.0"),
+        ("description='x' * 4097", "description"),
+        ("description=3", "description"),
+    ],
+)
+def test_every_range_names_its_line_and_field(project, text, field):
+    name, value = text.split("=", 1)
+    source = f"""
+        from runtools import define_agent
+
+        define_agent(
+            slug="a",
+            name="A",
+            model="m",
+            {name}=
+            {value},
+        )
+        """
+    (found,) = problems(project({"agents/a.py": source}))
+    assert found[:3] == ("agents/a.py", 9, field)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "a\u202eb", "\u200b"])
+def test_names_that_no_screen_can_show(project, name):
+    source = f"""
+        from runtools import define_agent
+        define_agent(slug="a", name={name!a}, model="m")
+        """
+    ((_, _, field, _),) = problems(project({"agents/a.py": source}))
+    assert field == "name"
+
+
+def test_all_problems_of_all_files_at_once(project):
+    folder = project(
+        {
+            "agents/a.py": AGENT.format("A", ", top_k=0"),
+            "agents/b.py": "def f(:\n",
+            "agents/c.py": "x = 1 / 0\n",
+            "agents/d.py": "import sys\n\nsys.exit(3)\n",
+            "agents/e.py": "from runtools import define_agent\ndefine_agent(slug='e', nam='E')\n",
+            "agents/f.py": "from runtools import define_agent\ndefine_agent(slug='f', name='F')\n",
+            "agents/g.py": "x = 1\n",
+            "agents/h.py": SANDBOX.format("h"),
+        }
+    )
+    found = [(file, line, field) for file, line, field, _ in problems(folder)]
+    assert found == [
+        ("agents/a.py", 2, "slug"),
+        ("agents/a.py", 2, "top_k"),
+        ("agents/b.py", 1, None),
+        ("agents/c.py", 1, None),
+        ("agents/d.py", 3, None),
+        ("agents/e.py", 2, "nam"),
+        ("agents/f.py", 2, "model"),
+        ("agents/g.py", None, None),
+        ("agents/h.py", 2, None),
+    ]
+
+
+def test_the_innermost_line_of_the_project_is_named(project):
+    folder = project(
+        {
+            "agents/_helper.py": "def fail():\n    raise ValueError('no')\n",
+            "agents/a.py": "from agents._helper import fail\nfail()\n",
+        }
+    )
+    assert problems(folder) == [("agents/_helper.py", 2, None, "ValueError: no")]
+
+
+def test_a_circle_of_imports(project):
+    folder = project(
+        {
+            "agents/a.py": "from agents.b import y\nx = 1\n",
+            "agents/b.py": "from agents.a import x\ny = 1\n",
+        }
+    )
+    assert [found[0] for found in problems(folder)] == ["agents/a.py", "agents/b.py"]
+
+
+def test_a_slug_twice_names_both_places(project):
+    folder = project({"sandboxes/a.py": SANDBOX.format("x"), "sandboxes/b.py": SANDBOX.format("x")})
+    ((file, line, field, message),) = problems(folder)
+    assert (file, line, field) == ("sandboxes/b.py", 2, "slug")
+    assert "sandboxes/a.py:2" in message
+
+
+def test_one_that_runs_for_ever_is_ended(project):
+    folder = project(
+        {"agents/a.py": AGENT.format("a", ""), "agents/b.py": "while True:\n    pass\n"}
+    )
+    assert problems(folder, 2.0) == [("agents/b.py", None, None, "is not loaded after 2 s")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("os._exit(0)", "exit code 0"), ("os.kill(os.getpid(), 9)", "signal 9")],
+)
+def test_one_that_ends_the_process_is_named(project, line, said):
+    folder = project({"agents/a.py": f"import os\n{line}\n"})
+    ((file, _, _, message),) = problems(folder)
+    assert (file, said in message) == ("agents/a.py", True)
+
+
+def test_what_a_file_started_goes_with_it(project, tmp_path):
+    source = f"""
+        import subprocess
+        child = subprocess.Popen(["sleep", "600"])
+        open("{tmp_path / "pid"}", "w").write(str(child.pid))
+        """
+    problems(project({"agents/a.py": source}))
+    try:
+        fd = os.pidfd_open(int((tmp_path / "pid").read_text()))
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], 10)[0]
+    finally:
+        os.close(fd)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+
+from runtools.errors import ProjectInvalid
+from runtools.project.loading import load
+
+HEAD = "from runtools import Action, define_tool\n"
+
+
+def tool(project, body, files=None, **more):
+    folder = project({"tools/t.py": HEAD + body, **(files or {})}, **more)
+    return load(folder)[0].definition
+
+
+def problem(project, body, **more):
+    with pytest.raises(ProjectInvalid) as caught:
+        tool(project, body, **more)
+    (one,) = caught.value.details["problems"]
+    return one
+
+
+def test_a_typed_function_is_its_own_schema(project):
+    body = '''
+from typing import Literal
+
+async def query(sql: str, limit: int = 10, *, how: Literal["fast", "safe"] = "safe", credentials: dict):
+    """Run a query.
+
+    It reads only.
+
+    Args:
+        sql: what is asked.
+        limit: most rows.
+    """
+
+define_tool(name="db", actions={"query": query}, credentials={"required": ["url"]})
+'''
+    action = tool(project, body).actions["query"]
+    assert action.description == "Run a query.\n\nIt reads only."
+    assert action.parameters == {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "sql": {"type": "string", "description": "what is asked."},
+            "limit": {"type": "integer", "default": 10, "description": "most rows."},
+            "how": {"type": "string", "enum": ["fast", "safe"], "default": "safe"},
+        },
+        "required": ["sql"],
+    }
+
+
+def test_an_explicit_schema_is_taken_as_it_is(project):
+    schema = {"type": "object", "properties": {"sql": {"type": "string"}}, "required": ["sql"]}
+    body = f'define_tool(name="db", actions={{"q": Action(print, "Asks.", {schema!r})}})\n'
+    action = tool(project, body).actions["q"]
+    assert (action.description, action.parameters) == ("Asks.", schema)
+
+
+def test_credentials_as_documented(project):
+    body = """
+def send(to: str, credentials: dict):
+    "Sends."
+
+define_tool(
+    name="mail",
+    credentials={
+        "required": ["token"],
+        "schema": {"token": {"type": "string", "description": "a token"}},
+        "oauth": {"provider": "google", "scopes": ["s"], "credentialMapping": {"token": "access_token"}},
+    },
+    actions={"send": send},
+)
+"""
+    needs = tool(project, body).credentials
+    assert needs.required == ["token"]
+    assert needs.fields["token"].description == "a token"
+    assert needs.oauth.credential_mapping == {"token": "access_token"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ('define_tool(name="t", actions={})', "actions", "at least 1"),
+        ('define_tool(name="T", actions={"f": print})', "name", "pattern"),
+        ('define_tool(name="t", actions={"f": 3})', "actions.f", "no function"),
+        ('def f(x): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "'x' has no type"),
+        ('def f(x: int): ...\ndefine_tool(name="t", actions={"f": f})', "actions.f", "docstring"),
+        ('def f(*x: int): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "by name"),
+        ('def f(x: "No"): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "No"),
+        (
+            'import socket\ndef f(x: socket.socket): "d"\ndefine_tool(name="t", actions={"f": f})',
+            "actions.f",
+            "socket",
+        ),
+        (
+            'define_tool(name="t", actions={"f": Action(print, "d", {"type": "array"})})',
+            "actions.f",
+            "object",
+        ),
+        (
+            'define_tool(name="t", actions={"f": print}, credentials={"required": [1]})',
+            "credentials.required.0",
+            "string",
+        ),
+        (
+            'define_tool(name="t", actions={"f": print}, credentials={"oauth": {"provider": "x"}})',
+            "credentials.oauth.credentialMapping",
+            "required",
+        ),
+        ('define_tool(name="t", actions={"f-g": Action(print, "d", {"type": "object"})})',
+         "actions.f-g.[key]", "pattern"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(project, body, field, said):
+    found = problem(project, body)
+    assert (found["file"], found["field"]) == ("tools/t.py", field)
+    assert said in found["message"]
+    assert found["line"] == len((HEAD + body).splitlines())
+
+
+TOOL = 'def f(): "Does."\ndefine_tool(name="t", actions={"f": f})\n'
+
+
+def test_the_source_holds_what_the_tool_imports_of_the_project(project):
+    files = {
+        "tools/_near.py": "from lib.deep import more\n",
+        "lib/__init__.py": "",
+        "lib/deep/__init__.py": "",
+        "lib/deep/more.py": "import json\n",
+        "lib/unused.py": "",
+        "agents/_other.py": "",
+    }
+    source = tool(project, f"from ._near import more\n{TOOL}", files).source
+    assert source.entry == "tools/t.py"
+    assert sorted(source.files) == [
+        "lib/__init__.py",
+        "lib/deep/__init__.py",
+        "lib/deep/more.py",
+        "tools/_near.py",
+        "tools/t.py",
+    ]
+
+
+def test_a_change_of_what_it_imports_changes_its_digest(project):
+    one = tool(project, f"import tools._near\n{TOOL}", {"tools/_near.py": "A = 1\n"}).source
+    same = tool(project, f"import tools._near\n{TOOL}", {"tools/_near.py": "A = 1\n"}).source
+    other = tool(project, f"import tools._near\n{TOOL}", {"tools/_near.py": "A = 2\n"}).source
+    assert one.digest == same.digest != other.digest
+
+
+def test_dependencies_are_the_projects_unless_the_file_has_its_own(project):
+    head = '[project]\nname = "x"\ndependencies = ["httpx>=0.28"]\nrequires-python = ">=3.12"\n'
+    theirs = tool(project, TOOL, head=head).source
+    assert (theirs.dependencies, theirs.requires_python) == (["httpx>=0.28"], ">=3.12")
+    block = '# /// script\n# dependencies = ["rich"]\n# ///\n'
+    own = tool(project, block + TOOL, head=head).source
+    assert (own.dependencies, own.requires_python) == (["rich"], None)
+
+
+def test_a_source_without_bounds_is_refused(project):
+    found = problem(project, f"import tools._big\n{TOOL}", files={"tools/_big.py": "#" * 1_100_000})
+    assert "exceed" in found["message"]
