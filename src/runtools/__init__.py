@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from runtools.version import __version__
+
 if TYPE_CHECKING:
     from runtools.errors import RunToolsError
     from runtools.project.define import Action, define_agent, define_sandbox, define_tool
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from runtools.sdk.sync.client import RunTools
     from runtools.sdk.sync.sandbox import Sandbox
 
-__version__ = "0.1.0"
 __all__ = [
     "Action",
     "AsyncRunTools",

@@ -16,7 +16,6 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from runtools import __version__
 from runtools.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -26,6 +25,7 @@ from runtools.errors import (
     VersionMismatch,
     from_wire,
 )
+from runtools.version import __version__
 
 S = TypeVar("S", bound=BaseModel)
 Query = Sequence[tuple[str, object]]
