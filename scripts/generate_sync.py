@@ -22,6 +22,7 @@ MODULES = (
     "egress",
     "files",
     "keys",
+    "processes",
     "sandbox",
     "sandboxes",
     "secrets",

@@ -13,6 +13,7 @@ from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.sdk import shapes, wire
 from runtools.sdk.egress import AsyncEgress
 from runtools.sdk.files import AsyncFiles
+from runtools.sdk.processes import AsyncProcesses
 from runtools.sdk.shapes.inside import DEFAULT_EXEC_TIMEOUT_MS, MAX_OUTPUT_BYTES, WORKSPACE
 from runtools.sdk.shapes.sandboxes import (
     Ending,
@@ -67,6 +68,7 @@ class AsyncSandbox:
         self._transport = transport
         self._path = f"/sandboxes/{wire.segment(view.id)}"
         self.files = AsyncFiles(transport, self._path)
+        self.processes = AsyncProcesses(transport, self._path)
         self.egress = AsyncEgress(transport, self._path)
         self._take(view)
 

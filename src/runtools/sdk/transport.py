@@ -18,6 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -75,12 +76,14 @@ class AsyncTransport:
         *,
         query: wire.Query | None = None,
         body: Mapping[str, Any] | None = None,
+        data: bytes | None = None,
         key: str | None = None,
         seconds: float = wire.CALL_SECONDS,
         root: str = "/v1",
     ) -> wire.Answer:
         """One request and its whole answer, repeated while the trouble may pass.
 
+        ``data`` is a body of bytes in place of ``body``.
         ``key`` is the idempotency key; a mutating call without one gets a fresh one.
 
         Raises:
@@ -88,11 +91,11 @@ class AsyncTransport:
         """
         headers, content = [*self._headers], b""
         if method != "GET":
-            content = b"" if body is None else wire.payload(body)
+            content = data if data is not None else b"" if body is None else wire.payload(body)
             headers.append((b"Idempotency-Key", wire.header(key or wire.new_key())))
             headers.append((b"Content-Length", b"%d" % len(content)))
         if content:
-            headers.append(_JSON)
+            headers.append(_JSON if data is None else _OCTETS)
         request = self._request(method, wire.target(root + path, query), headers, content, seconds)
         return await self._repeated(lambda: self._whole(request))
 
@@ -171,6 +174,7 @@ class AsyncTransport:
         last, patience = after, Patience(FOLLOW_SECONDS)
         trouble: RunToolsError
         while True:
+            began = monotonic()
             resume = [] if last is None else [(b"Last-Event-ID", wire.header(last))]
             try:
                 async with self.stream(
@@ -178,6 +182,8 @@ class AsyncTransport:
                 ) as response:
                     parser = sse.Parser()
                     async for chunk in response.chunks():
+                        if monotonic() - began > FOLLOW_SECONDS:
+                            patience.restart()  # a quiet stream that holds is a good one
                         for event in parser.feed(chunk):
                             last = event.id or last
                             patience.restart()
@@ -254,9 +260,15 @@ class AsyncDownload:
     @property
     def size(self) -> int | None:
         """How many bytes will come, where the platform said so."""
-        for name, value in self._response.headers:
-            if name.lower() == b"content-length" and value.isdigit():
-                return int(value)
+        value = self.header("Content-Length")
+        return int(value) if value is not None and value.isdigit() else None
+
+    def header(self, name: str) -> str | None:
+        """A header of the answer."""
+        wanted = name.lower().encode()
+        for key, value in self._response.headers:
+            if key.lower() == wanted:
+                return value.decode("latin-1")
         return None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:

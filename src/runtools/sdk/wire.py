@@ -199,6 +199,17 @@ def refused(fields: Mapping[str, str]) -> InvalidRequest:
     return InvalidRequest(f"{name}: {why}", details={"fields": dict(fields)})
 
 
+def count(value: str | None, name: str) -> int:
+    """The number in a header of an answer.
+
+    Raises:
+        VersionMismatch: there is none.
+    """
+    if value is None or not (value.isascii() and value.isdigit()):
+        raise VersionMismatch(f"the platform's {name} is {value!r}, no number")
+    return int(value)
+
+
 def header(value: str) -> bytes:
     """A value that may stand in a header."""
     if not value or not value.isascii() or not value.isprintable() or len(value) > 255:

@@ -14,6 +14,7 @@ from runtools.cli.sandbox import create
 from runtools.sdk.shapes import sandboxes as shapes
 from runtools.sdk.sync.client import RunTools
 from runtools.sdk.sync.files import Files
+from runtools.sdk.sync.processes import Process, Processes
 from runtools.sdk.sync.sandbox import Sandbox
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.templates import Templates
@@ -44,7 +45,9 @@ def test_every_command_and_option_is_documented(word: str) -> None:
     assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", CLI)
 
 
-@pytest.mark.parametrize("kind", [RunTools, Sandboxes, Sandbox, Files, Templates])
+@pytest.mark.parametrize(
+    "kind", [RunTools, Sandboxes, Sandbox, Files, Processes, Process, Templates]
+)
 def test_every_method_of_the_sdk_is_documented(kind: type) -> None:
     names = [n for n, _ in inspect.getmembers(kind, inspect.isfunction) if n[0] != "_"]
     missing = [name for name in names if not re.search(rf"\b{name}\b", SDK)]

@@ -26,6 +26,7 @@ from runtools.sdk.shapes.inside import (
     StatsPoint,
 )
 from runtools.sdk.shapes.processes import (
+    InputTaken,
     OutputEnd,
     OutputPiece,
     OutputSpan,
@@ -73,6 +74,7 @@ __all__ = [
     "Fork",
     "Health",
     "HostView",
+    "InputTaken",
     "LedgerEntry",
     "Listing",
     "Meta",

@@ -24,6 +24,7 @@ from runtools.sdk.shapes.sandboxes import (
 )
 from runtools.sdk.sync.egress import Egress
 from runtools.sdk.sync.files import Files
+from runtools.sdk.sync.processes import Processes
 from runtools.sdk.sync.transport import Transport
 
 _WAIT_SECONDS = 30  # how long one request waits for a change; the platform allows 60
@@ -68,6 +69,7 @@ class Sandbox:
         self._transport = transport
         self._path = f"/sandboxes/{wire.segment(view.id)}"
         self.files = Files(transport, self._path)
+        self.processes = Processes(transport, self._path)
         self.egress = Egress(transport, self._path)
         self._take(view)
 

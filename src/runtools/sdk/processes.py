@@ -1,0 +1,290 @@
+"""Durable processes of a sandbox: ``sb.processes``, and the handle of one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from time import monotonic
+from typing import Any
+
+from runtools.errors import DeadlineExceeded, InputFull
+from runtools.sdk import shapes, wire
+from runtools.sdk.concurrency import async_sleep
+from runtools.sdk.shapes.inside import WORKSPACE
+from runtools.sdk.shapes.processes import (
+    DEFAULT_KEPT_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_READ_BYTES,
+    ProcessState,
+    Stream,
+)
+from runtools.sdk.transport import AsyncTransport
+
+_WAIT_SECONDS = 30.0  # how long one request waits for the end; the platform allows 60
+_MAX_READS = 1024  # of one output(): 1 GiB, the most that is ever kept
+_FULL_PAUSES = (0.05, 0.5)
+
+
+class AsyncProcesses:
+    """The processes of one sandbox that outlive whoever started them."""
+
+    def __init__(self, transport: AsyncTransport, path: str) -> None:
+        self._transport = transport
+        self._path = f"{path}/processes"
+
+    async def start(
+        self,
+        command: str | Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = WORKSPACE,
+        user: str = "root",
+        terminal: shapes.TerminalSize | None = None,
+        keep_input: bool = True,
+        keep_output_bytes: int = DEFAULT_KEPT_BYTES,
+        process_id: str | None = None,
+    ) -> AsyncProcess:
+        """Start a process and return at once. A paused sandbox is woken.
+
+        Args:
+            command: one line for a shell, or the arguments themselves, passed unchanged.
+            env: set beside the sandbox's own.
+            cwd: where it starts.
+            user: who it runs as.
+            terminal: run it in a terminal of that size; both streams are then one.
+            keep_input: False: its stdin is /dev/null.
+            keep_output_bytes: how much of each stream is kept, the newest; 4 KiB to 1 GiB.
+            process_id: a name for it; a repeat of the name is answered, not started again.
+
+        Raises:
+            SandboxStopped: the sandbox has ended.
+            GuestUnreachable: the agent inside does not answer.
+            FileMissing: ``cwd`` is not there.
+        """
+        body: dict[str, Any] = {
+            "command": command if isinstance(command, str) else list(command),
+            "processId": process_id or wire.new_process_id(),
+            "env": dict(env) if env else None,
+            "cwd": cwd,
+            "user": user,
+            "terminal": None if terminal is None else terminal.model_dump(mode="json"),
+            "keepInput": keep_input,
+            "keepOutputBytes": keep_output_bytes,
+        }
+        answer = await self._transport.call(
+            "POST", self._path, body=body, seconds=wire.WAKE_SECONDS
+        )
+        return self._handle(wire.shape(shapes.Process, answer.data))
+
+    async def list(self) -> list[AsyncProcess]:
+        """All that are known, the oldest first."""
+        answer = await self._transport.call("GET", self._path, seconds=wire.WAKE_SECONDS)
+        return [self._handle(view) for view in wire.shapes(shapes.Process, answer.data)]
+
+    async def get(self, process_id: str) -> AsyncProcess:
+        """One by its id.
+
+        Raises:
+            NotFound: the sandbox has none of that id.
+        """
+        answer = await self._transport.call("GET", f"{self._path}/{wire.segment(process_id)}")
+        return self._handle(wire.shape(shapes.Process, answer.data))
+
+    def _handle(self, view: shapes.Process) -> AsyncProcess:
+        return AsyncProcess(self._transport, self._path, view)
+
+
+class AsyncProcess:
+    """A durable process; ``view`` is how it was when last heard of, `refresh` asks again."""
+
+    view: shapes.Process
+
+    def __init__(self, transport: AsyncTransport, path: str, view: shapes.Process) -> None:
+        self._transport = transport
+        self._path = f"{path}/{wire.segment(view.id)}"
+        self.id = view.id
+        self.view = view
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.state}>"
+
+    @property
+    def state(self) -> ProcessState:
+        """``running``, ``ended``, or ``lost``: it is gone and nobody saw how it ended."""
+        return self.view.state
+
+    async def refresh(self) -> AsyncProcess:
+        """Ask how it is now; returns itself. Wakes nothing: a pause is waited out."""
+        answer = await self._transport.call("GET", self._path)
+        return self._seen(answer)
+
+    async def wait(self, timeout: float | None = None) -> shapes.Process:
+        """Wait for its end. Wakes nothing: a pause is waited out.
+
+        Args:
+            timeout: in seconds; default: for ever.
+
+        Returns:
+            How it ended: exactly one of ``exit_code`` and ``signal`` is set, neither of one ``lost``.
+
+        Raises:
+            DeadlineExceeded: it still runs when the time is up.
+        """
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            left = _WAIT_SECONDS
+            if until is not None:
+                left = min(left, max(until - monotonic(), 0.0))
+            query = [("waitMs", round(left * 1000))]
+            answer = await self._transport.call(
+                "GET", self._path, query=query, seconds=left + wire.CALL_SECONDS
+            )
+            if self._seen(answer).state != "running":
+                return self.view
+            if until is not None and monotonic() >= until:
+                raise DeadlineExceeded(f"{self.id} still runs after {timeout} seconds")
+
+    async def output(self, offset: int = 0, stream: Stream = "output") -> bytes:
+        """The bytes it has written so far, from an offset on; at most 1 GiB. Wakes a paused sandbox.
+
+        Those that are no longer kept are missing in front: ``view.output.kept_from`` says up to where.
+
+        Args:
+            offset: in bytes from the first that it ever wrote.
+            stream: ``output``: both as they came; or ``stdout`` or ``stderr``.
+
+        Raises:
+            InvalidRequest: the offset lies beyond the end, which ``details["end"]`` says.
+        """
+        pieces: list[bytes] = []
+        for _ in range(_MAX_READS):
+            query = [("stream", stream), ("offset", offset)]
+            async with self._transport.stream(f"{self._path}/output", query=query) as response:
+                begin = wire.count(response.header("X-Output-Offset"), "X-Output-Offset")
+                size = 0
+                if begin != offset:
+                    pieces.clear()  # what came before is not joined to this: bytes between are gone
+                async for chunk in response.chunks():
+                    pieces.append(chunk)
+                    size += len(chunk)
+            offset = begin + size
+            if size < MAX_READ_BYTES:
+                break
+        return b"".join(pieces)
+
+    async def follow(
+        self,
+        offset: int = 0,
+        stream: Stream = "output",
+        *,
+        on_dropped: Callable[[int], None] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Every byte it writes, as it comes, until it has ended; ``view`` says then how.
+
+        A connection that breaks is taken up again at the right byte. Wakes nothing, and goes on after
+        a pause.
+
+        Args:
+            offset: in bytes from the first that it ever wrote.
+            stream: ``output``: both as they came; or ``stdout`` or ``stderr``.
+            on_dropped: called with a number of bytes that are missing right before the next ones,
+                because they are no longer kept.
+
+        Raises:
+            InvalidRequest: the offset lies beyond the end, which ``details["end"]`` says.
+        """
+        query = [("stream", stream), ("offset", offset)]
+        path = f"{self._path}/follow"
+        async with aclosing(self._transport.follow(path, query=query)) as events:
+            async for event in events:
+                if event.name == "end":
+                    self.view = wire.parsed(shapes.OutputEnd, event.data).process
+                    return
+                if event.name == "output":
+                    piece = wire.parsed(shapes.OutputPiece, event.data)
+                    if piece.dropped and on_dropped is not None:
+                        on_dropped(piece.dropped)
+                    yield piece.data
+
+    async def send_input(self, data: bytes | str, *, patience: float = 30.0) -> int:
+        """Give it input, all of it, 64 KiB at a time. Wakes a paused sandbox.
+
+        Args:
+            data: text goes as UTF-8.
+            patience: how many seconds to wait for a process that reads nothing.
+
+        Returns:
+            How many bytes it was given so far in all.
+
+        Raises:
+            InputFull: it does not read; ``details["sentBytes"]`` of this call were taken before.
+            InputClosed: its input has ended, or it never had one.
+            ProcessEnded: it runs no more.
+        """
+        raw = data.encode() if isinstance(data, str) else data
+        sent = taken = 0
+        pause, longest = _FULL_PAUSES
+        until = monotonic() + patience
+        while sent < len(raw) or not raw:
+            piece = raw[sent : sent + MAX_INPUT_BYTES]
+            try:
+                answer = await self._transport.call(
+                    "POST", f"{self._path}/input", data=piece, seconds=wire.WAKE_SECONDS
+                )
+            except InputFull as full:
+                if monotonic() + pause >= until:
+                    full.details["sentBytes"] = sent
+                    raise
+                await async_sleep(pause)
+                pause = min(pause * 2, longest)
+                continue
+            taken = wire.shape(shapes.InputTaken, answer.data).taken
+            sent += len(piece)
+            pause, until = _FULL_PAUSES[0], monotonic() + patience
+            if not raw:
+                break
+        return taken
+
+    async def close_input(self) -> AsyncProcess:
+        """End its input, after what was sent; in a terminal: the end-of-file key. Returns itself.
+
+        Raises:
+            ProcessEnded: it runs no more.
+        """
+        return await self._act("/input/close", None)
+
+    async def signal(self, signal: int | str = "TERM") -> AsyncProcess:
+        """Send a signal, by number or name, to it and all that it started. Returns itself.
+
+        Raises:
+            ProcessEnded: it runs no more.
+        """
+        return await self._act("/signal", {"signal": signal})
+
+    async def kill(self) -> AsyncProcess:
+        """End it and all that it started at once (KILL). Returns itself; `wait` says how it ended.
+
+        Raises:
+            ProcessEnded: it runs no more.
+        """
+        return await self.signal("KILL")
+
+    async def resize(self, rows: int, columns: int) -> AsyncProcess:
+        """Give its terminal another size in characters. Returns itself.
+
+        Raises:
+            InvalidRequest: it has no terminal.
+            ProcessEnded: it runs no more.
+        """
+        return await self._act("/resize", {"rows": rows, "columns": columns})
+
+    async def _act(self, path: str, body: Mapping[str, Any] | None) -> AsyncProcess:
+        return self._seen(
+            await self._transport.call(
+                "POST", self._path + path, body=body, seconds=wire.WAKE_SECONDS
+            )
+        )
+
+    def _seen(self, answer: wire.Answer) -> AsyncProcess:
+        self.view = wire.shape(shapes.Process, answer.data)
+        return self
