@@ -43,6 +43,7 @@ RULES = [
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bhandle_async_request\b", "handle_request"),
     (r"\baclose\b", "close"),
+    (r"\banext\b", "next"),
     (r"\baread\b", "read"),
     (r"\baiter_stream\b", "iter_stream"),
     (r"\basync_(\w+)", r"sync_\1"),

@@ -83,6 +83,11 @@ def harmless(text: str) -> str:
     )
 
 
+def harmless_name(text: str) -> str:
+    """The name of a file in a sandbox, likewise, and on one line: names may have line ends in them."""
+    return harmless(text).replace("\n", "�").replace("\t", "�")
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """``1 sandbox``, ``2 sandboxes``."""
     return f"{count} {one if count == 1 else many or one + 's'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from posixpath import dirname, join, normpath
@@ -12,7 +14,8 @@ from runtools.sdk import local, wire
 from runtools.sdk.concurrency import async_consume
 from runtools.sdk.local import MAX_DOWNLOAD_BYTES, Progress, Transfer, Writable
 from runtools.sdk.pack import Folder
-from runtools.sdk.shapes.inside import FileEntry, Listing
+from runtools.sdk.shapes.inside import FileChange, FileEntry, Listing
+from runtools.sdk.sse import Event
 from runtools.sdk.transport import AsyncTransport
 from runtools.sdk.unpack import unpack
 
@@ -134,6 +137,31 @@ class AsyncFiles:
         )
         return wire.shape(FileEntry, answer.data)
 
+    @asynccontextmanager
+    async def watch(
+        self, path: str, *, recursive: bool = True
+    ) -> AsyncIterator[AsyncGenerator[FileChange, None]]:
+        """The changes below a folder as they happen, for ever; none is missed from the entry on.
+
+        ``with sandbox.files.watch("/workspace") as changes:`` gives what to loop over. A connection
+        that breaks is taken up again after the last change seen. Where changes were lost all the same,
+        one of kind ``overflow`` says so: look at the files again. Entering wakes a paused sandbox; from
+        then on the watch lives through pauses and keeps nothing awake.
+
+        Args:
+            path: the folder.
+            recursive: False: only what lies directly in it.
+
+        Raises:
+            FileMissing, FileNotDirectory: there is no such folder; later: not any more.
+            TooLarge: there are more folders below it than can be watched.
+            SandboxStopped: the sandbox has ended.
+        """
+        query = [("path", path), ("recursive", recursive)]
+        async with aclosing(self._transport.follow(f"{self._path}/watch", query=query)) as events:
+            await anext(events)  # it is armed
+            yield _changes(events)
+
     async def upload(
         self,
         source: str | PathLike[str] | BinaryIO,
@@ -239,6 +267,13 @@ class AsyncFiles:
             "GET", f"{self._path}/list", query=query, seconds=wire.WAKE_SECONDS
         )
         return wire.shape(Listing, answer.data)
+
+
+async def _changes(events: AsyncGenerator[Event, None]) -> AsyncGenerator[FileChange, None]:
+    async for event in events:
+        change = wire.parsed(FileChange, event.data)
+        if change.kind != "armed":
+            yield change
 
 
 def _target(

@@ -57,6 +57,10 @@ def test_harmless_text_steers_no_terminal() -> None:
     assert words.harmless("héllo ✓ 🙂") == "héllo ✓ 🙂"
 
 
+def test_a_harmless_name_stays_on_its_line() -> None:
+    assert words.harmless_name("a\nb\tc\x1b[2Jü") == "a�b�c�[2Jü"
+
+
 def test_plural() -> None:
     assert words.plural(1, "copy", "copies") == "1 copy"
     assert words.plural(0, "copy", "copies") == "0 copies"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from runtools.cli.sandbox import copying, create, egress, inside, life, look
+from runtools.cli.sandbox import copying, create, egress, inside, life, look, watching
 
 app = typer.Typer(help="Machines: create them, run in them, pause, fork and end them.")
 
@@ -15,6 +15,7 @@ app.command(rich_help_panel=_BEGIN)(life.destroy)
 app.command(rich_help_panel=_BEGIN)(life.recover)
 app.command("exec", rich_help_panel=_INSIDE)(inside.exec_)
 app.command(rich_help_panel=_INSIDE)(copying.cp)
+app.command(rich_help_panel=_INSIDE)(watching.watch)
 app.command(rich_help_panel=_STATE)(life.pause)
 app.command(rich_help_panel=_STATE)(life.resume)
 app.command(rich_help_panel=_STATE)(life.fork)

@@ -34,6 +34,7 @@ _MAX_FIELDS = 20
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ItemT = TypeVar("ItemT")
 
 
 def request_id(scope: Scope) -> str:
@@ -272,26 +273,26 @@ class Stream(Response):
             await close(self.chunks)
 
 
-async def close(chunks: AsyncIterator[bytes]) -> None:
+async def close(items: AsyncIterator[object]) -> None:
     """Let an iterator let go of what it holds, also when it was never begun."""
-    if isinstance(chunks, AsyncGenerator):
-        await chunks.aclose()
+    if isinstance(items, AsyncGenerator):
+        await items.aclose()
 
 
-async def primed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks, the first one read already: an error before it can still be answered."""
-    try:
-        first = await anext(chunks)
-    except StopAsyncIteration:
-        first = b""
+async def primed(items: AsyncIterator[ItemT]) -> AsyncIterator[ItemT]:
+    """The same items, the first one read already: an error before it can still be answered."""
+    first: list[ItemT] = []
+    with contextlib.suppress(StopAsyncIteration):
+        first.append(await anext(items))
 
-    async def all_of_them() -> AsyncGenerator[bytes, None]:
+    async def all_of_them() -> AsyncGenerator[ItemT, None]:
         try:
-            yield first
-            async for chunk in chunks:
-                yield chunk
+            for item in first:
+                yield item
+            async for item in items:
+                yield item
         finally:
-            await close(chunks)
+            await close(items)
 
     return all_of_them()
 

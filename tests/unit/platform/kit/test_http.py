@@ -182,7 +182,7 @@ class TestStream:
             await http.primed(_chunks(ValueError("early")))
         again = await http.primed(_chunks(b"a", b"b"))
         assert [chunk async for chunk in again] == [b"a", b"b"]
-        assert [chunk async for chunk in await http.primed(_chunks())] == [b""]
+        assert [chunk async for chunk in await http.primed(_chunks())] == []
 
 
 async def _silence() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl
 
@@ -24,14 +25,16 @@ from runtools.errors import (
     IdempotencyMismatch,
     InvalidPath,
     NotFound,
+    RateLimited,
     SandboxStopped,
+    TooLarge,
     Unavailable,
 )
 from runtools.platform.api import document
-from runtools.platform.api.calls import NULL, call_of
+from runtools.platform.api.calls import NULL, Call, call_of
 from runtools.platform.api.sandboxes import egress, inside, rules
 from runtools.platform.api.sandboxes.load import load
-from runtools.platform.kit import http
+from runtools.platform.kit import http, sse
 from runtools.platform.kit.http import Stream, one
 from runtools.sdk.shapes.egress import Egress, EgressChange, EgressLog
 from runtools.sdk.shapes.events import Envelope
@@ -39,6 +42,7 @@ from runtools.sdk.shapes.inside import (
     ChmodRequest,
     ExecRequest,
     ExecResult,
+    FileChange,
     FileEntry,
     Listing,
     MkdirRequest,
@@ -204,6 +208,30 @@ async def list_(
     return call.answer(one(await host.list(sandbox_id, path, depth)))
 
 
+@router.get(
+    "/files/watch",
+    **document.route(None, *_LOOK, TooLarge, RateLimited, streams="text/event-stream"),
+)
+async def watch(
+    request: Request,
+    ref: str,
+    path: Path,
+    recursive: bool = True,
+    after: Annotated[int | None, Query(ge=0, le=2**62, description="go on after this id")] = None,
+) -> Response:
+    """What changes below a folder, as it happens: events `change` with a FileChange, `armed` first.
+
+    Without `after` it begins now, and wakes a paused sandbox for that; with it, it goes on after that
+    change and wakes nothing. Either way it lives through pauses and keeps nothing awake.
+    """
+    call = call_of(request)
+    rules.check_path(_exact(request, path))
+    start = sse.resume_point(request.scope, after)
+    host, sandbox_id = await inside.enter(call, ref)
+    changes = await http.primed(host.watch(sandbox_id, path, recursive, start))
+    return sse.EventStream(_told(call, changes))
+
+
 @router.post("/files/mkdir", **document.route(Envelope[FileEntry], *_CHANGE, takes=MkdirRequest))
 async def mkdir(request: Request, ref: str) -> Response:
     """Make a folder, parents included."""
@@ -261,6 +289,13 @@ async def upload(request: Request, ref: str, path: Path) -> Response:
     rules.check_path(_exact(request, path))
     host, sandbox_id = await inside.enter(call, ref)
     return call.answer(one(await host.upload(sandbox_id, call.op, path, _chunks(request))))
+
+
+async def _told(call: Call, changes: AsyncIterator[FileChange]) -> AsyncGenerator[sse.Event, None]:
+    """The changes as events, until the caller's key is revoked."""
+    async with aclosing(call.platform.keys.while_good(call.key, changes)) as good:
+        async for change in good:
+            yield sse.Event("change", one(change), change.id)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
