@@ -28,6 +28,7 @@ SECTIONS = (
     "execs",
     "api",
     "files",
+    "watch",
     "egress",
     "idle",
 )
