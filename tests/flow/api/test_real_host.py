@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest_asyncio
+from tests.flow.api.test_events import events
 
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
@@ -118,3 +120,21 @@ async def test_a_destroy_of_an_ended_one_removes_its_kept_disk(
     used = await act(http, "GET", "/disk")
     assert (used["endedBytes"], used["snapshotsBytes"]) == (0, 0)
     assert await act(http, "GET", f"{path}/snapshots") == []
+
+
+async def test_files_are_watched_to_the_end_of_a_sandbox(http: httpx.AsyncClient) -> None:
+    await act(http, "POST", "/sandboxes", {"name": "one"})
+    url = "/v1/sandboxes/one/files/watch?path=/workspace"
+    missing = await http.get(f"{url}/none")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "file_missing")
+    async with asyncio.timeout(60), http.stream("GET", url) as answer:
+        changes = events(answer)
+        assert (await anext(changes))[2]["kind"] == "armed"
+        await act(http, "POST", "/sandboxes/one/pause")
+        await act(http, "POST", "/sandboxes/one/files/mkdir", {"path": "/workspace/a"})
+        number, _, told = await anext(changes)
+        assert (told["kind"], told["path"]) == ("create", "/workspace/a")
+        await act(http, "DELETE", "/sandboxes/one")
+        assert {told["kind"] async for _, _, told in changes} <= {"change", "delete"}
+    again = await http.get(url, headers={"Last-Event-ID": str(number)})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "sandbox_stopped")

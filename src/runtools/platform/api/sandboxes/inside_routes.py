@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl
 
@@ -292,10 +292,11 @@ async def upload(request: Request, ref: str, path: Path) -> Response:
 
 
 async def _told(call: Call, changes: AsyncIterator[FileChange]) -> AsyncGenerator[sse.Event, None]:
-    """The changes as events, until the caller's key is revoked."""
+    """The changes as events, until the key is revoked, or sandbox or folder end: asking again says why."""
     async with aclosing(call.platform.keys.while_good(call.key, changes)) as good:
-        async for change in good:
-            yield sse.Event("change", one(change), change.id)
+        with suppress(SandboxStopped, FileMissing):
+            async for change in good:
+                yield sse.Event("change", one(change), change.id)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
