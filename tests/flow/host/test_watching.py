@@ -174,6 +174,13 @@ class TestIdle:
         await self.look_after(world, clock, 599)
         assert world.look(box).state == "running"
 
+    async def test_it_is_not_paused_before_there_are_two_looks_to_compare(self, world, clock):
+        box = await world.create(idle_timeout_seconds=5)
+        await self.look_after(world, clock, 6)
+        assert world.look(box).state == "running"
+        await self.look_after(world, clock, 1)
+        assert world.look(box).state == "paused"
+
     async def test_a_guest_that_does_not_answer_is_not_kept_running_for_it(
         self, world, clock, box, seen
     ):
@@ -197,9 +204,11 @@ class TestIdle:
         await until(lambda: not world.network.taken, "the release")
 
     async def test_it_looks_by_itself(self, world, clock, box):
-        await asyncio.sleep(0)
-        clock.advance(600)
-        await until(lambda: world.look(box).state == "paused")
+        def is_paused():
+            clock.advance(600)
+            return world.look(box).state == "paused"
+
+        await until(is_paused)
 
 
 class TestDisk:

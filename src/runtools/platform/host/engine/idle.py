@@ -95,13 +95,15 @@ class Idle:
         if limit == 0:
             return
         now = self._engine.clock.monotonic()
-        if box.uses > 0 or await self._went_on(box):
+        went_on = box.uses > 0 or await self._went_on(box)
+        if went_on:
             box.touched = now
-        elif now - box.touched >= limit:
+        elif went_on is not None and now - box.touched >= limit:
             why, touched = Why("idle", PLATFORM), box.touched
             await box.perform(lambda: pause_if_idle(box, why, touched))
 
-    async def _went_on(self, box: Actor) -> bool:
+    async def _went_on(self, box: Actor) -> bool | None:
+        """Whether something went on since the last look; None where there is none to compare with."""
         before = self._looks.get(box.id)
         assert box.guest is not None  # noqa: S101 - it is running
         try:
@@ -110,6 +112,8 @@ class Idle:
         except (RunToolsError, OSError, TimeoutError):
             return False  # a guest that does not answer is not kept running for it
         self._looks[box.id] = seen
+        if before is None and seen.running_execs == 0:
+            return None
         return is_active(before, seen)
 
     async def _measure(self, box: Actor) -> None:
