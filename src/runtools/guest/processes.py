@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import select
 import shutil
 import socket
 import threading
@@ -22,10 +21,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from runtools.guest import journal, procs, protocol
-from runtools.guest.conn import Conn, Gone, ok
+from runtools.guest.conn import Conn, ok
 from runtools.guest.cradle import Cradle
 from runtools.guest.execs import Execs
-from runtools.guest.holder import MAX_INPUT, MAX_PACKET, READY, SEEN
+from runtools.guest.holder import MAX_INPUT, MAX_PACKET, READY
+from runtools.guest.news import News
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno, op_id, whole
 from runtools.guest.protocol import BYTES
@@ -42,7 +42,6 @@ _MAX_COMMAND: Final = 4096
 _MAX_SIZE: Final = 1000
 _TALK_SECONDS: Final = 30.0
 _NEVER: Final = 1 << 62
-_MOMENT_MS: Final = 10.0
 _STREAMS: Final = ("output", "stdout", "stderr")
 
 
@@ -65,7 +64,8 @@ class Processes:
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """How one stands."""
-        return self._find(request).shape()
+        with self._found(request) as record:
+            return record.shape()
 
     def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Those after a place in the order of their starts, as many as fit into an answer."""
@@ -95,37 +95,34 @@ class Processes:
 
     def read(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
         """Send what is there of a stream."""
-        record, stream = self._find(request), _stream(request)
+        stream = _stream(request)
         start, limit = whole(request, "start", 0), whole(request, "limit", 1)
         if not 1 <= limit <= protocol.MAX_BYTES:
             raise invalid(f"limit must be 1 to {protocol.MAX_BYTES}")
-        tail = record.tail(stream)
-        try:
+        with self._found(request) as record, contextlib.closing(record.tail(stream)) as tail:
             end = _checked(record, stream, start).ends(stream)
             where, data = tail.read(start, limit, end)
-        finally:
-            tail.close()
         conn.send(_piece(start, where, data))
 
     def wait(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
         """Answer when one is over, or when time is up."""
-        record = self._find(request)
         deadline = time.monotonic() + min(whole(request, "timeout_ms", 0), MAX_WAIT) / 1000
-        with self._watch(), contextlib.closing(_News(record, conn)) as news:
-            while not record.look().over and news.wait(_NEVER, deadline):
-                pass
-        conn.send(ok(record.shape()))
+        with self._found(request) as record:
+            with self._watch(), contextlib.closing(News(record, conn)) as news:
+                while not record.look().over and news.wait(_NEVER, deadline):
+                    pass
+            conn.send(ok(record.shape()))
 
     def follow(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
         """Send a stream as it comes, and at last how the process ended."""
-        record, stream = self._find(request), _stream(request)
-        at = whole(request, "start", 0)
-        _checked(record, stream, at)
+        stream, at = _stream(request), whole(request, "start", 0)
         with (
+            self._found(request) as record,
             self._watch(),
             contextlib.closing(record.tail(stream)) as tail,
-            contextlib.closing(_News(record, conn)) as news,
+            contextlib.closing(News(record, conn)) as news,
         ):
+            _checked(record, stream, at)
             while True:
                 look = record.look()  # before reading: what is over has no more to come
                 where, data = tail.read(at, protocol.CHUNK, look.ends(stream))
@@ -288,7 +285,6 @@ class Processes:
 
     def act(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Close the input, send a signal, or resize; a repeat of its id does nothing."""
-        record = self._find(request)
         do = str(request.get("do")).removeprefix("process_")
         wish: dict[str, Any] = {"do": do}
         if do == "signal":
@@ -297,8 +293,9 @@ class Processes:
                 raise invalid(f"there is no signal {number}")
         elif do == "resize":
             wish["rows"], wish["columns"] = _size(request)
-        self._do(record, wish, request, b"")
-        return record.shape()
+        with self._found(request) as record:
+            self._do(record, wish, request, b"")
+            return record.shape()
 
     def input(self, conn: Conn, request: Mapping[str, Any], _: bytes) -> None:
         """Give one input; answers how much it was given in all."""
@@ -308,7 +305,8 @@ class Processes:
             data += piece
             if len(data) > MAX_INPUT:
                 raise Problem("too_large", f"at most {MAX_INPUT} bytes of input at a time")
-        conn.send(ok(self._do(self._find(request), {"do": "input"}, request, data)))
+        with self._found(request) as record:
+            conn.send(ok(self._do(record, {"do": "input"}, request, data)))
 
     def _do(
         self, record: Record, wish: dict[str, Any], request: Mapping[str, Any], data: bytes
@@ -342,17 +340,27 @@ class Processes:
 
     # --- how ---
 
-    def _find(self, request: Mapping[str, Any]) -> Record:
+    @contextlib.contextmanager
+    def _found(self, request: Mapping[str, Any]) -> Iterator[Record]:
+        """The process that a request names; it may be let go of while it is read.
+
+        Raises:
+            Problem: ``not_found``: it is not known, or not any more.
+        """
         name = str(request.get("process"))
+        unknown = Problem(
+            "not_found",
+            f"no process {name[:128]} is known inside",
+            hint=f"of those that ended the last {MAX_OVER} are kept, as the disk allows",
+        )
         with self._lock:
             record = self._records.get(name)
         if record is None:
-            raise Problem(
-                "not_found",
-                f"no process {name[:128]} is known inside",
-                hint=f"of those that ended the last {MAX_OVER} are kept, as the disk allows",
-            )
-        return record
+            raise unknown
+        try:
+            yield record
+        except FileNotFoundError as exc:
+            raise unknown from exc
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:
@@ -385,58 +393,6 @@ class Processes:
                 procs.kill_session(look.live.pid)
             if look.over:
                 self._settle(record)
-
-
-class _News:
-    """Waits for more of a process, as long as somebody is there to be told."""
-
-    def __init__(self, record: Record, conn: Conn) -> None:
-        self._record = record
-        self._poll = select.poll()
-        self._poll.register(conn.sock, select.POLLIN | select.POLLRDHUP)
-        self._sock: socket.socket | None = None
-        with contextlib.suppress(OSError):  # over
-            self._sock = record.connect()
-            self._poll.register(self._sock, select.POLLIN)
-
-    def wait(self, seen: int, deadline: float | None = None) -> bool:
-        """Until there is more output than was seen, or the end; False when time was up before.
-
-        Raises:
-            Gone: nobody wants to know any more.
-        """
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if self._sock is None:  # between the holder's last word and its end
-            left = _MOMENT_MS if left is None else min(left, _MOMENT_MS)
-        else:
-            try:
-                self._sock.send(b"?" + SEEN.pack(seen))
-            except OSError:
-                self._lose()
-                return True
-        ready = dict(self._poll.poll(left))
-        if self._sock is not None and self._sock.fileno() in ready:
-            try:
-                told = self._sock.recv(16)
-            except OSError:
-                told = b""
-            if not told:
-                self._lose()
-        elif ready:
-            raise Gone("it wants no more")
-        return bool(ready) or deadline is None or time.monotonic() < deadline
-
-    def _lose(self) -> None:
-        """The holder is gone."""
-        if self._sock is not None:
-            self._poll.unregister(self._sock)
-            self.close()
-
-    def close(self) -> None:
-        """No more."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
 
 
 def _checked(record: Record, stream: str, start: int) -> Look:

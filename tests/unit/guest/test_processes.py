@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -466,6 +467,15 @@ class TestBounds:
             after = page["next"]
         assert len(listed) == 1000
         assert len(list(folder.iterdir())) == 1000
+
+    def test_what_is_let_go_of_while_it_is_read_is_not_known(
+        self, agent: Agent, talk: Talk
+    ) -> None:
+        start(talk, "a", "echo a")
+        wait(talk, "a")
+        shutil.rmtree(next((agent.root / "var/lib/runtools/processes").iterdir()))
+        for what in ("process", "process_output", "process_wait", "process_follow"):
+            assert talk.fail(what, process="a") == "not_found"
 
     def test_a_long_command_is_told_in_part(self, talk: Talk) -> None:
         seen = start(talk, "a", "true " + "x" * 100_000)
