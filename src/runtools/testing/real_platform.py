@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -33,8 +34,15 @@ class Platform:
         return done
 
     def pid(self, part: str) -> int:
-        """The pid of a part that holds its lock: `host` or `up`."""
-        return int((self.home / "run" / f"{part}.lock").read_text())
+        """The pid of a part: `up`, `host`, or `api`; 0 while there is none."""
+        if part != "api":
+            return int((self.home / "run" / f"{part}.lock").read_text() or 0)
+        up = self.pid("up")
+        for pid in Path(f"/proc/{up}/task/{up}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0api\0"):
+                    return int(pid)
+        return 0
 
     def vmm(self, sandbox_id: str) -> int:
         """The pid of a sandbox's QEMU."""
