@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -281,6 +282,23 @@ def deliveries(found: Sequence[shapes.WebhookDelivery]) -> RenderableType:
         tried = f"{words.moment(one.created_at)}, {words.plural(one.attempts, 'attempt')}: "
         blocks += [head, Padding(Text(tried + words.harmless(answer)), (0, 0, 0, 2))]
     return Group(*blocks)
+
+
+def processes(found: Sequence[shapes.Process]) -> RenderableType:
+    """A table of durable processes."""
+    table = _table("id", "state", "age", "command")
+    now = _now()
+    for one in found:
+        line = one.command if isinstance(one.command, str) else shlex.join(one.command)
+        age = words.age(one.started_at, now)
+        table.add_row(one.id, _ended(one), age, words.harmless(line))
+    return table
+
+
+def _ended(process: shapes.Process) -> str:
+    if process.signal is not None:
+        return f"signal {process.signal}"
+    return process.state if process.exit_code is None else f"exit {process.exit_code}"
 
 
 def disk(use: shapes.DiskUse) -> RenderableType:

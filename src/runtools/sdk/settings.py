@@ -68,6 +68,12 @@ def home(environ: Mapping[str, str] | None = None) -> Path:
     return Path(env.get("RUNTOOLS_HOME") or DEFAULT_HOME)
 
 
+def terminal_kind(environ: Mapping[str, str] | None = None) -> str:
+    """What programs in a terminal of this process may expect of it: TERM."""
+    env = os.environ if environ is None else environ
+    return env.get("TERM") or "xterm-256color"
+
+
 def platform_environment(environ: Mapping[str, str] | None = None) -> list[str]:
     """The names of the platform's own settings that are set: what `sudo` must let through."""
     env = os.environ if environ is None else environ

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from runtools.cli.sandbox import copying, create, egress, inside, life, look, watching
+from runtools.cli.sandbox import (
+    copying,
+    create,
+    egress,
+    inside,
+    life,
+    look,
+    processes,
+    shell,
+    watching,
+)
 
 app = typer.Typer(help="Machines: create them, run in them, pause, fork and end them.")
 
@@ -14,6 +24,9 @@ app.command(rich_help_panel=_BEGIN)(create.create)
 app.command(rich_help_panel=_BEGIN)(life.destroy)
 app.command(rich_help_panel=_BEGIN)(life.recover)
 app.command("exec", rich_help_panel=_INSIDE)(inside.exec_)
+app.command(rich_help_panel=_INSIDE)(shell.shell)
+app.command(rich_help_panel=_INSIDE)(processes.ps)
+app.command(rich_help_panel=_INSIDE)(processes.kill)
 app.command(rich_help_panel=_INSIDE)(copying.cp)
 app.command(rich_help_panel=_INSIDE)(watching.watch)
 app.command(rich_help_panel=_STATE)(life.pause)

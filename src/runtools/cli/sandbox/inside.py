@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PLATFORM_FAILED = 125
 TIMED_OUT = 124
 _SILENT_SECONDS = 3.0
+_DEFAULT_SECONDS = 30.0
+_INTERRUPTED = 130
 
 
 def exec_(
@@ -48,8 +50,12 @@ def exec_(
         str, typer.Option("--user", "-u", metavar="NAME", help="Who it runs as.")
     ] = "root",
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Kill it after so long.")
-    ] = 30.0,
+        float | None,
+        typer.Option(metavar="SECONDS", help="Kill it after so long.", show_default="30"),
+    ] = None,
+    detach: Annotated[
+        bool, flag("--detach", "-d", help="Leave it running; prints the process id.")
+    ] = False,
     no_stdin: Annotated[
         bool, flag("--no-stdin", "-n", help="Do not forward a piped stdin.")
     ] = False,
@@ -57,14 +63,21 @@ def exec_(
 ) -> None:
     """Run a command in a sandbox, and end as it ends.
 
-    A piped stdin is forwarded. A paused sandbox is woken.
+    A piped stdin is forwarded. A paused sandbox is woken. With --detach it has no stdin and no time limit,
+    and `ps`, `logs` and `kill` take the process id.
 
     Exit code: the command's; 128 + n: signal n killed it; 124: time was up; 125: the platform failed.
     """
     command = _command(argv, shell)
     variables = options.pairs("--env", env)
+    if detach and timeout is not None:
+        raise typer.BadParameter("a detached command has no --timeout")
+    seconds = _DEFAULT_SECONDS if timeout is None else timeout
     try:
-        result = _run(ref, command, variables, cwd, user, timeout, forward=not no_stdin)
+        if detach:
+            _leave(ref, command, variables, cwd, user)
+            return
+        result = _run(ref, command, variables, cwd, user, seconds, forward=not no_stdin)
         if output.is_json():
             output.item(result)
         else:
@@ -73,7 +86,21 @@ def exec_(
     except RunToolsError as error:
         output.fail(error)
         code = PLATFORM_FAILED
+    except KeyboardInterrupt:
+        output.note(
+            f"runtools: interrupted; if it was begun, the command goes on in {ref} for {seconds:g} s at "
+            "most, then it is killed"
+        )
+        code = _INTERRUPTED
     raise typer.Exit(code)
+
+
+def _leave(ref: str, command: str | list[str], env: dict[str, str], cwd: str, user: str) -> None:
+    with connected() as rt:
+        process = rt.sandboxes.get(ref).processes.start(
+            command, env=env, cwd=cwd, user=user, keep_input=False
+        )
+    output.show(process.view, lambda: process.id)
 
 
 def _command(argv: list[str] | None, shell: str | None) -> str | list[str]:

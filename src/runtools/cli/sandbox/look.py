@@ -8,7 +8,7 @@ import typer
 
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks
-from runtools.cli.sandbox import options
+from runtools.cli.sandbox import options, processes
 from runtools.cli.session import Ref, connected, flag
 
 State = Literal["creating", "running", "paused", "stopped"]
@@ -67,10 +67,35 @@ def stats(
 
 def logs(
     ref: Ref,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="How many.")] = 100,
+    process: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROCESS]", help="Its output instead, byte for byte.", show_default=False
+        ),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", help="How many of the console.")
+    ] = 100,
+    follow: Annotated[
+        bool, flag("--follow", "-f", help="Of a process: until it has ended.")
+    ] = False,
+    offset: Annotated[
+        int, typer.Option(metavar="BYTES", help="Of a process: from that byte on.", min=0)
+    ] = 0,
+    stream: Annotated[
+        processes.Stream,
+        typer.Option(metavar="STREAM", help="Of a process: output (both), stdout or stderr."),
+    ] = "output",
     json: Json = False,
 ) -> None:
-    """Show the last lines of the machine's console: also after its end."""
+    """Show the last lines of the machine's console, also after its end; or what a process wrote."""
+    if process is not None:
+        if output.is_json():
+            raise typer.BadParameter("the output of a process is bytes; there is no --json of it")
+        processes.show_output(ref, process, follow=follow, offset=offset, stream=stream)
+        return
+    if follow or offset or stream != "output":
+        raise typer.BadParameter("--follow, --offset and --stream need a PROCESS")
     with connected() as rt:
         found = rt.sandboxes.get(ref).console(lines)
     output.show_lines([words.harmless(text) for text in found] if not output.is_json() else found)

@@ -1,0 +1,79 @@
+"""``runtools sandbox ps``, ``kill``, and the output of a process."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from runtools.cli import output
+from runtools.cli.output import Json, looks
+from runtools.cli.session import Ref, connected
+from runtools.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from runtools.sdk.shapes import Process
+
+Stream = Literal["output", "stdout", "stderr"]
+
+Name = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id; ps lists them.")]
+
+
+def ps(ref: Ref, json: Json = False) -> None:
+    """List the processes of a sandbox that were started to outlive their caller."""
+    with connected() as rt:
+        found = [process.view for process in rt.sandboxes.get(ref).processes.list()]
+    output.show(found, lambda: looks.processes(found))
+
+
+def kill(
+    ref: Ref,
+    process: Name,
+    signal: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="By name or number.")
+    ] = "TERM",
+    json: Json = False,
+) -> None:
+    """Send a signal to a process and all that it started."""
+    with connected() as rt:
+        sent: int | str = int(signal) if signal.isdecimal() else signal
+        view = rt.sandboxes.get(ref).processes.get(process).signal(sent).view
+    output.show(view, lambda: f"{signal} was sent to {view.id}")
+
+
+def show_output(ref: str, process: str, *, follow: bool, offset: int, stream: Stream) -> None:
+    """Write the output of a process to stdout, byte for byte."""
+    with connected() as rt:
+        found = rt.sandboxes.get(ref).processes.get(process)
+        if follow:
+            for data in found.follow(offset, stream, on_dropped=_tell_dropped):
+                _write(data)
+            return
+        data = found.output(offset, stream)
+        kept_from = getattr(found.refresh().view, stream).kept_from
+        if kept_from > offset:
+            _tell_dropped(kept_from - offset)
+        _write(data)
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _tell_dropped(count: int) -> None:
+    output.note(f"runtools: {count} bytes before this are no longer kept")
+
+
+def exit_code(process: Process) -> int:
+    """The exit code that stands for how a process ended: its own, or 128 + the signal.
+
+    Raises:
+        OutcomeUnknown: nobody knows how.
+    """
+    if process.signal is not None:
+        return 128 + process.signal
+    if process.exit_code is None:
+        raise OutcomeUnknown(f"{process.id} is gone, and how it ended was lost")
+    return process.exit_code

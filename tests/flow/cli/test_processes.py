@@ -1,0 +1,109 @@
+"""`runtools sandbox exec --detach`, `ps`, `logs X PROC`, `kill`: commands that are left running."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from runtools import RunTools
+from runtools.errors import InvalidRequest
+
+Cli = Any  # the fixture of conftest.py
+
+
+def start(cli: Cli, sandbox: str, *argv: str) -> str:
+    name: str = cli.ok("sandbox", "exec", sandbox, "--detach", "--", *argv).text.strip()
+    assert name.startswith("prc_")
+    return name
+
+
+class TestLeft:
+    def test_it_goes_on_and_its_output_is_followed(self, cli: Cli, sandbox: str) -> None:
+        name = start(cli, sandbox, "sh", "-c", "echo out; echo err >&2; printf '\\377'")
+        assert sorted(cli.ok("sandbox", "logs", sandbox, name, "--follow").out) == sorted(
+            b"out\nerr\n\xff"
+        )
+        logs = ("sandbox", "logs", sandbox, name, "--stream")
+        assert cli.ok(*logs, "stdout", "--offset", "2").out == b"t\n\xff"
+        assert cli.ok(*logs, "stderr", "--follow", "--offset", "1").out == b"rr\n"
+        assert "exit 0" in cli.ok("sandbox", "ps", sandbox).text
+
+    def test_ps_and_kill(self, cli: Cli, sandbox: str) -> None:
+        name = start(cli, sandbox, "sleep", "600")
+        assert cli.ok("sandbox", "ps", sandbox, "--json").data[0]["state"] == "running"
+        assert "sleep 600" in cli.ok("sandbox", "ps", sandbox).text
+        cli.ok("sandbox", "kill", sandbox, name, "-s", "KILL")
+        cli.ok("sandbox", "logs", sandbox, name, "--follow")
+        assert "signal 9" in cli.ok("sandbox", "ps", sandbox).text
+
+    def test_the_console_is_still_shown_without_one(self, cli: Cli, sandbox: str) -> None:
+        cli.ok("sandbox", "logs", sandbox)
+        assert cli("sandbox", "logs", sandbox, "--follow").code == 2
+
+    @pytest.mark.parametrize(
+        "argv",
+        [
+            ["logs", "prc_none"],
+            ["logs", "prc_none", "--follow"],
+            ["kill", "prc_none"],
+        ],
+    )
+    def test_one_that_is_not_there(self, cli: Cli, sandbox: str, argv: list[str]) -> None:
+        done = cli("sandbox", argv[0], sandbox, *argv[1:])
+        assert done.code == 1
+        assert "prc_none" in done.err
+
+    def test_a_time_limit_is_none_of_its(self, cli: Cli, sandbox: str) -> None:
+        assert cli("sandbox", "exec", sandbox, "-d", "--timeout", "9", "--", "true").code == 2
+
+
+class TestSdk:
+    def test_a_conversation(self, rt: RunTools, sandbox: str) -> None:
+        box = rt.sandboxes.get(sandbox)
+        process = box.processes.start("read a; echo got $a; cat; exit 3")
+        assert process.send_input("hé\n") == 4
+        process.send_input(b"x" * 100_000)
+        process.close_input()
+        assert b"".join(process.follow(4)) == "hé\n".encode() + b"x" * 100_000
+        ended = process.wait(timeout=20)
+        assert (ended.exit_code, process.state) == (3, "ended")
+        assert process.output() == "got hé\n".encode() + b"x" * 100_000
+        assert box.processes.get(process.id).view == ended
+        with pytest.raises(InvalidRequest) as caught:
+            process.output(200_000)
+        assert caught.value.details["end"] == ended.output.end
+
+    def test_more_than_one_read_of_output(self, rt: RunTools, sandbox: str) -> None:
+        process = rt.sandboxes.get(sandbox).processes.start("head -c 2500000 /dev/zero")
+        assert process.wait(timeout=20).exit_code == 0
+        assert process.output(1) == bytes(2_499_999)
+
+    def test_what_is_dropped_is_missing_in_front(self, rt: RunTools, sandbox: str) -> None:
+        process = rt.sandboxes.get(sandbox).processes.start(
+            "head -c 20000 /dev/zero; printf end", keep_output_bytes=4096
+        )
+        ended = process.wait(timeout=20)
+        data = process.output()
+        assert data.endswith(b"end")
+        assert len(data) == ended.output.end - ended.output.kept_from < 20003
+
+
+def test_ctrl_c_says_that_the_command_goes_on(cli: Cli, rt: RunTools, sandbox: str) -> None:
+    program = "from runtools.cli import main; import sys; sys.exit(main())"
+    argv = ["sandbox", "exec", sandbox, "--timeout", "7", "-c", "touch began; sleep 2; touch done"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *argv],
+        env=cli.env,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        rt.sandboxes.get(sandbox).exec("until [ -e began ]; do sleep 0.05; done")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read().decode()
+        assert process.wait(20) == 130
+    assert "for 7 s at most" in told
