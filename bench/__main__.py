@@ -26,6 +26,7 @@ from runtools import RunTools
 SECTIONS = (
     "lives",
     "execs",
+    "processes",
     "api",
     "files",
     "watch",
