@@ -14,7 +14,7 @@ _USER, _SYSTEM, _STARTED, _RESIDENT = 11, 12, 19, 21
 
 
 def usage(pid: int) -> Usage | None:
-    """Read once (0.03 ms); None for a process that is gone."""
+    """Read once; None for a process that is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
