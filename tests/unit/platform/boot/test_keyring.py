@@ -9,7 +9,6 @@ from runtools.platform.api import schema
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.secrets import store
 from runtools.platform.api.vault import store as vault_store
-from runtools.platform.api.vault.vault import Sealed
 from runtools.platform.boot.keyring import Keyring, open_vault, rekey
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -35,7 +34,7 @@ async def keep(db, vault, name, value):
 
     def write(conn):
         sealed = vault.seal(conn, value, store.LABEL, org_id, name)
-        store.add(conn, secret, store.Value(sealed.key_id, sealed.text))
+        store.add(conn, secret, sealed)
 
     await db.write(write)
 
@@ -46,8 +45,7 @@ async def kept(db, vault):
     values, keys = {}, set()
     for secret in await db.read(store.page, org_id, None, "", 10_000):
         _, value = await db.read(store.value, org_id, secret.name)
-        sealed = Sealed(value.key_id, value.sealed)
-        values[secret.name] = vault.open(sealed, store.LABEL, org_id, secret.name)
+        values[secret.name] = vault.open(value, store.LABEL, org_id, secret.name)
         keys.add(value.key_id)
     return values, keys
 

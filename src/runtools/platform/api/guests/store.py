@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import (
@@ -38,8 +39,7 @@ SEALED = SealedColumn(guests, key=("sandbox_id",), place=("sandbox_id",), label=
 def keep(conn: Connection, vault: Vault, sandbox_id: str, guest: Guest) -> None:
     """Keep what a sandbox is told."""
     sealed = vault.seal(conn, guest.model_dump_json(), _LABEL, sandbox_id)
-    values = {"sandbox_id": sandbox_id, "key_id": sealed.key_id, "sealed": sealed.text}
-    conn.execute(insert(guests).values(values))
+    conn.execute(insert(guests).values(sandbox_id=sandbox_id, **asdict(sealed)))
 
 
 def of(conn: Connection, vault: Vault, sandbox_id: str) -> Guest:

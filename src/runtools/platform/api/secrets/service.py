@@ -9,7 +9,7 @@ from datetime import datetime
 from runtools.errors import Forbidden, NotFound
 from runtools.platform.api.calls import Call
 from runtools.platform.api.secrets import store
-from runtools.platform.api.secrets.store import Secret, Value
+from runtools.platform.api.secrets.store import Secret
 from runtools.platform.api.vault.vault import Sealed, Vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
@@ -118,13 +118,11 @@ def _change(conn: Transaction, vault: Vault, secret: Secret, value: str, now: da
     return fresh
 
 
-def _sealed(conn: Transaction, vault: Vault, secret: Secret, value: str) -> Value:
-    sealed = vault.seal(conn, value, store.LABEL, secret.org_id, secret.name)
-    return Value(sealed.key_id, sealed.text)
+def _sealed(conn: Transaction, vault: Vault, secret: Secret, value: str) -> Sealed:
+    return vault.seal(conn, value, store.LABEL, secret.org_id, secret.name)
 
 
-def _opened(vault: Vault, secret: Secret, value: Value) -> str:
-    sealed = Sealed(value.key_id, value.sealed)
+def _opened(vault: Vault, secret: Secret, sealed: Sealed) -> str:
     return vault.open(sealed, store.LABEL, secret.org_id, secret.name)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from runtools.platform.api.vault.store import SealedColumn
+from runtools.platform.api.vault.vault import Sealed
 from runtools.platform.kit.db import Moment, metadata
 
 secrets = Table(
@@ -59,14 +60,6 @@ class Secret:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A secret's sealed value."""
-
-    key_id: str
-    sealed: str
-
-
 _COLUMNS = [secrets.c[field.name] for field in fields(Secret)]
 
 
@@ -77,12 +70,12 @@ def find(conn: Connection, org_id: str, name: str) -> Secret | None:
     return None if row is None else Secret(*row)
 
 
-def add(conn: Connection, secret: Secret, value: Value) -> None:
+def add(conn: Connection, secret: Secret, value: Sealed) -> None:
     """A new secret."""
     conn.execute(insert(secrets).values(**asdict(secret), **asdict(value)))
 
 
-def change(conn: Connection, secret: Secret, value: Value) -> None:
+def change(conn: Connection, secret: Secret, value: Sealed) -> None:
     """Another value, and what else is said of it."""
     conn.execute(
         update(secrets)
@@ -101,13 +94,13 @@ def page(
     return [Secret(*row) for row in conn.execute(query.order_by(secrets.c.name).limit(limit))]
 
 
-def value(conn: Connection, org_id: str, name: str) -> tuple[Secret, Value] | None:
+def value(conn: Connection, org_id: str, name: str) -> tuple[Secret, Sealed] | None:
     """A secret with its sealed value."""
     query = select(*_COLUMNS, secrets.c.key_id, secrets.c.sealed).where(
         secrets.c.org_id == org_id, secrets.c.name == name
     )
     row = conn.execute(query).first()
-    return None if row is None else (Secret(*row[:-2]), Value(*row[-2:]))
+    return None if row is None else (Secret(*row[:-2]), Sealed(*row[-2:]))
 
 
 def remove(conn: Connection, org_id: str, name: str) -> Secret | None:

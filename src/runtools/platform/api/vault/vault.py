@@ -22,10 +22,10 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed value and the id of the key that opens it."""
+    """A sealed value and the id of the key that opens it, named as their columns are."""
 
     key_id: str
-    text: str
+    sealed: str
 
 
 class Vault:
@@ -77,7 +77,7 @@ class Vault:
                 here from another place.
         """
         try:
-            return self._key(sealed.key_id).open(sealed.text, *place)
+            return self._key(sealed.key_id).open(sealed.sealed, *place)
         except Unreadable:
             raise WrongMasterKey(
                 f"a sealed {place[0]} does not open with the master key {sealed.key_id}",

@@ -162,7 +162,7 @@ def _create(
         events=sorted(set(wanted.events)),
         description=wanted.description,
         key_id=sealed.key_id,
-        sealed=sealed.text,
+        sealed=sealed.sealed,
         op=op,
         created_at=now,
     )
