@@ -28,7 +28,7 @@ import pytest
 from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.ports.network import Refusal
+from runtools.platform.core.ports.network import Refusal, untold
 from runtools.platform.host.net import firewall, rules, slots, wire
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import Names
@@ -641,6 +641,19 @@ def tls_hello(name: str) -> bytes:
     return outgoing.read()
 
 
+def with_extension(hello: bytes, kind: int, body: bytes) -> bytes:
+    """A ClientHello of one record with an extension more."""
+    extension = struct.pack(">HH", kind, len(body)) + body
+    message = hello[9:]
+    at = 34 + 1 + message[34]
+    at += 2 + int.from_bytes(message[at : at + 2], "big")
+    at += 1 + message[at]
+    extensions = message[at + 2 :] + extension
+    message = message[:at] + struct.pack(">H", len(extensions)) + extensions
+    handshake = b"\1" + struct.pack(">I", len(message))[1:] + message
+    return b"\x16\x03\x01" + struct.pack(">H", len(handshake)) + handshake
+
+
 def http_request(host: str) -> bytes:
     return f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
@@ -670,7 +683,7 @@ def echoes(world: World) -> Iterator[None]:
                 peer.sendall(data)
 
     threads = []
-    for port in (80, 443, 2222):
+    for port in (80, 443, 2222, 8443):
         sock = world.do(lambda port=port: listening(port))
         threads.append(threading.Thread(target=serve, args=(sock,), daemon=True))
         threads[-1].start()
@@ -737,6 +750,23 @@ class TestNamesRule:
         wanted = {("not_allowed", "evil.net"), ("unreadable", None)}
         await until(lambda: {(one.reason, one.name) for one in log} == wanted)
 
+    async def test_a_hello_that_can_hide_another_is_refused(
+        self, network, world, names, echoes, kernels
+    ):
+        """Also when the name that it shows is admitted."""
+        log = Log()
+        guest = await kernels(await network.open(BY_NAME, log.append))
+        await guest.do(lambda: resolved("good.example.org"))
+        hiding = with_extension(tls_hello("good.example.org"), 0xFE0D, b"\0" + bytes(40))
+        for port in (443, 8443):
+            refused = await guest.do(lambda port=port: connected(PUBLIC, port, hiding))
+            assert refused in ("ECONNRESET", "closed")
+        wanted = [
+            Refusal("encrypted_hello", "tcp", "good.example.org", PUBLIC, port)
+            for port in (443, 8443)
+        ]
+        await until(lambda: log == wanted)
+
     async def test_a_hello_in_pieces_is_read(self, network, world, names, echoes, kernels):
         guest = await kernels(await network.open(BY_NAME))
         await guest.do(lambda: resolved("good.example.org"))
@@ -776,6 +806,43 @@ class TestNamesRule:
         assert refusal is not None
         assert refusal[20:22] == b"\x03\x0d"
         await until(lambda: [(one.reason, one.protocol) for one in log] == [("quic", "udp")])
+
+    async def test_quic_is_refused_on_every_port_and_in_every_flow(
+        self, network, world, names, guests
+    ):
+        """Whatever the flow began with."""
+        log = Log()
+        guest = await guests(await network.open(BY_NAME, log.append))
+        guest.send(udp(rules.GATEWAY, 53, query("good.example.org")))
+        assert await waits(lambda: guest.received(is_udp_from(53)))
+        with listening_in(world.cable) as outside:
+            guest.send(udp(PUBLIC, 9000, b"first"))
+            assert any(b"first" in frame for frame in await waits(lambda: heard(outside)))
+            for version in (b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d"):
+                guest.send(udp(PUBLIC, 9000, b"\xc3" + version + b"\x08initial"))
+            guest.send(udp(PUBLIC, 9000, b"\x43\0\0\0\1short last"))
+            passed = await waits(lambda: heard(outside))
+        assert any(b"short last" in frame for frame in passed)
+        assert not any(b"initial" in frame for frame in passed)
+        await until(lambda: [(one.reason, one.port) for one in log] == [("quic", 9000)] * 3)
+
+    async def test_refusals_beyond_those_that_are_told_are_counted(
+        self, network, world, names, guests
+    ):
+        log = Log()
+        slot = await network.open(BY_NAME, log.append)
+        guest = await guests(slot)
+        for _ in range(1000):
+            guest.send(udp(PUBLIC, 9, b"x"))
+        await until(lambda: sum(one.times for one in log) == 1000)
+        told = sum(1 for one in log if one.address == PUBLIC)
+        assert told < 1000
+        assert untold("not_allowed", 1) in log
+        for _ in range(500):
+            guest.send(udp(PUBLIC, 9, b"x"))
+        await waits(lambda: guest.asks(ping(rules.GATEWAY), is_pong))  # all of them went through
+        await network.change(slot, OPEN)  # its rules and their counts are made anew
+        assert sum(one.times for one in log) == 1500
 
     async def test_a_denied_name_is_refused_wherever_it_is(
         self, network, world, names, echoes, kernels

@@ -127,6 +127,7 @@ _REFUSED = {
     "not_allowed": "not allowed",
     "quic": "QUIC cannot be checked for names",
     "private_answer": "the name leads to a private address",
+    "encrypted_hello": "hides its name (ECH)",
     "unreadable": "says no name that can be read",
     "too_many": "too many at once",
 }
@@ -157,9 +158,15 @@ def _refusals(refused: shapes.EgressLog) -> list[RenderableType]:
         to = " ".join(
             part for part in (one.name, f"{one.address}{port}" if one.address else "") if part
         )
-        why = f"{one.protocol}, {_REFUSED[one.reason]}"
+        why = _REFUSED[one.reason]
+        if one.address is None and one.protocol == "other":
+            to = f"({one.count} more, not told one by one)"
+        else:
+            why = f"{one.protocol}, {why}"
         table.add_row(words.moment(one.last_at), str(one.count), words.harmless(to) or "-", why)
     parts: list[RenderableType] = [table]
+    for reason, hint in {one.reason: one.hint for one in refused.refusals if one.hint}.items():
+        parts.append(Text(f"{_REFUSED[reason]}: {hint}", style="bright_black"))
     if refused.forgotten:
         note = words.plural(refused.forgotten, "older refusal is", "older refusals are")
         parts.append(Text(f"{note} not kept any more", style="bright_black"))

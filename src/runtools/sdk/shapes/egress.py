@@ -15,6 +15,7 @@ RefusalReason = Literal[
     "not_allowed",  # the policy does not admit the address or the name
     "quic",  # UDP 443 while names rule: it cannot be checked
     "private_answer",  # the name's nameserver gave a closed address
+    "encrypted_hello",  # TLS with an encrypted second hello, or noise that looks like one (ECH)
     "unreadable",  # TCP 80 or 443 with a beginning that tells no name
     "too_many",  # more names, connections or questions than one sandbox may have
 ]
@@ -50,7 +51,10 @@ class EgressChange(Request):
 
 
 class EgressRefusal(Shape):
-    """Something that a sandbox wanted to reach and was not let, with how often."""
+    """Something that a sandbox wanted to reach and was not let, with how often.
+
+    A line with neither name nor address counts what came too fast to be told one by one.
+    """
 
     reason: RefusalReason
     protocol: RefusalProtocol
@@ -58,6 +62,7 @@ class EgressRefusal(Shape):
     address: str | None
     port: int | None
     count: int
+    hint: str | None = Field(None, description="what to do about it, where it may surprise")
     first_at: datetime
     last_at: datetime
 

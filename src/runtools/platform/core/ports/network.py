@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from runtools.platform.core.egress import Policy
@@ -28,6 +28,7 @@ class Refusal:
         protocol: by what it was asked for.
         name: the name in question, where there is one.
         address, port: where it was to go, where that is known.
+        times: how often; no part of what it is.
     """
 
     reason: RefusalReason
@@ -35,6 +36,12 @@ class Refusal:
     name: str | None = None
     address: str | None = None
     port: int | None = None
+    times: int = field(default=1, compare=False)
+
+
+def untold(reason: RefusalReason, times: int) -> Refusal:
+    """So many more that came too fast to be told one by one: only their reason is known."""
+    return Refusal(reason, "other", times=times)
 
 
 Refused = Callable[[Refusal], None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,13 +18,20 @@ from pydantic import ValidationError
 from runtools.platform.core.ports.network import Refusal
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.files import write_atomic
-from runtools.sdk.shapes.egress import EgressLog, EgressRefusal
+from runtools.sdk.shapes.egress import EgressLog, EgressRefusal, RefusalReason
 
 log = logging.getLogger(__name__)
 
 FILE = "egress.json"
 LINES = 500
 _SAVE_SECONDS = 1.0
+
+HINTS: Mapping[RefusalReason, str] = {
+    "encrypted_hello": "switch encrypted hellos (ECH) off in the program that connects; "
+    "docs/networking.md says how browsers do",
+    "quic": "the program falls back to TCP by itself, or QUIC can be switched off in it",
+}
+"""What to do about refusals that surprise."""
 
 
 class Refusals:
@@ -37,7 +45,7 @@ class Refusals:
         self._saving: asyncio.TimerHandle | None = None
 
     def add(self, refusal: Refusal) -> None:
-        """Take down one more."""
+        """Take down one more, or as many as it stands for."""
         lines, now = self._loaded(), self._clock.now()
         known = lines.pop(refusal, None)
         first, count = (known.first_at, known.count) if known else (now, 0)
@@ -47,7 +55,8 @@ class Refusals:
             name=refusal.name,
             address=refusal.address,
             port=refusal.port,
-            count=count + 1,
+            count=count + refusal.times,
+            hint=HINTS.get(refusal.reason),
             first_at=first,
             last_at=now,
         )

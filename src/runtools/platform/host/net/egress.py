@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -14,21 +15,25 @@ from typing import get_args
 from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, Policy
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.ports.network import Refusal, Refused
+from runtools.platform.core.ports.network import Refusal, Refused, untold
 from runtools.platform.host.net import netlink, rules, slots
 from runtools.platform.host.net.names import Names
-from runtools.platform.host.net.netlink import Elements, Logged, PacketLog
+from runtools.platform.host.net.netlink import Counters, Elements, Logged, PacketLog
 from runtools.platform.host.net.relays import Relay, RelayLost
 from runtools.platform.host.net.resolver import Desk, TooManyPins, Upstreams
 from runtools.platform.host.net.rules import Known, Limits
 from runtools.platform.kit import process
 from runtools.sdk.shapes.egress import RefusalProtocol, RefusalReason
 
+log = logging.getLogger(__name__)
+
 # For how long what a name led to may be connected to: its time to live, within reason. Programs keep
 # an address a little longer than they should, and some names change every second.
 _LEAST_SECONDS = 60
 _MOST_SECONDS = 3600
 _ADDRESSES = 4096
+# How long after a refused packet was told those are counted that were not.
+_COUNT_SECONDS = 1.0
 _NAMES_EACH = 16
 
 _PROTOCOLS: dict[int, RefusalProtocol] = {1: "icmp", 6: "tcp", 17: "udp"}
@@ -53,6 +58,9 @@ class Egress:
         self._led: OrderedDict[IPv4Address, dict[str, float]] = OrderedDict()
         self._desk: Desk | None = None
         self._packets: PacketLog | None = None
+        self._counters: Counters | None = None
+        self._told: Counter[str] = Counter()
+        self._counting: asyncio.TimerHandle | None = None
         self._pins: Elements | None = None
         self._relay: Relay | None = None
 
@@ -69,6 +77,7 @@ class Egress:
         try:
             made._desk = await Desk.open(slot.namespace, upstreams, made)
             made._packets = await PacketLog.open(slot.namespace, rules.LOG_GROUP, made._heard)
+            made._counters = await Counters.open(slot.namespace, rules.TABLE)
         except BaseException:
             await made.close()
             raise
@@ -78,11 +87,16 @@ class Egress:
         """Serve it no more. Its rules stay as they are."""
         if self._relay is not None:
             await self._relay.close()
+        if self._counting is not None:
+            self._counting.cancel()
+            self._counting = None
         if self._packets is not None:
             self._packets.close()
+        if self._counters is not None:
+            self._counters.close()
         if self._pins is not None:
             self._pins.close()
-        self._relay = self._packets = self._pins = None
+        self._relay = self._packets = self._counters = self._pins = None
         if self._desk is not None:
             await self._desk.close()
 
@@ -103,6 +117,7 @@ class Egress:
         else:
             self._loaded = Policy(deny=("unknown",))
         await self.admit(policy, refused)
+        self.count()  # what was refused while nobody listened
 
     async def change(self, policy: Policy) -> None:
         """Put another policy in force. When it returns, what it does not admit is cut.
@@ -137,6 +152,7 @@ class Egress:
             self._relay = await Relay.open(self.slot.namespace, uid, policy, self.refuse)
         if policy != self._loaded:
             text = rules.namespace(policy, self._limits, list(self._known()))
+            self.count()
             await process.run(_within(self.slot, "nft", "-f", "-"), stdin=text.encode())
             self._loaded = policy
         if policy.internet:
@@ -184,9 +200,32 @@ class Egress:
         if self._refused is not None:
             self._refused(refusal)
 
+    def count(self) -> None:
+        """Tell how many were refused beyond those that were told one by one."""
+        if self._counting is not None:
+            self._counting.cancel()
+            self._counting = None
+        if self._packets is None or self._counters is None:
+            return
+        try:
+            counts = self._counters.take()
+        except OSError as exc:
+            log.warning("refusals of %s are not counted: %s", self.slot.namespace, exc)
+            return
+        self._packets.drain()  # after the counts: then it has told whatever of them is to be told
+        for reason in rules.COUNTED:
+            more = counts.get(reason, 0) - self._told[reason]
+            self._told[reason] = max(0, -more)
+            if more > 0:
+                self.refuse(untold(reason, more))
+
     def _heard(self, logged: Logged) -> None:
         refusal = _read(logged)
         if refusal is not None:
+            self._told[refusal.reason] += 1
+            if self._counting is None:
+                loop = asyncio.get_running_loop()
+                self._counting = loop.call_later(_COUNT_SECONDS, self.count)
             led = self._led.get(IPv4Address(str(refusal.address)))
             self.refuse(replace(refusal, name=next(reversed(led)) if led else None))
 

@@ -19,6 +19,8 @@ _CLIENT_HELLO = 1
 _RECORD_LIMIT = 16_384
 _RECORDS = 64
 _SERVER_NAME = 0
+# Extensions that can hold a second, encrypted hello with another name: the standard's, and drafts' of it.
+_ENCRYPTED = frozenset({*range(0xFE08, 0xFE0E), 0xFFCE})
 _HOST_NAME = 0
 
 _REQUEST = re.compile(rb"[A-Z]{3,20} (?P<target>[\x21-\x7e]+) HTTP/1\.[01]")
@@ -32,6 +34,17 @@ _LINES = 256
 
 class Unreadable(ValueError):
     """No hello and no request that can be read beyond doubt."""
+
+
+class Encrypted(ValueError):
+    """A hello that can hold another one, encrypted. Whether it does, or is filled with noise as
+
+    browsers do, nobody can tell but the server.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__("a ClientHello with another one inside, or with noise that looks like it")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ def read(data: bytes) -> Hello | None:
 
     Raises:
         Unreadable: it is neither TLS nor HTTP, or malformed, or longer than `MAX_BYTES`.
+        Encrypted: the name that it shows need not be the one that it is for.
     """
     if not data:
         return None
@@ -135,13 +149,18 @@ def _server_name(message: bytes) -> str | None:
     if not hello.is_over():
         raise Unreadable("a ClientHello with something behind it")
     names: list[str] = []
+    encrypted = False
     while not extensions.is_over():
         kind, body = extensions.number(2), extensions.field(2)
         if kind == _SERVER_NAME:
             names.append(_host_name(body))
+        encrypted |= kind in _ENCRYPTED
     if len(names) > 1:
         raise Unreadable("a ClientHello with several names")
-    return names[0] if names else None
+    name = names[0] if names else None
+    if encrypted:
+        raise Encrypted(name)
+    return name
 
 
 def _host_name(body: _Field) -> str:

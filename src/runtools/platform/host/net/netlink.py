@@ -1,5 +1,5 @@
-"""The two things said to nftables without its program, which would take 10 ms: pins put into a set, and
-refused packets heard of. The socket is opened inside the namespace and works from there.
+"""What is said to nftables without its program, which would take 10 ms: pins put into a set, refused
+packets heard of and counted. The socket is opened inside the namespace and works from there.
 
 Wire format: include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_log.h of Linux.
 """
@@ -7,7 +7,6 @@ Wire format: include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -36,6 +35,13 @@ _LIST_ELEMENT = 1
 _KEY, _TIMEOUT = 1, 4
 _VALUE = 1
 
+_NEW_OBJECT, _TAKE_OBJECTS = _NFTABLES << 8 | 18, _NFTABLES << 8 | 21
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
+_COUNTER = 1
+_COUNTER_PACKETS = 2
+_DUMP = 0x300
+_DONE = 3
+
 _LOG_PACKET, _LOG_CONFIG = _LOG << 8 | 0, _LOG << 8 | 1
 _CONFIG_COMMAND, _CONFIG_MODE, _CONFIG_THRESHOLD = 1, 2, 5
 _BIND, _COPY_PACKET = 1, 2
@@ -44,6 +50,7 @@ _COPIED = 64
 
 _ANSWER_SECONDS = 2.0
 _BUFFER = 65_536
+_DRAINED = 256
 
 
 class Full(Exception):
@@ -158,14 +165,70 @@ class PacketLog:
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
-    def _read(self) -> None:
-        # What did not fit (ENOBUFS) is lost; more than the log can hold was refused then.
-        with contextlib.suppress(OSError):
+    def drain(self) -> None:
+        """Hear what has come so far."""
+        for _ in range(_DRAINED):
+            if not self._read():
+                return
+
+    def _read(self) -> bool:
+        """Hear some; whether there may be more."""
+        try:
+            data = self._sock.recv(_BUFFER)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # some did not fit (ENOBUFS): not heard, but counted (`Counters`)
+        self._hear_all(data)
+        return True
+
+    def _hear_all(self, data: bytes) -> None:
+        for kind, _, body in _messages(data):
+            if kind == _LOG_PACKET:
+                found = dict(_attributes(body[_GENERAL.size :]))
+                prefix = found.get(_LOG_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
+                self._hear(Logged(prefix, found.get(_LOG_PAYLOAD, b"")))
+
+
+class Counters:
+    """Takes the counts of a table (family ip) of one namespace."""
+
+    def __init__(self, sock: socket.socket, table: str) -> None:
+        self._sock = sock
+        self._request = _text(_OBJECT_TABLE, table)
+        self._request += _attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
+
+    @classmethod
+    async def open(cls, namespace: str, table: str) -> Counters:
+        """Ready for a table that need not be there yet."""
+        sock = await inside(namespace, _open)
+        sock.settimeout(_ANSWER_SECONDS)  # the kernel answers at once
+        return cls(sock, table)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def take(self) -> dict[str, int]:
+        """Packets by counter since they were last taken.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        self._sock.send(_message(_TAKE_OBJECTS, _DUMP, 0, socket.AF_INET, 0, self._request))
+        found: dict[str, int] = {}
+        while True:
             for kind, _, body in _messages(self._sock.recv(_BUFFER)):
-                if kind == _LOG_PACKET:
-                    found = dict(_attributes(body[_GENERAL.size :]))
-                    prefix = found.get(_LOG_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
-                    self._hear(Logged(prefix, found.get(_LOG_PAYLOAD, b"")))
+                if kind == _DONE:
+                    return found
+                if kind == _ERROR:
+                    code = -struct.unpack_from("=i", body)[0]
+                    raise OSError(code, os.strerror(code))
+                if kind == _NEW_OBJECT:
+                    told = dict(_attributes(body[_GENERAL.size :]))
+                    counts = dict(_attributes(told[_OBJECT_DATA]))
+                    name = told[_OBJECT_NAME].rstrip(b"\0").decode()
+                    found[name] = int.from_bytes(counts[_COUNTER_PACKETS], "big")
 
 
 def _open() -> socket.socket:

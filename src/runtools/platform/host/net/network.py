@@ -128,6 +128,7 @@ class NamespaceNetwork:
             return
         egress = self._served.pop(slot.index, None)
         if egress is not None:
+            egress.count()
             await egress.close()
         await slots.unmake(self._names, slot.index)
         self._used.discard(slot.index)

@@ -8,6 +8,7 @@ with the host part, which tells it the policy and hears of refusals on an open s
     → {"n": 1, "internet": true, "allow": [...], "deny": [...]}       a policy
     ← {"n": 1}                                                        it is in force
     ← {"refused": ["not_allowed", "evil.net", "203.0.113.7", 443]}    a refusal
+    ← {"more": ["too_many", 7000]}                                    so many were not told one by one
 
 Started as ``python -m runtools.platform.host.net.relay NAMESPACE UID EMPTY_FOLDER LISTENER CONTROL``,
 the last two being numbers of open files.
@@ -24,6 +25,7 @@ import resource
 import socket
 import struct
 import sys
+from collections import Counter
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -39,6 +41,7 @@ _DIAL_SECONDS = 10.0
 _READS = 256  # in so many pieces a beginning may come
 _BUFFER = 1 << 17
 _UNHEARD = 1 << 16  # refusals that the host part has not read yet, in bytes
+_UNTOLD_SECONDS = 0.2
 _KEEPALIVE_SECONDS = 60
 _ORIGINAL_DESTINATION = 80
 _ABORT = struct.pack("ii", 1, 0)
@@ -92,6 +95,8 @@ class Relay:
         self._control = control
         self._policy = SHUT
         self._flows: dict[Flow, asyncio.Task[None]] = {}
+        self._untold: Counter[str] = Counter()
+        self._telling: asyncio.Task[None] | None = None
 
     def judge(self, new: Policy) -> None:
         """Put a policy in force: connections that it does not admit are cut."""
@@ -144,6 +149,9 @@ class Relay:
                 found = await _hello(flow.client)
         except (hello.Unreadable, TimeoutError):
             raise Refused("unreadable") from None
+        except hello.Encrypted as exc:
+            flow.name = exc.name
+            raise Refused("encrypted_hello") from None
         flow.name, flow.judged = found.name, True
         if not self._policy.admits(flow.address, flow.name):
             raise Refused("not_allowed" if self._policy.internet else "internet_off")
@@ -166,8 +174,23 @@ class Relay:
 
     def _refuse(self, reason: str, flow: Flow) -> None:
         if self._control.transport.get_write_buffer_size() < _UNHEARD:
-            told = {"refused": [reason, flow.name, str(flow.address), flow.port]}
-            self._control.write(json.dumps(told).encode() + b"\n")
+            self._tell({"refused": [reason, flow.name, str(flow.address), flow.port]})
+            return
+        self._untold[reason] += 1
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell_later())
+
+    async def _tell_later(self) -> None:
+        """Tell how many could not be told one by one, once the host part has read what lies there."""
+        while self._control.transport.get_write_buffer_size() >= _UNHEARD // 2:
+            await asyncio.sleep(_UNTOLD_SECONDS)
+        self._telling = None
+        for reason, times in self._untold.items():
+            self._tell({"more": [reason, times]})
+        self._untold.clear()
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        self._control.write(json.dumps(said).encode() + b"\n")
 
 
 async def _hello(client: socket.socket) -> hello.Hello:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from runtools.platform.core.egress import Policy
-from runtools.platform.core.ports.network import Refusal
+from runtools.platform.core.ports.network import Refusal, untold
 from runtools.platform.host.net import relay, rules
 from runtools.platform.host.net.enter import inside
 from runtools.platform.kit import process
@@ -149,9 +149,14 @@ class Relay:
             self._heard = max(self._heard, int(said["n"]))
             self._news.set()
             return
-        reason, name, address, port = said["refused"]
+        more = said.get("more")
+        reason = more[0] if more else said["refused"][0]
         if reason not in get_args(RefusalReason):
             raise ValueError(f"an unknown reason {str(reason)[:40]!r}")
+        if more:
+            self._refused(untold(reason, int(more[1])))
+            return
+        _, name, address, port = said["refused"]
         shown = None if name is None else str(name)[:_NAME_LIMIT]
         self._refused(Refusal(reason, "tcp", shown, str(address)[:15], int(port)))
 

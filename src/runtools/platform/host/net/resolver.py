@@ -254,8 +254,12 @@ class Desk:
 
     def received(self, query: bytes, sender: tuple[str, int]) -> None:
         """A datagram from the sandbox."""
-        if len(query) <= wire.MAX_UDP and len(self._under_way) < _UNDER_WAY:
-            self._start(self._reply(query, sender))
+        if len(query) > wire.MAX_UDP:
+            return  # no question has that size
+        if len(self._under_way) >= _UNDER_WAY:
+            self._owner.refuse(Refusal("too_many", "dns"))
+            return
+        self._start(self._reply(query, sender))
 
     async def _reply(self, query: bytes, sender: tuple[str, int]) -> None:
         reply = await self.answer(query, stream=False)
@@ -271,6 +275,7 @@ class Desk:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs us in one
         if self._connections >= _CONNECTIONS:
+            self._owner.refuse(Refusal("too_many", "dns"))
             writer.transport.abort()
             return
         self._connections += 1

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from runtools.platform.core.egress import Policy
 from runtools.platform.host.net.names import TAP, UPLINK, Names
+from runtools.sdk.shapes.egress import RefusalReason
 
 GUEST = "10.0.2.15"
 GUEST_MAC = "52:54:00:12:34:56"
@@ -48,12 +49,26 @@ TABLE = "sandbox"
 PINNED = "pinned"
 PINS = 4096
 RELAY_PORT = 3129
-_CHECKED = "80, 443"
+# Where content networks serve many names at one address, by HTTP or TLS.
+_CHECKED = "80, 443, 2052, 2053, 2082, 2083, 2086, 2087, 2095, 2096, 8080, 8443, 8880"
+# A packet that begins a QUIC connection, on whatever port: a long header, and a version (1, 2, drafts).
+_QUIC = (
+    "meta l4proto udp @th,64,1 1 @th,72,32 0x00000001",
+    "meta l4proto udp @th,64,1 1 @th,72,32 0x6b3343cf",
+    "meta l4proto udp @th,64,1 1 @th,72,24 0xff0000",
+)
 
-# Refused packets that are told to the host, for the log; more than that are refused without a word.
+# Refused packets that are told to the host, for the log; of more than that it learns the number.
 LOG_GROUP = 1
 LOGGED_RATE = 50
 LOGGED_BURST = 100
+COUNTED: tuple[RefusalReason, ...] = (
+    "closed_range",
+    "internet_off",
+    "not_allowed",
+    "quic",
+    "too_many",
+)
 
 # The set in a host's table that says which addresses an installation has taken.
 CABLES = "cables"
@@ -186,6 +201,7 @@ table ip {TABLE} {{
     type ipv4_addr
     {_having(str(one.address) for one in known)}
   }}
+{_counters()}
   chain input {{
     type filter hook input priority filter; policy drop;
     iifname "{TAP}" ct state established,related accept
@@ -213,11 +229,7 @@ table ip {TABLE} {{
 {_forward(policy)}
   }}
 {_judged(policy)}
-{_refusing("closed_range")}
-{_refusing("internet_off")}
-{_refusing("not_allowed")}
-{_refusing("quic")}
-  chain too_many {{
+{"".join(map(_refusing, COUNTED[:-1]))}  chain too_many {{
     {_logging("too_many")}
     drop
   }}
@@ -258,11 +270,20 @@ def _forward(policy: Policy) -> str:
         lines = [f'iifname "{TAP}" goto internet_off']
     else:
         lines = [
+            *_quic(policy),
             f"ct mark {mark_of(policy):#010x} accept",
             f'iifname "{TAP}" oifname "{UPLINK}" goto judged',
             f'iifname "{UPLINK}" oifname "{TAP}" ct state established,related goto judged',
         ]
     return "\n".join(f"    {line}" for line in lines)
+
+
+def _quic(policy: Policy) -> list[str]:
+    """Every packet is asked, those of admitted flows too: the first of one may be anything."""
+    if not policy.by_name:
+        return []
+    who = f'iifname "{TAP}"' + ("" if policy.denies_names else " ip daddr != @allowed")
+    return [f"{who} {packet} goto quic" for packet in _QUIC]
 
 
 def _judged(policy: Policy) -> str:
@@ -318,12 +339,18 @@ def _refusing(reason: str) -> str:
     {_logging(reason)}
     ct state established meta l4proto tcp reject with tcp reset
     reject with icmp type admin-prohibited
-  }}"""
+  }}
+"""
 
 
 def _logging(reason: str) -> str:
     rate = f"limit rate {LOGGED_RATE}/second burst {LOGGED_BURST} packets"
-    return f'{rate} log prefix "{reason}" group {LOG_GROUP} snaplen 64'
+    told = f'{rate} log prefix "{reason}" group {LOG_GROUP} snaplen 64'
+    return f'counter name "{reason}"\n    {told}'
+
+
+def _counters() -> str:
+    return "\n".join(f"  counter {reason} {{ }}" for reason in COUNTED)
 
 
 def _packets(limit: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtools.platform.core.ports.network import Refusal
+from runtools.platform.core.ports.network import Refusal, untold
 from runtools.platform.host.engine.refusals import FILE, LINES, Refusals
 from runtools.platform.kit.clock import SystemClock
 
@@ -44,6 +44,23 @@ async def test_it_outlives_the_platform(tmp_path: Path) -> None:
     assert heir.view() == first.view()
     heir.add(refusal(0))
     assert next((one.name, one.count) for one in heir.view().refusals) == ("h0.evil.net", 2)
+
+
+async def test_what_came_too_fast_is_one_line_with_its_number(tmp_path: Path) -> None:
+    log = Refusals(tmp_path, SystemClock())
+    log.add(untold("not_allowed", 7000))
+    log.add(untold("not_allowed", 3))
+    [line] = log.view().refusals
+    assert (line.reason, line.address, line.name, line.count) == ("not_allowed", None, None, 7003)
+
+
+async def test_a_reason_that_may_surprise_says_what_to_do(tmp_path: Path) -> None:
+    log = Refusals(tmp_path, SystemClock())
+    log.add(Refusal("encrypted_hello", "tcp", "front.example.org", "203.0.113.7", 443))
+    log.add(refusal(1))
+    plain, hinted = log.view().refusals
+    assert plain.hint is None
+    assert "ECH" in (hinted.hint or "")
 
 
 async def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:

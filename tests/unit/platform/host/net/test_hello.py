@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtools.platform.host.net.hello import MAX_BYTES, Hello, Unreadable, read
+from runtools.platform.host.net.hello import MAX_BYTES, Encrypted, Hello, Unreadable, read
 
 
 def real_hello(name: str | None) -> bytes:
@@ -76,9 +76,18 @@ class TestTls:
             name_of(in_records(data[:8], 1) + in_records(data[:5] + data[8:], 400)) == "example.org"
         )
 
-    def test_a_name_in_an_encrypted_hello_is_not_asked_for_the_outer_one_is(self):
-        ech = struct.pack(">HH", 0xFE0D, 4) + b"\0\1\2\3"
-        assert name_of(hello(ech + sni(b"outer.example.org"))) == "outer.example.org"
+    @pytest.mark.parametrize("kind", [0xFE0D, 0xFE08, 0xFE0C, 0xFFCE])
+    @pytest.mark.parametrize("before", [True, False])
+    def test_one_that_can_hide_another_is_refused_by_its_outer_name(self, kind, before):
+        ech = struct.pack(">HH", kind, 4) + b"\0\1\2\3"
+        outer = sni(b"outer.example.org")
+        with pytest.raises(Encrypted) as refused:
+            read(hello(ech + outer if before else outer + ech))
+        assert refused.value.name == "outer.example.org"
+
+    def test_neighbours_of_its_number_hide_nothing(self):
+        others = b"".join(struct.pack(">HH", kind, 0) for kind in (0xFE07, 0xFE0E, 0xFFCD, 0x0A0A))
+        assert name_of(hello(others + sni(b"a.org"))) == "a.org"
 
     @pytest.mark.parametrize(
         "data",
@@ -171,6 +180,6 @@ def test_whatever_comes_is_a_hello_or_unreadable(data):
     for prefix in (b"", b"\x16\x03\x01", hello(sni(b"a.org"))[:60]):
         try:
             found = read(prefix + data)
-        except Unreadable:
+        except (Unreadable, Encrypted):
             continue
         assert found is None or found.name is None or "." in found.name or found.name.isalnum()
