@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from runtools.guest import procs, protocol, spawn
 from runtools.guest.drain import Drain
-from runtools.guest.groups import Group, Groups
+from runtools.guest.groups import Group, Groups, send
 from runtools.guest.paths import Root
 from runtools.guest.problems import invalid, whole
 
@@ -104,6 +104,7 @@ class Execs:
         self._groups = groups
         self._lock = threading.Lock()
         self._running = 0
+        self._living: dict[str, tuple[int, Group | None]] = {}  # by the id of the command
         self._budget = _memory_total() // 8  # kept output of all commands that run at once
         self._drain = Drain()
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -185,8 +186,18 @@ class Execs:
         """The group of a command from before this agent's start, if something lives in it."""
         return None if self._groups is None else self._groups.find(path)
 
-    def run(self, order: Order, group: Group | None, started: Callable[[int], None]) -> Ended:
-        """Run a command to its end; ``started`` is told its pid.
+    def signal(self, op: str, number: int) -> bool:
+        """Send a signal to a running command and all that it started; False: none runs under the id."""
+        with self._lock:  # so that the pid stays its own meanwhile
+            pid, group = self._living.get(op, (0, None))
+            if pid:
+                send(group, pid, number)
+            return pid != 0
+
+    def run(
+        self, op: str, order: Order, group: Group | None, started: Callable[[int], None]
+    ) -> Ended:
+        """Run a command to its end under an id; ``started`` is told its pid.
 
         Raises:
             Problem: it was not started.
@@ -195,14 +206,18 @@ class Execs:
         child, out, err, feed = self._start(order, group)
         with self._lock:
             self._running += 1
+            self._living[op] = child.pid, group
         try:
             started(child.pid)
             watch = _Watch(self, child, out, err, feed, group)
             timed_out = watch.until(began + order.timeout)
+            with self._lock:
+                del self._living[op]
             status = child.reap() if watch.ended else None
         finally:
             self.free_group(group)
             with self._lock:
+                self._living.pop(op, None)
                 self._running -= 1
                 self._budget += out.keep + err.keep
         return Ended(

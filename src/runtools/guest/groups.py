@@ -15,8 +15,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import threading
 from typing import Final
+
+from runtools.guest import procs
 
 _SPARE: Final = 2
 _MEMORY_RESERVE: Final = 64 << 20
@@ -123,6 +126,16 @@ class Groups:
         total = int(_get("/proc/meminfo").split()[1]) << 10
         _put(f"{self._folder}/memory.max", str(max(total - _MEMORY_RESERVE, total // 2)))
         _put(f"{base}/agent/cpu.weight", "10000")
+
+
+def send(group: Group | None, leader: int, number: int) -> None:
+    """Send a signal to a command and all that it started, by its group where it has one."""
+    if group is None:
+        procs.tell(lambda: procs.family(leader), number)
+    elif number == signal.SIGKILL:
+        group.kill()
+    else:
+        procs.tell(group.members, number)
 
 
 def open_groups(where: str) -> Groups | None:

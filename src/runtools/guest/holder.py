@@ -36,7 +36,7 @@ from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
 from runtools.guest import procs, spawn
-from runtools.guest.groups import Group
+from runtools.guest.groups import Group, send
 from runtools.guest.problems import Problem, invalid
 from runtools.guest.spool import Row
 
@@ -424,24 +424,7 @@ class Holder:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(foreground, number)
                 return
-        if number == signal.SIGKILL and self._group is not None:
-            self._group.kill()
-            return
-        told: set[int] = set()
-        for _ in range(_ROUNDS):  # what forks while it is told is met in the next round
-            found = self._members() - told
-            if not found:
-                return
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            told |= found
-
-    def _members(self) -> set[int]:
-        assert self._child is not None  # noqa: S101 - it was started
-        if self._group is not None:
-            return self._group.members()
-        return procs.family(self._child.pid)
+        send(self._group, self._child.pid, number)
 
     # --- the end ---
 

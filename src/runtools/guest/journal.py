@@ -25,6 +25,7 @@ MAX_BYTES: Final = 24 << 20
 MAX_IDS: Final = 10_000
 _SEGMENT_BYTES: Final = 2 << 20
 _MAX_LINE: Final = 64 << 10
+ANY_REQUEST: Final = "any"  # in place of a digest
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 State = Literal["running", "ended", "lost", "forgotten"]
@@ -77,7 +78,7 @@ class Journal:
         with self._changed:
             entry = self._entries.get(op)
             if entry is not None:
-                if entry.digest != request:
+                if entry.digest not in (request, ANY_REQUEST):
                     raise Problem(
                         "idempotency_mismatch",
                         f"{op} was used for another request",
@@ -88,6 +89,25 @@ class Journal:
             self._note_begin(op, fresh)
             self._entries[op] = fresh
             return True
+
+    def forbid(self, op: str, answer: bytes) -> State | None:
+        """See to it that an id that nobody has used yet is never begun: whatever is asked under it later
+        gets this answer. One that was used stays as it is, and how it stands is returned.
+        """
+        with self._changed:
+            entry = self._entries.get(op)
+            if entry is not None:
+                return entry.state
+            fresh = Entry(ANY_REQUEST, {})
+            self._note_begin(op, fresh)
+            self._entries[op] = fresh
+        self.end(op, answer)
+        return None
+
+    def note(self, op: str) -> dict[str, Any]:
+        """What was noted of an id."""
+        with self._changed:
+            return dict(self._entries[op].note) if op in self._entries else {}
 
     def amend(self, op: str, note: Mapping[str, Any]) -> None:
         """Add what was learnt after the begin and matters after a crash."""

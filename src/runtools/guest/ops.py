@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from runtools.guest import disk, journal, procs, protocol
+from runtools.guest import disk, journal, orphans, procs, protocol
 from runtools.guest.archive import Packer, Unpacker
 from runtools.guest.conn import Conn, Gone, failed, ok
 from runtools.guest.content import Reader, Writer
@@ -23,6 +23,9 @@ from runtools.guest.watches import Watches
 
 Request = Mapping[str, Any]
 _LONGEST_WAIT_SECONDS: Final = 60.0
+_STARTING_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.01
+_UNBEGUN: Final = "command {} was ended before it had begun; it was not run"
 _GO: Final = protocol.frame(protocol.JSON, b'{"go":true}')
 
 
@@ -72,6 +75,7 @@ class Ops:
             "move": lambda r: files.move(*_two(r), overwrite=bool(r.get("overwrite"))),
             "copy": lambda r: files.copy(*_two(r), overwrite=bool(r.get("overwrite"))),
             "remove": lambda r: files.remove(r.get("path"), recursive=bool(r.get("recursive"))),
+            "exec_signal": self._exec_signal,
         }
         self._streams: dict[str, Callable[[Conn, Request, bytes], None]] = {
             "exec": self._exec,
@@ -190,9 +194,31 @@ class Ops:
             request,
             raw,
             note,
-            lambda: _exec_answer(self._execs.run(order, group, started)),
+            lambda: _exec_answer(self._execs.run(str(request["id"]), order, group, started)),
             lambda: self._execs.free_group(group),
         )
+
+    def _exec_signal(self, request: Request) -> dict[str, Any]:
+        """Signal a running command. One that has not come yet, as its caller may know before us, never
+        begins: who signals a command does not want it any more.
+        """
+        op = op_id({"id": request.get("exec")})
+        number = whole(request, "signal", None)
+        if not 1 <= number <= 64:
+            raise invalid(f"there is no signal {number}")
+        unbegun = failed(Problem("process_ended", _UNBEGUN.format(op)))
+        state = self._journal.forbid(op, unbegun)
+        if state == "lost" and orphans.signal(self._execs, self._journal.note(op), number):
+            return {}
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while state == "running" and not self._execs.signal(op, number):
+            if time.monotonic() > deadline:
+                raise Problem("unavailable", f"command {op} is still being started")
+            time.sleep(_LOOK_SECONDS)
+            state = self._journal.forbid(op, unbegun)
+        if state not in ("running", None):
+            raise Problem("process_ended", f"command {op} has ended")
+        return {}
 
     def _write(self, conn: Conn, request: Request, raw: bytes) -> None:
         mode = None if request.get("mode") is None else whole(request, "mode", None)
@@ -263,8 +289,6 @@ class Ops:
                 self._recover_exec(op, note)
 
     def _recover_exec(self, op: str, note: Mapping[str, Any]) -> None:
-        from runtools.guest import orphans  # noqa: PLC0415 - rarely needed
-
         orphans.watch(self._execs, self._journal, op, note)
 
 

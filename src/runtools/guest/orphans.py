@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from runtools.guest import procs
 from runtools.guest.execs import Execs
+from runtools.guest.groups import send
 from runtools.guest.journal import Journal
 
 _LOOK_SECONDS: Final = 0.5
@@ -34,6 +35,19 @@ def watch(execs: Execs, log: Journal, op: str, note: Mapping[str, Any]) -> None:
     deadline = float(note["deadline"])
     arguments = (log, op, deadline, runs, kill)
     threading.Thread(target=_until, args=arguments, daemon=True).start()
+
+
+def signal(execs: Execs, note: Mapping[str, Any], number: int) -> bool:
+    """Send a signal to what is left of a command; False: nothing is."""
+    group = execs.find_group(str(note["group"])) if "group" in note else None
+    pid = int(note.get("pid", 0))
+    alive = pid and procs.is_same(pid, int(note.get("born", 0)))
+    if group is not None and group.is_populated():
+        send(group, 0, number)
+        return True
+    if alive:
+        send(None, pid, number)
+    return bool(alive)
 
 
 def _until(

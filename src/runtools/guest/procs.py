@@ -1,7 +1,7 @@
-"""Processes as ``/proc`` shows them: who descends from whom, and killing a whole session.
+"""Processes as ``/proc`` shows them: who descends from whom, and signals for all of them.
 
-Used where there are no control groups. A process that leaves both its session and its parent escapes
-this; the hello says so (``kill: session``).
+Where there are no control groups, a process that leaves both its session and its parent escapes this;
+the hello says so (``kill: session``).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from typing import Final
 
 _ROUNDS: Final = 16
+_TELLING_ROUNDS: Final = 8
 
 
 def kill_session(leader: int) -> None:
@@ -23,6 +25,19 @@ def kill_session(leader: int) -> None:
                 os.kill(pid, signal.SIGKILL)
         if not found:
             return
+
+
+def tell(members: Callable[[], set[int]], number: int) -> None:
+    """Send a signal to all of a set of processes, once to each; who is forked meanwhile is told, too."""
+    told: set[int] = set()
+    for _ in range(_TELLING_ROUNDS):
+        found = members() - told
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        told |= found
 
 
 def is_same(pid: int, born: int) -> bool:

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final, TypeVar
+
+from runtools.errors import RunToolsError
 
 T = TypeVar("T")
+
+LEFT: Final = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+"""What a caller that no longer waits for its call leaves it by."""
+_FAREWELL_SECONDS: Final = 10.0
 
 
 async def async_sleep(seconds: float) -> None:
@@ -22,6 +29,22 @@ async def async_sleep(seconds: float) -> None:
 def sync_sleep(seconds: float) -> None:
     """Wait."""
     time.sleep(seconds)
+
+
+async def async_farewell(act: Callable[[], Awaitable[object]]) -> None:
+    """Do a last thing on the way out of a call that was left; should it fail, nobody can be told."""
+    work = asyncio.ensure_future(act())
+    await asyncio.wait([work], timeout=_FAREWELL_SECONDS)
+    if not work.done():
+        work.cancel()
+    elif not work.cancelled():
+        work.exception()
+
+
+def sync_farewell(act: Callable[[], object]) -> None:
+    """Do a last thing on the way out of a call that was left; should it fail, nobody can be told."""
+    with contextlib.suppress(RunToolsError):
+        act()
 
 
 async def async_chunks(blocking: Iterator[bytes]) -> AsyncIterator[bytes]:

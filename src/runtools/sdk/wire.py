@@ -35,6 +35,7 @@ CALL_SECONDS = 60.0  # what an ordinary call may take
 ACT_SECONDS = 600.0  # what an act on a sandbox may take, queueing included
 MAX_STDIN_BYTES = 7 * 1024 * 1024  # of a command; it travels as base64 in a bounded request
 _PLAIN_STDIN = 65_536  # longer text goes as bytes: escapes in JSON could make it six times as long
+SIGNAL_SECONDS = 30.0  # to a command: it is needed now, and may be sent again
 WAKE_SECONDS = 240.0  # what creating or waking a sandbox may add to a call inside it
 
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from runtools.errors import FileIsDirectory, InvalidRequest, NotFound
+from runtools.errors import FileIsDirectory, InvalidRequest, NotFound, ProcessEnded
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
@@ -165,9 +165,19 @@ class FakeHost(FakeLife):
         assert request.process_id is not None
         if request.process_id in machine.done:
             return machine.done[request.process_id]
+        if request.process_id in machine.unbegun:
+            raise ProcessEnded(f"command {request.process_id} was ended before it had begun")
         result = self.script(request) if self.script else await machine.inside.exec(request)
         machine.done[request.process_id] = result
         return result
+
+    async def signal_exec(self, sandbox_id: str, process_id: str, op: str, signal: int) -> None:
+        """Signal a running command, or see to it that it never begins."""
+        machine = await self._awake(sandbox_id, "signal_exec")
+        if process_id in machine.done:
+            raise ProcessEnded(f"command {process_id} has ended")
+        if not machine.inside.signal(process_id, signal):
+            machine.unbegun.add(process_id)
 
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one; a repeat of its id is answered."""

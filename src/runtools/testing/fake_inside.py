@@ -62,6 +62,7 @@ class Inside:
         self.folder = folder
         self.env = dict(env)
         self.processes = FakeProcesses()
+        self.commands: dict[str, asyncio.subprocess.Process] = {}
         self._begun = time.monotonic()
         self.life = 1  # another one after a rollback
         self._watches = Watches(Root(str(folder)))
@@ -91,11 +92,13 @@ class Inside:
             code = 127 if isinstance(error, FileNotFoundError) else 126
             return _result(request, begun, b"", f"{argv[0]}: {error.strerror}\n".encode(), code)
         timed_out = False
+        self.commands[request.process_id or ""] = process
         talk = asyncio.create_task(process.communicate(_stdin(request)))
         try:
             await asyncio.wait({talk}, timeout=request.timeout_ms / 1000)
             timed_out = not talk.done()
         finally:
+            self.commands.pop(request.process_id or "", None)
             if not talk.done():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -103,6 +106,14 @@ class Inside:
         assert process.returncode is not None
         code = process.returncode
         return _result(request, begun, out, err, code, timed_out=timed_out)
+
+    def signal(self, process_id: str, signal: int) -> bool:
+        """Signal a running command and its session; False: none runs under the id."""
+        process = self.commands.get(process_id)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal)
+        return process is not None
 
     async def start_process(self, request: ProcessRequest) -> FakeProcess:
         """Start it and let it run."""

@@ -61,6 +61,7 @@ class Machine:
     refused: list[EgressRefusal] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: dict[str, ExecResult] = field(default_factory=dict)
+    unbegun: set[str] = field(default_factory=set)
     last_stats: Stats | None = None
 
 

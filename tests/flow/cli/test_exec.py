@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtools import RunTools
+from runtools import AsyncRunTools, RunTools
 
 Cli = Any  # the fixture of conftest.py
 
@@ -111,6 +113,92 @@ class TestExitCode:
         ended = rt.sandboxes.create()
         ended.destroy()
         assert cli("sandbox", "exec", ended.id, "--", "true").code == 125
+
+
+class Terminal:
+    """The command as a process that signals can be sent to."""
+
+    def __init__(self, cli: Cli, *argv: str) -> None:
+        program = "from runtools.cli import main; import sys; sys.exit(main())"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, "sandbox", "exec", *argv],
+            env=cli.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def end(self) -> tuple[int, bytes, bytes]:
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+class TestInterrupts:
+    def test_the_first_is_the_commands_and_its_output_comes(
+        self, cli: Cli, rt: RunTools, sandbox: str
+    ) -> None:
+        line = "trap 'echo tidied; exit 7' INT; touch begun; while :; do sleep 0.05; done"
+        terminal = Terminal(cli, sandbox, "-c", line)
+        _begun(rt, sandbox)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end()[:2] == (7, b"tidied\n")
+
+    def test_who_does_nothing_about_it_ends(self, cli: Cli, rt: RunTools, sandbox: str) -> None:
+        terminal = Terminal(cli, sandbox, "--", "sh", "-c", "touch begun; sleep 1000")
+        _begun(rt, sandbox)
+        terminal.process.send_signal(signal.SIGTERM)
+        code, _, err = terminal.end()
+        assert code == 128 + signal.SIGTERM
+        assert b"SIGTERM goes to the command" in err
+
+    def test_the_second_kills_who_does_not_care(self, cli: Cli, rt: RunTools, sandbox: str) -> None:
+        line = "trap '' INT; touch begun; echo here; while :; do sleep 0.05; done"
+        terminal = Terminal(cli, sandbox, "-c", line)
+        _begun(rt, sandbox)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.stderr is not None
+        assert b"once more kills it" in terminal.process.stderr.readline()
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end()[:2] == (137, b"here\n")
+
+
+class TestLeft:
+    """A call of the SDK that is left ends its command."""
+
+    LINE = "touch begun; while :; do date +%N > alive; sleep 0.02; done"
+
+    async def test_by_a_cancelled_task(self, platform: Any, rt: RunTools, sandbox: str) -> None:
+        async with AsyncRunTools(platform.key, platform.url) as art:
+            box = await art.sandboxes.get(sandbox)
+            task = asyncio.create_task(box.exec(self.LINE))
+            await asyncio.to_thread(_begun, rt, sandbox)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        _still(rt, sandbox)
+
+    def test_by_an_interrupt(self, cli: Cli, rt: RunTools, sandbox: str) -> None:
+        program = (
+            "import runtools, sys\n"
+            "with runtools.RunTools() as rt: rt.sandboxes.get(sys.argv[1]).exec(sys.argv[2])"
+        )
+        argv = [sys.executable, "-c", program, sandbox, self.LINE]
+        with subprocess.Popen(argv, env=cli.env, stderr=subprocess.PIPE) as process:
+            _begun(rt, sandbox)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        assert b"KeyboardInterrupt" in err
+        _still(rt, sandbox)
+
+
+def _begun(rt: RunTools, sandbox: str) -> None:
+    rt.sandboxes.get(sandbox).exec("until [ -e begun ]; do sleep 0.02; done")
+
+
+def _still(rt: RunTools, sandbox: str) -> None:
+    """The loop of `TestLeft` writes no more."""
+    line = 'a=$(cat alive); sleep 0.3; [ "$a" = "$(cat alive)" ]'
+    assert rt.sandboxes.get(sandbox).exec(line).exit_code == 0
 
 
 class TestStreams:

@@ -202,6 +202,72 @@ class TestTimeout:
         assert talk.exec("b", "echo alive")["out"] == b"alive\n"
 
 
+class TestSignal:
+    def test_goes_to_all_that_the_command_started(self, agent: Agent, talk: Talk) -> None:
+        other = agent.talk()
+        line = "trap 'echo told; exit 5' INT; echo; sleep 60 & touch $HOME/begun; wait"
+        _begin(other, "a", line)
+        until((agent.root / "root/begun").exists)
+        talk.do("exec_signal", id="s", exec="a", signal=signal.SIGINT)
+        ran = other.answer()["ok"]
+        assert (ran["exit_code"], ran["timed_out"]) == (5, False)
+        assert other.body() == b"\ntold\n"
+
+    def test_a_kill_ends_it_however_it_forked(self, grouped: Agent) -> None:
+        other, talk = grouped.talk(), grouped.talk()
+        _begin(other, "a", "setsid sh -c 'setsid sleep 61 & echo $!'; touch $HOME/begun; sleep 62")
+        until((grouped.root / "root/begun").exists)
+        talk.do("exec_signal", id="s", exec="a", signal=signal.SIGKILL)
+        ran = other.answer()["ok"]
+        assert (ran["signal"], ran["timed_out"]) == (signal.SIGKILL, False)
+        _all_gone(other.body())
+
+    def test_a_repeat_of_it_is_answered_and_sends_nothing(self, agent: Agent, talk: Talk) -> None:
+        other = agent.talk()
+        line = "trap 'echo told' USR1; touch $HOME/begun; for n in $(seq 600); do sleep 0.05; done"
+        _begin(other, "a", line)
+        until((agent.root / "root/begun").exists)
+        for _ in range(3):
+            talk.do("exec_signal", id="s", exec="a", signal=signal.SIGUSR1)
+        talk.do("exec_signal", id="k", exec="a", signal=signal.SIGTERM)
+        other.answer()
+        assert other.body().count(b"told") <= 1
+
+    def test_one_that_has_ended_is_said_to_have(self, talk: Talk) -> None:
+        talk.exec("a", "true")
+        assert talk.fail("exec_signal", id="s", exec="a", signal=9) == "process_ended"
+        assert talk.exec("a", "true")["exit_code"] == 0  # its answer stands
+
+    def test_one_that_comes_afterwards_is_never_begun(self, agent: Agent, talk: Talk) -> None:
+        talk.do("exec_signal", id="s", exec="a", signal=2)
+        assert talk.exec("a", "touch $HOME/begun")["code"] == "process_ended"
+        assert not (agent.root / "root/begun").exists()
+        agent.restart()
+        assert agent.talk().exec("a", "touch $HOME/begun")["code"] == "process_ended"
+
+    @pytest.mark.parametrize("groups", [True, False])
+    def test_one_whose_agent_died_is_reached(
+        self, groups: bool, request: pytest.FixtureRequest
+    ) -> None:
+        agent: Agent = request.getfixturevalue("grouped" if groups else "agent")
+        _begin(agent.talk(), "a", "echo $$ > $HOME/pid; sleep 60; true")
+        pid = agent.root / "root/pid"
+        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        agent.restart()
+        agent.talk().do("exec_signal", id="s", exec="a", signal=9)
+        _all_gone(pid.read_bytes())
+        until(
+            lambda: agent.talk().fail("exec_signal", id="t", exec="a", signal=9) == "process_ended"
+        )
+
+    @pytest.mark.parametrize(
+        "fields", [{"signal": 0}, {"signal": 65}, {"exec": "a b"}, {"exec": 1}]
+    )
+    def test_what_cannot_be_meant(self, talk: Talk, fields: dict[str, Any]) -> None:
+        wanted = {"id": "s", "exec": "a", "signal": 9} | fields
+        assert talk.fail("exec_signal", **wanted) == "invalid_request"
+
+
 class TestBackground:
     def test_the_answer_does_not_wait_for_who_keeps_the_pipe(
         self, agent: Agent, talk: Talk
@@ -236,6 +302,10 @@ class TestBackground:
         other = agent.talk()
         other.send({"do": "exec", "id": "a", "command": "sleep 68", "cwd": "/", "timeout_ms": 5000})
         until(lambda: talk.do("activity")["running"] == 1)
+
+
+def _begin(talk: Talk, name: str, line: str) -> None:
+    talk.send({"do": "exec", "id": name, "command": line, "cwd": "/"})
 
 
 def _all_gone(pids: bytes) -> None:

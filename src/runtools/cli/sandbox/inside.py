@@ -15,6 +15,7 @@ import typer
 from runtools.cli import output
 from runtools.cli.output import Json
 from runtools.cli.sandbox import create, options
+from runtools.cli.sandbox.interrupts import passing_on
 from runtools.cli.session import Ref, connected, flag
 from runtools.errors import OutcomeUnknown, RunToolsError
 
@@ -66,6 +67,8 @@ def exec_(
     A piped stdin is forwarded. A paused sandbox is woken. With --detach it has no stdin and no time limit,
     and `ps`, `logs` and `kill` take the process id.
 
+    Ctrl-C (also TERM and HUP) goes to the command and all that it started; a second one kills it.
+
     Exit code: the command's; 128 + n: signal n killed it; 124: time was up; 125: the platform failed.
     """
     command = _command(argv, shell)
@@ -88,8 +91,7 @@ def exec_(
         code = PLATFORM_FAILED
     except KeyboardInterrupt:
         output.note(
-            f"runtools: interrupted; if it was begun, the command goes on in {ref} for {seconds:g} s at "
-            "most, then it is killed"
+            f"runtools: left; if {ref} could not be told, its command is killed when time is up"
         )
         code = _INTERRUPTED
     raise typer.Exit(code)
@@ -125,9 +127,16 @@ def _run(
         if sandbox.state == "creating":
             with output.working(create.progress(sandbox)) as say:
                 sandbox.wait_until_running(on_wait=lambda waiting: say(create.progress(waiting)))
-        return sandbox.exec(
-            command, stdin=stdin, env=env, cwd=cwd, user=user, timeout_ms=round(timeout * 1000)
-        )
+        with passing_on(sandbox.id) as process_id:
+            return sandbox.exec(
+                command,
+                stdin=stdin,
+                env=env,
+                cwd=cwd,
+                user=user,
+                timeout_ms=round(timeout * 1000),
+                process_id=process_id,
+            )
 
 
 def _piped() -> bytes | None:

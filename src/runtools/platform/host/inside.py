@@ -54,6 +54,11 @@ class Inside:
         async with self._guest(sandbox_id) as guest:
             return await guest.exec(request)
 
+    async def signal_exec(self, sandbox_id: str, process_id: str, op: str, signal: int) -> None:
+        """Signal a running command."""
+        async with self._guest(sandbox_id) as guest:
+            await guest.signal_exec(op, process_id, signal)
+
     async def stats(self, sandbox_id: str) -> Stats:
         """What the guest says of itself; of a paused sandbox what it last said."""
         box = self.engine.actor(sandbox_id)

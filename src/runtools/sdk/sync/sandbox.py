@@ -12,6 +12,7 @@ from typing import Any
 
 from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.sdk import shapes, wire
+from runtools.sdk.concurrency import LEFT, sync_farewell
 from runtools.sdk.shapes.inside import DEFAULT_EXEC_TIMEOUT_MS, MAX_OUTPUT_BYTES, WORKSPACE
 from runtools.sdk.shapes.sandboxes import (
     Ending,
@@ -113,6 +114,9 @@ class Sandbox:
     ) -> shapes.ExecResult:
         """Run a command and wait for its end. A paused sandbox is woken.
 
+        A call that is left before its end (its task cancelled, Ctrl-C) kills the command with all that it
+        started. What shall outlive its caller is a process: ``sb.processes.start``.
+
         Args:
             command: one line for a shell, or the arguments themselves, passed unchanged.
             stdin: what it reads, at most 7 MiB; nothing by default.
@@ -131,10 +135,12 @@ class Sandbox:
             SandboxStopped: the sandbox has ended.
             GuestUnreachable: the agent inside does not answer.
             TooLarge: ``stdin`` is; a file takes any size.
+            ProcessEnded: it was ended by `signal_exec` before it had begun.
         """
+        name = process_id or wire.new_process_id()
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command),
-            "processId": process_id or wire.new_process_id(),
+            "processId": name,
             "env": dict(env) if env else None,
             "cwd": cwd,
             "user": user,
@@ -144,8 +150,22 @@ class Sandbox:
         }
         seconds = timeout_ms / 1000 + wire.WAKE_SECONDS
         path = f"{self._path}/exec"
-        answer = self._transport.call("POST", path, body=body, seconds=seconds)
+        try:
+            answer = self._transport.call("POST", path, body=body, seconds=seconds)
+        except LEFT:
+            sync_farewell(lambda: self.signal_exec(name, "KILL"))
+            raise
         return wire.shape(shapes.ExecResult, answer.data)
+
+    def signal_exec(self, process_id: str, signal: int | str = "TERM") -> None:
+        """Send a signal, by number or name, to a command that runs in an `exec` of somebody, and to all
+        that it started. One that is still on its way to the sandbox is not begun any more.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        path = f"{self._path}/exec/{wire.segment(process_id)}/signal"
+        self._transport.call("POST", path, body={"signal": signal}, seconds=wire.SIGNAL_SECONDS)
 
     def refresh(self) -> Sandbox:
         """Ask how it is now; returns itself."""

@@ -13,6 +13,7 @@ from runtools.errors import (
     FileMissing,
     FileNotDirectory,
     InvalidPath,
+    ProcessEnded,
 )
 from runtools.platform.core.ids import new_id
 from runtools.sdk.shapes.inside import ExecRequest
@@ -72,6 +73,27 @@ class HostExecContract:
         request = ExecRequest(command="echo x >> n; wc -l < n", process_id=new_id("prc"))
         first = await hosts.host.exec(box, request)
         assert (await hosts.host.exec(box, request)).stdout == first.stdout == "1\n"
+
+    async def test_a_running_command_is_told_a_signal(self, hosts: HostRig) -> None:
+        box = await hosts.running()
+        name = new_id("prc")
+        line = "echo begun; touch begun; sleep 1000"
+        running = asyncio.create_task(
+            hosts.host.exec(box, ExecRequest(command=line, process_id=name))
+        )
+        await hosts.sh(box, "until [ -e begun ]; do sleep 0.02; done")
+        await hosts.host.signal_exec(box, name, hosts.op(), 15)
+        result = await running
+        assert (result.signal, result.timed_out, result.stdout) == (15, False, "begun\n")
+        with pytest.raises(ProcessEnded):
+            await hosts.host.signal_exec(box, name, hosts.op(), 9)
+
+    async def test_one_that_was_signalled_before_it_came_is_not_begun(self, hosts: HostRig) -> None:
+        box, name = await hosts.running(), new_id("prc")
+        await hosts.host.signal_exec(box, name, hosts.op(), 2)
+        with pytest.raises(ProcessEnded):
+            await hosts.host.exec(box, ExecRequest(command="touch begun", process_id=name))
+        assert await hosts.sh(box, "ls") == ""
 
     async def test_it_wakes_a_paused_sandbox(self, hosts: HostRig) -> None:
         box = await hosts.paused()

@@ -127,6 +127,9 @@ class RemoteHost(Host):
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         return await self._value(ExecResult, "exec", sandbox_id, request)
 
+    async def signal_exec(self, sandbox_id: str, process_id: str, op: str, signal: int) -> None:
+        await self._value(type(None), "signal_exec", sandbox_id, process_id, op, signal)
+
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         return await self._value(Process, "start_process", sandbox_id, request)
 

@@ -40,7 +40,7 @@ from runtools.platform.kit.http import MUTATING
 MAX_KEPT_BYTES = 1_048_576
 MAX_COMMANDS = 10_000
 
-_COMMAND = re.compile(r"/v1/sandboxes/[^/]+/(?:exec|processes(?:/.*)?)")
+_COMMAND = re.compile(r"/v1/sandboxes/[^/]+/(?:exec|processes)(?:/.*)?")
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 

@@ -27,7 +27,7 @@ from runtools.errors import (
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service, terminal
-from runtools.platform.api.sandboxes import inside
+from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import sse
 from runtools.platform.kit.http import many, one
@@ -95,7 +95,7 @@ async def get(
     """How one stands; `waitMs` waits for its end. Wakes nothing: a pause is waited out."""
     call = call_of(request)
     host, record = await inside.beside(call, ref)
-    process_id = service.check_id(process_id)
+    process_id = rules.check_process_id(process_id)
     return call.answer(one(await host.wait_process(record.id, process_id, wait_ms)))
 
 
@@ -113,7 +113,7 @@ async def output(
     """
     call = call_of(request)
     host, sandbox_id = await inside.enter(call, ref)
-    process_id = service.check_id(process_id)
+    process_id = rules.check_process_id(process_id)
     piece = await host.read_output(sandbox_id, process_id, stream, offset, limit)
     headers = {
         "X-Output-Offset": str(piece.offset),
@@ -160,7 +160,7 @@ async def send_input(request: Request, ref: str, process_id: str) -> Response:
     """Give it input, at most 64 KiB; all of it is taken, or none."""
     call = call_of(request)
     host, sandbox_id = await inside.enter(call, ref)
-    process_id = service.check_id(process_id)
+    process_id = rules.check_process_id(process_id)
     taken = await host.send_input(sandbox_id, process_id, call.op, call.body)
     return call.answer(one(InputTaken(taken=taken)), keep=False)
 
@@ -170,7 +170,7 @@ async def close_input(request: Request, ref: str, process_id: str) -> Response:
     """The end of its input, after what was sent; in a terminal the end-of-file character."""
     call = call_of(request)
     host, sandbox_id = await inside.enter(call, ref)
-    process = await host.close_input(sandbox_id, service.check_id(process_id), call.op)
+    process = await host.close_input(sandbox_id, rules.check_process_id(process_id), call.op)
     return call.answer(one(process), keep=False)
 
 
@@ -182,7 +182,7 @@ async def signal(request: Request, ref: str, process_id: str) -> Response:
     call = call_of(request)
     wanted = call.take(SignalRequest)
     host, sandbox_id = await inside.enter(call, ref)
-    process_id = service.check_id(process_id)
+    process_id = rules.check_process_id(process_id)
     process = await host.signal_process(sandbox_id, process_id, call.op, wanted.signal)
     return call.answer(one(process), keep=False)
 
@@ -195,7 +195,7 @@ async def resize(request: Request, ref: str, process_id: str) -> Response:
     call = call_of(request)
     size = call.take(TerminalSize)
     host, sandbox_id = await inside.enter(call, ref)
-    process_id = service.check_id(process_id)
+    process_id = rules.check_process_id(process_id)
     process = await host.resize_terminal(sandbox_id, process_id, call.op, size)
     return call.answer(one(process), keep=False)
 

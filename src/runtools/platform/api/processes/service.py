@@ -6,10 +6,9 @@ for one still creating (here). Waiting and following do neither: they go on when
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator
 
-from runtools.errors import InvalidRequest, NotFound
+from runtools.errors import InvalidRequest
 from runtools.platform.api.calls import Call
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.core.ports.host import Host
@@ -21,17 +20,6 @@ from runtools.sdk.shapes.processes import (
     ProcessRequest,
     Stream,
 )
-
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-
-
-def check_id(process_id: str) -> str:
-    """An id that a process can have."""
-    if _ID.fullmatch(process_id) is None:
-        raise NotFound(
-            f"no process {process_id[:80]!r}", hint="GET …/processes lists those there are"
-        )
-    return process_id
 
 
 async def start(call: Call, ref: str, request: ProcessRequest) -> Process:
@@ -47,7 +35,11 @@ async def start(call: Call, ref: str, request: ProcessRequest) -> Process:
 async def look(call: Call, ref: str, process_id: str) -> tuple[Host, str, Process]:
     """How a process stands, with its host and sandbox; nothing is woken."""
     host, record = await inside.beside(call, ref)
-    return host, record.id, await host.wait_process(record.id, check_id(process_id), 0)
+    return (
+        host,
+        record.id,
+        await host.wait_process(record.id, rules.check_process_id(process_id), 0),
+    )
 
 
 def first(process: Process, stream: Stream, start: int) -> int:

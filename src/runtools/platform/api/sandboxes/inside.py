@@ -48,6 +48,13 @@ async def exec_(call: Call, ref: str, request: ExecRequest) -> ExecResult:
     return await host.exec(sandbox_id, request)
 
 
+async def signal_exec(call: Call, ref: str, process_id: str, signal: int) -> None:
+    """Send a signal to a command that runs, or is on its way."""
+    rules.check_process_id(process_id)
+    host, sandbox_id = await enter(call, ref)
+    await host.signal_exec(sandbox_id, process_id, call.op, signal)
+
+
 async def beside(call: Call, ref: str) -> tuple[Host, Record]:
     """The host of a sandbox that is only looked at."""
     record = await load(call.platform, call.org, ref)

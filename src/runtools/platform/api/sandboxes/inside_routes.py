@@ -25,6 +25,7 @@ from runtools.errors import (
     IdempotencyMismatch,
     InvalidPath,
     NotFound,
+    ProcessEnded,
     RateLimited,
     SandboxStopped,
     TooLarge,
@@ -50,6 +51,7 @@ from runtools.sdk.shapes.inside import (
     Stats,
     StatsHistory,
 )
+from runtools.sdk.shapes.processes import SignalRequest
 
 router = APIRouter(prefix="/v1/sandboxes/{ref}", tags=["inside"])
 
@@ -70,12 +72,30 @@ Path = Annotated[str, Query(description="absolute, without ..")]
 Offset = Annotated[int, Query(ge=0, le=2**62)]
 
 
-@router.post("/exec", **document.route(Envelope[ExecResult], *_ENTER, takes=ExecRequest))
+@router.post(
+    "/exec",
+    **document.route(Envelope[ExecResult], *_ENTER, ProcessEnded, takes=ExecRequest),
+)
 async def exec_(request: Request, ref: str) -> Response:
     """Run a command to its end. Wakes a paused sandbox, waits for one still creating."""
     call = call_of(request)
     result = await inside.exec_(call, ref, call.take(ExecRequest))
     return call.answer(one(result), keep=False)
+
+
+@router.post(
+    "/exec/{process_id}/signal",
+    **document.route(
+        Envelope[None], *_ENTER, ProcessEnded, IdempotencyMismatch, takes=SignalRequest
+    ),
+)
+async def signal_exec(request: Request, ref: str, process_id: str) -> Response:
+    """Send a signal to a command that runs and all that it started; default TERM. Its exec says how it
+    ended. One that has not come to the sandbox yet is never begun.
+    """
+    call = call_of(request)
+    await inside.signal_exec(call, ref, process_id, call.take(SignalRequest).signal)
+    return call.answer(NULL, keep=False)
 
 
 @router.get("/stats", **document.route(Envelope[Stats], *_ENTER))

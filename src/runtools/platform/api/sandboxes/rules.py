@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 
-from runtools.errors import InvalidPath, InvalidRequest, TooLarge
+from runtools.errors import InvalidPath, InvalidRequest, NotFound, TooLarge
 from runtools.platform.core.egress import BadRule, policy
 from runtools.platform.core.ids import is_name
 from runtools.platform.kit.crypto import MAX_PASSWORD_BYTES
@@ -28,6 +28,7 @@ _SSH_KEY = re.compile(
     r" (?P<blob>[A-Za-z0-9+/]+={0,2})(?: [^\x00-\x1f\x7f]*)?"
 )
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,9}")
+_PROCESS = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _TEMPLATE = re.compile(
     r"(?P<slug>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:@(?P<version>[1-9]\d{0,8}))?"
 )
@@ -171,6 +172,19 @@ def check_exec(request: ExecRequest) -> None:
             base64.b64decode(request.stdin, validate=True)
         except (binascii.Error, ValueError):
             raise wrong_field("stdin", "not base64, which stdinEncoding says it is") from None
+
+
+def check_process_id(process_id: str) -> str:
+    """An id that a command or process can have.
+
+    Raises:
+        NotFound: none can have it.
+    """
+    if _PROCESS.fullmatch(process_id) is None:
+        raise NotFound(
+            f"no process {process_id[:80]!r}", hint="GET …/processes lists those there are"
+        )
+    return process_id
 
 
 def check_path(path: str, *, field: str = "path") -> str:

@@ -214,6 +214,16 @@ class Host(Protocol):
         """Run a command; ``request.process_id`` is set and names it for repeats."""
         ...
 
+    async def signal_exec(self, sandbox_id: str, process_id: str, op: str, signal: int) -> None:
+        """Send a signal to a command of `exec` and all that it started.
+
+        One that has not come to the sandbox yet never begins: its `exec` raises `ProcessEnded`.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        ...
+
     # A process that is not known (never started there, or its record is no longer kept) is `NotFound`.
     # Input, signals and resizes raise `ProcessEnded` where it has ended. `wait_process` and
     # `follow_output` neither wake a paused sandbox nor keep one awake.

@@ -183,6 +183,11 @@ class GuestClient:
         seconds = request.timeout_ms / 1000 + self._patience.grace
         return await within(seconds, self._pool.repeat(act), f"command {process_id}")
 
+    async def signal_exec(self, op: str, process_id: str, signal: int) -> None:
+        """Signal a running command."""
+        wanted = {"do": "exec_signal", "id": op, "exec": process_id, "signal": signal}
+        await self._ask(wanted, wire.Nothing)
+
     # --- files ---
 
     async def stat(self, path: str) -> FileEntry:
