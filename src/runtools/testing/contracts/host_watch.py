@@ -51,8 +51,10 @@ class HostWatchContract:
         box = await hosts.running()
         reader = Following(hosts, box)
         assert (await reader.next()).kind == "armed"
-        await hosts.sh(box, "mkdir d; echo 1 > d/a; mv d e; rm e/a; mv e ../e; mv ../e f")
-        seen = await reader.until("create", f"{TOP}/f")
+        await hosts.sh(box, "mkdir d; echo 1 > d/a")
+        seen = await reader.until("create", f"{TOP}/d/a")  # before d is gone again
+        await hosts.sh(box, "mv d e; rm e/a; mv e ../e; mv ../e f")
+        seen += await reader.until("create", f"{TOP}/f")
         told = [(one.kind, one.path) for one in seen if one.kind != "change"]
         assert told == [
             ("create", f"{TOP}/d"),
