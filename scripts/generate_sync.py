@@ -23,6 +23,7 @@ MODULES = (
     "files",
     "keys",
     "processes",
+    "projects",
     "sandbox",
     "sandboxes",
     "secrets",

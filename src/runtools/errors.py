@@ -16,6 +16,7 @@
     │   ├── SnapshotInUse              409 snapshot_in_use
     │   ├── SnapshotUnfit              409 snapshot_unfit
     │   ├── IsolationUnavailable       409 isolation_unavailable
+    │   ├── ProjectInUse               409 project_in_use
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
     │   ├── OutcomeUnknown             409 outcome_unknown
     │   ├── ProcessEnded               409 process_ended
@@ -186,6 +187,12 @@ class IsolationUnavailable(Conflict):
     """Hardware isolation was required where only emulation is to be had."""
 
     code = "isolation_unavailable"
+
+
+class ProjectInUse(Conflict):
+    """A project is not empty; ``details`` counts what lies in it."""
+
+    code = "project_in_use"
 
 
 class IdempotencyMismatch(Conflict):

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from runtools import __version__
-from runtools.cli import audit, auth, machine, output, secret, space, template, webhook
+from runtools.cli import (
+    audit,
+    auth,
+    machine,
+    output,
+    project,
+    secret,
+    space,
+    template,
+    webhook,
+)
 from runtools.cli.sandbox import group as sandbox
 from runtools.errors import RunToolsError
 
@@ -49,6 +59,7 @@ app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
 app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
 space.register(app)
 app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
+app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 audit.register(app)
 

@@ -26,10 +26,15 @@ def status(json: Json = False) -> None:
 
 
 @keys.command(name="list")
-def list_(json: Json = False) -> None:
+def list_(
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Only those in it.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """List the org's keys, revoked ones too."""
     with connected() as rt:
-        found = rt.api_keys.list()
+        found = rt.api_keys.list(project_id=project)
     output.show(found, lambda: looks.api_keys(found))
 
 
@@ -45,7 +50,9 @@ def create(
     expires_in: Annotated[
         str | None, typer.Option(metavar="30d|12w|1y", help="Default: never.")
     ] = None,
-    project: Annotated[str | None, typer.Option(metavar="ID", help="Its project.")] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Its project, by id or name.")
+    ] = None,
     test: Annotated[bool, flag("--test", help="Mark it rt_test_ instead of rt_live_.")] = False,
     json: Json = False,
 ) -> None:

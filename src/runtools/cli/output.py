@@ -20,10 +20,11 @@ from runtools.errors import RunToolsError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from runtools.cli import looks, screen
+    from runtools.cli import looks, org_looks, screen
     from runtools.sdk.shapes import Shape
 else:
     looks = lazy.module("runtools.cli.looks")
+    org_looks = lazy.module("runtools.cli.org_looks")
     screen = lazy.module("runtools.cli.screen")
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "line",
     "looks",
     "note",
+    "org_looks",
     "screen",
     "show",
     "show_lines",

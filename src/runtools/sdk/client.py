@@ -8,6 +8,7 @@ from runtools.sdk import shapes, wire
 from runtools.sdk.audit import AsyncAudit
 from runtools.sdk.keys import AsyncApiKeys
 from runtools.sdk.patience import CALL_SECONDS
+from runtools.sdk.projects import AsyncProjects
 from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.secrets import AsyncSecrets
 from runtools.sdk.settings import resolve
@@ -49,6 +50,7 @@ class AsyncRunTools:
         self.sandboxes = AsyncSandboxes(self._transport)
         self.templates = AsyncTemplates(self._transport)
         self.hosts = AsyncHosts(self._transport)
+        self.projects = AsyncProjects(self._transport)
         self.api_keys = AsyncApiKeys(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)

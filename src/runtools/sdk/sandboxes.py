@@ -69,7 +69,7 @@ class AsyncSandboxes:
             egress: what it reaches: ``{"allow": ["*.example.org", "203.0.113.0/24"], "deny": []}``;
                 default: every public address. `AsyncSandbox.egress` changes it later.
             require_isolation: ``"hardware"``: refuse to run under emulation.
-            project_id: the project it belongs to.
+            project_id: id or name of the project it lies in; default: the org's default one.
             wait_for_ready: False: return at once, still creating.
             queue: False: refuse when there is no room, rather than wait for it.
             on_wait: called while it waits in the queue, with the sandbox as it stands.

@@ -90,6 +90,8 @@ class TestScopes:
             {"expiresIn": "0d"},
             {"expiresIn": "-1d"},
             {"expiresIn": "99999d"},
+            {"expiresIn": "9999y"},
+            {"expiresIn": "3651d"},
             {"isTest": "perhaps"},
         ],
     )

@@ -44,7 +44,9 @@ def create(
         list[str] | None,
         typer.Option(metavar="NAME", help="A secret to set in the environment; repeatable."),
     ] = None,
-    project: Annotated[str | None, typer.Option(metavar="ID", help="Its project.")] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Its project, by id or name.")
+    ] = None,
     vcpus: Annotated[
         int, typer.Option(metavar="N", help="Processors.", rich_help_panel=_SIZE)
     ] = DEFAULT_VCPUS,

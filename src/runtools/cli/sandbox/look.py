@@ -25,6 +25,9 @@ def list_(
         str | None,
         typer.Option("--template", "-t", metavar="SLUG", help="Only those made from it."),
     ] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Only those in it, by its id or name.")
+    ] = None,
     everything: Annotated[bool, flag("--all", "-a", help="Stopped ones too.")] = False,
     quiet: Annotated[bool, flag("--quiet", "-q", help="Only their ids.")] = False,
     json: Json = False,
@@ -33,7 +36,7 @@ def list_(
     tags = options.pairs("--tag", tag)
     with connected() as rt:
         states = get_args(State) if everything else state
-        listed = rt.sandboxes.list(state=states, tags=tags, template=template)
+        listed = rt.sandboxes.list(state=states, tags=tags, template=template, project_id=project)
         found = [sandbox.view for sandbox in listed]
     if quiet and not output.is_json():
         for view in found:

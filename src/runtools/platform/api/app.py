@@ -30,6 +30,7 @@ from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
 from runtools.platform.api.processes.tickets import Tickets
+from runtools.platform.api.projects import routes as projects
 from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.snapshots import routes as snapshots
@@ -46,6 +47,7 @@ from runtools.platform.kit.outbound import Outbound, networks
 ROUTERS = (
     health.router,
     keys.router,
+    projects.router,
     events.router,
     routes.router,
     inside_routes.router,

@@ -19,6 +19,7 @@ _NOUNS = {
     "hosts": "host",
     "inside": "sandbox",
     "processes": "sandbox",
+    "projects": "project",
     "sandboxes": "sandbox",
     "secrets": "secret",
     "snapshots": "sandbox",

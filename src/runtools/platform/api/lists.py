@@ -18,6 +18,14 @@ class Page(Request):
     cursor: str | None = Field(None, max_length=1000)
 
 
+class Within(Request):
+    """Of which project a list is."""
+
+    project_id: str | None = Field(
+        None, max_length=64, pattern=r"^[^\x00]*$", description="a project's id or name"
+    )
+
+
 def place(cursor: str | None) -> tuple[datetime, str] | None:
     """The place that a cursor of `mark` names."""
     if cursor is None:

@@ -19,7 +19,9 @@ class ApiKeyCreate(Request):
     expires_in: str | None = Field(
         None, pattern=r"^[1-9][0-9]{0,3}[dwy]$", description="for example 30d, 12w, 1y"
     )
-    project_id: str | None = Field(None, max_length=64)
+    project_id: str | None = Field(
+        None, max_length=64, description="a project's id or name; default: the org's default one"
+    )
     is_test: bool = Field(False, description="marks it rt_test_ instead of rt_live_")
 
 

@@ -67,7 +67,9 @@ class SandboxCreate(Request):
     internet: bool = True
     egress: EgressRules | None = Field(None, description="default: every public address")
     require_isolation: Isolation | None = None
-    project_id: str | None = None
+    project_id: str | None = Field(
+        None, max_length=64, description="a project's id or name; default: the org's default one"
+    )
     wait_for_ready: bool = Field(
         True, description="answer when it runs; false: answer at once, still creating"
     )

@@ -11,6 +11,7 @@ from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.sync.audit import Audit
 from runtools.sdk.sync.keys import ApiKeys
+from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
 from runtools.sdk.sync.templates import Templates
@@ -50,6 +51,7 @@ class RunTools:
         self.sandboxes = Sandboxes(self._transport)
         self.templates = Templates(self._transport)
         self.hosts = Hosts(self._transport)
+        self.projects = Projects(self._transport)
         self.api_keys = ApiKeys(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)

@@ -31,7 +31,7 @@ class ApiKeys:
             name: what it is for.
             scopes: what it may do, e.g. ``["sandbox:*", "files:read"]``; none: everything.
             expires_in: e.g. ``30d``, ``12w``, ``1y``; None: never.
-            project_id: the project it is counted to.
+            project_id: id or name of the project it lies in; default: the org's default one.
             is_test: mark it ``rt_test_`` instead of ``rt_live_``.
 
         Raises:
@@ -56,6 +56,7 @@ class ApiKeys:
         """End a key by its id (``key_…``); it stops working within a second."""
         self._transport.call("DELETE", f"/api-keys/{wire.segment(key_id)}")
 
-    def list(self) -> list[ApiKey]:
-        """The org's keys, revoked ones too, without the keys themselves."""
-        return wire.shapes(ApiKey, (self._transport.call("GET", "/api-keys")).data)
+    def list(self, *, project_id: str | None = None) -> list[ApiKey]:
+        """The org's keys (of a project), revoked ones too, without the keys themselves."""
+        query = [("projectId", project_id)]
+        return wire.shapes(ApiKey, (self._transport.call("GET", "/api-keys", query=query)).data)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import Conflict, Forbidden, IdempotencyMismatch, NotFound
@@ -14,8 +15,10 @@ from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.keys import store
 from runtools.platform.api.keys.service import Rights
 from runtools.platform.api.keys.store import Key
+from runtools.platform.api.lists import Within
 from runtools.platform.api.orgs import store as orgs
-from runtools.platform.api.projects import store as projects
+from runtools.platform.api.projects import service as projects
+from runtools.platform.api.projects import store as project_store
 from runtools.platform.core import access
 from runtools.platform.kit import http
 from runtools.platform.kit.http import many, one
@@ -25,6 +28,7 @@ from runtools.sdk.shapes.events import Envelope
 router = APIRouter(prefix="/v1", tags=["account"])
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
+_MOST_DAYS = 3650
 
 
 @router.get("/me", **document.route(Envelope[Me]))
@@ -32,7 +36,7 @@ async def me(request: Request) -> Response:
     """Which org and key this request is counted to."""
     call = call_of(request)
     name = await call.platform.db.read(orgs.name_of, call.org)
-    project = await call.platform.db.read(projects.find, call.org, None)
+    project = await call.platform.db.read(project_store.find, call.org, None)
     seen = Me(
         org_id=call.org,
         org_name=name,
@@ -43,11 +47,13 @@ async def me(request: Request) -> Response:
     return call.answer(one(seen))
 
 
-@router.get("/api-keys", **document.route(Envelope[list[ApiKey]]))
-async def list_(request: Request) -> Response:
-    """The org's keys, revoked ones too, newest first."""
+@router.get("/api-keys", **document.route(Envelope[list[ApiKey]], NotFound))
+async def list_(request: Request, within: Annotated[Within, Query()]) -> Response:
+    """The org's keys (of a project), revoked ones too, newest first."""
     call = call_of(request)
-    return call.answer(many([_shown(key) for key in await call.platform.keys.all_of(call.org)]))
+    project = await projects.found(call, within.project_id)
+    found = await call.platform.keys.all_of(call.org, project)
+    return call.answer(many([_shown(key) for key in found]))
 
 
 @router.post(
@@ -60,7 +66,7 @@ async def create(request: Request) -> Response:
     """Make a key. It is shown in this answer only: a repeat shows its record without it."""
     call = call_of(request)
     wanted = call.take(ApiKeyCreate)
-    rights = await _rights(call, wanted)
+    rights = _rights(call, wanted)
     key, secret = await call.platform.keys.make(call.org, wanted.name, call.op, rights)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
@@ -102,22 +108,20 @@ def _shown(key: Key, secret: str | None = None) -> ApiKey:
     )
 
 
-async def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
+def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
     if wrong := access.unknown(wanted.scopes):
         scope, near = next(iter(wrong.items()))
         hint = f"did you mean {' or '.join(near)}?" if near else "docs/api.md lists the scopes"
         raise http.wrong_field("scopes", f"there is no scope {scope[:80]!r}", hint=hint)
     _check_within(call, wanted.scopes)
-    project = None
-    if wanted.project_id is not None:
-        project = await call.platform.db.read(projects.find, call.org, wanted.project_id)
-        if project is None:
-            raise NotFound(f"no project {wanted.project_id[:80]!r}", details={"field": "projectId"})
     until = None
     if wanted.expires_in is not None:
         count, unit = int(wanted.expires_in[:-1]), wanted.expires_in[-1]
-        until = call.platform.clock.now() + timedelta(days=count * _DAYS[unit])
-    return Rights(tuple(set(wanted.scopes)), until, project, wanted.is_test)
+        days = count * _DAYS[unit]
+        if days > _MOST_DAYS:
+            raise http.wrong_field("expiresIn", "a key expires within ten years, or never")
+        until = call.platform.clock.now() + timedelta(days=days)
+    return Rights(tuple(set(wanted.scopes)), until, wanted.project_id, wanted.is_test)
 
 
 def _check_within(call: Call, scopes: Iterable[str], *, known: bool = True) -> None:

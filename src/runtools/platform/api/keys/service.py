@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
 from runtools.errors import Conflict, NotFound, Unauthenticated
 from runtools.platform.api.keys import store
 from runtools.platform.api.keys.store import Key, Match
+from runtools.platform.api.projects import store as projects
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto
 from runtools.platform.kit.clock import Clock
@@ -37,7 +38,10 @@ _BAD_KEY = Unauthenticated(
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a key may do (no scopes: everything), until when, and to which project it is counted."""
+    """What a key may do (no scopes: everything), until when, and in which project it lies.
+
+    ``project_id`` may be the project's name; None: the org's default one.
+    """
 
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
@@ -115,7 +119,7 @@ class Keys:
     ) -> tuple[Key, str | None]:
         """A new key and its secret; a repeat of the act gives the key alone, for it is not kept."""
         key, secret = self._fresh(org_id, name, op, rights or Rights())
-        made = await self._db.write(store.add_once, key)
+        made = await self._db.write(_add_once, key)
         return made, secret if made.id == key.id else None
 
     async def rotate(self, org_id: str, key_id: str, op: str) -> tuple[Key, str | None]:
@@ -152,9 +156,9 @@ class Keys:
         )
         return key, secret
 
-    async def all_of(self, org_id: str) -> list[Key]:
-        """The org's keys."""
-        return await self._db.read(store.all_of, org_id)
+    async def all_of(self, org_id: str, project_id: str | None = None) -> list[Key]:
+        """The org's keys, or those of a project."""
+        return await self._db.read(store.all_of, org_id, project_id)
 
     async def revoke(self, org_id: str, key_id: str) -> Key:
         """Make the key useless from now on."""
@@ -171,8 +175,13 @@ class Keys:
             await self._db.write(store.used, times)
 
 
+def _add_once(conn: Transaction, key: Key) -> Key:
+    place = projects.place(conn, key.org_id, key.project_id)
+    return store.add_once(conn, replace(key, project_id=place))
+
+
 def _replace(conn: Transaction, old: Key, key: Key, now: datetime) -> Key:
-    made = store.add_once(conn, key)
+    made = _add_once(conn, key)
     if made.id != key.id:
         return made
     if old.revoked_at is not None:

@@ -110,13 +110,15 @@ def add_once(conn: Connection, key: Key) -> Key:
     return key
 
 
-def all_of(conn: Connection, org_id: str) -> list[Key]:
-    """The org's keys, revoked ones too, newest first."""
+def all_of(conn: Connection, org_id: str, project_id: str | None = None) -> list[Key]:
+    """The org's keys (those of a project), revoked ones too, newest first."""
     query = (
         select(api_keys)
         .where(api_keys.c.org_id == org_id)
         .order_by(api_keys.c.created_at.desc(), api_keys.c.id)
     )
+    if project_id is not None:
+        query = query.where(api_keys.c.project_id == project_id)
     return [Key(**row) for row in conn.execute(query).mappings()]
 
 

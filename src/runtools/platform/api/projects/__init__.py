@@ -1,1 +1,1 @@
-"""Projects: groups of an org's records, for looking at them only."""
+"""Projects: what an org sorts its things into. They allow and forbid nothing."""

@@ -226,9 +226,7 @@ async def _write(call: Call, record: Record, guest: Guest, project_id: str | Non
 def _write_one(
     conn: Transaction, vault: Vault, record: Record, guest: Guest, project_id: str | None
 ) -> Record:
-    project = projects.find(conn, record.org_id, project_id)
-    if project is None:
-        raise NotFound(f"no project {project_id!r}", details={"field": "projectId"})
+    project = projects.place(conn, record.org_id, project_id)
     if record.born == "create" and not templates.still_ready(conn, record.template_id):
         raise Conflict(
             f"{record.template}@{record.template_version} is being deleted",

@@ -25,6 +25,7 @@ from runtools.platform.api.calls import call_of
 from runtools.platform.api.ledger import store as ledger
 from runtools.platform.api.ledger.store import Entry
 from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.projects import service as projects
 from runtools.platform.api.sandboxes import acts, births, rules, store
 from runtools.platform.api.sandboxes.load import is_settled, load, until
 from runtools.platform.api.sandboxes.look import look, shape
@@ -55,7 +56,9 @@ class SandboxPage(Page):
     tag: list[str] = Field([], max_length=16, description="key:value, repeatable")
     template: str | None = Field(None, max_length=63, pattern=r"^[^\x00]*$")
     name: str | None = Field(None, max_length=63, pattern=r"^[^\x00]*$")
-    project_id: str | None = Field(None, max_length=64, pattern=r"^[^\x00]*$")
+    project_id: str | None = Field(
+        None, max_length=64, pattern=r"^[^\x00]*$", description="a project's id or name"
+    )
 
 
 @router.post(
@@ -84,7 +87,7 @@ async def create(request: Request) -> Response:
     return call.answer(look(record), 201)
 
 
-@router.get("", **document.route(Envelope[list[Sandbox]]))
+@router.get("", **document.route(Envelope[list[Sandbox]], NotFound))
 async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Response:
     """The org's sandboxes, newest first."""
     call = call_of(request)
@@ -93,7 +96,7 @@ async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Resp
         tags=rules.tag_filter(page.tag),
         template=page.template,
         name=page.name,
-        project_id=page.project_id,
+        project_id=await projects.found(call, page.project_id),
     )
     after = place(page.cursor)
     found = await call.platform.db.read(store.page, call.org, wanted, after, page.limit + 1)

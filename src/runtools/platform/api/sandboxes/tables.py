@@ -82,6 +82,7 @@ sandboxes = Table(
     Index("ix_sandboxes_born", "org_id", "born_op", "born_n", unique=True),
     Index("ix_sandboxes_newest", "org_id", "created_at", "id"),
     Index("ix_sandboxes_name", "org_id", "name"),
+    Index(None, "org_id", "project_id"),
     Index(
         "ix_sandboxes_living_name",
         "org_id",

@@ -1,0 +1,107 @@
+"""``/v1/projects``: groups of an org's things, by id or name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from runtools.errors import Conflict, IdempotencyMismatch, NameTaken, NotFound, ProjectInUse
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.projects import service
+from runtools.platform.api.projects.service import Filled
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.projects import (
+    Project,
+    ProjectChange,
+    ProjectContents,
+    ProjectCreate,
+    ProjectMove,
+)
+
+router = APIRouter(prefix="/v1/projects", tags=["projects"])
+
+_NOTHING: dict[str, int] = {}
+
+
+@router.get("", **document.route(Envelope[list[Project]]))
+async def list_(request: Request) -> Response:
+    """The org's projects, the default one first, with how much lies in each."""
+    call = call_of(request)
+    return call.answer(many([_shown(found) for found in await service.all_of(call)]))
+
+
+@router.post(
+    "",
+    **document.route(
+        Envelope[Project], NameTaken, IdempotencyMismatch, status=201, takes=ProjectCreate
+    ),
+)
+async def create(request: Request) -> Response:
+    """Make a project."""
+    call = call_of(request)
+    return call.answer(one(_shown(await service.create(call, call.take(ProjectCreate)))), 201)
+
+
+@router.get("/{ref}", **document.route(Envelope[Project], NotFound))
+async def get(request: Request, ref: str) -> Response:
+    """One of them."""
+    call = call_of(request)
+    return call.answer(one(_shown(await service.get(call, ref))))
+
+
+@router.patch(
+    "/{ref}",
+    **document.route(
+        Envelope[Project], NotFound, NameTaken, IdempotencyMismatch, takes=ProjectChange
+    ),
+)
+async def change(request: Request, ref: str) -> Response:
+    """Give it another name or colour."""
+    call = call_of(request)
+    return call.answer(one(_shown(await service.change(call, ref, call.take(ProjectChange)))))
+
+
+@router.delete(
+    "/{ref}",
+    **document.route(Envelope[Project], NotFound, Conflict, ProjectInUse, IdempotencyMismatch),
+)
+async def delete(
+    request: Request,
+    ref: str,
+    move_to: Annotated[
+        str | None,
+        Query(
+            alias="moveTo", max_length=64, pattern=r"^[^\x00]*$", description="for what is in it"
+        ),
+    ] = None,
+) -> Response:
+    """Delete an empty one; or any but the default, its things going to `moveTo`."""
+    call = call_of(request)
+    gone = await service.remove(call, ref, move_to)
+    return call.answer(one(_shown(Filled(gone, _NOTHING))))
+
+
+@router.post(
+    "/{ref}/move",
+    **document.route(Envelope[Project], NotFound, IdempotencyMismatch, takes=ProjectMove),
+)
+async def move(request: Request, ref: str) -> Response:
+    """Put sandboxes (id or name), API keys and SSH keys into it: all that are named, or none."""
+    call = call_of(request)
+    return call.answer(one(_shown(await service.move(call, ref, call.take(ProjectMove)))))
+
+
+def _shown(found: Filled) -> Project:
+    project = found.project
+    return Project(
+        id=project.id,
+        name=project.name,
+        color=project.color,
+        is_default=project.is_default,
+        created_at=project.created_at,
+        contents=ProjectContents(**found.counts),
+    )

@@ -1,0 +1,160 @@
+"""What can be done with projects: making, naming, taking away, and moving things between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic.alias_generators import to_camel
+
+from runtools.errors import Conflict, NotFound, ProjectInUse
+from runtools.platform.api.calls import Call
+from runtools.platform.api.keys import store as keys
+from runtools.platform.api.projects import store
+from runtools.platform.api.projects.store import Project
+from runtools.platform.api.sandboxes import store as sandboxes
+from runtools.platform.core.ids import is_sandbox_id, new_id
+from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.projects import ProjectChange, ProjectCreate, ProjectMove
+
+_NONE: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A project, and how many living things of each kind lie in it."""
+
+    project: Project
+    counts: Mapping[str, int]
+
+
+async def create(call: Call, wanted: ProjectCreate) -> Filled:
+    """A new project."""
+    fresh = Project(
+        id=new_id("prj"),
+        org_id=call.org,
+        name=wanted.name,
+        is_default=False,
+        created_at=call.platform.clock.now(),
+        color=wanted.color,
+        op=call.op,
+    )
+    return Filled(await call.platform.db.write(store.add_once, fresh), _NONE)
+
+
+async def all_of(call: Call) -> list[Filled]:
+    """The org's projects."""
+    found = await call.platform.db.read(store.all_of, call.org)
+    counts = await call.platform.db.read(store.counts, call.org)
+    return [Filled(project, counts.get(project.id, _NONE)) for project in found]
+
+
+async def get(call: Call, ref: str) -> Filled:
+    """One of them, by id or name."""
+    return await call.platform.db.read(_filled, call.org, ref)
+
+
+async def change(call: Call, ref: str, wanted: ProjectChange) -> Filled:
+    """Another name or colour; what is left out stays."""
+    return await call.platform.db.write(_change, call.org, ref, wanted)
+
+
+async def remove(call: Call, ref: str, target: str | None) -> Project:
+    """Take one away that is empty, or whose things go to another."""
+    return await call.platform.db.write(_remove, call.org, ref, target)
+
+
+async def move(call: Call, ref: str, wanted: ProjectMove) -> Filled:
+    """Put things into a project: all of those that are named, or none."""
+    return await call.platform.db.write(_move, call.org, ref, wanted)
+
+
+async def found(call: Call, ref: str | None) -> str | None:
+    """The id of the project that a filter names; None for no filter.
+
+    Raises:
+        NotFound: the org has none of that id or name.
+    """
+    if ref is None:
+        return None
+    project_id = await call.platform.db.read(store.find, call.org, ref)
+    if project_id is None:
+        raise store.unknown(ref)
+    return project_id
+
+
+def _filled(conn: Transaction, org_id: str, ref: str) -> Filled:
+    project = store.held(conn, org_id, ref)
+    if project is None:
+        raise store.unknown(ref, "ref")
+    return Filled(project, store.counts(conn, org_id).get(project.id, _NONE))
+
+
+def _change(conn: Transaction, org_id: str, ref: str, wanted: ProjectChange) -> Filled:
+    project = _locked(conn, org_id, ref)
+    said = wanted.model_dump(exclude_unset=True)
+    if said.get("name", project.name) is None:
+        raise http.wrong_field("name", "a project has one")
+    store.change(conn, replace(project, **said))
+    return _filled(conn, org_id, project.id)
+
+
+def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Project:
+    project = _locked(conn, org_id, ref)
+    if project.is_default:
+        raise Conflict(
+            f"{project.name} is the org's default project", hint="every org keeps that one"
+        )
+    heir = store.held(conn, org_id, target)
+    if heir is None or heir.id == project.id:
+        raise store.unknown(target or "default", "moveTo")
+    lies = store.counts(conn, org_id).get(project.id, _NONE)
+    if lies and target is None:
+        what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in lies.items())
+        raise ProjectInUse(
+            f"project {project.name} is not empty: {what}",
+            hint="move them elsewhere first, or name where they go: moveTo (--move-to)",
+            details=dict(lies),
+        )
+    # What has ended stays on record, so it needs a place, too.
+    store.move_all(conn, org_id, project.id, heir.id)
+    store.remove(conn, org_id, project.id)
+    return project
+
+
+def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Filled:
+    project = store.held(conn, org_id, ref)
+    if project is None:
+        raise store.unknown(ref, "ref")
+    for kind in store.KINDS:
+        refs: Sequence[str] = getattr(wanted, kind)
+        field = to_camel(kind)
+        ids = {_FIND[kind](conn, org_id, one, f"{field}.{n}") for n, one in enumerate(refs)}
+        store.move(conn, org_id, kind, ids, project.id)
+    return _filled(conn, org_id, project.id)
+
+
+def _locked(conn: Transaction, org_id: str, ref: str) -> Project:
+    project = store.locked(conn, org_id, ref)
+    if project is None:
+        raise store.unknown(ref, "ref")
+    return project
+
+
+def _sandbox(conn: Transaction, org_id: str, ref: str, field: str) -> str:
+    find = sandboxes.by_id if is_sandbox_id(ref) else sandboxes.by_name
+    record = find(conn, org_id, ref)
+    if record is None:
+        raise NotFound(f"no sandbox {ref[:80]!r}", details={"field": field})
+    return record.id
+
+
+def _api_key(conn: Transaction, org_id: str, ref: str, field: str) -> str:
+    key = keys.find(conn, org_id, ref)
+    if key is None:
+        raise NotFound(f"no API key {ref[:80]!r}", details={"field": field})
+    return key.id
+
+
+_FIND = {"sandboxes": _sandbox, "api_keys": _api_key}
