@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from tests.flow.api.test_events import events
 
+from runtools.platform.api.processes.feeds import Feeds
 from runtools.testing.api_world import World, client, holds
 
 
@@ -173,6 +174,59 @@ class TestOutput:
             heard = asyncio.ensure_future(anext(events(got), None))
             await box.world.http.delete(f"/v1/api-keys/{made['id']}")
             assert await heard is None
+
+
+class TestManyReaders:
+    async def test_all_have_every_byte_of_one_stream_of_the_host(
+        self, box: Box, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        followed: list[int] = []
+        follow = box.world.host.follow_output
+
+        def counted(*args: Any) -> AsyncIterator[Any]:
+            followed.append(args[-1])
+            return follow(*args)
+
+        monkeypatch.setattr(box.world.host, "follow_output", counted)
+        process = await box.start("read go; for i in $(seq 50); do seq 1000; done")
+        readers = [asyncio.ensure_future(box.follow(process)) for _ in range(20)]
+        feeds = box.world.platform.feeds
+        await holds(lambda: _is(len(followed) == 1 and _readers(feeds) == 20))
+        await box.post(f"/{process['id']}/input", content=b"\n")
+        wanted = "".join(f"{n}\n" for n in range(1, 1001)).encode() * 50
+        for found in await asyncio.gather(*readers):
+            told = b"".join(base64.b64decode(e["data"]) for _, name, e in found[:-1])
+            assert told == wanted
+            assert found[-1][2]["process"]["exitCode"] == 0
+        assert followed == [0]
+        await holds(lambda: _is(len(feeds) == 0))
+
+    async def test_one_that_never_reads_stalls_none(self, box: Box) -> None:
+        process = await box.start("read go; head -c 20000000 /dev/zero", keepOutputBytes=1 << 25)
+        url = f"{box.url}/{process['id']}/follow"
+        async with box.world.http.stream("GET", url) as stuck:
+            assert stuck.status_code == 200
+            reader = asyncio.ensure_future(box.follow(process))
+            await holds(lambda: _is(_readers(box.world.platform.feeds) == 2))
+            await box.post(f"/{process['id']}/input", content=b"\n")
+            assert (await reader)[-1][2]["offset"] == 20_000_000
+            # And it has all of it still, once it reads.
+            size = 0
+            async with asyncio.timeout(15):
+                async for _, name, event in events(stuck):
+                    if name == "end":
+                        break
+                    assert event["offset"] == size
+                    size += len(base64.b64decode(event["data"]))
+            assert size == 20_000_000
+
+
+async def _is(fact: bool) -> bool:
+    return fact
+
+
+def _readers(feeds: Feeds) -> int:
+    return sum(len(feed.places) for named in feeds._feeds.values() for feed in named)
 
 
 class TestBadInput:

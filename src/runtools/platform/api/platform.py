@@ -13,6 +13,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.processes.feeds import Feeds
 from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.kit.clock import Clock
@@ -29,6 +30,7 @@ class Platform:
     """The parts of one api process.
 
     Attributes:
+        feeds: the output of processes that is followed.
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
         away: hosts whose reports broke off, until they have answered again.
@@ -44,6 +46,7 @@ class Platform:
     vault: Vault
     tickets: Tickets
     outbound: Outbound
+    feeds: Feeds = field(default_factory=Feeds)
     asking: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

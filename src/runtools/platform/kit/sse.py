@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from starlette.types import Scope
@@ -11,7 +12,8 @@ from starlette.types import Scope
 from runtools.platform.kit.http import Stream, header, wrong_field
 
 PING_SECONDS = 15.0
-_PING = b": ping\n\n"
+PING = b": ping\n\n"
+_OPEN = b": open\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +44,40 @@ def resume_point(scope: Scope, after: int | None) -> int | None:
     return int(given)
 
 
-class EventStream(Stream):
-    """A response of events, with a comment now and then so that nobody takes silence for death."""
+class WrittenStream(Stream):
+    """A response of events that are encoded already, several in one piece perhaps, and pings."""
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(self, written: AsyncGenerator[bytes, None]) -> None:
         super().__init__(
-            _with_pings(events),
+            _opened(written),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
 
 
+class EventStream(WrittenStream):
+    """A response of events, with a comment now and then so that nobody takes silence for death."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        super().__init__(_with_pings(events))
+
+
+async def _opened(written: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A comment at once, so that the reader learns that it was admitted."""
+    async with aclosing(written):
+        yield _OPEN
+        async for piece in written:
+            yield piece
+
+
 async def _with_pings(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
     coming: asyncio.Task[Event] | None = None
     try:
-        yield b": open\n\n"
         while True:
             coming = coming or asyncio.ensure_future(anext(events))
             done, _ = await asyncio.wait((coming,), timeout=PING_SECONDS)
             if not done:
-                yield _PING
+                yield PING
                 continue
             try:
                 event = coming.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, WebSocket
@@ -25,11 +26,12 @@ from runtools.errors import (
     TooLarge,
 )
 from runtools.platform.api import document
-from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.calls import call_of
 from runtools.platform.api.processes import service, terminal
+from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
-from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import sse
+from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.http import many, one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.processes import (
@@ -133,23 +135,28 @@ async def follow(
     """
     call = call_of(request)
     begin = sse.resume_point(request.scope, offset) or 0
-    host, sandbox_id, process = await service.look(call, ref, process_id)
+    host, record, process = await service.look(call, ref, process_id)
     service.first(process, stream, begin)
-    return sse.EventStream(_events(call, host, sandbox_id, process_id, stream, begin))
+    items = service.follow(call, host, record, process_id, stream, begin)
+    return sse.WrittenStream(_events(items, call.platform.clock))
 
 
 async def _events(
-    call: Call, host: Host, sandbox_id: str, process_id: str, stream: Stream, start: int
-) -> AsyncGenerator[sse.Event, None]:
-    items = service.follow(call, host, sandbox_id, process_id, stream, start)
-    try:
+    items: AsyncGenerator[list[Part] | OutputEnd, None], clock: Clock
+) -> AsyncGenerator[bytes, None]:
+    """The events, as many at once as there are, and a ping where for long there is none."""
+    said = clock.monotonic()
+    async with aclosing(items):
         async for item in items:
             if isinstance(item, OutputEnd):
-                yield sse.Event("end", one(item), item.offset)
+                yield sse.Event("end", one(item), item.offset).encode()
+            elif item:
+                yield b"".join([part.event for part in item])
+            elif clock.monotonic() - said < sse.PING_SECONDS:
+                continue
             else:
-                yield sse.Event("output", one(item), item.offset + len(item.data))
-    finally:
-        await items.aclose()
+                yield sse.PING
+            said = clock.monotonic()
 
 
 @router.post(
@@ -211,8 +218,8 @@ async def ticket(request: Request, ref: str, process_id: str) -> Response:
     """Let a page of a browser open the terminal: once, within 30 seconds, from one origin."""
     call = call_of(request)
     wanted = call.take(TerminalTicketRequest)
-    _, sandbox_id, process = await service.look(call, ref, process_id)
-    path = f"/v1/sandboxes/{sandbox_id}/processes/{process.id}/terminal"
+    _, record, process = await service.look(call, ref, process_id)
+    path = f"/v1/sandboxes/{record.id}/processes/{process.id}/terminal"
     secret, until = await call.platform.tickets.make(call.key, path, wanted.origin)
     made = TerminalTicket(ticket=secret, path=path, protocol=TERMINAL_PROTOCOL, expires_at=until)
     return call.answer(one(made), 201, keep=False)

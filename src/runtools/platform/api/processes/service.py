@@ -7,14 +7,17 @@ for one still creating (here). Waiting and following do neither: they go on when
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from runtools.errors import InvalidRequest
 from runtools.platform.api.calls import Call
+from runtools.platform.api.keys.service import BELIEVED_SECONDS
+from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
+from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.sdk.shapes.processes import (
     OutputEnd,
-    OutputPiece,
     OutputSpan,
     Process,
     ProcessRequest,
@@ -32,14 +35,11 @@ async def start(call: Call, ref: str, request: ProcessRequest) -> Process:
     return await host.start_process(sandbox_id, request)
 
 
-async def look(call: Call, ref: str, process_id: str) -> tuple[Host, str, Process]:
+async def look(call: Call, ref: str, process_id: str) -> tuple[Host, Record, Process]:
     """How a process stands, with its host and sandbox; nothing is woken."""
     host, record = await inside.beside(call, ref)
-    return (
-        host,
-        record.id,
-        await host.wait_process(record.id, rules.check_process_id(process_id), 0),
-    )
+    process_id = rules.check_process_id(process_id)
+    return host, record, await host.wait_process(record.id, process_id, 0)
 
 
 def first(process: Process, stream: Stream, start: int) -> int:
@@ -60,9 +60,23 @@ def first(process: Process, stream: Stream, start: int) -> int:
     return max(start, span.kept_from)
 
 
-def follow(
-    call: Call, host: Host, sandbox_id: str, process_id: str, stream: Stream, start: int
-) -> AsyncGenerator[OutputPiece | OutputEnd, None]:
-    """Its output as it comes, until the caller's key is revoked."""
-    items = host.follow_output(sandbox_id, process_id, stream, start)
-    return call.platform.keys.while_good(call.key, items)
+async def follow(
+    call: Call, host: Host, record: Record, process_id: str, stream: Stream, start: int
+) -> AsyncGenerator[list[Part] | OutputEnd, None]:
+    """Its output as it comes, until the caller's key is revoked; no parts where nothing came for a second.
+
+    What a sandbox that went back in time has written is another stream than what it had: an act of its
+    user's begins a new one.
+    """
+    named = (record.id, str(record.generation), process_id, stream)
+    follow = call.platform.feeds.follow(
+        named,
+        start,
+        lambda at: host.follow_output(record.id, process_id, stream, at),
+        BELIEVED_SECONDS,
+    )
+    async with aclosing(follow) as items:
+        async for item in items:
+            if not await call.platform.keys.still_good(call.key):
+                return
+            yield item

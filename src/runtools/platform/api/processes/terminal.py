@@ -30,6 +30,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from runtools.errors import InputFull, RunToolsError, Unauthenticated, Unavailable
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service
+from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import http, websocket
 from runtools.platform.kit.crypto import keyed_digest
@@ -83,11 +84,11 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     """Serve one viewer from its request to its end."""
     call = call_of(sock)
     asked = _asked(sock)
-    host, sandbox_id, process = await service.look(call, ref, process_id)
+    host, record, process = await service.look(call, ref, process_id)
     start = service.first(process, "output", asked.offset)
     spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
     await sock.accept(spoken)
-    viewer = _Viewer(call, sock, host, sandbox_id, process_id, asked)
+    viewer = _Viewer(call, sock, host, record, process_id, asked)
     try:
         shown = json.loads(http.one(process))
         await say(sock, type="start", offset=start, dropped=start - asked.offset, process=shown)
@@ -125,14 +126,15 @@ class _Viewer:
         call: Call,
         sock: WebSocket,
         host: Host,
-        sandbox_id: str,
+        record: Record,
         process_id: str,
         asked: Asked,
     ) -> None:
         self._call = call
         self._sock = sock
         self._host = host
-        self._sandbox = sandbox_id
+        self._record = record
+        self._sandbox = record.id
         self._process = process_id
         self._name = asked.viewer or call.request_id
         self._number = asked.message
@@ -141,21 +143,19 @@ class _Viewer:
 
     async def show(self, start: int) -> None:
         """Send output as it comes, at the pace of the viewer, and how it ended."""
-        call, sock, at = self._call, self._sock, start
-        items = service.follow(call, self._host, self._sandbox, self._process, "output", start)
-        try:
+        sock = self._sock
+        items = service.follow(self._call, self._host, self._record, self._process, "output", start)
+        async with contextlib.aclosing(items):
             async for item in items:
                 if isinstance(item, OutputEnd):
                     ended = json.loads(http.one(item.process))
                     await say(sock, type="end", offset=item.offset, process=ended)
                     await sock.close(1000)
                     return
-                if item.offset != at:
-                    await say(sock, type="dropped", offset=item.offset, bytes=item.offset - at)
-                at = item.offset + len(item.data)
-                await sock.send_bytes(item.data)
-        finally:
-            await items.aclose()
+                for piece in (part.piece for part in item):
+                    if piece.dropped:
+                        await say(sock, type="dropped", offset=piece.offset, bytes=piece.dropped)
+                    await sock.send_bytes(piece.data)
         raise Unauthenticated("the API key has been revoked")
 
     async def listen(self) -> None:

@@ -1,0 +1,203 @@
+"""One reading of a process's output for all who follow it here.
+
+A *feed* follows a stream at its host and keeps the newest of it in memory; readers stand in it, each at an
+offset of its own, and are given the same pieces. A feed goes as far ahead as its fastest reader lets it, so
+that none stalls another. Who fell out of what it keeps, or asks for what came before, gets a feed of its
+own from where it stands, and joins an older one again as soon as that one has what it needs next. So each
+reader has every byte once, in order, at its own pace, and costs memory within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import cached_property
+from typing import Final
+
+from runtools.errors import HostUnavailable
+from runtools.platform.kit import http, sse
+from runtools.sdk.shapes.processes import OutputEnd, OutputPiece
+
+KEPT_BYTES: Final = 1 << 20
+_AHEAD_BYTES: Final = KEPT_BYTES // 2
+_PART_BYTES: Final = 512  # what a piece takes beside its data
+_BATCH_BYTES: Final = 128 << 10
+
+Stream = tuple[str, ...]
+Items = AsyncIterator[OutputPiece | OutputEnd]
+Begin = Callable[[int], Items]
+
+
+class Part:
+    """A piece of the stream. The event that it is to readers is written once for all of them."""
+
+    def __init__(self, piece: OutputPiece) -> None:
+        self.piece = piece
+        self.end = piece.offset + len(piece.data)
+        self.size = len(piece.data) + _PART_BYTES
+
+    @cached_property
+    def event(self) -> bytes:
+        """As readers of events get it."""
+        return sse.Event("output", http.one(self.piece), self.end).encode()
+
+    def after(self, at: int) -> Part:
+        """What of it comes after an offset before its end."""
+        piece = self.piece
+        if at == piece.offset - piece.dropped:
+            return self
+        first = max(at, piece.offset)
+        data = piece.data[first - piece.offset :]
+        return Part(OutputPiece(offset=first, data=data, dropped=first - at))
+
+
+class _Feed:
+    """One following of a stream, and the newest of what came."""
+
+    def __init__(self, start: int, items: Items) -> None:
+        self.low = self.high = start
+        self.over: OutputEnd | Exception | None = None
+        self.places: dict[object, int] = {}  # where the readers are that stand in it
+        self._parts: deque[Part] = deque()
+        self._size = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._task = asyncio.create_task(self._follow(items))
+
+    def put(self, reader: object, at: int) -> None:
+        """A reader stands here now."""
+        self.places[reader] = at
+        self._room.set()
+
+    def has(self, at: int) -> bool:
+        """Whether a reader can go on here from an offset."""
+        return self.low <= at <= self.high
+
+    def batch(self, at: int) -> list[Part]:
+        """What comes after an offset that it has; not all of it, where it is much."""
+        found: list[Part] = []
+        for part in reversed(self._parts):
+            if part.end <= at:
+                break
+            found.append(part)
+        batch: list[Part] = []
+        room = _BATCH_BYTES
+        while found and room > 0:
+            part = found.pop().after(at)
+            batch.append(part)
+            at = part.end
+            room -= part.size
+        return batch
+
+    async def news(self, seconds: float) -> bool:
+        """Wait for more or the end; False when time was up before."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._news.wait()
+        except TimeoutError:
+            return False
+
+    async def close(self) -> None:
+        """Follow no more."""
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+
+    async def _follow(self, items: Items) -> None:
+        try:
+            async for item in items:
+                if isinstance(item, OutputEnd):
+                    self._end(item)
+                    return
+                self._add(item)
+                while self.high - max(self.places.values(), default=self.high) > _AHEAD_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
+            self._end(HostUnavailable("the host ended a stream of output before its end"))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, each reader is to raise it
+            self._end(exc)
+        finally:
+            await http.close(items)
+
+    def _add(self, piece: OutputPiece) -> None:
+        part = Part(piece)
+        self._parts.append(part)
+        self.high = part.end
+        self._size += part.size
+        while self._size > KEPT_BYTES and len(self._parts) > 1:
+            gone = self._parts.popleft()
+            self.low = gone.end
+            self._size -= gone.size
+        self._tell()
+
+    def _end(self, how: OutputEnd | Exception) -> None:
+        self.over = how
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news.clear()  # whoever waited was woken; the next wait is for the next news
+
+
+class Feeds:
+    """All feeds of one api process."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[Stream, list[_Feed]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._feeds.values()))
+
+    async def follow(
+        self, stream: Stream, start: int, begin: Begin, seconds: float
+    ) -> AsyncGenerator[list[Part] | OutputEnd, None]:
+        """A stream from an offset on, in batches; an empty one where nothing came for so long.
+
+        Args:
+            stream: names it; to one name belong the same bytes, whoever asks.
+            start: the offset of the first byte wanted.
+            begin: follows it at its host.
+            seconds: how long the caller goes without a word.
+
+        Raises:
+            RunToolsError: what the host raises.
+        """
+        me, at = object(), start
+        feed = self._enter(stream, me, at, begin)
+        try:
+            while True:
+                if (before := feed) is not (feed := self._enter(stream, me, at, begin)):
+                    await self._leave(stream, me, before)
+                if batch := feed.batch(at):
+                    yield batch
+                    at = batch[-1].end
+                elif isinstance(feed.over, OutputEnd):
+                    yield feed.over
+                    return
+                elif feed.over is not None:
+                    raise feed.over
+                elif not await feed.news(seconds):
+                    yield []
+        finally:
+            await self._leave(stream, me, feed)
+
+    def _enter(self, stream: Stream, reader: object, at: int, begin: Begin) -> _Feed:
+        """The oldest feed in which a reader can go on, or else a new one."""
+        feeds = self._feeds.setdefault(stream, [])
+        for feed in feeds:
+            if feed.has(at) and (feed.over is None or reader in feed.places):
+                break
+        else:
+            feed = _Feed(at, begin(at))
+            feeds.append(feed)
+        feed.put(reader, at)
+        return feed
+
+    async def _leave(self, stream: Stream, reader: object, feed: _Feed) -> None:
+        """The last reader of a feed ends it."""
+        del feed.places[reader]
+        if not feed.places:
+            self._feeds[stream].remove(feed)
+            if not self._feeds[stream]:
+                del self._feeds[stream]
+            await feed.close()
