@@ -22,6 +22,7 @@ MODULES = (
     "egress",
     "files",
     "keys",
+    "models",
     "processes",
     "projects",
     "sandbox",

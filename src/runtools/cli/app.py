@@ -12,6 +12,7 @@ from runtools.cli import (
     audit,
     auth,
     machine,
+    models,
     output,
     project,
     secret,
@@ -62,6 +63,7 @@ app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
 app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 audit.register(app)
+models.register(app)
 
 
 def run() -> int:

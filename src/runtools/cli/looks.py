@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runtools.cli import sparks, timeline, words
+from runtools.cli.tables import facts as _facts
+from runtools.cli.tables import table as _table
 from runtools.sdk import shapes
 from runtools.sdk.shapes.account import ApiKey, Me
 from runtools.sdk.shapes.audit import AuditLine
@@ -19,25 +21,6 @@ from runtools.sdk.shapes.secrets import Secret
 
 STATES = {"creating": "yellow", "running": "green", "paused": "cyan", "stopped": "bright_black"}
 _BAR = 20
-
-
-def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column != "WHAT"
-        )
-    return table
-
-
-def _facts(*rows: tuple[str, RenderableType | str | None]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column(style="bright_black", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        if value is not None:
-            table.add_row(name, value)
-    return table
 
 
 def _now() -> datetime:
@@ -55,7 +38,7 @@ def sandboxes(views: Sequence[shapes.Sandbox]) -> RenderableType:
     """A list of sandboxes."""
     if not views:
         return Text("no sandboxes; `runtools sandbox create` makes one", style="bright_black")
-    table = new_table("NAME", "ID", "STATE", "TEMPLATE", "AGE", right=["AGE"])
+    table = _table("NAME", "ID", "STATE", "TEMPLATE", "AGE", right=["AGE"])
     for view in views:
         made_from = f"{view.template}@{view.template_version}"
         age = words.age(view.created_at, _now())
@@ -152,7 +135,7 @@ def _policy(policy: shapes.Egress) -> RenderableType:
 def _refusals(refused: shapes.EgressLog) -> list[RenderableType]:
     if not refused.refusals:
         return [Text("nothing was refused", style="bright_black")]
-    table = new_table("LAST", "TIMES", "TO", "WHAT", right=["TIMES"])
+    table = _table("LAST", "TIMES", "TO", "WHAT", right=["TIMES"])
     for one in refused.refusals:
         port = f":{one.port}" if one.port is not None else ""
         to = " ".join(
@@ -177,7 +160,7 @@ def snapshots(kept: Sequence[shapes.Snapshot]) -> RenderableType:
     """A sandbox's snapshots."""
     if not kept:
         return Text("no snapshots", style="bright_black")
-    table = new_table("NAME", "ID", "SIZE", "AGE", right=["SIZE", "AGE"])
+    table = _table("NAME", "ID", "SIZE", "AGE", right=["SIZE", "AGE"])
     for one in kept:
         age = words.age(one.created_at, _now())
         table.add_row(one.name or "-", one.id, words.size(one.size_bytes), age)
@@ -293,7 +276,7 @@ def deliveries(found: Sequence[shapes.WebhookDelivery]) -> RenderableType:
 
 def processes(found: Sequence[shapes.Process]) -> RenderableType:
     """A table of durable processes."""
-    table = new_table("id", "state", "age", "command")
+    table = _table("id", "state", "age", "command")
     now = _now()
     for one in found:
         line = one.command if isinstance(one.command, str) else shlex.join(one.command)
@@ -310,7 +293,7 @@ def _ended(process: shapes.Process) -> str:
 
 def disk(use: shapes.DiskUse) -> RenderableType:
     """What takes how much disk."""
-    table = new_table("WHAT", "SIZE", right=["SIZE"])
+    table = _table("WHAT", "SIZE", right=["SIZE"])
     rows = [
         ("templates", use.templates_bytes),
         ("warm snapshots", use.warm_bytes),
@@ -329,7 +312,7 @@ def templates(found: Sequence[shapes.Template]) -> RenderableType:
         return Text(
             "no templates; `runtools template build base-debian` makes one", style="bright_black"
         )
-    table = new_table(
+    table = _table(
         "TEMPLATE", "VERSION", "STATE", "SIZE", "AGE", "NOTE", right=["VERSION", "SIZE", "AGE"]
     )
     for one in found:
@@ -353,7 +336,7 @@ def template(versions: Sequence[shapes.Template]) -> RenderableType:
     if not versions:
         return Text("no versions", style="bright_black")
     first = versions[0]
-    table = new_table("VERSION", "STATE", "SIZE", "AGE", "ERROR", right=["VERSION", "SIZE", "AGE"])
+    table = _table("VERSION", "STATE", "SIZE", "AGE", "ERROR", right=["VERSION", "SIZE", "AGE"])
     for one in versions:
         table.add_row(str(one.version), *_build(one), words.harmless(one.error or ""))
     title = Text.assemble((first.slug, "bold"), f"  recipe {first.recipe}")
@@ -415,7 +398,7 @@ def _ending(view: shapes.Sandbox) -> list[RenderableType]:
 
 def secrets(found: Sequence[Secret]) -> RenderableType:
     """Secrets, a line each, without their values."""
-    table = new_table(
+    table = _table(
         "NAME", "CATEGORY", "SCOPE", "VERSION", "CHANGED", "DESCRIPTION", right=("VERSION",)
     )
     for one in found:
@@ -427,7 +410,7 @@ def secrets(found: Sequence[Secret]) -> RenderableType:
 
 def audit(lines: Sequence[AuditLine]) -> RenderableType:
     """The audit log, a line each."""
-    table = new_table("AT", "ACTION", "RESOURCE", "ANSWER", "BY", "FROM")
+    table = _table("AT", "ACTION", "RESOURCE", "ANSWER", "BY", "FROM")
     for one in lines:
         answer = f"{one.status} {one.error or ''}".strip()
         resource = words.harmless(one.resource or "")
@@ -448,7 +431,7 @@ def me(who: Me, url: str) -> RenderableType:
 
 def api_keys(found: Sequence[ApiKey]) -> RenderableType:
     """API keys, a line each, without themselves."""
-    table = new_table("ID", "NAME", "BEGINS", "MAY DO", "LAST USED", "ENDS")
+    table = _table("ID", "NAME", "BEGINS", "MAY DO", "LAST USED", "ENDS")
     for one in found:
         end = f"revoked {words.moment(one.revoked_at)}" if one.revoked_at else "never"
         if one.expires_at and not one.revoked_at:

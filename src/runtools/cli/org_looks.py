@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from runtools.cli.looks import new_table
+from runtools.cli import tables
 from runtools.sdk.shapes.projects import Project
 
 
 def projects(found: Sequence[Project]) -> RenderableType:
     """Projects, a line each, in their colours."""
-    table = new_table("NAME", "ID", "SANDBOXES", "API KEYS", right=["SANDBOXES", "API KEYS"])
+    table = tables.table("NAME", "ID", "SANDBOXES", "API KEYS", right=["SANDBOXES", "API KEYS"])
     for one in found:
         name = Text(one.name, style=one.color or "")
         if one.is_default:

@@ -7,6 +7,7 @@ from types import TracebackType
 from runtools.sdk import shapes, wire
 from runtools.sdk.audit import AsyncAudit
 from runtools.sdk.keys import AsyncApiKeys
+from runtools.sdk.models import AsyncModels
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.projects import AsyncProjects
 from runtools.sdk.sandboxes import AsyncSandboxes
@@ -54,6 +55,7 @@ class AsyncRunTools:
         self.api_keys = AsyncApiKeys(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)
+        self.models = AsyncModels(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,8 @@ async def world(
     *,
     clock: Clock | None = None,
     host: FakeHost | None = None,
-    webhook_allow: str = "",
+    outbound_allow: str = "",
+    provider_keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """A running api with a template that is ready."""
     clock = clock or SystemClock()
@@ -151,9 +152,9 @@ async def world(
     org, key = await ensure_first(db, clock)
     assert key is not None
     host = host or FakeHost(folder / "host")
-    settings = Settings(home=folder, webhook_allow=webhook_allow)
+    settings = Settings(home=folder, outbound_allow=outbound_allow)
     async with (
-        serving(db, {HOST_ID: host}, clock, settings) as (url, platform),
+        serving(db, {HOST_ID: host}, clock, settings, provider_keys) as (url, platform),
         client(url, key) as http,
     ):
         made = World(http, url, key, org, platform, host)
@@ -167,12 +168,16 @@ async def world(
 
 @asynccontextmanager
 async def serving(
-    db: Database, hosts: dict[str, Host], clock: Clock, settings: Settings
+    db: Database,
+    hosts: dict[str, Host],
+    clock: Clock,
+    settings: Settings,
+    provider_keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """The api on a port of the loopback, until the block ends; the database is closed then."""
     settings.api_home.mkdir(parents=True, exist_ok=True)
     vault = await open_vault(settings, db, clock)
-    app = create_app(db, Hosts(hosts), clock, settings, vault)
+    app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {})
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -72,7 +72,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture
 async def world(any_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    async with api_world.world(Database(any_url), tmp_path, webhook_allow=OWN) as made:
+    async with api_world.world(Database(any_url), tmp_path, outbound_allow=OWN) as made:
         yield made
 
 
@@ -353,7 +353,7 @@ async def test_a_restart_sends_what_was_left(
     any_url: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     """The outbox is written with the event: whoever comes next finds it."""
-    async with api_world.world(Database(any_url), tmp_path, webhook_allow=OWN) as first:
+    async with api_world.world(Database(any_url), tmp_path, outbound_allow=OWN) as first:
         made = (await first.http.post("/v1/webhooks", json={"url": receiver.url})).json()["data"]
         receiver.secret, key, host = made["secret"], first.key, first.host
         receiver.script = lambda _: 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -27,6 +27,7 @@ from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.idempotency.edge import Idempotency
 from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.models import routes as models
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
 from runtools.platform.api.processes.tickets import Tickets
@@ -58,13 +59,22 @@ ROUTERS = (
     secrets.router,
     audit.router,
     webhooks.router,
+    models.router,
 )
 
 
 def create_app(
-    db: Database, hosts: Hosts, clock: Clock, settings: Settings, vault: Vault
+    db: Database,
+    hosts: Hosts,
+    clock: Clock,
+    settings: Settings,
+    vault: Vault,
+    provider_keys: Mapping[str, str],
 ) -> FastAPI:
     """The api as an ASGI application; ``app.state.platform`` is what it works with.
+
+    Args:
+        provider_keys: API keys of model providers that the machine's environment holds, by name.
 
     The schema must be up to date (`schema.upgrade`), the vault open (`Vault.ready`), and there must be
     a first org and key (`keys.first.ensure_first`). While its lifespan runs it follows the hosts'
@@ -79,8 +89,9 @@ def create_app(
         bus=Bus(),
         keys=keys,
         vault=vault,
+        provider_keys=provider_keys,
         tickets=Tickets(db, clock, keys),
-        outbound=Outbound(networks(settings.webhook_allow)),
+        outbound=Outbound(networks(settings.outbound_allow)),
     )
 
     @asynccontextmanager

@@ -18,6 +18,7 @@ _NOUNS = {
     "events": "sandbox",
     "hosts": "host",
     "inside": "sandbox",
+    "models": "model",
     "processes": "sandbox",
     "projects": "project",
     "sandboxes": "sandbox",

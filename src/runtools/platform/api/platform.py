@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class Platform:
     """The parts of one api process.
 
     Attributes:
+        provider_keys: API keys of model providers that the machine's environment holds, by name.
         feeds: the output of processes that is followed.
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
@@ -44,6 +45,7 @@ class Platform:
     bus: Bus
     keys: Keys
     vault: Vault
+    provider_keys: Mapping[str, str] = field(repr=False)
     tickets: Tickets
     outbound: Outbound
     feeds: Feeds = field(default_factory=Feeds)

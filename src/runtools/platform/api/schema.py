@@ -13,6 +13,7 @@ from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
+from runtools.platform.api.models import store as _models
 from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.processes import store as _processes
 from runtools.platform.api.projects import store as _projects
@@ -32,6 +33,7 @@ STORES = (
     _idempotency,
     _keys,
     _ledger,
+    _models,
     _orgs,
     _processes,
     _projects,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 
 import uvicorn
 
@@ -15,9 +16,10 @@ from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
 from runtools.platform.boot import keyring
+from runtools.platform.core.models import PROVIDERS
 from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import SystemClock
-from runtools.platform.kit.config import Settings
+from runtools.platform.kit.config import Settings, environment
 from runtools.platform.kit.db import Database
 from runtools.sdk.shapes import HostView
 
@@ -32,6 +34,12 @@ _KEEP_SECONDS = 75  # longer than clients keep idle connections, so that they cl
 def database_url(settings: Settings) -> str:
     """Where the records are: the setting, else a file in the home."""
     return settings.database_url or f"sqlite:///{settings.api_home / 'runtools.db'}"
+
+
+def provider_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """The API keys of model providers that an environment holds, by name."""
+    names = (provider.key for provider in PROVIDERS.values())
+    return {name: environ[name] for name in names if name is not None and environ.get(name)}
 
 
 async def migrate(settings: Settings, *, need_key: bool) -> int:
@@ -68,7 +76,8 @@ async def serve(settings: Settings) -> int:
         view = await _first_view(host, clock)
         db = Database(database_url(settings))
         vault = await keyring.open_vault(settings, db, clock)
-        app = create_app(db, Hosts({view.id: host}), clock, settings, vault)
+        hosts = Hosts({view.id: host})
+        app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()))
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

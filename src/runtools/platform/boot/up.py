@@ -17,6 +17,7 @@ from runtools.errors import Conflict, Forbidden, Unavailable
 from runtools.platform.boot import home, status, uids
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
+from runtools.platform.core.models import PROVIDERS
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
@@ -34,11 +35,12 @@ log = logging.getLogger("runtools.up")
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
-# What opens the records. The host keeps none.
-_OF_THE_API = frozenset(
+_PROVIDER_KEYS = frozenset(one.key for one in PROVIDERS.values() if one.key is not None)
+# What opens the records, and what models are asked with. The host needs none of it.
+_OF_THE_API = _PROVIDER_KEYS | {
     f"RUNTOOLS_{name}"
     for name in ("DATABASE_URL", "MASTER_KEY", "MASTER_KEY_FILE", "MASTER_KEY_COMMAND")
-)
+}
 
 
 def lock_file(settings: Settings) -> Path:
@@ -139,9 +141,15 @@ async def _end(pid: int) -> None:
 
 
 def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """What our own processes are told: the settings and nothing else of the environment."""
+    """What our own processes are told: the settings, keys of model providers, and nothing else."""
     env = dict(PLAIN_ENV)
-    env.update({key: value for key, value in environ.items() if key.startswith("RUNTOOLS_")})
+    env.update(
+        {
+            key: value
+            for key, value in environ.items()
+            if key.startswith("RUNTOOLS_") or key in _PROVIDER_KEYS
+        }
+    )
     env["RUNTOOLS_HOME"] = str(settings.home)
     env["PYTHONUNBUFFERED"] = "1"
     env.pop("RUNTOOLS_API_KEY", None)

@@ -16,6 +16,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "template": ("read", "write"),
     "agent": ("run", "read", "write"),
     "tool": ("run", "read", "write"),
+    "model": ("read", "write"),
     "workflow": ("run", "read", "write"),
     "secret": ("read", "write", "reveal"),
     "ssh-key": ("read", "write"),

@@ -28,6 +28,7 @@ Kind = Literal[
     "whk",
     "dlv",
     "lse",
+    "mep",
 ]
 
 _ALPHABET = string.ascii_lowercase + string.digits

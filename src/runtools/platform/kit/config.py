@@ -47,8 +47,8 @@ class Settings:
             (base64 of 32 bytes; several with the newest first): the value itself, a file, or a program
             that prints it. At most one; without any, a file in the home, made at the first start.
         audit_days: how long the audit log is kept.
-        webhook_allow: networks (CIDR, separated by commas) that webhooks may be sent to though they
-            are not public, and without TLS.
+        outbound_allow: networks (CIDR, separated by commas) that URLs of users (webhooks, model endpoints)
+            may lead to though they are not public, and without TLS.
         service_user: who the unprivileged processes run as; empty: the calling user.
         crash_at: (tests) the named point at which a process kills itself.
     """
@@ -75,7 +75,7 @@ class Settings:
     master_key_command: str = ""
     audit_days: int = 365
     service_user: str = ""
-    webhook_allow: str = ""
+    outbound_allow: str = ""
     crash_at: str = ""
 
     @property

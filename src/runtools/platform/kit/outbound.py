@@ -2,7 +2,7 @@
 
 A name is resolved and its addresses are checked at the moment of connecting, and the connection is made
 to the address that was checked, so a name that answers differently the next time gains nothing. No proxy
-of the environment is used, no redirect is followed, and no more is read of an answer than its status.
+of the environment is used, no redirect is followed, and no more is read of an answer than was asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -46,6 +47,14 @@ class Failed(Exception):
     """No answer came; the message says why, without the URL (its query may be secret)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said. ``body`` is empty where nobody asked for it."""
+
+    status: int
+    body: bytes
+
+
 def networks(text: str) -> tuple[AnyNetwork, ...]:
     """Networks as a setting names them: CIDR, separated by commas.
 
@@ -55,7 +64,7 @@ def networks(text: str) -> tuple[AnyNetwork, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
     except ValueError as exc:
-        raise InvalidRequest(f"setting webhook_allow: {exc}", hint="e.g. 10.0.0.0/8, ::1") from exc
+        raise InvalidRequest(f"setting outbound_allow: {exc}", hint="e.g. 10.0.0.0/8, ::1") from exc
 
 
 def is_public(address: Address) -> bool:
@@ -119,18 +128,28 @@ class Outbound:
         why = (
             "may be reached over https only"
             if plain and self._any_public(found)
-            else ("is not public, and the operator has not allowed it (setting webhook_allow)")
+            else ("is not public, and the operator has not allowed it (setting outbound_allow)")
         )
         raise Refused(f"{host} ({what}) {why}")
 
-    async def post(
-        self, url: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
-    ) -> int:
-        """The status of the answer. It may take so long in all, resolving included.
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        seconds: float,
+        *,
+        keep: int = 0,
+    ) -> Answer:
+        """Send a request. It may take so long in all, resolving included.
+
+        Args:
+            keep: bytes of the answer's body that are read; what has more is a failure. 0: none is read.
 
         Raises:
             Refused: it may not be spoken to.
-            Failed: no answer came in time, or none that is HTTP.
+            Failed: no answer came in time, none that is HTTP, or too much of one.
         """
         parts = split(url)
         plain = parts.scheme == "http"
@@ -151,14 +170,14 @@ class Outbound:
                 asyncio.timeout(seconds),
                 pool,
                 pool.stream(
-                    "POST",
+                    method,
                     asked,
                     headers=content,
                     content=body,
                     extensions={"timeout": {"connect": _CONNECT_SECONDS}},
                 ) as answer,
             ):
-                return answer.status
+                return Answer(answer.status, await _body(answer, keep) if keep else b"")
         except TimeoutError:
             raise Failed(f"no answer within {seconds:g} s") from None
         except httpcore.TimeoutException:
@@ -189,6 +208,15 @@ class Outbound:
             return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+
+
+async def _body(answer: httpcore.Response, most: int) -> bytes:
+    read = bytearray()
+    async for chunk in answer.aiter_stream():
+        read += chunk
+        if len(read) > most:
+            raise Failed(f"the answer is larger than {most} bytes")
+    return bytes(read)
 
 
 class _Checked(httpcore.AsyncNetworkBackend):

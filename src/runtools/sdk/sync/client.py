@@ -11,6 +11,7 @@ from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.sync.audit import Audit
 from runtools.sdk.sync.keys import ApiKeys
+from runtools.sdk.sync.models import Models
 from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
@@ -55,6 +56,7 @@ class RunTools:
         self.api_keys = ApiKeys(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
+        self.models = Models(self._transport)
         self.webhooks = Webhooks(self._transport)
 
     def __repr__(self) -> str:

@@ -11,7 +11,15 @@ from ipaddress import ip_address
 import pytest
 
 from runtools.errors import InvalidRequest
-from runtools.platform.kit.outbound import Failed, Outbound, Refused, is_public, networks, split
+from runtools.platform.kit.outbound import (
+    Answer,
+    Failed,
+    Outbound,
+    Refused,
+    is_public,
+    networks,
+    split,
+)
 
 OWN = networks("127.0.0.0/8")
 
@@ -82,7 +90,7 @@ def test_malformed_urls_are_refused(url: str) -> None:
 
 
 def test_a_setting_with_garbage_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="webhook_allow"):
+    with pytest.raises(InvalidRequest, match="outbound_allow"):
         networks("10.0.0.0/8, nonsense")
 
 
@@ -97,7 +105,7 @@ async def test_every_spelling_of_this_machine_is_refused(url: str) -> None:
     with pytest.raises(Refused, match="not public"):
         await Outbound().check(url)
     with pytest.raises(Refused):
-        await Outbound().post(url, [], b"", 5)
+        await Outbound().ask("POST", url, [], b"", 5)
 
 
 async def test_names_are_resolved_and_checked_at_each_connection() -> None:
@@ -111,7 +119,7 @@ async def test_names_are_resolved_and_checked_at_each_connection() -> None:
         outbound = Outbound(resolve=rebinding)
         await outbound.check(f"https://evil.example:{port}/")
         with pytest.raises(Refused, match="not public"):
-            await outbound.post(f"https://evil.example:{port}/", [], b"x", 5)
+            await outbound.ask("POST", f"https://evil.example:{port}/", [], b"x", 5)
         assert answers == []
         assert got == []
 
@@ -125,9 +133,9 @@ async def test_the_connection_goes_to_the_checked_address_and_bears_the_name() -
 
     async with server(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, got):
         outbound = Outbound(OWN, resolve=one)
-        assert (
-            await outbound.post(f"http://hook.example:{port}/a?b=c", [("X", "y")], b"hi", 5) == 204
-        )
+        url = f"http://hook.example:{port}/a?b=c"
+        answer = await outbound.ask("POST", url, [("X", "y")], b"hi", 5)
+        assert answer == Answer(204, b"")
         assert asked == ["hook.example"]
         assert got[0].startswith(b"POST /a?b=c HTTP/1.1\r\n")
         assert f"Host: hook.example:{port}".encode() in got[0]
@@ -144,14 +152,15 @@ async def test_plain_http_needs_to_be_allowed() -> None:
 async def test_redirects_are_not_followed() -> None:
     reply = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n"
     async with server(reply) as (port, got):
-        assert await Outbound(OWN).post(f"http://127.0.0.1:{port}/", [], b"", 5) == 302
+        answer = await Outbound(OWN).ask("POST", f"http://127.0.0.1:{port}/", [], b"", 5)
+        assert answer.status == 302
         assert len(got) == 1
 
 
 async def test_who_does_not_answer_is_given_up() -> None:
     async with server(b"", after=60) as (port, _):
         with pytest.raises(Failed, match=r"no answer within 0.2 s"):
-            await Outbound(OWN).post(f"http://127.0.0.1:{port}/", [], b"", 0.2)
+            await Outbound(OWN).ask("POST", f"http://127.0.0.1:{port}/", [], b"", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +170,20 @@ async def test_who_does_not_answer_is_given_up() -> None:
 async def test_what_is_no_answer_is_a_failure(reply: bytes) -> None:
     async with server(reply) as (port, _):
         with pytest.raises(Failed):
-            await Outbound(OWN).post(f"http://127.0.0.1:{port}/", [], b"", 5)
+            await Outbound(OWN).ask("POST", f"http://127.0.0.1:{port}/", [], b"", 5)
 
 
 async def test_an_endless_answer_is_not_read() -> None:
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 100_000
     async with server(reply) as (port, _):
-        assert await Outbound(OWN).post(f"http://127.0.0.1:{port}/", [], b"", 5) == 200
+        answer = await Outbound(OWN).ask("POST", f"http://127.0.0.1:{port}/", [], b"", 5)
+        assert answer == Answer(200, b"")
+
+
+async def test_a_body_is_read_where_it_is_asked_for_and_no_further() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    async with server(reply) as (port, _):
+        url = f"http://127.0.0.1:{port}/"
+        assert await Outbound(OWN).ask("GET", url, [], b"", 5, keep=5) == Answer(200, b"hello")
+        with pytest.raises(Failed, match="larger than 4 bytes"):
+            await Outbound(OWN).ask("GET", url, [], b"", 5, keep=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
@@ -82,6 +83,12 @@ def change(conn: Connection, secret: Secret, value: Sealed) -> None:
         .where(secrets.c.org_id == secret.org_id, secrets.c.name == secret.name)
         .values(**asdict(secret), **asdict(value))
     )
+
+
+def named(conn: Connection, org_id: str, names: Collection[str]) -> list[Secret]:
+    """Those of the org's secrets that have one of the names."""
+    query = select(*_COLUMNS).where(secrets.c.org_id == org_id, secrets.c.name.in_(names))
+    return [Secret(*row) for row in conn.execute(query)]
 
 
 def page(

@@ -126,9 +126,10 @@ async def attempt(platform: Platform, hook: Hook, delivery: Delivery) -> Outcome
         ("webhook-signature", sign(secret, delivery.event_id, stamp, body)),
     ]
     try:
-        status = await platform.outbound.post(hook.url, headers, body, ATTEMPT_SECONDS)
+        answer = await platform.outbound.ask("POST", hook.url, headers, body, ATTEMPT_SECONDS)
     except (Refused, Failed) as exc:
         return Outcome(None, str(exc)[:300])
+    status = answer.status
     if 200 <= status < 300:
         return Outcome(status, None)
     if 300 <= status < 400:

@@ -1,0 +1,119 @@
+"""``/v1/models`` and ``/v1/model-endpoints``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from runtools.errors import Conflict, IdempotencyMismatch, NotFound, Unavailable, WrongMasterKey
+from runtools.platform.api import document
+from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.models import prices, service
+from runtools.platform.api.models.store import Endpoint
+from runtools.platform.core import models
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.models import (
+    EndpointModel,
+    KeySource,
+    Model,
+    ModelEndpoint,
+    ModelEndpointCreate,
+)
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get("/models", **document.route(Envelope[list[Model]]))
+async def list_models(request: Request) -> Response:
+    """The catalogue, and for which of its models the org has a key."""
+    call = call_of(request)
+    now, sources = call.platform.clock.now(), await service.provider_keys(call)
+
+    def shown(model: models.Model) -> Model:
+        key = models.PROVIDERS[model.provider].key
+        return Model(
+            alias=model.alias,
+            name=model.name,
+            provider=model.provider,
+            api_id=model.api_id,
+            context_window=model.context_window,
+            images=model.images,
+            thinking=model.thinking,
+            price=prices.price(model, now),
+            key_name=key,
+            key="not_needed" if key is None else sources[key],
+        )
+
+    return call.answer(many([shown(model) for model in models.MODELS.values()]))
+
+
+@router.post(
+    "/model-endpoints",
+    **document.route(
+        Envelope[ModelEndpoint],
+        Conflict,
+        NotFound,
+        IdempotencyMismatch,
+        status=201,
+        takes=ModelEndpointCreate,
+    ),
+)
+async def create(request: Request) -> Response:
+    """Add an OpenAI-compatible server. Agents name its models `slug:model`."""
+    call = call_of(request)
+    made = await service.add(call, call.take(ModelEndpointCreate))
+    return call.answer(one(await _shown(call, made)), 201)
+
+
+@router.get("/model-endpoints", **document.route(Envelope[list[ModelEndpoint]]))
+async def list_(request: Request) -> Response:
+    """The org's endpoints by slug."""
+    call = call_of(request)
+    return call.answer(many([await _shown(call, found) for found in await service.all_of(call)]))
+
+
+@router.get("/model-endpoints/{slug}", **document.route(Envelope[ModelEndpoint], NotFound))
+async def get(request: Request, slug: str) -> Response:
+    """One of them."""
+    call = call_of(request)
+    return call.answer(one(await _shown(call, await service.get(call, slug))))
+
+
+@router.get(
+    "/model-endpoints/{slug}/models",
+    **document.route(Envelope[list[EndpointModel]], NotFound, Unavailable, WrongMasterKey),
+)
+async def ask(request: Request, slug: str) -> Response:
+    """Ask an endpoint which models it has."""
+    call = call_of(request)
+    found = await service.ask(call, slug)
+    return call.answer(
+        many([EndpointModel(name=f"{slug}:{api_id}", api_id=api_id) for api_id in found])
+    )
+
+
+@router.delete(
+    "/model-endpoints/{slug}",
+    **document.route(Envelope[ModelEndpoint], NotFound, IdempotencyMismatch),
+)
+async def delete(request: Request, slug: str) -> Response:
+    """Take an endpoint away. Agents that name it fail from then on, and say why."""
+    call = call_of(request)
+    gone = await service.remove(call, slug)
+    return call.answer(one(_shape(gone, "not_needed" if gone.secret is None else "missing")))
+
+
+async def _shown(call: Call, endpoint: Endpoint) -> ModelEndpoint:
+    return _shape(endpoint, await service.key_of(call, endpoint))
+
+
+def _shape(endpoint: Endpoint, key: KeySource) -> ModelEndpoint:
+    return ModelEndpoint(
+        id=endpoint.id,
+        slug=endpoint.slug,
+        url=endpoint.url,
+        secret=endpoint.secret,
+        key=key,
+        created_at=endpoint.created_at,
+    )

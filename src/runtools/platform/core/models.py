@@ -1,0 +1,166 @@
+"""Which models there are: by what name, from which provider, and what they can do. Pure.
+
+A model is named by an alias of the catalogue (``claude-sonnet-4``), by ``provider:id`` with an id that the
+provider knows, or by ``slug:id`` of an endpoint that the org has added. The ids, windows and abilities are
+those that providers publish; no test of ours has spoken to a provider (``docs/models.md`` says so too).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from runtools.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who answers for models.
+
+    Attributes:
+        slug: the word before the colon.
+        name: what people call it.
+        key: the secret, or variable of the environment, that holds its API key; None: it needs none.
+    """
+
+    slug: str
+    name: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One entry of the catalogue.
+
+    Attributes:
+        alias: what an agent's definition says.
+        name: what people call it.
+        provider: the slug of who answers for it.
+        api_id: what the provider calls it.
+        context_window: tokens that it can take in; None: not published.
+        images: whether it sees pictures.
+        thinking: whether it can think before it answers.
+    """
+
+    alias: str
+    name: str
+    provider: str
+    api_id: str
+    context_window: int | None
+    images: bool
+    thinking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the name of a model stands for; ``model`` is None where the catalogue does not know it."""
+
+    provider: str
+    api_id: str
+    model: Model | None
+
+
+OFFLINE = "demo"
+
+PROVIDERS: Mapping[str, Provider] = {
+    provider.slug: provider
+    for provider in (
+        Provider("anthropic", "Anthropic", "ANTHROPIC_API_KEY"),
+        Provider("openai", "OpenAI", "OPENAI_API_KEY"),
+        Provider("google", "Google", "GOOGLE_API_KEY"),
+        Provider("xai", "xAI", "XAI_API_KEY"),
+        Provider("mistral", "Mistral", "MISTRAL_API_KEY"),
+        Provider("deepseek", "DeepSeek", "DEEPSEEK_API_KEY"),
+        Provider("groq", "Groq", "GROQ_API_KEY"),
+        Provider(OFFLINE, "Offline demonstration", None),
+    )
+}
+
+_ENTRIES = (
+    ("claude-opus-4.6", "Claude Opus 4.6", "anthropic", "claude-opus-4-6", 1_000_000, True, True),
+    ("claude-opus-4.5", "Claude Opus 4.5", "anthropic", "claude-opus-4-5", 200_000, True, True),
+    (
+        "claude-sonnet-4.5",
+        "Claude Sonnet 4.5",
+        "anthropic",
+        "claude-sonnet-4-5",
+        200_000,
+        True,
+        True,
+    ),
+    ("claude-sonnet-4", "Claude Sonnet 4", "anthropic", "claude-sonnet-4-0", 200_000, True, True),
+    ("claude-haiku", "Claude Haiku", "anthropic", "claude-haiku-4-5", 200_000, True, True),
+    ("gpt-5.2", "GPT-5.2", "openai", "gpt-5.2", 400_000, True, True),
+    ("gpt-5.2-pro", "GPT-5.2 Pro", "openai", "gpt-5.2-pro", 400_000, True, True),
+    ("gpt-5", "GPT-5", "openai", "gpt-5", 400_000, True, True),
+    ("gpt-5-mini", "GPT-5 Mini", "openai", "gpt-5-mini", 400_000, True, True),
+    ("gpt-5-nano", "GPT-5 Nano", "openai", "gpt-5-nano", 400_000, True, True),
+    ("gpt-4.1", "GPT-4.1", "openai", "gpt-4.1", 1_000_000, True, False),
+    ("o4-mini", "o4-mini", "openai", "o4-mini", 200_000, True, True),
+    ("gemini-3-pro", "Gemini 3 Pro", "google", "gemini-3-pro-preview", 1_000_000, True, True),
+    ("gemini-3-flash", "Gemini 3 Flash", "google", "gemini-3-flash-preview", 1_000_000, True, True),
+    ("gemini-2-flash", "Gemini 2 Flash", "google", "gemini-2.0-flash", 1_000_000, True, False),
+    ("grok-4", "Grok 4", "xai", "grok-4", 256_000, True, True),
+    ("grok-3", "Grok 3", "xai", "grok-3", 131_072, False, False),
+    ("mistral-large", "Mistral Large", "mistral", "mistral-large-latest", None, True, False),
+    ("deepseek", "DeepSeek", "deepseek", "deepseek-chat", 64_000, False, False),
+    (
+        "deepseek-reasoner",
+        "DeepSeek Reasoner",
+        "deepseek",
+        "deepseek-reasoner",
+        64_000,
+        False,
+        True,
+    ),
+    (
+        "llama-4",
+        "Llama 4",
+        "groq",
+        "meta-llama/llama-4-maverick-17b-128e-instruct",
+        131_072,
+        True,
+        False,
+    ),
+    ("llama-3.3-70b", "Llama 3.3 70B", "groq", "llama-3.3-70b-versatile", 131_072, False, False),
+    (OFFLINE, "Offline demonstration", OFFLINE, OFFLINE, None, False, False),
+)
+
+MODELS: Mapping[str, Model] = {entry[0]: Model(*entry) for entry in _ENTRIES}
+_BY_API_ID = {(model.provider, model.api_id): model for model in MODELS.values()}
+
+_NEAR = 3
+_MAX_ID = 200
+
+
+def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
+    """What a model's name stands for.
+
+    Args:
+        name: an alias, ``provider:id`` or ``endpoint:id``.
+        endpoints: slugs of the org's own endpoints.
+
+    Raises:
+        InvalidRequest: nothing is called that; the hint has what looks like it.
+    """
+    model = MODELS.get(name)
+    if model is not None:
+        return Choice(model.provider, model.api_id, model)
+    provider, colon, api_id = name.partition(":")
+    if not colon:
+        raise _unknown(name, "model", MODELS)
+    if not 0 < len(api_id) <= _MAX_ID or not api_id.isprintable() or " " in api_id:
+        raise InvalidRequest(
+            f"{name[:80]!r} names no model of {provider}", hint="write provider:id, as it calls it"
+        )
+    if provider == OFFLINE or not (provider in PROVIDERS or provider in endpoints):
+        known = [*(slug for slug in PROVIDERS if slug != OFFLINE), *endpoints]
+        raise _unknown(provider, "provider", known)
+    return Choice(provider, api_id, _BY_API_ID.get((provider, api_id)))
+
+
+def _unknown(name: str, what: str, known: Collection[str]) -> InvalidRequest:
+    near = difflib.get_close_matches(name.lower(), known, n=_NEAR, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "runtools models lists them"
+    return InvalidRequest(f"there is no {what} {name[:80]!r}", hint=hint, details={"near": near})
