@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from enum import StrEnum
 from typing import Annotated, NoReturn
 
 import typer
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=_PANEL)(down)
     app.command(rich_help_panel=_PANEL)(status)
     app.command(rich_help_panel=_PANEL)(doctor)
+    app.command(rich_help_panel=_PANEL)(strays)
 
 
 def setup() -> None:
@@ -57,6 +59,28 @@ def status() -> None:
 def doctor() -> None:
     """Check this machine, and say what to do about each finding."""
     become("doctor", root=False)
+
+
+class StrayAct(StrEnum):
+    """What can be done about strays."""
+
+    LIST = "list"
+    ADOPT = "adopt"
+    DESTROY = "destroy"
+
+
+def strays(
+    act: Annotated[StrayAct, typer.Argument(help="list, adopt or destroy.")] = StrayAct.LIST,
+    sandbox: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Its id.", show_default=False)
+    ] = None,
+    org: Annotated[
+        str | None, typer.Option(metavar="ORG", help="Whose it becomes; default: the first org's.")
+    ] = None,
+) -> None:
+    """Sandboxes that no record bears, as after an older backup was restored. Needs root."""
+    words = [act.value, *([sandbox] if sandbox else []), *(["--org", org] if org else [])]
+    become("strays", *words, root=True)
 
 
 def become(*command: str, root: bool) -> NoReturn:

@@ -20,6 +20,7 @@ from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
     Child,
+    CreateOrder,
     FileBody,
     Forked,
     Kept,
@@ -136,6 +137,16 @@ class FakeHost(FakeLife):
             return Forked(children=made, standstill_ms=2.5)
 
         return await self._once(f"fork {op}", sandbox_id, act)
+
+    async def known(self) -> builtins.list[Observed]:
+        """The latest report of each."""
+        self._answer("known", "")
+        return [machine.latest for machine in self.machines.values() if machine.latest]
+
+    async def order(self, sandbox_id: str) -> CreateOrder:
+        """How it was ordered."""
+        self._answer("order", sandbox_id)
+        return self._find(sandbox_id).order
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Forget it."""

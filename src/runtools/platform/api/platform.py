@@ -34,6 +34,7 @@ class Platform:
         feeds: the output of processes that is followed.
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
+        strays: what each host has that no record bears, as of the latest look.
         away: hosts whose reports broke off, until they have answered again.
         tasks: what goes on beside requests; cancelled at the end.
     """
@@ -50,6 +51,7 @@ class Platform:
     outbound: Outbound
     feeds: Feeds = field(default_factory=Feeds)
     asking: set[str] = field(default_factory=set)
+    strays: dict[str, list[str]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 

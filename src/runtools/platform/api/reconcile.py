@@ -18,6 +18,7 @@ from runtools.platform.api.audit import store as audit
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
+from runtools.platform.api.hosts import strays
 from runtools.platform.api.idempotency import store as idempotency
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import acts, births, egress, observe, store
@@ -147,3 +148,4 @@ async def sweep(platform: Platform) -> None:
     await platform.db.write(audit.drop, now - timedelta(days=platform.settings.audit_days))
     await platform.keys.write_uses()
     await hosts.note(platform)
+    await strays.watch(platform)

@@ -53,7 +53,15 @@ async def _migrate(settings: config.Settings, args: argparse.Namespace) -> int:
 async def _rekey(settings: config.Settings, args: argparse.Namespace) -> int:
     if args.here:
         return int(await _part("api").rekey(settings))
-    return int(await _part("up").rekey(settings, config.environment()))
+    return int(await _part("up").as_owner(settings, config.environment(), ["rekey"]))
+
+
+async def _strays(settings: config.Settings, args: argparse.Namespace) -> int:
+    if args.here:
+        return int(await _part("strays").serve(settings, args.act, args.sandbox, args.org))
+    words = ["strays", args.act, *([args.sandbox] if args.sandbox else [])]
+    words += ["--org", args.org] if args.org else []
+    return int(await _part("up").as_owner(settings, config.environment(), words))
 
 
 async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
@@ -74,6 +82,7 @@ _COMMANDS: dict[str, Command] = {
     "doctor": _doctor,
     "migrate": _migrate,
     "rekey": _rekey,
+    "strays": _strays,
     "api": _api,
     "host": _host,
 }
@@ -88,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--detach", action="store_true", help="return when it answers")
         if name == "migrate":
             sub.add_argument("--need-key", action="store_true", help="print a key in any case")
-        if name == "rekey":
+        if name == "strays":
+            sub.add_argument("act", choices=("list", "adopt", "destroy"))
+            sub.add_argument("sandbox", nargs="?")
+            sub.add_argument("--org")
+        if name in ("rekey", "strays"):
             sub.add_argument("--here", action="store_true", help="in this process, as this user")
         if name == "host":
             sub.add_argument("--socket-uid", type=int, default=os.geteuid())

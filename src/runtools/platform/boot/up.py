@@ -107,16 +107,16 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def rekey(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Change over to another master key, as the user that owns the database."""
+async def as_owner(settings: Settings, environ: Mapping[str, str], words: Sequence[str]) -> int:
+    """Run a command of ours as the user that owns the database; returns its exit code."""
     person = await unprivileged(settings, environ)
     home.prepare(settings, person)
-    argv = person.command([sys.executable, "-m", "runtools.platform", "rekey", "--here"])
+    argv = person.command([sys.executable, "-m", "runtools.platform", *words, "--here"])
     return await stream(argv, _print_line, env=child_env(settings, environ), check=False)
 
 
 def _print_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(line, flush=True)
 
 
 async def _part(argv: Sequence[str], env: Mapping[str, str], seconds: float) -> bytes:

@@ -19,6 +19,7 @@ from runtools.platform.core.ports.driver import Driver
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
+    CreateOrder,
     Host,
     Observed,
 )
@@ -161,6 +162,14 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
     def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
         """Every report after (epoch, seq), then live ones for ever."""
         return self.engine.reports.follow(epoch, seq)
+
+    async def known(self) -> list[Observed]:
+        """The latest report of every sandbox."""
+        return [box.latest() for box in self.engine.actors.values()]
+
+    async def order(self, sandbox_id: str) -> CreateOrder:
+        """How a sandbox was ordered."""
+        return self.engine.actor(sandbox_id).record.order
 
     async def settled(self, sandbox_id: str, timeout_seconds: float) -> Observed:
         """Wait until no operation is under way."""

@@ -96,6 +96,12 @@ class RemoteHost(Host):
     async def create(self, order: CreateOrder) -> Observed:
         return await self._value(Observed, "create", order)
 
+    async def known(self) -> builtins.list[Observed]:
+        return await self._value(builtins.list, "known")
+
+    async def order(self, sandbox_id: str) -> CreateOrder:
+        return await self._value(CreateOrder, "order", sandbox_id)
+
     async def settled(self, sandbox_id: str, timeout_seconds: float) -> Observed:
         return await self._value(Observed, "settled", sandbox_id, timeout_seconds)
 

@@ -73,6 +73,11 @@ def warnings(platform: Platform, seen: list[HostView]) -> list[str]:
                 f"host {view.name} runs sandboxes under emulation ({view.accelerator}): slower, and "
                 "isolation is not promised there; runtools doctor says why"
             )
+        if lost := platform.strays.get(host_id):
+            found.append(
+                f"host {host_id} keeps {len(lost)} sandboxes, paused, that no record bears "
+                f"({lost[0]} among them): restore a newer backup, or see runtools strays"
+            )
     return found
 
 

@@ -69,6 +69,12 @@ def get(conn: Connection, sandbox_id: str) -> Record | None:
     return None if row is None else Record(*row)
 
 
+def which(conn: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that a sandbox of any org bears."""
+    query = select(sandboxes.c.id).where(sandboxes.c.id.in_(ids))
+    return set(conn.scalars(query))
+
+
 def locked(conn: Connection, sandbox_id: str) -> Record | None:
     """A sandbox that nobody else changes before the transaction's end."""
     row = (conn.execute(_ANY.with_for_update(), {"id": sandbox_id})).first()

@@ -47,7 +47,8 @@ sandboxes = Table(
     Column("max_lifetime_seconds", Integer),
     Column("require_isolation", String(16)),
     Column("may_queue", Boolean, nullable=False),
-    # How it was born: `create`, `fork` (of parent_id) or `recover` (from the disk of parent_id).
+    # How it was born: `create`, `fork` (of parent_id), `recover` (from the disk of parent_id), `adopt`
+    # (a stray was given a record).
     Column("born", String(8), nullable=False),
     Column("born_op", String(64), nullable=False),
     Column("born_n", Integer, nullable=False),

@@ -188,6 +188,14 @@ class Host(Protocol):
         """Returns when it runs, or once it has its place in the queue (``operation == "queued"``)."""
         ...
 
+    async def known(self) -> list[Observed]:
+        """The latest report of every sandbox that it has, ended ones that are not forgotten included."""
+        ...
+
+    async def order(self, sandbox_id: str) -> CreateOrder:
+        """How a sandbox was ordered; of one that has ended without its secrets."""
+        ...
+
     async def settled(self, sandbox_id: str, timeout_seconds: float) -> Observed:
         """Wait until no operation is under way; returns the latest report also when time is up."""
         ...
