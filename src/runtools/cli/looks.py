@@ -420,12 +420,15 @@ def audit(lines: Sequence[AuditLine]) -> RenderableType:
 
 
 def me(who: Me, url: str) -> RenderableType:
-    """Which platform, org and key."""
+    """Which platform, org, and person or key."""
+    user = who.user
     return _facts(
         ("platform", url),
-        ("org", f"{who.org_name} ({who.org_id})"),
+        ("org", f"{words.harmless(who.org_name)} ({who.org_id})" if who.org_name else "none"),
+        ("user", f"{words.harmless(user.name)} <{user.email}> ({user.id})" if user else None),
+        ("role", who.role),
         ("key", who.key_id),
-        ("may do", ", ".join(who.scopes) or "everything"),
+        ("may do", ", ".join(who.scopes) or "nothing"),
     )
 
 

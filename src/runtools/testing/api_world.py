@@ -20,11 +20,15 @@ from runtools.platform.api.app import create_app
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.projects import store as projects
 from runtools.platform.api.schema import upgrade
+from runtools.platform.api.users import store as users
+from runtools.platform.api.users.store import User
 from runtools.platform.boot.keyring import open_vault
+from runtools.platform.core.access import Role
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import websocket
@@ -34,6 +38,16 @@ from runtools.platform.kit.db import Database
 from runtools.testing.fake_host import FakeHost
 
 HOST_ID = "hst_one"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A person who is signed in, with a client of theirs."""
+
+    http: httpx.AsyncClient
+    user_id: str
+    session_id: str
+    secret: str
 
 
 @dataclass
@@ -97,6 +111,27 @@ class World:
     async def _built(self, slug: str) -> bool:
         shown = (await self.http.get(f"/v1/templates/{slug}")).json()["data"]
         return bool(shown["state"] == "ready")
+
+    async def person(
+        self,
+        role: Role | None = "member",
+        *,
+        email: str = "ann@example.org",
+        operator: bool = False,
+        org: str | None = None,
+    ) -> Signed:
+        """Somebody with an account, signed in, with that role in the org (None: in no org)."""
+        db, clock, user_id = self.platform.db, self.platform.clock, new_id("usr")
+
+        def add(conn: Connection) -> None:
+            now = clock.now()
+            users.add(conn, User(user_id, email, email.partition("@")[0], None, operator, now))
+            if role is not None:
+                members.add(conn, org or self.org, user_id, role, now)
+
+        await db.write(add)
+        session, secret = await self.platform.sessions.open(user_id, "cli", "test", "127.0.0.1")
+        return Signed(client(self.url, secret), user_id, session.id, secret)
 
     async def stranger(self) -> httpx.AsyncClient:
         """A client of another org."""

@@ -43,7 +43,7 @@ class TestScopes:
                 ("GET", "/v1/secrets", "secret:read"),
                 ("GET", "/v1/audit", "audit:read"),
                 ("GET", "/v1/api-keys", "api-key:read"),
-                ("POST", "/v1/prune", "host:write"),
+                ("POST", "/v1/prune", "platform:write"),
             ):
                 answer = await reader.request(method, where, json={} if method == "POST" else None)
                 assert answer.status_code == 403, (method, where)
@@ -77,6 +77,7 @@ class TestScopes:
             assert (await make(limited, scopes=["sandbox:read"])).status_code == 201
             strong = (await make(world.http)).json()["data"]["id"]
             assert (await limited.post(f"/v1/api-keys/{strong}/rotate")).status_code == 403
+            assert (await limited.delete(f"/v1/api-keys/{strong}")).status_code == 403
             assert (await limited.post("/v1/api-keys/key_none/rotate")).status_code == 404
 
     @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ class TestExpiry:
             assert (await http.get("/v1/me")).status_code == 200
             clock = Later()
             clock.ahead = timedelta(days=1, seconds=1)
-            world.platform.keys._clock = clock
+            world.platform.door._clock = clock
             assert (await http.get("/v1/me")).status_code == 401
             assert (await world.http.get("/v1/me")).status_code == 200
 

@@ -83,7 +83,7 @@ class TestAccount:
 
     async def test_last_use_is_noted(self, world: World) -> None:
         await world.http.get("/v1/me")
-        await world.platform.keys.write_uses()
+        await world.platform.door.write_uses()
         (entry,) = (await world.http.get("/v1/api-keys")).json()["data"]
         assert entry["lastUsedAt"] is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from runtools.errors import InvalidRequest, NotFound
 from runtools.platform.api import document, reconcile
 from runtools.platform.api.audit import routes as audit
 from runtools.platform.api.audit.edge import Audit
+from runtools.platform.api.callers.door import Door
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.edge import Edge
 from runtools.platform.api.events import routes as events
@@ -34,6 +36,7 @@ from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.projects import routes as projects
 from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
+from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.templates import routes as templates
 from runtools.platform.api.vault.vault import Vault
@@ -80,17 +83,21 @@ def create_app(
     a first org and key (`keys.first.ensure_first`). While its lifespan runs it follows the hosts'
     reports and repairs.
     """
-    keys = Keys(db, clock)
+    door = Door(db, clock, settings.session_idle)
     platform = Platform(
         db=db,
         hosts=hosts,
         clock=clock,
         settings=settings,
         bus=Bus(),
-        keys=keys,
+        door=door,
+        keys=Keys(db, clock, door),
+        sessions=Sessions(
+            db, clock, door, idle=settings.session_idle, lasts=timedelta(settings.session_days)
+        ),
         vault=vault,
         provider_keys=provider_keys,
-        tickets=Tickets(db, clock, keys),
+        tickets=Tickets(db, clock, door, settings.session_idle),
         outbound=Outbound(networks(settings.outbound_allow)),
     )
 

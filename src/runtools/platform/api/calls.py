@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from runtools.errors import Forbidden
 from runtools.platform.api import guard
-from runtools.platform.api.keys.store import Match
 from runtools.platform.api.platform import Platform
+from runtools.platform.core.access import Caller
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import http
 
@@ -42,7 +43,7 @@ class Call:
 
     platform: Platform
     request_id: str
-    caller: Match | None = None
+    caller: Caller | None = None
     body: bytes = b""
     given_op: str | None = None
     source: str = ""
@@ -58,20 +59,29 @@ class Call:
         return self.given_op
 
     @property
-    def key(self) -> Match:
-        """The key that opened the door."""
+    def who(self) -> Caller:
+        """Who calls."""
         assert self.caller is not None  # noqa: S101 - the edge lets nobody else through
         return self.caller
 
     @property
     def org(self) -> str:
-        """The caller's org."""
-        return self.key.org_id
+        """The caller's org.
+
+        Raises:
+            Forbidden: a person who is in none.
+        """
+        if self.who.org_id is None:
+            raise Forbidden(
+                "you are a member of no organisation, or not of this one any more",
+                hint="`runtools org list` shows yours; an invitation lets you into another",
+            )
+        return self.who.org_id
 
     @property
     def actor(self) -> str:
         """Who is written into ledgers."""
-        return self.key.id
+        return self.who.actor
 
     def take(self, model: type[ModelT]) -> ModelT:
         """The body as that shape."""
@@ -91,7 +101,7 @@ class Call:
 
 
 def call_of(request: HTTPConnection) -> Call:
-    """The call that the edge has made of this request, if its key may use the route.
+    """The call that the edge has made of this request, if its caller may use the route.
 
     Raises:
         Forbidden: it may not.
@@ -99,5 +109,5 @@ def call_of(request: HTTPConnection) -> Call:
     call: Call = request.scope[SCOPE]
     route = request.scope.get("route")
     if route is not None and call.caller is not None:
-        guard.check(call.caller.scopes, route)
+        guard.check(call.caller, route)
     return call

@@ -68,7 +68,7 @@ class Edge:
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in _OPEN:
-            call.caller = await self._platform.keys.admit(_secret(scope))
+            call.caller = await self._platform.door.admit(_secret(scope))
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)

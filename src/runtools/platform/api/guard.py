@@ -1,22 +1,21 @@
-"""Which scope each route needs, and the refusal of keys that do not have it.
+"""What each route needs of its caller, and the refusal of those who do not have it.
 
 `calls.call_of` asks here, and no route can reach the platform without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from runtools.errors import Forbidden
 from runtools.platform.core import access
+from runtools.platform.core.access import Caller
 
 _NOUNS = {
     "account": "api-key",
     "audit": "audit",
     "events": "sandbox",
-    "hosts": "host",
+    "hosts": access.PLATFORM,
     "inside": "sandbox",
     "models": "model",
     "processes": "sandbox",
@@ -40,7 +39,7 @@ _OPEN = frozenset({"health"})
 
 
 def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
-    """The scope that a route needs; None: whoever has a key, or nobody, may.
+    """The scope that a route needs; None: whoever was let in, or nobody, may.
 
     Raises:
         KeyError: nothing says what it needs.
@@ -55,16 +54,46 @@ def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
     return f"{noun}:{'read' if looks else 'write'}"
 
 
-def check(scopes: Iterable[str], route: APIRoute | APIWebSocketRoute) -> None:
-    """Refuse a key that may not use the route.
+def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
+    """Refuse a caller who may not use the route.
 
     Raises:
-        Forbidden: its scopes do not cover what the route needs.
+        Forbidden: the caller's scopes do not cover what the route needs.
     """
     scope = needed(route)
-    if scope is not None and not access.covers(scopes, scope):
+    if scope is not None:
+        check_scope(caller, scope)
+
+
+def check_scope(caller: Caller, scope: str) -> None:
+    """Refuse a caller who does not have the scope, where it is not the route alone that says so.
+
+    Raises:
+        Forbidden: the caller's scopes do not cover it.
+    """
+    if access.covers(caller.scopes, scope):
+        return
+    details = {"needed": scope, "scopes": sorted(caller.scopes)}
+    if scope.startswith(f"{access.PLATFORM}:"):
+        raise Forbidden(
+            f"this acts on the whole machine and needs the operator's right {scope}",
+            hint="the key in client.json of the home has it, and so have the users it was given to",
+            details=details,
+        )
+    if caller.kind == "key":
         raise Forbidden(
             f"the API key lacks the scope {scope}",
             hint="make one that has it: runtools auth keys create NAME --scope …",
-            details={"needed": scope, "scopes": sorted(scopes)},
+            details=details,
         )
+    if caller.role is None:
+        raise Forbidden(
+            "you are a member of no organisation, or not of this one any more",
+            hint="`runtools org list` shows yours; an invitation lets you into another",
+            details=details,
+        )
+    raise Forbidden(
+        f"a {caller.role} may not do what needs {scope}",
+        hint="ask an Admin of the organisation",
+        details=details,
+    )

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from runtools.errors import RunToolsError
+from runtools.platform.api.callers.door import Door
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.processes.feeds import Feeds
 from runtools.platform.api.processes.tickets import Tickets
+from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
@@ -44,7 +46,9 @@ class Platform:
     clock: Clock
     settings: Settings
     bus: Bus
+    door: Door
     keys: Keys
+    sessions: Sessions
     vault: Vault
     provider_keys: Mapping[str, str] = field(repr=False)
     tickets: Tickets

@@ -146,6 +146,6 @@ async def sweep(platform: Platform) -> None:
     await platform.db.write(idempotency.expire, now - REMEMBERED)
     await platform.db.write(guests.forget_ended, now - kept)
     await platform.db.write(audit.drop, now - timedelta(days=platform.settings.audit_days))
-    await platform.keys.write_uses()
+    await platform.door.write_uses()
     await hosts.note(platform)
     await strays.watch(platform)

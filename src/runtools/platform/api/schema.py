@@ -13,14 +13,17 @@ from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
+from runtools.platform.api.members import store as _members
 from runtools.platform.api.models import store as _models
 from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.processes import store as _processes
 from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
+from runtools.platform.api.sessions import store as _sessions
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.templates import store as _templates
+from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
 from runtools.platform.api.webhooks import store as _webhooks
 from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
@@ -34,13 +37,16 @@ STORES = (
     _keys,
     _ledger,
     _models,
+    _members,
     _orgs,
     _processes,
     _projects,
     _sandboxes,
     _secrets,
+    _sessions,
     _snapshots,
     _templates,
+    _users,
     _vault,
     _webhooks,
 )

@@ -1,14 +1,22 @@
-"""What an API key may do: its scopes, and whether they cover what is asked. Pure.
+"""Who may do what: scopes, the roles of people, and what a caller is. Pure.
 
-A scope is ``noun:verb``, ``noun:*`` or ``*``; a key without scopes may do everything.
+A scope is ``noun:verb``, ``noun:*`` or ``*``. ``*`` is everything in the caller's org and nothing beyond:
+what acts on the whole machine needs a scope of `PLATFORM`, held only where it is named. Who holds those is
+the operator of the installation.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 ALL = "*"
+PLATFORM = "platform"
+OPERATOR = frozenset({f"{PLATFORM}:{ALL}"})
+"""What the operator's identity has beside its rights in an org."""
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("create", "read", "write"),
@@ -25,13 +33,71 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "webhook": ("read", "write"),
     "org": ("read", "write"),
     "audit": ("read",),
-    "host": ("read", "write"),
+    PLATFORM: ("read", "write"),
 }
 """Every noun that a scope can name, and what can be done with it."""
 
 SCOPES = frozenset(
     {ALL, *(f"{noun}:{verb}" for noun, verbs in VERBS.items() for verb in (*verbs, ALL))}
 )
+
+Role = Literal["admin", "member"]
+
+ROLES: Mapping[Role, frozenset[str]] = {
+    "admin": frozenset({ALL}),
+    "member": frozenset(
+        {
+            *(f"{noun}:{ALL}" for noun in ("sandbox", "files", "template", "agent", "tool")),
+            *(f"{noun}:{ALL}" for noun in ("workflow", "ssh-key", "api-key", "project")),
+            "secret:read",
+            "secret:write",
+            "webhook:read",
+            "model:read",
+            "org:read",
+        }
+    ),
+}
+"""What people may do in an org: an Admin everything; a Member works, but does not say who else may, where
+events are sent, or what the secrets are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request: an API key or a person's session.
+
+    Attributes:
+        id: the key's or the session's.
+        digest: what is kept of the secret that it sent.
+        org_id: None: a person who is in no org, or in none any more.
+        scopes: all that it may do; nothing, when empty.
+        user_id: the person, None for keys.
+    """
+
+    kind: Literal["key", "session"]
+    id: str
+    digest: str
+    org_id: str | None
+    scopes: frozenset[str]
+    expires_at: datetime | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+    role: Role | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who is written into ledgers and the audit log."""
+        return self.user_id or self.id
+
+
+def of_key(scopes: Iterable[str]) -> frozenset[str]:
+    """What a key may do: what its scopes name, and without any everything in its org."""
+    return frozenset(scopes) or frozenset({ALL})
+
+
+def of_person(role: Role | None, *, operator: bool) -> frozenset[str]:
+    """What a person may do in an org, by the role there; None: no member."""
+    mine = ROLES[role] if role is not None else frozenset()
+    return mine | OPERATOR if operator else mine
 
 
 def unknown(scopes: Iterable[str]) -> dict[str, list[str]]:
@@ -40,25 +106,23 @@ def unknown(scopes: Iterable[str]) -> dict[str, list[str]]:
     return {scope: difflib.get_close_matches(scope, sorted(SCOPES), n=3) for scope in wrong}
 
 
-def covers(scopes: Iterable[str], needed: str) -> bool:
-    """Whether a key with these scopes may do what needs that one."""
-    held = frozenset(scopes)
+def covers(held: frozenset[str], needed: str) -> bool:
+    """Whether who holds these scopes may do what needs that one."""
     noun = needed.partition(":")[0]
-    return not held or ALL in held or needed in held or f"{noun}:{ALL}" in held
-
-
-def within(scopes: Iterable[str], wider: Iterable[str]) -> bool:
-    """Whether everything that the first scopes allow is allowed by the others too."""
-    asked, held = frozenset(scopes), frozenset(wider)
-    if not held or ALL in held:
+    if needed in held or f"{noun}:{ALL}" in held:
         return True
-    if not asked:
-        return False
+    return ALL in held and noun != PLATFORM
+
+
+def within(asked: frozenset[str], held: frozenset[str]) -> bool:
+    """Whether everything that the first scopes allow is allowed by the others too."""
     return all(_is_held(scope, held) for scope in asked)
 
 
 def _is_held(scope: str, held: frozenset[str]) -> bool:
+    if scope == ALL:
+        return ALL in held
     noun, _, verb = scope.partition(":")
-    if verb != ALL:
+    if verb != ALL or covers(held, scope):
         return covers(held, scope)
-    return scope in held or all(f"{noun}:{one}" in held for one in VERBS[noun])
+    return all(f"{noun}:{one}" in held for one in VERBS[noun])

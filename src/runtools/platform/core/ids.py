@@ -29,6 +29,10 @@ Kind = Literal[
     "dlv",
     "lse",
     "mep",
+    "usr",
+    "ses",
+    "inv",
+    "lgn",
 ]
 
 _ALPHABET = string.ascii_lowercase + string.digits

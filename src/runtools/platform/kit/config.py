@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,8 @@ class Settings:
         audit_days: how long the audit log is kept.
         outbound_allow: networks (CIDR, separated by commas) that URLs of users (webhooks, model endpoints)
             may lead to though they are not public, and without TLS.
+        session_idle_hours: after how long without use a person has to sign in again.
+        session_days: after how long in any case.
         service_user: who the unprivileged processes run as; empty: the calling user.
         crash_at: (tests) the named point at which a process kills itself.
     """
@@ -74,9 +77,16 @@ class Settings:
     master_key_file: str = ""
     master_key_command: str = ""
     audit_days: int = 365
+    session_idle_hours: int = 168
+    session_days: int = 30
     service_user: str = ""
     outbound_allow: str = ""
     crash_at: str = ""
+
+    @property
+    def session_idle(self) -> timedelta:
+        """How long a session lasts without use."""
+        return timedelta(hours=self.session_idle_hours)
 
     @property
     def host_home(self) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
 from runtools.sdk.shapes.base import Request, Shape
+
+Role = Literal["admin", "member"]
 
 
 class ApiKeyCreate(Request):
@@ -14,7 +17,9 @@ class ApiKeyCreate(Request):
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
     scopes: list[str] = Field(
-        default_factory=list, max_length=64, description="noun:verb, noun:* or *; none: everything"
+        default_factory=list,
+        max_length=64,
+        description="noun:verb, noun:* or *; none: everything in the org",
     )
     expires_in: str | None = Field(
         None, pattern=r"^[1-9][0-9]{0,3}[dwy]$", description="for example 30d, 12w, 1y"
@@ -38,15 +43,28 @@ class ApiKey(Shape):
     scopes: list[str] = Field(default_factory=list, description="what it may do; none: everything")
     expires_at: datetime | None = None
     project_id: str | None = None
+    created_by: str | None = Field(None, description="the user or key that made it")
+
+
+class Person(Shape):
+    """A user."""
+
+    id: str
+    email: str
+    name: str
 
 
 class Me(Shape):
-    """The caller: which org and key a request is counted to."""
+    """The caller: an API key or a person, in which org, and with which rights there."""
 
-    org_id: str
-    org_name: str
-    key_id: str
+    kind: Literal["key", "session"] = "key"
+    org_id: str | None = Field(description="null: a person who is in no org")
+    org_name: str | None
+    key_id: str | None = Field(description="null for people")
+    user: Person | None = Field(None, description="null for keys")
+    role: Role | None = Field(None, description="the person's in the org")
     scopes: list[str] = Field(
-        default_factory=list, description="what the key may do; none: everything"
+        default_factory=list,
+        description="all it may do; `*`: everything in the org; `platform:*`: it is the operator",
     )
     default_project_id: str | None

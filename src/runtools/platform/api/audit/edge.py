@@ -85,9 +85,9 @@ class Audit:
         resource = call.subject or (str(named[-1]) if named else None)
         return Line(
             id=new_id("aud"),
-            org_id=call.org,
+            org_id=None if call.caller is None else call.caller.org_id,
             at=self._platform.clock.now(),
-            actor=call.actor,
+            actor="-" if call.caller is None else call.actor,
             action=f"{noun}.{verb.rstrip('_')}",
             resource=None if resource is None else resource[:200],
             status=status,

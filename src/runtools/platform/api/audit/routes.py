@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from runtools.platform.api import document
+from runtools.platform.api import document, guard
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.store import Sought
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.core import access
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.audit import AuditLine
 from runtools.sdk.shapes.events import Envelope
@@ -27,16 +28,22 @@ class Lines(Page):
 
     action: str | None = Field(None, max_length=64, description="for example secrets.reveal")
     resource: str | None = Field(None, max_length=200)
-    actor: str | None = Field(None, max_length=64, description="an API key's id")
+    actor: str | None = Field(None, max_length=64, description="a user's or API key's id")
+    platform: bool = Field(
+        False, description="what was done in no org, such as sign-ins that failed: for the operator"
+    )
 
 
 @router.get("", **document.route(Envelope[list[AuditLine]]))
 async def list_(request: Request, asked: Annotated[Lines, Query()]) -> Response:
     """Every mutating call of the org, the newest first."""
     call = call_of(request)
+    if asked.platform:
+        guard.check_scope(call.who, f"{access.PLATFORM}:read")
+    org_id = None if asked.platform else call.org
     sought = Sought(asked.action, asked.resource, asked.actor)
     after = place(asked.cursor)
-    found = await call.platform.db.read(store.page, call.org, sought, after, asked.limit + 1)
+    found = await call.platform.db.read(store.page, org_id, sought, after, asked.limit + 1)
     lines = found[: asked.limit]
     more = mark(lines[-1].at, lines[-1].id) if len(found) > asked.limit else None
     shown = [

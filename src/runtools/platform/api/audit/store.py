@@ -26,7 +26,7 @@ audit = Table(
     "audit",
     metadata,
     Column("id", String(24), primary_key=True),
-    Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),
+    Column("org_id", String(24), ForeignKey("orgs.id")),
     Column("at", Moment, nullable=False),
     Column("actor", String(64), nullable=False),
     Column("action", String(64), nullable=False),
@@ -42,10 +42,13 @@ audit = Table(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Who did what to which resource from where, and how it was answered."""
+    """Who did what to which resource from where, and how it was answered.
+
+    ``org_id`` is None where the caller acted in no org: a sign-in that failed, for one.
+    """
 
     id: str
-    org_id: str
+    org_id: str | None
     at: datetime
     actor: str
     action: str
@@ -74,9 +77,13 @@ def add(conn: Connection, lines: Sequence[Line]) -> None:
 
 
 def page(
-    conn: Connection, org_id: str, sought: Sought, after: tuple[datetime, str] | None, limit: int
+    conn: Connection,
+    org_id: str | None,
+    sought: Sought,
+    after: tuple[datetime, str] | None,
+    limit: int,
 ) -> list[Line]:
-    """The org's lines, the newest first."""
+    """The org's lines, or those of no org, the newest first."""
     query = select(*_COLUMNS).where(audit.c.org_id == org_id)
     for name, value in asdict(sought).items():
         if value is not None:

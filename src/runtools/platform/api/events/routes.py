@@ -45,12 +45,12 @@ async def of_sandbox(request: Request, ref: str, after: After = None) -> Respons
 async def _changes(
     call: Call, sandbox_id: str | None, after: int | None
 ) -> AsyncGenerator[sse.Event, None]:
-    """Ledger lines after a number, then new ones, until the key is revoked."""
+    """Ledger lines after a number, then new ones, for as long as the caller may."""
     platform = call.platform
     with platform.bus.watching(sandbox_id or call.org) as watch:
         if after is None:
             after = await platform.db.read(orgs.last_ledger_id, call.org)
-        while await platform.keys.still_good(call.key):
+        while await platform.door.still_good(call.who):
             lines = await platform.db.read(ledger.events, call.org, sandbox_id, after, _BATCH)
             for line in lines:
                 yield sse.Event("sandbox", _data(line), line.id)

@@ -57,12 +57,13 @@ class Idempotency:
         key = None
         if scope["type"] == "http" and scope["method"] in MUTATING:
             key = http.header(scope, b"idempotency-key")
-        if key is None:
+        # Who acts in no org signs in, or does what may be done again: there is no place to remember it.
+        call: Call | None = scope.get(SCOPE)
+        if key is None or call is None or call.caller is None or call.caller.org_id is None:
             await self._app(scope, receive, send)
             return
         if _KEY.fullmatch(key) is None:
             raise http.wrong_field("Idempotency-Key", "must be 1 to 255 printable characters")
-        call: Call = scope[SCOPE]
         place = (call.org, digest(f"{call.org} {key.decode()}"))
         while (first := self._running.get(place)) is not None:
             await first.wait()

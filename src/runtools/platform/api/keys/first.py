@@ -1,17 +1,19 @@
-"""The first start: an org, a project and a key that may do everything."""
+"""The first start: an org, a project and the operator's key, which may do everything."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.keys.service import Keys, Rights
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import store as projects
+from runtools.platform.core import access
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.db import Database, Transaction
 
 _OP = "first-key"
+_RIGHTS = Rights((access.ALL, *access.OPERATOR))
 
 
 async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
@@ -21,7 +23,7 @@ async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
     new one: only a digest is kept here.
     """
     org_id = await db.write(_org, clock.now())
-    _, secret = await Keys(db, clock).make(org_id, "first key", _OP)
+    _, secret = await Keys(db, clock).make(org_id, "first key", _OP, _RIGHTS)
     return org_id, secret
 
 
@@ -35,8 +37,8 @@ def _org(conn: Transaction, now: datetime) -> str:
 
 
 async def another(db: Database, clock: Clock, org_id: str, name: str) -> str:
-    """A further key of the org, for an owner who has lost the first."""
-    _, secret = await Keys(db, clock).make(org_id, name, new_id("opn"))
+    """A further key of the operator, for an owner who has lost the first."""
+    _, secret = await Keys(db, clock).make(org_id, name, new_id("opn"), _RIGHTS)
     if secret is None:
         raise AssertionError("a fresh act has no repeat")
     return secret

@@ -19,10 +19,13 @@ from runtools.platform.api.lists import Within
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.projects import store as project_store
+from runtools.platform.api.users import store as users
 from runtools.platform.core import access
+from runtools.platform.core.access import Caller
 from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import many, one
-from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me
+from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me, Person
 from runtools.sdk.shapes.events import Envelope
 
 router = APIRouter(prefix="/v1", tags=["account"])
@@ -33,18 +36,9 @@ _MOST_DAYS = 3650
 
 @router.get("/me", **document.route(Envelope[Me]))
 async def me(request: Request) -> Response:
-    """Which org and key this request is counted to."""
+    """Who calls, in which org, and what that caller may do there."""
     call = call_of(request)
-    name = await call.platform.db.read(orgs.name_of, call.org)
-    project = await call.platform.db.read(project_store.find, call.org, None)
-    seen = Me(
-        org_id=call.org,
-        org_name=name,
-        key_id=call.key.id,
-        scopes=sorted(call.key.scopes),
-        default_project_id=project,
-    )
-    return call.answer(one(seen))
+    return call.answer(one(await call.platform.db.read(_me, call.who)))
 
 
 @router.get("/api-keys", **document.route(Envelope[list[ApiKey]], NotFound))
@@ -82,14 +76,16 @@ async def rotate(request: Request, key_id: str) -> Response:
     call = call_of(request)
     old = await call.platform.db.read(store.find, call.org, key_id)
     _check_within(call, () if old is None else old.scopes, known=old is not None)
-    key, secret = await call.platform.keys.rotate(call.org, key_id, call.op)
+    key, secret = await call.platform.keys.rotate(call.org, key_id, call.op, call.actor)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
 
-@router.delete("/api-keys/{key_id}", **document.route(Envelope[ApiKey], NotFound))
+@router.delete("/api-keys/{key_id}", **document.route(Envelope[ApiKey], Forbidden, NotFound))
 async def revoke(request: Request, key_id: str) -> Response:
     """Make a key useless, everywhere within a second."""
     call = call_of(request)
+    key = await call.platform.db.read(store.find, call.org, key_id)
+    _check_within(call, () if key is None else key.scopes, known=key is not None)
     return call.answer(one(_shown(await call.platform.keys.revoke(call.org, key_id))))
 
 
@@ -105,6 +101,23 @@ def _shown(key: Key, secret: str | None = None) -> ApiKey:
         scopes=key.scopes,
         expires_at=key.expires_at,
         project_id=key.project_id,
+        created_by=key.created_by,
+    )
+
+
+def _me(conn: Transaction, who: Caller) -> Me:
+    user = None if who.user_id is None else users.find(conn, who.user_id)
+    return Me(
+        kind=who.kind,
+        org_id=who.org_id,
+        org_name=None if who.org_id is None else orgs.name_of(conn, who.org_id),
+        key_id=who.id if who.kind == "key" else None,
+        user=None if user is None else Person(id=user.id, email=user.email, name=user.name),
+        role=who.role,
+        scopes=sorted(who.scopes),
+        default_project_id=None
+        if who.org_id is None
+        else project_store.find(conn, who.org_id, None),
     )
 
 
@@ -121,14 +134,15 @@ def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
         if days > _MOST_DAYS:
             raise http.wrong_field("expiresIn", "a key expires within ten years, or never")
         until = call.platform.clock.now() + timedelta(days=days)
-    return Rights(tuple(set(wanted.scopes)), until, wanted.project_id, wanted.is_test)
+    scopes = tuple(set(wanted.scopes))
+    return Rights(scopes, until, wanted.project_id, wanted.is_test, call.actor)
 
 
 def _check_within(call: Call, scopes: Iterable[str], *, known: bool = True) -> None:
-    """A key makes none that may do more than itself."""
-    if known and not access.within(scopes, call.key.scopes):
+    """Nobody makes, replaces or ends a key that may do more than the caller."""
+    if known and not access.within(access.of_key(scopes), call.who.scopes):
         raise Forbidden(
-            "an API key makes none that may do more than itself",
-            hint="name scopes that this key has, or use one that has more",
-            details={"scopes": sorted(call.key.scopes)},
+            "that API key may do more than you",
+            hint="name scopes that you have, or ask somebody who has more",
+            details={"scopes": sorted(call.who.scopes)},
         )

@@ -21,6 +21,8 @@ from sqlalchemy import (
     update,
 )
 
+from runtools.platform.core import access
+from runtools.platform.core.access import Caller
 from runtools.platform.kit.db import Document, Moment, metadata
 
 api_keys = Table(
@@ -38,6 +40,7 @@ api_keys = Table(
     Column("scopes", Document, nullable=False, server_default="[]"),
     Column("expires_at", Moment),
     Column("project_id", String(24)),
+    Column("created_by", String(24)),
     Index(None, "org_id", "op", unique=True),
 )
 
@@ -54,7 +57,7 @@ _BY_DIGEST = _LIVING.where(api_keys.c.digest == bindparam("digest"))
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key's record. ``digest`` is all that is kept of the key itself."""
+    """A key's record. ``digest`` is all that is kept of the key itself; ``created_by`` is a user or key."""
 
     id: str
     org_id: str
@@ -68,35 +71,30 @@ class Key:
     scopes: list[str] = field(default_factory=list)
     expires_at: datetime | None = None
     project_id: str | None = None
+    created_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What is known of a key that opens a door."""
-
-    id: str
-    org_id: str
-    digest: str
-    scopes: frozenset[str]
-    expires_at: datetime | None
-    project_id: str | None
+def caller(conn: Connection, digest: str) -> Caller | None:
+    """Who has the living key of that digest."""
+    return _caller(conn.execute(_BY_DIGEST, {"digest": digest}).first())
 
 
-def match(conn: Connection, digest: str) -> Match | None:
-    """The living key of that digest."""
-    return _match(conn.execute(_BY_DIGEST, {"digest": digest}).first())
+def living(conn: Connection, key_id: str) -> Caller | None:
+    """Who has the living key of that id, for who was let in by something that stands for it."""
+    return _caller(conn.execute(_LIVING.where(api_keys.c.id == key_id)).first())
 
 
-def living(conn: Connection, key_id: str) -> Match | None:
-    """The living key of that id, for who was let in by something that stands for it."""
-    return _match(conn.execute(_LIVING.where(api_keys.c.id == key_id)).first())
-
-
-def _match(row: Row[*tuple[Any, ...]] | None) -> Match | None:
+def _caller(row: Row[*tuple[Any, ...]] | None) -> Caller | None:
     if row is None:
         return None
-    return Match(
-        row.id, row.org_id, row.digest, frozenset(row.scopes), row.expires_at, row.project_id
+    return Caller(
+        kind="key",
+        id=row.id,
+        digest=row.digest,
+        org_id=row.org_id,
+        scopes=access.of_key(row.scopes),
+        expires_at=row.expires_at,
+        project_id=row.project_id,
     )
 
 

@@ -220,7 +220,7 @@ async def ticket(request: Request, ref: str, process_id: str) -> Response:
     wanted = call.take(TerminalTicketRequest)
     _, record, process = await service.look(call, ref, process_id)
     path = f"/v1/sandboxes/{record.id}/processes/{process.id}/terminal"
-    secret, until = await call.platform.tickets.make(call.key, path, wanted.origin)
+    secret, until = await call.platform.tickets.make(call.who, path, wanted.origin)
     made = TerminalTicket(ticket=secret, path=path, protocol=TERMINAL_PROTOCOL, expires_at=until)
     return call.answer(one(made), 201, keep=False)
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from runtools.errors import InvalidRequest
+from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call
-from runtools.platform.api.keys.service import BELIEVED_SECONDS
 from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.api.sandboxes.tables import Record
@@ -63,7 +63,7 @@ def first(process: Process, stream: Stream, start: int) -> int:
 async def follow(
     call: Call, host: Host, record: Record, process_id: str, stream: Stream, start: int
 ) -> AsyncGenerator[list[Part] | OutputEnd, None]:
-    """Its output as it comes, until the caller's key is revoked; no parts where nothing came for a second.
+    """Its output as it comes, as long as the caller may; no parts where nothing came for a second.
 
     What a sandbox that went back in time has written is another stream than what it had: an act of its
     user's begins a new one.
@@ -77,6 +77,6 @@ async def follow(
     )
     async with aclosing(follow) as items:
         async for item in items:
-            if not await call.platform.keys.still_good(call.key):
+            if not await call.platform.door.still_good(call.who):
                 return
             yield item

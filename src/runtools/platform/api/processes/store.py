@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Column, Connection, ForeignKey, Index, String, Table, delete, insert
+from sqlalchemy import Column, Connection, Index, String, Table, delete, insert
 
 from runtools.platform.api.keys import store as keys
-from runtools.platform.api.keys.store import Match
+from runtools.platform.api.sessions import store as sessions
+from runtools.platform.core.access import Caller
 from runtools.platform.kit.db import Moment, metadata
 
 tickets = Table(
     "terminal_tickets",
     metadata,
     Column("digest", String(64), primary_key=True),
-    Column("key_id", String(24), ForeignKey("api_keys.id"), nullable=False),
+    Column("caller_id", String(24), nullable=False),
     Column("path", String(255), nullable=False),
     Column("origin", String(255), nullable=False),
     Column("expires_at", Moment, nullable=False),
@@ -28,7 +29,7 @@ class Ticket:
     """What a ticket opens, for whom, from where and until when."""
 
     digest: str
-    key_id: str
+    caller_id: str
     path: str
     origin: str
     expires_at: datetime
@@ -40,8 +41,8 @@ def add(conn: Connection, ticket: Ticket, now: datetime) -> None:
     conn.execute(insert(tickets).values(**asdict(ticket)))
 
 
-def take(conn: Connection, digest: str) -> tuple[Ticket, Match] | None:
-    """A ticket, which is none any more after this, and the living key that it stands for."""
+def take(conn: Connection, digest: str, idle: timedelta) -> tuple[Ticket, Caller] | None:
+    """A ticket, which is none any more after this, and who it stands for, if that is still somebody."""
     row = (
         conn.execute(delete(tickets).where(tickets.c.digest == digest).returning(*tickets.c))
         .mappings()
@@ -50,5 +51,8 @@ def take(conn: Connection, digest: str) -> tuple[Ticket, Match] | None:
     if row is None:
         return None
     ticket = Ticket(**row)
-    key = keys.living(conn, ticket.key_id)
-    return None if key is None else (ticket, key)
+    if ticket.caller_id.startswith("ses_"):
+        caller = sessions.living(conn, ticket.caller_id, idle)
+    else:
+        caller = keys.living(conn, ticket.caller_id)
+    return None if caller is None else (ticket, caller)

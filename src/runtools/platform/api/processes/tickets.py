@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from starlette.types import Scope
 
 from runtools.errors import Forbidden, Unauthenticated
-from runtools.platform.api.keys.service import Keys
-from runtools.platform.api.keys.store import Match
+from runtools.platform.api.callers.door import Door
 from runtools.platform.api.processes import store
 from runtools.platform.api.processes.store import Ticket
+from runtools.platform.core.access import Caller
 from runtools.platform.kit import crypto, http
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.db import Database
@@ -27,20 +27,21 @@ LASTS = timedelta(seconds=30)
 class Tickets:
     """The doorkeeper of WebSockets."""
 
-    def __init__(self, db: Database, clock: Clock, keys: Keys) -> None:
+    def __init__(self, db: Database, clock: Clock, door: Door, idle: timedelta) -> None:
         self._db = db
         self._clock = clock
-        self._keys = keys
+        self._door = door
+        self._idle = idle
 
-    async def make(self, key: Match, path: str, origin: str) -> tuple[str, datetime]:
+    async def make(self, caller: Caller, path: str, origin: str) -> tuple[str, datetime]:
         """A ticket for one path and pages of one origin, and when it is over."""
         secret = crypto.new_secret("")
         now = self._clock.now()
-        ticket = Ticket(crypto.digest(secret), key.id, path, origin, now + LASTS)
+        ticket = Ticket(crypto.digest(secret), caller.id, path, origin, now + LASTS)
         await self._db.write(store.add, ticket, now)
         return secret, ticket.expires_at
 
-    async def admit(self, scope: Scope, secret: str | None) -> Match:
+    async def admit(self, scope: Scope, secret: str | None) -> Caller:
         """Who opens this WebSocket; ``secret`` is the key that a program sent.
 
         Raises:
@@ -57,10 +58,10 @@ class Tickets:
                 "a page of a browser needs a ticket",
                 hint="POST …/terminal-ticket with the page's origin makes one",
             )
-        return await self._keys.admit(secret)
+        return await self._door.admit(secret)
 
-    async def _redeem(self, secret: str, path: str, origin: bytes | None) -> Match:
-        found = await self._db.write(store.take, crypto.digest(secret))
+    async def _redeem(self, secret: str, path: str, origin: bytes | None) -> Caller:
+        found = await self._db.write(store.take, crypto.digest(secret), self._idle)
         good = (
             found is not None
             and self._clock.now()

@@ -313,7 +313,7 @@ async def upload(request: Request, ref: str, path: Path) -> Response:
 
 async def _told(call: Call, changes: AsyncIterator[FileChange]) -> AsyncGenerator[sse.Event, None]:
     """The changes as events, until the key is revoked, or sandbox or folder end: asking again says why."""
-    async with aclosing(call.platform.keys.while_good(call.key, changes)) as good:
+    async with aclosing(call.platform.door.while_good(call.who, changes)) as good:
         with suppress(SandboxStopped, FileMissing):
             async for change in good:
                 yield sse.Event("change", one(change), change.id)

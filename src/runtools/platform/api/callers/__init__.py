@@ -1,0 +1,1 @@
+"""Callers: telling who makes a request, by what it sends."""

@@ -1,0 +1,133 @@
+"""The doorkeeper of one process: who calls with a secret, and whether that still holds.
+
+A secret that was found good is believed for under a second, so that a request costs no query for it and
+a revocation, the end of a membership or another role acts within one second everywhere, at once in this
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from runtools.errors import Unauthenticated
+from runtools.platform.api.keys import store as keys
+from runtools.platform.api.sessions import store as sessions
+from runtools.platform.core.access import Caller
+from runtools.platform.kit import crypto
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.db import Database, Transaction
+
+ItemT = TypeVar("ItemT")
+
+BELIEVED_SECONDS = 0.8
+_MAX_BELIEVED = 10_000
+
+_NOTHING_SENT = Unauthenticated(
+    "no API key was sent", hint="send it as `Authorization: Bearer rt_live_…` or `X-API-Key`"
+)
+_BAD_KEY = Unauthenticated(
+    "the API key is unknown, expired or revoked", hint="the first key is in client.json of the home"
+)
+_BAD_SESSION = Unauthenticated(
+    "the session is unknown, over or revoked", hint="sign in again: runtools login"
+)
+
+
+class Door:
+    """Lets callers in."""
+
+    def __init__(self, db: Database, clock: Clock, idle: timedelta) -> None:
+        self._db = db
+        self._clock = clock
+        self._idle = idle
+        self._believed: dict[str, tuple[float, Caller]] = {}
+        self._used: dict[str, datetime] = {}
+
+    async def admit(self, secret: str | None) -> Caller:
+        """Who calls with this secret.
+
+        Raises:
+            Unauthenticated: nothing was sent, or what nobody has (any more).
+        """
+        if secret is None:
+            raise Unauthenticated(_NOTHING_SENT.message, hint=_NOTHING_SENT.hint)
+        is_session = secret.startswith(sessions.PREFIX)
+        found = await self._known(crypto.digest(secret), is_session=is_session)
+        if found is None:
+            wrong = _BAD_SESSION if is_session else _BAD_KEY
+            raise Unauthenticated(wrong.message, hint=wrong.hint)
+        return found
+
+    async def still_good(self, caller: Caller) -> bool:
+        """Whether who was admitted still has the same rights; for streams that last."""
+        found = await self._known(caller.digest, is_session=caller.kind == "session")
+        return found is not None and found.org_id == caller.org_id and found.scopes == caller.scopes
+
+    async def while_good(
+        self, caller: Caller, items: AsyncIterator[ItemT]
+    ) -> AsyncGenerator[ItemT, None]:
+        """The items as they come, for as long as the caller's rights hold."""
+        coming: asyncio.Task[ItemT] | None = None
+        try:
+            while await self.still_good(caller):
+                coming = coming or asyncio.ensure_future(anext(items))
+                done, _ = await asyncio.wait((coming,), timeout=BELIEVED_SECONDS)
+                if done:
+                    item, coming = coming.result(), None
+                    yield item
+        except StopAsyncIteration:
+            return
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait((coming,))
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    def forget(self, digest: str) -> None:
+        """Believe it no longer: the next request asks the database."""
+        self._believed.pop(digest, None)
+
+    def forget_user(self, user_id: str) -> None:
+        """Believe none of the person's sessions any longer."""
+        for digest, (_, caller) in list(self._believed.items()):
+            if caller.user_id == user_id:
+                del self._believed[digest]
+
+    async def write_uses(self) -> None:
+        """Write down when keys and sessions were last used."""
+        times, self._used = self._used, {}
+        if times:
+            await self._db.write(_used, times)
+
+    async def _known(self, digest: str, *, is_session: bool) -> Caller | None:
+        now = self._clock.monotonic()
+        at, caller = self._believed.get(digest, (0.0, None))
+        if caller is not None and now - at < BELIEVED_SECONDS and not self._is_over(caller):
+            return caller
+        found = await self._find(digest, is_session=is_session)
+        if found is None or not crypto.same(found.digest, digest) or self._is_over(found):
+            self._believed.pop(digest, None)
+            return None
+        if len(self._believed) >= _MAX_BELIEVED:
+            self._believed.clear()
+        self._believed[digest] = (now, found)
+        self._used[found.id] = self._clock.now()
+        return found
+
+    async def _find(self, digest: str, *, is_session: bool) -> Caller | None:
+        if is_session:
+            return await self._db.read(sessions.caller, digest, self._idle)
+        return await self._db.read(keys.caller, digest)
+
+    def _is_over(self, caller: Caller) -> bool:
+        return caller.expires_at is not None and caller.expires_at <= self._clock.now()
+
+
+def _used(conn: Transaction, times: Mapping[str, datetime]) -> None:
+    of_sessions = {name: at for name, at in times.items() if name.startswith("ses_")}
+    sessions.used(conn, of_sessions)
+    keys.used(conn, {name: at for name, at in times.items() if name not in of_sessions})

@@ -1,0 +1,1 @@
+"""Members: which people are in an org, and in which role."""

@@ -1,0 +1,118 @@
+"""Members in the database: which user is in which org, in which role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Select,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from runtools.platform.api.orgs.store import orgs
+from runtools.platform.api.users.store import users
+from runtools.platform.core.access import Role
+from runtools.platform.kit.db import Moment, metadata
+
+members = Table(
+    "members",
+    metadata,
+    Column("org_id", String(24), ForeignKey("orgs.id"), primary_key=True),
+    Column("user_id", String(24), ForeignKey("users.id"), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("joined_at", Moment, nullable=False),
+    Index(None, "user_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person in an org."""
+
+    org_id: str
+    user_id: str
+    role: Role
+    joined_at: datetime
+    email: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An org that a person is in."""
+
+    org_id: str
+    name: str
+    role: Role
+    created_at: datetime
+
+
+_MEMBERS = select(
+    members.c.org_id,
+    members.c.user_id,
+    members.c.role,
+    members.c.joined_at,
+    users.c.email,
+    users.c.name,
+).join_from(members, users)
+
+
+def add(conn: Connection, org_id: str, user_id: str, role: Role, now: datetime) -> None:
+    """One more."""
+    conn.execute(insert(members).values(org_id=org_id, user_id=user_id, role=role, joined_at=now))
+
+
+def all_of(conn: Connection, org_id: str) -> list[Member]:
+    """The org's members, who came first first."""
+    query = _MEMBERS.where(members.c.org_id == org_id)
+    return _found(conn, query.order_by(members.c.joined_at, members.c.user_id))
+
+
+def find(conn: Connection, org_id: str, user_id: str) -> Member | None:
+    """The org's member of that id."""
+    mine = (members.c.org_id == org_id) & (members.c.user_id == user_id)
+    found = _found(conn, _MEMBERS.where(mine))
+    return found[0] if found else None
+
+
+def lock(conn: Connection, org_id: str) -> None:
+    """Let nobody else change who the org's members are, until the transaction's end."""
+    conn.execute(select(orgs.c.id).where(orgs.c.id == org_id).with_for_update())
+
+
+def set_role(conn: Connection, org_id: str, user_id: str, role: Role) -> None:
+    """Another role."""
+    mine = (members.c.org_id == org_id) & (members.c.user_id == user_id)
+    conn.execute(update(members).where(mine).values(role=role))
+
+
+def remove(conn: Connection, org_id: str, user_id: str) -> None:
+    """No member any more."""
+    mine = (members.c.org_id == org_id) & (members.c.user_id == user_id)
+    conn.execute(delete(members).where(mine))
+
+
+def places(conn: Connection, user_id: str) -> list[Place]:
+    """The orgs that a person is in, the longest first."""
+    query = (
+        select(orgs.c.id, orgs.c.name, members.c.role, orgs.c.created_at)
+        .join_from(members, orgs)
+        .where(members.c.user_id == user_id)
+        .order_by(members.c.joined_at, orgs.c.id)
+    )
+    return [Place(*row) for row in conn.execute(query)]
+
+
+def _found(conn: Connection, query: Select[*tuple[Any, ...]]) -> list[Member]:
+    return [Member(*row) for row in conn.execute(query)]

@@ -1,0 +1,1 @@
+"""Sessions: people who are signed in, in browsers and command lines."""

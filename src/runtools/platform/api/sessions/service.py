@@ -1,0 +1,81 @@
+"""Sessions: opening one for a person who has proven to be it, listing and ending them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from runtools.errors import NotFound
+from runtools.platform.api.callers.door import Door
+from runtools.platform.api.members import store as members
+from runtools.platform.api.sessions import store
+from runtools.platform.api.sessions.store import Place, Session
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit import crypto
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.db import Database, Transaction
+
+_MAX_LABEL = 200
+
+
+class Sessions:
+    """The sessions of everybody."""
+
+    def __init__(
+        self, db: Database, clock: Clock, door: Door, *, idle: timedelta, lasts: timedelta
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._door = door
+        self._idle = idle
+        self._lasts = lasts
+
+    async def open(
+        self, user_id: str, place: Place, label: str, source: str, org_id: str | None = None
+    ) -> tuple[Session, str]:
+        """A new session and its secret, in the org of that id or the person's first."""
+        secret = crypto.new_secret(store.PREFIX)
+        now = self._clock.now()
+        session = Session(
+            id=new_id("ses"),
+            user_id=user_id,
+            org_id=org_id,
+            digest=crypto.digest(secret),
+            place=place,
+            label=label[:_MAX_LABEL],
+            source=source,
+            created_at=now,
+            seen_at=now,
+            expires_at=now + self._lasts,
+        )
+        return await self._db.write(_open, session), secret
+
+    async def all_of(self, user_id: str) -> list[Session]:
+        """The person's sessions that are not over."""
+        return await self._db.read(store.all_of, user_id, self._clock.now(), self._idle)
+
+    async def end(self, user_id: str, session_id: str) -> Session:
+        """End one of the person's sessions.
+
+        Raises:
+            NotFound: the person has none of that id.
+        """
+        ended = await self._db.write(store.end, user_id, session_id)
+        if ended is None:
+            raise NotFound(f"no session {session_id[:80]!r}", hint="GET /v1/sessions lists yours")
+        self._door.forget(ended.digest)
+        return ended
+
+    async def end_others(self, user_id: str, kept: str | None) -> int:
+        """End all of the person's sessions but one; returns how many."""
+        count = await self._db.write(store.end_others, user_id, kept)
+        self._door.forget_user(user_id)
+        return count
+
+
+def _open(conn: Transaction, session: Session) -> Session:
+    if session.org_id is None:
+        first = next(iter(members.places(conn, session.user_id)), None)
+        session = replace(session, org_id=first.org_id if first else None)
+    store.add(conn, session)
+    return session

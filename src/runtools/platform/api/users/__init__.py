@@ -1,0 +1,1 @@
+"""Users: people with an account on this platform."""
