@@ -9,6 +9,7 @@ import logging
 import os
 import pwd
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ def lock_file(settings: Settings) -> Path:
 async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
     _need_root()
+    _need_port(settings)
     person = await unprivileged(settings, environ)
     uids.claim(settings, home.prepare(settings, person))
     with home.lock(lock_file(settings), "a platform"):
@@ -73,6 +75,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     _need_root()
     if home.holder(lock_file(settings)) is not None:
         raise Conflict("the platform is up already", hint="runtools status shows it")
+    _need_port(settings)
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = settings.log_folder / "runtools.log"
     env = {**child_env(settings, environ), **_sudo(environ)}
@@ -219,6 +222,20 @@ def _owner(file: Path) -> Person:
 
 def _sudo(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: environ[key] for key in ("SUDO_UID", "SUDO_GID") if key in environ}
+
+
+def _need_port(settings: Settings) -> None:
+    """Whoever answers there already would be taken for this platform."""
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    try:
+        with socket.create_server((settings.api_host, settings.api_port), family=family):
+            return
+    except OSError as exc:
+        where = f"{settings.api_host}:{settings.api_port}"
+        raise Conflict(
+            f"the API cannot listen on {where}: {os.strerror(exc.errno or 0)}",
+            hint="is another platform up? The settings api_host and api_port choose another place",
+        ) from None
 
 
 def _need_root() -> None:
