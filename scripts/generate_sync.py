@@ -28,6 +28,7 @@ MODULES = (
     "sandbox",
     "sandboxes",
     "secrets",
+    "ssh_keys",
     "templates",
     "transport",
     "webhooks",

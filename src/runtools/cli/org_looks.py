@@ -1,4 +1,4 @@
-"""How an org's own things look to people: projects."""
+"""How an org's own things look to people: projects, SSH keys."""
 
 from __future__ import annotations
 
@@ -7,17 +7,30 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from runtools.cli import tables
+from runtools.cli import tables, words
 from runtools.sdk.shapes.projects import Project
+from runtools.sdk.shapes.ssh_keys import SshKey
 
 
 def projects(found: Sequence[Project]) -> RenderableType:
     """Projects, a line each, in their colours."""
-    table = tables.table("NAME", "ID", "SANDBOXES", "API KEYS", right=["SANDBOXES", "API KEYS"])
+    counted = ("SANDBOXES", "API KEYS", "SSH KEYS")
+    table = tables.table("NAME", "ID", *counted, right=counted)
     for one in found:
         name = Text(one.name, style=one.color or "")
         if one.is_default:
             name.append(" (default)", style="bright_black")
         lies = one.contents
-        table.add_row(name, one.id, str(lies.sandboxes), str(lies.api_keys))
+        table.add_row(name, one.id, str(lies.sandboxes), str(lies.api_keys), str(lies.ssh_keys))
+    return table
+
+
+def ssh_keys(found: Sequence[SshKey]) -> RenderableType:
+    """SSH keys, a line each, with what tells one from another."""
+    if not found:
+        return Text("no SSH keys; `runtools ssh-key add` registers one", style="bright_black")
+    table = tables.table("LABEL", "FINGERPRINT", "TYPE", "ADDED")
+    for one in found:
+        kind = one.kind if one.bits is None else f"{one.kind} {one.bits}"
+        table.add_row(one.label, one.fingerprint, kind, words.moment(one.created_at))
     return table

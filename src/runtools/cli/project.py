@@ -84,9 +84,14 @@ def move(
     api_key: Annotated[
         list[str] | None, typer.Option(metavar="KEY_ID", help="An API key; repeatable.")
     ] = None,
+    ssh_key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="An SSH key; repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Put things into a project: all that are named, or none."""
     with connected() as rt:
-        filled = rt.projects.move(ref, sandboxes=sandbox or [], api_keys=api_key or [])
+        filled = rt.projects.move(
+            ref, sandboxes=sandbox or [], api_keys=api_key or [], ssh_keys=ssh_key or []
+        )
     output.show(filled, lambda: org_looks.projects([filled]))

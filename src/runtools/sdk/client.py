@@ -14,6 +14,7 @@ from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.secrets import AsyncSecrets
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
+from runtools.sdk.ssh_keys import AsyncSshKeys
 from runtools.sdk.templates import AsyncTemplates
 from runtools.sdk.transport import AsyncTransport
 from runtools.sdk.webhooks import AsyncWebhooks
@@ -53,6 +54,7 @@ class AsyncRunTools:
         self.hosts = AsyncHosts(self._transport)
         self.projects = AsyncProjects(self._transport)
         self.api_keys = AsyncApiKeys(self._transport)
+        self.ssh_keys = AsyncSshKeys(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)
         self.models = AsyncModels(self._transport)

@@ -62,7 +62,12 @@ class AsyncProjects:
         await self._transport.call("DELETE", path, query=[("moveTo", move_to)])
 
     async def move(
-        self, ref: str, *, sandboxes: Sequence[str] = (), api_keys: Sequence[str] = ()
+        self,
+        ref: str,
+        *,
+        sandboxes: Sequence[str] = (),
+        api_keys: Sequence[str] = (),
+        ssh_keys: Sequence[str] = (),
     ) -> Project:
         """Put things into a project: all that are named, or none.
 
@@ -70,10 +75,15 @@ class AsyncProjects:
             ref: the project's id or name.
             sandboxes: ids or names.
             api_keys: ids.
+            ssh_keys: ids or labels.
 
         Raises:
             NotFound: something is not there; nothing was moved.
         """
-        body = {"sandboxes": list(sandboxes), "apiKeys": list(api_keys)}
+        body = {
+            "sandboxes": list(sandboxes),
+            "apiKeys": list(api_keys),
+            "sshKeys": list(ssh_keys),
+        }
         path = f"/projects/{wire.segment(ref)}/move"
         return wire.shape(Project, (await self._transport.call("POST", path, body=body)).data)

@@ -75,7 +75,7 @@ class TestCreate:
             ("env", {"A": "\0"}),
             ("sshKeys", None),
             ("sshKeys", "ssh-ed25519 AAAA"),
-            ("sshKeys", ["nonsense"]),
+            ("sshKeys", ["non sense"]),
             ("sshKeys", ["ssh-ed25519 !!!!"]),
             ("sshKeys", ["ssh-rsa " + _KEY.split()[1]]),
             ("sshKeys", [f'command="sh" {_KEY}']),

@@ -36,7 +36,10 @@ class TestMaking:
         http = any_world.http
         made = await make(http, "web", color="#3366cc")
         assert made["id"].startswith("prj_")
-        assert (made["isDefault"], made["contents"]) == (False, {"sandboxes": 0, "apiKeys": 0})
+        assert (made["isDefault"], made["contents"]) == (
+            False,
+            {"sandboxes": 0, "apiKeys": 0, "sshKeys": 0},
+        )
         assert (await http.get("/v1/projects/web")).json()["data"] == made
         changed = (await http.patch("/v1/projects/web", json={"name": "shop"})).json()["data"]
         assert changed == made | {"name": "shop"}
@@ -118,7 +121,7 @@ class TestFilters:
         assert await names(http, "/v1/sandboxes?projectId=default") == ["there"]
         assert await names(http, "/v1/sandboxes") == ["here", "there"]
         shown = (await http.get("/v1/projects/web")).json()["data"]
-        assert shown["contents"] == {"sandboxes": 1, "apiKeys": 1}
+        assert shown["contents"] == {"sandboxes": 1, "apiKeys": 1, "sshKeys": 0}
 
     async def test_one_that_is_not_there_is_named(self, world: World) -> None:
         async with await world.stranger() as other:
@@ -145,7 +148,7 @@ class TestMoving:
         one = await key(any_world, "k")
         body = {"sandboxes": [boxes[0]["id"], "box-1"], "apiKeys": [one["id"]]}
         moved = await http.post("/v1/projects/web/move", json=body)
-        assert moved.json()["data"]["contents"] == {"sandboxes": 2, "apiKeys": 1}
+        assert moved.json()["data"]["contents"] == {"sandboxes": 2, "apiKeys": 1, "sshKeys": 0}
         assert await names(http, "/v1/sandboxes?projectId=web") == ["box-0", "box-1"]
 
     @pytest.mark.parametrize("foreign", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -69,9 +68,11 @@ def create(
         ),
     ] = None,
     ssh_key: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE", help="Public key that may log in; repeatable.", rich_help_panel=_ACCESS
+            metavar="FILE|LABEL",
+            help="Public key that may log in, or a registered one; repeatable.",
+            rich_help_panel=_ACCESS,
         ),
     ] = None,
     password_stdin: Annotated[
@@ -104,7 +105,7 @@ def create(
 ) -> None:
     """Create a sandbox; prints its id when it runs."""
     tags, variables = options.pairs("--tag", tag), options.pairs("--env", env)
-    keys = [options.public_key(path) for path in ssh_key or ()]
+    keys = [options.key_or_label(text) for text in ssh_key or ()]
     password = options.password_from_stdin() if password_stdin else None
     with connected() as rt, output.working(f"creating {name or 'a sandbox'}") as say:
         sandbox = rt.sandboxes.create(

@@ -27,12 +27,27 @@ def public_key(path: Path) -> str:
         InvalidRequest: there is none, or it is a private key, which never leaves this machine.
     """
     try:
-        text = path.expanduser().read_text().strip()
+        text = path.expanduser().read_text()
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"{path}: {exc}") from None
-    if "PRIVATE KEY" in text:
-        raise InvalidRequest(f"{path} is a private key", hint=f"the public one is {path}.pub")
-    return text
+    return no_private_key(str(path), text)
+
+
+def no_private_key(source: str, text: str) -> str:
+    """The text, unless it is a private key, which never leaves this machine."""
+    if "PRIVATE KEY" in text or "PuTTY-User-Key-File" in text:
+        raise InvalidRequest(
+            f"{source} is a private key; it was not sent",
+            hint="the public one is in the file of that name with .pub",
+        )
+    return text.strip()
+
+
+def key_or_label(text: str) -> str:
+    """The public key in the file of that name; without such a file, a registered key's label or id."""
+    path = Path(text)
+    is_file = "/" in text or path.suffix == ".pub" or path.expanduser().is_file()
+    return public_key(path) if is_file else text
 
 
 def password_from_stdin() -> str:

@@ -38,6 +38,7 @@ from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
+from runtools.platform.api.ssh_keys import routes as ssh_keys
 from runtools.platform.api.templates import routes as templates
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import routes as webhooks
@@ -52,6 +53,7 @@ ROUTERS = (
     health.router,
     keys.router,
     projects.router,
+    ssh_keys.router,
     events.router,
     routes.router,
     inside_routes.router,

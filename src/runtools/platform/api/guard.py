@@ -23,6 +23,7 @@ _NOUNS = {
     "sandboxes": "sandbox",
     "secrets": "secret",
     "snapshots": "sandbox",
+    "ssh-keys": "ssh-key",
     "templates": "template",
     "sockets": "sandbox",  # terminals: FastAPI gives WebSockets no tags
     "webhooks": "webhook",

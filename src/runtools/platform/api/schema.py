@@ -22,6 +22,7 @@ from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.sessions import store as _sessions
 from runtools.platform.api.snapshots import store as _snapshots
+from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
 from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
@@ -45,6 +46,7 @@ STORES = (
     _secrets,
     _sessions,
     _snapshots,
+    _ssh_keys,
     _templates,
     _users,
     _vault,

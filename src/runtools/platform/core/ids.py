@@ -24,6 +24,7 @@ Kind = Literal[
     "evt",
     "prc",
     "sec",
+    "ssh",
     "aud",
     "whk",
     "dlv",

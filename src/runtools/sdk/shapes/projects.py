@@ -37,6 +37,9 @@ class ProjectMove(Request):
         default_factory=list, max_length=MOST_MOVED, description="ids or names"
     )
     api_keys: list[Ref] = Field(default_factory=list, max_length=MOST_MOVED, description="ids")
+    ssh_keys: list[Ref] = Field(
+        default_factory=list, max_length=MOST_MOVED, description="ids or labels"
+    )
 
 
 class ProjectContents(Shape):
@@ -44,6 +47,7 @@ class ProjectContents(Shape):
 
     sandboxes: int = 0
     api_keys: int = 0
+    ssh_keys: int = 0
 
 
 class Project(Shape):

@@ -57,7 +57,11 @@ class SandboxCreate(Request):
         max_length=64,
         description="secrets (category custom, scope sandboxes or all) to be set in the environment",
     )
-    ssh_keys: list[str] = Field(default_factory=list, max_length=64)
+    ssh_keys: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="public keys, and ids or labels of registered ones",
+    )
     password: str | None = Field(None, min_length=8, max_length=512, repr=False)
     idle_timeout_seconds: int = Field(DEFAULT_IDLE_TIMEOUT_SECONDS, ge=0, le=31_536_000)
     max_lifetime_seconds: int | None = Field(None, ge=1, le=31_536_000)

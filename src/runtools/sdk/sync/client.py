@@ -15,6 +15,7 @@ from runtools.sdk.sync.models import Models
 from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
+from runtools.sdk.sync.ssh_keys import SshKeys
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
 from runtools.sdk.sync.webhooks import Webhooks
@@ -54,6 +55,7 @@ class RunTools:
         self.hosts = Hosts(self._transport)
         self.projects = Projects(self._transport)
         self.api_keys = ApiKeys(self._transport)
+        self.ssh_keys = SshKeys(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
         self.models = Models(self._transport)

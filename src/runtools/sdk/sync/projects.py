@@ -59,7 +59,12 @@ class Projects:
         self._transport.call("DELETE", path, query=[("moveTo", move_to)])
 
     def move(
-        self, ref: str, *, sandboxes: Sequence[str] = (), api_keys: Sequence[str] = ()
+        self,
+        ref: str,
+        *,
+        sandboxes: Sequence[str] = (),
+        api_keys: Sequence[str] = (),
+        ssh_keys: Sequence[str] = (),
     ) -> Project:
         """Put things into a project: all that are named, or none.
 
@@ -67,10 +72,15 @@ class Projects:
             ref: the project's id or name.
             sandboxes: ids or names.
             api_keys: ids.
+            ssh_keys: ids or labels.
 
         Raises:
             NotFound: something is not there; nothing was moved.
         """
-        body = {"sandboxes": list(sandboxes), "apiKeys": list(api_keys)}
+        body = {
+            "sandboxes": list(sandboxes),
+            "apiKeys": list(api_keys),
+            "sshKeys": list(ssh_keys),
+        }
         path = f"/projects/{wire.segment(ref)}/move"
         return wire.shape(Project, (self._transport.call("POST", path, body=body)).data)

@@ -59,7 +59,7 @@ class Sandboxes:
             tags: anything of yours to find it by.
             env: set for every command inside; at most 128 KB in all.
             secrets: names of secrets (category custom, scope sandboxes or all) to be set in it too.
-            ssh_keys: public keys that may log in by SSH.
+            ssh_keys: who may log in by SSH: public keys, and labels or ids of registered ones.
             password: another way to log in by SSH, 8 to 512 characters.
             idle_timeout_seconds: pause after so long without activity; 0: never.
             max_lifetime_seconds: pause after so long in any case; None: never.

@@ -13,6 +13,7 @@ from runtools.platform.api.keys import store as keys
 from runtools.platform.api.projects import store
 from runtools.platform.api.projects.store import Project
 from runtools.platform.api.sandboxes import store as sandboxes
+from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.core.ids import is_sandbox_id, new_id
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
@@ -157,4 +158,11 @@ def _api_key(conn: Transaction, org_id: str, ref: str, field: str) -> str:
     return key.id
 
 
-_FIND = {"sandboxes": _sandbox, "api_keys": _api_key}
+def _ssh_key(conn: Transaction, org_id: str, ref: str, field: str) -> str:
+    key = ssh_keys.find(conn, org_id, ref)
+    if key is None:
+        raise NotFound(f"no SSH key {ref[:80]!r}", details={"field": field})
+    return key.id
+
+
+_FIND = {"sandboxes": _sandbox, "api_keys": _api_key, "ssh_keys": _ssh_key}

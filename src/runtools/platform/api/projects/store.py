@@ -23,6 +23,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -30,6 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from runtools.errors import Conflict, NameTaken, NotFound
 from runtools.platform.api.keys.store import api_keys
 from runtools.platform.api.sandboxes.tables import sandboxes
+from runtools.platform.api.ssh_keys.store import ssh_keys
 from runtools.platform.kit.db import Moment, metadata
 
 projects = Table(
@@ -71,6 +73,7 @@ class Kind:
 KINDS = {
     "sandboxes": Kind(sandboxes, sandboxes.c.state != "stopped"),
     "api_keys": Kind(api_keys, api_keys.c.revoked_at.is_(None)),
+    "ssh_keys": Kind(ssh_keys, true()),
 }
 """By the name that each kind has in requests and counts."""
 

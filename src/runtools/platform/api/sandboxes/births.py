@@ -33,6 +33,7 @@ from runtools.platform.api.sandboxes.load import is_settled, load, until
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.secrets import service as secrets
+from runtools.platform.api.ssh_keys import service as ssh_keys
 from runtools.platform.api.templates import store as templates
 from runtools.platform.api.templates.store import Version
 from runtools.platform.api.vault.vault import Vault
@@ -62,7 +63,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
         env = wanted.env | await secrets.for_sandbox(call, wanted.secrets)
         rules.check_env(env)
         record = drafts.fresh(call, version, wanted)
-        guest = await _guest(wanted, env)
+        guest = await _guest(wanted, env, await ssh_keys.lines(call, wanted.ssh_keys, "sshKeys"))
         record = await _write(call, record, guest, wanted.project_id)
     reach("api.create.written")
     return await _ready(platform, record, guest, wait=wanted.wait_for_ready)
@@ -287,7 +288,6 @@ async def _version(call: Call, ref: str | None) -> Version:
     )
 
 
-async def _guest(wanted: SandboxCreate, env: Mapping[str, str]) -> Guest:
+async def _guest(wanted: SandboxCreate, env: Mapping[str, str], keys: list[str]) -> Guest:
     hashed = None if wanted.password is None else await login_hash(wanted.password)
-    keys = [key.strip(" \n") for key in wanted.ssh_keys]
     return Guest(env=dict(env), ssh_keys=keys, password_hash=hashed)

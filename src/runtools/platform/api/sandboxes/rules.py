@@ -19,14 +19,8 @@ from runtools.sdk.shapes.sandboxes import MAX_ENV_BYTES, SandboxCreate
 
 MAX_PATH_BYTES = 4096
 MAX_PART_BYTES = 255
-MAX_SSH_KEY_BYTES = 16_384
 MAX_COMMAND_BYTES = 1_048_576
 
-_SSH_KEY = re.compile(
-    r"(?P<kind>ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"
-    r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com)"
-    r" (?P<blob>[A-Za-z0-9+/]+={0,2})(?: [^\x00-\x1f\x7f]*)?"
-)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?|[0-9]{1,9}")
 _PROCESS = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _TEMPLATE = re.compile(
@@ -45,7 +39,6 @@ def check_create(wanted: SandboxCreate) -> None:
     check_env(wanted.env)
     if both := sorted(set(wanted.secrets) & set(wanted.env)):
         raise wrong_field("secrets", f"{', '.join(both)} is in env too")
-    check_ssh_keys(wanted.ssh_keys)
     if wanted.password is not None:
         check_password(wanted.password)
 
@@ -93,28 +86,6 @@ def check_env(env: Mapping[str, str]) -> None:
     for name, value in env.items():
         if "\0" in value:
             raise wrong_field("env", f"the value of {name} holds a NUL")
-
-
-def check_ssh_keys(keys: Iterable[str]) -> None:
-    """Public keys, one a line, as OpenSSH writes them; options before the type are refused."""
-    for n, key in enumerate(keys):
-        match = _SSH_KEY.fullmatch(key.strip(" \n"))
-        if len(key) > MAX_SSH_KEY_BYTES or match is None or not _names_itself(match):
-            raise wrong_field(
-                f"sshKeys.{n}",
-                "not an OpenSSH public key",
-                hint="paste the one line of a file such as ~/.ssh/id_ed25519.pub",
-            )
-
-
-def _names_itself(match: re.Match[str]) -> bool:
-    """Whether the key's blob begins with the type that stands before it."""
-    try:
-        blob = base64.b64decode(match["blob"], validate=True)
-    except binascii.Error:
-        return False
-    kind = match["kind"].encode()
-    return blob.startswith(len(kind).to_bytes(4, "big") + kind) and len(blob) > len(kind) + 4
 
 
 def check_password(password: str) -> None:

@@ -1,0 +1,1 @@
+"""SSH keys: public keys of people, registered once and named by label."""
