@@ -17,6 +17,7 @@ import uvicorn
 from sqlalchemy import Connection
 
 from runtools.platform.api.app import create_app
+from runtools.platform.api.hosts import store as hosts
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.keys.service import Keys
@@ -75,9 +76,9 @@ class World:
         data: dict[str, Any] = answer.json()["data"]
         return data
 
-    async def get(self, ref: str) -> dict[str, Any]:
-        """How a sandbox is shown."""
-        answer = await self.http.get(f"/v1/sandboxes/{ref}")
+    async def get(self, ref: str, by: httpx.AsyncClient | None = None) -> dict[str, Any]:
+        """How a sandbox is shown, to whoever asks."""
+        answer = await (by or self.http).get(f"/v1/sandboxes/{ref}")
         assert answer.status_code == 200, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data
@@ -89,28 +90,38 @@ class World:
         data: list[dict[str, Any]] = answer.json()["data"]
         return data
 
-    async def becomes(self, ref: str, **wanted: Any) -> dict[str, Any]:
+    async def becomes(
+        self, ref: str, by: httpx.AsyncClient | None = None, **wanted: Any
+    ) -> dict[str, Any]:
         """The sandbox, once it is shown so."""
         seen: dict[str, Any] = {}
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
-            seen = await self.get(ref)
+            seen = await self.get(ref, by)
             if all(seen[name] == value for name, value in wanted.items()):
                 return seen
             await asyncio.sleep(0.01)
         raise AssertionError(f"{ref} never became {wanted}; it is {seen}")
 
-    async def build(self, slug: str = "base-debian") -> dict[str, Any]:
+    async def heard(self) -> None:
+        """Wait until all that the host has reported is written down."""
+
+        async def told() -> bool:
+            place = await self.platform.db.read(hosts.position, HOST_ID)
+            return self.host.seq == 0 or place == (self.host.epoch, self.host.seq)
+
+        await holds(told)
+
+    async def build(
+        self, slug: str = "base-debian", by: httpx.AsyncClient | None = None, **body: Any
+    ) -> dict[str, Any]:
         """A template version, ready."""
-        answer = await self.http.post(f"/v1/templates/{slug}/builds", json={})
+        http = by or self.http
+        answer = await http.post(f"/v1/templates/{slug}/builds", json=body)
         assert answer.status_code == 201, answer.text
-        await holds(lambda: self._built(slug))
+        await holds(lambda: _built(http, slug))
         data: dict[str, Any] = answer.json()["data"]
         return data
-
-    async def _built(self, slug: str) -> bool:
-        shown = (await self.http.get(f"/v1/templates/{slug}")).json()["data"]
-        return bool(shown["state"] == "ready")
 
     async def person(
         self,
@@ -145,6 +156,11 @@ class World:
         await db.write(add)
         _, secret = await Keys(db, clock).make(org_id, "theirs", new_id("opn"))
         return client(self.url, secret or "")
+
+
+async def _built(http: httpx.AsyncClient, slug: str) -> bool:
+    shown = (await http.get(f"/v1/templates/{slug}")).json()["data"]
+    return bool(shown["state"] == "ready")
 
 
 def client(url: str, key: str) -> httpx.AsyncClient:

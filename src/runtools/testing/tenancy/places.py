@@ -1,0 +1,307 @@
+"""How an org comes by a record of each path, and what its owner sends to have a request granted.
+
+A new path with a new parameter needs a line in `PLACES`. A request that is refused to its own owner because
+it needs a body, a query or a state that cannot be guessed from the document needs one in `SCENES`.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import httpx
+
+from runtools.testing.api_world import World
+from runtools.testing.tenancy.operations import Params
+
+
+@dataclass
+class Org:
+    """An org, somebody of it, and the word that the names of its records have in them."""
+
+    world: World
+    id: str
+    word: str
+    http: httpx.AsyncClient
+    count: int = 0
+
+    def fresh(self) -> str:
+        """A name that nobody has had."""
+        self.count += 1
+        return f"{self.word}{self.count}"
+
+    async def ask(self, method: str, path: str, **sent: Any) -> Any:
+        """The data of an answer that must be a success."""
+        answer = await self.http.request(method, path, **sent)
+        assert answer.is_success, f"{method} {path}: {answer.text}"
+        return answer.json()["data"]
+
+
+# --- records ---
+
+# Makes one; the path's earlier parameters are known. Returns what it can be called by.
+Make = Callable[[Org, Params], Awaitable[list[str]]]
+
+
+async def _sandbox(org: Org, _params: Params) -> list[str]:
+    made = await org.ask("POST", "/v1/sandboxes", json={"name": org.fresh()})
+    return [made["id"], made["name"]]
+
+
+async def _process(org: Org, params: Params) -> list[str]:
+    body = {"command": ["sleep", "600"], "terminal": {}}
+    made = await org.ask("POST", f"/v1/sandboxes/{params['ref']}/processes", json=body)
+    return [made["id"]]
+
+
+async def _command(org: Org, _params: Params) -> list[str]:
+    return [org.fresh()]
+
+
+async def _snapshot(org: Org, params: Params) -> list[str]:
+    path = f"/v1/sandboxes/{params['ref']}/snapshots"
+    made = await org.ask("POST", path, json={"name": org.fresh()})
+    return [made["id"], made["name"]]
+
+
+async def _api_key(org: Org, _params: Params) -> list[str]:
+    return [(await org.ask("POST", "/v1/api-keys", json={"name": org.fresh()}))["id"]]
+
+
+async def _project(org: Org, _params: Params) -> list[str]:
+    made = await org.ask("POST", "/v1/projects", json={"name": org.fresh()})
+    return [made["id"], made["name"]]
+
+
+async def _secret(org: Org, _params: Params) -> list[str]:
+    body = {"name": org.fresh().upper(), "value": f"value of {org.word}"}
+    return [(await org.ask("POST", "/v1/secrets", json=body))["name"]]
+
+
+async def _provider_key(org: Org, _params: Params) -> list[str]:
+    body = {"name": org.fresh().upper(), "value": "key", "category": "provider"}
+    return [(await org.ask("POST", "/v1/secrets", json=body))["name"]]
+
+
+def _public_key(word: str) -> str:
+    """A public key of a fresh pair: its bytes are the digest of a word."""
+    kind = b"ssh-ed25519"
+    blob = b"".join(
+        len(part).to_bytes(4, "big") + part for part in (kind, sha256(word.encode()).digest())
+    )
+    return f"{kind.decode()} {b64encode(blob).decode()}"
+
+
+async def _ssh_key(org: Org, _params: Params) -> list[str]:
+    name = org.fresh()
+    body = {"label": name, "publicKey": _public_key(name)}
+    made = await org.ask("POST", "/v1/ssh-keys", json=body)
+    return [made["id"], made["label"]]
+
+
+async def _template(org: Org, _params: Params) -> list[str]:
+    slug = org.fresh()
+    await org.world.build(slug, org.http, recipe="base-debian")
+    return [slug]
+
+
+async def _webhook(org: Org, _params: Params) -> list[str]:
+    return [(await org.ask("POST", "/v1/webhooks", json={"url": NOWHERE}))["id"]]
+
+
+async def _endpoint(org: Org, _params: Params) -> list[str]:
+    body = {"slug": org.fresh(), "url": NOWHERE}
+    return [(await org.ask("POST", "/v1/model-endpoints", json=body))["slug"]]
+
+
+async def _delivery(org: Org, params: Params) -> list[str]:
+    return [(await org.ask("POST", f"/v1/webhooks/{params['webhook_id']}/test"))["id"]]
+
+
+NOWHERE = "http://127.0.0.1:9/"
+"""Where nobody listens; the world must allow webhooks to the loopback."""
+
+PLACES: Mapping[str, Make] = {
+    "/v1/api-keys/{key_id}": _api_key,
+    "/v1/model-endpoints/{slug}": _endpoint,
+    "/v1/projects/{ref}": _project,
+    "/v1/sandboxes/{ref}": _sandbox,
+    "/v1/sandboxes/{ref}/exec/{process_id}": _command,
+    "/v1/sandboxes/{ref}/processes/{process_id}": _process,
+    "/v1/sandboxes/{ref}/snapshots/{snapshot_ref}": _snapshot,
+    "/v1/secrets/{name}": _secret,
+    "/v1/ssh-keys/{ref}": _ssh_key,
+    "/v1/templates/{slug}": _template,
+    "/v1/webhooks/{webhook_id}": _webhook,
+    "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}": _delivery,
+}
+
+# What is no record of its own, but an id that callers choose inside the record before it.
+CHOSEN = frozenset({"/v1/sandboxes/{ref}/exec/{process_id}"})
+
+
+# --- requests that their owner is granted ---
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is sent and what must have happened before.
+
+    Attributes:
+        body: JSON, or bytes as they are; made for an org and its records.
+        query: the query string.
+        ready: done by the owner before it asks.
+        granted: how the owner is answered, where that is no success.
+    """
+
+    body: Callable[[Org, Params], Awaitable[Any]] | Mapping[str, Any] | bytes | None = None
+    query: str = ""
+    ready: Callable[[Org, Params], Awaitable[None]] | None = None
+    granted: int | None = None
+
+
+async def _written(org: Org, params: Params) -> None:
+    path = f"/v1/sandboxes/{params['ref']}/files?path=/workspace/file"
+    await org.ask("PUT", path, content=b"content")
+
+
+async def _paused(org: Org, params: Params) -> None:
+    await org.ask("POST", f"/v1/sandboxes/{params['ref']}/pause")
+
+
+async def _died(org: Org, params: Params) -> None:
+    await org.world.host.die(params["ref"], "the machine ended")
+    await org.world.becomes(params["ref"], org.http, state="stopped")
+
+
+async def _to_snapshot(org: Org, params: Params) -> dict[str, str]:
+    return {"to": (await _snapshot(org, params))[0]}
+
+
+async def _named(org: Org, _params: Params) -> dict[str, str]:
+    return {"name": org.fresh()}
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"), io.BytesIO())
+    return buffer.getvalue()
+
+
+_FILE = "path=/workspace/file"
+_TO = {"source": "/workspace/file", "target": "/workspace/other"}
+
+SCENES: Mapping[str, Scene] = {
+    "DELETE /v1/sandboxes/{ref}/files": Scene(query=_FILE, ready=_written),
+    "GET /v1/model-endpoints/{slug}/models": Scene(granted=503),  # nobody listens there
+    "GET /v1/sandboxes/{ref}/files": Scene(query=_FILE, ready=_written),
+    "GET /v1/sandboxes/{ref}/files/archive": Scene(query="path=/workspace", ready=_written),
+    "GET /v1/sandboxes/{ref}/files/list": Scene(query="path=/workspace", ready=_written),
+    "GET /v1/sandboxes/{ref}/files/stat": Scene(query=_FILE, ready=_written),
+    "GET /v1/sandboxes/{ref}/files/watch": Scene(query="path=/workspace", ready=_written),
+    "POST /v1/api-keys": Scene(_named),
+    "POST /v1/model-endpoints": Scene({"slug": "both-have-it", "url": NOWHERE}),
+    "POST /v1/projects": Scene({"name": "both-have-it"}),
+    "POST /v1/sandboxes/{ref}/exec": Scene({"command": "true"}),
+    "POST /v1/sandboxes/{ref}/files/chmod": Scene(
+        {"path": "/workspace/file", "mode": 0o600}, ready=_written
+    ),
+    "POST /v1/sandboxes/{ref}/files/copy": Scene(_TO, ready=_written),
+    "POST /v1/sandboxes/{ref}/files/mkdir": Scene({"path": "/workspace/folder"}),
+    "POST /v1/sandboxes/{ref}/files/move": Scene(_TO, ready=_written),
+    "POST /v1/sandboxes/{ref}/processes": Scene({"command": ["true"]}),
+    "POST /v1/sandboxes/{ref}/processes/{process_id}/input": Scene(b"input"),
+    "POST /v1/sandboxes/{ref}/processes/{process_id}/terminal-ticket": Scene(
+        {"origin": "https://page.example"}
+    ),
+    "POST /v1/sandboxes/{ref}/recover": Scene(ready=_died),
+    "POST /v1/sandboxes/{ref}/resume": Scene(ready=_paused),
+    "POST /v1/sandboxes/{ref}/rollback": Scene(_to_snapshot),
+    "POST /v1/secrets": Scene({"name": "BOTH_HAVE_IT", "value": "a value"}),
+    "POST /v1/ssh-keys": Scene({"label": "both", "publicKey": _public_key("both have it")}),
+    "POST /v1/templates/{slug}/builds": Scene({"recipe": "base-debian"}),
+    "POST /v1/webhooks": Scene({"url": NOWHERE}),
+    "PUT /v1/sandboxes/{ref}/files": Scene(b"content", query=_FILE),
+    "PUT /v1/sandboxes/{ref}/files/archive": Scene(_archive(), query="path=/workspace"),
+}
+
+# What makes a record under a name that the caller chooses: another org's name is free to it.
+MAKES_BY_NAME = frozenset({"POST /v1/templates/{slug}/builds"})
+
+# --- references beside the path ---
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A field of queries and bodies that names a record: how an org comes by one.
+
+    ``wraps`` puts it into the shape that the field has.
+    """
+
+    make: Make
+    wraps: Callable[[str], Any] = field(default=lambda ref: ref)
+
+
+async def _cursor(org: Org, _params: Params) -> list[str]:
+    await _sandbox(org, {})
+    await _sandbox(org, {})
+    answer = await org.http.get("/v1/sandboxes?limit=1")
+    return [answer.json()["meta"]["nextCursor"]]
+
+
+async def _actor(org: Org, _params: Params) -> list[str]:
+    return [(await org.ask("GET", "/v1/me"))["keyId"]]
+
+
+def _listed(ref: str) -> list[str]:
+    return [ref]
+
+
+REFERENCES: Mapping[str, Reference] = {
+    "actor": Reference(_actor),
+    "apiKeys": Reference(_api_key, _listed),
+    "cursor": Reference(_cursor),
+    "moveTo": Reference(_project),
+    "projectId": Reference(_project),
+    "resource": Reference(_sandbox),
+    "sandboxes": Reference(_sandbox, _listed),
+    "secret": Reference(_provider_key),
+    "secrets": Reference(_secret, _listed),
+    "sshKeys": Reference(_ssh_key, _listed),
+    "template": Reference(_template),
+    "to": Reference(_snapshot),
+}
+# Names that look like references and are none.
+NO_REFERENCES: Mapping[str, str] = {
+    "allow": "what may be reached",
+    "apt": "packages of the distribution",
+    "command": "words of a command line",
+    "deny": "what may not be reached",
+    "events": "types of events",
+    "processId": "chosen by the caller, for a process of the sandbox in the path",
+    "scopes": "words of the platform's own",
+    "state": "words of the platform's own",
+    "tag": "labels of one's own",
+}
+
+# --- what is not the orgs' ---
+
+WHOLE_MACHINE: Mapping[str, str] = {
+    "GET /v1/disk": "the operator's: room on the machine's disks",
+    "GET /v1/hosts": "the operator's: the machines and how full they are",
+    "POST /v1/prune": "the operator's: frees room on the machine",
+}
+MEASURED: Mapping[str, str] = {
+    "GET /v1/sandboxes/{ref}/stats": "measured anew for every answer",
+    "GET /v1/sandboxes/{ref}/stats/history": "measured as time goes by",
+}
+NOT_OF_AN_ORG: Mapping[str, str] = {
+    "GET /healthz": "needs no key and tells of no org",
+    "GET /readyz": "needs no key and tells of no org",
+}

@@ -1,0 +1,60 @@
+"""All that the database holds of one org, so that a change of anything in it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+
+from runtools.platform.api.audit.store import audit
+from runtools.platform.api.keys.store import api_keys
+from runtools.platform.api.schema import metadata
+
+# What the platform itself changes as time goes by, whoever calls.
+_BY_ITSELF = {
+    "api_keys": {"last_used_at"},
+    "idempotency": {"data", "request_digest", "status"},  # written once the answer is out
+    "webhook_deliveries": {
+        "attempts", "error", "finished_at", "lease", "leased_until", "next_at", "state", "status",
+    },
+}  # fmt: skip
+
+Rows = dict[str, frozenset[str]]
+
+
+def of_org(conn: Connection, org_id: str) -> Rows:
+    """Every row that is the org's, or hangs on one that is, table by table."""
+    return {table.name: _rows(conn, table, org_id) for table in metadata.sorted_tables}
+
+
+def difference(before: Rows, after: Rows) -> dict[str, list[str]]:
+    """What came and went, table by table."""
+    return {
+        name: sorted(before[name] ^ after[name]) for name in before if before[name] != after[name]
+    }
+
+
+def _rows(conn: Connection, table: Table, org_id: str) -> frozenset[str]:
+    shown = [one for one in table.c if one.name not in _BY_ITSELF.get(table.name, ())]
+    found: set[str] = set()
+    for condition in _belongs(table, org_id):
+        found |= {str(tuple(row)) for row in conn.execute(select(*shown).where(condition))}
+    return frozenset(found)
+
+
+def _belongs(table: Table, org_id: str) -> Iterator[Any]:
+    """Conditions on the table's rows, any of which makes a row the org's."""
+    if table.name == "orgs":
+        yield table.c.id == org_id
+    elif table is audit:
+        # Its own lines may come a moment after what they tell of.
+        own = select(api_keys.c.id).where(api_keys.c.org_id == org_id)
+        yield (audit.c.org_id == org_id) & audit.c.actor.not_in(own)
+    elif "org_id" in table.c:
+        yield table.c.org_id == org_id
+    else:
+        for key in table.foreign_keys:
+            parent = key.column.table
+            for condition in _belongs(parent, org_id):
+                yield key.parent.in_(select(key.column).where(condition))
