@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from runtools.errors import InvalidRequest
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ids import is_name
+from runtools.platform.core.recipes import RECIPES, no_package
 from runtools.platform.kit.http import wrong_field
 from runtools.sdk.shapes.templates import BuildState, Template, TemplateBuild
-
-# Recipes that the host part knows, and whether a build of each has been seen to pass by its makers.
-RECIPES: Mapping[str, bool] = {"base-debian": True, "base-ubuntu": False}
-
-_PACKAGE = re.compile(
-    r"[a-z0-9][a-z0-9+.-]{0,127}(?::[a-z0-9]{1,16})?(?:=[A-Za-z0-9.+:~-]{1,128})?"
-)
 
 
 def check_slug(slug: str) -> None:
@@ -41,9 +34,13 @@ def recipe_of(slug: str, wanted: TemplateBuild) -> str:
 
 def check_packages(packages: Iterable[str]) -> None:
     """Names of Debian packages, so that none can be an option of the package manager."""
-    for n, package in enumerate(packages):
-        if _PACKAGE.fullmatch(package) is None:
-            raise wrong_field(f"apt.{n}", "not the name of a package")
+    bad = no_package(packages)
+    if bad is not None:
+        raise wrong_field(
+            f"apt.{bad[0]}",
+            f"{bad[1][:80]!r} is no package name: lower-case letters, digits, '+', '-' and '.', with an "
+            "optional =version",
+        )
 
 
 def shown(version: Version, default_slug: str) -> Template:

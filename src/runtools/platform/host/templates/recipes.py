@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtools.errors import InvalidRequest
+from runtools.platform.core.recipes import no_package
 
 # What both distributions call the same. Much that is usual comes along as a dependency.
 COMMON = (
@@ -23,9 +23,6 @@ COMMON = (
 NPM = "npm@10"
 BUN = "@oven/bun-linux-x64-baseline"
 
-# A name, and perhaps a version. A trailing minus would ask apt to *remove* the package.
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+](?:=[0-9][A-Za-z0-9.+:~-]*[A-Za-z0-9])?")
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -38,7 +35,6 @@ class Recipe:
         components: parts of the archive.
         packages: what is installed.
         kernel: the package that depends on the newest kernel; it is unpacked, not installed.
-        tested: whether its makers have seen it built and booted.
     """
 
     slug: str
@@ -47,7 +43,6 @@ class Recipe:
     components: tuple[str, ...]
     packages: tuple[str, ...]
     kernel: str
-    tested: bool
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -60,7 +55,6 @@ RECIPES: Mapping[str, Recipe] = {
             components=("main",),
             packages=COMMON,
             kernel="linux-image-cloud-amd64",
-            tested=True,
         ),
         Recipe(
             slug="base-ubuntu",
@@ -69,7 +63,6 @@ RECIPES: Mapping[str, Recipe] = {
             components=("main", "universe"),
             packages=COMMON,
             kernel="linux-image-virtual",
-            tested=False,
         ),
     )
 }
@@ -95,10 +88,10 @@ def check_packages(names: list[str]) -> None:
     Raises:
         InvalidRequest: the message names the first one.
     """
-    for name in names:
-        if len(name) > 200 or _PACKAGE.fullmatch(name) is None:
-            raise InvalidRequest(
-                f"{name[:80]!r} is no package name",
-                hint="letters, digits, '+', '-' and '.', with an optional =version",
-                details={"fields": ["apt"]},
-            )
+    bad = no_package(names)
+    if bad is not None:
+        raise InvalidRequest(
+            f"{bad[1][:80]!r} is no package name",
+            hint="letters, digits, '+', '-' and '.', with an optional =version",
+            details={"fields": ["apt"]},
+        )

@@ -23,6 +23,7 @@ from typing import Protocol
 from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
+from runtools.platform.core.recipes import RECIPES
 from runtools.platform.host.disk.files import sync, used_bytes
 from runtools.platform.host.templates.build import Workshop, build
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
@@ -119,7 +120,7 @@ class Templates:
             record.keep(folder)
             log = BuildLog(folder / LOG, self._clock)
             log.step("queued", 0.0, 0.0)
-            if not recipe.tested:
+            if not RECIPES[recipe.slug]:
                 log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
             self._records[order.version_id] = record
             self._logs[order.version_id] = log

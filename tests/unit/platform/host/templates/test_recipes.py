@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 
 from runtools.errors import InvalidRequest
+from runtools.platform.api.templates import rules
+from runtools.platform.core import recipes
 from runtools.platform.host.templates.recipes import RECIPES, check_packages, recipe_of
 
 
 def test_debian_is_tested_and_ubuntu_says_it_is_not() -> None:
-    assert recipe_of("base-debian").tested
-    assert not recipe_of("base-ubuntu").tested
+    assert recipes.RECIPES["base-debian"]
+    assert not recipes.RECIPES["base-ubuntu"]
+
+
+def test_the_host_can_build_what_the_api_offers_and_no_more() -> None:
+    assert set(RECIPES) == set(recipes.RECIPES)
+    assert all(recipe_of(slug).slug == slug for slug in recipes.RECIPES)
 
 
 def test_both_come_from_the_same_list() -> None:
@@ -31,6 +38,7 @@ def test_every_recipe_names_only_packages() -> None:
 @pytest.mark.parametrize("name", ["g++", "libc6", "python3.13", "git=1:2.47.3-0+deb13u1", "7zip"])
 def test_good_names(name: str) -> None:
     check_packages([name])
+    rules.check_packages([name])
 
 
 @pytest.mark.parametrize(
@@ -52,8 +60,11 @@ def test_good_names(name: str) -> None:
         "x\n",
         "UPPER",
         "a" * 300,
+        "libc6:i386",
     ],
 )
 def test_what_apt_would_take_for_something_else(name: str) -> None:
     with pytest.raises(InvalidRequest, match="no package name"):
         check_packages(["git", name])
+    with pytest.raises(InvalidRequest, match=r"apt\.1"):
+        rules.check_packages(["git", name])
