@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from runtools.platform.api.schema import metadata
 from runtools.platform.api.webhooks import sender, store
 from runtools.platform.api.webhooks.sender import Sender
 from runtools.platform.boot.keyring import rekey
-from runtools.platform.kit.db import Database
+from runtools.platform.kit.db import Database, Transaction
 from runtools.testing import api_world
 from runtools.testing.api_world import World, holds
 from runtools.webhooks import WebhookEvent, verify
@@ -179,6 +180,37 @@ class TestDelivery:
         await world.http.post(f"/v1/webhooks/{hook['id']}/enable")
         box = await live(world)
         await holds(lambda: receiver.types(box) == LIFE)
+
+    async def test_nothing_waits_for_one_that_is_disabled_meanwhile(
+        self, world: World, hook: dict[str, Any]
+    ) -> None:
+        written, go_on = threading.Event(), threading.Event()
+        event = store.Event(
+            org_id=world.org,
+            sandbox_id="sandbox-000000000000",
+            type="sandbox.created",
+            ledger_id=1,
+            at=world.platform.clock.now(),
+            cause="request",
+            actor="nobody",
+            look="{}",
+        )
+
+        def announce(conn: Transaction) -> None:
+            store.announce(conn, event)
+            written.set()
+            assert go_on.wait(20)
+
+        telling = asyncio.create_task(world.platform.db.write(announce))
+        await asyncio.to_thread(written.wait, 20)
+        disable = world.platform.db.write(
+            store.disable, hook["id"], "for a test", world.platform.clock.now()
+        )
+        disabling = asyncio.ensure_future(disable)
+        await asyncio.wait({disabling}, timeout=0.3)  # it must not be over before the other is
+        go_on.set()
+        await asyncio.gather(telling, disabling)
+        assert {one["state"] for one in await deliveries(world, hook)} == {"failed"}
 
     async def test_one_that_is_gone_is_disabled_at_once(
         self, world: World, receiver: Receiver, hook: dict[str, Any]

@@ -231,9 +231,15 @@ def disable(conn: Connection, webhook_id: str, reason: str, now: datetime) -> No
 
 
 def announce(conn: Connection, event: Event) -> None:
-    """Write the event down for every receiver of the org that wants it."""
-    query = select(webhooks.c.id, webhooks.c.events).where(
-        webhooks.c.org_id == event.org_id, webhooks.c.enabled
+    """Write the event down for every receiver of the org that wants it.
+
+    None of them is disabled before this is committed: else the event would wait for one that is.
+    """
+    query = (
+        select(webhooks.c.id, webhooks.c.events)
+        .where(webhooks.c.org_id == event.org_id, webhooks.c.enabled)
+        .order_by(webhooks.c.id)
+        .with_for_update(read=True)
     )
     wanted = [row.id for row in conn.execute(query) if not row.events or event.type in row.events]
     if not wanted:
