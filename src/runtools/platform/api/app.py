@@ -49,15 +49,16 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound, networks
 
+# Those that are asked most often first: routes are tried in this order, which is felt in every command.
 ROUTERS = (
+    inside_routes.router,
+    routes.router,
+    processes.router,
     health.router,
     keys.router,
     projects.router,
     ssh_keys.router,
     events.router,
-    routes.router,
-    inside_routes.router,
-    processes.router,
     snapshots.router,
     templates.router,
     hosts.router,

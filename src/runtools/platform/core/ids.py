@@ -42,7 +42,13 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def _letters(count: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(count))
+    # One number for all of them, 64 bits longer than they need: none is likelier than another.
+    number = secrets.randbits(6 * count + 64)
+    found = []
+    for _ in range(count):
+        number, place = divmod(number, len(_ALPHABET))
+        found.append(_ALPHABET[place])
+    return "".join(found)
 
 
 def new_id(kind: Kind) -> str:
