@@ -22,6 +22,7 @@ MODULES = (
     "egress",
     "files",
     "keys",
+    "limits",
     "models",
     "processes",
     "projects",

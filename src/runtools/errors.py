@@ -17,6 +17,7 @@
     │   ├── SnapshotUnfit              409 snapshot_unfit
     │   ├── IsolationUnavailable       409 isolation_unavailable
     │   ├── ProjectInUse               409 project_in_use
+    │   ├── QuotaExceeded              409 quota_exceeded
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
     │   ├── OutcomeUnknown             409 outcome_unknown
     │   ├── ProcessEnded               409 process_ended
@@ -193,6 +194,12 @@ class ProjectInUse(Conflict):
     """A project is not empty; ``details`` counts what lies in it."""
 
     code = "project_in_use"
+
+
+class QuotaExceeded(Conflict):
+    """The org has all it may have; ``details`` names the limit, what is used and what was asked."""
+
+    code = "quota_exceeded"
 
 
 class IdempotencyMismatch(Conflict):

@@ -13,6 +13,7 @@ from runtools.cli import (
     auth,
     machine,
     models,
+    org,
     output,
     project,
     secret,
@@ -61,6 +62,7 @@ app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
 app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
 space.register(app)
 app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
+app.add_typer(org.app, name="org", rich_help_panel="Organisation")
 app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")

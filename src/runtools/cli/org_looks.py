@@ -1,4 +1,4 @@
-"""How an org's own things look to people: projects, SSH keys."""
+"""How an org's own things look to people: projects, SSH keys, limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from runtools.cli import tables, words
+from runtools.sdk.shapes.limits import OrgLimits
 from runtools.sdk.shapes.projects import Project
 from runtools.sdk.shapes.ssh_keys import SshKey
 
@@ -34,3 +35,22 @@ def ssh_keys(found: Sequence[SshKey]) -> RenderableType:
         kind = one.kind if one.bits is None else f"{one.kind} {one.bits}"
         table.add_row(one.label, one.fingerprint, kind, words.moment(one.created_at))
     return table
+
+
+def limits(found: OrgLimits) -> RenderableType:
+    """What an org has of what it may have."""
+    table = tables.table("LIMIT", "USED", "MOST", right=["USED", "MOST"])
+    for name, what in _LIMITS.items():
+        show = words.megabytes if name.endswith("_mb") else str
+        most = getattr(found.limits, name)
+        table.add_row(what, show(getattr(found.used, name)), show(most) if most else "no limit")
+    return table
+
+
+_LIMITS = {
+    "sandboxes": "running sandboxes",
+    "vcpus": "their vCPUs",
+    "memory_mb": "their memory",
+    "disk_mb": "disk of all",
+    "snapshots": "snapshots",
+}

@@ -7,6 +7,7 @@ from types import TracebackType
 from runtools.sdk import shapes, wire
 from runtools.sdk.audit import AsyncAudit
 from runtools.sdk.keys import AsyncApiKeys
+from runtools.sdk.limits import AsyncLimits
 from runtools.sdk.models import AsyncModels
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.projects import AsyncProjects
@@ -55,6 +56,7 @@ class AsyncRunTools:
         self.projects = AsyncProjects(self._transport)
         self.api_keys = AsyncApiKeys(self._transport)
         self.ssh_keys = AsyncSshKeys(self._transport)
+        self.limits = AsyncLimits(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)
         self.models = AsyncModels(self._transport)

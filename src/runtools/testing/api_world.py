@@ -196,14 +196,15 @@ async def world(
     host: FakeHost | None = None,
     outbound_allow: str = "",
     provider_keys: Mapping[str, str] | None = None,
+    **said: Any,
 ) -> AsyncIterator[World]:
-    """A running api with a template that is ready."""
+    """A running api with a template that is ready; ``said`` are settings."""
     clock = clock or SystemClock()
     await upgrade(db)
     org, key = await ensure_first(db, clock)
     assert key is not None
     host = host or FakeHost(folder / "host")
-    settings = Settings(home=folder, outbound_allow=outbound_allow)
+    settings = Settings(home=folder, outbound_allow=outbound_allow, **said)
     async with (
         serving(db, {HOST_ID: host}, clock, settings, provider_keys) as (url, platform),
         client(url, key) as http,

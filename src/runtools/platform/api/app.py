@@ -29,6 +29,7 @@ from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.idempotency.edge import Idempotency
 from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.limits import routes as limits
 from runtools.platform.api.models import routes as models
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
@@ -58,6 +59,7 @@ ROUTERS = (
     keys.router,
     projects.router,
     ssh_keys.router,
+    limits.router,
     events.router,
     snapshots.router,
     templates.router,

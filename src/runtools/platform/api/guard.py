@@ -17,6 +17,7 @@ _NOUNS = {
     "events": "sandbox",
     "hosts": access.PLATFORM,
     "inside": "sandbox",
+    "limits": "org",
     "models": "model",
     "processes": "sandbox",
     "projects": "project",
@@ -31,6 +32,8 @@ _NOUNS = {
 # What is neither looking (`read`) nor changing (`write`) a thing of that kind. None: any key may.
 _OTHERS: dict[tuple[str, str], str | None] = {
     ("account", "me"): None,
+    ("limits", "change"): f"{access.PLATFORM}:write",
+    ("limits", "of_org"): f"{access.PLATFORM}:read",
     ("sandboxes", "create"): "sandbox:create",
     ("sandboxes", "fork"): "sandbox:create",
     ("sandboxes", "recover"): "sandbox:create",

@@ -13,6 +13,7 @@ from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
+from runtools.platform.api.limits import store as _limits
 from runtools.platform.api.members import store as _members
 from runtools.platform.api.models import store as _models
 from runtools.platform.api.orgs import store as _orgs
@@ -37,6 +38,7 @@ STORES = (
     _idempotency,
     _keys,
     _ledger,
+    _limits,
     _models,
     _members,
     _orgs,

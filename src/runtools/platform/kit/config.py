@@ -41,6 +41,8 @@ class Settings:
         network_packets: packets a second that one sandbox may send; 0: no limit.
         network_connections: flows that one sandbox may have at once; 0: no limit.
         warm_mb: bytes (in MB) that warm snapshots may take before the least recently used goes.
+        limit_sandboxes, limit_vcpus, limit_memory_mb, limit_disk_mb, limit_snapshots: what an org may
+            have at once, where the operator has not said otherwise of it; 0: no limit.
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
         database_url: SQLAlchemy URL; empty: SQLite in the home.
@@ -70,6 +72,11 @@ class Settings:
     network_packets: int = 100_000
     network_connections: int = 4096
     warm_mb: int = 16_384
+    limit_sandboxes: int = 0
+    limit_vcpus: int = 0
+    limit_memory_mb: int = 0
+    limit_disk_mb: int = 0
+    limit_snapshots: int = 0
     default_template: str = "base-debian"
     mirror: str = ""
     database_url: str = ""

@@ -11,6 +11,7 @@ from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.sync.audit import Audit
 from runtools.sdk.sync.keys import ApiKeys
+from runtools.sdk.sync.limits import Limits
 from runtools.sdk.sync.models import Models
 from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
@@ -56,6 +57,7 @@ class RunTools:
         self.projects = Projects(self._transport)
         self.api_keys = ApiKeys(self._transport)
         self.ssh_keys = SshKeys(self._transport)
+        self.limits = Limits(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
         self.models = Models(self._transport)

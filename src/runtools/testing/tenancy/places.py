@@ -295,6 +295,8 @@ NO_REFERENCES: Mapping[str, str] = {
 WHOLE_MACHINE: Mapping[str, str] = {
     "GET /v1/disk": "the operator's: room on the machine's disks",
     "GET /v1/hosts": "the operator's: the machines and how full they are",
+    "GET /v1/orgs/{org_id}/limits": "the operator's: what an org may have",
+    "PATCH /v1/orgs/{org_id}/limits": "the operator's: sets what an org may have",
     "POST /v1/prune": "the operator's: frees room on the machine",
 }
 MEASURED: Mapping[str, str] = {

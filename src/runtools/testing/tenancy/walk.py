@@ -254,6 +254,8 @@ def uncovered(operations: Sequence[Operation]) -> list[str]:
     """What the walk cannot do, because `places` does not say how."""
     found = []
     for operation in operations:
+        if operation.name in WHOLE_MACHINE:
+            continue
         found += [
             f"{operation.name}: PLACES does not say how a record of {place} is made"
             for place in operation.prefixes().values()

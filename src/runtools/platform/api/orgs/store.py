@@ -29,6 +29,11 @@ def add(conn: Connection, org_id: str, name: str, now: datetime) -> None:
     conn.execute(insert(orgs).values(id=org_id, name=name, ledger_last=0, created_at=now))
 
 
+def there(conn: Connection, org_id: str) -> bool:
+    """Whether there is an org of that id."""
+    return conn.scalar(select(orgs.c.id).where(orgs.c.id == org_id)) is not None
+
+
 def name_of(conn: Connection, org_id: str) -> str:
     """The org's name."""
     return str(conn.scalar(select(orgs.c.name).where(orgs.c.id == org_id)))

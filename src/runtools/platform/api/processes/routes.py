@@ -22,6 +22,7 @@ from runtools.errors import (
     InvalidPath,
     NotFound,
     ProcessEnded,
+    QuotaExceeded,
     SandboxStopped,
     TooLarge,
 )
@@ -52,7 +53,7 @@ router = APIRouter(prefix="/v1/sandboxes/{ref}/processes", tags=["processes"])
 
 _OCTETS = "application/octet-stream"
 _LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
-_ENTER = (*_LOOK, DeadlineExceeded)
+_ENTER = (*_LOOK, DeadlineExceeded, QuotaExceeded)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
 
 Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]

@@ -94,7 +94,7 @@ def _filled(conn: Transaction, org_id: str, ref: str) -> Filled:
 
 def _change(conn: Transaction, org_id: str, ref: str, wanted: ProjectChange) -> Filled:
     project = _locked(conn, org_id, ref)
-    said = wanted.model_dump(exclude_unset=True)
+    said = wanted.model_dump(by_alias=False, exclude_unset=True)
     if said.get("name", project.name) is None:
         raise http.wrong_field("name", "a project has one")
     store.change(conn, replace(project, **said))

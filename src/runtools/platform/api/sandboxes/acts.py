@@ -8,6 +8,7 @@ wish that was taken up is not enforced: a sandbox may pause when idle, and wake 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from runtools.errors import (
     Conflict,
@@ -17,6 +18,8 @@ from runtools.errors import (
     RunToolsError,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.limits import store as limits
+from runtools.platform.api.limits.rules import standard, taken
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import observe, store
@@ -25,8 +28,11 @@ from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.core import states
+from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.sandboxes import Rollback
 
 _WANTED = {Act.PAUSE: "paused", Act.RESUME: "running", Act.DESTROY: "stopped"}
@@ -79,7 +85,7 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
     if record.state == "stopped" and act is Act.DESTROY:
         return await _give_up_disk(call, record)
     check_lively(record, act)
-    record = await _wish(call, record, act)
+    record = await _wish(call, record, act, call.op)
     reach(f"api.{act}.written")
     return await ask(platform, record)
 
@@ -96,21 +102,56 @@ async def _give_up_disk(call: Call, record: Record) -> Record:
     return await settle(platform, observed)
 
 
-async def _wish(call: Call, record: Record, act: Act) -> Record:
+async def _wish(call: Call, record: Record, act: Act, op: str) -> Record:
     platform = call.platform
     wanted = _WANTED[act]
+    usual = standard(platform.settings)
     for _ in range(_ATTEMPTS):
         now = platform.clock.now()
-        if await platform.db.write(store.wish, record, wanted, call.op, call.actor, now):
+        if await platform.db.write(_write_wish, record, wanted, op, call.actor, now, usual):
             return replace(
                 record,
                 wanted=wanted,
                 generation=record.generation + 1,
-                wish_op=call.op,
+                wish_op=op,
                 wish_actor=call.actor,
             )
         record = await load(platform, call.org, record.id)
     raise Conflict(f"too many acts on {record.id} at once", hint="ask again in a moment")
+
+
+def _write_wish(
+    conn: Transaction,
+    record: Record,
+    wanted: str,
+    op: str,
+    actor: str,
+    now: datetime,
+    usual: Amounts,
+) -> bool:
+    if wanted == "running":
+        seen = store.get(conn, record.id)
+        if seen is not None and seen.state == "paused":
+            # Its disk is counted while it sleeps; what it takes beside that is new.
+            asked = taken([record]).model_copy(update={"disk_mb": 0})
+            limits.reserve(conn, record.org_id, asked, usual, [record.id])
+    return store.wish(conn, record, wanted, op, actor, now)
+
+
+async def wake(call: Call, record: Record) -> Record:
+    """Let a paused sandbox go on for the call's sake, where its org has limits to keep.
+
+    Without any the host wakes it by itself, which is one step less.
+
+    Raises:
+        QuotaExceeded: the org runs as much as it may.
+    """
+    platform = call.platform
+    allowed = await platform.db.read(limits.limits, record.org_id, standard(platform.settings))
+    if not (allowed.sandboxes or allowed.vcpus or allowed.memory_mb):
+        return record
+    record = await _wish(call, record, Act.RESUME, new_id("opn"))
+    return await ask(platform, record)
 
 
 async def ask(platform: Platform, record: Record) -> Record:

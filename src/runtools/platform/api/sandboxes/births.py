@@ -25,6 +25,8 @@ from runtools.errors import (
 from runtools.platform.api.calls import Call
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts.service import present
+from runtools.platform.api.limits import store as limits
+from runtools.platform.api.limits.rules import standard, taken
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.projects import store as projects
@@ -42,6 +44,7 @@ from runtools.platform.core.ports.host import Child, Forked, Guest
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.crypto import login_hash
 from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
 
 log = logging.getLogger(__name__)
@@ -100,7 +103,8 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         made = [
             drafts.after(call, parent, "fork", n, name, wanted.tags) for n, name in enumerate(names)
         ]
-        await platform.db.write(_write_children, platform.vault, parent.id, made)
+        usual = standard(platform.settings)
+        await platform.db.write(_write_children, platform.vault, usual, parent.id, made)
         platform.bus.signal(call.org)
         children = made
     reach("api.fork.written")
@@ -219,14 +223,21 @@ async def _begun(call: Call) -> list[Record]:
 
 async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
     platform = call.platform
-    record = await platform.db.write(_write_one, platform.vault, record, guest, project_id)
+    usual = standard(platform.settings)
+    record = await platform.db.write(_write_one, platform.vault, usual, record, guest, project_id)
     platform.bus.signal(call.org)
     return record
 
 
 def _write_one(
-    conn: Transaction, vault: Vault, record: Record, guest: Guest, project_id: str | None
+    conn: Transaction,
+    vault: Vault,
+    usual: Amounts,
+    record: Record,
+    guest: Guest,
+    project_id: str | None,
 ) -> Record:
+    limits.reserve(conn, record.org_id, taken([record]), usual)
     project = projects.place(conn, record.org_id, project_id)
     if record.born == "create" and not templates.still_ready(conn, record.template_id):
         raise Conflict(
@@ -241,8 +252,9 @@ def _write_one(
 
 
 def _write_children(
-    conn: Transaction, vault: Vault, parent_id: str, children: list[Record]
+    conn: Transaction, vault: Vault, usual: Amounts, parent_id: str, children: list[Record]
 ) -> None:
+    limits.reserve(conn, children[0].org_id, taken(children), usual)
     guest = guests.of(conn, vault, parent_id)
     # All rows before the first ledger line: who holds the org's counter must not wait for a name.
     for child in children:

@@ -10,7 +10,7 @@ from runtools.errors import Conflict, NotFound, SandboxStopped
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import rules, store
-from runtools.platform.api.sandboxes.inside import enter
+from runtools.platform.api.sandboxes.inside import living
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.sdk.shapes.egress import Egress, EgressChange, EgressRules
@@ -26,7 +26,7 @@ def of(record: Record) -> Egress:
 async def change(call: Call, ref: str, wanted: EgressChange) -> Egress:
     """Change what is given; returns when the whole is in force."""
     platform = call.platform
-    _, sandbox_id = await enter(call, ref)
+    sandbox_id = (await living(call, ref)).id
     for _ in range(_ATTEMPTS):
         record = await load(platform, call.org, sandbox_id)
         now = _changed(of(record), wanted)

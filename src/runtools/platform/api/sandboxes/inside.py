@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.platform.api.calls import Call
-from runtools.platform.api.sandboxes import rules
+from runtools.platform.api.sandboxes import acts, rules
 from runtools.platform.api.sandboxes.load import load, until
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
@@ -18,7 +18,19 @@ BIRTH_SECONDS = 110.0
 
 
 async def enter(call: Call, ref: str) -> tuple[Host, str]:
-    """The host of a sandbox that can be worked in, and the sandbox's id there."""
+    """The host of a sandbox that can be worked in, and the sandbox's id there.
+
+    Raises:
+        QuotaExceeded: it sleeps, and its org runs as much as it may.
+    """
+    record = await living(call, ref)
+    if record.state == "paused":
+        record = await acts.wake(call, record)
+    return call.platform.hosts.port(record.host_id), record.id
+
+
+async def living(call: Call, ref: str) -> Record:
+    """A sandbox that has come to run and not ended; one that sleeps is left alone."""
     record = await load(call.platform, call.org, ref)
     if record.state == "creating":
         record = await until(
@@ -36,7 +48,7 @@ async def enter(call: Call, ref: str) -> tuple[Host, str]:
             f"{record.id} has stopped: {reason}",
             hint=f"runtools sandbox why {record.id} tells what ended it",
         )
-    return call.platform.hosts.port(record.host_id), record.id
+    return record
 
 
 async def exec_(call: Call, ref: str, request: ExecRequest) -> ExecResult:

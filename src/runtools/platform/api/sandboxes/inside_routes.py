@@ -26,6 +26,7 @@ from runtools.errors import (
     InvalidPath,
     NotFound,
     ProcessEnded,
+    QuotaExceeded,
     RateLimited,
     SandboxStopped,
     TooLarge,
@@ -64,6 +65,7 @@ _ENTER = (
     GuestUnreachable,
     GuestMisbehaved,
     DeadlineExceeded,
+    QuotaExceeded,
 )
 _LOOK = (*_ENTER, InvalidPath, FileMissing, FileForbidden, FileNotDirectory)
 _CHANGE = (*_LOOK, FileAlreadyExists, FileIsDirectory, DiskFull, IdempotencyMismatch)

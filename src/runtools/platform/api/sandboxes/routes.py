@@ -17,6 +17,7 @@ from runtools.errors import (
     IsolationUnavailable,
     NameTaken,
     NotFound,
+    QuotaExceeded,
     SandboxStopped,
     SnapshotUnfit,
 )
@@ -73,6 +74,7 @@ class SandboxPage(Page):
         IsolationUnavailable,
         HostUnavailable,
         IdempotencyMismatch,
+        QuotaExceeded,
         status=201,
         takes=SandboxCreate,
     ),
@@ -134,7 +136,9 @@ async def pause(request: Request, ref: str) -> Response:
     return call.answer(look(await acts.pause(call, ref)))
 
 
-@router.post("/{ref}/resume", **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted))
+@router.post(
+    "/{ref}/resume", **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted, QuotaExceeded)
+)
 async def resume(request: Request, ref: str) -> Response:
     """Go on from where it was paused."""
     call = call_of(request)
@@ -154,7 +158,13 @@ async def rollback(request: Request, ref: str) -> Response:
 @router.post(
     "/{ref}/fork",
     **document.route(
-        Envelope[Fork], *_ACT, NameTaken, CapacityExhausted, status=201, takes=SandboxFork
+        Envelope[Fork],
+        *_ACT,
+        NameTaken,
+        CapacityExhausted,
+        QuotaExceeded,
+        status=201,
+        takes=SandboxFork,
     ),
 )
 async def fork(request: Request, ref: str) -> Response:
@@ -168,7 +178,13 @@ async def fork(request: Request, ref: str) -> Response:
 @router.post(
     "/{ref}/recover",
     **document.route(
-        Envelope[Sandbox], *_ACT, NameTaken, CapacityExhausted, status=201, takes=SandboxRecover
+        Envelope[Sandbox],
+        *_ACT,
+        NameTaken,
+        CapacityExhausted,
+        QuotaExceeded,
+        status=201,
+        takes=SandboxRecover,
     ),
 )
 async def recover(request: Request, ref: str) -> Response:

@@ -85,6 +85,12 @@ sandboxes = Table(
     Index("ix_sandboxes_name", "org_id", "name"),
     Index(None, "org_id", "project_id"),
     Index(
+        "ix_sandboxes_living",
+        "org_id",
+        sqlite_where=text("state <> 'stopped'"),
+        postgresql_where=text("state <> 'stopped'"),
+    ),
+    Index(
         "ix_sandboxes_living_name",
         "org_id",
         "name",

@@ -13,6 +13,7 @@ from runtools.errors import (
     IllegalMove,
     NameTaken,
     NotFound,
+    QuotaExceeded,
     SandboxStopped,
     SnapshotInUse,
 )
@@ -38,6 +39,7 @@ _SHOWN = tuple(Snapshot.model_fields)
         IllegalMove,
         SandboxStopped,
         NameTaken,
+        QuotaExceeded,
         HostUnavailable,
         IdempotencyMismatch,
         status=201,

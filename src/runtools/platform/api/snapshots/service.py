@@ -12,6 +12,8 @@ from runtools.errors import (
     RunToolsError,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.limits import store as limits
+from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import rules
@@ -21,6 +23,8 @@ from runtools.platform.api.snapshots import store
 from runtools.platform.api.snapshots.store import Keep
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import Act
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.sandboxes import SnapshotCreate
 
 
@@ -45,9 +49,14 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
             actor=call.actor,
             created_at=platform.clock.now(),
         )
-        await platform.db.write(store.add, keep)
+        await platform.db.write(_add, keep, standard(platform.settings))
     reach("api.snapshot.written")
     return await ask(platform, keep)
+
+
+def _add(conn: Transaction, keep: Keep, usual: Amounts) -> None:
+    limits.reserve(conn, keep.org_id, Amounts(snapshots=1), usual)
+    store.add(conn, keep)
 
 
 async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: int) -> list[Keep]:

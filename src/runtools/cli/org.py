@@ -1,0 +1,54 @@
+"""``runtools org …``"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from runtools.cli import output
+from runtools.cli.output import Json, org_looks
+from runtools.cli.session import connected
+
+app = typer.Typer(help="The org itself: what it may have.", no_args_is_help=True)
+
+_DEFAULT = "default"
+
+
+def _option(what: str) -> Any:
+    return typer.Option(metavar="N", help=f"Set how many {what}; 0: no limit, default: as usual.")
+
+
+@app.command()
+def limits(
+    org: Annotated[
+        str | None, typer.Option(metavar="ORG_ID", help="Of another org, as the operator.")
+    ] = None,
+    sandboxes: Annotated[str | None, _option("may run at once")] = None,
+    vcpus: Annotated[str | None, _option("vCPUs those may have")] = None,
+    memory_mb: Annotated[str | None, _option("MB of memory those may have")] = None,
+    disk_mb: Annotated[str | None, _option("MB of disk all may have")] = None,
+    snapshots: Annotated[str | None, _option("may be kept")] = None,
+    json: Json = False,
+) -> None:
+    """Show what the org may have at once, and what it has; or set it, as the operator."""
+    given = {
+        "sandboxes": sandboxes,
+        "vcpus": vcpus,
+        "memory_mb": memory_mb,
+        "disk_mb": disk_mb,
+        "snapshots": snapshots,
+    }
+    said = {name: _amount(name, text) for name, text in given.items() if text is not None}
+    with connected() as rt:
+        whose = org or rt.limits.get().org_id
+        found = rt.limits.set(whose, **said) if said else rt.limits.get(org)
+    output.show(found, lambda: org_looks.limits(found))
+
+
+def _amount(name: str, text: str) -> Any:
+    if text == _DEFAULT:
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise typer.BadParameter(f"--{name.replace('_', '-')} takes a number, or {_DEFAULT}")
+    return int(text)

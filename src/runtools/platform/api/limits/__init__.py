@@ -1,0 +1,1 @@
+"""Limits: how much an org may have at once, and what it has."""
