@@ -14,7 +14,8 @@ may die and come back meanwhile.
 What is said to it is one packet each way (SOCK_SEQPACKET):
 
     !                            is answered with ! once the process was started
-    ? and a number (8 bytes)     is answered with ! once there is more output than that, or the end
+    ? and a number (8 bytes)     is answered once there is more output than that: ! and how it stands, as
+                                 in `live`; or at the end: ! alone
     {"do": …}, newline, bytes    an act; answered in JSON, and again so to a repeat of its op
 """
 
@@ -119,6 +120,7 @@ class Holder:
         self._poll = select.poll()
         self._child: spawn.Child | None = None
         self._born = 0
+        self._state = b""  # what `live` holds
         self._live = os.open("live", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
 
     # --- the beginning ---
@@ -294,7 +296,7 @@ class Holder:
         elif said[:1] == b"?":
             (seen,) = SEEN.unpack(said[1:])
             if self._rows["output"].end > seen:
-                self._say(fd, READY)
+                self._say(fd, READY + self._state)
             else:
                 self._waiting[fd] = seen
         else:
@@ -316,10 +318,11 @@ class Holder:
     def _tell(self, *, over: bool = False) -> None:
         """Wake those who wait for output, or for the end."""
         end = self._rows["output"].end
+        news = READY if over else READY + self._state
         for fd, seen in list(self._waiting.items()):
             if over or end > seen:
                 del self._waiting[fd]
-                self._say(fd, READY)
+                self._say(fd, news)
 
     # --- acts ---
 
@@ -485,18 +488,17 @@ class Holder:
     def _note_live(self) -> None:
         rows = self._rows
         stdout = rows["output"] if self._terminal >= 0 else rows["stdout"]
-        state = Live(
-            output=rows["output"].end,
-            stdout=stdout.end,
-            stderr=rows["stderr"].end,
-            taken=self._taken,
-            input_open=self._input_open,
-            rows=self._size[0],
-            columns=self._size[1],
-            pid=0 if self._child is None else self._child.pid,
-            born=self._born,
+        self._state = LIVE.pack(  # in the order of `Live`
+            rows["output"].end,
+            stdout.end,
+            rows["stderr"].end,
+            self._taken,
+            self._input_open,
+            *self._size,
+            0 if self._child is None else self._child.pid,
+            self._born,
         )
-        os.pwrite(self._live, LIVE.pack(*state), 0)
+        os.pwrite(self._live, self._state, 0)
 
     def note_end(self, end: dict[str, Any]) -> None:
         """Write down how it ended, where room was made for it."""

@@ -9,10 +9,11 @@ import time
 from typing import Final
 
 from runtools.guest.conn import Conn, Gone
-from runtools.guest.holder import SEEN
-from runtools.guest.record import Record
+from runtools.guest.holder import LIVE, READY, SEEN, Live
+from runtools.guest.record import Look, Record
 
 _MOMENT_MS: Final = 10.0
+_TOLD: Final = len(READY) + LIVE.size
 
 
 class News:
@@ -23,9 +24,22 @@ class News:
         self._poll = select.poll()
         self._poll.register(conn.sock, select.POLLIN | select.POLLRDHUP)
         self._sock: socket.socket | None = None
+        self._told: Live | None = None
         with contextlib.suppress(OSError):  # over
             self._sock = record.connect()
             self._poll.register(self._sock, select.POLLIN)
+
+    def next(self, seen: Look) -> Look:
+        """How it stands once there is more output than was seen, or when it is over.
+
+        The holder has told how; only when it did not, or is gone, the record's files are looked into.
+
+        Raises:
+            Gone: nobody wants to know any more.
+        """
+        self._told = None
+        self.wait(seen.live.output)
+        return self._record.look() if self._told is None else Look(self._told, None, lost=False)
 
     def wait(self, seen: int, deadline: float | None = None) -> bool:
         """Until there is more output than was seen, or the end; False when time was up before.
@@ -45,11 +59,13 @@ class News:
         ready = dict(self._poll.poll(left))
         if self._sock is not None and self._sock.fileno() in ready:
             try:
-                told = self._sock.recv(16)
+                told = self._sock.recv(_TOLD)
             except OSError:
                 told = b""
             if not told:
                 self._lose()
+            elif len(told) == _TOLD:
+                self._told = Live(*LIVE.unpack(told[len(READY) :]))
         elif ready:
             raise Gone("it wants no more")
         return bool(ready) or deadline is None or time.monotonic() < deadline

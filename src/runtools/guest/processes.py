@@ -28,7 +28,7 @@ from runtools.guest.holder import MAX_INPUT, MAX_PACKET, READY
 from runtools.guest.news import News
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno, op_id, whole
-from runtools.guest.protocol import BYTES
+from runtools.guest.protocol import BYTES, JSON
 from runtools.guest.record import Look, Record
 
 FOLDER: Final = "/var/lib/runtools/processes"
@@ -122,9 +122,8 @@ class Processes:
             contextlib.closing(record.tail(stream)) as tail,
             contextlib.closing(News(record, conn)) as news,
         ):
-            _checked(record, stream, at)
+            look = _checked(record, stream, at)
             while True:
-                look = record.look()  # before reading: what is over has no more to come
                 where, data = tail.read(at, protocol.CHUNK, look.ends(stream))
                 if data or where > at:
                     conn.send(_piece(at, where, data))
@@ -133,7 +132,7 @@ class Processes:
                     conn.send(ok({"end": at, "process": record.shape()}))
                     return
                 else:
-                    news.wait(look.live.output)
+                    look = news.next(look)
 
     # --- starting ---
 
@@ -408,7 +407,9 @@ def _checked(record: Record, stream: str, start: int) -> Look:
 
 
 def _piece(start: int, where: int, data: bytes) -> bytes:
-    head = ok({"offset": where, "dropped": where - start, "size": len(data)})
+    # Written by hand: it is in the way of every piece of output.
+    text = b'{"ok":{"offset":%d,"dropped":%d,"size":%d}}' % (where, where - start, len(data))
+    head = protocol.frame(JSON, text)
     return head + protocol.frame(BYTES, data) if data else head
 
 
