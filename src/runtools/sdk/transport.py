@@ -245,7 +245,8 @@ class AsyncTransport:
             return response
         try:
             with _translated(self.url):
-                raise wire.error(response.status, await response.aread())
+                after = _value(response, "Retry-After")
+                raise wire.error(response.status, await response.aread(), after)
         finally:
             await response.aclose()
 
@@ -265,17 +266,21 @@ class AsyncDownload:
 
     def header(self, name: str) -> str | None:
         """A header of the answer."""
-        wanted = name.lower().encode()
-        for key, value in self._response.headers:
-            if key.lower() == wanted:
-                return value.decode("latin-1")
-        return None
+        return _value(self._response, name)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The bytes; ends only when all of them came."""
         with _translated(self._url):
             async for chunk in self._response.aiter_stream():
                 yield chunk
+
+
+def _value(response: httpcore.Response, name: str) -> str | None:
+    wanted = name.lower().encode()
+    for key, value in response.headers:
+        if key.lower() == wanted:
+            return value.decode("latin-1")
+    return None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from runtools.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    RateLimited,
     RunToolsError,
     TooLarge,
     Unavailable,
@@ -115,11 +116,18 @@ def answer(status: int, body: bytes) -> Answer:
         raise _foreign(status, body) from None
 
 
-def error(status: int, body: bytes) -> RunToolsError:
-    """The error that a failed response stands for."""
+def error(status: int, body: bytes, retry_after: str | None = None) -> RunToolsError:
+    """The error that a failed response stands for; ``retry_after`` is its header of that name."""
     try:
         return from_wire(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
+        if status == 429:
+            told = retry_after or ""
+            seconds = int(told) if told.isdecimal() and len(told) < 9 else 1
+            return RateLimited(
+                "a proxy before the platform holds requests up",
+                details={"retryAfterSeconds": seconds},
+            )
         if status in (502, 503, 504):
             return Unavailable(f"a proxy before the platform answered {status}")
         if status >= 500:

@@ -116,6 +116,12 @@ class TestRepeats:
         assert type(caught.value) is type(error)
         assert caught.value.message == error.message
 
+    @pytest.mark.parametrize(("said", "seconds"), [("7", 7), ("soon", 1), (None, 1)])
+    def test_a_proxy_that_holds_up_is_waited_for(self, said: str | None, seconds: int) -> None:
+        error = wire.error(429, b"<html>", said)
+        assert isinstance(error, RateLimited)
+        assert error.details == {"retryAfterSeconds": seconds}
+
     def test_a_platform_that_restarts_is_waited_for(self, tmp_path: Path) -> None:
         with ScriptedApi(tmp_path) as first:
             port = urlsplit(first.url).port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -36,6 +36,7 @@ class Call:
             sent.
         body: the JSON body, read already; streams are read by the route.
         source: the address that it came from.
+        headers: what every answer to it bears.
         subject: what was made or changed, once it is known: by default the id in the answer.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
@@ -47,6 +48,7 @@ class Call:
     body: bytes = b""
     given_op: str | None = None
     source: str = ""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
     data: bytes | None = None
     status: int = 0

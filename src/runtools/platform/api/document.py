@@ -19,6 +19,7 @@ from runtools import __version__
 from runtools.errors import (
     Forbidden,
     InvalidRequest,
+    RateLimited,
     RunToolsError,
     TooLarge,
     Unauthenticated,
@@ -56,7 +57,9 @@ def route(
         if streams != "text/event-stream":
             kind["format"] = "binary"
         responses[status] = {"description": "A stream", "content": {streams: {"schema": kind}}}
-    responses |= _refusals({InvalidRequest, Unauthenticated, Forbidden, *errors}, takes)
+    responses |= _refusals(
+        {InvalidRequest, Unauthenticated, Forbidden, RateLimited, *errors}, takes
+    )
     extra: dict[str, Any] = {}
     if takes is not None:
         _written_out.add(takes)
@@ -117,7 +120,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "rt_live_…"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    made["components"]["headers"] = {"RequestId": _REQUEST_ID}
+    made["components"]["headers"] = {"RequestId": _REQUEST_ID} | {
+        name: {"schema": {"type": "integer"}, "description": what} for name, what in _COUNTS.items()
+    }
     made["security"] = [{"bearer": []}, {"header": []}]
     return made
 
@@ -129,7 +134,8 @@ def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
         del operation["responses"]["422"]
     if not path.startswith("/v1"):
         operation["security"] = []
-        operation["responses"].pop("401", None)
+        for status in ("401", "429"):
+            operation["responses"].pop(status, None)
     if method != "get":
         operation.setdefault("parameters", []).append(
             {
@@ -142,9 +148,24 @@ def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
         )
     for answer in operation["responses"].values():
         answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": _HEADER}
+    for answer in operation["responses"].values() if path.startswith("/v1") else ():
+        answer["headers"] |= {name: {"$ref": _header(name)} for name in _RATES}
+    if "429" in operation["responses"]:
+        operation["responses"]["429"]["headers"]["Retry-After"] = {"$ref": _header("Retry-After")}
 
 
-_HEADER = "#/components/headers/RequestId"
+def _header(name: str) -> str:
+    return f"#/components/headers/{name}"
+
+
+_HEADER = _header("RequestId")
+_RATES = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_COUNTS: Mapping[str, str] = {
+    "X-RateLimit-Limit": "requests that the org may make in a minute; not there without a limit",
+    "X-RateLimit-Remaining": "how many are left now",
+    "X-RateLimit-Reset": "when all are there again, in seconds since 1970",
+    "Retry-After": "seconds after which it may be asked again",
+}
 _REQUEST_ID: Mapping[str, Any] = {
     "schema": {"type": "string"},
     "description": "also in the envelope; the caller's own where it sent one",

@@ -6,14 +6,16 @@ Plain ASGI. Bodies are read here, all but those of ``PUT``, which are streams of
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, Unauthenticated
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
-from runtools.platform.kit import http
+from runtools.platform.core.access import Caller
+from runtools.platform.kit import http, rates
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ class Edge:
     def __init__(self, app: ASGIApp, platform: Platform) -> None:
         self._app = app
         self._platform = platform
+        settings = platform.settings
+        self._orgs = rates.Buckets(platform.clock, settings.rate_limit)
+        self._sources = rates.Buckets(platform.clock, settings.rate_limit_failed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI server."""
@@ -36,14 +41,15 @@ class Edge:
             return
         call = Call(self._platform, http.request_id(scope), source=http.peer(scope))
         scope[SCOPE] = call
-        named = (b"x-request-id", call.request_id.encode())
+        told = call.headers
+        told.append((b"x-request-id", call.request_id.encode()))
         begun = False
 
         async def send_named(message: Message) -> None:
             nonlocal begun
             if message["type"] in _BEGINS:
                 begun = True
-                message = {**message, "headers": [*message["headers"], named]}
+                message = {**message, "headers": [*message["headers"], *told]}
             await send(message)
 
         serve = self._serve if scope["type"] == "http" else self._serve_socket
@@ -68,7 +74,7 @@ class Edge:
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in _OPEN:
-            call.caller = await self._platform.door.admit(_secret(scope))
+            await self._admit(call, self._platform.door.admit(_secret(scope)))
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)
@@ -76,8 +82,26 @@ class Edge:
 
     async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
-        call.caller = await self._platform.tickets.admit(scope, _secret(scope))
+        await self._admit(call, self._platform.tickets.admit(scope, _secret(scope)))
         await self._app(scope, receive, send)
+
+    async def _admit(self, call: Call, admitted: Awaitable[Caller]) -> None:
+        """Let a caller in, unless its org asks too often; a stream is counted once.
+
+        Who has a good key is never held up by those who try others from the same address.
+        """
+        try:
+            call.caller = await admitted
+        except Unauthenticated:
+            _, wait = self._sources.take(rates.source(call.source))
+            if wait:
+                raise rates.too_many("tries without a good key", wait) from None
+            raise
+        standing, wait = self._orgs.take(call.caller.org_id or call.caller.id)
+        if standing is not None:
+            call.headers += standing.headers()
+        if wait:
+            raise rates.too_many("requests of the org", wait)
 
 
 def _secret(scope: Scope) -> str | None:

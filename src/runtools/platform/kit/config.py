@@ -43,6 +43,8 @@ class Settings:
         warm_mb: bytes (in MB) that warm snapshots may take before the least recently used goes.
         limit_sandboxes, limit_vcpus, limit_memory_mb, limit_disk_mb, limit_snapshots: what an org may
             have at once, where the operator has not said otherwise of it; 0: no limit.
+        rate_limit: requests that an org may make in a minute, at one api process; 0: no limit.
+        rate_limit_failed: tries without a good key from one address in a minute; 0: no limit.
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
         database_url: SQLAlchemy URL; empty: SQLite in the home.
@@ -77,6 +79,8 @@ class Settings:
     limit_memory_mb: int = 0
     limit_disk_mb: int = 0
     limit_snapshots: int = 0
+    rate_limit: int = 60_000
+    rate_limit_failed: int = 600
     default_template: str = "base-debian"
     mirror: str = ""
     database_url: str = ""

@@ -241,7 +241,8 @@ class Transport:
             return response
         try:
             with _translated(self.url):
-                raise wire.error(response.status, response.read())
+                after = _value(response, "Retry-After")
+                raise wire.error(response.status, response.read(), after)
         finally:
             response.close()
 
@@ -261,16 +262,20 @@ class Download:
 
     def header(self, name: str) -> str | None:
         """A header of the answer."""
-        wanted = name.lower().encode()
-        for key, value in self._response.headers:
-            if key.lower() == wanted:
-                return value.decode("latin-1")
-        return None
+        return _value(self._response, name)
 
     def chunks(self) -> Generator[bytes, None, None]:
         """The bytes; ends only when all of them came."""
         with _translated(self._url):
             yield from self._response.iter_stream()
+
+
+def _value(response: httpcore.Response, name: str) -> str | None:
+    wanted = name.lower().encode()
+    for key, value in response.headers:
+        if key.lower() == wanted:
+            return value.decode("latin-1")
+    return None
 
 
 @contextmanager
