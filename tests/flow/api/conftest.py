@@ -13,6 +13,7 @@ from runtools.platform.api.schema import upgrade
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
+from runtools.testing.tenancy.places import Org
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,13 @@ async def any_world(any_url: str, tmp_path: Path) -> AsyncIterator[World]:
     """A running api on every engine there is."""
     async with api_world.world(Database(any_url), tmp_path) as made:
         yield made
+
+
+@pytest_asyncio.fixture
+async def two(any_url: str, tmp_path: Path) -> AsyncIterator[tuple[Org, Org]]:
+    """The org that came with the platform, and another one, on every engine there is."""
+    made = api_world.world(Database(any_url), tmp_path, outbound_allow="127.0.0.0/8")
+    async with made as world, await world.stranger() as http:
+        me = (await http.get("/v1/me")).json()["data"]
+        await world.build(by=http)
+        yield Org(world, world.org, "amber", world.http), Org(world, me["orgId"], "birch", http)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tests.flow.api.test_events import events
 
 from runtools.platform.api.app import without_platform
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
-from runtools.platform.kit.db import Database
-from runtools.testing import api_world
 from runtools.testing.api_world import client
 from runtools.testing.tenancy.operations import Operation, operations
 from runtools.testing.tenancy.places import (
@@ -29,16 +24,6 @@ from runtools.testing.tenancy.walk import Walk, uncovered
 
 Two = tuple[Org, Org]
 ROUTES = operations(without_platform())
-
-
-@pytest_asyncio.fixture
-async def two(any_url: str, tmp_path: Path) -> AsyncIterator[Two]:
-    """The org that runs the machine, and another one."""
-    made = api_world.world(Database(any_url), tmp_path, outbound_allow="127.0.0.0/8")
-    async with made as world, await world.stranger() as http:
-        me = (await http.get("/v1/me")).json()["data"]
-        await world.build(by=http)
-        yield Org(world, world.org, "amber", world.http), Org(world, me["orgId"], "birch", http)
 
 
 class TestWalk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
@@ -24,8 +24,20 @@ Rows = dict[str, frozenset[str]]
 
 
 def of_org(conn: Connection, org_id: str) -> Rows:
-    """Every row that is the org's, or hangs on one that is, table by table."""
-    return {table.name: _rows(conn, table, org_id) for table in metadata.sorted_tables}
+    """Every row that is the org's, or hangs on one that is, but for what changes by itself."""
+    return {
+        table.name: _rows(conn, table, org_id, _BY_ITSELF.get(table.name, frozenset()))
+        for table in metadata.sorted_tables
+    }
+
+
+def whole(conn: Connection, org_id: str) -> Rows:
+    """The same with every column but those of what is being sent meanwhile."""
+    sent = {"webhook_deliveries": _BY_ITSELF["webhook_deliveries"]}
+    return {
+        table.name: _rows(conn, table, org_id, sent.get(table.name, ()))
+        for table in metadata.sorted_tables
+    }
 
 
 def difference(before: Rows, after: Rows) -> dict[str, list[str]]:
@@ -35,15 +47,15 @@ def difference(before: Rows, after: Rows) -> dict[str, list[str]]:
     }
 
 
-def _rows(conn: Connection, table: Table, org_id: str) -> frozenset[str]:
-    shown = [one for one in table.c if one.name not in _BY_ITSELF.get(table.name, ())]
+def _rows(conn: Connection, table: Table, org_id: str, without: Collection[str]) -> frozenset[str]:
+    shown = [one for one in table.c if one.name not in without]
     found: set[str] = set()
-    for condition in _belongs(table, org_id):
+    for condition in belongs(table, org_id):
         found |= {str(tuple(row)) for row in conn.execute(select(*shown).where(condition))}
     return frozenset(found)
 
 
-def _belongs(table: Table, org_id: str) -> Iterator[Any]:
+def belongs(table: Table, org_id: str) -> Iterator[Any]:
     """Conditions on the table's rows, any of which makes a row the org's."""
     if table.name == "orgs":
         yield table.c.id == org_id
@@ -56,5 +68,5 @@ def _belongs(table: Table, org_id: str) -> Iterator[Any]:
     else:
         for key in table.foreign_keys:
             parent = key.column.table
-            for condition in _belongs(parent, org_id):
+            for condition in belongs(parent, org_id):
                 yield key.parent.in_(select(key.column).where(condition))

@@ -60,7 +60,7 @@ async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
     platform = call.platform
     record = await load(platform, call.org, ref)
     check_lively(record, Act.ROLLBACK)
-    keep = await platform.db.read(snapshots.find, record.id, wanted.to[:80])
+    keep = await platform.db.read(snapshots.find, call.org, record.id, wanted.to[:80])
     if keep is None or keep.state != "ready":
         raise NotFound(
             f"{record.id} has no snapshot {wanted.to[:80]!r}",

@@ -62,7 +62,7 @@ def _add(conn: Transaction, keep: Keep, usual: Amounts) -> None:
 async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: int) -> list[Keep]:
     """The sandbox's snapshots, the oldest first."""
     record = await load(call.platform, call.org, ref)
-    return await call.platform.db.read(store.page, record.id, after, limit)
+    return await call.platform.db.read(store.page, call.org, record.id, after, limit)
 
 
 async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
@@ -70,7 +70,7 @@ async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
     record = await load(call.platform, call.org, ref)
     keep = await call.platform.db.read(store.dropped_by, call.org, call.op)
     if keep is None:
-        keep = await call.platform.db.read(store.find, record.id, snapshot_ref[:80])
+        keep = await call.platform.db.read(store.find, call.org, record.id, snapshot_ref[:80])
     if keep is None:
         raise NotFound(
             f"{record.id} has no snapshot {snapshot_ref[:80]!r}",

@@ -111,9 +111,10 @@ def by_op(conn: Connection, org_id: str, op: str) -> Keep | None:
     return None if row is None else Keep(*row)
 
 
-def find(conn: Connection, sandbox_id: str, ref: str) -> Keep | None:
+def find(conn: Connection, org_id: str, sandbox_id: str, ref: str) -> Keep | None:
     """The sandbox's snapshot of that id or name, if it is whole or being dropped."""
     query = select(*_COLUMNS).where(
+        snapshots.c.org_id == org_id,
         snapshots.c.sandbox_id == sandbox_id,
         or_(snapshots.c.id == ref, snapshots.c.name == ref),
         snapshots.c.state.in_(("ready", "dropping")),
@@ -123,11 +124,17 @@ def find(conn: Connection, sandbox_id: str, ref: str) -> Keep | None:
 
 
 def page(
-    conn: Connection, sandbox_id: str, after: tuple[datetime, str] | None, limit: int
+    conn: Connection,
+    org_id: str,
+    sandbox_id: str,
+    after: tuple[datetime, str] | None,
+    limit: int,
 ) -> list[Keep]:
     """The sandbox's whole snapshots, the oldest first."""
     query = select(*_COLUMNS).where(
-        snapshots.c.sandbox_id == sandbox_id, snapshots.c.state == "ready"
+        snapshots.c.org_id == org_id,
+        snapshots.c.sandbox_id == sandbox_id,
+        snapshots.c.state == "ready",
     )
     if after is not None:
         at, snapshot_id = after

@@ -67,7 +67,7 @@ async def page(
 ) -> list[Delivery]:
     """Its deliveries."""
     hook = await get(call, webhook_id)
-    return await call.platform.db.read(store.page, hook.id, after, limit)
+    return await call.platform.db.read(store.page, call.org, hook.id, after, limit)
 
 
 async def test(call: Call, webhook_id: str) -> Delivery:
@@ -124,7 +124,7 @@ async def redeliver(call: Call, webhook_id: str, delivery_id: str) -> Delivery:
     """Send the event of a delivery once more, out of order."""
     platform = call.platform
     hook = await get(call, webhook_id)
-    old = await platform.db.read(store.find_delivery, hook.id, delivery_id)
+    old = await platform.db.read(store.find_delivery, call.org, hook.id, delivery_id)
     if old is None:
         raise NotFound(
             f"{hook.id} has no delivery {delivery_id[:80]!r}",

@@ -201,8 +201,10 @@ def remove(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
     """Delete a webhook and its deliveries; returns what it was."""
     hook = find(conn, org_id, webhook_id)
     if hook is not None:
-        conn.execute(delete(deliveries).where(deliveries.c.webhook_id == webhook_id))
-        conn.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+        conn.execute(delete(deliveries).where(_of(org_id, webhook_id)))
+        conn.execute(
+            delete(webhooks).where(webhooks.c.org_id == org_id, webhooks.c.id == webhook_id)
+        )
     return hook
 
 
@@ -276,33 +278,44 @@ def _body(event_id: str, event: Event) -> str:
 
 def put_once(conn: Connection, delivery: Delivery) -> Delivery:
     """A delivery that was asked for, unless the same act has asked before."""
-    known = conn.execute(select(*_DELIVERY).where(deliveries.c.id == delivery.id)).first()
+    mine = (deliveries.c.id == delivery.id) & (deliveries.c.webhook_id == delivery.webhook_id)
+    known = conn.execute(select(*_DELIVERY).where(mine)).first()
     if known is not None:
         return Delivery(*known)
     conn.execute(insert(deliveries).values(**asdict(delivery)))
     return delivery
 
 
-def find_delivery(conn: Connection, webhook_id: str, delivery_id: str) -> Delivery | None:
-    """A delivery of a webhook."""
-    query = select(*_DELIVERY).where(
-        deliveries.c.webhook_id == webhook_id, deliveries.c.id == delivery_id
-    )
+def find_delivery(
+    conn: Connection, org_id: str, webhook_id: str, delivery_id: str
+) -> Delivery | None:
+    """A delivery of the org's webhook."""
+    query = select(*_DELIVERY).where(_of(org_id, webhook_id), deliveries.c.id == delivery_id)
     row = conn.execute(query).first()
     return None if row is None else Delivery(*row)
 
 
 def page(
-    conn: Connection, webhook_id: str, after: tuple[datetime, str] | None, limit: int
+    conn: Connection,
+    org_id: str,
+    webhook_id: str,
+    after: tuple[datetime, str] | None,
+    limit: int,
 ) -> list[Delivery]:
-    """A webhook's deliveries, the newest first."""
-    query = select(*_DELIVERY).where(deliveries.c.webhook_id == webhook_id)
+    """The deliveries of the org's webhook, the newest first."""
+    query = select(*_DELIVERY).where(_of(org_id, webhook_id))
     if after is not None:
         at, delivery_id = after
         beside = (deliveries.c.created_at == at) & (deliveries.c.id < delivery_id)
         query = query.where(or_(deliveries.c.created_at < at, beside))
     query = query.order_by(deliveries.c.created_at.desc(), deliveries.c.id.desc()).limit(limit)
     return [Delivery(*row) for row in conn.execute(query)]
+
+
+def _of(org_id: str, webhook_id: str) -> ColumnElement[bool]:
+    """Deliveries of the org's webhook."""
+    mine = select(webhooks.c.id).where(webhooks.c.org_id == org_id, webhooks.c.id == webhook_id)
+    return deliveries.c.webhook_id.in_(mine)
 
 
 def due(conn: Connection, now: datetime, limit: int) -> list[str]:

@@ -1,0 +1,160 @@
+"""Every public function of every store, and whose records it may touch.
+
+One that is given an ``org_id`` works within that org; `probe` shows it. One that is given a whole record (a
+row with its org in it) writes what its caller has fetched within the org, or makes. Every other is named in
+`ACROSS`, with the reason for which it needs no org.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from runtools.platform import api
+
+# Who asks has been let in by it: there is no org before the answer.
+_DOOR = (
+    "the doorkeeper: who holds what is looked up by its digest, and this says of which org they are"
+)
+_HOST = "a host's report, about a sandbox that the platform itself gave to it"
+_REPAIR = "the loop that repairs: it looks after every org's"
+_SWEEP = "drops what is too old, of every org"
+_MACHINE = "about the machine or the platform, which belong to no org"
+_PERSON = "about a person, who may be in several orgs; fetched by the person's id"
+_INSIDE = "by an id that the same act has fetched within its org, in the same or an earlier step"
+_MAKES = (
+    "makes a row of the org's, of ids that the platform itself has found or made; fetches nothing"
+)
+_PURE = "touches no record"
+
+ACROSS: Mapping[str, str] = {
+    "audit.add": "lines that bear the org of whoever was let in",
+    "audit.drop": _SWEEP,
+    "guests.forget": _HOST,
+    "guests.forget_ended": _SWEEP,
+    "guests.is_kept": _PURE,
+    "guests.keep": _INSIDE,
+    "guests.of": _INSIDE,
+    "hosts.advance": _MACHINE,
+    "hosts.enrol": _MACHINE,
+    "hosts.position": _MACHINE,
+    "hosts.seen": _MACHINE,
+    "hosts.views": _MACHINE,
+    "idempotency.expire": _SWEEP,
+    "keys.caller": _DOOR,
+    "keys.living": _DOOR,
+    "keys.used": "notes when keys that were let in were last used",
+    "ledger.before": _HOST,
+    "ledger.holds": _HOST,
+    "members.add": _MAKES,
+    "members.places": _PERSON,
+    "orgs.add": _MAKES,
+    "orgs.first": _MACHINE,
+    "processes.add": _DOOR,
+    "processes.take": _DOOR,
+    "projects.add": _MAKES,
+    "projects.unknown": _PURE,
+    "sandboxes.change": _HOST,
+    "sandboxes.close_egress": _INSIDE,
+    "sandboxes.close_wish": _INSIDE,
+    "sandboxes.get": _INSIDE,
+    "sandboxes.locked": _HOST,
+    "sandboxes.open_egress": _REPAIR,
+    "sandboxes.open_wishes": _REPAIR,
+    "sandboxes.unseen_in": _REPAIR,
+    "sandboxes.users_of": "counts what stands on a template version, which is one org's",
+    "sandboxes.which": _REPAIR,
+    "sessions.all_of": _PERSON,
+    "sessions.caller": _DOOR,
+    "sessions.end": _PERSON,
+    "sessions.end_others": _PERSON,
+    "sessions.living": _DOOR,
+    "sessions.switch": "the session's own; that its person is in the org has been checked",
+    "sessions.used": "notes when sessions that were let in were last used",
+    "snapshots.forget": _INSIDE,
+    "snapshots.gone_with": _HOST,
+    "snapshots.mark": _INSIDE,
+    "snapshots.ready": _INSIDE,
+    "snapshots.unfinished": _REPAIR,
+    "snapshots.users_of": "counts what stands on a template version, which is one org's",
+    "templates.change": _INSIDE,
+    "templates.get": _REPAIR,
+    "templates.in_state": _REPAIR,
+    "templates.still_ready": _INSIDE,
+    "users.add": _PERSON,
+    "users.by_email": _DOOR,
+    "users.find": _PERSON,
+    "users.set_password": _PERSON,
+    "vault.current_id": _MACHINE,
+    "vault.known": _MACHINE,
+    "vault.make_current": _MACHINE,
+    "vault.reseal": _MACHINE,
+    "vault.retire": _MACHINE,
+    "webhooks.claim": "the sender, which serves every org",
+    "webhooks.disable": "the sender, which serves every org",
+    "webhooks.due": "the sender, which serves every org",
+    "webhooks.forget_old": _SWEEP,
+    "webhooks.overfull": "the sender, which serves every org",
+    "webhooks.put_once": "a delivery of a webhook that the same act has fetched within its org",
+    "webhooks.report": "the sender, which serves every org",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A public function of a store."""
+
+    module: str
+    name: str
+    call: Callable[..., Any]
+
+    @property
+    def full(self) -> str:
+        """How `ACROSS` names it."""
+        return f"{self.module}.{self.name}"
+
+    @property
+    def parameters(self) -> list[str]:
+        """What it is given beside the connection."""
+        return [name for name in inspect.signature(self.call).parameters if name != "conn"]
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether it is told the org."""
+        return "org_id" in self.parameters and self.full not in ACROSS
+
+    @property
+    def is_given_the_row(self) -> bool:
+        """Whether it is given a record with its org in it."""
+        hints = typing.get_type_hints(self.call)
+        return any(
+            is_dataclass(hint) and "org_id" in {field.name for field in fields(hint)}
+            for name, hint in hints.items()
+            if name != "return"
+        )
+
+
+def methods() -> Iterator[Method]:
+    """All of them, by module and place."""
+    assert api.__file__ is not None
+    for file in sorted(Path(api.__file__).parent.glob("*/store.py")):
+        name = file.parent.name
+        module = import_module(f"{api.__name__}.{name}.store")
+        for found, what in vars(module).items():
+            own = inspect.isfunction(what) and what.__module__ == module.__name__
+            if own and not found.startswith("_"):
+                yield Method(name, found, what)
+
+
+def unclassified(known: Iterator[Method]) -> list[str]:
+    """Functions of which nobody has said whose records they touch."""
+    return [
+        one.full
+        for one in known
+        if not (one.is_scoped or one.is_given_the_row or one.full in ACROSS)
+    ]
