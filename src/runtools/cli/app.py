@@ -12,6 +12,7 @@ from runtools.cli import (
     audit,
     auth,
     machine,
+    mcp,
     models,
     org,
     output,
@@ -68,6 +69,7 @@ app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 audit.register(app)
 models.register(app)
+mcp.register(app)
 
 
 def run() -> int:

@@ -29,6 +29,7 @@ from runtools.platform.api.schema import upgrade
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
 from runtools.platform.boot.keyring import open_vault
+from runtools.platform.boot.mcp_door import McpDoor
 from runtools.platform.core.access import Role
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
@@ -234,8 +235,9 @@ async def serving(
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
         config = uvicorn.Config(
-            app,
+            McpDoor(app, url),
             ws=websocket.Protocol,
             ws_max_size=websocket.MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
@@ -249,7 +251,7 @@ async def serving(
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await holds(lambda: server.started or task.done())
-            yield f"http://127.0.0.1:{port}", app.state.platform
+            yield url, app.state.platform
         finally:
             server.should_exit = True
             with contextlib.suppress(asyncio.CancelledError):

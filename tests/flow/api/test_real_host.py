@@ -13,42 +13,16 @@ import httpx
 import pytest_asyncio
 from tests.flow.api.test_events import events
 
-from runtools.platform.api.hosts.remote import RemoteHost
-from runtools.platform.api.keys.first import ensure_first
-from runtools.platform.api.schema import upgrade
-from runtools.platform.host.server import serving
-from runtools.platform.kit.clock import SystemClock
-from runtools.platform.kit.config import Settings
-from runtools.platform.kit.db import Database
-from runtools.testing import api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.crash.look import machines
-from runtools.testing.local_host import local_host
+from runtools.testing.local_platform import local_platform
 
 
 @pytest_asyncio.fixture
 async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a whole platform with a template that is ready."""
-    settings = Settings(home=tmp_path, disk_headroom_mb=1)
-    clock, db = SystemClock(), Database(f"sqlite:///{tmp_path}/api/runtools.db")
-    await upgrade(db)
-    _, key = await ensure_first(db, clock)
-    at = tmp_path / "host.sock"
-    host = local_host(settings)
-    await host.start()
-    async with (
-        serving(host, at),
-        RemoteHost(at) as remote,
-        api_world.serving(db, {api_world.HOST_ID: remote}, clock, settings) as (url, _),
-        client(url, key or "") as made,
-    ):
-        await act(made, "POST", "/templates/base-debian/builds", {})
-        await holds(lambda: _ready(made), 60)
+    async with local_platform(tmp_path) as (url, key), client(url, key) as made:
         yield made
-        for state in ("running", "paused", "creating"):
-            for sandbox in await act(made, "GET", f"/sandboxes?state={state}"):
-                await act(made, "DELETE", f"/sandboxes/{sandbox['id']}")
-    await host.stop()
 
 
 async def act(http: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
@@ -56,10 +30,6 @@ async def act(http: httpx.AsyncClient, method: str, path: str, body: Any = None)
     answer = await http.request(method, f"/v1{path}", json=body)
     assert answer.status_code < 300, answer.text
     return answer.json()["data"]
-
-
-async def _ready(http: httpx.AsyncClient) -> bool:
-    return bool((await act(http, "GET", "/templates/base-debian"))["state"] == "ready")
 
 
 async def test_a_whole_life(http: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
 from runtools.platform.boot import keyring
+from runtools.platform.boot.mcp_door import McpDoor
 from runtools.platform.core.models import PROVIDERS
 from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import SystemClock
@@ -80,7 +81,7 @@ async def serve(settings: Settings) -> int:
         app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()))
         server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                McpDoor(app, _own_url(settings)),
                 host=settings.api_host,
                 port=settings.api_port,
                 http="httptools",
@@ -96,6 +97,16 @@ async def serve(settings: Settings) -> int:
         )
         await server.serve()
     return 0 if server.started else 1
+
+
+def _own_url(settings: Settings) -> str:
+    """Where this process reaches itself; one that listens everywhere does so on the loopback too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
+    return (
+        f"http://[{host}]:{settings.api_port}"
+        if ":" in host
+        else f"http://{host}:{settings.api_port}"
+    )
 
 
 async def _first_view(host: RemoteHost, clock: SystemClock) -> HostView:

@@ -1,0 +1,158 @@
+"""Tools that make sandboxes, and act on them as wholes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import Field
+
+from runtools.sdk.client import AsyncRunTools
+from runtools.sdk.sandbox import AsyncSandbox
+from runtools.workbench.tool import Parameters, Tool
+
+_MAX_LISTED = 100
+
+Ref = Field(min_length=1, max_length=100, description="The sandbox: its id or name.")
+Name = Field(None, max_length=63, description="Lower-case letters, digits and hyphens.")
+
+
+class ListParameters(Parameters):
+    """Nothing is asked."""
+
+
+class CreateParameters(Parameters):
+    """What sandbox is wanted."""
+
+    name: str | None = Name
+    template: str | None = Field(
+        None, max_length=100, description="What it is made from; default: the platform's own."
+    )
+    idle_timeout_seconds: int | None = Field(
+        None, ge=0, description="It is paused when nobody has used it for so long; 0: never."
+    )
+    internet: bool = Field(True, description="Whether it reaches the internet.")
+
+
+class SandboxParameters(Parameters):
+    """Which sandbox."""
+
+    sandbox: str = Ref
+
+
+class ForkParameters(SandboxParameters):
+    """Which sandbox, and how many copies."""
+
+    count: int = Field(1, ge=1, le=16, description="How many copies.")
+    name: str | None = Field(
+        None, max_length=60, description="The copy's name; of several the stem: name-1, name-2 …"
+    )
+
+
+class SnapshotParameters(SandboxParameters):
+    """Which sandbox, and what its present state is called."""
+
+    name: str | None = Name
+
+
+class RollbackParameters(SandboxParameters):
+    """Which sandbox, and back to what."""
+
+    to: str = Field(min_length=1, max_length=100, description="The snapshot: its id or name.")
+
+
+async def _list(rt: AsyncRunTools, _: ListParameters) -> str:
+    lines: list[str] = []
+    async with aclosing(rt.sandboxes.list()) as found:
+        async for sandbox in found:
+            if len(lines) == _MAX_LISTED:
+                lines.append("[there are more]")
+                break
+            lines.append(_line(sandbox))
+    return "\n".join(lines) or "there is no sandbox; sandbox_create makes one"
+
+
+async def _create(rt: AsyncRunTools, given: CreateParameters) -> str:
+    wanted: dict[str, Any] = given.model_dump(exclude_none=True)
+    return _line(await rt.sandboxes.create(**wanted))
+
+
+async def _pause(rt: AsyncRunTools, given: SandboxParameters) -> str:
+    return _line(await (await rt.sandboxes.get(given.sandbox)).pause())
+
+
+async def _fork(rt: AsyncRunTools, given: ForkParameters) -> str:
+    sandbox = await rt.sandboxes.get(given.sandbox)
+    return "\n".join(map(_line, await sandbox.fork(given.count, name=given.name)))
+
+
+async def _snapshot(rt: AsyncRunTools, given: SnapshotParameters) -> str:
+    kept = await (await rt.sandboxes.get(given.sandbox)).snapshot(given.name)
+    return f"{kept.id}  {kept.name or '-'}"
+
+
+async def _rollback(rt: AsyncRunTools, given: RollbackParameters) -> str:
+    return _line(await (await rt.sandboxes.get(given.sandbox)).rollback(given.to))
+
+
+async def _destroy(rt: AsyncRunTools, given: SandboxParameters) -> str:
+    sandbox = await rt.sandboxes.get(given.sandbox)
+    await sandbox.destroy()
+    return f"{sandbox.id} is destroyed"
+
+
+def _line(sandbox: AsyncSandbox) -> str:
+    return f"{sandbox.id}  {sandbox.name or '-'}  {sandbox.state}  {sandbox.template}"
+
+
+LIVES: Mapping[str, Tool[AsyncRunTools, Any]] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "sandbox_list",
+            "List the sandboxes: id, name, state, template.",
+            ListParameters,
+            _list,
+            changes=False,
+        ),
+        Tool(
+            "sandbox_create",
+            "Make a sandbox, a Linux machine of its own, and wait until it runs. Returns its id.",
+            CreateParameters,
+            _create,
+        ),
+        Tool(
+            "sandbox_pause",
+            "Put a sandbox to sleep with all its processes. The next tool that uses it wakes it.",
+            SandboxParameters,
+            _pause,
+        ),
+        Tool(
+            "sandbox_fork",
+            "Make copies of a sandbox as it is now, memory and processes included.",
+            ForkParameters,
+            _fork,
+        ),
+        Tool(
+            "sandbox_snapshot",
+            "Keep the present state of a sandbox, for sandbox_rollback.",
+            SnapshotParameters,
+            _snapshot,
+        ),
+        Tool(
+            "sandbox_rollback",
+            "Take a sandbox back to a snapshot. What happened since is lost.",
+            RollbackParameters,
+            _rollback,
+            loses=True,
+        ),
+        Tool(
+            "sandbox_destroy",
+            "End a sandbox and remove its disk and snapshots, for good.",
+            SandboxParameters,
+            _destroy,
+            loses=True,
+        ),
+    )
+}

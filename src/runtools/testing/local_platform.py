@@ -1,0 +1,54 @@
+"""A whole platform whose machines are local processes: real api, host service, socket and guest agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from runtools.platform.api.hosts.remote import RemoteHost
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.schema import upgrade
+from runtools.platform.host.server import serving
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
+from runtools.testing.local_host import local_host
+
+_BUILD_SECONDS = 60
+
+
+@asynccontextmanager
+async def local_platform(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """A platform with a template that is ready: its URL and the first key. Sandboxes end with it."""
+    settings = Settings(home=folder, disk_headroom_mb=1)
+    clock, db = SystemClock(), Database(f"sqlite:///{folder}/api/runtools.db")
+    await upgrade(db)
+    _, key = await ensure_first(db, clock)
+    assert key is not None
+    at = folder / "host.sock"
+    host = local_host(settings)
+    await host.start()
+    async with (
+        serving(host, at),
+        RemoteHost(at) as remote,
+        api_world.serving(db, {api_world.HOST_ID: remote}, clock, settings) as (url, _),
+        api_world.client(url, key) as http,
+    ):
+        answer = await http.post("/v1/templates/base-debian/builds", json={})
+        assert answer.status_code == 201, answer.text
+        await api_world.holds(lambda: _is_built(http), _BUILD_SECONDS)
+        yield url, key
+        for state in ("running", "paused", "creating"):
+            found = await http.get(f"/v1/sandboxes?state={state}")
+            for sandbox in found.json()["data"]:
+                await http.delete(f"/v1/sandboxes/{sandbox['id']}")
+    await host.stop()
+
+
+async def _is_built(http: httpx.AsyncClient) -> bool:
+    answer = await http.get("/v1/templates/base-debian")
+    return bool(answer.json()["data"]["state"] == "ready")

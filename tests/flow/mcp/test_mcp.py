@@ -1,0 +1,151 @@
+"""The MCP server as clients use it: over HTTP with a key, and as a process on stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import httpx2
+import pytest
+from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from runtools.testing.api_world import client as http_client
+from runtools.testing.local_platform import local_platform
+
+Mode = Literal["auto", "legacy"]
+
+
+@pytest.fixture
+async def platform(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
+    """A platform: its URL and the first key."""
+    async with local_platform(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def over_http(url: str, key: str, mode: Mode = "auto") -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+        transport = streamable_http_client(f"{url}/mcp", http_client=http)
+        async with Client(transport, mode=mode) as made:
+            yield made
+
+
+def process(url: str, key: str, *more: str) -> StdioServerParameters:
+    env = {"RUNTOOLS_API_URL": url, "RUNTOOLS_API_KEY": key, "PATH": os.environ["PATH"]}
+    program = str(Path(sys.executable).parent / "runtools")
+    return StdioServerParameters(command=program, args=["mcp", *more], env=env)
+
+
+async def said(client: Client, tool: str, **given: Any) -> str:
+    result = await client.call_tool(tool, given)
+    assert not result.is_error, result.content
+    return text_of(result)
+
+
+def text_of(result: Any) -> str:
+    [content] = result.content
+    return str(content.text)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_life_over_http(platform: tuple[str, str], mode: Mode) -> None:
+    async with over_http(*platform, mode) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"sandbox_create", "sandbox_destroy", "bash", "edit_file", "grep"} <= names
+        made = await said(client, "sandbox_create", name="box")
+        ref = made.split()[0]
+        assert made.split()[1:3] == ["box", "running"]
+        await said(client, "write_file", sandbox="box", path="a.txt", content="one\n")
+        await said(client, "bash", sandbox="box", command="cd /workspace; echo two >> a.txt")
+        shown = await said(client, "read_file", sandbox=ref, path="/workspace/a.txt")
+        assert shown == "     1\tone\n     2\ttwo"
+        await said(client, "sandbox_snapshot", sandbox="box", name="good")
+        await said(client, "edit_file", sandbox="box", path="a.txt", old="one", new="1")
+        await said(client, "sandbox_rollback", sandbox="box", to="good")
+        assert "one" in await said(client, "bash", sandbox="box", command="cat /workspace/a.txt")
+        assert "paused" in await said(client, "sandbox_pause", sandbox="box")
+        twin = await said(client, "sandbox_fork", sandbox="box", name="twin")
+        assert twin.split()[1] == "twin"
+        assert len((await said(client, "sandbox_list")).splitlines()) == 2
+        for name in ("box", "twin"):
+            assert "destroyed" in await said(client, "sandbox_destroy", sandbox=name)
+
+
+async def test_mistakes_are_results_that_a_model_can_read(platform: tuple[str, str]) -> None:
+    async with over_http(*platform) as client:
+        for tool, given, told in (
+            ("bash", {"command": "true"}, "sandbox: name one"),
+            ("bash", {"sandbox": "none", "command": "true"}, "not_found"),
+            ("sandbox_create", {"name": "NOT A NAME"}, "invalid_request"),
+            ("sandbox_create", {"size": 1}, "size: Extra inputs"),
+            ("launch", {}, "no tool 'launch'"),
+        ):
+            result = await client.call_tool(tool, given)
+            assert result.is_error, tool
+            assert told in text_of(result)
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "headers",
+        [{}, {"Authorization": "Bearer rt_live_none"}, {"Authorization": "Basic x"},
+         {"X-API-Key": "rt_live_none"}],
+    )  # fmt: skip
+    async def test_nobody_comes_in_without(
+        self, platform: tuple[str, str], headers: dict[str, str]
+    ) -> None:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        more = {"Accept": "application/json, text/event-stream"}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(f"{platform[0]}/mcp", json=body, headers=headers | more)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "unauthenticated"
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+    async def test_a_tool_does_what_the_key_may_and_it_is_in_the_audit_log(
+        self, platform: tuple[str, str]
+    ) -> None:
+        url, first = platform
+        async with http_client(url, first) as http:
+            wanted = {"name": "reader", "scopes": ["sandbox:read", "files:read"]}
+            answer = await http.post("/v1/api-keys", json=wanted)
+            reader = answer.json()["data"]["key"]
+            await http.post("/v1/sandboxes", json={"name": "box"})
+            async with over_http(url, reader) as client:
+                assert "box" in await said(client, "sandbox_list")
+                refused = await client.call_tool("bash", {"sandbox": "box", "command": "id"})
+                assert refused.is_error
+                assert "lacks the scope sandbox:write" in text_of(refused)
+            async with over_http(url, first) as client:
+                await said(client, "sandbox_destroy", sandbox="box")
+            lines = (await http.get("/v1/audit")).json()["data"]
+        assert lines[0]["action"] == "sandboxes.destroy"
+
+
+class TestProcess:
+    async def test_a_client_starts_it(self, platform: tuple[str, str]) -> None:
+        async with Client(process(*platform)) as client:
+            await said(client, "sandbox_create", name="box")
+            out = await said(client, "bash", sandbox="box", command="echo hi")
+            assert out == "hi\n[exit code 0]"
+
+    async def test_one_sandbox_and_no_other(self, platform: tuple[str, str]) -> None:
+        async with over_http(*platform) as client:
+            await said(client, "sandbox_create", name="mine")
+            await said(client, "sandbox_create", name="other")
+        async with Client(process(*platform, "--sandbox", "mine")) as client:
+            tools = (await client.list_tools()).tools
+            assert not [tool.name for tool in tools if tool.name.startswith("sandbox_")]
+            assert all("sandbox" not in tool.input_schema["properties"] for tool in tools)
+            await said(client, "bash", command="echo > /workspace/here")
+            refused = await client.call_tool("bash", {"sandbox": "other", "command": "id"})
+            assert refused.is_error
+            assert (await client.call_tool("sandbox_destroy", {"sandbox": "other"})).is_error

@@ -1,0 +1,148 @@
+"""`bash`: a shell that keeps its place, and commands that may be left running."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+
+import pytest
+from tests.flow.workbench.conftest import Call
+
+from runtools.workbench.bench import Bench
+from runtools.workbench.toolset import TOOLS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_both_streams_and_the_exit_code(call: Call) -> None:
+    result = await call("bash", command="echo out; echo err >&2; exit 3")
+    assert sorted(result.text.splitlines()) == ["[exit code 3]", "err", "out"]
+    assert not result.failed
+
+
+async def test_a_signal_is_told_as_one(call: Call) -> None:
+    assert (await call("bash", command="kill -KILL $$")).text == "[ended by signal 9]"
+
+
+class TestState:
+    async def test_it_begins_in_the_workspace(self, call: Call) -> None:
+        assert (await call("bash", command="cd /workspace && pwd")).text.startswith("/workspace")
+
+    async def test_folder_and_exported_variables_are_kept(self, call: Call) -> None:
+        await call("bash", command="mkdir -p '/workspace/a b' && cd '/workspace/a b'")
+        await call("bash", command="export NAME=$'two\nlines \"x\"' HIDDEN=1; unset HIDDEN")
+        result = await call("bash", command='pwd; printf "%s" "$NAME"; echo "[$HIDDEN]"')
+        assert result.text == '/workspace/a b\ntwo\nlines "x"[]\n[exit code 0]'
+
+    async def test_also_where_the_command_exits_or_is_wrong(self, call: Call) -> None:
+        await call("bash", command="cd /usr; exit 4")
+        assert (await call("bash", command="pwd")).text.startswith("/usr\n")
+        assert "[exit code" in (await call("bash", command="if then")).text
+        assert (await call("bash", command="pwd; cd /workspace")).text.startswith("/usr\n")
+
+    async def test_a_folder_that_is_gone_does_not_stop_it(self, call: Call) -> None:
+        await call("bash", command="mkdir /workspace/gone && cd /workspace/gone")
+        await call("bash", command="rmdir /workspace/gone")
+        assert "[exit code 0]" in (await call("bash", command="true")).text
+        await call("bash", command="cd /workspace")
+
+    async def test_two_conversations_have_shells_of_their_own(
+        self, bench: Bench, call: Call
+    ) -> None:
+        await call("bash", command="cd /usr; export MINE=1")
+        other = replace(bench, conversation="another")
+        said = await TOOLS["bash"].call(other, {"command": 'pwd; echo "[$MINE]"'})
+        assert said.text == "/workspace\n[]\n[exit code 0]"
+        await call("bash", command="cd /workspace")
+
+    async def test_read_only_variables_do_not_break_the_next_one(self, call: Call) -> None:
+        await call("bash", command="declare -rx FIXED=1; export OTHER=2")
+        assert (await call("bash", command="echo $OTHER")).text == "2\n[exit code 0]"
+
+
+class TestOutput:
+    async def test_what_is_cut_is_stated_and_can_be_read(self, call: Call) -> None:
+        result = await call("bash", command="seq 1 5000")
+        begin, said, end = re.split(r"\n(\[\d+ characters .*\])\n", result.text)
+        assert begin.startswith("1\n2\n")
+        assert end.endswith("5000\n[exit code 0]")
+        process_id = re.search(r"process_id '([^']+)'", said)
+        assert process_id is not None
+        rest = await call("bash", process_id=process_id[1], offset=9000)
+        assert "\n2023\n2024\n" in rest.text
+        assert "\n2000\n" not in rest.text
+
+    async def test_bytes_that_are_no_text_do_not_break_it(self, call: Call) -> None:
+        assert "[exit code 0]" in (await call("bash", command=r"printf '\xff\xfe\0'")).text
+
+    async def test_it_comes_as_it_is_written(self, bench: Bench) -> None:
+        pieces: list[bytes] = []
+        first = asyncio.Event()
+
+        def take(piece: bytes) -> None:
+            pieces.append(piece)
+            first.set()
+
+        live = replace(bench, on_output=take)
+        command = "echo one; while [ ! -e /workspace/go ]; do sleep 0.02; done; echo two"
+        running = asyncio.create_task(TOOLS["bash"].call(live, {"command": command}))
+        async with asyncio.timeout(30):
+            await first.wait()
+        assert not running.done()
+        await bench.sandbox.files.write("/workspace/go", "")
+        assert (await running).text == "one\ntwo\n[exit code 0]"
+        assert b"".join(pieces) == b"one\ntwo\n"
+
+
+class TestTime:
+    async def test_a_command_that_takes_too_long_is_killed_with_all_it_started(
+        self, call: Call
+    ) -> None:
+        result = await call(
+            "bash", command="(sleep 71 & sleep 71 & echo begun; wait)", timeout_seconds=1
+        )
+        assert "begun" in result.text
+        assert "[killed after 1 s" in result.text
+        left = await call("bash", command="ps -eo args | grep -c '[s]leep 71'")
+        assert left.text.startswith("0\n")
+
+    async def test_one_left_running_is_come_back_to_and_stopped(self, call: Call) -> None:
+        begun = await call("bash", command="echo up; sleep 300", background=True)
+        process_id = begun.text.split()[1]
+        seen = await call("bash", process_id=process_id, timeout_seconds=1)
+        assert "still running" in seen.text
+        stopped = await call("bash", process_id=process_id, stop=True)
+        assert stopped.text == "up\n[ended by signal 9]"
+
+    async def test_who_is_cancelled_ends_its_command(self, bench: Bench, call: Call) -> None:
+        running = asyncio.create_task(TOOLS["bash"].call(bench, {"command": "echo $$; sleep 72"}))
+        seen = False
+        async with asyncio.timeout(30):
+            while not seen:
+                seen = any(
+                    process.state == "running" for process in await bench.sandbox.processes.list()
+                )
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        async with asyncio.timeout(30):
+            while any(p.state == "running" for p in await bench.sandbox.processes.list()):
+                await asyncio.sleep(0.02)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "given",
+        [{}, {"command": ""}, {"command": "x", "process_id": "y"}, {"command": "x", "stop": True},
+         {"command": "x", "timeout_seconds": 0}, {"command": 1}, {"command": "x", "more": 1}],
+    )  # fmt: skip
+    async def test_it_is_told_to_the_model(self, call: Call, given: dict[str, object]) -> None:
+        result = await call("bash", **given)
+        assert result.failed
+        assert result.text.startswith("invalid parameters: ")
+
+    async def test_a_process_that_is_not_there(self, call: Call) -> None:
+        result = await call("bash", process_id="nobody")
+        assert result.failed
+        assert "no process 'nobody'" in result.text
