@@ -29,6 +29,7 @@ SECTIONS = (
     "processes",
     "api",
     "files",
+    "bulk",
     "watch",
     "egress",
     "idle",

@@ -1,4 +1,4 @@
-"""Files in and out, ours beside a bare socket copy into the same kind of machine."""
+"""Files in and out, ours beside a bare socket copy to and from a file of the same kind of machine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from bench.table import Row, Series, row
 SIZE_MB = 64
 SINK = (
     "import socket;s=socket.create_server(('',9000));"
-    "c=s.accept()[0];n=0\n"
-    "while d:=c.recv(1<<20):n+=len(d)\n"
+    "c=s.accept()[0];f=open('/workspace/bare','wb')\n"
+    "while d:=c.recv(1<<20):f.write(d)\n"
     "c.sendall(b'x')"
 )
 SOURCE = (
     "import socket;s=socket.create_server(('',9001));"
-    f"c=s.accept()[0];c.sendall(bytes({SIZE_MB}<<20));c.close()"
+    "c=s.accept()[0];f=open('/workspace/bare','rb')\n"
+    "while d:=f.read(1<<18):c.sendall(d)\n"
+    "c.close()"
 )
 
 

@@ -6,7 +6,9 @@ after `STALL_SECONDS`; waiting for the next request has no limit.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import select
 import socket
 import struct
@@ -20,7 +22,15 @@ from runtools.guest.protocol import BYTES, END, HEADER, JSON, BadFrame
 STALL_SECONDS: Final = 120
 HELLO_SECONDS: Final = 10
 _RECV: Final = 64 << 10
+_PIPE: Final = 1 << 20
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it to a file."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 class Gone(Exception):
@@ -46,6 +56,7 @@ class Conn:
         self.last = False  # no further request is wanted
         self._buffer = b""
         self._body_open = False
+        self._left = 0  # of the frame of a body that is being read
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -79,25 +90,40 @@ class Conn:
         Raises:
             Gone: the sender gave up or broke off.
         """
-        while self._body_open:
-            kind, length = self._header()
-            if kind == END:
-                self._body_open = False
-                if length:
-                    self._exactly(length)
-                    raise Gone("the sender gave up")
-                return
-            if kind != BYTES:
-                raise Gone(f"a frame of kind {kind} within a body")
-            yield from self._pieces(length)
+        while self._next_frame():
+            while self._left:
+                yield self._piece()
+
+    def body_into(self, fd: int) -> None:
+        """Write the body to a file, from the socket's pages to the file's: no byte passes through here.
+
+        Raises:
+            Gone: the sender gave up or broke off.
+            OSError: the file took no more.
+        """
+        out, into = os.pipe2(os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE)
+            while self._next_frame(ahead=0):
+                while self._left:
+                    if self._buffer:
+                        write_all(fd, self._piece())
+                    else:
+                        self._splice(into, out, fd)
+        finally:
+            os.close(out)
+            os.close(into)
 
     def drain_body(self) -> None:
         """Read and drop the rest of the body, whether the sender means it or not."""
         while self._body_open:
-            kind, length = self._header()
-            for _ in self._pieces(length):
-                pass
-            self._body_open = kind == BYTES
+            while self._left:
+                self._piece()
+            kind, self._left = self._header()
+            if kind != BYTES:
+                self._exactly(self._left)
+                self._left = 0
+                self._body_open = False
 
     def is_gone(self) -> bool:
         """Whether the peer has closed, as far as can be seen without reading."""
@@ -132,30 +158,60 @@ class Conn:
             raise Gone("a request that is no object")
         return request, payload
 
-    def _header(self, limit: int = protocol.MAX_JSON) -> tuple[int, int]:
+    def _header(self, limit: int = protocol.MAX_JSON, ahead: int = _RECV) -> tuple[int, int]:
         try:
-            return protocol.parse_header(self._exactly(HEADER.size), json_limit=limit)
+            return protocol.parse_header(self._exactly(HEADER.size, ahead), json_limit=limit)
         except BadFrame as exc:
             raise Gone(str(exc)) from exc
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int, ahead: int = _RECV) -> bytes:
+        """So many bytes; up to ``ahead`` may be taken in with them, for what comes next."""
         have = self._buffer
         if len(have) < count:
             parts, size = [have], len(have)
             while size < count:
-                parts.append(self._recv(max(_RECV, min(count - size, protocol.CHUNK))))
+                parts.append(self._recv(max(ahead, min(count - size, protocol.CHUNK))))
                 size += len(parts[-1])
             have = b"".join(parts)
         self._buffer = have[count:]
         return have[:count]
 
-    def _pieces(self, length: int) -> Iterator[bytes]:
-        while length:
-            if not self._buffer:
-                self._buffer = self._recv(protocol.CHUNK)
-            piece, self._buffer = self._buffer[:length], self._buffer[length:]
-            length -= len(piece)
-            yield piece
+    def _next_frame(self, ahead: int = _RECV) -> bool:
+        """Go on to the next frame of a body; False at its end."""
+        if not self._body_open:
+            return False
+        kind, length = self._header(ahead=ahead)
+        if kind == END:
+            self._body_open = False
+            if length:
+                self._exactly(length)
+                raise Gone("the sender gave up")
+            return False
+        if kind != BYTES:
+            raise Gone(f"a frame of kind {kind} within a body")
+        self._left = length
+        return True
+
+    def _piece(self) -> bytes:
+        """What is there of the frame that is being read."""
+        if not self._buffer:
+            self._buffer = self._recv(min(max(self._left, HEADER.size), protocol.CHUNK))
+        piece, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+        self._left -= len(piece)
+        return piece
+
+    def _splice(self, into: int, out: int, fd: int) -> None:
+        try:
+            count = os.splice(self.sock.fileno(), into, min(self._left, _PIPE))
+        except BlockingIOError as exc:
+            raise Gone("it stalled") from exc
+        except OSError as exc:
+            raise Gone(str(exc)) from exc
+        if not count:
+            raise Gone("it closed")
+        self._left -= count
+        while count:
+            count -= os.splice(out, fd, count)
 
     def _recv(self, size: int = _RECV, *, patient: bool = False) -> bytes:
         while True:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from typing import Any, Final
 
 from runtools.guest import protocol
-from runtools.guest.conn import Conn, Gone, ok
+from runtools.guest.conn import Conn, Gone, ok, write_all
 from runtools.guest.files import entry, temporary
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno
@@ -116,18 +115,19 @@ class Writer:
             self.undo()
             raise of_errno(exc, self._path) from exc
 
-    def feed(self, pieces: Iterator[bytes]) -> None:
-        """Write the body.
+    def feed(self, conn: Conn) -> None:
+        """Write the body that the connection brings.
 
         Raises:
             Problem: the disk is full, or the like; nothing is changed.
             Gone: the sender broke off; nothing is changed.
         """
         try:
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(self._fd, view) :]
+            if self._append:  # such a file takes no spliced pages
+                for piece in conn.body():
+                    write_all(self._fd, piece)
+            else:
+                conn.body_into(self._fd)
         except OSError as exc:
             self.undo()
             raise of_errno(exc, self._path) from exc

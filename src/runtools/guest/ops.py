@@ -228,7 +228,7 @@ class Ops:
             writer.open()
             conn.send(_GO)
             conn.expect_body()
-            writer.feed(conn.body())
+            writer.feed(conn)
             return ok(writer.finish())
 
         self._once(conn, request, raw, {"temporary": writer.temporary}, act)
