@@ -37,6 +37,7 @@ from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.testing.fake_host import FakeHost
 
 HOST_ID = "hst_one"
@@ -226,11 +227,12 @@ async def serving(
     clock: Clock,
     settings: Settings,
     provider_keys: Mapping[str, str] | None = None,
+    tracing: Tracing = OFF,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """The api on a port of the loopback, until the block ends; the database is closed then."""
     settings.api_home.mkdir(parents=True, exist_ok=True)
     vault = await open_vault(settings, db, clock)
-    app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {})
+    app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -178,7 +178,9 @@ class FakeHost(FakeLife):
             return machine.done[request.process_id]
         if request.process_id in machine.unbegun:
             raise ProcessEnded(f"command {request.process_id} was ended before it had begun")
-        result = self.script(request) if self.script else await machine.inside.exec(request)
+        with self.meters.exec() as results:
+            result = self.script(request) if self.script else await machine.inside.exec(request)
+            results.append(result)
         machine.done[request.process_id] = result
         return result
 

@@ -31,7 +31,9 @@ from runtools.platform.core.ports.host import (
     CreateOrder,
     Observed,
 )
+from runtools.platform.core.ports.metrics import Family
 from runtools.platform.core.states import Act, State
+from runtools.platform.host.engine.meters import Meters
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.sdk.shapes.egress import EgressRefusal
 from runtools.sdk.shapes.events import HostView
@@ -79,6 +81,7 @@ class FakeLife:
     ) -> None:
         self.folder = folder
         self.clock = clock or SystemClock()
+        self.meters = Meters(self.clock)
         self.capacity = capacity
         self.isolation = isolation
         self.script = script
@@ -158,6 +161,11 @@ class FakeLife:
             queued=states_.count(State.CREATING),
         )
 
+    async def metrics(self) -> list[Family]:
+        """What was counted."""
+        self._answer("metrics", "")
+        return self.meters.told()
+
     async def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
         """Reports after a place; for a foreign epoch the latest of every sandbox, then what follows."""
         at, mine = seq, self.epoch
@@ -234,14 +242,17 @@ class FakeLife:
         async with machine.turn:
             await self._report(machine, State.CREATING, "starting", "request", order.actor)
             await self.gate.wait()
+            origin: StartedFrom = "recovery" if order.recover_from else "warm"
+            timings = Timings(restore_ms=1.0, total_ms=2.0)
+            self.meters.created(origin, timings)
             return await self._report(
                 machine,
                 State.RUNNING,
                 None,
                 "request",
                 order.actor,
-                started_from="recovery" if order.recover_from else "warm",
-                timings=Timings(restore_ms=1.0, total_ms=2.0),
+                started_from=origin,
+                timings=timings,
             )
 
     async def _admit_next(self) -> None:
@@ -271,9 +282,10 @@ class FakeLife:
                 await self.gate.wait()
                 assert move.to is not None
                 ending = None
-                if act is Act.DESTROY:
-                    await machine.inside.processes.kill()
-                    ending = Ending(cause="request", reason="destroyed")
+                with self.meters.act(act):
+                    if act is Act.DESTROY:
+                        await machine.inside.processes.kill()
+                        ending = Ending(cause="request", reason="destroyed")
                 return await self._report(machine, move.to, None, "request", actor, ending=ending)
 
         return await self._once(f"{act} {op}", sandbox_id, moved)
@@ -286,7 +298,8 @@ class FakeLife:
             await self._report(machine, machine.state, move.operation, "request", actor)
             await self.gate.wait()
             try:
-                yield machine
+                with self.meters.act(act):
+                    yield machine
             finally:
                 await self._report(machine, machine.state, None, "request", actor)
 

@@ -9,6 +9,7 @@ from runtools.platform.host.templates.service import Templates
 from runtools.platform.host.templates.warm import Warm
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.testing.local_driver import LocalDriver
 from runtools.testing.local_template import LocalTemplates
 from runtools.testing.local_warm import LocalWarm
@@ -17,7 +18,9 @@ from runtools.testing.null_network import NullNetwork
 FIRST_UID = 0x4000_0000
 
 
-def local_host(settings: Settings, clock: Clock | None = None) -> HostService:
+def local_host(
+    settings: Settings, clock: Clock | None = None, tracing: Tracing = OFF
+) -> HostService:
     """A host service, not started yet."""
     driver = LocalDriver()
     templates = LocalTemplates(settings.host_home / "templates", clock=clock)
@@ -30,4 +33,5 @@ def local_host(settings: Settings, clock: Clock | None = None) -> HostService:
         cast("Warm", warm),
         FIRST_UID,
         clock,
+        tracing,
     )

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -30,6 +31,8 @@ from runtools.platform.api.idempotency.edge import Idempotency
 from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.limits import routes as limits
+from runtools.platform.api.metrics import routes as metrics
+from runtools.platform.api.metrics import token
 from runtools.platform.api.models import routes as models
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
@@ -49,6 +52,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound, networks
+from runtools.platform.kit.tracing import OFF, Tracing
 
 # Those that are asked most often first: routes are tried in this order, which is felt in every command.
 ROUTERS = (
@@ -56,6 +60,7 @@ ROUTERS = (
     routes.router,
     processes.router,
     health.router,
+    metrics.router,
     keys.router,
     projects.router,
     ssh_keys.router,
@@ -70,6 +75,14 @@ ROUTERS = (
     models.router,
 )
 
+# We trace and count ourselves: nothing of the environment may make the framework tell somebody else.
+_NONE: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
 
 def create_app(
     db: Database,
@@ -78,6 +91,7 @@ def create_app(
     settings: Settings,
     vault: Vault,
     provider_keys: Mapping[str, str],
+    tracing: Tracing = OFF,
 ) -> FastAPI:
     """The api as an ASGI application; ``app.state.platform`` is what it works with.
 
@@ -104,6 +118,8 @@ def create_app(
         provider_keys=provider_keys,
         tickets=Tickets(db, clock, door, settings.session_idle),
         outbound=Outbound(networks(settings.outbound_allow)),
+        metrics_token=token.of(settings),
+        tracing=tracing,
     )
 
     @asynccontextmanager
@@ -128,7 +144,7 @@ def create_app(
 
 def without_platform(lifespan: object = None) -> FastAPI:
     """The routes alone: enough to write the OpenAPI document."""
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)  # type: ignore[arg-type]
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=_NONE)  # type: ignore[arg-type]
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)

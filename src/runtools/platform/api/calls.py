@@ -37,6 +37,7 @@ class Call:
         body: the JSON body, read already; streams are read by the route.
         source: the address that it came from.
         headers: what every answer to it bears.
+        trace_id: the trace that it belongs to, where there are traces.
         subject: what was made or changed, once it is known: by default the id in the answer.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
@@ -50,6 +51,7 @@ class Call:
     source: str = ""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
+    trace_id: str | None = None
     data: bytes | None = None
     status: int = 0
 
@@ -94,12 +96,14 @@ class Call:
         self.data, self.status = (data if keep else None), status
         if self.subject is None and (shown := _ID.match(data)) is not None:
             self.subject = shown[1].decode()
-        return http.reply(self.request_id, data, status=status)
+        return http.reply(self.request_id, data, status=status, trace=self.trace_id)
 
     def page(self, items: Sequence[bytes], next_cursor: str | None) -> Response:
         """A page of a list."""
         data = b"[%b]" % b",".join(items)
-        return http.reply(self.request_id, data, paged=True, next_cursor=next_cursor)
+        return http.reply(
+            self.request_id, data, paged=True, next_cursor=next_cursor, trace=self.trace_id
+        )
 
 
 def call_of(request: HTTPConnection) -> Call:

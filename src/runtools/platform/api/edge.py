@@ -6,6 +6,7 @@ Plain ASGI. Bodies are read here, all but those of ``PUT``, which are streams of
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable
 
 from starlette.requests import ClientDisconnect
@@ -19,8 +20,11 @@ from runtools.platform.kit import http, rates
 
 log = logging.getLogger(__name__)
 
-_OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})
+# `/metrics` has a token of its own, which its route asks for.
+_OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/metrics"})
 _BEGINS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_SANDBOX = re.compile(r"/v1/sandboxes/[^/]+")
+_ACT = re.compile(r"/v1/sandboxes(?:/[^/]+/(?:pause|resume|fork|recover|rollback|snapshots))?")
 _WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
 
 
@@ -43,15 +47,17 @@ class Edge:
         scope[SCOPE] = call
         told = call.headers
         told.append((b"x-request-id", call.request_id.encode()))
-        begun = False
+        begun, status = False, 0
 
         async def send_named(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, status
             if message["type"] in _BEGINS:
-                begun = True
                 message = {**message, "headers": [*message["headers"], *told]}
+                begun, status = True, message.get("status", 0)
             await send(message)
 
+        clock = self._platform.clock
+        began = clock.monotonic()
         serve = self._serve if scope["type"] == "http" else self._serve_socket
         try:
             await serve(call, scope, receive, send_named)
@@ -60,17 +66,21 @@ class Edge:
         except RunToolsError as error:
             if begun:
                 raise
-            await http.failure(error, call.request_id)(scope, receive, send_named)
+            await http.failure(error, call.request_id, call.trace_id)(scope, receive, send_named)
         except Exception:
             # The last edge: whatever it was, the caller gets an answer and the log the reason.
             what = scope.get("method", "WebSocket")
-            log.exception("%s %s %s failed", call.request_id, what, scope["path"])
+            log.exception("%s failed: %s %s", _named(call), what, scope["path"])
             if begun:
                 raise
             unknown = RunToolsError(
                 "the platform failed to handle the request", hint="its log has the details"
             )
-            await http.failure(unknown, call.request_id)(scope, receive, send_named)
+            await http.failure(unknown, call.request_id, call.trace_id)(scope, receive, send_named)
+        finally:
+            if scope["type"] == "http":
+                spent = clock.monotonic() - began
+                self._platform.meters.request(scope["method"], _route(scope), status, spent)
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in _OPEN:
@@ -78,7 +88,36 @@ class Edge:
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)
-        await self._app(scope, receive, send)
+        parent = http.header(scope, b"traceparent")
+        if self._platform.tracing.is_on and (parent is not None or _is_act(scope)):
+            await self._traced(call, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _traced(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as a span of a trace: the caller's, where it is in one."""
+        given = http.header(scope, b"traceparent")
+        parent = None if given is None else given.decode("latin-1")
+        about = {"http.request.method": scope["method"], "runtools.request.id": call.request_id}
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.note(http__response__status_code=message["status"])
+            await send(message)
+
+        tracing = self._platform.tracing
+        with tracing.span(scope["method"], parent=parent, serves=True, attributes=about) as span:
+            call.trace_id = span.trace_id
+            try:
+                await self._app(scope, receive, send_noted)
+            except RunToolsError as error:
+                span.note(http__response__status_code=error.status)
+                raise
+            finally:
+                if (route := _route(scope)) is not None:
+                    span.rename(f"{scope['method']} {route}")
+                    span.note(http__route=route)
+                span.note(runtools__subject=call.subject)
 
     async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
@@ -104,11 +143,26 @@ class Edge:
             raise rates.too_many("requests of the org", wait)
 
 
+def _is_act(scope: Scope) -> bool:
+    """Whether it asks for an act on a sandbox's life, which is traced in any case."""
+    if scope["method"] == "DELETE":
+        return _SANDBOX.fullmatch(scope["path"]) is not None
+    return scope["method"] == "POST" and _ACT.fullmatch(scope["path"]) is not None
+
+
+def _route(scope: Scope) -> str | None:
+    """The pattern of the route that serves a request; None where there is none."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
+
+
+def _named(call: Call) -> str:
+    return call.request_id if call.trace_id is None else f"{call.request_id} ({call.trace_id})"
+
+
 def _secret(scope: Scope) -> str | None:
-    given = http.header(scope, b"authorization")
+    given = http.bearer(scope)
     if given is not None:
-        scheme, _, secret = given.partition(b" ")
-        if scheme.lower() == b"bearer":
-            return secret.strip().decode("latin-1")
+        return given
     other = http.header(scope, b"x-api-key")
     return None if other is None else other.strip().decode("latin-1")

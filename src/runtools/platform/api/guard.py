@@ -39,7 +39,7 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("sandboxes", "recover"): "sandbox:create",
     ("secrets", "reveal"): "secret:reveal",
 }
-_OPEN = frozenset({"health"})
+_OPEN = frozenset({"health", "metrics"})
 
 
 def needed(route: APIRoute | APIWebSocketRoute) -> str | None:

@@ -14,6 +14,7 @@ from runtools.platform.api.callers.door import Door
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.keys.service import Keys
+from runtools.platform.api.metrics.meters import Meters
 from runtools.platform.api.processes.feeds import Feeds
 from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.sessions.service import Sessions
@@ -22,6 +23,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound
+from runtools.platform.kit.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,7 +55,10 @@ class Platform:
     provider_keys: Mapping[str, str] = field(repr=False)
     tickets: Tickets
     outbound: Outbound
+    metrics_token: str = field(repr=False)
     feeds: Feeds = field(default_factory=Feeds)
+    meters: Meters = field(default_factory=Meters)
+    tracing: Tracing = OFF
     asking: set[str] = field(default_factory=set)
     strays: dict[str, list[str]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)

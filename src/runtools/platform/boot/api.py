@@ -22,6 +22,7 @@ from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings, environment
 from runtools.platform.kit.db import Database
+from runtools.platform.kit.tracing import from_settings
 from runtools.sdk.shapes import HostView
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,13 @@ async def rekey(settings: Settings) -> int:
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM."""
     clock = SystemClock()
-    async with RemoteHost(settings.host_socket) as host:
+    tracing = from_settings(settings, "api")
+    async with RemoteHost(settings.host_socket, tracing) as host:
         view = await _first_view(host, clock)
         db = Database(database_url(settings))
         vault = await keyring.open_vault(settings, db, clock)
         hosts = Hosts({view.id: host})
-        app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()))
+        app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()), tracing)
         server = uvicorn.Server(
             uvicorn.Config(
                 McpDoor(app, _own_url(settings)),
@@ -96,6 +98,7 @@ async def serve(settings: Settings) -> int:
             )
         )
         await server.serve()
+    tracing.close()
     return 0 if server.started else 1
 
 

@@ -20,6 +20,7 @@ from runtools.platform.host.templates.service import Templates
 from runtools.platform.host.templates.warm import Warm
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
+from runtools.platform.kit.tracing import Tracing, from_settings
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,13 @@ class Composed:
 
     service: HostService
     network: NamespaceNetwork
+    tracing: Tracing
 
     async def shutdown(self) -> None:
         """Pause what runs, and take down what only a running platform needs."""
         await self.service.shutdown()
         await self.network.stop()
+        await asyncio.to_thread(self.tracing.close)
 
 
 def compose(settings: Settings) -> Composed:
@@ -72,8 +75,9 @@ def compose(settings: Settings) -> Composed:
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
-    service = HostService(settings, vmm, network, templates, warm, first_uid, clock)
-    return Composed(service, network)
+    tracing = from_settings(settings, "host")
+    service = HostService(settings, vmm, network, templates, warm, first_uid, clock, tracing)
+    return Composed(service, network, tracing)
 
 
 async def serve(settings: Settings, uid: int, gid: int) -> int:
@@ -85,7 +89,9 @@ async def serve(settings: Settings, uid: int, gid: int) -> int:
         host = compose(settings)
         if not await _started(host.service, ending):
             return 0
-        async with serving(host.service, settings.host_socket, uid=uid, gid=gid):
+        async with serving(
+            host.service, settings.host_socket, uid=uid, gid=gid, tracing=host.tracing
+        ):
             view = await host.service.view()
             log.info("host %s: %s by %s", view.id, view.isolation, view.accelerator)
             await ending.wait()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from runtools.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from runtools.platform.core import ids
@@ -116,7 +117,7 @@ class Acting:
         op: str,
         actor: str,
         verb: str,
-        act: Callable[[Actor, Why], Awaitable[Observed]],
+        act: Callable[[Actor, Why], Coroutine[Any, Any, Observed]],
     ) -> Observed:
         box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"{verb} {sandbox_id}")

@@ -51,8 +51,10 @@ class Inside:
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         """Run a command."""
-        async with self._guest(sandbox_id) as guest:
-            return await guest.exec(request)
+        with self.engine.meters.exec() as results:
+            async with self._guest(sandbox_id) as guest:
+                results.append(await guest.exec(request))
+        return results[0]
 
     async def signal_exec(self, sandbox_id: str, process_id: str, op: str, signal: int) -> None:
         """Signal a running command."""

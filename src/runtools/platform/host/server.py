@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from runtools.errors import HostUnavailable, InvalidRequest, NotFound, RunToolsError, TooLarge
 from runtools.platform.core.ports.host import Host
 from runtools.platform.core.ports.host_wire import CALLS, PREFIX, Call, Gives
+from runtools.platform.kit.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,12 @@ class HostApp:
 
     Args:
         host: who answers.
+        tracing: carries a caller's trace on.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, tracing: Tracing = OFF) -> None:
         self._host = host
+        self._tracing = tracing
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -55,7 +58,8 @@ class HostApp:
             call = CALLS.get(scope["path"].removeprefix(PREFIX))
             if call is None:
                 raise NotFound(f"the host has no call {scope['path']}")
-            await self._answer(call, exchange)
+            with self._tracing.under(_traceparent(scope)):
+                await self._answer(call, exchange)
         except RunToolsError as exc:
             await exchange.refuse(exc)
         except (
@@ -109,6 +113,14 @@ class HostApp:
             await asyncio.wait({work, gone, closing})
         if farewell and closing in done and work not in done:
             await exchange.last(farewell)
+
+
+def _traceparent(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            found: bytes = value
+            return found.decode("latin-1")
+    return None
 
 
 class _Exchange:
@@ -239,7 +251,13 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    host: Host, path: Path, *, uid: int | None = None, gid: int | None = None, mode: int = 0o600
+    host: Host,
+    path: Path,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
+    mode: int = 0o600,
+    tracing: Tracing = OFF,
 ) -> AsyncIterator[None]:
     """Serve the host while the body runs, then finish what is under way.
 
@@ -247,8 +265,9 @@ async def serving(
         host: who answers.
         path: the socket; one that is there from before is replaced.
         uid, gid, mode: who may connect; by default ourselves alone.
+        tracing: carries callers' traces on.
     """
-    app = HostApp(host)
+    app = HostApp(host, tracing)
     config = uvicorn.Config(
         app,
         http="httptools",

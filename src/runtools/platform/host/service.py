@@ -23,6 +23,7 @@ from runtools.platform.core.ports.host import (
     Host,
     Observed,
 )
+from runtools.platform.core.ports.metrics import Family
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.states import State
 from runtools.platform.host.acting import Acting, is_queued
@@ -35,17 +36,20 @@ from runtools.platform.host.engine.budget import Budget
 from runtools.platform.host.engine.engine import Engine, chosen
 from runtools.platform.host.engine.history import History
 from runtools.platform.host.engine.idle import Idle
+from runtools.platform.host.engine.meters import Meters
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
 from runtools.platform.host.engine.recovery import Recovery
 from runtools.platform.host.engine.reports import Reports
 from runtools.platform.host.engine.space import Space
+from runtools.platform.host.figures import figures
 from runtools.platform.host.inside import Inside
 from runtools.platform.host.processes import Processes
 from runtools.platform.host.reaching import Reaching
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
 from runtools.sdk.shapes.templates import BuildLine
@@ -73,6 +77,7 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         warm: Warm,
         first_uid: int,
         clock: Clock | None = None,
+        tracing: Tracing = OFF,
     ) -> None:
         self._settings = settings
         self._driver = driver
@@ -81,6 +86,7 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         self._warm = warm
         self._first_uid = first_uid
         self._clock = clock or SystemClock()
+        self._tracing = tracing
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -158,6 +164,10 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
             sandboxes_paused=len(chosen(engine.actors.values(), State.PAUSED)),
             queued=engine.admission.waiting,
         )
+
+    async def metrics(self) -> list[Family]:
+        """What it has counted, and how it stands."""
+        return figures(self.engine, await self.view())
 
     def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
         """Every report after (epoch, seq), then live ones for ever."""
@@ -239,6 +249,8 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
             ops=Ops(places.ops, self._clock),
             capabilities=await self._driver.probe(),
             first_uid=self._first_uid,
+            meters=Meters(self._clock),
+            tracing=self._tracing,
         )
 
 

@@ -57,6 +57,9 @@ class Settings:
         session_idle_hours: after how long without use a person has to sign in again.
         session_days: after how long in any case.
         service_user: who the unprivileged processes run as; empty: the calling user.
+        metrics_token: what ``/metrics`` is read with; empty: one that is made at the first start.
+        otlp_endpoint: collector of traces (OTLP over HTTP); empty: there are none.
+        otlp_headers: what it is sent along, ``name=value`` with commas; a secret.
         crash_at: (tests) the named point at which a process kills itself.
     """
 
@@ -92,6 +95,9 @@ class Settings:
     session_days: int = 30
     service_user: str = ""
     outbound_allow: str = ""
+    metrics_token: str = field(default="", repr=False)
+    otlp_endpoint: str = ""
+    otlp_headers: str = field(default="", repr=False)
     crash_at: str = ""
 
     @property
@@ -108,6 +114,11 @@ class Settings:
     def api_home(self) -> Path:
         """What the api part keeps: its database."""
         return self.home / "api"
+
+    @property
+    def metrics_token_file(self) -> Path:
+        """What ``/metrics`` is read with, unless a setting says."""
+        return self.api_home / "metrics-token"
 
     @property
     def run_folder(self) -> Path:

@@ -60,6 +60,15 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def bearer(scope: Scope) -> str | None:
+    """The token in ``Authorization: Bearer …``."""
+    given = header(scope, b"authorization")
+    if given is None:
+        return None
+    scheme, _, secret = given.partition(b" ")
+    return secret.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
 # --- responses ---
 
 
@@ -71,9 +80,12 @@ def reply(
     next_cursor: str | None = None,
     paged: bool = False,
     headers: Mapping[str, str] | None = None,
+    trace: str | None = None,
 ) -> Response:
     """The envelope around data that is JSON already."""
     meta: dict[str, Any] = {"requestId": request}
+    if trace is not None:
+        meta["traceId"] = trace
     if paged:
         meta |= {"hasMore": next_cursor is not None, "nextCursor": next_cursor}
     body = b'{"data":%b,"meta":%b}' % (data, json.dumps(meta, separators=(",", ":")).encode())
@@ -96,9 +108,11 @@ def texts(lines: Sequence[str]) -> bytes:
     return json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def failure(error: RunToolsError, request: str) -> Response:
+def failure(error: RunToolsError, request: str, trace: str | None = None) -> Response:
     """The response that an error is."""
     body = error.to_wire() | {"requestId": request}
+    if trace is not None:
+        body["traceId"] = trace
     headers = {"Connection": "close"} if isinstance(error, TooLarge) else {}
     if (after := error.details.get("retryAfterSeconds")) is not None:
         headers["Retry-After"] = str(after)

@@ -77,11 +77,16 @@ class Client:
         self._used: set[_Wire] = set()
 
     async def post(
-        self, target: str, head: bytes, body: AsyncIterator[bytes] | None = None
+        self,
+        target: str,
+        head: bytes,
+        body: AsyncIterator[bytes] | None = None,
+        trace: str | None = None,
     ) -> Answer:
         """Send a request whose body is ``head`` and then all of ``body``.
 
-        An answer that comes before the body was taken whole is returned at once.
+        ``trace`` goes along as its ``traceparent``. An answer that comes before the body was taken
+        whole is returned at once.
 
         Raises:
             ConnectionLost: nobody listens, or no answer came.
@@ -90,9 +95,9 @@ class Client:
         try:
             wire.begin()
             if body is None:
-                wire.write(_request(target, f"content-length: {len(head)}") + head)
+                wire.write(_request(target, f"content-length: {len(head)}", trace) + head)
             else:
-                wire.write(_request(target, "transfer-encoding: chunked") + _chunk(head))
+                wire.write(_request(target, "transfer-encoding: chunked", trace) + _chunk(head))
                 await self._stream(wire, body)
             await wire.answered()
         except BaseException:
@@ -154,8 +159,9 @@ class Client:
         wire.write(b"0\r\n\r\n")
 
 
-def _request(target: str, length: str) -> bytes:
-    return f"POST {target} HTTP/1.1\r\nhost: host\r\n{length}\r\n\r\n".encode()
+def _request(target: str, length: str, trace: str | None) -> bytes:
+    traced = "" if trace is None else f"traceparent: {trace}\r\n"
+    return f"POST {target} HTTP/1.1\r\nhost: host\r\n{traced}{length}\r\n\r\n".encode()
 
 
 def _chunk(piece: bytes) -> bytes:

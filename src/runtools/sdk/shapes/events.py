@@ -17,6 +17,7 @@ class Meta(Shape):
     """What is said about a response rather than in it."""
 
     request_id: str
+    trace_id: str | None = None
     has_more: bool | None = None
     next_cursor: str | None = None
 
@@ -36,6 +37,7 @@ class ErrorBody(Shape):
     hint: str | None = None
     details: dict[str, Any] = Field(default_factory=dict)
     request_id: str | None = None
+    trace_id: str | None = None
 
 
 class ErrorEnvelope(Shape):

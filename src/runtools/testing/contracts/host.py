@@ -70,6 +70,22 @@ class HostActsContract:
         assert (again.seq, again.state) == (first.seq, first.state)
         assert await hosts.state(box) == "running"
 
+    async def test_what_it_does_is_counted(self, hosts: HostRig) -> None:
+        before = await hosts.counts()
+        box = await hosts.running()
+        await hosts.sh(box, "true")
+        await hosts.pause(box)
+        await hosts.resume(box)
+        await hosts.host.fork(box, hosts.op(), ACTOR, [Child(sandbox_id=hosts.child())])
+        after = await hosts.counts()
+        creates = "runtools_create_seconds_count"
+        grown = {name: after[name] - before.get(name, 0) for name in after}
+        assert sum(by for name, by in grown.items() if name.startswith(creates)) in (1, 2)
+        assert grown["runtools_exec_seconds_count done"] == 1
+        for act in ("pause", "resume", "fork"):
+            assert grown[f"runtools_act_seconds_count {act} done"] == 1
+        assert not any(box in name for name in after)
+
     async def test_acts_on_a_sandbox_wait_for_each_other(self, hosts: HostRig) -> None:
         box = await hosts.running()
         await asyncio.gather(hosts.pause(box), hosts.resume(box), hosts.pause(box))

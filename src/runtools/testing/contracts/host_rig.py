@@ -98,6 +98,14 @@ class HostRig:
         kept = await self.host.snapshot(box, self.op(), ACTOR, new_id("snp"))
         return kept.snapshot_id
 
+    async def counts(self) -> dict[str, float]:
+        """What the host has counted: numbers by name and labels."""
+        return {
+            " ".join([one.name, *one.labels.values()]): one.value
+            for family in await self.host.metrics()
+            for one in family.samples
+        }
+
     async def state(self, box: str) -> str:
         """Its state once nothing is under way."""
         return (await self.host.settled(box, self.patience)).state

@@ -306,4 +306,5 @@ MEASURED: Mapping[str, str] = {
 NOT_OF_AN_ORG: Mapping[str, str] = {
     "GET /healthz": "needs no key and tells of no org",
     "GET /readyz": "needs no key and tells of no org",
+    "GET /metrics": "opens to a token that is no org's key",
 }

@@ -22,6 +22,7 @@ def test_every_route_needs_a_scope_that_exists():
     assert {scope for scope in told.values() if scope is not None} <= access.SCOPES
     assert {path for (_, path), scope in told.items() if scope is None} == {
         "/healthz",
+        "/metrics",
         "/readyz",
         "/v1/me",
     }

@@ -30,6 +30,8 @@ from runtools.platform.core.ports.host import (
     Observed,
 )
 from runtools.platform.core.ports.host_wire import CALLS, Call
+from runtools.platform.core.ports.metrics import Family
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.platform.kit.unix_http import Answer, Client, ConnectionLost
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.egress import Egress, EgressLog
@@ -64,10 +66,12 @@ class RemoteHost(Host):
 
     Args:
         path: the socket that the host part listens on.
+        tracing: whose spans the host's belong to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tracing: Tracing = OFF) -> None:
         self._client = Client(path)
+        self._tracing = tracing
 
     async def __aenter__(self) -> RemoteHost:
         """Nothing is opened before it is needed."""
@@ -89,6 +93,9 @@ class RemoteHost(Host):
 
     async def view(self) -> HostView:
         return await self._value(HostView, "view")
+
+    async def metrics(self) -> builtins.list[Family]:
+        return await self._value(builtins.list, "metrics")
 
     def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:
         return self._items(Observed, "reports", epoch, seq)
@@ -279,7 +286,8 @@ class RemoteHost(Host):
     ) -> Answer:
         """Call; an answer that is an error is raised."""
         with _lost():
-            answer = await self._client.post(call.path, call.pack(*values), body)
+            packed, trace = call.pack(*values), self._tracing.here()
+            answer = await self._client.post(call.path, packed, body, trace)
             if answer.status != 200:
                 raise _refusal(await answer.whole())
             return answer

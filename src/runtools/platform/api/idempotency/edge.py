@@ -121,6 +121,7 @@ class _Repeatable:
             (known.data or "null").encode(),
             status=known.status,
             headers={"Idempotency-Replayed": "true"},
+            trace=self._call.trace_id,
         )
         await again(scope, receive, send)
 

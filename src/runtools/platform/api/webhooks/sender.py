@@ -101,6 +101,7 @@ class Sender:
     async def _send(self, hook: Hook, delivery: Delivery, lease: str) -> None:
         try:
             outcome = await attempt(self._platform, hook, delivery)
+            self._platform.meters.webhook(arrived=outcome.arrived)
             await settle(self._platform, hook, delivery, lease, outcome, delivery.attempts + 1)
         finally:
             self._busy[hook.id] -= 1

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from runtools.platform.core.egress import Policy, policy
+from runtools.platform.core.ports.metrics import Family
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.egress import Egress, EgressLog, EgressRules
 from runtools.sdk.shapes.events import HostView
@@ -175,6 +176,10 @@ class Host(Protocol):
 
     async def view(self) -> HostView:
         """Identity, driver, capacity."""
+        ...
+
+    async def metrics(self) -> list[Family]:
+        """What it has counted since its start, and how it stands; no ids of sandboxes or orgs."""
         ...
 
     def reports(self, epoch: int, seq: int) -> AsyncIterator[Observed]:

@@ -66,6 +66,12 @@ def free_bytes(path: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def total_bytes(path: Path) -> int:
+    """Bytes of the path's file system."""
+    stat = os.statvfs(path)
+    return stat.f_blocks * stat.f_frsize
+
+
 async def sync(paths: Iterable[Path]) -> None:
     """Make files, and what lies directly in folders, durable."""
     await asyncio.to_thread(_sync, list(paths))

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,8 +61,11 @@ _NO_SLOT = Slot(namespace="", tap="", index=-1)
 
 @dataclass(slots=True)
 class _Job:
-    run: Callable[[], Awaitable[Any]]
+    """An act that waits its turn; it is done in the context (the trace, that is) of who asked for it."""
+
+    run: Callable[[], Coroutine[Any, Any, Any]]
     done: asyncio.Future[Any]
+    context: Context
 
 
 class Actor:
@@ -86,7 +90,9 @@ class Actor:
         self.touched = engine.clock.monotonic()
         self.stats: Stats | None = None
         self.processes: OrderedDict[str, Process] = OrderedDict()
-        self.refusals = Refusals(engine.places.sandbox(record.sandbox_id), engine.clock)
+        self.refusals = Refusals(
+            engine.places.sandbox(record.sandbox_id), engine.clock, engine.meters.refused
+        )
         self._died = died
         self._jobs: deque[_Job] = deque()
         self._bell = asyncio.Event()
@@ -245,10 +251,18 @@ class Actor:
             Unavailable: the driver or the disk could not do it.
         """
         move = check(act, self.state, self.id)
+        about = {"runtools.sandbox.id": self.id, "runtools.cause": why.cause}
+        traced = self.engine.tracing.span(f"sandbox.{act}", attributes=about)
+        with traced, self.engine.meters.act(act):
+            async with self._journaled(act, why, **more):
+                yield move
+
+    @contextlib.asynccontextmanager
+    async def _journaled(self, act: Act, why: Why, **more: Any) -> AsyncIterator[None]:
         under_way = UnderWay(act, why.op, why.actor, why.what, **more)
         self.commit(why, replace(self.record, under_way=under_way))
         try:
-            yield move
+            yield
         except BaseException as exc:
             if self.record.under_way is not None and not self.engine.stopping:
                 reason = str(exc) or type(exc).__name__
@@ -271,7 +285,7 @@ class Actor:
 
     # --- what it does ---
 
-    async def perform(self, run: Callable[[], Awaitable[T]]) -> T:
+    async def perform(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act in its turn. It goes on when the caller is cancelled."""
         job = self._job(run)
         self._jobs.append(job)
@@ -279,7 +293,7 @@ class Actor:
         result: T = await asyncio.shield(job.done)
         return result
 
-    async def overrule(self, run: Callable[[], Awaitable[T]]) -> T:
+    async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""
         if self._final:
             return await self.perform(run)
@@ -359,11 +373,11 @@ class Actor:
             await self.guest.close()
             self.guest = None
 
-    def _job(self, run: Callable[[], Awaitable[Any]]) -> _Job:
+    def _job(self, run: Callable[[], Coroutine[Any, Any, Any]]) -> _Job:
         done = asyncio.get_running_loop().create_future()
         # Read, so that a failure that nobody waits for any more is no noise.
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
-        return _Job(run, done)
+        return _Job(run, done, copy_context())
 
     def _ring(self) -> None:
         self._bell.set()
@@ -376,7 +390,7 @@ class Actor:
                 self._bell.clear()
                 await self._bell.wait()
             job = self._jobs.popleft()
-            self._current = asyncio.ensure_future(job.run())
+            self._current = asyncio.create_task(job.run(), context=job.context)
             try:
                 await asyncio.wait({self._current})
                 self._hand_over(self._current, job)
@@ -430,4 +444,4 @@ class Actor:
             await backoff.wait()
 
 
-Death = Callable[[Actor, int, Exit], Awaitable[None]]
+Death = Callable[[Actor, int, Exit], Coroutine[Any, Any, None]]

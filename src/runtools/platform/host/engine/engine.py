@@ -12,11 +12,13 @@ from runtools.errors import NotFound
 from runtools.platform.core.ports.driver import Capabilities, Driver
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.engine.admission import Admission
+from runtools.platform.host.engine.meters import Meters
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
 from runtools.platform.host.engine.reports import Reports
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
+from runtools.platform.kit.tracing import OFF, Tracing
 
 if TYPE_CHECKING:
     from runtools.platform.host.engine.actor import Actor
@@ -51,6 +53,8 @@ class Engine:
     ops: Ops
     capabilities: Capabilities
     first_uid: int
+    meters: Meters
+    tracing: Tracing = OFF
     stopping: bool = False
     actors: dict[str, Actor] = field(default_factory=dict)
     pins: dict[str, int] = field(default_factory=dict)

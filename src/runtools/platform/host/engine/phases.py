@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.tracing import Tracing
 from runtools.sdk.shapes.sandboxes import Timings
 
 Phase = Literal["queue", "place", "network", "restore", "agent", "first_byte"]
@@ -16,8 +18,12 @@ class Phases:
     Things done side by side are counted once: a phase is what was waited for it alone.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tracing: Tracing) -> None:
+        """What is traced belongs to the span in which this is made."""
         self._clock = clock
+        self._tracing = tracing
+        self._within = tracing.here()
+        self._at = clock.now()
         self._begun = self._last = clock.monotonic()
         self._spent: dict[Phase, float] = {}
 
@@ -30,6 +36,11 @@ class Phases:
         """End a phase."""
         now = self._clock.monotonic()
         self._spent[phase] = self._spent.get(phase, 0.0) + now - self._last
+        if self._tracing.is_on:
+            begun, ended = (
+                self._at + timedelta(seconds=at - self._begun) for at in (self._last, now)
+            )
+            self._tracing.record(phase, self._within, begun, ended)
         self._last = now
 
     def timings(self) -> Timings:

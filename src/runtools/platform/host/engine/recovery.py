@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
@@ -48,7 +49,7 @@ class Recovery:
         """``rebooted``: the machine itself was restarted, so no VMM of before can be left."""
         self._engine = engine
         self._rebooted = rebooted
-        self._unfinished: list[tuple[Actor, Callable[[], Awaitable[object]]]] = []
+        self._unfinished: list[tuple[Actor, Callable[[], Coroutine[Any, Any, object]]]] = []
         self._after: dict[Act, Callable[[Actor, Why, UnderWay], Awaitable[None]]] = {
             Act.CREATE: self._create,
             Act.PAUSE: self._pause,
@@ -281,7 +282,7 @@ class Recovery:
         return True
 
     @staticmethod
-    async def _go_on(box: Actor, act: Callable[[], Awaitable[object]]) -> None:
+    async def _go_on(box: Actor, act: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Do the rest of an act in the sandbox's own task, without making the start wait for it."""
         await box.perform(act)
 
@@ -289,7 +290,7 @@ class Recovery:
 async def _greeted(box: Actor, why: Why) -> None:
     """The end of a resume: nobody got the machine before, so it is renewed now."""
     try:
-        await greet(box, Phases(box.engine.clock))
+        await greet(box, Phases(box.engine.clock, box.engine.tracing))
     except (RunToolsError, VmmFailed) as exc:
         box.engine.admission.leave(box.id)
         await back_to_sleep(box)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from runtools.platform.core.ports.network import Refusal
+from runtools.platform.core.ports.network import Refusal, unheard
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.egress import EgressLog, EgressRefusal, RefusalReason
@@ -37,15 +37,20 @@ HINTS: Mapping[RefusalReason, str] = {
 class Refusals:
     """One sandbox's log."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, counted: Callable[[Refusal], None] = unheard
+    ) -> None:
+        """``counted`` is told of each as it comes."""
         self._file = folder / FILE
         self._clock = clock
+        self._counted = counted
         self._lines: OrderedDict[Refusal, EgressRefusal] | None = None
         self._forgotten = 0
         self._saving: asyncio.TimerHandle | None = None
 
     def add(self, refusal: Refusal) -> None:
         """Take down one more, or as many as it stands for."""
+        self._counted(refusal)
         lines, now = self._loaded(), self._clock.now()
         known = lines.pop(refusal, None)
         first, count = (known.first_at, known.count) if known else (now, 0)

@@ -10,6 +10,7 @@ from runtools.platform.core.ports.driver import Exit
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.words import how_it_ended, tail
+from runtools.platform.kit.tracing import OFF
 from runtools.sdk.shapes.inside import Stats
 from runtools.testing.clock import ManualClock
 
@@ -54,7 +55,7 @@ def test_memory_pressure_names_the_guest_and_its_age():
 
 def test_phases_add_up():
     clock = ManualClock()
-    phases = Phases(clock)
+    phases = Phases(clock, OFF)
     clock.advance(0.010)
     phases.mark("queue")
     clock.advance(0.020)

@@ -20,6 +20,7 @@ from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.templates.images import Image
+from runtools.platform.kit.tracing import Span
 
 
 async def create(box: Actor, why: Why) -> None:
@@ -28,30 +29,39 @@ async def create(box: Actor, why: Why) -> None:
     Raises:
         RunToolsError: it could not be started; nothing of it is left but the ledger.
     """
+    engine = box.engine
+    about = {"runtools.sandbox.id": box.id, "runtools.cause": why.cause}
     try:
-        await _create(box, why)
+        with engine.tracing.span("sandbox.create", attributes=about) as span:
+            await _create(box, why, span)
     except asyncio.CancelledError:
         raise  # a destroy, which goes on with it, or the host goes down: a restart begins it anew
     except Exception as exc:
         raise end.start_failed(box, why, exc) from exc
 
 
-async def _create(box: Actor, why: Why) -> None:
+async def _create(box: Actor, why: Why, span: Span) -> None:
     engine = box.engine
-    phases = Phases(engine.clock)
+    phases = Phases(engine.clock, engine.tracing)
     async with AsyncExitStack() as undo:
         await admitted(box, why, undo, queue=box.record.order.queue)
         phases.mark("queue")
         reach("create.admitted")
         source = await _source(box)
-        await first_start(box, why, source, undo, phases, "create")
+        await first_start(box, why, source, undo, phases, "create", span)
     reach("create.reported")
     if source.started_from == "cold":
         engine.later(_warm_up(box), f"warming for {box.id}")
 
 
 async def first_start(
-    box: Actor, why: Why, source: Source, undo: AsyncExitStack, phases: Phases, points: str
+    box: Actor,
+    why: Why,
+    source: Source,
+    undo: AsyncExitStack,
+    phases: Phases,
+    points: str,
+    span: Span,
 ) -> None:
     """Bring up the first machine of a sandbox and commit that it runs; ``undo`` is emptied then."""
     life = box.record.life
@@ -71,6 +81,13 @@ async def first_start(
     )
     box.touched = box.engine.clock.monotonic()
     box.finish(why, ready)
+    assert ready.timings is not None  # noqa: S101 - they were just taken
+    box.engine.meters.created(source.started_from, ready.timings)
+    span.note(
+        runtools__started_from=source.started_from,
+        runtools__isolation=ready.isolation,
+        runtools__template_version=ready.order.template_version_id,
+    )
     box.watch()
     box.engine.later(durable.note(box), f"making the journal of {box.id} durable")
 

@@ -69,6 +69,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
         durable=True,
     )
     box.commit(Why(cause, PLATFORM), stopped, reason=reason)
+    engine.meters.ended(cause)
 
 
 def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
@@ -88,6 +89,7 @@ def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
         stopped_at=engine.clock.now(),
     )
     box.commit(Why("start_failed", why.actor), stopped, reason=reason)
+    engine.meters.not_created()
     if isinstance(failure, RunToolsError):
         return failure
     return Unavailable(

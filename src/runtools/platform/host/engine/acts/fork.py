@@ -134,10 +134,13 @@ async def _born(box: Actor, why: Why, ids: list[str], source: Source) -> list[Ac
 
 async def _start(child: Actor, why: Why, source: Source) -> None:
     mine = Why(why.cause, why.actor)
-    phases = Phases(child.engine.clock)
+    engine = child.engine
+    about = {"runtools.sandbox.id": child.id, "runtools.cause": why.cause}
     try:
-        async with AsyncExitStack() as undo:
-            await first_start(child, mine, source, undo, phases, "child")
+        with engine.tracing.span("sandbox.create", attributes=about) as span:
+            phases = Phases(engine.clock, engine.tracing)
+            async with AsyncExitStack() as undo:
+                await first_start(child, mine, source, undo, phases, "child", span)
     except asyncio.CancelledError:
         raise
     except Exception as exc:

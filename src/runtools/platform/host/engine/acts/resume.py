@@ -28,13 +28,14 @@ async def resume(box: Actor, why: Why) -> Observed:
     if is_settled(Act.RESUME, box.state):
         return box.latest()
     engine = box.engine
-    phases = Phases(engine.clock)
     async with box.act(Act.RESUME, why), AsyncExitStack() as undo:
+        phases = Phases(engine.clock, engine.tracing)
         check_isolation(engine, box.record.order.require_isolation)
         if box.record.fingerprint is not None:
             check_fit(f"the saved state of {box.id}", box.record.fingerprint, engine, box.machine())
         await admitted(box, why, undo)
         phases.mark("queue")
+        engine.meters.waited(phases.timings().queue_ms / 1000)
         reach("resume.begun")
         await _connect_network(box, undo)
         phases.mark("network")

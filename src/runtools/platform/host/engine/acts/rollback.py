@@ -67,7 +67,7 @@ async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: Async
         undo.callback(engine.admission.leave, ticket)
     folder = engine.places.snapshot(target.snapshot_id)
     source = Source("fork", folder, folder / OVERLAY, target.token, fresh=False)
-    phases = Phases(engine.clock)
+    phases = Phases(engine.clock, engine.tracing)
     return await bring_up(box, spare, source, box.keep_spare, undo, phases, "rollback")
 
 

@@ -1,0 +1,1 @@
+"""Numbers for Prometheus about the whole installation, for its operator alone."""
