@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -211,6 +212,29 @@ class TestCrashes:
         assert b"ended by itself" in platform.cli("sandbox", "why", "doomed").stdout
         with sandbox.recover() as again:
             assert again.files.read("/workspace/work") == b"hours of it"
+
+    def test_a_paused_one_that_fits_no_more_is_recovered_from_its_disk(self, platform, killed):
+        """As after an upgrade of QEMU: what its state was saved with is not there any more."""
+        sandbox = platform.rt.sandboxes.create(name="saved-by-another")
+        sandbox.files.write("/workspace/work", b"hours of it")
+        sandbox.exec("sync")
+        process = sandbox.processes.start("echo hello; exec sleep 1000")
+        eventually(lambda: process.refresh().output.end == 6)
+        sandbox.pause()
+        eventually(lambda: sandbox.refresh().durable)
+        journal = platform.home / "host" / "sandboxes" / sandbox.id / "machine.json"
+        record = json.loads(journal.read_text())
+        record["fingerprint"]["vmm"] = "QEMU of another day"
+        journal.write_text(json.dumps(record))
+        killed("host")
+        assert [one.id for one in sandbox.processes.list()] == [process.id]
+        with pytest.raises(errors.SnapshotUnfit) as refused:
+            sandbox.resume()
+        assert "sandbox recover" in refused.value.hint
+        with sandbox.recover() as again:
+            assert again.files.read("/workspace/work") == b"hours of it"
+        assert sandbox.refresh().state == "paused"
+        sandbox.destroy()
 
     def test_down_pauses_and_up_finds_it(self, platform, counting):
         platform.cli("down")

@@ -199,12 +199,13 @@ class FakeHost(FakeLife):
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
-        machine = await self._awake(sandbox_id, "list_processes")
+        machine = self._alive(sandbox_id, "list_processes")
         return [process.shape() for process in machine.inside.processes.all()]
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How it stands."""
-        return (await self._process(sandbox_id, process_id)).shape()
+        machine = self._alive(sandbox_id, "get_process")
+        return machine.inside.processes.find(process_id).shape()
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for its end."""
@@ -216,8 +217,12 @@ class FakeHost(FakeLife):
     ) -> OutputPiece:
         """What is there."""
         check_limit(limit)
-        process = await self._process(sandbox_id, process_id)
-        return process.streams[stream].piece(start, limit)
+        machine = self._alive(sandbox_id, "read_output")
+        process = machine.inside.processes.find(process_id)
+        piece = process.streams[stream].piece(start, limit)
+        if piece.data:
+            await self._awake(sandbox_id, "read_output")
+        return piece
 
     async def follow_output(
         self, sandbox_id: str, process_id: str, stream: Stream, start: int

@@ -220,8 +220,10 @@ class FakeLife:
         inside = Inside(self.folder / order.sandbox_id, order.guest.env)
         if order.recover_from is not None:
             left = self._find(order.recover_from)
+            states.check(Act.RECOVER, left.state, order.recover_from)
             ending = latest(left).ending
-            if ending is None or ending.recoverable_until is None:
+            kept = ending is not None and ending.recoverable_until is not None
+            if left.state is State.STOPPED and not kept:
                 raise NotFound(f"the disk of {order.recover_from} is not kept (any more)")
             shutil.copytree(left.inside.folder, inside.folder, symlinks=True, dirs_exist_ok=True)
         if self._running() >= self.capacity and not order.queue:

@@ -253,6 +253,22 @@ class TestSnapshots:
         assert (await world.http.delete(f"{path}/snapshots/nothing")).status_code == 404
 
 
+class TestRecoverPaused:
+    async def test_its_disk_is_reached_and_it_stays(self, any_world: World) -> None:
+        made = await any_world.create(name="old", env={"A": "1"})
+        path = f"/v1/sandboxes/{made['id']}"
+        await any_world.http.put(f"{path}/files?path=/workspace/a", content=b"kept")
+        await any_world.http.post(f"{path}/pause")
+        answer = await any_world.http.post(f"{path}/recover", json={"name": "new"})
+        assert answer.status_code == 201, answer.text
+        fresh = answer.json()["data"]
+        assert (fresh["name"], fresh["startedFrom"]) == ("new", "recovery")
+        assert any_world.host.machines[fresh["id"]].order.guest.env == {"A": "1"}
+        file = await any_world.http.get("/v1/sandboxes/new/files?path=/workspace/a")
+        assert file.content == b"kept"
+        assert (await any_world.get(made["id"]))["state"] == "paused"
+
+
 class TestEnds:
     async def test_a_dead_machine_is_stopped_and_says_why(self, any_world: World) -> None:
         made = await any_world.create()

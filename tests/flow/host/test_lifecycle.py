@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.flow.host.conftest import TEMPLATE, World, fresh, holders, order, sandbox_id, until
@@ -14,6 +15,7 @@ from runtools.errors import (
     InvalidRequest,
     IsolationUnavailable,
     NotFound,
+    RunToolsError,
     SandboxStopped,
     SnapshotUnfit,
     TemplateInUse,
@@ -21,7 +23,7 @@ from runtools.errors import (
 )
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Child, Sizes
-from runtools.platform.host.engine import ledger, snapshots
+from runtools.platform.host.engine import ledger, machines, snapshots
 from runtools.platform.host.guest.client import GuestClient
 
 SLEEPER = "sleep 10000 >/dev/null 2>&1 & echo $!"
@@ -569,6 +571,58 @@ class TestEnd:
                 await world.resume(box)
         assert world.look(box).state == "paused"
         assert await world.sh(box, "echo on") == "on"
+
+
+class TestRecoverPaused:
+    async def test_when_its_state_fits_no_more(self, world, box):
+        await world.sh(box, "echo hours of work > /workspace/x; sync")
+        await world.pause(box)
+        actor = world.box(box)
+        actor.note(replace(actor.record, fingerprint={"vmm": "another"}))
+        with pytest.raises(SnapshotUnfit) as refused:
+            await world.resume(box)
+        assert f"runtools sandbox recover {box}" in refused.value.hint
+        seen = await world.host.create(order(recover_from=box))
+        assert seen.started_from == "recovery"
+        assert await world.sh(seen.sandbox_id, "cat /workspace/x") == "hours of work"
+        assert await world.sh(seen.sandbox_id, "cat /etc/hostname") == seen.sandbox_id
+        assert world.look(box).state == "paused"
+
+    async def test_it_cannot_go_on_while_its_disk_is_copied(self, world, box, monkeypatch):
+        await world.pause(box)
+        copying, go_on = asyncio.Event(), asyncio.Event()
+        real = machines.files.copy_sparse
+
+        async def slow(source, target):
+            copying.set()
+            await go_on.wait()
+            await real(source, target)
+
+        monkeypatch.setattr(machines.files, "copy_sparse", slow)
+        making = asyncio.ensure_future(world.host.create(order(recover_from=box)))
+        await asyncio.wait_for(copying.wait(), 15)
+        waking = asyncio.ensure_future(world.resume(box))
+        await asyncio.sleep(0)
+        assert world.look(box).state == "paused"
+        go_on.set()
+        assert (await making).state == "running"
+        assert (await waking).state == "running"
+
+    async def test_one_that_was_destroyed_meanwhile_leaves_nothing(self, world, box, monkeypatch):
+        await world.pause(box)
+        copying = asyncio.Event()
+
+        async def endless(source, target):
+            copying.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(machines.files, "copy_sparse", endless)
+        making = asyncio.ensure_future(world.host.create(order(recover_from=box)))
+        await asyncio.wait_for(copying.wait(), 15)
+        await world.destroy(box)
+        with pytest.raises(RunToolsError):
+            await asyncio.wait_for(making, 15)
+        assert world.engine.admission.taken.sandboxes == 0
 
 
 class TestRestart:

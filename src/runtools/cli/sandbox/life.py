@@ -80,7 +80,10 @@ def recover(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Boot a new sandbox from the disk of one that ended by itself; prints the new id."""
+    """Boot a new sandbox from the disk of one that ended by itself, or is paused; prints the new id.
+
+    A paused one stays as it is: the way to its files when its saved state cannot be loaded any more.
+    """
     with connected() as rt, output.working(f"recovering {ref}"):
         sandbox = rt.sandboxes.get(ref).recover(name=name)
     output.show(sandbox.view, lambda: sandbox.id)

@@ -6,9 +6,9 @@
                           │          └─────────┘  │          ▼
                           └───── failed start ──▶ stopped   (creating)
 
-``snapshot``, ``rollback`` and ``fork`` come back to the state they left from. A VMM that dies by
-itself takes ``creating`` and ``running`` to ``stopped``. While an act is under way the sandbox keeps
-its state and shows the act as its ``operation``.
+``recover`` is legal from ``paused``, too. ``snapshot``, ``rollback`` and ``fork`` come back to the state
+they left from. A VMM that dies by itself takes ``creating`` and ``running`` to ``stopped``. While an act
+is under way the sandbox keeps its state and shows the act as its ``operation``.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ MOVES: Mapping[Act, Move] = {
     Act.DESTROY: Move(
         _from(State.CREATING, State.RUNNING, State.PAUSED), Operation.DESTROYING, State.STOPPED
     ),
-    # Recovery makes a new sandbox from the disk of an ended one, which stays as it is.
-    Act.RECOVER: Move(_from(State.STOPPED), Operation.STARTING, None),
+    # Recovery makes a new sandbox from the disk of another, which stays as it is: one that has ended,
+    # or one that is paused, whose saved state nothing here may be able to load any more.
+    Act.RECOVER: Move(_from(State.STOPPED, State.PAUSED), Operation.STARTING, None),
 }
 
 # Acts whose result already holds: asking for them again is answered, not refused.

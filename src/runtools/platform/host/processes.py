@@ -1,7 +1,8 @@
 """Durable processes of sandboxes, as the host port gives them.
 
-Acts and reads wake a sandbox, as an exec does. To wait and to follow does not, and keeps none awake:
-while it is paused nothing happens in it, and when it is resumed the stream goes on at its offset.
+Acts wake a sandbox, as an exec does, and so does reading bytes, which lie inside. To look (list, get, read
+at the end), to wait and to follow does not, and keeps none awake: while it is paused nothing happens in it,
+and all stands as it did at the pause; when it is resumed the stream goes on at its offset.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
-from runtools.errors import GuestMisbehaved, GuestUnreachable, HostUnavailable, InvalidRequest
+from runtools.errors import (
+    GuestMisbehaved,
+    GuestUnreachable,
+    HostUnavailable,
+    InvalidRequest,
+    NotFound,
+)
 from runtools.platform.core.states import State
+from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
@@ -25,6 +33,7 @@ from runtools.sdk.shapes.processes import (
     Octets,
     OutputEnd,
     OutputPiece,
+    OutputSpan,
     Process,
     ProcessRequest,
     Stream,
@@ -34,7 +43,6 @@ from runtools.sdk.shapes.processes import (
 _WAIT_MS: Final = 50_000  # in one request to a guest
 _AGAIN_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 20.0
-_REMEMBERED: Final = 256
 
 T = TypeVar("T")
 
@@ -51,17 +59,24 @@ class Processes:
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
         async with self._guest(sandbox_id) as guest:
-            return self._seen(sandbox_id, await guest.processes.start(request))
+            known.begin(self.engine.actor(sandbox_id).folder)
+            return await guest.processes.start(request)
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.PAUSED:
+            return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
             return await guest.processes.list()
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.PAUSED:
+            return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
-            return self._seen(sandbox_id, await guest.processes.get(process_id))
+            return await guest.processes.get(process_id)
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for the end of one."""
@@ -73,8 +88,7 @@ class Processes:
             left = deadline - clock()
             guest = await _running(box, left)
             if guest is None:  # it is paused, and stays so
-                known = box.processes.get(process_id)
-                return known or await self.get_process(sandbox_id, process_id)
+                return await self.get_process(sandbox_id, process_id)
             try:
                 wanted = guest.processes.wait(process_id, min(int(max(left, 0) * 1000), _WAIT_MS))
                 seen = await _while_running(box, wanted)
@@ -83,10 +97,8 @@ class Processes:
                 await _bear(box, exc, clock() - lost)
                 continue
             lost = None
-            if seen is not None:
-                self._seen(sandbox_id, seen)
-                if seen.state != "running" or clock() >= deadline:
-                    return seen
+            if seen is not None and (seen.state != "running" or clock() >= deadline):
+                return seen
 
     async def read_output(
         self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
@@ -94,6 +106,11 @@ class Processes:
         """What is there of its output."""
         if not 1 <= limit <= MAX_READ_BYTES:
             raise InvalidRequest(f"limit must be 1 to {MAX_READ_BYTES}, not {limit}")
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.PAUSED:
+            span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
+            if start >= span.end:
+                return _nothing_more(stream, start, span)
         async with self._guest(sandbox_id) as guest:
             return await guest.processes.read(process_id, stream, start, limit)
 
@@ -128,30 +145,55 @@ class Processes:
     async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
         """End its input."""
         async with self._guest(sandbox_id) as guest:
-            return self._seen(sandbox_id, await guest.processes.close_input(process_id, op))
+            return await guest.processes.close_input(process_id, op)
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
     ) -> Process:
         """Send it a signal."""
         async with self._guest(sandbox_id) as guest:
-            return self._seen(sandbox_id, await guest.processes.signal(process_id, op, signal))
+            return await guest.processes.signal(process_id, op, signal)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:
         """Make its terminal another size."""
         async with self._guest(sandbox_id) as guest:
-            return self._seen(sandbox_id, await guest.processes.resize(process_id, op, size))
+            return await guest.processes.resize(process_id, op, size)
 
-    def _seen(self, sandbox_id: str, process: Process) -> Process:
-        """Remember how it stood, for those who ask while the sandbox is paused."""
-        known = self.engine.actor(sandbox_id).processes
-        known.pop(process.id, None)
-        known[process.id] = process
-        if len(known) > _REMEMBERED:
-            known.popitem(last=False)
-        return process
+
+def _nothing_more(stream: Stream, start: int, span: OutputSpan) -> OutputPiece:
+    """What a reader gets at the end of a stream that does not grow, for the sandbox is paused."""
+    if start > span.end:
+        raise InvalidRequest(
+            f"offset {start} lies beyond the end of the {stream}, {span.end}",
+            details={"end": span.end},
+        )
+    return OutputPiece(offset=start, data=b"")
+
+
+def _as_paused(box: Actor) -> list[Process]:
+    """The processes of a paused sandbox, as they stood when it was paused.
+
+    Raises:
+        GuestUnreachable: it was paused without having told.
+    """
+    found = known.read(box.folder)
+    if found is None:
+        raise GuestUnreachable(
+            f"{box.id} is paused, and how its processes stand was not known by then",
+            hint=f"runtools sandbox resume {box.id}: looking does not wake a sandbox",
+        )
+    return found
+
+
+def _one_as_paused(box: Actor, process_id: str) -> Process:
+    for process in _as_paused(box):
+        if process.id == process_id:
+            return process
+    raise NotFound(
+        f"{box.id} knows no process {process_id[:80]}", hint="GET …/processes lists those there are"
+    )
 
 
 async def _running(box: Actor, seconds: float | None) -> GuestClient | None:

@@ -12,6 +12,7 @@ import pytest
 from runtools.errors import (
     BuildFailed,
     Conflict,
+    IllegalMove,
     NotFound,
     SandboxStopped,
 )
@@ -69,6 +70,19 @@ class HostActsContract:
         again = await hosts.host.pause(box, op, ACTOR)
         assert (again.seq, again.state) == (first.seq, first.state)
         assert await hosts.state(box) == "running"
+
+    async def test_a_paused_one_can_be_recovered_from_and_stays(self, hosts: HostRig) -> None:
+        box = await hosts.running()
+        await hosts.sh(box, "echo kept > x; sync")
+        with pytest.raises(IllegalMove):
+            await hosts.host.create(hosts.order(recover_from=box))
+        await hosts.pause(box)
+        seen = await hosts.host.create(hosts.order(recover_from=box))
+        assert (seen.state, seen.started_from) == ("running", "recovery")
+        assert await hosts.sh(seen.sandbox_id, "cat x") == "kept"
+        assert await hosts.state(box) == "paused"
+        await hosts.resume(box)
+        assert await hosts.sh(box, "cat x") == "kept"
 
     async def test_what_it_does_is_counted(self, hosts: HostRig) -> None:
         before = await hosts.counts()

@@ -322,6 +322,29 @@ class HostProcessesContract:
         seen = await hosts.host.get_process(child, process.id)
         assert (seen.state, seen.exit_code) == ("ended", 0)
 
+    async def test_looking_at_processes_wakes_nothing(self, hosts: HostRig) -> None:
+        box, host = await hosts.running(), hosts.host
+        over = await start(hosts, box, "echo over")
+        await ended(hosts, box, over)
+        lasting = await start(hosts, box, "echo begun; exec sleep 1000")
+        follower = host.follow_output(box, lasting.id, "output", 0)
+        assert await until(hosts, follower, b"begun\n") == b"begun\n"
+        await close(follower)
+        before = [(one.id, one.state, one.output.end) for one in await host.list_processes(box)]
+        await hosts.pause(box)
+        after = [(one.id, one.state, one.output.end) for one in await host.list_processes(box)]
+        assert after == before
+        seen = await host.get_process(box, over.id)
+        assert (seen.state, seen.exit_code, seen.output.end) == ("ended", 0, 5)
+        assert (await host.read_output(box, lasting.id, "output", 6, 100)).data == b""
+        with pytest.raises(InvalidRequest):
+            await host.read_output(box, lasting.id, "output", 7, 100)
+        with pytest.raises(NotFound):
+            await host.get_process(box, "prc_none")
+        assert await hosts.state(box) == "paused"
+        assert (await host.read_output(box, over.id, "output", 0, 100)).data == b"over\n"
+        assert await hosts.state(box) == "running"
+
     async def test_a_pause_is_waited_out(self, hosts: HostRig) -> None:
         box, host = await hosts.running(), hosts.host
         process = await start(hosts, box, "echo before; read go; echo after")

@@ -53,6 +53,7 @@ ACROSS: Mapping[str, str] = {
     "ledger.holds": _HOST,
     "members.add": _MAKES,
     "members.places": _PERSON,
+    "metrics.totals": "counts over every org, for the operator's own token",
     "orgs.add": _MAKES,
     "orgs.first": _MACHINE,
     "processes.add": _DOOR,

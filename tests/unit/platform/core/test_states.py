@@ -19,6 +19,7 @@ LEGAL = {
     (Act.DESTROY, State.RUNNING): State.STOPPED,
     (Act.DESTROY, State.PAUSED): State.STOPPED,
     (Act.RECOVER, State.STOPPED): None,
+    (Act.RECOVER, State.PAUSED): None,
 }
 EVERY = [(act, state) for act in Act for state in State]
 

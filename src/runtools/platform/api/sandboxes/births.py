@@ -73,7 +73,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
 
 
 async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
-    """A new sandbox from the disk that an ended one left behind."""
+    """A new sandbox from the disk that an ended one left behind, or that a paused one has."""
     rules.check_name(wanted.name)
     platform = call.platform
     again = await _begun(call)

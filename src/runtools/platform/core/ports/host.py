@@ -69,7 +69,7 @@ class Guest(Shape):
 
 
 class CreateOrder(Shape):
-    """Make a sandbox: from a template version, or from the disk of an ended one."""
+    """Make a sandbox: from a template version, or from the disk of an ended or paused one."""
 
     op: str
     sandbox_id: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
@@ -29,7 +29,6 @@ from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.clock import Backoff
 from runtools.platform.kit.process import CommandFailed
 from runtools.sdk.shapes.inside import Stats
-from runtools.sdk.shapes.processes import Process
 from runtools.sdk.shapes.sandboxes import Cause, LedgerEntry, QueuePlace
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,6 @@ class Actor:
         uses: execs and file operations under way.
         touched: when the sandbox was last active (monotonic).
         stats: what the guest last said of itself.
-        processes: how durable processes last stood, for those who ask of a paused sandbox.
         refusals: what it wanted to reach and was not let.
     """
 
@@ -89,7 +87,6 @@ class Actor:
         self.uses = 0
         self.touched = engine.clock.monotonic()
         self.stats: Stats | None = None
-        self.processes: OrderedDict[str, Process] = OrderedDict()
         self.refusals = Refusals(
             engine.places.sandbox(record.sandbox_id), engine.clock, engine.meters.refused
         )

@@ -9,8 +9,12 @@ from runtools.platform.core.ports.driver import Machine
 from runtools.platform.host.engine.engine import Engine
 from runtools.sdk.shapes.sandboxes import Isolation
 
+_HINT = "it was saved with other software; go back to that, or start anew"
 
-def check_fit(what: str, saved: Mapping[str, str], engine: Engine, machine: Machine) -> None:
+
+def check_fit(
+    what: str, saved: Mapping[str, str], engine: Engine, machine: Machine, hint: str = _HINT
+) -> None:
     """Refuse by name before anything is restored.
 
     Raises:
@@ -25,7 +29,7 @@ def check_fit(what: str, saved: Mapping[str, str], engine: Engine, machine: Mach
     if differs:
         raise SnapshotUnfit(
             f"{what} does not fit any more: {', '.join(differs)} changed",
-            hint="it was saved with other software; go back to that, or start anew",
+            hint=hint,
             details={"differs": differs},
         )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtools.platform.core.ports.driver import Slot
+from runtools.platform.core.states import Act, check
 from runtools.platform.host.disk import files
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.journal import Life
@@ -39,6 +40,7 @@ class Source:
         overlay: the disk to copy; None makes a fresh one.
         take_overlay: move the disk instead: nobody else needs it.
         token: what the agent asks of its first caller.
+        owner: whose disk it is, where it may go on with it: copied when its turn has come.
         fresh: whether it gets an identity of its own, or is the same machine gone back in time.
     """
 
@@ -46,6 +48,7 @@ class Source:
     capture: Path | None
     overlay: Path | None
     token: str
+    owner: Actor | None = None
     fresh: bool = True
     take_overlay: bool = False
 
@@ -122,11 +125,27 @@ async def _disk(overlay: Path, uid: int, box: Actor, source: Source) -> None:
         await files.make_overlay(overlay, box.record.order.sizes.disk_mb)
     elif source.take_overlay:
         source.overlay.rename(overlay)
+    elif source.owner is not None:
+        await _copied(source.owner, overlay)
     else:
         await files.copy_sparse(source.overlay, overlay)
     if os.geteuid() == 0:
         os.chown(overlay, uid, uid)
     overlay.chmod(0o600)
+
+
+async def _copied(owner: Actor, overlay: Path) -> None:
+    """Copy the disk of a sandbox that does not run, and does not begin to meanwhile: in its own turn.
+
+    Raises:
+        IllegalMove: it runs by now.
+    """
+
+    async def copy() -> None:
+        check(Act.RECOVER, owner.state, owner.id)
+        await files.copy_sparse(owner.overlay, overlay)
+
+    await owner.perform(copy)
 
 
 async def _give_back(box: Actor, opening: asyncio.Future[Slot]) -> None:

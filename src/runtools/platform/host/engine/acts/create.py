@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from runtools.errors import NotFound
-from runtools.platform.core.states import State
+from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
@@ -93,11 +93,11 @@ async def first_start(
 
 
 async def _source(box: Actor) -> Source:
-    """Where to start from: an ended sandbox's disk, a warm snapshot that fits, or nothing."""
+    """Where to start from: the disk of another sandbox, a warm snapshot that fits, or nothing."""
     engine, order = box.engine, box.record.order
     if order.recover_from is not None:
-        ended = recoverable(engine, order.recover_from)
-        return Source("recovery", None, ended.overlay, _token())
+        left = recoverable(engine, order.recover_from)
+        return Source("recovery", None, left.overlay, _token(), owner=left)
     image = engine.templates.image(order.template_version_id)
     found = await engine.warm.find(image, engine.driver, order.sizes.vcpus, order.sizes.memory_mb)
     if found is None or (found / OVERLAY).stat().st_size > order.sizes.disk_mb * MB:
@@ -106,18 +106,20 @@ async def _source(box: Actor) -> Source:
 
 
 def recoverable(engine: Engine, sandbox_id: str) -> Actor:
-    """The ended sandbox whose disk is still kept.
+    """The ended sandbox whose disk is still kept, or the paused one.
 
     Raises:
         NotFound: it is unknown, was destroyed, or its disk was removed.
+        IllegalMove: it runs.
     """
-    ended = engine.actor(sandbox_id)
-    if not ended.record.keeps_disk:
+    left = engine.actor(sandbox_id)
+    check(Act.RECOVER, left.state, sandbox_id)
+    if left.state is State.STOPPED and not left.record.keeps_disk:
         raise NotFound(
             f"the disk of {sandbox_id} is not kept (any more)",
             hint="a disk is kept for a while when a sandbox ends other than by destroy",
         )
-    return ended
+    return left
 
 
 def _token() -> str:

@@ -6,13 +6,21 @@ The network is kept for a while, because a sandbox that is resumed soon finds it
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import replace
 
+from runtools.errors import RunToolsError
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
-from runtools.platform.host.engine import durable
+from runtools.platform.host.engine import durable, known
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.guest.client import GuestClient
+
+log = logging.getLogger(__name__)
+
+_ASKED_SECONDS = 1.0
 
 
 async def pause(box: Actor, why: Why) -> Observed:
@@ -22,6 +30,8 @@ async def pause(box: Actor, why: Why) -> Observed:
     async with box.act(Act.PAUSE, why):
         reach("pause.begun")
         fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
+        if box.guest is not None:
+            await note_processes(box, box.guest)
         box.unwatch()
         try:
             await box.engine.driver.suspend(box.machine())
@@ -33,6 +43,25 @@ async def pause(box: Actor, why: Why) -> Observed:
         reach("pause.journaled")
     box.engine.later(durable.make(box), f"making {box.id} durable")
     return seen
+
+
+async def note_processes(box: Actor, guest: GuestClient) -> None:
+    """Write down how the processes inside stand, for those who ask while it is paused.
+
+    A guest that does not answer at once is paused all the same.
+    """
+    if not known.is_begun(box.folder):
+        return
+    found = None
+    try:
+        async with asyncio.timeout(_ASKED_SECONDS):
+            found = await guest.processes.list()
+    except (RunToolsError, TimeoutError) as exc:
+        log.warning("the processes of %s are not known while it is paused: %s", box.id, exc)
+    try:
+        known.keep(box.folder, found)
+    except OSError as exc:
+        log.warning("the processes of %s could not be written down: %s", box.id, exc)
 
 
 def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:

@@ -32,7 +32,9 @@ async def resume(box: Actor, why: Why) -> Observed:
         phases = Phases(engine.clock, engine.tracing)
         check_isolation(engine, box.record.order.require_isolation)
         if box.record.fingerprint is not None:
-            check_fit(f"the saved state of {box.id}", box.record.fingerprint, engine, box.machine())
+            saved, way_out = box.record.fingerprint, f"runtools sandbox recover {box.id}"
+            hint = f"go back to what it was saved with, or boot its disk as a new one: {way_out}"
+            check_fit(f"the saved state of {box.id}", saved, engine, box.machine(), hint)
         await admitted(box, why, undo)
         phases.mark("queue")
         engine.meters.waited(phases.timings().queue_ms / 1000)

@@ -18,7 +18,7 @@ from runtools.platform.host.engine import durable, snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
-from runtools.platform.host.engine.acts.pause import became_paused
+from runtools.platform.host.engine.acts.pause import became_paused, note_processes
 from runtools.platform.host.engine.acts.resume import became_running
 from runtools.platform.host.engine.fitness import check_fit
 from runtools.platform.host.engine.journal import Life
@@ -79,6 +79,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     # A paused sandbox must be saved before the old state is given up.
     fingerprint = dict(box.engine.driver.fingerprint(box.machine(up.life)))
     if box.state is State.PAUSED:
+        await note_processes(box, up.guest)
         await box.engine.driver.suspend(box.machine(up.life))
     box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
     # Not before the journal says so: until then the old machine is the sandbox.
@@ -86,7 +87,6 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     box.drop_guest()
     undo.pop_all()
     box.guest = up.guest
-    box.processes.clear()
     reach("rollback.switched")
     await _drop(box, old)
     reach("rollback.dropped")
