@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from runtools import errors
 from runtools.sdk.sync.sandbox import Sandbox
-from runtools.testing.real_platform import Platform, eventually
+from runtools.testing.real_platform import RUNTOOLS, Platform, eventually
 
 pytestmark = pytest.mark.vm
 
@@ -244,6 +245,15 @@ class TestCrashes:
 
 
 class TestCommandLine:
+    def test_a_signal_reaches_all_that_the_command_started(self, platform, box):
+        line = "setsid sleep 97531 & touch begun; sleep 97532"
+        words = [RUNTOOLS, "sandbox", "exec", box.id, "-c", line]
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as waiting:
+            box.exec("until [ -e begun ]; do sleep 0.1; done")
+            waiting.send_signal(signal.SIGTERM)
+            assert waiting.wait(30) == 128 + signal.SIGTERM
+        assert box.exec("pgrep -f 'sleep 9753[12]'").stdout == ""
+
     def test_words_streams_and_exit_codes_are_handed_on(self, platform, box):
         done = platform.cli("sandbox", "exec", box.id, "--", "printf", "%s|", "a b", "", "ü\n'")
         assert done.stdout == "a b||ü\n'|".encode()
