@@ -1,0 +1,74 @@
+"""Numbers and traces of the whole product on a real machine, its parts in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parsed
+
+from runtools.testing.collector import Collector, collector
+from runtools.testing.real_platform import Platform, eventually
+
+pytestmark = pytest.mark.vm
+
+
+def number(platform: Platform, name: str, **labels: str) -> float:
+    """A number of `/metrics`."""
+    token = (platform.home / "api" / "metrics-token").read_text()
+    url = f"http://127.0.0.1:{os.environ['RUNTOOLS_API_PORT']}/metrics"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+    return sum(
+        one.value
+        for family in parsed(text)
+        for one in family.samples
+        if one.name == name and labels.items() <= one.labels.items()
+    )
+
+
+def test_what_happens_is_counted(platform: Platform) -> None:
+    creates = "runtools_create_seconds_count"
+    before = number(platform, creates, started_from="warm")
+    with platform.rt.sandboxes.create() as sandbox:
+        sandbox.exec("true")
+        assert number(platform, creates, started_from="warm") == before + 1
+        assert number(platform, "runtools_sandboxes", state="running") >= 1
+        assert number(platform, "runtools_exec_overhead_seconds_count") >= 1
+        sandbox.pause()
+        assert number(platform, "runtools_act_seconds_count", act="pause", outcome="done") >= 1
+    assert number(platform, "runtools_up") == 2
+    assert number(platform, "runtools_host_memory_bytes", kind="total") > 1 << 30
+
+
+@pytest.fixture
+def traces(platform: Platform) -> Iterator[Collector]:
+    """The platform, started anew with a collector."""
+    with collector() as made:
+        os.environ["RUNTOOLS_OTLP_ENDPOINT"] = made.url
+        try:
+            platform.cli("down")
+            platform.cli("up", "--detach")
+            yield made
+        finally:
+            del os.environ["RUNTOOLS_OTLP_ENDPOINT"]
+            platform.cli("down")
+            platform.cli("up", "--detach")
+
+
+def test_a_create_is_one_trace_through_both_parts(platform: Platform, traces: Collector) -> None:
+    with platform.rt.sandboxes.create() as sandbox:
+        timings = sandbox.view.timings
+        eventually(lambda: any(span.name == "POST /v1/sandboxes" for span in traces.spans))
+        eventually(lambda: any(span.name == "sandbox.create" for span in traces.spans))
+    [request] = [span for span in traces.spans if span.name == "POST /v1/sandboxes"]
+    [create] = [span for span in traces.spans if span.name == "sandbox.create"]
+    assert (create.trace_id, create.parent_id) == (request.trace_id, request.span_id)
+    assert (request.part, create.part) == ("runtools-api", "runtools-host")
+    phases = {span.name: span.ms for span in traces.spans if span.parent_id == create.span_id}
+    assert phases["restore"] == pytest.approx(timings.restore_ms, abs=0.1)
+    assert phases["agent"] == pytest.approx(timings.agent_ms, abs=0.1)
+    assert phases["first_byte"] == pytest.approx(timings.first_byte_ms, abs=0.1)
