@@ -32,6 +32,7 @@ MODULES = (
     "ssh_keys",
     "templates",
     "transport",
+    "usage",
     "webhooks",
 )
 

@@ -21,6 +21,7 @@ from runtools.cli import (
     space,
     ssh_key,
     template,
+    usage,
     webhook,
 )
 from runtools.cli.sandbox import group as sandbox
@@ -67,6 +68,7 @@ app.add_typer(org.app, name="org", rich_help_panel="Organisation")
 app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
+usage.register(app)
 audit.register(app)
 models.register(app)
 mcp.register(app)

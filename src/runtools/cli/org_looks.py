@@ -1,4 +1,4 @@
-"""How an org's own things look to people: projects, SSH keys, limits."""
+"""How an org's own things look to people: projects, SSH keys, limits, usage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from runtools.cli import tables, words
 from runtools.sdk.shapes.limits import OrgLimits
 from runtools.sdk.shapes.projects import Project
 from runtools.sdk.shapes.ssh_keys import SshKey
+from runtools.sdk.shapes.usage import UsageRow
 
 
 def projects(found: Sequence[Project]) -> RenderableType:
@@ -54,3 +55,27 @@ _LIMITS = {
     "disk_mb": "disk of all",
     "snapshots": "snapshots",
 }
+
+
+def usage(found: Sequence[UsageRow]) -> RenderableType:
+    """What was used, a line each, and in all."""
+    if not found:
+        return Text("nothing was used in that time", style="bright_black")
+    counted = ("RAN", "VCPU H", "MEMORY GB H", "DISK GB H")
+    table = tables.table("WHAT", *counted, right=counted)
+    for one in found:
+        what = one.day or one.name or one.sandbox_id or one.project_id or "the org"
+        table.add_row(what, *_used([one]))
+    if len(found) > 1:
+        table.add_row("in all", *_used(found), style="bold")
+    return table
+
+
+def _used(rows: Sequence[UsageRow]) -> list[str]:
+    ran = sum(row.running_ms for row in rows) / 1000
+    return [
+        words.span(ran),
+        f"{sum(row.vcpu_ms for row in rows) / 3_600_000:.2f}",
+        f"{sum(row.memory_gb_hours for row in rows):.2f}",
+        f"{sum(row.stored_gb_hours for row in rows):.2f}",
+    ]

@@ -18,6 +18,7 @@ from runtools.sdk.shapes import account
 from runtools.sdk.ssh_keys import AsyncSshKeys
 from runtools.sdk.templates import AsyncTemplates
 from runtools.sdk.transport import AsyncTransport
+from runtools.sdk.usage import AsyncUsage
 from runtools.sdk.webhooks import AsyncWebhooks
 
 
@@ -57,6 +58,7 @@ class AsyncRunTools:
         self.api_keys = AsyncApiKeys(self._transport)
         self.ssh_keys = AsyncSshKeys(self._transport)
         self.limits = AsyncLimits(self._transport)
+        self.usage = AsyncUsage(self._transport)
         self.secrets = AsyncSecrets(self._transport)
         self.audit = AsyncAudit(self._transport)
         self.models = AsyncModels(self._transport)

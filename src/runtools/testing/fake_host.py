@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +26,7 @@ from runtools.platform.core.ports.host import (
     Forked,
     Kept,
     Observed,
+    Stored,
 )
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.clock import Clock
@@ -84,6 +86,7 @@ class FakeHost(FakeLife):
         self.script = script
         self.builds: dict[str, Build] = {}
         self.snapshots: dict[str, tuple[str, Path]] = {}
+        self.sizes: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- copies ---
@@ -457,6 +460,14 @@ class FakeHost(FakeLife):
             snapshots_bytes=len(self.snapshots) << 20,
             ended_bytes=0,
         )
+
+    async def stored(self) -> builtins.list[Stored]:
+        """A megabyte each, and for each snapshot; else what a test has said."""
+        self._answer("stored", "")
+        living = [name for name, one in self.machines.items() if one.state is not State.STOPPED]
+        sizes = Counter([*living, *(of for of, _ in self.snapshots.values())])
+        found = {name: count << 20 for name, count in sizes.items()} | self.sizes
+        return [Stored(sandbox_id=name, size_bytes=size) for name, size in found.items()]
 
     async def prune(self, ended: bool, warm: bool) -> Pruned:
         """Forget the files of ended sandboxes."""

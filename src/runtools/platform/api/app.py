@@ -44,6 +44,8 @@ from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.ssh_keys import routes as ssh_keys
 from runtools.platform.api.templates import routes as templates
+from runtools.platform.api.usage import routes as usage
+from runtools.platform.api.usage.service import look_on
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import routes as webhooks
 from runtools.platform.api.webhooks.sender import Sender
@@ -65,6 +67,7 @@ ROUTERS = (
     projects.router,
     ssh_keys.router,
     limits.router,
+    usage.router,
     events.router,
     snapshots.router,
     templates.router,
@@ -127,6 +130,7 @@ def create_app(
         for host_id in hosts.ids:
             platform.spawn(follow(platform, host_id), f"following host {host_id}")
         platform.spawn(reconcile.loop(platform), "reconciling")
+        platform.spawn(look_on(platform), "looking at the disks")
         platform.spawn(Sender(platform).run(), "sending webhooks")
         try:
             yield

@@ -27,6 +27,7 @@ _NOUNS = {
     "ssh-keys": "ssh-key",
     "templates": "template",
     "sockets": "sandbox",  # terminals: FastAPI gives WebSockets no tags
+    "usage": "org",
     "webhooks": "webhook",
 }
 # What is neither looking (`read`) nor changing (`write`) a thing of that kind. None: any key may.

@@ -25,6 +25,7 @@ from runtools.platform.api.sessions import store as _sessions
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
+from runtools.platform.api.usage import store as _usage
 from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
 from runtools.platform.api.webhooks import store as _webhooks
@@ -51,6 +52,7 @@ STORES = (
     _ssh_keys,
     _templates,
     _users,
+    _usage,
     _vault,
     _webhooks,
 )

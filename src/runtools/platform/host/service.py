@@ -22,6 +22,7 @@ from runtools.platform.core.ports.host import (
     CreateOrder,
     Host,
     Observed,
+    Stored,
 )
 from runtools.platform.core.ports.metrics import Family
 from runtools.platform.core.ports.network import Network
@@ -225,6 +226,10 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
     async def disk_use(self) -> DiskUse:
         """What takes how much of the disk."""
         return await self.space.use()
+
+    async def stored(self) -> list[Stored]:
+        """What every sandbox takes on the disk."""
+        return await self.space.stored()
 
     async def prune(self, ended: bool, warm: bool) -> Pruned:
         """Remove disks kept for recovery, and warm snapshots."""

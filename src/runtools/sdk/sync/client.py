@@ -19,6 +19,7 @@ from runtools.sdk.sync.secrets import Secrets
 from runtools.sdk.sync.ssh_keys import SshKeys
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
+from runtools.sdk.sync.usage import Usage
 from runtools.sdk.sync.webhooks import Webhooks
 
 
@@ -58,6 +59,7 @@ class RunTools:
         self.api_keys = ApiKeys(self._transport)
         self.ssh_keys = SshKeys(self._transport)
         self.limits = Limits(self._transport)
+        self.usage = Usage(self._transport)
         self.secrets = Secrets(self._transport)
         self.audit = Audit(self._transport)
         self.models = Models(self._transport)

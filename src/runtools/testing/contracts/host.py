@@ -294,6 +294,15 @@ class HostTemplatesContract:
         with pytest.raises(NotFound):
             await hosts.host.built(order.version_id)
 
+    async def test_what_each_takes_is_told(self, hosts: HostRig) -> None:
+        made = await hosts.running()
+        await hosts.snapshot(made)
+        sizes = {one.sandbox_id: one.size_bytes for one in await hosts.host.stored()}
+        assert sizes[made] > 0
+        await hosts.host.destroy(made, "op-end", "test")
+        left = {one.sandbox_id: one.size_bytes for one in await hosts.host.stored()}
+        assert left.get(made, 0) < sizes[made]
+
     async def test_space_is_accounted_for(self, hosts: HostRig) -> None:
         await hosts.running()
         use = await hosts.host.disk_use()

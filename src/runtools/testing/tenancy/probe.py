@@ -66,6 +66,9 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
 _SPECIAL: Mapping[str, Any] = {
     "ledger.after": 0,
     "secrets.after": "",
+    "usage.after": "",
+    "usage.since": datetime(2020, 1, 1, tzinfo=UTC),
+    "usage.until": datetime(2100, 1, 1, tzinfo=UTC),
 }
 _LISTS = frozenset({"but", "ids", "names"})
 # Those that neither find nor change anything: a lock.

@@ -28,6 +28,7 @@ from runtools.platform.core.ports.host import (
     Host,
     Kept,
     Observed,
+    Stored,
 )
 from runtools.platform.core.ports.host_wire import CALLS, Call
 from runtools.platform.core.ports.metrics import Family
@@ -275,6 +276,9 @@ class RemoteHost(Host):
 
     async def disk_use(self) -> DiskUse:
         return await self._value(DiskUse, "disk_use")
+
+    async def stored(self) -> builtins.list[Stored]:
+        return await self._value(builtins.list, "stored")
 
     async def prune(self, ended: bool, warm: bool) -> Pruned:
         return await self._value(Pruned, "prune", ended, warm)

@@ -17,6 +17,7 @@ from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.look import look
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import store as snapshots
+from runtools.platform.api.usage import store as usage
 from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.api.webhooks.kinds import kind
 from runtools.platform.core.ids import new_id
@@ -35,6 +36,7 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
     if record is None:
         return None
     place = (observed.epoch, observed.seq)
+    usage.moved(conn, record.id, place, observed.at, observed.state)
     news = News(
         at=observed.at,
         state=observed.state,
@@ -53,6 +55,7 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
     moved = (after.state, after.operation) != (record.state, record.operation)
     store.change(conn, record.id, _changed(record, after))
     if _is_over(after):
+        usage.given_up(conn, record.id, observed.at)
         guests.forget(conn, record.id)
         snapshots.gone_with(conn, record.id)
     if moved or after.ending != record.ending:
@@ -76,6 +79,8 @@ def ended(
         paused_at=None,
     )
     store.change(conn, record.id, _changed(record, after))
+    usage.moved(conn, record.id, None, now, "stopped")
+    usage.given_up(conn, record.id, now)
     guests.forget(conn, record.id)
     news = News(now, "stopped", None, cause, actor, {"reason": reason})
     _tell(conn, after, news, "sandbox.stopped")

@@ -8,6 +8,7 @@ done again. The api owns the wish, the host owns the machine: what really happen
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -134,6 +135,13 @@ class Kept(Shape):
     snapshot_id: str
     size_bytes: int
     standstill_ms: float
+
+
+class Stored(Shape):
+    """What a sandbox takes on a host's disk: its own, what is kept of its memory, and its snapshots."""
+
+    sandbox_id: str
+    size_bytes: int
 
 
 class BuildOrder(Shape):
@@ -411,5 +419,9 @@ class Host(Protocol):
     async def drop_template(self, version_id: str) -> None: ...
 
     async def disk_use(self) -> DiskUse: ...
+
+    async def stored(self) -> builtins.list[Stored]:
+        """What every sandbox takes on the disk, those that are kept for recovery too."""
+        ...
 
     async def prune(self, ended: bool, warm: bool) -> Pruned: ...

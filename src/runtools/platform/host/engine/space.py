@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import defaultdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from runtools.errors import RunToolsError
+from runtools.platform.core.ports.host import Stored
 from runtools.platform.core.states import State
 from runtools.platform.host.disk import files
+from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.destroy import forget_disk
 from runtools.platform.host.engine.acts.pause import pause
@@ -101,6 +104,23 @@ class Space:
             snapshots_bytes=files.used_bytes(places.snapshots) + files.used_bytes(places.captures),
             ended_bytes=of_ended,
         )
+
+    async def stored(self) -> list[Stored]:
+        """What every sandbox takes, its snapshots too."""
+        return await asyncio.to_thread(self._stored)
+
+    def _stored(self) -> list[Stored]:
+        places = self._engine.places
+        kept: defaultdict[str, int] = defaultdict(int)
+        for one in snapshots.everything(places):
+            kept[one.sandbox_id] += one.size_bytes
+        return [
+            Stored(
+                sandbox_id=folder.name,
+                size_bytes=files.used_bytes(folder) + kept[folder.name],
+            )
+            for folder in places.sandboxes.iterdir()
+        ]
 
     async def prune(self, *, ended: bool, warm: bool) -> Pruned:
         """Remove now what would be removed later."""

@@ -1,0 +1,73 @@
+"""Adding up what sandboxes used, to the millisecond and the MB, so that parts always make the whole. Pure.
+
+Every figure is a whole number of milliseconds, or of MB times milliseconds, cut out of the same stretches
+of time. So a period is exactly the sum of the periods that it is cut into, wherever the cuts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from runtools.platform.kit.db import micros, moment
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a sandbox came to be, and when its host's clock said so. In the order of the host's reports."""
+
+    at: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """From when to when (milliseconds since 1970) there was so much of something."""
+
+    since: int
+    until: int
+    amount: int = 1
+
+
+def millis(at: datetime) -> int:
+    """A point in time as whole milliseconds since 1970."""
+    return micros(at) // 1000
+
+
+def running(moves: Sequence[Move], now: int) -> Iterator[Stretch]:
+    """When a sandbox ran; until now, if it does.
+
+    The order is that of the reports, whatever the clock said: one that was put back makes a move no earlier
+    than the one before it. After its end nothing counts any more.
+    """
+    at, state = 0, ""
+    for move in moves:
+        if state == "stopped":
+            return
+        later = max(at, move.at)
+        if state == "running" and later > at:
+            yield Stretch(at, later)
+        at, state = later, move.state
+    if state == "running" and now > at:
+        yield Stretch(at, now)
+
+
+def within(stretches: Iterable[Stretch], since: int, until: int) -> int:
+    """How much of it lies in a period."""
+    return sum(
+        max(0, min(one.until, until) - max(one.since, since)) * one.amount for one in stretches
+    )
+
+
+def days(since: int, until: int) -> Iterator[tuple[str, int, int]]:
+    """The days (UTC) of a period, the first and the last cut to it."""
+    at = since
+    while at < until:
+        day = moment(at * 1000).astimezone(UTC).date()
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) + _DAY
+        end = min(until, millis(midnight))
+        yield day.isoformat(), at, end
+        at = end

@@ -1,0 +1,195 @@
+"""What usage is added up from: what each sandbox came to be, and what it took on its host's disk.
+
+Both are written in the transactions that learn of them and never changed: no crash loses or doubles any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    and_,
+    exists,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from runtools.platform.api.sandboxes.tables import sandboxes
+from runtools.platform.api.usage.rules import Move, Stretch, millis
+from runtools.platform.kit.db import Moment, metadata
+
+moves = Table(
+    "usage_moves",
+    metadata,
+    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), primary_key=True),
+    # The host's number of the report. An end that the api found by itself comes after all of them.
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("state", String(8), nullable=False),
+)
+
+stored = Table(
+    "usage_stored",
+    metadata,
+    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), primary_key=True),
+    Column("since", Moment, primary_key=True),
+    Column("until", Moment),  # none: it is what was last seen
+    Column("mb", Integer, nullable=False),
+    Index(
+        "ix_usage_stored_open",
+        "sandbox_id",
+        unique=True,
+        sqlite_where=text("until IS NULL"),
+        postgresql_where=text("until IS NULL"),
+    ),
+)
+
+LAST_EPOCH = 2**62
+_LEAST = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A sandbox that used something."""
+
+    id: str
+    name: str | None
+    project_id: str
+    vcpus: int
+    memory_mb: int
+
+
+def moved(
+    conn: Connection, sandbox_id: str, place: tuple[int, int] | None, at: datetime, state: str
+) -> None:
+    """A sandbox came to be something; without a place the api itself found its end."""
+    if state == "creating":
+        return  # it is what every sandbox is before anything else, and never again
+    epoch, seq = place or (LAST_EPOCH, 0)
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = {"sandbox_id": sandbox_id, "epoch": epoch, "seq": seq, "at": at, "state": state}
+    conn.execute(make(moves).values(**row).on_conflict_do_nothing())
+
+
+def seen(conn: Connection, host_id: str, sizes: Mapping[str, int], at: datetime) -> None:
+    """What each sandbox takes on a host's disk, in MB; one that is not there takes nothing."""
+    known = (
+        select(stored.c.sandbox_id, stored.c.since, stored.c.mb)
+        .join(sandboxes, sandboxes.c.id == stored.c.sandbox_id)
+        .where(sandboxes.c.host_id == host_id, stored.c.until.is_(None))
+    )
+    before = {row.sandbox_id: (row.since, row.mb) for row in conn.execute(known)}
+    changed = {
+        sandbox_id: sizes.get(sandbox_id, 0)
+        for sandbox_id in {*before, *sizes}
+        if sizes.get(sandbox_id, 0) != (before[sandbox_id][1] if sandbox_id in before else 0)
+    }
+    for sandbox_id in sorted(_keeping(conn, host_id, changed)):
+        if sandbox_id in before:
+            given_up(conn, sandbox_id, at)
+        _open(conn, sandbox_id, changed[sandbox_id], at, before.get(sandbox_id))
+
+
+def given_up(conn: Connection, sandbox_id: str, at: datetime) -> None:
+    """Nothing of it is on the disk any more, or something else than was."""
+    mine = and_(stored.c.sandbox_id == sandbox_id, stored.c.until.is_(None))
+    since = conn.scalar(select(stored.c.since).where(mine))
+    if since is not None:
+        conn.execute(update(stored).where(mine).values(until=max(at, since)))
+
+
+def _open(
+    conn: Connection, sandbox_id: str, mb: int, at: datetime, before: tuple[datetime, int] | None
+) -> None:
+    if not mb:
+        return
+    since = at if before is None else max(at, before[0] + _LEAST)
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = {"sandbox_id": sandbox_id, "since": since, "mb": mb}
+    # Another process of ours may look at the same moment: one of the two is enough.
+    conn.execute(make(stored).values(**row).on_conflict_do_nothing())
+
+
+def _keeping(conn: Connection, host_id: str, ids: Collection[str]) -> list[str]:
+    """Those of the host's sandboxes of which something may be on the disk."""
+    if not ids:
+        return []
+    query = select(sandboxes.c.id, sandboxes.c.state, sandboxes.c.ending).where(
+        sandboxes.c.host_id == host_id, sandboxes.c.id.in_(ids)
+    )
+    return [
+        row.id
+        for row in conn.execute(query)
+        if row.state != "stopped" or (row.ending or {}).get("recoverable_until") is not None
+    ]
+
+
+def users(
+    conn: Connection,
+    org_id: str,
+    since: datetime,
+    until: datetime,
+    project_id: str | None,
+    after: str,
+    limit: int,
+) -> list[User]:
+    """The org's sandboxes that may have used something in a period, by id."""
+    its = moves.c.sandbox_id == sandboxes.c.id
+    begun = exists().where(its, moves.c.at < until)
+    going = or_(sandboxes.c.state != "stopped", exists().where(its, moves.c.at >= since))
+    lay = exists().where(
+        stored.c.sandbox_id == sandboxes.c.id,
+        stored.c.since < until,
+        or_(stored.c.until.is_(None), stored.c.until > since),
+    )
+    query = select(
+        sandboxes.c.id,
+        sandboxes.c.name,
+        sandboxes.c.project_id,
+        sandboxes.c.vcpus,
+        sandboxes.c.memory_mb,
+    ).where(sandboxes.c.org_id == org_id, sandboxes.c.id > after, or_(and_(begun, going), lay))
+    if project_id is not None:
+        query = query.where(sandboxes.c.project_id == project_id)
+    return [User(*row) for row in conn.execute(query.order_by(sandboxes.c.id).limit(limit))]
+
+
+def moves_of(conn: Connection, ids: Collection[str]) -> dict[str, list[Move]]:
+    """What sandboxes came to be, each in the order of its host's reports."""
+    query = (
+        select(moves.c.sandbox_id, moves.c.at, moves.c.state)
+        .where(moves.c.sandbox_id.in_(ids))
+        .order_by(moves.c.sandbox_id, moves.c.epoch, moves.c.seq)
+    )
+    found: dict[str, list[Move]] = {sandbox_id: [] for sandbox_id in ids}
+    for row in conn.execute(query):
+        found[row.sandbox_id].append(Move(millis(row.at), row.state))
+    return found
+
+
+def stored_of(conn: Connection, ids: Collection[str], now: int) -> dict[str, list[Stretch]]:
+    """What sandboxes took on the disk; what was last seen holds until now."""
+    query = select(stored.c.sandbox_id, stored.c.since, stored.c.until, stored.c.mb).where(
+        stored.c.sandbox_id.in_(ids)
+    )
+    found: dict[str, list[Stretch]] = {sandbox_id: [] for sandbox_id in ids}
+    for row in conn.execute(query):
+        since = millis(row.since)
+        until = max(since, now) if row.until is None else millis(row.until)
+        found[row.sandbox_id].append(Stretch(since, until, row.mb))
+    return found
