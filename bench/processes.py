@@ -180,8 +180,11 @@ def followed(box: Sandbox, seconds: int, readers: int) -> Iterator[Row]:
     lost_in_all = Series([sum(lost.values)])
     yield row(f"… bytes lost, {who}", lost_in_all, unit="B", wanted=[at_most(0)])
     slowest = Series([min(rates.values)])
-    least = 0.98 * RECORD / EVERY_SECONDS / 1e6
-    yield row(f"… rate, the slowest of {who}", slowest, unit="MB/s", wanted=[at_least(least)])
+    printer = Series(
+        [count * RECORD / 1e6 / (sent[-1][1] - began)]
+    )  # on a busy machine less than 1
+    bounds = [at_least(0.98 * RECORD / EVERY_SECONDS / 1e6)]
+    yield row(f"… rate, the slowest of {who}", slowest, printer, unit="MB/s", wanted=bounds)
 
 
 def _ready(_: int) -> None:
