@@ -103,6 +103,23 @@ def test_the_relay_is_for_names_alone(rule: Policy, relayed: bool):
     assert ("redirect to" in rules.namespace(rule, rules.NO_LIMITS)) is relayed
 
 
+@pytest.mark.parametrize(
+    "names", [[], ["good.example.org"]], ids=["addresses alone", "beside a name"]
+)
+def test_packets_meet_as_many_rules_under_200_addresses_as_under_one(names):
+    def met(count: int) -> list[str]:
+        found = [f"203.0.{n // 2}.{n % 2 * 128}/26" for n in range(count)]
+        rule = policy(True, [*names, *found], found[:-1])
+        lines = rules.namespace(rule, rules.NO_LIMITS).splitlines()
+        mark = f"{rules.mark_of(rule):08x}"
+        return [line.replace(mark, "MARK") for line in lines if "elements" not in line]
+
+    assert [line for line in met(200) if line.strip()] == [line for line in met(2) if line.strip()]
+    # And what was admitted once is looked up in no set again: its mark is the first thing looked at.
+    forward = "\n".join(met(200)).split("chain forward {")[1].split("}")[0]
+    assert forward.index("ct mark 0xMARK accept") < forward.index("goto judged")
+
+
 def test_every_policy_has_a_mark_of_its_own():
     some = [OPEN, SHUT, policy(True, ["a.org"], []), policy(True, ["*"], ["a.org"])]
     assert len({rules.mark_of(one) for one in some}) == len(some)
