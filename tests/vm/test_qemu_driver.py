@@ -22,6 +22,7 @@ from runtools.errors import SnapshotUnfit
 from runtools.platform.core.ports.driver import Exit, Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import launch, trial
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.drivers.qemu.groups import Groups, of_this_machine
 from runtools.platform.host.drivers.qemu.place import Place
 from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.net.network import NamespaceNetwork
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.vm
 _PATIENCE = 120.0
 _STATE = Path(tempfile.gettempdir()) / f"runtools-test-{os.getuid()}-accelerator"
 PROBER = Prober(_STATE)
+GROUPS = Groups("tests", of_this_machine())
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,7 +49,7 @@ def platform() -> None:
 
 def make_driver() -> QemuDriver:
     """A driver as a process of its own makes it, too."""
-    return QemuDriver(PROBER)
+    return QemuDriver(PROBER, GROUPS)
 
 
 def vmm_pid(machine: Machine) -> int:
@@ -315,10 +317,8 @@ class TestProcess:
         pids = Place(machine).pids()
         assert pids is not None
         assert launch.runs(machine, pids)
-        assert not launch.runs(machine, replace(pids, started=pids.started + 1))
-        mine = launch.started(os.getpid())
-        assert mine is not None
-        assert not launch.runs(machine, replace(pids, vmm=os.getpid(), started=mine))
+        assert not launch.runs(machine, replace(pids, vmm=pids.holder))
+        assert not launch.runs(machine, replace(pids, vmm=os.getpid()))
 
     async def test_a_guest_that_goes_down_is_told_from_one_that_was_killed(self, rig):
         machine = await rig.live()
@@ -334,8 +334,8 @@ class TestProcess:
         async with asyncio.timeout(_PATIENCE):
             while "the end" not in await rig.driver.console(machine, 1):
                 await asyncio.sleep(0.1)
-        box = Place(machine).box
-        assert sum(path.lstat().st_size for path in box.glob("console*")) < 1 << 20
+        held = Place(machine).held
+        assert sum(path.lstat().st_size for path in held.glob("console*")) < 1 << 20
 
 
 class TestTrial:

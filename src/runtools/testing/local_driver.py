@@ -18,7 +18,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from runtools.platform.core.ports.driver import (
@@ -195,6 +195,14 @@ class LocalDriver:
         """The share of all its processes."""
         first = _place(machine).first()
         return 0 if first is None else sum(_pss(pid) for pid in (first, *members(first)))
+
+    def vacant(self, uid: int) -> bool:
+        """Always: no local machine runs as a user of the host's that another could be given."""
+        return True
+
+    async def reclaim(self, keep: Collection[int]) -> int:
+        """Nothing: what is left of a local machine ends with its folder."""
+        return 0
 
     async def usage(self, machine: Machine) -> Usage | None:
         """All its processes together; what processes that have ended took is not counted."""

@@ -22,6 +22,7 @@ from runtools.errors import InvalidRequest
 from runtools.platform.boot import packages, people, uids
 from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
+from runtools.platform.host.drivers.qemu import groups
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
 from runtools.platform.kit import process
@@ -196,12 +197,22 @@ async def _firewall() -> Finding:
 
 
 async def _groups() -> Finding:
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return Finding("control groups", True, "warning", "version 2")
-    if Path("/sys/fs/cgroup/memory").is_dir():
-        return Finding("control groups", True, "warning", "version 1")
-    advice = "mount cgroup2 at /sys/fs/cgroup; the platform does not bound VMMs by it yet"
-    return Finding("control groups", False, "warning", "none mounted", advice)
+    name, found = "control groups", groups.of_this_machine()
+    absent = [each for each in groups.CONTROLLERS if each not in found.controllers]
+    if absent:
+        there = ", ".join(found.controllers) or "none"
+        if os.geteuid() != 0 and not found.controllers:
+            return _unchecked(name)
+        advice = (
+            f"nothing bounds what a virtual machine monitor takes of {', '.join(absent)}: mount "
+            "cgroup2 at /sys/fs/cgroup with these controllers, or version 1 of each"
+        )
+        return Finding(name, False, "warning", f"version {found.version}: {there}", advice)
+    words = f"version {found.version}: {', '.join(groups.CONTROLLERS)}"
+    if found.version == 2:
+        advice = "written to the kernel's documents and not proven on a machine with version 2 yet"
+        return Finding(name, True, "warning", words, advice)
+    return Finding(name, True, "warning", words)
 
 
 async def _counter() -> Finding:

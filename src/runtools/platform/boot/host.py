@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtools.platform.boot import home, uids
+from runtools.platform.host.drivers.qemu import groups
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.drivers.qemu.groups import Groups
 from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.engine.engine import SANDBOX_UIDS
 from runtools.platform.host.net.network import NamespaceNetwork
@@ -22,12 +24,16 @@ from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.tracing import Tracing, from_settings
 
+# So many users, at the end of the install's own, are given to machines that are being warmed.
+WARM_UIDS = 16
+
 log = logging.getLogger(__name__)
 
 
-def driver(settings: Settings) -> QemuDriver:
-    """The driver of this machine."""
-    return QemuDriver(Prober(settings.host_home, settings.accelerator, lambda: _a_kernel(settings)))
+def driver(settings: Settings, install_id: str = "") -> QemuDriver:
+    """The driver of this machine; without an install id, one that is only asked what it can do."""
+    prober = Prober(settings.host_home, settings.accelerator, lambda: _a_kernel(settings))
+    return QemuDriver(prober, Groups(install_id, groups.of_this_machine()))
 
 
 def _a_kernel(settings: Settings) -> Path | None:
@@ -42,11 +48,13 @@ class Composed:
     service: HostService
     network: NamespaceNetwork
     tracing: Tracing
+    driver: QemuDriver
 
     async def shutdown(self) -> None:
         """Pause what runs, and take down what only a running platform needs."""
         await self.service.shutdown()
         await self.network.stop()
+        self.driver.close()
         await asyncio.to_thread(self.tracing.close)
 
 
@@ -58,7 +66,7 @@ def compose(settings: Settings) -> Composed:
     """
     install_id, clock = home.install_id(settings), SystemClock()
     first_uid = uids.claim(settings, install_id)
-    vmm = driver(settings)
+    vmm = driver(settings, install_id)
     network = NamespaceNetwork(
         install_id,
         limits=Limits(
@@ -71,13 +79,13 @@ def compose(settings: Settings) -> Composed:
         vmm,
         network,
         clock,
-        uid=first_uid + uids.SIZE - 1,
+        uids=range(first_uid + uids.SIZE - WARM_UIDS, first_uid + uids.SIZE),
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
     tracing = from_settings(settings, "host")
     service = HostService(settings, vmm, network, templates, warm, first_uid, clock, tracing)
-    return Composed(service, network, tracing)
+    return Composed(service, network, tracing, vmm)
 
 
 async def serve(settings: Settings, uid: int, gid: int) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtools.platform.kit.spent import in_spent_thread
+
 # What a child of ours is given to know; nothing of the platform's own environment goes to it.
 PLAIN_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -174,25 +176,40 @@ async def start_detached(
     cwd: Path | None = None,
     output: Path,
     pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
+    entering: Callable[[], None] | None = None,
 ) -> int:
     """Start a program in a session of its own that outlives us; both streams go to ``output``.
+
+    ``stdout``: an open file that is its standard output instead.
+    ``entering`` is done first, in the thread that starts the program, which is made for it: where
+    that thread goes, and what it gives up, is where the program begins.
 
     Returns its pid. It is reaped while our event loop runs; after that, init does. It is no child of
     asyncio, which from Python 3.12 on kills its children when the event loop is closed.
     """
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        child = await asyncio.to_thread(
-            subprocess.Popen,
-            [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=fd,
-            env=dict(PLAIN_ENV if env is None else env),
-            cwd=cwd,
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
+
+        def start() -> subprocess.Popen[bytes]:
+            if entering is not None:
+                entering()
+            return subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=stdin,
+                stdout=fd if stdout is None else stdout,
+                stderr=fd,
+                env=dict(PLAIN_ENV if env is None else env),
+                cwd=cwd,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+
+        if entering is None:
+            child = await asyncio.to_thread(start)
+        else:
+            child = await in_spent_thread(start, f"starting {argv[0]}")
     finally:
         os.close(fd)
     pid = child.pid

@@ -29,19 +29,36 @@ SETTLE_SECONDS = 60.0
 def machines(home: Path, driver: Driver) -> list[tuple[int, str]]:
     """The machine processes of this home: each one's pid, and the sandbox it belongs to.
 
-    One is known by its program, and by a folder of the home that it was given or stands in.
+    A local one is known by a folder of the home that it was given; a VMM, which sees none of them, by
+    the sandbox in its name and by its user, who owns that sandbox's machine.
     """
-    mark, top = _PROCESS[driver][0], bytes(home / "host" / "sandboxes") + b"/"
+    mark = _PROCESS[driver][0]
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                where = b"\0".join([*words, bytes((folder / "cwd").readlink())])
-                if any(mark in word for word in words[: _PROGRAM_WORDS[driver]]) and top in where:
-                    box = where.partition(top)[2].partition(b"/")[0].decode()
-                    found.append((int(folder.name), box))
+                if any(mark in word for word in words[: _PROGRAM_WORDS[driver]]):
+                    belongs = (
+                        _local(home, words) if driver == "local" else _vmm(home, folder, words)
+                    )
+                    if belongs is not None:
+                        found.append((int(folder.name), belongs))
     return found
+
+
+def _local(home: Path, words: list[bytes]) -> str | None:
+    top = bytes(home / "host" / "sandboxes") + b"/"
+    return next((w.partition(top)[2].partition(b"/")[0].decode() for w in words if top in w), None)
+
+
+def _vmm(home: Path, folder: Path, words: list[bytes]) -> str | None:
+    user = folder.stat().st_uid
+    for box in (home / "host" / "sandboxes").glob("*/*/vmm/box"):
+        sandbox = box.parents[2].name
+        if box.lstat().st_uid == user and any(sandbox.encode() in word for word in words):
+            return sandbox
+    return None
 
 
 def kill_machines(home: Path, driver: Driver) -> None:

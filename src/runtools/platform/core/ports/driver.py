@@ -14,7 +14,7 @@ The life of a machine, as a driver sees it:
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -223,6 +223,14 @@ class Driver(Protocol):
 
     async def usage(self, machine: Machine) -> Usage | None:
         """What it has taken so far, quickly and without a word to it; None for one not live."""
+        ...
+
+    def vacant(self, uid: int) -> bool:
+        """Whether nothing runs as a user any more, so that another machine may be given it."""
+        ...
+
+    async def reclaim(self, keep: Collection[int]) -> int:
+        """End what a crash left of machines whose users are none of those; returns how many."""
         ...
 
 

@@ -72,10 +72,10 @@ class Engine:
         return found
 
     def free_uid(self) -> int:
-        """A user id that no living sandbox of this install has."""
+        """A user id that no living sandbox of this install has, and that nothing runs as."""
         taken = {uid for actor in self.actors.values() for uid in actor.uids()}
         mine = range(self.first_uid, self.first_uid + SANDBOX_UIDS)
-        return next(uid for uid in mine if uid not in taken)
+        return next(uid for uid in mine if uid not in taken and self.driver.vacant(uid))
 
     def later(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do something off the path of an act; a failure is logged and hurts nobody."""

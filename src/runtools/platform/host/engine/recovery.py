@@ -71,6 +71,10 @@ class Recovery:
         lost = await self._engine.network.reclaim(kept)
         if lost:
             log.info("removed %d networks that no sandbox owns", lost)
+        users = {uid for box in boxes for uid in box.uids()}
+        lost = await self._engine.driver.reclaim(users)
+        if lost:
+            log.info("ended %d machines that no sandbox owns", lost)
         for folder in self._engine.places.captures.iterdir():
             remove(folder)
         for folder in self._engine.places.snapshots.glob(".*"):

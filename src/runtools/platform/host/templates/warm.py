@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Warm:
         driver: boots and captures them.
         network: gives a machine that is being warmed a network (without internet).
         clock: for waiting.
-        uid: the user that such a machine's VMM runs as.
+        uids: the users that such machines' VMMs run as, one each.
         limit_bytes: what all of them may take on disk, kept after each new one.
     """
 
@@ -87,14 +87,15 @@ class Warm:
         network: Network,
         clock: Clock,
         *,
-        uid: int,
+        uids: Sequence[int],
         limit_bytes: int,
     ) -> None:
         self._folder = home / "warm"
         self._driver = driver
         self.network = network
         self._clock = clock
-        self._uid = uid
+        self._uids = uids
+        self._running_as: set[int] = set()
         self._limit = limit_bytes
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(_PASSABLE)
@@ -189,11 +190,13 @@ class Warm:
         for folder in (work, work / "machine", capture):
             folder.mkdir()
             folder.chmod(_PASSABLE)
+        uid = self._free_uid()
+        self._running_as.add(uid)
         try:
-            machine = self._machine(image, vcpus, memory_mb, work / "machine")
+            machine = self._machine(image, vcpus, memory_mb, work / "machine", uid)
             await make_overlay(machine.overlay, DEFAULT_DISK_MB)
             if os.geteuid() == 0:
-                os.chown(machine.overlay, self._uid, self._uid)
+                os.chown(machine.overlay, uid, uid)
             token = await self._capture(machine, capture, work / _MACHINE, say)
             await asyncio.to_thread(shutil.rmtree, machine.folder)
             kept = _Kept(
@@ -208,6 +211,7 @@ class Warm:
         except VmmFailed as exc:
             raise BuildFailed(f"no warm snapshot: {exc}") from exc
         finally:
+            self._running_as.discard(uid)
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         self._kept[path] = kept
         self._used[path] = self._clock.now().timestamp()
@@ -239,11 +243,25 @@ class Warm:
             await self.network.close(slot)
         return token
 
+    def _free_uid(self) -> int:
+        for uid in self._uids:
+            if uid not in self._running_as and self._driver.vacant(uid):
+                return uid
+        raise BuildFailed(
+            f"no warm snapshot: {len(self._uids)} are being made",
+            hint="try again when one of them is done",
+        )
+
     def _at(self, image: Image, driver: Driver, vcpus: int, memory_mb: int) -> Path:
         return self._folder / f"{image.version_id}-{driver.name}-{vcpus}x{memory_mb}"
 
     def _machine(
-        self, image: Image, vcpus: int, memory_mb: int, folder: Path | None = None
+        self,
+        image: Image,
+        vcpus: int,
+        memory_mb: int,
+        folder: Path | None = None,
+        uid: int = 0,
     ) -> Machine:
         place = folder or self._folder
         return Machine(
@@ -255,7 +273,7 @@ class Warm:
             kernel=image.kernel,
             initrd=image.initrd,
             overlay=place / _OVERLAY,
-            uid=self._uid,
+            uid=uid,
             slot=Slot("", "", 0),
             boot_token=secrets.token_hex(32) if folder else "",
         )

@@ -10,9 +10,7 @@ import pytest
 from runtools.platform.core.ports.driver import Machine, Slot
 from runtools.platform.host.drivers.qemu.command import (
     GUEST_MAC,
-    Boot,
     Handed,
-    Memory,
     arguments,
     name,
 )
@@ -31,9 +29,9 @@ MACHINE = Machine(
     slot=Slot("rt-abcdef-0", "tap0", 0),
     boot_token="a secret",
 )
-OWN = Handed(base=10, overlay=11, tap=12, qmp=13, memory=Memory("ram", private=False))
-PRIVATE = replace(OWN, memory=Memory("/proc/self/fd/14", private=True))
-COLD = Boot("/proc/self/fd/15", "/proc/self/fd/16", "console=ttyS0")
+OWN = Handed(tap=12, qmp=13, private=False)
+PRIVATE = replace(OWN, private=True)
+COLD = "console=ttyS0"
 
 
 def after(words: list[str], option: str) -> list[str]:
@@ -58,7 +56,7 @@ class TestArguments:
 
     def test_own_memory_is_shared_with_the_file(self):
         ram = after(arguments(MACHINE, "tcg", OWN, None), "-object")[0]
-        assert "mem-path=ram," in ram
+        assert "mem-path=/ram," in ram
         assert "share=on" in ram
         assert "size=1024M" in ram
 
@@ -72,7 +70,7 @@ class TestArguments:
             assert f"{part}=deny" in sandbox
 
     def test_only_a_cold_boot_reads_a_kernel(self):
-        assert after(arguments(MACHINE, "tcg", OWN, COLD), "-kernel") == ["/proc/self/fd/15"]
+        assert after(arguments(MACHINE, "tcg", OWN, COLD), "-kernel") == ["/kernel"]
         restored = arguments(MACHINE, "tcg", OWN, None)
         assert after(restored, "-incoming") == ["defer"]
         assert not after(restored, "-kernel")
@@ -84,7 +82,7 @@ class TestArguments:
     def test_the_base_cannot_be_written(self):
         base, overlay = after(arguments(MACHINE, "tcg", OWN, None), "-blockdev")
         assert "read-only=on" in base
-        assert "/proc/self/fd/10" in base
+        assert base.endswith("=/base")
         assert "read-only" not in overlay
 
     def test_no_path_of_the_host_and_no_secret_is_on_it(self):

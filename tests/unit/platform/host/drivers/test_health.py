@@ -13,6 +13,7 @@ from tests.unit.platform.host.drivers.test_command import MACHINE
 from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import driver, health, launch, saving
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.drivers.qemu.groups import Groups, Mounted
 from runtools.platform.host.drivers.qemu.place import Pids, Place
 from runtools.platform.host.drivers.qemu.qmp import listen
 
@@ -84,17 +85,17 @@ async def test_a_broken_one_is_not_saved(machine, vmm):
 async def test_a_watch_ends_what_is_stuck_and_says_so(machine, vmm, monkeypatch):
     ended = []
 
-    async def end(one):
+    async def end(one, _):
         ended.append(one.id)
 
     async def pids(_):
-        return Pids(os.getpid(), 0, 0)
+        return Pids(os.getpid(), 0)
 
     monkeypatch.setattr(driver, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(launch, "pids", pids)
     monkeypatch.setattr(launch, "runs", lambda *_: True)
     monkeypatch.setattr(launch, "end", end)
-    watching = asyncio.create_task(QemuDriver(None).watch(machine))
+    watching = asyncio.create_task(QemuDriver(None, Groups("tests", Mounted(1, {}))).watch(machine))
     async with asyncio.timeout(10):
         while vmm.told.count("query-status") < 3:
             await asyncio.sleep(0.01)

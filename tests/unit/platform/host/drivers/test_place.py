@@ -27,7 +27,8 @@ def place(machine: Machine) -> Place:
 
 def test_folders_are_nobody_elses(place):
     assert place.folder.stat().st_mode & 0o777 == 0o700
-    assert place.box.stat().st_mode & 0o777 == 0o700
+    assert place.held.stat().st_mode & 0o777 == 0o700
+    assert place.box.stat().st_mode & 0o777 == 0o711
 
 
 class TestLock:
@@ -50,25 +51,26 @@ class TestLock:
     def test_of_a_machine_that_was_never_started_is_free(self, machine):
         assert not Place(machine).occupied()
         assert Place(machine).pids() is None
+        assert Place(machine).grouped() is None
 
 
 class TestWhatTheHolderWrites:
     def test_is_read(self, place):
-        (place.box / "pid").write_text("123 4567 120\n")
-        (place.box / "exit").write_text("137\n")
-        assert place.pids() == Pids(vmm=123, started=4567, holder=120)
+        (place.held / "pid").write_text("123 120\n")
+        (place.held / "exit").write_text("137\n")
+        assert place.pids() == Pids(vmm=123, holder=120)
         assert place.exit_status() == 137
 
-    @pytest.mark.parametrize("text", ["", "1 2", "1 2 x", "1 2 3 4", "-1 2 3"])
+    @pytest.mark.parametrize("text", ["", "1", "1 x", "1 2 3", "-1 2"])
     def test_is_not_believed_in_another_form(self, place, text):
-        (place.box / "pid").write_text(text)
-        (place.box / "exit").write_text(text)
+        (place.held / "pid").write_text(text)
+        (place.held / "exit").write_text(f"{text} x")
         assert place.pids() is None
         assert place.exit_status() is None
 
     def test_is_gone_before_the_next_vmm(self, place):
-        (place.box / "pid").write_text("123 4567 120\n")
-        (place.box / "exit").write_text("0\n")
+        (place.held / "pid").write_text("123 120\n")
+        (place.held / "exit").write_text("0\n")
         place.prepare()
         assert place.pids() is None
         assert place.exit_status() is None
@@ -78,29 +80,41 @@ class TestTraps:
     """What a VMM that a guest has taken over may leave for us to read."""
 
     def test_a_link_is_not_followed(self, place, tmp_path):
-        (tmp_path / "secret").write_text("1 2 3")
-        (place.box / "pid").symlink_to(tmp_path / "secret")
+        (tmp_path / "secret").write_text("1 2")
+        place.ram.symlink_to(tmp_path / "secret")
         place.state.symlink_to(tmp_path / "secret")
-        assert place.pids() is None
-        for opening in (lambda: place.open("pid"), place.open_state):
+        for opening in (lambda: place.open("ram"), place.open_state):
             with pytest.raises(OSError, match="symbolic links"):
                 opening()
 
     def test_a_pipe_does_not_hold_us_up(self, place):
-        os.mkfifo(place.box / "exit")
-        assert place.exit_status() is None
+        os.mkfifo(place.ram)
+        with pytest.raises(OSError, match="no plain file"):
+            place.open("ram")
 
-    def test_an_endless_file_is_read_in_part(self, place):
-        with (place.box / "messages").open("wb") as file:
+    def test_what_it_writes_is_not_taken_for_its_holders_word(self, place):
+        for name in ("pid", "exit", "console", "messages"):
+            (place.box / name).write_text("1 2")
+        assert place.pids() is None
+        assert place.exit_status() is None
+        assert place.console(10) == place.messages() == []
+
+    def test_a_box_that_it_closed_is_opened_again(self, place):
+        place.box.chmod(0)
+        place.prepare()
+        assert place.box.stat().st_mode & 0o777 == 0o711
+
+    def test_endless_messages_are_read_in_part(self, place):
+        with (place.held / "messages").open("wb") as file:
             file.truncate(1 << 40)
         assert len("".join(place.messages())) <= 1 << 18
 
 
 class TestConsole:
     def test_goes_over_its_files_in_order(self, place):
-        (place.box / "console.2").write_text("one\ntwo\n")
-        (place.box / "console.1").write_text("three\r\nfo")
-        (place.box / "console").write_text("ur\nfive")
+        (place.held / "console.2").write_text("one\ntwo\n")
+        (place.held / "console.1").write_text("three\r\nfo")
+        (place.held / "console").write_text("ur\nfive")
         assert place.console(100) == ["one", "two", "three", "four", "five"]
         assert place.console(2) == ["four", "five"]
 
@@ -109,10 +123,10 @@ class TestConsole:
 
     def test_is_kept_through_a_resume_and_stays_within_bounds(self, place):
         for life in range(20):
-            with (place.box / "console").open("a") as file:
+            with (place.held / "console").open("a") as file:
                 file.write(f"life {life}\n" + "x" * 100_000 + "\n")
             place.prepare()
-        kept = sum(path.stat().st_size for path in place.box.glob("console*") if path.is_file())
+        kept = sum(path.stat().st_size for path in place.held.glob("console*") if path.is_file())
         assert kept < 1 << 20
         assert "life 19" in place.console(1000)
 
@@ -120,8 +134,9 @@ class TestConsole:
 class TestNotes:
     def test_how_it_was_started(self, place):
         run = Run({"vmm": "10.0"}, private=True)
-        place.note_run(run)
+        place.note_run(run, grouped=True)
         assert place.run() == run
+        assert place.grouped()
 
     def test_a_state_counts_when_it_is_kept(self, place):
         place.fresh_state.write_bytes(b"devices")

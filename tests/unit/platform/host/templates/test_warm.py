@@ -79,7 +79,7 @@ async def warm(tmp_path: Path, driver: Booths, network: NullNetwork) -> AsyncIte
 
 
 def open_again(home: Path, driver: Booths, network: NullNetwork, limit: int = 1 << 40) -> Warm:
-    return Warm(home, driver, network, SystemClock(), uid=0, limit_bytes=limit)
+    return Warm(home, driver, network, SystemClock(), uids=range(4), limit_bytes=limit)
 
 
 @pytest.fixture

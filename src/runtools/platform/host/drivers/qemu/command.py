@@ -3,8 +3,7 @@
 A saved state can be restored only by a VMM with the same devices in the same order, so a change here
 that the guest can see must come with a new `LAYOUT`, which is part of every fingerprint.
 
-Whatever lies outside the VMM's own folder is handed to it as an open file and named
-``/proc/self/fd/N``: it needs no way through the host's folders and sees nothing else in them.
+Files are named as the VMM sees them (`view`); its tap and its control socket are handed to it open.
 """
 
 from __future__ import annotations
@@ -31,39 +30,17 @@ _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Where the guest's RAM lies.
+class Handed:
+    """What is no file of its view.
 
-    ``private``: the file is another's and only read; what the guest writes stays in the process.
+    Attributes:
+        tap, qmp: open files by their numbers in the VMM.
+        private: the RAM file is another's and only read; what the guest writes stays in the process.
     """
 
-    path: str
-    private: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """What only a cold boot needs."""
-
-    kernel: str
-    initrd: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """Open files by their numbers in the VMM, and its RAM."""
-
-    base: int
-    overlay: int
     tap: int
     qmp: int
-    memory: Memory
-
-
-def opened(fd: int) -> str:
-    """The path by which a process opens a file anew that it was handed."""
-    return f"/proc/self/fd/{fd}"
+    private: bool
 
 
 def name(machine_id: str) -> str:
@@ -72,24 +49,27 @@ def name(machine_id: str) -> str:
 
 
 def arguments(
-    machine: Machine, accelerator: Accelerator, handed: Handed, boot: Boot | None
+    machine: Machine, accelerator: Accelerator, handed: Handed, boot: str | None
 ) -> list[str]:
-    """The whole command line; without ``boot`` the VMM waits to be given a saved state."""
+    """The whole command line. ``boot`` is what a kernel is told that boots cold; without it the VMM
+
+    waits to be given a saved state.
+    """
     words = [
         *(PROGRAM, "-name", name(machine.id)),
         *("-sandbox", _SECCOMP),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", f"{MACHINE},memory-backend=ram0,suppress-vmdesc=on"),
-        *("-object", _ram(handed.memory, machine.memory_mb)),
+        *("-object", _ram(machine.memory_mb, private=handed.private)),
         *("-m", f"{machine.memory_mb}M", "-smp", str(machine.vcpus)),
         *_cpu(accelerator),
         # State is saved without the header that names the machine type: fingerprints do that.
         *("-global", "migration.send-configuration=off"),
         *("-global", "virtio-mmio.force-legacy=off"),
-        *("-chardev", "file,id=console,path=console.pipe", "-serial", "chardev:console"),
-        *("-blockdev", _disk("base", handed.base, "read-only=on")),
+        *("-chardev", "file,id=console,path=/console", "-serial", "chardev:console"),
+        *("-blockdev", _disk("base", "read-only=on")),
         *("-device", "virtio-blk-device,drive=base"),
-        *("-blockdev", _disk("overlay", handed.overlay, "discard=unmap")),
+        *("-blockdev", _disk("overlay", "discard=unmap")),
         *("-device", "virtio-blk-device,drive=overlay"),
         *("-netdev", f"tap,id=net,fd={handed.tap},vhost=off"),
         *("-device", f"virtio-net-device,netdev=net,mac={GUEST_MAC}"),
@@ -99,12 +79,12 @@ def arguments(
     ]
     if boot is None:
         return [*words, "-incoming", "defer"]
-    return [*words, "-kernel", boot.kernel, "-initrd", boot.initrd, "-append", boot.arguments]
+    return [*words, "-kernel", "/kernel", "-initrd", "/initrd", "-append", boot]
 
 
-def _ram(memory: Memory, size_mb: int) -> str:
-    how = "share=off,readonly=on,rom=off" if memory.private else "share=on"
-    return f"memory-backend-file,id=ram0,size={size_mb}M,mem-path={memory.path},dump=off,{how}"
+def _ram(size_mb: int, *, private: bool) -> str:
+    how = "share=off,readonly=on,rom=off" if private else "share=on"
+    return f"memory-backend-file,id=ram0,size={size_mb}M,mem-path=/ram,dump=off,{how}"
 
 
 def _cpu(accelerator: Accelerator) -> tuple[str, ...]:
@@ -113,5 +93,5 @@ def _cpu(accelerator: Accelerator) -> tuple[str, ...]:
     return ("-accel", f"tcg,thread=multi,tb-size={TCG_BUFFER_MB}", "-cpu", "max")
 
 
-def _disk(node: str, fd: int, option: str) -> str:
-    return f"driver=raw,node-name={node},{option},file.driver=file,file.filename={opened(fd)}"
+def _disk(node: str, option: str) -> str:
+    return f"driver=raw,node-name={node},{option},file.driver=file,file.filename=/{node}"

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -32,8 +33,9 @@ from runtools.platform.core.ports.driver import (
     Usage,
     VmmFailed,
 )
-from runtools.platform.host.drivers.qemu import health, launch, memory, saving
+from runtools.platform.host.drivers.qemu import ending, health, launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
+from runtools.platform.host.drivers.qemu.groups import Groups
 from runtools.platform.host.drivers.qemu.place import Place, Run, copy_small
 from runtools.platform.host.drivers.qemu.prints import fingerprint
 from runtools.platform.host.drivers.qemu.probe import Prober
@@ -43,6 +45,8 @@ from runtools.platform.host.templates.initramfs import initrd_with_token
 from runtools.platform.host.templates.kernel import host_tsc_khz, kernel_arguments
 from runtools.platform.kit import process
 from runtools.platform.kit.usage import usage
+
+log = logging.getLogger(__name__)
 
 GUEST_ADDRESS = "10.0.2.15"
 
@@ -58,8 +62,9 @@ class QemuDriver:
 
     name = "qemu"
 
-    def __init__(self, prober: Prober) -> None:
+    def __init__(self, prober: Prober, groups: Groups) -> None:
         self._prober = prober
+        self._walls = launch.Walls(groups)
         self._acts: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def probe(self) -> Capabilities:
@@ -87,7 +92,7 @@ class QemuDriver:
             run = Run(self.fingerprint(machine), private=False)
             tsc_khz = host_tsc_khz() if choice.accelerator == "tcg" else None
             how = launch.Cold(kernel_arguments(tsc_khz))
-            await launch.start(machine, run, choice.accelerator, how)
+            await launch.start(machine, run, choice.accelerator, how, self._walls)
             place.initrd.unlink()  # the VMM has read it; the token need not lie about
             await self._run_or_end(machine)
 
@@ -104,7 +109,7 @@ class QemuDriver:
             await self._cleared(machine)
             run = Run(self.fingerprint(machine), private=True)
             how = launch.Saved(source.state, source.ram)
-            await launch.start(machine, run, choice.accelerator, how)
+            await launch.start(machine, run, choice.accelerator, how, self._walls)
             await self._run_or_end(machine)
 
     async def suspend(self, machine: Machine) -> None:
@@ -130,7 +135,7 @@ class QemuDriver:
                 async with saving.stopped(machine):
                     place.keep_state(run.fingerprint)
             # The state counts now, so the VMM must not go on, even if the caller goes away.
-            await _to_its_end(launch.end(machine))
+            await _to_its_end(launch.end(machine, self._walls))
 
     async def resume(self, machine: Machine) -> None:
         """Go on, from the saved state or in the VMM that is still there.
@@ -143,13 +148,15 @@ class QemuDriver:
             place = Place(machine)
             if await self._pid(machine) is not None and await self._goes_on(machine):
                 return
-            await launch.end(machine)
+            await launch.end(machine, self._walls)
             if not place.state.exists():
                 raise VmmFailed(f"{machine.id} has no saved state")
             now = self.fingerprint(machine)
             check_same(f"the saved state of {machine.id}", place.state_fingerprint(), now)
             run = Run(now, private=False)
-            await launch.start(machine, run, choice.accelerator, launch.Saved(place.state))
+            await launch.start(
+                machine, run, choice.accelerator, launch.Saved(place.state), self._walls
+            )
             used = place.state.rename(place.used_state)
             try:
                 await self._run_or_end(machine)
@@ -203,9 +210,9 @@ class QemuDriver:
 
     async def kill(self, machine: Machine) -> None:
         """End the VMM, also in the middle of another act, and all that such an act has started."""
-        await launch.end(machine)
+        await launch.end(machine, self._walls)
         async with self._act(machine):
-            await launch.end(machine)
+            await launch.end(machine, self._walls)
 
     async def is_live(self, machine: Machine) -> bool:
         """Whether its VMM is there."""
@@ -227,6 +234,7 @@ class QemuDriver:
             console_tail=tuple(place.console(_CONSOLE_TAIL)),
             messages=tuple(place.messages()),
             stuck=stuck,
+            out_of_memory=self._walls.groups.out_of_memory(machine.uid) if signalled else None,
         )
 
     async def connect(self, machine: Machine) -> socket.socket:
@@ -288,11 +296,29 @@ class QemuDriver:
                 async with self._act(machine):
                     stuck = await health.stuck(machine)
                     if stuck is not None:
-                        await launch.end(machine)
+                        await launch.end(machine, self._walls)
                         return stuck
             return None
         finally:
             gone.cancel()
+
+    def vacant(self, uid: int) -> bool:
+        """Whether nothing runs as the user, nor has left groups behind."""
+        groups = self._walls.groups
+        return not (groups.there(uid) if groups.usable else ending.processes_of(uid))
+
+    async def reclaim(self, keep: Collection[int]) -> int:
+        """End what runs in groups of this installation, and remove them, but those of these users."""
+        groups = self._walls.groups
+        strays = await asyncio.to_thread(groups.strays, keep)
+        for uid in strays:
+            if not await ending.end_all(uid, groups, grouped=True):
+                log.error("what runs as user %d, a VMM that no sandbox owns, cannot be killed", uid)
+        return len(strays)
+
+    def close(self) -> None:
+        """Leave nothing on this machine that only a running platform needs."""
+        self._walls.groups.close()
 
     # --- what several of them do ---
 
@@ -306,7 +332,7 @@ class QemuDriver:
 
     async def _cleared(self, machine: Machine) -> Place:
         """The machine's place, with nothing of an earlier life in it."""
-        await launch.end(machine)
+        await launch.end(machine, self._walls)
         place = Place(machine)
         await asyncio.to_thread(place.forget)  # memory may be gigabytes
         return place
@@ -325,7 +351,7 @@ class QemuDriver:
         try:
             await saving.run(machine)
         except BaseException:
-            await _to_its_end(launch.end(machine))
+            await _to_its_end(launch.end(machine, self._walls))
             raise
 
 

@@ -9,12 +9,13 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtools.platform.core.ports.driver import Machine, VmmFailed
-from runtools.platform.host.drivers.qemu import command, holder, qmp
-from runtools.platform.host.drivers.qemu.command import Accelerator, Boot, Handed, Memory
+from runtools.platform.host.drivers.qemu import command, ending, holder, qmp, view
+from runtools.platform.host.drivers.qemu.command import TCG_BUFFER_MB, Accelerator
+from runtools.platform.host.drivers.qemu.groups import Groups, Limits
 from runtools.platform.host.drivers.qemu.place import Occupied, Pids, Place, Run
 from runtools.platform.host.drivers.qemu.probe import KVM, device_groups
 from runtools.platform.host.net.enter import inside
@@ -28,6 +29,20 @@ _HOLDER_SECONDS = 3.0
 _KILL_SECONDS = 30.0
 _TAP_SECONDS = 5.0
 _TAP_AGAIN_SECONDS = 0.01
+
+# What a VMM has beside the guest's memory: QEMU itself, tables, and pages of files on their way.
+_BESIDE_MB = 384
+# Beside the virtual CPUs: up to 64 threads for the disk, some of QEMU's own, the holder's processes.
+_PIDS = 128
+_KILLED_EARLIER = b"500"
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What stands around every VMM of an installation: its groups, and what it sees."""
+
+    groups: Groups
+    software: view.Software = field(default_factory=view.Software)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,9 @@ class Saved:
     memory: Path | None = None
 
 
-async def start(machine: Machine, run: Run, accelerator: Accelerator, how: Cold | Saved) -> None:
+async def start(
+    machine: Machine, run: Run, accelerator: Accelerator, how: Cold | Saved, walls: Walls
+) -> None:
     """Start a VMM that has all it needs, and whose virtual CPUs stand still.
 
     Raises:
@@ -55,14 +72,14 @@ async def start(machine: Machine, run: Run, accelerator: Accelerator, how: Cold 
     try:
         lock = place.take()
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(end, machine)
+            undo.push_async_callback(end, machine, walls)
             undo.callback(os.close, lock)  # before the end, which waits for it to be free
             place.prepare()
-            place.note_run(run)
-            devices = await _start(machine, place, accelerator, how, lock)
+            place.note_run(run, grouped=walls.groups.usable)
+            await _start(machine, place, accelerator, how, lock, walls)
             async with qmp.talk(place.qmp, within=_UP_SECONDS) as vmm:
-                if devices is not None:
-                    await _load(vmm, devices)
+                if isinstance(how, Saved):
+                    await _load(vmm)
                 undo.pop_all()
         os.close(lock)
     except (OSError, Occupied, qmp.QmpLost, qmp.QmpRefused) as exc:
@@ -70,50 +87,95 @@ async def start(machine: Machine, run: Run, accelerator: Accelerator, how: Cold 
 
 
 async def _start(
-    machine: Machine, place: Place, accelerator: Accelerator, how: Cold | Saved, lock: int
-) -> str | None:
-    """Start holder and VMM; returns what the VMM calls the file with the saved devices."""
+    machine: Machine,
+    place: Place,
+    accelerator: Accelerator,
+    how: Cold | Saved,
+    lock: int,
+    walls: Walls,
+) -> None:
+    """Start holder and VMM, behind all their walls."""
+    software = await walls.software.laid()
     with ExitStack() as opened:
-        fds = [lock]
 
         def hand(path: Path) -> int:
-            # Only named, not opened: the VMM opens it anew, with its own rights. A link is not
-            # followed: a VMM may have left one in place of what it saved.
+            # Only named, not opened: the VMM opens it, with its own rights. A link is not followed:
+            # a VMM may have left one in place of what it saved.
             fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             opened.callback(os.close, fd)
-            fds.append(fd)
             return fd
 
         tap = await _tap(machine)
         opened.callback(os.close, tap)
         control = opened.enter_context(qmp.listen(place.qmp))
-        fds += [tap, control.fileno()]
-        ram, boot, devices = Memory("ram", private=False), None, None
+        readable, writable = {"base": machine.base}, {"overlay": machine.overlay}
+        writable["console"] = place.console_pipe
+        private = isinstance(how, Saved) and how.memory is not None
         if isinstance(how, Cold):
-            kernel, initrd = hand(machine.kernel), hand(place.initrd)
-            boot = Boot(command.opened(kernel), command.opened(initrd), how.arguments)
+            readable |= {"kernel": machine.kernel, "initrd": place.initrd}
         else:
-            devices = command.opened(hand(how.devices))
-            if how.memory is not None:
-                ram = Memory(command.opened(hand(how.memory)), private=True)
-        base, overlay = hand(machine.base), hand(machine.overlay)
-        handed = Handed(base, overlay, tap, control.fileno(), ram)
-        words = command.arguments(machine, accelerator, handed, boot)
-        groups = device_groups(KVM) if accelerator == "kvm" else []
-        await process.start_detached(
-            holder.chain(machine.id, machine.uid, groups, words),
-            cwd=place.box,
-            output=place.start_log,
-            pass_fds=fds,
+            readable["devices"] = how.devices
+        if isinstance(how, Saved) and how.memory is not None:
+            readable["ram"] = how.memory
+        else:
+            writable["ram"] = place.ram
+        handed = view.Handed(
+            box=hand(place.box),
+            held=hand(place.held),
+            readable={name: hand(path) for name, path in readable.items()},
+            writable={name: hand(path) for name, path in writable.items()},
+            kvm=accelerator == "kvm",
         )
-    return devices
+        words = command.arguments(
+            machine,
+            accelerator,
+            command.Handed(tap, control.fileno(), private),
+            how.arguments if isinstance(how, Cold) else None,
+        )
+        chain = holder.chain(
+            machine.id,
+            machine.uid,
+            device_groups(KVM) if accelerator == "kvm" else [],
+            view.BOX,
+            words,
+        )
+
+        def entering() -> None:
+            walls.groups.make(machine.uid, _limits(machine, accelerator))
+            walls.groups.join(machine.uid)
+            view.enter(software, handed)
+
+        waiting, let_go = os.pipe2(os.O_CLOEXEC)
+        opened.callback(os.close, let_go)
+        opened.callback(os.close, waiting)
+        pid = await process.start_detached(
+            chain,
+            cwd=Path(view.HELD),
+            output=place.start_log,
+            pass_fds=(tap, control.fileno()),
+            stdin=waiting,
+            stdout=lock,
+            entering=entering,
+        )
+        walls.groups.admit(machine.uid, pid)
+        Path(f"/proc/{pid}/oom_score_adj").write_bytes(_KILLED_EARLIER)
+        os.write(let_go, b"go\n")
 
 
-async def _load(vmm: qmp.Qmp, devices: str) -> None:
+def _limits(machine: Machine, accelerator: Accelerator) -> Limits:
+    buffer = TCG_BUFFER_MB if accelerator == "tcg" else 0
+    return Limits(
+        memory_bytes=(machine.memory_mb + buffer + _BESIDE_MB) << 20,
+        vcpus=machine.vcpus,
+        pids=machine.vcpus + _PIDS,
+    )
+
+
+async def _load(vmm: qmp.Qmp) -> None:
     """Have the VMM take in what was saved."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + _LOAD_SECONDS, 0.001
-    await vmm.do("migrate-incoming", uri=f"file:{devices}")
+    await vmm.do("migrate-incoming", uri="file:/devices")
     while (await vmm.do("query-status"))["status"] == "inmigrate":
         if loop.time() > deadline:
             raise qmp.QmpLost(f"the state was not loaded in {_LOAD_SECONDS:g} s")
@@ -177,50 +239,36 @@ async def pids(place: Place) -> Pids | None:
 
 
 def runs(machine: Machine, found: Pids) -> bool:
-    """Whether the VMM that was written down is still that process, and not another with its number."""
-    return started(found.vmm) == found.started and command.name(machine.id) in _words(found.vmm)
+    """Whether the VMM that was written down is there: nobody else ever runs as its user."""
+    owner = Place(machine).owner()
+    return owner is not None and ending.runs_as(found.vmm, owner)
 
 
-def started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since the boot; None for one that has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-async def end(machine: Machine) -> None:
+async def end(machine: Machine, walls: Walls) -> None:
     """Kill the VMM and all that belongs to it, and wait until nothing is left.
+
+    The VMM goes first, so that its holder writes down how it ended.
 
     Raises:
         VmmFailed: something of it cannot be killed.
     """
     place = Place(machine)
+    owner, grouped = place.owner(), place.grouped()
+    if owner is None or grouped is None:
+        return  # nothing was ever started here
     found = await pids(place)
-    if found is not None and runs(machine, found):
-        _kill(found.vmm)
-    if await free(place, _HOLDER_SECONDS):
-        return
-    _sweep(place)
-    if not await free(place, _KILL_SECONDS):
+    if found is not None and ending.runs_as(found.vmm, owner):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.vmm, signal.SIGKILL)
+    await free(place, _HOLDER_SECONDS)
+    if not await ending.end_all(owner, walls.groups, grouped=grouped):
         raise VmmFailed(f"the VMM of {machine.id} cannot be killed")
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    if not await free(place, _KILL_SECONDS):
+        raise VmmFailed(f"the holder of {machine.id} cannot be killed")
 
 
 async def free(place: Place, within: float) -> bool:
-    """Wait until the lock is free: then the last process of the VMM is gone."""
+    """Wait until the lock is free: then the holder is gone."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + within, 0.001
     while place.occupied():
@@ -229,14 +277,3 @@ async def free(place: Place, within: float) -> bool:
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.02)
     return True
-
-
-def _sweep(place: Place) -> None:
-    """Kill whatever runs as the machine's user in its box, though it was not written down."""
-    owner = place.owner()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                cwd = str(Path(f"/proc/{entry.name}/cwd").readlink())
-                if entry.stat().st_uid == owner and cwd == str(place.box):
-                    _kill(int(entry.name))

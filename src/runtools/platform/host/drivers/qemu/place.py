@@ -1,18 +1,20 @@
 """What the driver keeps of one machine below its folder, and who may write it.
 
     vmm/             root's, 0700
-      lock           held (flock) by the holder for as long as anything of the VMM is left
+      lock           held (flock) by the holder as long as it lives
       qmp            the VMM's control socket
       run.json       how the present or latest VMM was started
       state          devices of a suspended machine; it is complete when it is here
       state.json     the fingerprint that it was saved with
       initrd         what a cold boot begins with, while it begins
       start.log      what went wrong before the holder came up
-      box/           the VMM user's, 0700: the working folder of holder and VMM
-        ram          the machine's memory
+      held/          root's, 0700: the holder's working folder
         pid exit console* messages*      see `holder`
+      box/           the VMM user's, 0711: its working folder
+        ram          the machine's memory
 
-Files in the box are read with care: a guest that has taken its VMM over may have put links there.
+A VMM sees nothing of this but ``box`` and the files that are handed to it (`view`). Files in the box are
+read with care: a guest that has taken its VMM over may have put links there.
 """
 
 from __future__ import annotations
@@ -32,10 +34,9 @@ from runtools.platform.kit import files
 
 _SMALL = 64 << 10
 _CONSOLE = ("console.2", "console.1", "console")  # oldest first
-_TRANSIENT = (
-    *("pid", "exit", "messages", "messages.1", "console.pipe", "messages.pipe"),
-    *("state.new", "ram.new"),
-)
+_MESSAGES = ("messages.2", "messages.1", "messages")
+_OF_THE_HOLDER = ("pid", "exit", *_MESSAGES, "console.pipe", "messages.pipe")
+_OF_THE_VMM = ("state.new", "ram.new")
 
 
 class Occupied(Exception):
@@ -55,7 +56,6 @@ class Pids:
     """Who belongs to a VMM, as the holder wrote it down."""
 
     vmm: int
-    started: int
     holder: int
 
 
@@ -65,9 +65,11 @@ class Place:
     def __init__(self, machine: Machine) -> None:
         self.folder = machine.folder / "vmm"
         self.box = self.folder / "box"
+        self.held = self.folder / "held"
         self.qmp = self.folder / "qmp"
         self.state = self.folder / "state"
         self.start_log = self.folder / "start.log"
+        self._run = self.folder / "run.json"
         self._machine = machine
 
     @property
@@ -79,6 +81,11 @@ class Place:
     def initrd(self) -> Path:
         """What a cold boot begins with, the boot's token in it."""
         return self.folder / "initrd"
+
+    @property
+    def console_pipe(self) -> Path:
+        """Where the VMM writes its console, and its holder reads it."""
+        return self.held / "console.pipe"
 
     @property
     def used_state(self) -> Path:
@@ -93,24 +100,31 @@ class Place:
     def make_folders(self) -> None:
         """Make the folders."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.held.mkdir(mode=0o700, exist_ok=True)
         self.box.mkdir(mode=0o700, exist_ok=True)
         os.chown(self.box, self._machine.uid, self._machine.uid)
+        self.box.chmod(
+            0o711
+        )  # a holder, which is no root that may pass everywhere, begins the VMM there
 
     def prepare(self) -> None:
         """Make ready for a new VMM: take away what an earlier one left of itself (not what it saved)."""
         self.make_folders()
-        uid = self._machine.uid
-        for name in _TRANSIENT:
+        for name in _OF_THE_HOLDER:
+            (self.held / name).unlink(missing_ok=True)
+        for name in _OF_THE_VMM:
             (self.box / name).unlink(missing_ok=True)
         self.start_log.unlink(missing_ok=True)
         self._turn_console()
         for name in ("console.pipe", "messages.pipe"):
-            os.mkfifo(self.box / name, 0o600)
-            os.chown(self.box / name, uid, uid)
+            os.mkfifo(self.held / name, 0o600)
+        # The VMM opens its console by name, to write it; its messages are handed to it open.
+        os.chown(self.console_pipe, -1, self._machine.uid)
+        self.console_pipe.chmod(0o620)
 
     def _turn_console(self) -> None:
         """Begin a new console file where the one that is there has some size."""
-        older, old, present = (self.box / name for name in _CONSOLE)
+        older, old, present = (self.held / name for name in _CONSOLE)
         with contextlib.suppress(FileNotFoundError):
             if present.lstat().st_size > _SMALL:
                 if old.exists():
@@ -118,10 +132,10 @@ class Place:
                 present.rename(old)
 
     def take(self) -> int:
-        """The lock, as an open file that a new VMM's processes are to inherit.
+        """The lock, as an open file that a new holder is to inherit.
 
         Raises:
-            Occupied: processes of an earlier one still have it.
+            Occupied: an earlier one still has it.
         """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -133,7 +147,7 @@ class Place:
         return fd
 
     def occupied(self) -> bool:
-        """Whether anything of a VMM is left."""
+        """Whether a holder is there. A VMM that was taken over may be left without one."""
         if not self.folder.exists():
             return False
         try:
@@ -151,14 +165,14 @@ class Place:
 
     def pids(self) -> Pids | None:
         """What the holder wrote; None while it has not come that far."""
-        words = self.read("pid").split()
-        if len(words) != 3 or not all(word.isdigit() for word in words):
+        words = self._told("pid").split()
+        if len(words) != 2 or not all(word.isdigit() for word in words):
             return None
         return Pids(*(int(word) for word in words))
 
     def exit_status(self) -> int | None:
         """The VMM's exit status as a shell sees it, where the holder wrote it down."""
-        text = self.read("exit").strip()
+        text = self._told("exit").strip()
         return int(text) if text.isdigit() and len(text) <= 3 else None
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
@@ -184,10 +198,10 @@ class Place:
             raise OSError(f"{path.name} of {self._machine.id} is no plain file")
         return fd
 
-    def read(self, name: str, limit: int = _SMALL) -> str:
-        """The end of a file in the box; nothing where there is none."""
+    def _told(self, name: str, limit: int = _SMALL) -> str:
+        """The end of a file of the holder; nothing where there is none."""
         try:
-            fd = self.open(name)
+            fd = self._open(self.held / name, os.O_RDONLY)
         except OSError:
             return ""
         with os.fdopen(fd, "rb") as file:
@@ -197,26 +211,32 @@ class Place:
 
     def console(self, lines: int, limit: int = 1 << 20) -> list[str]:
         """The last lines of the console, oldest first."""
-        text = "".join(self.read(name, limit) for name in _CONSOLE)
+        text = "".join(self._told(name, limit) for name in _CONSOLE)
         return text[-limit:].replace("\r\n", "\n").splitlines()[-lines:]
 
     def messages(self) -> list[str]:
         """What the VMM, or what was to start it, said last."""
-        said = self.read("messages.1") + self.read("messages")
+        said = "".join(self._told(name) for name in _MESSAGES)
         if self.start_log.exists():
             said += self.start_log.read_text(errors="replace")[-_SMALL:]
         return said.splitlines()
 
-    def note_run(self, run: Run) -> None:
+    def note_run(self, run: Run, *, grouped: bool) -> None:
         """Write down how a VMM is about to be started."""
-        _write(
-            self.folder / "run.json", {"fingerprint": dict(run.fingerprint), "private": run.private}
-        )
+        facts = {"fingerprint": dict(run.fingerprint), "private": run.private, "grouped": grouped}
+        _write(self._run, facts)
 
     def run(self) -> Run:
         """How the present or latest VMM was started."""
-        found = json.loads((self.folder / "run.json").read_text())
+        found = json.loads(self._run.read_text())
         return Run(found["fingerprint"], found["private"])
+
+    def grouped(self) -> bool | None:
+        """Whether the present or latest VMM was started in groups; None where none ever was."""
+        try:
+            return bool(json.loads(self._run.read_text()).get("grouped"))
+        except FileNotFoundError:
+            return None
 
     def keep_state(self, fingerprint: Mapping[str, str]) -> None:
         """Declare that what the VMM has just saved is complete, with what it depends on."""
@@ -225,7 +245,7 @@ class Place:
 
     def forget(self) -> None:
         """Take away memory, saved devices and console: another life begins."""
-        for path in (self.state, self.used_state, self.ram, *(self.box / n for n in _CONSOLE)):
+        for path in (self.state, self.used_state, self.ram, *(self.held / n for n in _CONSOLE)):
             path.unlink(missing_ok=True)
 
     def state_fingerprint(self) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from runtools.platform.host.drivers.qemu import probe_guest
-from runtools.platform.host.drivers.qemu.command import MACHINE, PROGRAM, Accelerator, opened
+from runtools.platform.host.drivers.qemu.command import MACHINE, PROGRAM, Accelerator
 from runtools.platform.kit import process
 
 _GUEST_SECONDS = 10.0
@@ -36,7 +36,7 @@ async def kernel(
     """Start a kernel that will find no root. None when it comes that far, else what happened."""
     fd = os.open(image, os.O_PATH | os.O_CLOEXEC)
     try:
-        guest = ["-m", "256M", "-kernel", opened(fd), "-append", arguments]
+        guest = ["-m", "256M", "-kernel", f"/proc/self/fd/{fd}", "-append", arguments]
         return await _says(accelerator, guest, _KERNEL_ENDED, seconds, fd)
     finally:
         os.close(fd)
