@@ -33,6 +33,7 @@ SECTIONS = (
     "watch",
     "egress",
     "idle",
+    "hostile",
 )
 LATEST = Path(__file__).parent / "latest.json"
 

@@ -327,7 +327,7 @@ class TestMemory:
         hogging.cancel()
         assert end.signal == signal.SIGKILL
         assert end.out_of_memory is not None
-        assert "MB that its virtual machine monitor may have" in end.out_of_memory
+        assert "MB that it may have" in end.out_of_memory
         await rig.soon(rig.driver.kill(machine))
         assert rig.driver.vacant(machine.uid)
 

@@ -231,7 +231,7 @@ class Groups:
         facts = dict(line.split(maxsplit=1) for line in lines)
         if not int(facts.get("oom_kill", 0)):
             return None
-        return f"it took all of the {size_mb} MB that its virtual machine monitor may have"
+        return f"the monitor took all of the {size_mb} MB that it may have"
 
     def strays(self, keep: Collection[int]) -> set[int]:
         """The users of this installation's groups that are none of those."""
