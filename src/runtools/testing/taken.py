@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ _CALL = b"\x0f\x05"  # syscall
 _NO_RESTART = 2**64 - 1
 _SCRATCH = 1 << 16  # below the stack, beyond what a function may have put there
 _ROOM = 1 << 14
+_SECONDS = 30.0
 
 NUMBERS = {
     "read": 0,
@@ -104,7 +106,7 @@ class Taken:
             self._step()
             result = self._registers()["rax"]
         finally:
-            if Path(f"/proc/{self.pid}/mem").exists():
+            with suppress(OSError):  # there may be nothing left to mend
                 self.write(registers["rip"], code)
         return int.from_bytes(result.to_bytes(8, "little"), "little", signed=True)
 
@@ -169,7 +171,14 @@ class Taken:
 
     def _step(self) -> None:
         _request(_STEP, self.pid)
-        _, status = os.waitpid(self.pid, _ALL)
+        deadline = time.monotonic() + _SECONDS
+        while (waited := os.waitpid(self.pid, _ALL | os.WNOHANG))[0] == 0:
+            # A first thread that a filter has ended is not told of while others of the process live.
+            if self._is_dead():
+                raise Ended("SIGSYS")
+            assert time.monotonic() < deadline, "the call does not return"
+            time.sleep(0.001)
+        status = waited[1]
         if os.WIFSIGNALED(status):
             raise Ended(signal.Signals(os.WTERMSIG(status)).name)
         if os.WIFEXITED(status):
@@ -178,6 +187,10 @@ class Taken:
         if stopped == signal.SIGSYS:
             raise Ended("SIGSYS")
         assert stopped == signal.SIGTRAP, signal.Signals(stopped).name
+
+    def _is_dead(self) -> bool:
+        stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
 
     def _registers(self) -> dict[str, int]:
         buffer = ctypes.create_string_buffer(8 * len(_REGISTERS))
@@ -207,7 +220,8 @@ def taken(pid: int) -> Iterator[Taken]:
     one = Taken(pid)
     try:
         yield one
-        one.restore()
+        with suppress(ProcessLookupError):
+            one.restore()
     finally:
         with suppress(ProcessLookupError):
             _request(_DETACH, pid)
