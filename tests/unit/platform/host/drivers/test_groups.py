@@ -283,3 +283,25 @@ class TestWithoutGroups:
         assert await ending.end_all(UID, none, grouped=False)
         assert child.wait(10) == -signal.SIGKILL
         child.stdout.close()
+
+    async def test_what_runs_on_behind_its_first_thread_is_found_and_ended(self):
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to be somebody else")
+        leaves = (
+            "import ctypes, threading, time; "
+            "threading.Thread(target=lambda: (print(flush=True), time.sleep(60))).start(); "
+            "ctypes.CDLL(None).syscall(60, 0)"
+        )
+        child = begun(
+            f"exec setpriv --reuid={UID} --clear-groups /usr/bin/python3 -c '{leaves}'",
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert ending.runs_as(child.pid, UID)
+        assert ending.processes_of(UID) == [child.pid]
+        assert await ending.end_all(UID, Groups("none", Mounted(1, {})), grouped=False)
+        assert ending.processes_of(UID) == []
+        child.wait(10)
+        child.stdout.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from runtools.platform.host.drivers.qemu.groups import Groups
 
 _SECONDS = 30.0
+_THREADS = 17  # after the name in brackets: see proc(5), less three
 
 
 def processes_of(uid: int) -> list[int]:
@@ -32,9 +33,11 @@ def runs_as(pid: int, uid: int) -> bool:
         folder = Path(f"/proc/{pid}")
         if folder.stat().st_uid != uid:
             return False
-        return (folder / "stat").read_bytes().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
+        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
+    # The first thread of a process can end before the others, which run on behind its remains.
+    return fields[0] not in {b"Z", b"X"} or int(fields[_THREADS]) > 1
 
 
 async def end_all(uid: int, groups: Groups, *, grouped: bool) -> bool:
