@@ -22,14 +22,14 @@ _ENTERS = ("custom", frozenset({"sandboxes", "all"}))
 async def put(call: Call, wanted: SecretSet) -> tuple[Secret, bool]:
     """Make a secret, or give one that exists another value; returns whether it was made."""
     now = call.platform.clock.now()
-    return await call.platform.db.write(_put, call.platform.vault, call.org, wanted, now)
+    return await call.platform.db.write(_put, call.platform.vault, call.org, call.op, wanted, now)
 
 
 async def rotate(call: Call, name: str, wanted: SecretRotate) -> Secret:
     """Give a secret that exists another value."""
     now = call.platform.clock.now()
     return await call.platform.db.write(
-        _rotate, call.platform.vault, call.org, name, wanted.value, now
+        _rotate, call.platform.vault, call.org, call.op, name, wanted.value, now
     )
 
 
@@ -82,12 +82,12 @@ async def for_sandbox(call: Call, names: Sequence[str]) -> dict[str, str]:
 
 
 def _put(
-    conn: Transaction, vault: Vault, org_id: str, wanted: SecretSet, now: datetime
+    conn: Transaction, vault: Vault, org_id: str, op: str, wanted: SecretSet, now: datetime
 ) -> tuple[Secret, bool]:
     there = store.find(conn, org_id, wanted.name)
     if there is not None:
         said = wanted.model_dump(include={"category", "scope", "description"}, exclude_unset=True)
-        return _change(conn, vault, replace(there, **said), wanted.value, now), False
+        return _change(conn, vault, replace(there, **said), op, wanted.value, now), False
     secret = Secret(
         id=new_id("sec"),
         org_id=org_id,
@@ -98,22 +98,33 @@ def _put(
         version=1,
         created_at=now,
         updated_at=now,
+        op=op,
     )
     store.add(conn, secret, _sealed(conn, vault, secret, wanted.value))
     return secret, True
 
 
 def _rotate(
-    conn: Transaction, vault: Vault, org_id: str, name: str, value: str, now: datetime
+    conn: Transaction,
+    vault: Vault,
+    org_id: str,
+    op: str,
+    name: str,
+    value: str,
+    now: datetime,
 ) -> Secret:
     there = store.find(conn, org_id, name)
     if there is None:
         raise _unknown(name)
-    return _change(conn, vault, there, value, now)
+    return _change(conn, vault, there, op, value, now)
 
 
-def _change(conn: Transaction, vault: Vault, secret: Secret, value: str, now: datetime) -> Secret:
-    fresh = replace(secret, version=secret.version + 1, updated_at=now)
+def _change(
+    conn: Transaction, vault: Vault, secret: Secret, op: str, value: str, now: datetime
+) -> Secret:
+    if secret.op == op:
+        return secret  # a repeat: it has this value
+    fresh = replace(secret, version=secret.version + 1, updated_at=now, op=op)
     store.change(conn, fresh, _sealed(conn, vault, fresh, value))
     return fresh
 

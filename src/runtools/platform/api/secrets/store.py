@@ -39,6 +39,7 @@ secrets = Table(
     Column("sealed", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("op", String(64)),  # the act that gave it its value
     UniqueConstraint("org_id", "name"),
 )
 
@@ -59,6 +60,7 @@ class Secret:
     version: int
     created_at: datetime
     updated_at: datetime
+    op: str | None = None
 
 
 _COLUMNS = [secrets.c[field.name] for field in fields(Secret)]
