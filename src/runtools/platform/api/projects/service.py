@@ -112,9 +112,9 @@ def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Pro
         raise store.unknown(target or "default", "moveTo")
     lies = store.counts(conn, org_id).get(project.id, _NONE)
     if lies and target is None:
-        what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in lies.items())
+        what = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in lies.items())
         raise ProjectInUse(
-            f"project {project.name} is not empty: {what}",
+            f"project {project.name} is not empty ({what})",
             hint="move them elsewhere first, or name where they go: moveTo (--move-to)",
             details=dict(lies),
         )

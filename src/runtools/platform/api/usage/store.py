@@ -126,11 +126,17 @@ def _open(
 
 
 def _keeping(conn: Connection, host_id: str, ids: Collection[str]) -> list[str]:
-    """Those of the host's sandboxes of which something may be on the disk."""
+    """Those of the host's sandboxes of which something may be on the disk.
+
+    Their rows are held before any of ours is touched, as who takes in a report does it, and in one order.
+    """
     if not ids:
         return []
-    query = select(sandboxes.c.id, sandboxes.c.state, sandboxes.c.ending).where(
-        sandboxes.c.host_id == host_id, sandboxes.c.id.in_(ids)
+    query = (
+        select(sandboxes.c.id, sandboxes.c.state, sandboxes.c.ending)
+        .where(sandboxes.c.host_id == host_id, sandboxes.c.id.in_(ids))
+        .order_by(sandboxes.c.id)
+        .with_for_update(read=True, key_share=True)
     )
     return [
         row.id
