@@ -40,7 +40,13 @@ _PROVIDER_KEYS = frozenset(one.key for one in PROVIDERS.values() if one.key is n
 # What opens the records, and what models are asked with. The host needs none of it.
 _OF_THE_API = _PROVIDER_KEYS | {
     f"RUNTOOLS_{name}"
-    for name in ("DATABASE_URL", "MASTER_KEY", "MASTER_KEY_FILE", "MASTER_KEY_COMMAND")
+    for name in (
+        "DATABASE_URL",
+        "MASTER_KEY",
+        "MASTER_KEY_FILE",
+        "MASTER_KEY_COMMAND",
+        "METRICS_TOKEN",
+    )
 }
 
 

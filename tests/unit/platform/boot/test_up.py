@@ -40,6 +40,7 @@ def test_processes_are_told_settings_and_provider_keys_and_nothing_else(tmp_path
 
 def test_the_host_is_kept_from_keys_and_records() -> None:
     kept = {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "RUNTOOLS_MASTER_KEY", "RUNTOOLS_DATABASE_URL"}
+    kept |= {"RUNTOOLS_METRICS_TOKEN"}
     untold = {part.name: part.untold for part in up._parts(up.Person("root", 0, 0))}
     assert kept <= untold["host"]
     assert not untold["api"]

@@ -30,6 +30,7 @@ _ANSWER_SECONDS = 2.0
 _AGAIN_SECONDS = 0.5
 _TAKEN_SECONDS = 5.0
 _NAME_LIMIT = 253
+_MOST_UNTOLD = 1 << 40
 # What a relay sees: an empty folder that nobody can write to.
 _EMPTY = Path("/run/runtools-empty")
 
@@ -154,7 +155,10 @@ class Relay:
         if reason not in get_args(RefusalReason):
             raise ValueError(f"an unknown reason {str(reason)[:40]!r}")
         if more:
-            self._refused(untold(reason, int(more[1])))
+            times = int(more[1])
+            if not 0 < times <= _MOST_UNTOLD:
+                raise ValueError(f"{times} refusals at once")
+            self._refused(untold(reason, times))
             return
         _, name, address, port = said["refused"]
         shown = None if name is None else str(name)[:_NAME_LIMIT]
