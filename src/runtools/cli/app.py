@@ -11,8 +11,10 @@ from runtools import __version__
 from runtools.cli import (
     audit,
     auth,
+    login,
     machine,
     mcp,
+    member,
     models,
     org,
     output,
@@ -63,7 +65,10 @@ app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
 app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
 app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
 space.register(app)
+login.register(app)
 app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
+app.add_typer(member.app, name="member", rich_help_panel="Organisation")
+app.add_typer(member.invite, name="invite", rich_help_panel="Organisation")
 app.add_typer(org.app, name="org", rich_help_panel="Organisation")
 app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")

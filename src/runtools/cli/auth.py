@@ -7,22 +7,75 @@ from typing import Annotated
 import typer
 
 from runtools.cli import output
-from runtools.cli.output import Json, looks
+from runtools.cli.output import Json, looks, org_looks
 from runtools.cli.session import connected, flag
+from runtools.errors import InvalidRequest
+from runtools.sdk import settings
 
 app = typer.Typer(help="Who you are to the platform, and API keys.", no_args_is_help=True)
 keys = typer.Typer(help="API keys: make, list, rotate, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+sessions = typer.Typer(help="Where you are signed in: list, end.", no_args_is_help=True)
+app.add_typer(sessions, name="sessions")
 
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="key_…", show_default=False)]
 
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Say which platform, org and key commands act with."""
+    """Say which platform, org, and person or key commands act with, and where that was said."""
+    found = settings.resolve()
     with connected() as rt:
-        me, url = rt.me(), rt.url
-    output.show(me, lambda: looks.me(me, url))
+        me = rt.me()
+    output.show(me, lambda: looks.me(me, found.url, found.source))
+
+
+@app.command()
+def switch(
+    org: Annotated[str, typer.Argument(metavar="ORG", help="Its id or name.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Act in another of your organisations from now on."""
+    with connected() as rt:
+        mine = [one for one in rt.orgs.list() if org in (one.id, one.name)]
+        if len(mine) > 1:
+            ids = ", ".join(one.id for one in mine)
+            raise InvalidRequest(f"several of your organisations are called that: {ids}")
+        switched = rt.orgs.switch(mine[0].id if mine else org)
+    output.show(switched, lambda: org_looks.orgs([switched]))
+
+
+@app.command()
+def password() -> None:
+    """Change your password; all your other sessions end."""
+    current = typer.prompt("Present password", hide_input=True, err=True)
+    new = typer.prompt("New password", hide_input=True, err=True, confirmation_prompt=True)
+    with connected() as rt:
+        ended = rt.sessions.change_password(current, new)
+    output.note(f"changed; {ended} other sessions ended")
+
+
+@sessions.command(name="list")
+def sessions_list(json: Json = False) -> None:
+    """List where you are signed in."""
+    with connected() as rt:
+        found = rt.sessions.list()
+    output.show(found, lambda: org_looks.sessions(found))
+
+
+@sessions.command(name="end")
+def sessions_end(
+    session_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[SESSION_ID]", help="Default: all others.", show_default=False),
+    ] = None,
+) -> None:
+    """Sign out there, or everywhere but here."""
+    with connected() as rt:
+        if session_id is None:
+            output.note(f"{rt.sessions.end_others()} other sessions ended")
+        else:
+            rt.sessions.end(session_id)
 
 
 @keys.command(name="list")

@@ -419,7 +419,7 @@ def audit(lines: Sequence[AuditLine]) -> RenderableType:
     return table
 
 
-def me(who: Me, url: str) -> RenderableType:
+def me(who: Me, url: str, source: str | None = None) -> RenderableType:
     """Which platform, org, and person or key."""
     user = who.user
     return _facts(
@@ -428,6 +428,7 @@ def me(who: Me, url: str) -> RenderableType:
         ("user", f"{words.harmless(user.name)} <{user.email}> ({user.id})" if user else None),
         ("role", who.role),
         ("key", who.key_id),
+        ("from", source),
         ("may do", ", ".join(who.scopes) or "nothing"),
     )
 

@@ -10,9 +10,11 @@ from runtools.cli import output
 from runtools.cli.output import Json, org_looks
 from runtools.cli.session import connected
 
-app = typer.Typer(help="The org itself: what it may have.", no_args_is_help=True)
+app = typer.Typer(help="Organisations: list, create, rename, leave, limits.", no_args_is_help=True)
 
 _DEFAULT = "default"
+
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
 
 def _option(what: str) -> Any:
@@ -44,6 +46,46 @@ def limits(
         whose = org or rt.limits.get().org_id
         found = rt.limits.set(whose, **said) if said else rt.limits.get(org)
     output.show(found, lambda: org_looks.limits(found))
+
+
+@app.command(name="list")
+def list_(json: Json = False) -> None:
+    """List the organisations that you are in."""
+    with connected() as rt:
+        found = rt.orgs.list()
+    output.show(found, lambda: org_looks.orgs(found))
+
+
+@app.command()
+def create(
+    name: Name,
+    admin: Annotated[
+        str | None,
+        typer.Option(metavar="EMAIL", help="Who is invited as its first Admin. Default: you."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make an organisation, as the operator; prints the link of its first Admin, this once."""
+    with connected() as rt:
+        made = rt.orgs.create(name, admin_email=admin)
+    output.show(made, lambda: (made.invitation.link if made.invitation else None) or made.id)
+    if not output.is_json():
+        output.note(f"{made.id}; act in it: runtools auth switch {made.id}")
+
+
+@app.command()
+def rename(name: Name, json: Json = False) -> None:
+    """Give the current organisation another name."""
+    with connected() as rt:
+        org = rt.orgs.rename(name)
+    output.show(org, lambda: org_looks.orgs([org]))
+
+
+@app.command()
+def leave() -> None:
+    """Leave the current organisation."""
+    with connected() as rt:
+        rt.orgs.leave()
 
 
 def _amount(name: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""How an org's own things look to people: projects, SSH keys, limits, usage."""
+"""How an org's own things look to people: projects, keys, limits, usage, its people and sessions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from runtools.cli import tables, words
 from runtools.sdk.shapes.limits import OrgLimits
+from runtools.sdk.shapes.people import Invitation, Member, Org, Session
 from runtools.sdk.shapes.projects import Project
 from runtools.sdk.shapes.ssh_keys import SshKey
 from runtools.sdk.shapes.usage import UsageRow
@@ -35,6 +36,49 @@ def ssh_keys(found: Sequence[SshKey]) -> RenderableType:
     for one in found:
         kind = one.kind if one.bits is None else f"{one.kind} {one.bits}"
         table.add_row(one.label, one.fingerprint, kind, words.moment(one.created_at))
+    return table
+
+
+def orgs(found: Sequence[Org]) -> RenderableType:
+    """Orgs, a line each; the current one is marked."""
+    if not found:
+        return Text("you are in no organisation; an invitation lets you in", style="bright_black")
+    table = tables.table("NAME", "ID", "ROLE", "MADE")
+    for one in found:
+        name = Text(words.harmless(one.name))
+        if one.current:
+            name.append(" (current)", style="bright_black")
+        table.add_row(name, one.id, one.role or "-", words.moment(one.created_at))
+    return table
+
+
+def members(found: Sequence[Member]) -> RenderableType:
+    """People of an org, a line each."""
+    table = tables.table("NAME", "E-MAIL", "ROLE", "ID")
+    for one in found:
+        table.add_row(words.harmless(one.name), one.email, one.role, one.user_id)
+    return table
+
+
+def invitations(found: Sequence[Invitation]) -> RenderableType:
+    """Invitations, a line each, without their links."""
+    if not found:
+        return Text("no invitations", style="bright_black")
+    table = tables.table("E-MAIL", "ROLE", "STATE", "ENDS", "ID")
+    for one in found:
+        role = f"{one.role}, operator" if one.operator else one.role
+        table.add_row(one.email, role, one.state, words.moment(one.expires_at), one.id)
+    return table
+
+
+def sessions(found: Sequence[Session]) -> RenderableType:
+    """Where a person is signed in, a line each."""
+    table = tables.table("WHERE", "FROM", "LAST USED", "ID")
+    for one in found:
+        where = Text(words.harmless(one.label))
+        if one.current:
+            where.append(" (here)", style="bright_black")
+        table.add_row(where, one.source, words.moment(one.seen_at), one.id)
     return table
 
 

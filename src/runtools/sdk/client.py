@@ -9,10 +9,12 @@ from runtools.sdk.audit import AsyncAudit
 from runtools.sdk.keys import AsyncApiKeys
 from runtools.sdk.limits import AsyncLimits
 from runtools.sdk.models import AsyncModels
+from runtools.sdk.orgs import AsyncInvitations, AsyncMembers, AsyncOrgs
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.projects import AsyncProjects
 from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.secrets import AsyncSecrets
+from runtools.sdk.sessions import AsyncSessions
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.ssh_keys import AsyncSshKeys
@@ -33,8 +35,10 @@ class AsyncRunTools:
     room, 504, 429) are repeated under the same idempotency key, so nothing is done twice.
 
     Args:
-        api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
-        url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
+        api_key: default: RUNTOOLS_API_KEY, else what `runtools login` kept, else the ``client.json`` that
+            `runtools up` wrote.
+        url: default: RUNTOOLS_API_URL, else where `runtools login` was, else ``client.json``, else
+            http://127.0.0.1:7700.
         retry_seconds: how long such calls are repeated; 0: never.
 
     Raises:
@@ -56,6 +60,10 @@ class AsyncRunTools:
         self.hosts = AsyncHosts(self._transport)
         self.projects = AsyncProjects(self._transport)
         self.api_keys = AsyncApiKeys(self._transport)
+        self.orgs = AsyncOrgs(self._transport)
+        self.members = AsyncMembers(self._transport)
+        self.invitations = AsyncInvitations(self._transport)
+        self.sessions = AsyncSessions(self._transport)
         self.ssh_keys = AsyncSshKeys(self._transport)
         self.limits = AsyncLimits(self._transport)
         self.usage = AsyncUsage(self._transport)

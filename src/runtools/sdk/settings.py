@@ -1,11 +1,15 @@
 """Where the platform is and with which key to speak to it: the SDK's only reader of the environment.
 
-The key comes from the argument, else ``RUNTOOLS_API_KEY``, else ``client.json``; the address from
-the argument, else ``RUNTOOLS_API_URL``, else ``client.json``, else the default. ``client.json`` lies
-in ``RUNTOOLS_HOME`` (default /var/lib/runtools); the first `runtools up` writes it:
-``{"apiUrl": "http://127.0.0.1:7700", "apiKey": "rt_live_…"}``.
+The address comes from the argument, else ``RUNTOOLS_API_URL``, else ``client.json`` where ``RUNTOOLS_HOME``
+is set, else the platform that somebody last logged in to, else ``client.json``, else the default. The key
+comes from the argument, else ``RUNTOOLS_API_KEY``, else what `runtools login` kept for that address, else
+``client.json``.
 
-A key that was kept for one address is never sent to another.
+``client.json`` lies in ``RUNTOOLS_HOME`` (default /var/lib/runtools); the first `runtools up` writes it:
+``{"apiUrl": "http://127.0.0.1:7700", "apiKey": "rt_live_…"}``. Logins lie in ``runtools/logins.json`` of
+``XDG_CONFIG_HOME`` (default ``~/.config``): ``{"current": URL, "logins": {URL: key or session}}``.
+
+What was kept for one address is never sent to another.
 """
 
 from __future__ import annotations
@@ -25,10 +29,19 @@ DEFAULT_HOME = "/var/lib/runtools"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One platform's address and the caller's key, which no repr shows."""
+    """One platform's address and the caller's key, which no repr shows, and where that came from."""
 
     url: str
     api_key: str = field(repr=False)
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """What `runtools login` has kept: a key or session for each address, and the current address."""
+
+    current: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +66,58 @@ def resolve(
         Unauthenticated: no key is to be found; the hint says where it may be put.
     """
     env = os.environ if environ is None else environ
-    key = api_key or env.get("RUNTOOLS_API_KEY") or None
-    address = url or env.get("RUNTOOLS_API_URL") or None
-    if key is None or address is None:
-        kept = _kept(Path(env.get("RUNTOOLS_HOME") or DEFAULT_HOME) / "client.json")
-        chosen = _checked_url(address or kept.url or DEFAULT_URL)
-        return Settings(chosen, _checked_key(key or _kept_key(kept, chosen)))
-    return Settings(_checked_url(address), _checked_key(key))
+    chosen = address(url, env)
+    if api_key:
+        return Settings(chosen, _checked_key(api_key), "an argument")
+    if key := env.get("RUNTOOLS_API_KEY"):
+        return Settings(chosen, _checked_key(key), "RUNTOOLS_API_KEY")
+    if kept := logins(env).secrets.get(chosen):
+        return Settings(chosen, _checked_key(kept), "runtools login")
+    found = _kept(home(env) / "client.json")
+    return Settings(chosen, _checked_key(_kept_key(found, chosen)), str(found.file))
+
+
+def address(url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The platform's address in force.
+
+    Raises:
+        InvalidRequest: it is malformed, or a file that says it is.
+    """
+    env = os.environ if environ is None else environ
+    if said := url or env.get("RUNTOOLS_API_URL"):
+        return _checked_url(said)
+    current = None if env.get("RUNTOOLS_HOME") else logins(env).current
+    return _checked_url(current or _kept(home(env) / "client.json").url or DEFAULT_URL)
+
+
+def logins_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where logins are kept; None: this process has no home."""
+    env = os.environ if environ is None else environ
+    folder = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
+    return None if folder is None else Path(folder) / "runtools" / "logins.json"
+
+
+def logins(environ: Mapping[str, str] | None = None) -> Logins:
+    """What `runtools login` has kept.
+
+    Raises:
+        InvalidRequest: the file is malformed.
+    """
+    file = logins_file(environ)
+    if file is None:
+        return Logins()
+    try:
+        body = json.loads(file.read_text())
+        current, kept = body["current"], body["logins"]
+        if not all(isinstance(text, str) for text in (current or "", *kept, *kept.values())):
+            raise TypeError("a login is no text")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return Logins()
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise InvalidRequest(
+            f"{file} is not what `runtools login` writes: {exc}", hint="remove it, and log in again"
+        ) from None
+    return Logins(current, kept)
 
 
 def home(environ: Mapping[str, str] | None = None) -> Path:
@@ -109,12 +167,12 @@ def _kept_key(kept: _Kept, url: str) -> str:
     if kept.api_key is None or kept.url is None:
         raise Unauthenticated(
             f"no API key: none was given, RUNTOOLS_API_KEY is not set and {kept.trouble}",
-            hint="`runtools up` makes one at its first start; RUNTOOLS_HOME says where it looks",
+            hint="sign in with `runtools login`; on the machine itself the first `runtools up` makes a key",
         )
     if _checked_url(kept.url) != url:
         raise Unauthenticated(
             f"no API key for {url}: the one in {kept.file} belongs to {kept.url}",
-            hint="set RUNTOOLS_API_KEY to a key of that platform",
+            hint="sign in there: runtools login --url …, or set RUNTOOLS_API_KEY",
         )
     return kept.api_key
 

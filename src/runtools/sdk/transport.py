@@ -53,10 +53,11 @@ class AsyncTransport:
         self._prefix = parts.path
         self._headers: Headers = [
             (b"Host", parts.netloc.encode()),
-            (b"Authorization", b"Bearer " + settings.api_key.encode()),
             (b"User-Agent", wire.USER_AGENT.encode()),
             (b"Accept-Encoding", b"identity"),
         ]
+        if settings.api_key:
+            self._headers.append((b"Authorization", b"Bearer " + settings.api_key.encode()))
         self._retry_seconds = retry_seconds
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,

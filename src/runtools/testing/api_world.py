@@ -131,14 +131,16 @@ class World:
         *,
         email: str = "ann@example.org",
         operator: bool = False,
+        password: str | None = None,
         org: str | None = None,
     ) -> Signed:
         """Somebody with an account, signed in, with that role in the org (None: in no org)."""
         db, clock, user_id = self.platform.db, self.platform.clock, new_id("usr")
+        kept = None if password is None else await self.platform.passwords.hash(password)
 
         def add(conn: Connection) -> None:
             now = clock.now()
-            users.add(conn, User(user_id, email, email.partition("@")[0], None, operator, now))
+            users.add(conn, User(user_id, email, email.partition("@")[0], kept, operator, now))
             if role is not None:
                 members.add(conn, org or self.org, user_id, role, now)
 
@@ -206,7 +208,8 @@ async def world(
     org, key = await ensure_first(db, clock)
     assert key is not None
     host = host or FakeHost(folder / "host")
-    settings = Settings(home=folder, outbound_allow=outbound_allow, **said)
+    cheap: dict[str, Any] = {"password_memory_kb": 8, "password_rounds": 1}
+    settings = Settings(home=folder, outbound_allow=outbound_allow, **cheap | said)
     async with (
         serving(db, {HOST_ID: host}, clock, settings, provider_keys) as (url, platform),
         client(url, key) as http,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from runtools.platform.api.idempotency.store import requests
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.tenancy.operations import Operation, Params, operations
-from runtools.testing.tenancy.places import PLACES, SCENES, Org, Scene
+from runtools.testing.tenancy.places import NOT_OF_AN_ORG, PLACES, SCENES, Org, Scene
 
 # What is in the first answer alone begins like this.
-SHOWN_ONCE = ("rt_live_", "rt_test_", "whsec_")
+SHOWN_ONCE = ("rt_live_", "rt_test_", "rt_invite_", "whsec_")
 PREFIX = 14  # so much of a key is shown for ever
 # Answered anew by who keeps it, with how it stands by now.
 LIVES_ON = frozenset({"POST /v1/sandboxes/{ref}/processes"})
@@ -32,6 +33,7 @@ def _creates() -> list[Operation]:
         one
         for one in operations(app)
         if one.path in paths
+        and one.name not in NOT_OF_AN_ORG
         and "201" in paths[one.path].get(one.method.lower(), {}).get("responses", {})
     ]
 
@@ -61,12 +63,27 @@ def _remembered(conn: Connection) -> str:
 
 
 def _is_shown_once(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(SHOWN_ONCE) and len(value) > PREFIX
+    if not isinstance(value, str):
+        return False
+    secret = value.rpartition("#")[2]  # a link bears it there
+    return secret.startswith(SHOWN_ONCE) and len(secret) > PREFIX
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in an answer, at whatever depth."""
+    if not isinstance(value, dict):
+        yield value
+        return
+    for one in value.values():
+        yield from _leaves(one)
 
 
 def _public(answer: httpx.Response) -> dict[str, Any]:
-    data: dict[str, Any] = answer.json()["data"]
-    return {name: None if _is_shown_once(value) else value for name, value in data.items()}
+    text = answer.text
+    for secret in filter(_is_shown_once, _leaves(answer.json()["data"])):
+        text = text.replace(json.dumps(secret), "null")
+    data: dict[str, Any] = json.loads(text)["data"]
+    return data
 
 
 def _which(answer: httpx.Response) -> Any:
@@ -91,7 +108,7 @@ async def _faults(org: Org, operation: Operation, key: str) -> list[str]:
     same = _which if operation.name in LIVES_ON else _public
     if operation.name not in MAKES_NONE and same(first) != same(again):
         found.append(f"{operation.name}: a repeat is {again.text[:300]}, not {first.text[:300]}")
-    shown = [value for value in first.json()["data"].values() if _is_shown_once(value)]
+    shown = list(filter(_is_shown_once, _leaves(first.json()["data"])))
     if any(secret in again.text for secret in shown):
         found.append(f"{operation.name}: a repeat shows the secret again")
     kept = await db.read(_remembered)

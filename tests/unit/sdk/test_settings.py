@@ -7,7 +7,7 @@ import pytest
 
 from runtools import AsyncRunTools, RunTools
 from runtools.errors import InvalidRequest, Unauthenticated
-from runtools.sdk.settings import DEFAULT_URL, platform_environment, resolve
+from runtools.sdk.settings import DEFAULT_URL, logins_file, platform_environment, resolve
 
 KEPT_URL = "http://127.0.0.1:7811"
 
@@ -17,6 +17,18 @@ def home(tmp_path: Path) -> dict[str, str]:
     body = {"apiUrl": KEPT_URL, "apiKey": "rt_live_kept"}
     (tmp_path / "client.json").write_text(json.dumps(body))
     return {"RUNTOOLS_HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, str]:
+    return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+def keep(config: dict[str, str], current: str, logins: dict[str, str]) -> None:
+    file = logins_file(config)
+    assert file is not None
+    file.parent.mkdir()
+    file.write_text(json.dumps({"current": current, "logins": logins}))
 
 
 class TestResolve:
@@ -42,6 +54,39 @@ class TestResolve:
         with pytest.raises(Unauthenticated, match=r"belongs to http://127\.0\.0\.1:7811") as caught:
             resolve(url="http://elsewhere.test", environ=home)
         assert "rt_live_kept" not in str(caught.value)
+
+    def test_a_login_goes_before_the_kept_key_of_the_same_platform(
+        self, home: dict[str, str], config: dict[str, str]
+    ) -> None:
+        keep(config, KEPT_URL, {KEPT_URL: "rt_session_mine", "https://rt.test": "rt_session_there"})
+        found = resolve(environ=home | config)
+        assert (found.url, found.api_key) == (KEPT_URL, "rt_session_mine")
+        assert found.source == "runtools login"
+        there = resolve(url="https://rt.test", environ=home | config)
+        assert there.api_key == "rt_session_there"
+
+    def test_a_login_goes_nowhere_else(self, home: dict[str, str], config: dict[str, str]) -> None:
+        keep(config, "https://rt.test", {"https://rt.test": "rt_session_there"})
+        with pytest.raises(Unauthenticated, match="no API key for"):
+            resolve(url="https://else.test", environ=home | config)
+        assert resolve(environ=home | config).url == KEPT_URL  # RUNTOOLS_HOME is set
+
+    def test_the_last_login_says_where_without_a_home(self, config: dict[str, str]) -> None:
+        keep(config, "https://rt.test", {"https://rt.test": "rt_session_there"})
+        found = resolve(environ=config)
+        assert (found.url, found.api_key) == ("https://rt.test", "rt_session_there")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{}", '{"current": 1, "logins": {}}', '{"current": null, "logins": {"a": 1}}'],
+    )
+    def test_a_broken_file_of_logins_is_named(self, config: dict[str, str], text: str) -> None:
+        file = logins_file(config)
+        assert file is not None
+        file.parent.mkdir()
+        file.write_text(text)
+        with pytest.raises(InvalidRequest, match=r"logins\.json is not what"):
+            resolve(environ=config)
 
     def test_no_key_says_where_one_may_be_put(self, tmp_path: Path) -> None:
         with pytest.raises(Unauthenticated, match=r"client\.json does not exist"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -28,18 +28,26 @@ from runtools.platform.api.hosts import routes as hosts
 from runtools.platform.api.hosts.follow import follow
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.idempotency.edge import Idempotency
+from runtools.platform.api.identities.provider import Provider
+from runtools.platform.api.invitations import routes as invitations
 from runtools.platform.api.keys import routes as keys
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.limits import routes as limits
+from runtools.platform.api.logins import routes as logins
+from runtools.platform.api.members import routes as members
 from runtools.platform.api.metrics import routes as metrics
 from runtools.platform.api.metrics import token
 from runtools.platform.api.models import routes as models
+from runtools.platform.api.orgs import routes as orgs
+from runtools.platform.api.pages import approvals, invites, provider
+from runtools.platform.api.pages import routes as pages
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
 from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.projects import routes as projects
 from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
+from runtools.platform.api.sessions import routes as sessions
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.ssh_keys import routes as ssh_keys
@@ -54,6 +62,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound, networks
+from runtools.platform.kit.passwords import Passwords
 from runtools.platform.kit.tracing import OFF, Tracing
 
 # Those that are asked most often first: routes are tried in this order, which is felt in every command.
@@ -75,8 +84,15 @@ ROUTERS = (
     secrets.router,
     audit.router,
     webhooks.router,
+    orgs.router,
+    members.router,
+    invitations.router,
+    sessions.router,
+    logins.router,
     models.router,
 )
+
+PAGES = (pages.router, invites.router, approvals.router, provider.router)
 
 # We trace and count ourselves: nothing of the environment may make the framework tell somebody else.
 _NONE: TelemetryConfig = {
@@ -117,9 +133,11 @@ def create_app(
         sessions=Sessions(
             db, clock, door, idle=settings.session_idle, lasts=timedelta(settings.session_days)
         ),
+        passwords=Passwords(memory_kb=settings.password_memory_kb, rounds=settings.password_rounds),
+        provider=Provider(settings, clock) if settings.oidc_issuer else None,
         vault=vault,
         provider_keys=provider_keys,
-        tickets=Tickets(db, clock, door, settings.session_idle),
+        tickets=Tickets(db, clock, door, settings.session_idle, settings.public_url),
         outbound=Outbound(networks(settings.outbound_allow)),
         metrics_token=token.of(settings),
         tracing=tracing,
@@ -142,19 +160,24 @@ def create_app(
     # The last one added stands outermost.
     app.add_middleware(Audit, platform=platform)
     app.add_middleware(Idempotency)
-    app.add_middleware(Edge, platform=platform)
+    app.add_middleware(Edge, platform=platform, pages=_paths(PAGES))
     return app
 
 
 def without_platform(lifespan: object = None) -> FastAPI:
     """The routes alone: enough to write the OpenAPI document."""
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=_NONE)  # type: ignore[arg-type]
-    for router in ROUTERS:
+    for router in (*ROUTERS, *PAGES):
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     app.openapi = lambda: _document_once(app)  # type: ignore[method-assign]
     return app
+
+
+def _paths(routers: Iterable[APIRouter]) -> frozenset[str]:
+    routes = (route for router in routers for route in router.routes)
+    return frozenset(route.path for route in routes if isinstance(route, Route))
 
 
 def _document_once(app: FastAPI) -> dict[str, object]:
@@ -187,7 +210,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     """By which methods there are routes of the path."""
     found: set[str] = set()
-    for router in ROUTERS:
+    for router in (*ROUTERS, *PAGES):
         for route in router.routes:
             if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
                 found |= route.methods or set()

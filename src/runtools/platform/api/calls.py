@@ -39,6 +39,8 @@ class Call:
         headers: what every answer to it bears.
         trace_id: the trace that it belongs to, where there are traces.
         subject: what was made or changed, once it is known: by default the id in the answer.
+        failed: the code of an error that a page tells of.
+        did_nothing: there is nothing for the audit log to tell.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
     """
@@ -52,6 +54,8 @@ class Call:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
     trace_id: str | None = None
+    did_nothing: bool = False
+    failed: str | None = None
     data: bytes | None = None
     status: int = 0
 
@@ -81,6 +85,12 @@ class Call:
                 hint="`runtools org list` shows yours; an invitation lets you into another",
             )
         return self.who.org_id
+
+    @property
+    def person(self) -> str:
+        """The id of the user who calls; the guard lets nobody else use routes of people."""
+        assert self.who.user_id is not None  # noqa: S101 - see guard
+        return self.who.user_id
 
     @property
     def actor(self) -> str:

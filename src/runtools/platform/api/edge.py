@@ -5,6 +5,7 @@ Plain ASGI. Bodies are read here, all but those of ``PUT``, which are streams of
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import RunToolsError, Unauthenticated
+from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.core.access import Caller
@@ -20,8 +22,10 @@ from runtools.platform.kit import http, rates
 
 log = logging.getLogger(__name__)
 
-# `/metrics` has a token of its own, which its route asks for.
-_OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/metrics"})
+_OPEN = frozenset(
+    # `/metrics` has a token of its own, which its route asks for.
+    {"/healthz", "/readyz", "/openapi.json", "/metrics", "/v1/logins", "/v1/logins/finish"}
+)
 _BEGINS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _SANDBOX = re.compile(r"/v1/sandboxes/[^/]+")
 _ACT = re.compile(r"/v1/sandboxes(?:/[^/]+/(?:pause|resume|fork|recover|rollback|snapshots))?")
@@ -31,12 +35,13 @@ _WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
 class Edge:
     """Wraps the routes of a platform."""
 
-    def __init__(self, app: ASGIApp, platform: Platform) -> None:
+    def __init__(self, app: ASGIApp, platform: Platform, pages: frozenset[str]) -> None:
         self._app = app
         self._platform = platform
         settings = platform.settings
         self._orgs = rates.Buckets(platform.clock, settings.rate_limit)
         self._sources = rates.Buckets(platform.clock, settings.rate_limit_failed)
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI server."""
@@ -83,8 +88,10 @@ class Edge:
                 self._platform.meters.request(scope["method"], _route(scope), status, spent)
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in _OPEN:
-            await self._admit(call, self._platform.door.admit(_secret(scope)))
+        if scope["path"] in self._pages:
+            call.caller = await self._visitor(scope)
+        elif scope["path"] not in _OPEN:
+            await self._admit(call, self._platform.door.admit(self._secret(scope)))
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)
@@ -121,7 +128,7 @@ class Edge:
 
     async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
-        await self._admit(call, self._platform.tickets.admit(scope, _secret(scope)))
+        await self._admit(call, self._platform.tickets.admit(scope, sent.secret(scope)))
         await self._app(scope, receive, send)
 
     async def _admit(self, call: Call, admitted: Awaitable[Caller]) -> None:
@@ -142,6 +149,26 @@ class Edge:
         if wait:
             raise rates.too_many("requests of the org", wait)
 
+    def _secret(self, scope: Scope) -> str | None:
+        """What a program sent; else a browser's session, which changes things from pages of ours alone."""
+        given = sent.secret(scope)
+        if given is not None or (session := sent.session(scope)) is None:
+            return given
+        if scope["method"] in http.MUTATING:
+            sent.check_own(scope, self._platform.settings.public_url)
+        return session
+
+    async def _visitor(self, scope: Scope) -> Caller | None:
+        """Who is signed in at a page, if anybody is. Forms come from pages of ours alone."""
+        if scope["method"] in http.MUTATING:
+            sent.check_own(scope, self._platform.settings.public_url)
+        session = sent.session(scope)
+        if session is None:
+            return None
+        with contextlib.suppress(Unauthenticated):
+            return await self._platform.door.admit(session)
+        return None
+
 
 def _is_act(scope: Scope) -> bool:
     """Whether it asks for an act on a sandbox's life, which is traced in any case."""
@@ -158,11 +185,3 @@ def _route(scope: Scope) -> str | None:
 
 def _named(call: Call) -> str:
     return call.request_id if call.trace_id is None else f"{call.request_id} ({call.trace_id})"
-
-
-def _secret(scope: Scope) -> str | None:
-    given = http.bearer(scope)
-    if given is not None:
-        return given
-    other = http.header(scope, b"x-api-key")
-    return None if other is None else other.strip().decode("latin-1")

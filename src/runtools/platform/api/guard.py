@@ -22,6 +22,9 @@ _NOUNS = {
     "processes": "sandbox",
     "projects": "project",
     "sandboxes": "sandbox",
+    "invitations": "org",
+    "members": "org",
+    "orgs": "org",
     "secrets": "secret",
     "snapshots": "sandbox",
     "ssh-keys": "ssh-key",
@@ -35,12 +38,16 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("account", "me"): None,
     ("limits", "change"): f"{access.PLATFORM}:write",
     ("limits", "of_org"): f"{access.PLATFORM}:read",
+    ("orgs", "create"): f"{access.PLATFORM}:write",
+    ("orgs", "list_"): None,
     ("sandboxes", "create"): "sandbox:create",
     ("sandboxes", "fork"): "sandbox:create",
     ("sandboxes", "recover"): "sandbox:create",
     ("secrets", "reveal"): "secret:reveal",
 }
-_OPEN = frozenset({"health", "metrics"})
+# What a person alone may do, whatever the role: it is about the person.
+_PEOPLES = frozenset({("orgs", "switch"), ("orgs", "leave"), ("invitations", "accept")})
+_OPEN = frozenset({"health", "logins", "metrics", "pages"})
 
 
 def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
@@ -52,11 +59,19 @@ def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
     tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else "sockets"
     if tag in _OPEN:
         return None
+    if is_peoples(route):
+        return None
     if (tag, route.name) in _OTHERS:
         return _OTHERS[tag, route.name]
     looks = isinstance(route, APIRoute) and (route.methods or set()) <= {"GET", "HEAD"}
     noun = "files" if "/files" in route.path and tag == "inside" else _NOUNS[tag]
     return f"{noun}:{'read' if looks else 'write'}"
+
+
+def is_peoples(route: APIRoute | APIWebSocketRoute) -> bool:
+    """Whether a person alone may use the route."""
+    tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else ""
+    return tag == "sessions" or (tag, route.name) in _PEOPLES
 
 
 def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
@@ -65,6 +80,11 @@ def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
     Raises:
         Forbidden: the caller's scopes do not cover what the route needs.
     """
+    if is_peoples(route) and caller.user_id is None:
+        raise Forbidden(
+            "that is for people who are signed in, and an API key is none",
+            hint="runtools login",
+        )
     scope = needed(route)
     if scope is not None:
         check_scope(caller, scope)

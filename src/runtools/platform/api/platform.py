@@ -13,6 +13,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
+from runtools.platform.api.identities.provider import Provider
 from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.metrics.meters import Meters
 from runtools.platform.api.processes.feeds import Feeds
@@ -23,6 +24,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound
+from runtools.platform.kit.passwords import Passwords
 from runtools.platform.kit.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ class Platform:
     door: Door
     keys: Keys
     sessions: Sessions
+    passwords: Passwords
+    provider: Provider | None
     vault: Vault
     provider_keys: Mapping[str, str] = field(repr=False)
     tickets: Tickets
@@ -63,6 +67,12 @@ class Platform:
     strays: dict[str, list[str]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def public_url(self) -> str:
+        """The address at which people's browsers find the api."""
+        chosen = self.settings.public_url.rstrip("/")
+        return chosen or f"http://localhost:{self.settings.api_port}"
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Do the work beside the request that asked for it; what nobody awaits is logged."""

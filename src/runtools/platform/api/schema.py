@@ -11,9 +11,12 @@ from runtools.platform.api.audit import store as _audit
 from runtools.platform.api.guests import store as _guests
 from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
+from runtools.platform.api.identities import store as _identities
+from runtools.platform.api.invitations import store as _invitations
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
 from runtools.platform.api.limits import store as _limits
+from runtools.platform.api.logins import store as _logins
 from runtools.platform.api.members import store as _members
 from runtools.platform.api.models import store as _models
 from runtools.platform.api.orgs import store as _orgs
@@ -22,6 +25,7 @@ from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.sessions import store as _sessions
+from runtools.platform.api.signin import store as _signin
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
@@ -37,10 +41,13 @@ STORES = (
     _guests,
     _hosts,
     _idempotency,
+    _identities,
+    _invitations,
     _keys,
     _ledger,
     _limits,
     _models,
+    _logins,
     _members,
     _orgs,
     _processes,
@@ -48,6 +55,7 @@ STORES = (
     _sandboxes,
     _secrets,
     _sessions,
+    _signin,
     _snapshots,
     _ssh_keys,
     _templates,

@@ -46,6 +46,7 @@ _OF_THE_API = _PROVIDER_KEYS | {
         "MASTER_KEY_FILE",
         "MASTER_KEY_COMMAND",
         "METRICS_TOKEN",
+        "OIDC_CLIENT_SECRET",
     )
 }
 

@@ -54,6 +54,11 @@ class Settings:
         audit_days: how long the audit log is kept.
         outbound_allow: networks (CIDR, separated by commas) that URLs of users (webhooks, model endpoints)
             may lead to though they are not public, and without TLS.
+        public_url: the address at which people's browsers find the API, behind a proxy for one; empty:
+            http://localhost and its port.
+        oidc_issuer, oidc_client_id, oidc_client_secret: an OpenID Connect provider that people may sign
+            in by; oidc_name: what pages call it.
+        password_memory_kb, password_rounds: what a hash of a password costs (argon2id).
         session_idle_hours: after how long without use a person has to sign in again.
         session_days: after how long in any case.
         service_user: who the unprivileged processes run as; empty: the calling user.
@@ -91,6 +96,13 @@ class Settings:
     master_key_file: str = ""
     master_key_command: str = ""
     audit_days: int = 365
+    public_url: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_name: str = "single sign-on"
+    password_memory_kb: int = 65_536
+    password_rounds: int = 3
     session_idle_hours: int = 168
     session_days: int = 30
     service_user: str = ""

@@ -13,9 +13,11 @@ from runtools.sdk.sync.audit import Audit
 from runtools.sdk.sync.keys import ApiKeys
 from runtools.sdk.sync.limits import Limits
 from runtools.sdk.sync.models import Models
+from runtools.sdk.sync.orgs import Invitations, Members, Orgs
 from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
+from runtools.sdk.sync.sessions import Sessions
 from runtools.sdk.sync.ssh_keys import SshKeys
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
@@ -34,8 +36,10 @@ class RunTools:
     room, 504, 429) are repeated under the same idempotency key, so nothing is done twice.
 
     Args:
-        api_key: default: RUNTOOLS_API_KEY, else the ``client.json`` that `runtools up` wrote.
-        url: default: RUNTOOLS_API_URL, else ``client.json``, else http://127.0.0.1:7700.
+        api_key: default: RUNTOOLS_API_KEY, else what `runtools login` kept, else the ``client.json`` that
+            `runtools up` wrote.
+        url: default: RUNTOOLS_API_URL, else where `runtools login` was, else ``client.json``, else
+            http://127.0.0.1:7700.
         retry_seconds: how long such calls are repeated; 0: never.
 
     Raises:
@@ -57,6 +61,10 @@ class RunTools:
         self.hosts = Hosts(self._transport)
         self.projects = Projects(self._transport)
         self.api_keys = ApiKeys(self._transport)
+        self.orgs = Orgs(self._transport)
+        self.members = Members(self._transport)
+        self.invitations = Invitations(self._transport)
+        self.sessions = Sessions(self._transport)
         self.ssh_keys = SshKeys(self._transport)
         self.limits = Limits(self._transport)
         self.usage = Usage(self._transport)

@@ -52,10 +52,11 @@ class Transport:
         self._prefix = parts.path
         self._headers: Headers = [
             (b"Host", parts.netloc.encode()),
-            (b"Authorization", b"Bearer " + settings.api_key.encode()),
             (b"User-Agent", wire.USER_AGENT.encode()),
             (b"Accept-Encoding", b"identity"),
         ]
+        if settings.api_key:
+            self._headers.append((b"Authorization", b"Bearer " + settings.api_key.encode()))
         self._retry_seconds = retry_seconds
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,

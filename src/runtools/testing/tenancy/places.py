@@ -123,11 +123,25 @@ async def _delivery(org: Org, params: Params) -> list[str]:
     return [(await org.ask("POST", f"/v1/webhooks/{params['webhook_id']}/test"))["id"]]
 
 
+async def _member(org: Org, _params: Params) -> list[str]:
+    email = f"{org.fresh()}@example.org"
+    made = await org.world.person("member", email=email, org=org.id)
+    await made.http.aclose()
+    return [made.user_id]
+
+
+async def _invitation(org: Org, _params: Params) -> list[str]:
+    body = {"email": f"{org.fresh()}@example.org"}
+    return [(await org.ask("POST", "/v1/invitations", json=body))["id"]]
+
+
 NOWHERE = "http://127.0.0.1:9/"
 """Where nobody listens; the world must allow webhooks to the loopback."""
 
 PLACES: Mapping[str, Make] = {
     "/v1/api-keys/{key_id}": _api_key,
+    "/v1/invitations/{invitation_id}": _invitation,
+    "/v1/members/{user_id}": _member,
     "/v1/model-endpoints/{slug}": _endpoint,
     "/v1/projects/{ref}": _project,
     "/v1/sandboxes/{ref}": _sandbox,
@@ -205,7 +219,12 @@ SCENES: Mapping[str, Scene] = {
     "GET /v1/sandboxes/{ref}/files/list": Scene(query="path=/workspace", ready=_written),
     "GET /v1/sandboxes/{ref}/files/stat": Scene(query=_FILE, ready=_written),
     "GET /v1/sandboxes/{ref}/files/watch": Scene(query="path=/workspace", ready=_written),
+    "PATCH /v1/members/{user_id}": Scene({"role": "member"}),
+    "PATCH /v1/org": Scene(_named),
     "POST /v1/api-keys": Scene(_named),
+    "POST /v1/invitations": Scene({"email": "both@example.org"}),
+    "POST /v1/logins": Scene({"challenge": "0" * 64, "machine": "laptop"}),
+    "POST /v1/orgs": Scene({"name": "Acme", "adminEmail": "both@example.org"}),
     "POST /v1/model-endpoints": Scene({"slug": "both-have-it", "url": NOWHERE}),
     "POST /v1/projects": Scene({"name": "both-have-it"}),
     "POST /v1/sandboxes/{ref}/exec": Scene({"command": "true"}),
@@ -297,14 +316,29 @@ WHOLE_MACHINE: Mapping[str, str] = {
     "GET /v1/hosts": "the operator's: the machines and how full they are",
     "GET /v1/orgs/{org_id}/limits": "the operator's: what an org may have",
     "PATCH /v1/orgs/{org_id}/limits": "the operator's: sets what an org may have",
+    "POST /v1/orgs": "the operator's: makes orgs",
     "POST /v1/prune": "the operator's: frees room on the machine",
 }
 MEASURED: Mapping[str, str] = {
     "GET /v1/sandboxes/{ref}/stats": "measured anew for every answer",
     "GET /v1/sandboxes/{ref}/stats/history": "measured as time goes by",
 }
+# A key is refused, whatever it names; `flow/api/test_people` shows whose is whose.
+OF_A_PERSON = frozenset(
+    {
+        "DELETE /v1/sessions",
+        "DELETE /v1/sessions/{session_id}",
+        "GET /v1/sessions",
+        "POST /v1/invitations/accept",
+        "POST /v1/me/password",
+        "POST /v1/org/leave",
+        "POST /v1/orgs/{org_id}/switch",
+    }
+)
 NOT_OF_AN_ORG: Mapping[str, str] = {
     "GET /healthz": "needs no key and tells of no org",
     "GET /readyz": "needs no key and tells of no org",
     "GET /metrics": "opens to a token that is no org's key",
+    "POST /v1/logins": "needs no key and tells of no org",
+    "POST /v1/logins/finish": "needs no key and tells nothing but to who began the login",
 }

@@ -49,6 +49,7 @@ _ALWAYS: Mapping[str, Any] = {
 }
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
+    "keys.user_id": ("api_keys", "created_by"),
     "limits.but": ("sandboxes", "id"),
     "ledger.sandbox_id": ("sandboxes", "id"),
     "projects.ids": ("sandboxes", "id"),
@@ -65,6 +66,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 _SPECIAL: Mapping[str, Any] = {
     "ledger.after": 0,
+    "orgs.name": "another name",
     "secrets.after": "",
     "usage.after": "",
     "usage.since": datetime(2020, 1, 1, tzinfo=UTC),

@@ -15,6 +15,7 @@ from runtools.platform.api.schema import metadata
 _BY_ITSELF = {
     "api_keys": {"last_used_at"},
     "idempotency": {"data", "request_digest", "status"},  # written once the answer is out
+    "sessions": {"seen_at"},
     "webhook_deliveries": {
         "attempts", "error", "finished_at", "lease", "leased_until", "next_at", "state", "status",
     },

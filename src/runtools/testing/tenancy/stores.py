@@ -21,6 +21,7 @@ from runtools.platform import api
 _DOOR = (
     "the doorkeeper: who holds what is looked up by its digest, and this says of which org they are"
 )
+_CODE = "whoever has the code may: it is found by its digest, and is of no org until then"
 _HOST = "a host's report, about a sandbox that the platform itself gave to it"
 _REPAIR = "the loop that repairs: it looks after every org's"
 _SWEEP = "drops what is too old, of every org"
@@ -51,10 +52,22 @@ ACROSS: Mapping[str, str] = {
     "keys.used": "notes when keys that were let in were last used",
     "ledger.before": _HOST,
     "ledger.holds": _HOST,
+    "identities.begin": _PERSON,
+    "identities.link": _PERSON,
+    "identities.take": _CODE,
+    "identities.user_of": _DOOR,
+    "invitations.open_one": _CODE,
+    "invitations.take": _CODE,
+    "logins.approve": _CODE,
+    "logins.find": _CODE,
+    "logins.refuse": _CODE,
+    "logins.take": _INSIDE,
+    "logins.waiting": _CODE,
     "members.add": _MAKES,
     "members.places": _PERSON,
     "metrics.totals": "counts over every org, for the operator's own token",
     "orgs.add": _MAKES,
+    "orgs.add_once": _MAKES,
     "orgs.first": _MACHINE,
     "processes.add": _DOOR,
     "processes.take": _DOOR,
@@ -77,6 +90,8 @@ ACROSS: Mapping[str, str] = {
     "sessions.living": _DOOR,
     "sessions.switch": "the session's own; that its person is in the org has been checked",
     "sessions.used": "notes when sessions that were let in were last used",
+    "signin.begin": _PERSON,
+    "signin.succeeded": _PERSON,
     "snapshots.forget": _INSIDE,
     "snapshots.gone_with": _HOST,
     "snapshots.mark": _INSIDE,
@@ -93,8 +108,10 @@ ACROSS: Mapping[str, str] = {
     "usage.seen": _HOST,
     "usage.stored_of": _INSIDE,
     "users.add": _PERSON,
+    "users.add_once": _PERSON,
     "users.by_email": _DOOR,
     "users.find": _PERSON,
+    "users.make_operator": _PERSON,
     "users.set_password": _PERSON,
     "vault.current_id": _MACHINE,
     "vault.known": _MACHINE,

@@ -6,7 +6,13 @@ from typing import Any
 
 from runtools.platform.api.app import without_platform
 from runtools.testing.tenancy.operations import operations
-from runtools.testing.tenancy.places import NOT_OF_AN_ORG, PLACES, SCENES, WHOLE_MACHINE
+from runtools.testing.tenancy.places import (
+    NOT_OF_AN_ORG,
+    OF_A_PERSON,
+    PLACES,
+    SCENES,
+    WHOLE_MACHINE,
+)
 from runtools.testing.tenancy.stores import ACROSS, Method, methods, unclassified
 from runtools.testing.tenancy.walk import uncovered
 
@@ -34,5 +40,5 @@ class TestRoutes:
 
     def test_no_table_speaks_of_what_is_not_there(self) -> None:
         known = {one.name for one in ROUTES}
-        assert {*SCENES, *WHOLE_MACHINE, *NOT_OF_AN_ORG} <= known
+        assert {*SCENES, *WHOLE_MACHINE, *NOT_OF_AN_ORG, *OF_A_PERSON} <= known
         assert set(PLACES) <= {place for one in ROUTES for place in one.prefixes().values()}

@@ -25,7 +25,13 @@ from runtools.platform.kit.http import MUTATING
 
 FLUSH_SECONDS = 0.25
 _FAILED = 500
+_SIGNS_IN = "/signin/oidc/callback"
 _INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
+
+
+def _acts(scope: Scope) -> bool:
+    """Whether the request changes something: coming back from the identity provider does, by a GET."""
+    return scope["method"] in MUTATING or scope["path"] == _SIGNS_IN
 
 
 class Audit:
@@ -38,7 +44,7 @@ class Audit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] not in MUTATING:
+        if scope["type"] != "http" or not _acts(scope):
             await self._app(scope, receive, send)
             return
         written = False
@@ -62,7 +68,10 @@ class Audit:
             raise
 
     async def _write(self, scope: Scope, status: int, error: str | None) -> None:
-        line = self._line(scope, status, error)
+        call: Call = scope[SCOPE]
+        if call.did_nothing:
+            return
+        line = self._line(call, scope, status, error)
         if not _INSIDE.match(scope["path"]):
             await self._platform.db.write(store.add, [line])
             return
@@ -77,8 +86,7 @@ class Audit:
         lines, self._waiting = self._waiting, []
         await self._platform.db.write(store.add, lines)
 
-    def _line(self, scope: Scope, status: int, error: str | None) -> Line:
-        call: Call = scope[SCOPE]
+    def _line(self, call: Call, scope: Scope, status: int, error: str | None) -> Line:
         route = scope.get("route")
         noun, verb = (route.tags[0], route.name) if route is not None else ("route", "none")
         named = list(scope.get("path_params", {}).values())
@@ -91,7 +99,7 @@ class Audit:
             action=f"{noun}.{verb.rstrip('_')}",
             resource=None if resource is None else resource[:200],
             status=status,
-            error=error,
+            error=error or call.failed,
             request_id=call.request_id,
             source=call.source,
         )

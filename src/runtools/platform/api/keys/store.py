@@ -140,3 +140,10 @@ def used(conn: Connection, times: Mapping[str, datetime]) -> None:
     """Note when keys were last used."""
     for key_id, at in times.items():
         conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))
+
+
+def revoke_made_by(conn: Connection, org_id: str, user_id: str, now: datetime) -> list[str]:
+    """Close the doors of the org's keys that a person made; returns their digests."""
+    mine = (api_keys.c.org_id == org_id) & (api_keys.c.created_by == user_id)
+    closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    return list(conn.scalars(closed.returning(api_keys.c.digest)))

@@ -50,11 +50,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An org that a person is in."""
+    """An org that a person is in, or (without a role) a key."""
 
     org_id: str
     name: str
-    role: Role
+    role: Role | None
     created_at: datetime
 
 
@@ -116,3 +116,10 @@ def places(conn: Connection, user_id: str) -> list[Place]:
 
 def _found(conn: Connection, query: Select[*tuple[Any, ...]]) -> list[Member]:
     return [Member(*row) for row in conn.execute(query)]
+
+
+def place(conn: Connection, org_id: str) -> Place:
+    """The org as a key sees it."""
+    query = select(orgs.c.id, orgs.c.name, orgs.c.created_at).where(orgs.c.id == org_id)
+    row = conn.execute(query).one()
+    return Place(row.id, row.name, None, row.created_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Connection, String, Table, insert, select, update
+from sqlalchemy import BigInteger, Column, Connection, Index, String, Table, insert, select, update
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -15,6 +15,8 @@ orgs = Table(
     Column("name", String(63), nullable=False),
     Column("ledger_last", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
+    Column("op", String(64)),  # the act that made it; none: the platform itself
+    Index(None, "op", unique=True),
 )
 
 
@@ -32,6 +34,21 @@ def add(conn: Connection, org_id: str, name: str, now: datetime) -> None:
 def there(conn: Connection, org_id: str) -> bool:
     """Whether there is an org of that id."""
     return conn.scalar(select(orgs.c.id).where(orgs.c.id == org_id)) is not None
+
+
+def add_once(conn: Connection, org_id: str, name: str, op: str, now: datetime) -> str:
+    """A new org, unless the same act has made one before; returns the id of the one that is there."""
+    made: str | None = conn.scalar(select(orgs.c.id).where(orgs.c.op == op))
+    if made is not None:
+        return made
+    row = {"id": org_id, "name": name, "ledger_last": 0, "created_at": now, "op": op}
+    conn.execute(insert(orgs).values(**row))
+    return org_id
+
+
+def rename(conn: Connection, org_id: str, name: str) -> None:
+    """Another name."""
+    conn.execute(update(orgs).where(orgs.c.id == org_id).values(name=name))
 
 
 def name_of(conn: Connection, org_id: str) -> str:

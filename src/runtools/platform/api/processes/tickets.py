@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from starlette.types import Scope
 
 from runtools.errors import Forbidden, Unauthenticated
+from runtools.platform.api.callers import sent
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.processes import store
 from runtools.platform.api.processes.store import Ticket
@@ -27,11 +28,14 @@ LASTS = timedelta(seconds=30)
 class Tickets:
     """The doorkeeper of WebSockets."""
 
-    def __init__(self, db: Database, clock: Clock, door: Door, idle: timedelta) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, door: Door, idle: timedelta, public_url: str
+    ) -> None:
         self._db = db
         self._clock = clock
         self._door = door
         self._idle = idle
+        self._public_url = public_url
 
     async def make(self, caller: Caller, path: str, origin: str) -> tuple[str, datetime]:
         """A ticket for one path and pages of one origin, and when it is over."""
@@ -51,11 +55,14 @@ class Tickets:
         origin = http.header(scope, b"origin")
         offered = [name for name in scope["subprotocols"] if name.startswith(TICKET_PREFIX)]
         if offered:
-            sent = offered[0].removeprefix(TICKET_PREFIX)
-            return await self._redeem(sent, scope["path"], origin)
+            ticket = offered[0].removeprefix(TICKET_PREFIX)
+            return await self._redeem(ticket, scope["path"], origin)
         if origin is not None:
+            session = sent.session(scope)
+            if session is not None and sent.is_own(scope, self._public_url):
+                return await self._door.admit(session)
             raise Forbidden(
-                "a page of a browser needs a ticket",
+                "a page of a browser needs a ticket, or to be one of ours with a session",
                 hint="POST …/terminal-ticket with the page's origin makes one",
             )
         return await self._door.admit(secret)

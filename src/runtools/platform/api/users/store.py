@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import Boolean, Column, Connection, String, Table, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.kit.db import Moment, metadata
 
@@ -44,6 +46,18 @@ class User:
 def add(conn: Connection, user: User) -> None:
     """A new user."""
     conn.execute(insert(users).values(**asdict(user)))
+
+
+def add_once(conn: Connection, user: User) -> bool:
+    """A new user, unless there is one of that address; whether there was none."""
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    fresh = make(users).values(**asdict(user)).on_conflict_do_nothing(index_elements=["email"])
+    return conn.scalar(fresh.returning(users.c.id)) is not None
+
+
+def make_operator(conn: Connection, user_id: str) -> None:
+    """Let the user act on the whole machine, too."""
+    conn.execute(update(users).where(users.c.id == user_id).values(is_operator=True))
 
 
 def find(conn: Connection, user_id: str) -> User | None:

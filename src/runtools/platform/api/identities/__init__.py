@@ -1,0 +1,1 @@
+"""Identities: people whom an OpenID Connect provider vouches for."""

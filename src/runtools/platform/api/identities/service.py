@@ -1,0 +1,119 @@
+"""Signing in by an identity. An account is linked to one by a person who is signed in, or made with it by
+an invitation; that two have the same e-mail address links nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from runtools.errors import Conflict, Forbidden, Unauthenticated
+from runtools.platform.api.identities import store
+from runtools.platform.api.identities.provider import Claims, Provider
+from runtools.platform.api.identities.store import Flow
+from runtools.platform.api.invitations import service as invitations
+from runtools.platform.api.invitations import store as invitation_store
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.users import store as users
+from runtools.platform.api.users.store import User
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit import crypto
+from runtools.platform.kit.db import Transaction
+
+LASTS = timedelta(minutes=10)
+PATH = "/signin/oidc/callback"
+_MAX_NAME = 100
+
+
+async def begin(
+    platform: Platform, provider: Provider, to: str, user_id: str | None
+) -> tuple[str, str]:
+    """Where to send a browser, and the secret for its cookie."""
+    state, secret = crypto.new_secret(""), crypto.new_secret("")
+    address = await provider.address(_redirect(platform), state, secret)
+    now = platform.clock.now()
+    flow = Flow(crypto.digest(state), crypto.digest(secret), to, user_id, now + LASTS)
+    await platform.db.write(store.begin, flow, now)
+    return address, secret
+
+
+async def finish(
+    platform: Platform, provider: Provider, state: str, code: str, secret: str | None
+) -> tuple[Flow, Claims]:
+    """The flow that a browser comes back from, and whom the provider vouches for.
+
+    Raises:
+        Unauthenticated: no such flow is under way in that browser, or the provider vouches for nobody.
+    """
+    flow = await platform.db.write(store.take, crypto.digest(state))
+    if (
+        flow is None
+        or secret is None
+        or not crypto.same(flow.browser_digest, crypto.digest(secret))
+        or flow.expires_at <= platform.clock.now()
+    ):
+        raise Unauthenticated("that sign-in is over, or was begun elsewhere", hint="begin again")
+    return flow, await provider.claims(_redirect(platform), code, secret)
+
+
+async def user_of(platform: Platform, claims: Claims) -> str:
+    """The user whom the identity is linked to.
+
+    Raises:
+        Forbidden: nobody.
+    """
+    found = await platform.db.read(store.user_of, claims.issuer, claims.subject)
+    if found is None:
+        raise Forbidden(
+            "no account is linked to that identity",
+            hint="open your invitation's link first, or sign in with your password and link it",
+        )
+    return found
+
+
+async def link(platform: Platform, claims: Claims, user_id: str) -> None:
+    """Link the identity to the person who is signed in.
+
+    Raises:
+        Conflict: it is linked to another account.
+    """
+    now = platform.clock.now()
+    if not await platform.db.write(store.link, claims.issuer, claims.subject, user_id, now):
+        raise Conflict("that identity is linked to another account")
+
+
+async def join(platform: Platform, claims: Claims, code: str) -> str:
+    """The user of the identity; where there is none, one made by an invitation to its verified address.
+
+    Raises:
+        NotFound: the invitation is unknown, used or over.
+        Forbidden: it is for another address, or the provider has verified none.
+        Conflict: there is an account of that address: it must be signed in to be linked.
+    """
+    return await platform.db.write(_join, claims, crypto.digest(code), platform.clock.now())
+
+
+def _join(conn: Transaction, claims: Claims, digest: str, now: datetime) -> str:
+    known = store.user_of(conn, claims.issuer, claims.subject)
+    if known is not None:
+        return known
+    found = invitation_store.open_one(conn, digest, now)
+    if found is not None and found.email != claims.email:
+        raise Forbidden(
+            "the invitation is for another e-mail address than the identity provider has verified",
+            hint="make an account with a password instead, or ask for another invitation",
+        )
+    email = claims.email or ""
+    name = (claims.name or "").strip()[:_MAX_NAME] or email.partition("@")[0]
+    user = User(new_id("usr"), email, name, None, is_operator=False, created_at=now)
+    if found is not None and not users.add_once(conn, user):
+        raise Conflict(
+            "there is an account of that address",
+            hint="sign in with its password, then link the identity on the page of the account",
+        )
+    invitations.admit(conn, digest, user, now)
+    store.link(conn, claims.issuer, claims.subject, user.id, now)
+    return user.id
+
+
+def _redirect(platform: Platform) -> str:
+    return f"{platform.public_url}{PATH}"

@@ -1,0 +1,1 @@
+"""Invitations: links by which people come into an org."""

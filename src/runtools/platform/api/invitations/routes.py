@@ -1,0 +1,66 @@
+"""``/v1/invitations``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from runtools.errors import Conflict, IdempotencyMismatch, NotFound
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.invitations import service
+from runtools.platform.api.invitations.look import shown
+from runtools.platform.api.members import store as members
+from runtools.platform.api.orgs.look import shown as shown_org
+from runtools.platform.api.sessions import store as sessions
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.people import Invitation, InvitationAccept, InvitationCreate, Org
+
+router = APIRouter(prefix="/v1/invitations", tags=["invitations"])
+
+
+@router.post(
+    "",
+    **document.route(Envelope[Invitation], IdempotencyMismatch, status=201, takes=InvitationCreate),
+)
+async def create(request: Request) -> Response:
+    """Invite somebody. The link is shown in this answer only: a repeat shows the record without it."""
+    call = call_of(request)
+    made, code = await service.create(call, call.take(InvitationCreate))
+    link = None if code is None else service.link(call.platform, code)
+    now = call.platform.clock.now()
+    return call.answer(one(shown(made, now, link)), 201, keep=False)
+
+
+@router.get("", **document.route(Envelope[list[Invitation]]))
+async def list_(request: Request) -> Response:
+    """The org's latest invitations, and what became of them."""
+    call = call_of(request)
+    now = call.platform.clock.now()
+    return call.answer(many([shown(found, now) for found in await service.all_of(call)]))
+
+
+@router.delete(
+    "/{invitation_id}", **document.route(Envelope[Invitation], NotFound, IdempotencyMismatch)
+)
+async def revoke(request: Request, invitation_id: str) -> Response:
+    """Take an invitation back; one that was accepted stays so."""
+    call = call_of(request)
+    done = await service.revoke(call, invitation_id)
+    return call.answer(one(shown(done, call.platform.clock.now())))
+
+
+@router.post("/accept", **document.route(Envelope[Org], NotFound, Conflict, takes=InvitationAccept))
+async def accept(request: Request) -> Response:
+    """Come into an org by an invitation's code, as the person who is signed in, and act in it."""
+    call = call_of(request)
+    code = call.take(InvitationAccept).code
+    user_id = call.person
+    done = await service.accept(call.platform, code, user_id)
+    call.subject = done.id
+    await call.platform.db.write(sessions.switch, call.who.id, done.org_id)
+    call.platform.door.forget(call.who.digest)
+    places = await call.platform.db.read(members.places, user_id)
+    (place,) = [place for place in places if place.org_id == done.org_id]
+    return call.answer(one(shown_org(place, done.org_id)), keep=False)

@@ -1,0 +1,1 @@
+"""Logins: command lines that a person lets in by a browser."""

@@ -1,0 +1,111 @@
+"""Logins of command lines: one asks with the digest of a secret of its own, a person who is signed in types
+the code that it shows, and only who knows the secret fetches the session, once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from runtools.errors import NotFound, Unauthenticated
+from runtools.platform.api.calls import Call
+from runtools.platform.api.logins import store
+from runtools.platform.api.logins.store import Login
+from runtools.platform.api.signin import service as signin
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.crypto import digest
+
+LASTS = timedelta(minutes=10)
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels: no words; nothing that looks like a digit
+_LENGTH = 8
+
+
+async def start(call: Call, challenge: str, machine: str) -> tuple[Login, str]:
+    """A login that waits, and the code that a person types.
+
+    Raises:
+        RateLimited: too many were begun from there.
+    """
+    await signin.slow_down(call.platform, {digest(f"login {call.source}"): "login"})
+    code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
+    now = call.platform.clock.now()
+    login = Login(
+        id=new_id("lgn"),
+        challenge=challenge,
+        code_digest=digest(code),
+        machine=machine,
+        source=call.source,
+        created_at=now,
+        expires_at=now + LASTS,
+    )
+    await call.platform.db.write(store.add, login)
+    return login, f"{code[:4]}-{code[4:]}"
+
+
+async def look(call: Call, code: str) -> Login:
+    """The login of a code that a person has typed.
+
+    Raises:
+        NotFound: none waits under it.
+        RateLimited: the person has typed too many that were none.
+    """
+    guess = digest(f"login-code {call.person}")
+    await signin.slow_down(call.platform, {guess: "account-at"})
+    now = call.platform.clock.now()
+    found = await call.platform.db.read(store.waiting, _digest(code), now)
+    if found is None:
+        raise _none()
+    await signin.forgive(call.platform, own=[guess])
+    return found
+
+
+async def approve(call: Call, code: str) -> Login:
+    """Let it in as the person who is signed in, in the org of the moment."""
+    await look(call, code)
+    now = call.platform.clock.now()
+    done = await call.platform.db.write(
+        store.approve, _digest(code), call.person, call.who.org_id, now
+    )
+    if done is None:
+        raise _none()
+    return done
+
+
+async def refuse(call: Call, code: str) -> None:
+    """Never let it in."""
+    await look(call, code)
+    await call.platform.db.write(store.refuse, _digest(code))
+
+
+async def finish(call: Call, login_id: str, verifier: str) -> str | None:
+    """The session's secret once it is approved; None while it waits.
+
+    Raises:
+        Unauthenticated: no login of that id waits for that secret (any more).
+    """
+    db, now = call.platform.db, call.platform.clock.now()
+    found = await db.read(store.find, login_id, digest(verifier), now)
+    if found is None or (found.user_id is not None and not await db.write(store.take, found.id)):
+        raise Unauthenticated(
+            "that login is unknown, refused, used or over", hint="begin again: runtools login"
+        )
+    if found.user_id is None:
+        call.did_nothing = True
+        return None
+    await signin.forgive(call.platform, shared=[digest(f"login {found.source}")])
+    session, secret = await call.platform.sessions.open(
+        found.user_id, "cli", found.machine, call.source, found.org_id
+    )
+    call.caller = await call.platform.door.admit(secret)
+    call.subject = session.id
+    return secret
+
+
+def _digest(code: str) -> str:
+    return digest("".join(char for char in code.upper() if char.isalpha()))
+
+
+def _none() -> NotFound:
+    return NotFound(
+        "no command line waits under that code", hint="it is good for ten minutes, and once"
+    )

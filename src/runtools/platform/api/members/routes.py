@@ -1,0 +1,60 @@
+"""``/v1/members``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from runtools.errors import Conflict, IdempotencyMismatch, NotFound
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.members import service, store
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.base import Request as Asked
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.people import Member, MemberChange
+
+router = APIRouter(prefix="/v1/members", tags=["members"])
+
+
+class Removal(Asked):
+    """How a member goes."""
+
+    revoke_keys: bool = Field(False, description="the API keys that the member made end, too")
+
+
+@router.get("", **document.route(Envelope[list[Member]]))
+async def list_(request: Request) -> Response:
+    """The people in the org, who came first first."""
+    call = call_of(request)
+    return call.answer(many([_shown(member) for member in await service.all_of(call)]))
+
+
+@router.patch(
+    "/{user_id}",
+    **document.route(Envelope[Member], NotFound, Conflict, IdempotencyMismatch, takes=MemberChange),
+)
+async def set_role(request: Request, user_id: str) -> Response:
+    """Give a member another role; open sessions have it within a second."""
+    call = call_of(request)
+    role = call.take(MemberChange).role
+    call.subject = user_id
+    return call.answer(one(_shown(await service.set_role(call, user_id, role))))
+
+
+@router.delete(
+    "/{user_id}", **document.route(Envelope[Member], NotFound, Conflict, IdempotencyMismatch)
+)
+async def remove(request: Request, user_id: str, how: Annotated[Removal, Query()]) -> Response:
+    """Take a member out of the org; open sessions lose it within a second."""
+    call = call_of(request)
+    call.subject = user_id
+    done = await service.remove(call, user_id, revoke_keys=how.revoke_keys)
+    return call.answer(one(_shown(done)))
+
+
+def _shown(member: store.Member) -> Member:
+    return Member.model_validate({name: getattr(member, name) for name in Member.model_fields})

@@ -1,0 +1,1 @@
+"""Pages: signing in, accepting an invitation, letting a command line in. Plain forms, no framework."""

@@ -1,0 +1,69 @@
+"""``/v1/sessions`` and ``/v1/me/password``: where a person is signed in, and by what."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from runtools.errors import Forbidden, NotFound, RateLimited
+from runtools.platform.api import document
+from runtools.platform.api.calls import call_of
+from runtools.platform.api.sessions import store
+from runtools.platform.api.signin import service as signin
+from runtools.platform.kit.http import many, one
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.people import PasswordChange, Session, SessionsEnded
+
+router = APIRouter(prefix="/v1", tags=["sessions"])
+
+
+@router.get("/sessions", **document.route(Envelope[list[Session]]))
+async def list_(request: Request) -> Response:
+    """Where the person is signed in, the latest used first."""
+    call = call_of(request)
+    found = await call.platform.sessions.all_of(call.person)
+    return call.answer(many([_shown(session, call.who.id) for session in found]))
+
+
+@router.delete("/sessions", **document.route(Envelope[SessionsEnded]))
+async def end_others(request: Request) -> Response:
+    """Sign out everywhere else."""
+    call = call_of(request)
+    count = await call.platform.sessions.end_others(call.person, call.who.id)
+    return call.answer(one(SessionsEnded(ended=count)), keep=False)
+
+
+@router.delete("/sessions/{session_id}", **document.route(Envelope[Session], NotFound))
+async def end(request: Request, session_id: str) -> Response:
+    """Sign out there; `current` is the session that asks."""
+    call = call_of(request)
+    wanted = call.who.id if session_id == "current" else session_id
+    ended = await call.platform.sessions.end(call.person, wanted)
+    return call.answer(one(_shown(ended, call.who.id)), keep=False)
+
+
+@router.post(
+    "/me/password",
+    **document.route(Envelope[SessionsEnded], Forbidden, RateLimited, takes=PasswordChange),
+)
+async def change_password(request: Request) -> Response:
+    """Another password. Every other session of the person ends."""
+    call = call_of(request)
+    wanted = call.take(PasswordChange)
+    call.subject = call.person
+    await signin.change_password(call, wanted.current, wanted.new)
+    count = await call.platform.sessions.end_others(call.person, call.who.id)
+    return call.answer(one(SessionsEnded(ended=count)), keep=False)
+
+
+def _shown(session: store.Session, current: str) -> Session:
+    return Session(
+        id=session.id,
+        place=session.place,
+        label=session.label,
+        source=session.source,
+        current=session.id == current,
+        created_at=session.created_at,
+        seen_at=session.seen_at,
+        expires_at=session.expires_at,
+    )

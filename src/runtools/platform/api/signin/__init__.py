@@ -1,0 +1,1 @@
+"""Signing in: proving to be a person, and slowing down who guesses."""

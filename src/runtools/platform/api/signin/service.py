@@ -1,0 +1,81 @@
+"""Signing in by e-mail address and password.
+
+Whether an account exists is told by nothing: the answer, the work and the waiting are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from runtools.errors import Forbidden, RateLimited, Unauthenticated
+from runtools.platform.api.calls import Call
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.signin import store
+from runtools.platform.api.users import store as users
+from runtools.platform.api.users.store import User
+from runtools.platform.kit.crypto import digest
+
+
+async def by_password(platform: Platform, email: str, password: str, source: str) -> User:
+    """The user of that address and password.
+
+    Raises:
+        Unauthenticated: there is none.
+        RateLimited: too many have failed for that address, or from there.
+    """
+    at, everywhere = digest(f"account-at {source} {email}"), digest(f"account {email}")
+    from_there = digest(f"source {source}")
+    await slow_down(platform, {at: "account-at", everywhere: "account", from_there: "source"})
+    user = await platform.db.read(users.by_email, email)
+    kept = None if user is None else user.password
+    if not await platform.passwords.check(kept, password) or user is None or kept is None:
+        raise Unauthenticated(
+            "e-mail address or password is wrong",
+            hint="who has no account yet needs an invitation",
+        )
+    await forgive(platform, own=[at], shared=[everywhere, from_there])
+    if platform.passwords.is_old(kept):
+        fresh = await platform.passwords.hash(password)
+        await platform.db.write(users.set_password, user.id, fresh)
+    return user
+
+
+async def change_password(call: Call, current: str, new: str) -> None:
+    """Another password for the person who calls and knows the present one.
+
+    Raises:
+        Forbidden: that is not the present one, or there is none: the identity provider lets the person in.
+        RateLimited: too many were wrong.
+    """
+    guess = digest(f"password {call.person}")
+    await slow_down(call.platform, {guess: "account-at"})
+    user = await call.platform.db.read(users.find, call.person)
+    if user is None or not await call.platform.passwords.check(user.password, current):
+        raise Forbidden("that is not the present password")
+    kept = await call.platform.passwords.hash(new)
+    await call.platform.db.write(users.set_password, user.id, kept)
+    await forgive(call.platform, own=[guess])
+
+
+async def forgive(
+    platform: Platform, *, own: Sequence[str] = (), shared: Sequence[str] = ()
+) -> None:
+    """What was counted was no failure: the first are forgotten, of the others one less is counted."""
+    await platform.db.write(store.succeeded, own, shared)
+
+
+async def slow_down(platform: Platform, kinds: dict[str, str]) -> None:
+    """Count an attempt, or refuse it while who guesses has to wait.
+
+    Raises:
+        RateLimited: too many have failed.
+    """
+    now = platform.clock.now()
+    until = await platform.db.write(store.begin, kinds, now)
+    if until is not None:
+        seconds = math.ceil((until - now).total_seconds())
+        raise RateLimited(
+            f"too many attempts have failed; try again in {seconds} s",
+            details={"retryAfterSeconds": seconds},
+        )

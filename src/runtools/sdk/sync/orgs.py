@@ -1,0 +1,112 @@
+# Generated from sdk/orgs.py by scripts/generate_sync.py: edit that, then run it.
+"""Orgs, the people in them, and invitations."""
+
+from __future__ import annotations
+
+from runtools.sdk import wire
+from runtools.sdk.shapes.account import Role
+from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated
+from runtools.sdk.sync.transport import Transport
+
+
+class Orgs:
+    """Orgs: ``rt.orgs``. Everything else acts in the current one."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Org]:
+        """The orgs that the caller is in; ``current`` is the one that calls act in."""
+        return wire.shapes(Org, (self._transport.call("GET", "/orgs")).data)
+
+    def current(self) -> Org:
+        """The org that calls act in."""
+        return wire.shape(Org, (self._transport.call("GET", "/org")).data)
+
+    def create(self, name: str, *, admin_email: str | None = None) -> OrgCreated:
+        """Make an org, as the operator.
+
+        Args:
+            name: what it is called.
+            admin_email: who is invited as its first Admin: the link is in ``invitation``, this once. None:
+                the person who calls is it (an API key cannot be).
+        """
+        body = {"name": name, "adminEmail": admin_email}
+        return wire.shape(OrgCreated, (self._transport.call("POST", "/orgs", body=body)).data)
+
+    def rename(self, name: str) -> Org:
+        """Give the current org another name."""
+        body = {"name": name}
+        return wire.shape(Org, (self._transport.call("PATCH", "/org", body=body)).data)
+
+    def switch(self, org_id: str) -> Org:
+        """Act in another of the person's orgs from now on, in this session."""
+        path = f"/orgs/{wire.segment(org_id)}/switch"
+        return wire.shape(Org, (self._transport.call("POST", path)).data)
+
+    def leave(self) -> None:
+        """Leave the current org. Its last Admin cannot."""
+        self._transport.call("POST", "/org/leave")
+
+
+class Members:
+    """The people in the current org: ``rt.members``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Member]:
+        """Who is in the org, who came first first."""
+        return wire.shapes(Member, (self._transport.call("GET", "/members")).data)
+
+    def set_role(self, user_id: str, role: Role) -> Member:
+        """Make somebody ``admin`` or ``member``; open sessions have it within a second."""
+        path = f"/members/{wire.segment(user_id)}"
+        answer = self._transport.call("PATCH", path, body={"role": role})
+        return wire.shape(Member, answer.data)
+
+    def remove(self, user_id: str, *, revoke_keys: bool = False) -> None:
+        """Take somebody out of the org, and with ``revoke_keys`` the API keys that the person made."""
+        path = f"/members/{wire.segment(user_id)}"
+        self._transport.call("DELETE", path, query=[("revokeKeys", revoke_keys)])
+
+
+class Invitations:
+    """Invitations into the current org: ``rt.invitations``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        email: str,
+        *,
+        role: Role = "member",
+        expires_in: str | None = None,
+        operator: bool = False,
+    ) -> Invitation:
+        """Invite somebody. The ``link`` is in this answer alone, and good once.
+
+        Args:
+            email: the address of the account that the link makes.
+            role: ``admin`` or ``member``.
+            expires_in: e.g. ``24h``, ``7d`` (the default); at most ``30d``.
+            operator: make the person an operator of the whole installation, too.
+        """
+        body = {"email": email, "role": role, "expiresIn": expires_in, "operator": operator}
+        answer = self._transport.call("POST", "/invitations", body=body)
+        return wire.shape(Invitation, answer.data)
+
+    def list(self) -> list[Invitation]:
+        """The latest, and what became of them."""
+        return wire.shapes(Invitation, (self._transport.call("GET", "/invitations")).data)
+
+    def revoke(self, invitation_id: str) -> None:
+        """Take one back."""
+        self._transport.call("DELETE", f"/invitations/{wire.segment(invitation_id)}")
+
+    def accept(self, code: str) -> Org:
+        """Come into an org by what stands behind ``#`` in a link, as the person who is signed in."""
+        body = {"code": code.rpartition("#")[2]}
+        answer = self._transport.call("POST", "/invitations/accept", body=body)
+        return wire.shape(Org, answer.data)

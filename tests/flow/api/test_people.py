@@ -1,0 +1,338 @@
+"""Orgs, members, invitations, sessions: over REST."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from runtools.platform.kit.clock import SystemClock
+from runtools.testing.api_world import Signed, World
+
+
+async def invite(http: httpx.AsyncClient, email: str = "bob@example.org", **body: Any) -> str:
+    """An invitation's code."""
+    answer = await http.post("/v1/invitations", json={"email": email, **body})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["data"]["link"]).partition("#")[2]
+
+
+async def accept(who: Signed, code: str) -> httpx.Response:
+    return await who.http.post("/v1/invitations/accept", json={"code": code})
+
+
+class TestOrgs:
+    async def test_the_operator_makes_one_and_is_its_admin(self, any_world: World) -> None:
+        root = await any_world.person("member", operator=True)
+        async with root.http as http:
+            made = (await http.post("/v1/orgs", json={"name": "Acme"})).json()["data"]
+            assert (made["name"], made["role"], made["current"]) == ("Acme", "admin", False)
+            assert (await http.get("/v1/org")).json()["data"]["id"] == any_world.org
+            path = f"/v1/orgs/{made['id']}/switch"
+            assert (await http.post(path)).json()["data"]["current"]
+            me = (await http.get("/v1/me")).json()["data"]
+            assert (me["orgId"], me["role"]) == (made["id"], "admin")
+            assert (await http.get("/v1/sandboxes")).json()["data"] == []
+            key = (await http.post("/v1/api-keys", json={"name": "k"})).json()["data"]
+            assert key["projectId"] == me["defaultProjectId"] is not None
+            names = [org["name"] for org in (await http.get("/v1/orgs")).json()["data"]]
+            assert names == ["default", "Acme"]
+
+    async def test_the_operators_key_invites_the_first_admin(self, any_world: World) -> None:
+        http = any_world.http
+        assert (await http.post("/v1/orgs", json={"name": "Acme"})).status_code == 400
+        body = {"name": "Acme", "adminEmail": "Bob@Example.org"}
+        headers = {"Idempotency-Key": "one"}
+        made = (await http.post("/v1/orgs", json=body, headers=headers)).json()["data"]
+        again = (await http.post("/v1/orgs", json=body, headers=headers)).json()["data"]
+        assert again["id"] == made["id"]
+        assert again["invitation"]["id"] == made["invitation"]["id"]
+        assert again["invitation"]["link"] is None
+        bob = await any_world.person(None, email="bob@example.org")
+        code = made["invitation"]["link"].partition("#")[2]
+        joined = await accept(bob, code)
+        assert joined.json()["data"] == {
+            "id": made["id"],
+            "name": "Acme",
+            "role": "admin",
+            "current": True,
+            "createdAt": made["createdAt"],
+        }
+        await bob.http.aclose()
+
+    async def test_nobody_else_makes_one(self, world: World) -> None:
+        admin = await world.person("admin")
+        async with admin.http as http, await world.stranger() as key:
+            for who in (http, key):
+                body = {"name": "Acme", "adminEmail": "a@b.example"}
+                assert (await who.post("/v1/orgs", json=body)).status_code == 403
+
+    async def test_one_where_the_person_is_not_is_not_there(self, world: World) -> None:
+        ann = await world.person("admin")
+        async with ann.http as http, await world.stranger() as other:
+            theirs = (await other.get("/v1/org")).json()["data"]["id"]
+            for org in (theirs, "org_nobody"):
+                answer = await http.post(f"/v1/orgs/{org}/switch")
+                assert answer.status_code == 404
+            assert [org["id"] for org in (await http.get("/v1/orgs")).json()["data"]] == [world.org]
+
+    async def test_rename(self, world: World) -> None:
+        admin, ann = await world.person("admin"), await world.person("member", email="b@x.example")
+        async with admin.http as http, ann.http as member:
+            done = await http.patch("/v1/org", json={"name": "  New name "})
+            assert done.json()["data"]["name"] == "New name"
+            assert (await member.patch("/v1/org", json={"name": "x"})).status_code == 403
+            assert (await member.get("/v1/org")).json()["data"]["name"] == "New name"
+
+    async def test_bad_names_are_refused_by_field(self, world: World) -> None:
+        wrong = (None, 7, "", " ", "a\nb", "\u0410cme", "x" * 64, ["a"])
+        for name, place in itertools.product(wrong, ("POST /v1/orgs", "PATCH /v1/org")):
+            method, path = place.split()
+            answer = await world.http.request(method, path, json={"name": name})
+            assert answer.status_code == 400
+            assert answer.json()["error"]["details"]["fields"][0]["field"] == "name"
+
+    async def test_a_key_is_no_person(self, world: World) -> None:
+        for method, path in (
+            ("POST", f"/v1/orgs/{world.org}/switch"),
+            ("POST", "/v1/org/leave"),
+            ("POST", "/v1/invitations/accept"),
+            ("GET", "/v1/sessions"),
+            ("DELETE", "/v1/sessions/current"),
+            ("POST", "/v1/me/password"),
+        ):
+            answer = await world.http.request(method, path)
+            assert answer.status_code == 403, path
+            assert "people" in answer.json()["error"]["message"]
+
+
+class TestMembers:
+    async def test_the_last_admin_stays(self, any_world: World) -> None:
+        admin = await any_world.person("admin")
+        async with admin.http as http:
+            path = f"/v1/members/{admin.user_id}"
+            assert (await http.patch(path, json={"role": "member"})).status_code == 409
+            assert (await http.delete(path)).status_code == 409
+            assert (await http.post("/v1/org/leave")).status_code == 409
+            assert (await any_world.http.delete(path)).status_code == 409
+
+    async def test_two_admins_who_leave_at_once_do_not_both(self, any_world: World) -> None:
+        one = await any_world.person("admin")
+        two = await any_world.person("admin", email="two@example.org")
+        async with one.http as first, two.http as second:
+            answers = await asyncio.gather(
+                first.post("/v1/org/leave"), second.post("/v1/org/leave")
+            )
+            assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+    async def test_roles_change_and_act_within_a_second(self, any_world: World) -> None:
+        admin = await any_world.person("admin")
+        bob = await any_world.person("member", email="bob@example.org")
+        async with admin.http as http, bob.http as his:
+            assert (await his.get("/v1/audit")).status_code == 403
+            path = f"/v1/members/{bob.user_id}"
+            assert (await his.patch(path, json={"role": "admin"})).status_code == 403
+            done = await http.patch(path, json={"role": "admin"})
+            assert done.json()["data"]["role"] == "admin"
+            assert (await his.get("/v1/audit")).status_code == 200
+            assert (await http.delete(path)).status_code == 200
+            assert (await his.get("/v1/audit")).status_code == 403
+            assert (await http.delete(path)).status_code == 404
+            names = [one["email"] for one in (await http.get("/v1/members")).json()["data"]]
+            assert names == ["ann@example.org"]
+
+    async def test_who_leaves_has_gone(self, world: World) -> None:
+        ann = await world.person("member")
+        async with ann.http as http:
+            assert (await http.post("/v1/org/leave")).status_code == 200
+            assert (await http.get("/v1/sandboxes")).status_code == 403
+            assert (await http.get("/v1/orgs")).json()["data"] == []
+
+    @pytest.mark.parametrize("revoke", [True, False])
+    async def test_the_keys_of_who_goes_end_where_that_is_said(
+        self, world: World, revoke: bool
+    ) -> None:
+        ann = await world.person("member")
+        async with ann.http as http:
+            body = {"name": "k", "scopes": ["sandbox:read"]}
+            key = (await http.post("/v1/api-keys", json=body)).json()["data"]["key"]
+        headers = {"Authorization": f"Bearer {key}"}
+        query = "?revokeKeys=true" if revoke else ""
+        await world.http.delete(f"/v1/members/{ann.user_id}{query}")
+        answer = await world.http.get("/v1/sandboxes", headers=headers)
+        assert answer.status_code == (401 if revoke else 200)
+
+    async def test_a_limited_key_raises_nobody_above_itself(self, world: World) -> None:
+        ann = await world.person("member")
+        admin = await world.person("admin", email="admin@example.org")
+        body = {"name": "k", "scopes": ["org:*", "sandbox:*"]}
+        key = (await world.http.post("/v1/api-keys", json=body)).json()["data"]["key"]
+        headers = {"Authorization": f"Bearer {key}"}
+        for method, path, asked in (
+            ("PATCH", f"/v1/members/{ann.user_id}", {"role": "admin"}),
+            ("DELETE", f"/v1/members/{admin.user_id}", None),
+            ("POST", "/v1/invitations", {"email": "x@x.example", "role": "admin"}),
+            ("POST", "/v1/invitations", {"email": "x@x.example", "operator": True}),
+        ):
+            answer = await world.http.request(method, path, json=asked, headers=headers)
+            assert answer.status_code == 403, path
+
+    async def test_another_orgs_members_are_not_there(self, world: World) -> None:
+        ann = await world.person("member")
+        async with await world.stranger() as other:
+            path = f"/v1/members/{ann.user_id}"
+            assert (await other.get("/v1/members")).json()["data"] == []
+            assert (await other.patch(path, json={"role": "member"})).status_code == 404
+            assert (await other.delete(path)).status_code == 404
+
+
+class TestInvitations:
+    async def test_a_link_lets_one_in_once(self, any_world: World) -> None:
+        admin = await any_world.person("admin")
+        bob = await any_world.person(None, email="bob@example.org")
+        eve = await any_world.person(None, email="eve@example.org")
+        code = await invite(admin.http)
+        answers = await asyncio.gather(accept(bob, code), accept(eve, code))
+        assert sorted(answer.status_code for answer in answers) == [200, 404]
+        assert (await accept(eve, code)).status_code == 404
+        (shown,) = (await admin.http.get("/v1/invitations")).json()["data"]
+        assert (shown["state"], shown["link"], shown["createdBy"]) == (
+            "accepted",
+            None,
+            admin.user_id,
+        )
+        for one in (admin, bob, eve):
+            await one.http.aclose()
+
+    async def test_the_code_lies_nowhere_in_the_clear(self, world: World) -> None:
+        code = await invite(world.http)
+        listed = await world.http.get("/v1/invitations")
+        audit = await world.http.get("/v1/audit")
+        for answer in (listed, audit):
+            assert code not in answer.text
+
+    async def test_over_revoked_unknown_and_of_a_member_already(self, world: World) -> None:
+        bob = await world.person(None, email="bob@example.org")
+        admin = await world.person("admin")
+        async with bob.http, admin.http:
+            assert (await accept(bob, "rt_invite_nobody")).status_code == 404
+            revoked = await invite(world.http)
+            (shown,) = (await world.http.get("/v1/invitations")).json()["data"]
+            done = await world.http.delete(f"/v1/invitations/{shown['id']}")
+            assert done.json()["data"]["state"] == "revoked"
+            assert (await accept(bob, revoked)).status_code == 404
+            assert (await accept(admin, await invite(world.http))).status_code == 409
+            late = await invite(world.http, expiresIn="1h")
+            clock = Later()
+            clock.ahead = timedelta(hours=1, seconds=1)
+            world.platform.clock = clock
+            assert (await accept(bob, late)).status_code == 404
+
+    async def test_one_of_who_may_not_invite_any_more_opens_nothing(self, any_world: World) -> None:
+        await any_world.person("admin", email="other@example.org")
+        admin = await any_world.person("admin")
+        bob = await any_world.person(None, email="bob@example.org")
+        async with admin.http, bob.http:
+            code = await invite(admin.http, "ann2@example.org", role="admin")
+            path = f"/v1/members/{admin.user_id}"
+            await any_world.http.patch(path, json={"role": "member"})
+            assert (await accept(bob, code)).status_code == 404
+            await any_world.http.delete(path)
+            assert (await accept(admin, code)).status_code == 404
+
+    async def test_an_operator_is_made_by_an_operator_alone(self, world: World) -> None:
+        admin, bob = await world.person("admin"), await world.person(None, email="b@x.example")
+        async with admin.http, bob.http as his:
+            body = {"email": "b@x.example", "operator": True}
+            assert (await admin.http.post("/v1/invitations", json=body)).status_code == 403
+            code = await invite(world.http, "b@x.example", operator=True)
+            assert (await his.get("/v1/hosts")).status_code == 403
+            assert (await accept(bob, code)).status_code == 200
+            assert (await his.get("/v1/hosts")).status_code == 200
+            assert (await his.get("/v1/me")).json()["data"]["role"] == "member"
+
+    async def test_another_orgs_are_not_there(self, world: World) -> None:
+        await invite(world.http)
+        (shown,) = (await world.http.get("/v1/invitations")).json()["data"]
+        async with await world.stranger() as other:
+            assert (await other.get("/v1/invitations")).json()["data"] == []
+            assert (await other.delete(f"/v1/invitations/{shown['id']}")).status_code == 404
+
+    async def test_bad_input_names_its_field(self, world: World) -> None:
+        wrong: tuple[tuple[str, object], ...] = (
+            ("email", None),
+            ("email", 7),
+            ("email", "\u0430nn@example.org"),
+            ("email", "a\nb@example.org"),
+            ("email", "x" * 300 + "@example.org"),
+            ("role", "owner"),
+            ("role", None),
+            ("expiresIn", "31d"),
+            ("expiresIn", "0d"),
+            ("operator", "perhaps"),
+            ("colour", "red"),
+        )
+        for field, value in wrong:
+            body = {"email": "a@b.example", field: value}
+            answer = await world.http.post("/v1/invitations", json=body)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+        assert (await world.http.post("/v1/invitations", json={})).status_code == 400
+
+
+class TestSessions:
+    async def test_they_are_listed_and_ended(self, any_world: World) -> None:
+        ann = await any_world.person()
+        sessions = any_world.platform.sessions
+        other, secret = await sessions.open(ann.user_id, "browser", "Firefox", "10.0.0.7")
+        async with ann.http as http:
+            shown = (await http.get("/v1/sessions")).json()["data"]
+            assert {(one["id"], one["current"]) for one in shown} == {
+                (ann.session_id, True),
+                (other.id, False),
+            }
+            assert secret not in str(shown)
+            headers = {"Authorization": f"Bearer {secret}"}
+            assert (await http.get("/v1/me", headers=headers)).status_code == 200
+            assert (await http.delete(f"/v1/sessions/{other.id}")).status_code == 200
+            assert (await http.get("/v1/me", headers=headers)).status_code == 401
+            assert (await http.delete(f"/v1/sessions/{other.id}")).status_code == 404
+            assert (await http.delete("/v1/sessions/current")).status_code == 200
+            assert (await http.get("/v1/me")).status_code == 401
+
+    async def test_anothers_is_not_there(self, world: World) -> None:
+        ann, bob = await world.person(), await world.person(email="bob@example.org")
+        async with ann.http as http, bob.http as his:
+            assert (await his.delete(f"/v1/sessions/{ann.session_id}")).status_code == 404
+            assert (await his.delete("/v1/sessions")).json()["data"] == {"ended": 0}
+            assert (await http.get("/v1/me")).status_code == 200
+
+    async def test_another_password_ends_all_others(self, any_world: World) -> None:
+        ann = await any_world.person(password="the present password")
+        _, secret = await any_world.platform.sessions.open(ann.user_id, "cli", "x", "-")
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with ann.http as http:
+            assert (await http.get("/v1/me", headers=headers)).status_code == 200
+            body = {"current": "the present password", "new": "the password after it"}
+            done = await http.post("/v1/me/password", json=body)
+            assert done.json()["data"] == {"ended": 1}
+            assert (await http.get("/v1/me", headers=headers)).status_code == 401
+            assert (await http.get("/v1/me")).status_code == 200
+            for _ in range(5):
+                assert (await http.post("/v1/me/password", json=body)).status_code == 403
+            slowed = await http.post("/v1/me/password", json=body)
+            assert slowed.status_code == 429
+            assert int(slowed.headers["Retry-After"]) >= 1
+
+
+class Later(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead = timedelta()
+
+    def now(self):
+        return super().now() + self.ahead
