@@ -220,8 +220,7 @@ def taken(pid: int) -> Iterator[Taken]:
     one = Taken(pid)
     try:
         yield one
-        with suppress(ProcessLookupError):
-            one.restore()
     finally:
         with suppress(ProcessLookupError):
+            one.restore()
             _request(_DETACH, pid)
