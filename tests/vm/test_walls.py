@@ -31,6 +31,7 @@ from tests.vm.test_qemu_driver import (
 
 from runtools.platform.core.ports.driver import Exit, Machine
 from runtools.platform.host.drivers.qemu import view
+from runtools.platform.host.drivers.qemu.ending import processes_of
 from runtools.platform.host.drivers.qemu.place import Place
 from runtools.sdk.shapes.inside import ExecRequest
 from runtools.testing.taken import Taken, taken
@@ -256,7 +257,7 @@ class TestEnd:
         async with asyncio.timeout(_PATIENCE):
             while Place(machine).occupied():
                 await asyncio.sleep(0.01)
-        assert processes_of(machine.uid) == [str(pids.vmm)]
+        assert processes_of(machine.uid) == [pids.vmm]
         assert not rig.driver.vacant(machine.uid)
         await rig.soon(rig.driver.kill(machine))
         assert processes_of(machine.uid) == []
@@ -269,7 +270,7 @@ class TestEnd:
         os.kill(pids.holder, signal.SIGKILL)
         await rig.not_live(machine)
         async with asyncio.timeout(_PATIENCE):
-            while str(pids.vmm) in processes_of(machine.uid):
+            while pids.vmm in processes_of(machine.uid):
                 await asyncio.sleep(0.01)
 
     async def test_one_that_no_journal_owns_is_reclaimed(self, rig):
