@@ -23,7 +23,6 @@ from tests.vm.test_qemu_driver import (
     home,
     image,
     platform,
-    processes_of,
     rig,
     vmm_pid,
     warm,
