@@ -220,7 +220,7 @@ class TestCrashes:
         sandbox.files.write("/workspace/work", b"hours of it")
         sandbox.exec("sync")
         process = sandbox.processes.start("echo hello; exec sleep 1000")
-        eventually(lambda: process.refresh().output.end == 6)
+        eventually(lambda: process.refresh().view.output.end == 6)
         sandbox.pause()
         eventually(lambda: sandbox.refresh().durable)
         journal = platform.home / "host" / "sandboxes" / sandbox.id / "machine.json"
