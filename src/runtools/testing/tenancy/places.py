@@ -296,6 +296,8 @@ REFERENCES: Mapping[str, Reference] = {
     "template": Reference(_template),
     "to": Reference(_snapshot),
 }
+# Where a field of such a name is something else.
+OTHERWISE: Mapping[str, frozenset[str]] = {"GET /v1/usage": frozenset({"to"})}  # a time
 # Names that look like references and are none.
 NO_REFERENCES: Mapping[str, str] = {
     "allow": "what may be reached",
@@ -320,6 +322,7 @@ WHOLE_MACHINE: Mapping[str, str] = {
     "POST /v1/prune": "the operator's: frees room on the machine",
 }
 MEASURED: Mapping[str, str] = {
+    "GET /v1/usage": "added up as time goes by",
     "GET /v1/sandboxes/{ref}/stats": "measured anew for every answer",
     "GET /v1/sandboxes/{ref}/stats/history": "measured as time goes by",
 }

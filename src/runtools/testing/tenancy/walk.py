@@ -26,6 +26,7 @@ from runtools.testing.tenancy.places import (
     NO_REFERENCES,
     NOT_OF_AN_ORG,
     OF_A_PERSON,
+    OTHERWISE,
     PLACES,
     REFERENCES,
     SCENES,
@@ -199,7 +200,8 @@ class Walk:
 
     async def references(self, operation: Operation) -> None:
         """Fields of the query and the body that name a record of the owner's."""
-        for name in sorted(operation.fields & set(REFERENCES)):
+        other = OTHERWISE.get(operation.name, frozenset())
+        for name in sorted(operation.fields & set(REFERENCES) - other):
             reference = REFERENCES[name]
             own = await self._records(self.stranger, operation, fresh=operation.mutates)
             refs = {param: calls[0] for param, calls in own.items()}
