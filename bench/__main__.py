@@ -28,6 +28,7 @@ SECTIONS = (
     "execs",
     "processes",
     "api",
+    "control",
     "files",
     "bulk",
     "watch",

@@ -38,6 +38,7 @@ from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.tracing import OFF, Tracing
+from runtools.testing.conformity import Conformity, Watched
 from runtools.testing.fake_host import FakeHost
 
 HOST_ID = "hst_one"
@@ -236,13 +237,14 @@ async def serving(
     settings.api_home.mkdir(parents=True, exist_ok=True)
     vault = await open_vault(settings, db, clock)
     app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
+    conformity = Conformity(app.openapi())
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         config = uvicorn.Config(
-            McpDoor(app, url),
+            McpDoor(Watched(app, conformity), url),
             ws=websocket.Protocol,
             ws_max_size=websocket.MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
@@ -261,3 +263,5 @@ async def serving(
             server.should_exit = True
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+    # Whatever a test asked for: every answer must have been one of the document's.
+    assert conformity.faults == [], "\n".join(sorted(set(conformity.faults)))

@@ -189,7 +189,8 @@ def _document_once(app: FastAPI) -> dict[str, object]:
 async def _invalid(_request: Request, error: Exception) -> Response:
     """A parameter of the path or query is wrong; the edge answers."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
-    raise http.invalid(error.errors()) from None
+    # Where it is (path, query, header) comes first; a field of a body may have such a name, too.
+    raise http.invalid([{**one, "loc": one["loc"][1:]} for one in error.errors()]) from None
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

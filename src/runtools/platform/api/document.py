@@ -7,7 +7,7 @@ ourselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 from runtools import __version__
 from runtools.errors import (
     Forbidden,
+    IdempotencyMismatch,
     InvalidRequest,
     RateLimited,
     RunToolsError,
@@ -39,6 +40,7 @@ def route(
     takes: type[BaseModel] | None = None,
     streams: str | None = None,
     body: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route's decorator.
 
@@ -48,6 +50,7 @@ def route(
         takes: the JSON body's shape.
         streams: the media type of a success that is no envelope.
         body: the media type of a body that is no JSON.
+        headers: of a success, with what each says.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     if streams is None:
@@ -57,6 +60,11 @@ def route(
         if streams != "text/event-stream":
             kind["format"] = "binary"
         responses[status] = {"description": "A stream", "content": {streams: {"schema": kind}}}
+    if headers:
+        responses[status]["headers"] = {
+            name: {"schema": {"type": "string"}, "description": what}
+            for name, what in headers.items()
+        }
     responses |= _refusals(
         {InvalidRequest, Unauthenticated, Forbidden, RateLimited, *errors}, takes
     )
@@ -85,14 +93,15 @@ def _refusals(errors: set[Error], takes: type[BaseModel] | None) -> dict[int | s
     by_status: dict[int, list[str]] = {500: [RunToolsError.code]}
     for error in errors:
         by_status.setdefault(error.status, []).append(error.code)
+    return {status: _refusal(codes) for status, codes in sorted(by_status.items())}
+
+
+def _refusal(codes: Iterable[str]) -> dict[str, Any]:
     # Written out, not as a model: FastAPI would make a validator of each, a quarter second in all.
     schema = {"$ref": _REF.format(model=ErrorEnvelope.__name__)}
     return {
-        status: {
-            "description": ", ".join(sorted(codes)),
-            "content": {"application/json": {"schema": schema}},
-        }
-        for status, codes in sorted(by_status.items())
+        "description": ", ".join(sorted(codes)),
+        "content": {"application/json": {"schema": schema}},
     }
 
 
@@ -120,7 +129,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "rt_live_…"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    made["components"]["headers"] = {"RequestId": _REQUEST_ID} | {
+    made["components"]["headers"] = dict(_TEXTS) | {
         name: {"schema": {"type": "integer"}, "description": what} for name, what in _COUNTS.items()
     }
     made["security"] = [{"bearer": []}, {"header": []}]
@@ -146,10 +155,18 @@ def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
                 "description": "a repeat with the same key is answered, not done again; kept 24 h",
             }
         )
+        again = operation["responses"].setdefault("409", _refusal([]))
+        codes = {*again["description"].split(", "), IdempotencyMismatch.code} - {""}
+        again["description"] = ", ".join(sorted(codes))
     for answer in operation["responses"].values():
         answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": _HEADER}
     for answer in operation["responses"].values() if path.startswith("/v1") else ():
         answer["headers"] |= {name: {"$ref": _header(name)} for name in _RATES}
+    if "401" in operation["responses"]:
+        operation["responses"]["401"]["headers"]["WWW-Authenticate"] = {"$ref": _header("Scheme")}
+    for status, answer in operation["responses"].items() if method != "get" else ():
+        if status.startswith("2"):
+            answer["headers"]["Idempotency-Replayed"] = {"$ref": _header("Replayed")}
     if "429" in operation["responses"]:
         operation["responses"]["429"]["headers"]["Retry-After"] = {"$ref": _header("Retry-After")}
 
@@ -166,7 +183,14 @@ _COUNTS: Mapping[str, str] = {
     "X-RateLimit-Reset": "when all are there again, in seconds since 1970",
     "Retry-After": "seconds after which it may be asked again",
 }
-_REQUEST_ID: Mapping[str, Any] = {
-    "schema": {"type": "string"},
-    "description": "also in the envelope; the caller's own where it sent one",
+_TEXTS: Mapping[str, Any] = {
+    "RequestId": {
+        "schema": {"type": "string"},
+        "description": "also in the envelope; the caller's own where it sent one",
+    },
+    "Replayed": {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "where this is the answer of an earlier request with the same key",
+    },
+    "Scheme": {"schema": {"type": "string"}, "description": "how a key is sent"},
 }

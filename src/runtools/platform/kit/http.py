@@ -216,8 +216,7 @@ def wrong_field(field: str, problem: str, *, hint: str | None = None) -> Invalid
 
 
 def _path(loc: Sequence[object]) -> str:
-    words = [str(word)[:80] for word in loc]
-    return ".".join(words[1:] if words[:1] in (["body"], ["query"], ["path"]) else words)
+    return ".".join(str(word)[:80] for word in loc)
 
 
 # --- cursors ---

@@ -15,7 +15,12 @@ Role = Literal["admin", "member"]
 class ApiKeyCreate(Request):
     """What `POST /v1/api-keys` takes."""
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+    # No control characters, and none that cannot be seen or turn the text around.
+    name: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+$",
+    )
     scopes: list[str] = Field(
         default_factory=list,
         max_length=64,

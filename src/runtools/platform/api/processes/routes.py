@@ -52,6 +52,11 @@ from runtools.sdk.shapes.processes import (
 router = APIRouter(prefix="/v1/sandboxes/{ref}/processes", tags=["processes"])
 
 _OCTETS = "application/octet-stream"
+_PIECE = {
+    "X-Output-Offset": "where the bytes begin",
+    "X-Output-Dropped": "how many before them are no longer kept",
+    "X-Output-End": "where the next read goes on",
+}
 _LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
 _ENTER = (*_LOOK, DeadlineExceeded, QuotaExceeded)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
@@ -102,7 +107,9 @@ async def get(
     return call.answer(one(await host.wait_process(record.id, process_id, wait_ms)))
 
 
-@router.get("/{process_id}/output", **document.route(None, *_ENTER, streams=_OCTETS))
+@router.get(
+    "/{process_id}/output", **document.route(None, *_ENTER, streams=_OCTETS, headers=_PIECE)
+)
 async def output(
     request: Request,
     ref: str,

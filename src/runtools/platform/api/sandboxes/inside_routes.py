@@ -160,7 +160,16 @@ async def console(
 # --- files ---
 
 
-@router.get("/files", **document.route(None, *_LOOK, FileIsDirectory, streams=_OCTETS))
+@router.get(
+    "/files",
+    **document.route(
+        None,
+        *_LOOK,
+        FileIsDirectory,
+        streams=_OCTETS,
+        headers={"X-File-Size": "bytes of the whole file"},
+    ),
+)
 async def read(
     request: Request,
     ref: str,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import (
+    GuestUnreachable,
     HostUnavailable,
     IdempotencyMismatch,
     IllegalMove,
@@ -41,6 +42,7 @@ _SHOWN = tuple(Snapshot.model_fields)
         NameTaken,
         QuotaExceeded,
         HostUnavailable,
+        GuestUnreachable,
         IdempotencyMismatch,
         status=201,
         takes=SnapshotCreate,

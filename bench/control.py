@@ -1,0 +1,182 @@
+"""What the control plane costs, with 10,000 keys and 10,000 sandboxes, on SQLite and on PostgreSQL.
+
+Each row stands beside a bare FastAPI route over the same database, which asks the same and writes the same
+JSON and nothing else: no key, no rights, no sealing, no audit. Both are processes of their own and answer
+in turns over one kept connection. The api runs over a fake host: no sandbox is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from itertools import cycle, repeat
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+from sqlalchemy import Connection, MetaData, Table, create_engine, insert, select
+
+from bench.api import Talk, get, per_second
+from bench.section import Bench
+from bench.table import Row, Series, at_most_floor_times, row
+from runtools.platform.api.keys.store import Key, api_keys
+from runtools.platform.api.sandboxes import store as boxes
+from runtools.platform.api.sandboxes.tables import sandboxes
+from runtools.platform.core.ids import new_id, new_sandbox_id
+from runtools.platform.kit import crypto
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world, postgres
+
+MANY = 10_000
+TURNS = 8
+
+
+def measure(bench: Bench | None) -> Iterator[Row]:
+    """Milliseconds a request, on both databases."""
+    turns = TURNS // 2 if bench is not None and bench.quick else TURNS
+    with tempfile.TemporaryDirectory(prefix="runtools-bench-", dir="/var/tmp") as folder:
+        yield from _on("SQLite", f"sqlite:///{folder}/db/runtools.db", Path(folder), turns)
+        with postgres.cluster() as server:
+            url = server.url(server.create())
+            yield from _on("PostgreSQL", url, Path(folder) / "pg", turns)
+
+
+def _on(engine: str, url: str, folder: Path, turns: int) -> Iterator[Row]:
+    with (
+        _process(serve_platform, url, str(folder)) as told,
+        _process(serve_bare, url, "") as bare,
+    ):
+        api, plain = Talk(told["url"]), Talk(bare["url"])
+        for title, ours, floor, limit in _asked(told):
+            took, least = Series(), Series()
+            for _ in range(turns):
+                least.values.append(1000 / per_second(plain, repeat(get(floor))))
+                took.values.append(1000 / per_second(api, ours))
+            yield row(f"{engine}: {title}", took, least, wanted=[at_most_floor_times(limit)])
+
+
+def _asked(told: dict[str, Any]) -> list[tuple[str, Iterator[bytes], str, float]]:
+    """What is measured: the platform's requests, the bare route beside them, and the bound."""
+    one, first, secret = told["sandbox"], told["keys"][0], told["secret"]
+    name = f"/v1/sandboxes/{one}"
+    every = cycle([get(name, key) for key in told["keys"]])
+    reveal = post(f"/v1/secrets/{secret}/reveal", first)
+    listed = get("/v1/sandboxes?limit=100", first)
+    return [
+        ("a request with one key", repeat(get(name, first)), f"/row/{one}", 1.5),
+        (f"a request with each of {MANY} keys", every, f"/row/{one}", 1.5),
+        ("a secret revealed", repeat(reveal), f"/secret/{secret}", 1.5),
+        (f"a page of 100 of {MANY} sandboxes", repeat(listed), "/page", 2),
+    ]
+
+
+@contextmanager
+def _process(serve: Any, *given: str) -> Iterator[dict[str, Any]]:
+    spawn = multiprocessing.get_context("spawn")
+    ready: Any = spawn.Queue()
+    server = spawn.Process(target=serve, args=(*given, ready), daemon=True)
+    server.start()
+    try:
+        yield ready.get(timeout=240)
+    finally:
+        server.terminate()
+        server.join()
+
+
+def post(path: str, key: str) -> bytes:
+    """A whole POST request without a body."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
+        "Content-Length: 0\r\n\r\n"
+    ).encode()
+
+
+def serve_platform(url: str, folder: str, ready: Any) -> None:
+    """The api over a fake host, with many keys and sandboxes; puts what is to be asked into the queue."""
+    asyncio.run(_serve_platform(url, Path(folder), ready))
+
+
+async def _serve_platform(url: str, folder: Path, ready: Any) -> None:
+    async with api_world.world(Database(url), folder) as world:
+        made = await world.create(name="one", tags={"a": "b"})
+        body = {"name": "BENCH", "value": "x" * 64}
+        assert (await world.http.post("/v1/secrets", json=body)).status_code == 201
+        secrets = [crypto.new_secret("rt_live_") for _ in range(MANY)]
+        await world.platform.db.write(_fill, world.org, made["id"], secrets)
+        told = {"url": world.url, "keys": secrets, "sandbox": made["id"], "secret": "BENCH"}
+        ready.put(told)
+        await asyncio.Event().wait()
+
+
+def _fill(conn: Connection, org: str, sandbox_id: str, secrets: list[str]) -> None:
+    record = boxes.by_id(conn, org, sandbox_id)
+    assert record is not None
+    keys = [
+        Key(
+            new_id("key"),
+            org,
+            f"k{n}",
+            secret[:14],
+            crypto.digest(secret),
+            new_id("opn"),
+            record.created_at,
+        )
+        for n, secret in enumerate(secrets)
+    ]
+    conn.execute(insert(api_keys), [asdict(key) for key in keys])
+    copies = [
+        asdict(
+            replace(
+                record,
+                id=new_sandbox_id(),
+                name=f"copy-{n}",
+                born_op=new_id("opn"),
+                created_at=record.created_at - timedelta(seconds=n),
+            )
+        )
+        for n in range(MANY)
+    ]
+    conn.execute(insert(sandboxes), copies)
+
+
+def serve_bare(url: str, _folder: str, ready: Any) -> None:
+    """The least that answers: the same questions to the same database, as JSON."""
+    driver = url.replace("postgresql:", "postgresql+psycopg:")
+    engine = create_engine(driver, isolation_level="AUTOCOMMIT")
+    meta = MetaData()
+    with engine.connect() as conn:
+        box = Table("sandboxes", meta, autoload_with=conn)
+        secret = Table("secrets", meta, autoload_with=conn)
+    app = FastAPI()
+
+    def asked(query: Any) -> Response:
+        with engine.connect() as conn:
+            found = [dict(one) for one in conn.execute(query).mappings()]
+        return Response(json.dumps(found), media_type="application/json")
+
+    @app.get("/row/{sandbox_id}")
+    def one(sandbox_id: str) -> Response:
+        return asked(select(box).where(box.c.id == sandbox_id))
+
+    @app.get("/secret/{name}")
+    def sealed(name: str) -> Response:
+        return asked(select(secret).where(secret.c.name == name))
+
+    @app.get("/page")
+    def page() -> Response:
+        return asked(select(box).order_by(box.c.created_at.desc(), box.c.id.desc()).limit(101))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ready.put({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[listener])

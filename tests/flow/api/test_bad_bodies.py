@@ -1,0 +1,154 @@
+"""Bad bodies for every route that takes one, made from the document: a new route is tried without a word.
+
+Each field is left out, null, of a wrong type, too long, and has control characters and letters that look
+like others. What is refused gets a typed error that names the field, and nothing comes of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from runtools.platform.api.app import without_platform
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
+from runtools.testing.tenancy import rows
+from runtools.testing.tenancy.answers import ask
+from runtools.testing.tenancy.operations import Operation, operations, resolve
+from runtools.testing.tenancy.places import PLACES, SCENES, Org, Scene
+
+DOCUMENT = without_platform().openapi()
+TAKING = [one for one in operations(without_platform()) if one.example is not None]
+
+STRANGE = {
+    "a control character": "a\x1b[31mb",
+    "a NUL": "a\0b",
+    "a line break": "a\nb",
+    "a letter that looks like another": "\u0430dmin",
+    "letters of full width": "\uff41\uff42\uff43",
+    "no width at all": "ad\u200bmin",
+    "text turned round": "\u202eabc",
+}
+# Names by which a thing is called. A key's is for people to read: any letters that can be seen.
+NAMES = frozenset({"name", "slug", "label"})
+# What a refusal may say beside `invalid_request`: that a thing of that name is not there, and the like.
+REFUSALS = frozenset({400, 403, 404, 409, 413, 422})
+
+
+@pytest_asyncio.fixture
+async def org(tmp_path: Path) -> AsyncIterator[Org]:
+    db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+    async with api_world.world(db, tmp_path, outbound_allow="127.0.0.0/8") as world:
+        yield Org(world, world.org, "amber", world.http)
+
+
+def _fields(route: Operation) -> Mapping[str, Any]:
+    content = DOCUMENT["paths"][route.path][route.method.lower()]["requestBody"]["content"]
+    found = resolve(DOCUMENT, content["application/json"]["schema"]).get("properties", {})
+    return {name: resolve(DOCUMENT, schema) for name, schema in found.items()}
+
+
+def _kinds(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The types that a field may have, each with its schema."""
+    several = [resolve(DOCUMENT, one) for one in schema.get("anyOf", schema.get("oneOf", [schema]))]
+    return {one.get("type", "string"): one for one in several}
+
+
+def wrong(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Values that the field cannot have, and why."""
+    kinds = _kinds(schema)
+    if "null" not in kinds:
+        yield "null", None
+    if "object" not in kinds:
+        yield "an object", {"a": {"b": 1}}
+    if "string" not in kinds:
+        yield "a text", "certainly not"
+    if "array" not in kinds:
+        yield "a list", [[[]]]
+    if not {"integer", "number"} & set(kinds) and "boolean" not in kinds:
+        yield "a number", 10**30
+    if "integer" in kinds and "maximum" in kinds["integer"]:
+        yield "too large a number", kinds["integer"]["maximum"] + 1
+        yield "far too large a number", 10**400
+    if (most := kinds.get("string", {}).get("maxLength")) is not None:
+        yield "too long a text", "x" * (most + 1)
+
+
+def strange(
+    route: Operation, name: str, schema: Mapping[str, Any]
+) -> Iterator[tuple[str, str, bool]]:
+    """Texts that are odd, and whether the field must refuse them."""
+    text = _kinds(schema).get("string")
+    if text is None or "enum" in text or "const" in text:
+        return
+    pattern = text.get("pattern")
+    for why, value in STRANGE.items():
+        refused = pattern is not None and re.search(pattern, value) is None
+        called = name in NAMES and route.path != "/v1/api-keys"
+        yield why, value, refused or called
+
+
+class Tries:
+    """One route, asked for many things that it must refuse."""
+
+    def __init__(self, org: Org, route: Operation) -> None:
+        self.org, self.route = org, route
+        self.faults: list[str] = []
+        self.refs: dict[str, str] = {}
+
+    async def prepare(self) -> dict[str, Any]:
+        for name, place in self.route.prefixes().items():
+            own = {"org_id": self.org.id}
+            self.refs[name] = own.get(name) or (await PLACES[place](self.org, self.refs))[0]
+        scene = SCENES.get(self.route.name, Scene())
+        body = await scene.body(self.org, self.refs) if callable(scene.body) else scene.body
+        await self.org.world.heard()
+        return dict(body if isinstance(body, Mapping) else self.route.example or {})
+
+    async def refused(self, body: Any, name: str, why: str, *, must: bool = True) -> None:
+        before = await self._rows()
+        answer = await ask(self.org, self.route, self.refs, {"query": "", "json": body})
+        what = f"{self.route.name}: {name} with {why}: {answer}"
+        if answer.status not in REFUSALS:
+            if must or answer.status >= 500:
+                self.faults.append(what)
+            return
+        await self.org.world.heard()
+        if changed := rows.difference(before, await self._rows()):
+            self.faults.append(f"{what}, and yet {changed}")
+        if must and answer.status == 400 and not self._names(answer.body, name):
+            self.faults.append(f"{what} does not name {name}")
+
+    async def _rows(self) -> rows.Rows:
+        found = await self.org.world.platform.db.read(rows.of_org, self.org.id)
+        return {table: held for table, held in found.items() if table != "audit"}
+
+    def _names(self, body: str, name: str) -> bool:
+        return re.search(rf'"field":"{name}(?:[."])', body) is not None
+
+
+@pytest.mark.parametrize("route", TAKING, ids=lambda route: route.name)
+async def test_each_wrong_field_is_named_and_nothing_comes_of_it(
+    org: Org, route: Operation
+) -> None:
+    tries = Tries(org, route)
+    good = await tries.prepare()
+    for name, schema in _fields(route).items():
+        for why, value in wrong(schema):
+            await tries.refused({**good, name: value}, name, why)
+        for why, odd, must in strange(route, name, schema):
+            await tries.refused({**good, name: odd}, name, why, must=must)
+    for name in route.example or {}:
+        without = {field: value for field, value in good.items() if field != name}
+        await tries.refused(without, name, "nothing")
+    await tries.refused({**good, "nobodysField": 1}, "nobodysField", "a name that nobody knows")
+    assert tries.faults == [], "\n".join(tries.faults)
+
+
+def test_there_are_routes_to_try() -> None:
+    assert len(TAKING) > 20
