@@ -42,12 +42,23 @@ class Cluster:
 
     def __init__(self, folder: Path, tools: Path) -> None:
         self._folder = folder
+        self._server: subprocess.Popen[bytes] | None = None
         self._tools = tools
         self._numbers = itertools.count(1)
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
         return f"postgresql://{_USER}@/{database}?host={self._folder}"
+
+    def start(self) -> None:
+        """Let it serve; it is a child that ends with us, even when we are killed."""
+        self._server = _serve(self._tools, self._folder)
+
+    def stop(self) -> None:
+        """Let it end at once, whoever is connected; what was committed is there after a start."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(30)
 
     def create(self, template: str | None = None) -> str:
         """A new database, empty or a copy of another; returns its name."""
@@ -75,39 +86,37 @@ def cluster() -> Iterator[Cluster]:
         shutil.chown(folder, _USER)
     try:
         _as_postgres([str(tools / "initdb"), "-D", str(data), *_INITDB])
-        with _server(tools, folder, data):
-            yield Cluster(folder, tools)
+        made = Cluster(folder, tools)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
     finally:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def _server(tools: Path, folder: Path, data: Path) -> Iterator[None]:
-    """The server as a child that ends with us, even when we are killed."""
+def _serve(tools: Path, folder: Path) -> subprocess.Popen[bytes]:
     who = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.getuid() == 0 else []
     # Nothing here outlives the session, so nothing has to survive a crash.
     options = ["listen_addresses=", "fsync=off", "max_connections=200"]
     words = [word for option in options for word in ("-c", option)]
     argv = ["setpriv", "--pdeathsig", "QUIT", *who, str(tools / "postgres")]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         server = subprocess.Popen(
-            [*argv, "-D", str(data), "-k", str(folder), *words],
+            [*argv, "-D", str(folder / "data"), "-k", str(folder), *words],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
             cwd="/",
         )
-    try:
-        deadline = time.monotonic() + 60
-        ready = [str(tools / "pg_isready"), "-q", "-h", str(folder)]
-        while subprocess.run(ready, check=False).returncode != 0:
-            assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, "PostgreSQL did not come up"
-            time.sleep(0.05)
-        yield
-    finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait(30)
+    deadline = time.monotonic() + 60
+    ready = [str(tools / "pg_isready"), "-q", "-h", str(folder)]
+    while subprocess.run(ready, check=False).returncode != 0:
+        assert server.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, "PostgreSQL did not come up"
+        time.sleep(0.05)
+    return server
 
 
 def _as_postgres(argv: list[str]) -> None:

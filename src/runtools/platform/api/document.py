@@ -24,6 +24,7 @@ from runtools.errors import (
     RunToolsError,
     TooLarge,
     Unauthenticated,
+    Unavailable,
 )
 from runtools.sdk.shapes.events import ErrorEnvelope
 
@@ -66,7 +67,7 @@ def route(
             for name, what in headers.items()
         }
     responses |= _refusals(
-        {InvalidRequest, Unauthenticated, Forbidden, RateLimited, *errors}, takes
+        {InvalidRequest, Unauthenticated, Forbidden, RateLimited, Unavailable, *errors}, takes
     )
     extra: dict[str, Any] = {}
     if takes is not None:

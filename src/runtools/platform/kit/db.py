@@ -13,10 +13,12 @@ what must not race takes row locks or compares and sets.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -35,10 +37,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
-from runtools.errors import InvalidRequest
+from runtools.errors import InvalidRequest, Unavailable
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -134,7 +140,7 @@ class Database:
         """What the function finds; each of its statements sees what is committed when it starts."""
 
         def asked() -> T:
-            with self._reader.connect() as conn:
+            with _there(), self._reader.connect() as conn:
                 return ask(conn, *args)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, asked)
@@ -146,7 +152,7 @@ class Database:
         """
 
         def done() -> T:
-            with self._writer.begin() as conn:
+            with _there(), self._writer.begin() as conn:
                 return act(conn, *args)
 
         return await asyncio.get_running_loop().run_in_executor(self._writers, done)
@@ -157,6 +163,23 @@ class Database:
             await asyncio.to_thread(threads.shutdown)
         self._reader.dispose()
         self._writer.dispose()
+
+
+@contextmanager
+def _there() -> Iterator[None]:
+    """Say it in words of ours when the database is away, or takes nothing more.
+
+    Raises:
+        Unavailable: it does not answer, is locked by somebody else, or its disk is full.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as exc:
+        log.warning("the database: %s", exc)
+        raise Unavailable(
+            "the platform's database does not answer, or takes nothing more",
+            hint="ask again in a moment; its operator finds the reason in the log of the api",
+        ) from exc
 
 
 def lock_schema(conn: Connection) -> None:
