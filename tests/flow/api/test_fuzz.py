@@ -39,6 +39,11 @@ OPERATIONS = {
 }
 
 
+@schemathesis.serializer("application/x-tar")
+def _archive(_context: Any, value: Any) -> Any:
+    return value
+
+
 class Target:
     """A running api in a thread of its own, with something of everything in it."""
 

@@ -144,8 +144,9 @@ def _correct(path: str, method: str, operation: dict[str, Any]) -> None:
         del operation["responses"]["422"]
     if not path.startswith("/v1"):
         operation["security"] = []
-        for status in ("401", "429"):
-            operation["responses"].pop(status, None)
+        operation["responses"].pop("429", None)
+        if path != "/metrics":  # which has a token of its own
+            operation["responses"].pop("401", None)
     if method != "get":
         operation.setdefault("parameters", []).append(
             {
