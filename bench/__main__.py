@@ -35,6 +35,7 @@ SECTIONS = (
     "egress",
     "idle",
     "hostile",
+    "deploys",
 )
 LATEST = Path(__file__).parent / "latest.json"
 

@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/runtools/sdk"
 TARGET = SOURCE / "sync"
 MODULES = (
+    "agents",
     "audit",
     "client",
+    "deploys",
     "egress",
     "files",
     "keys",

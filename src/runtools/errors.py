@@ -20,6 +20,10 @@
     │   ├── QuotaExceeded              409 quota_exceeded
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
     │   ├── OutcomeUnknown             409 outcome_unknown
+    │   ├── DeployRunning              409 deploy_running
+    │   ├── PlanStale                  409 plan_stale
+    │   ├── LossUnconfirmed            409 loss_unconfirmed
+    │   ├── ToolsUnavailable           409 tools_unavailable
     │   ├── ProcessEnded               409 process_ended
     │   ├── InputClosed                409 input_closed
     │   └── InputFull                  409 input_full
@@ -34,6 +38,7 @@
     │   └── GuestMisbehaved            502 guest_misbehaved
     ├── DeadlineExceeded               504 deadline_exceeded
     ├── BuildFailed                    422 build_failed
+    ├── SetupFailed                    422 setup_failed
     └── FileError                      400 file_error
         ├── FileMissing                404 file_missing
         ├── FileAlreadyExists          409 file_exists
@@ -214,6 +219,30 @@ class OutcomeUnknown(Conflict):
     code = "outcome_unknown"
 
 
+class DeployRunning(Conflict):
+    """A deploy is under way in the project: nothing else changes what stands there meanwhile."""
+
+    code = "deploy_running"
+
+
+class PlanStale(Conflict):
+    """What stands in the project has changed since the plan was shown: nothing was done."""
+
+    code = "plan_stale"
+
+
+class LossUnconfirmed(Conflict):
+    """The plan would lose a sandbox's data, and nobody has confirmed that; ``details`` names them."""
+
+    code = "loss_unconfirmed"
+
+
+class ToolsUnavailable(Conflict):
+    """The tool is deployed, but the platform has no tools service that could run it."""
+
+    code = "tools_unavailable"
+
+
 class ProcessEnded(Conflict):
     """The process has ended: nothing can be sent to it any more."""
 
@@ -303,6 +332,13 @@ class BuildFailed(RunToolsError):
     """A template build failed; its log says where."""
 
     code = "build_failed"
+    status = 422
+
+
+class SetupFailed(RunToolsError):
+    """A `setup` command of a standing sandbox failed; ``details`` names it, with its last output."""
+
+    code = "setup_failed"
     status = 422
 
 

@@ -11,6 +11,8 @@ from runtools import __version__
 from runtools.cli import (
     audit,
     auth,
+    deploy,
+    deployed,
     login,
     machine,
     mcp,
@@ -60,6 +62,7 @@ def root(
     """Real machines for AI agents: start, pause, fork and look into sandboxes."""
 
 
+deploy.register(app)
 machine.register(app)
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
 app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
@@ -75,6 +78,7 @@ app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 usage.register(app)
 audit.register(app)
+deployed.register(app)
 models.register(app)
 mcp.register(app)
 

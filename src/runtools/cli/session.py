@@ -23,9 +23,9 @@ def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
 
 
 @contextmanager
-def connected() -> Iterator[RunTools]:
-    """A client of the platform that the settings name."""
-    with runtools.RunTools(retry_seconds=_RETRY_SECONDS) as rt:
+def connected(url: str | None = None) -> Iterator[RunTools]:
+    """A client of the platform that the settings name; ``url`` comes before theirs."""
+    with runtools.RunTools(url=url, retry_seconds=_RETRY_SECONDS) as rt:
         yield rt
 
 

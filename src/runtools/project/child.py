@@ -44,6 +44,9 @@ class _Loader:
 
     def _load(self, kind: Kind, file: Path) -> None:
         root = self._folder.root
+        if not file.resolve().is_relative_to(root):
+            self._problem(Problem(relative(root, str(file)), None, None, "it lies elsewhere"))
+            return
         try:
             importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
         except KeyboardInterrupt:

@@ -134,10 +134,12 @@ def define_sandbox(
     memory_mb: int = DEFAULT_MEMORY_MB,
     disk_mb: int = DEFAULT_DISK_MB,
     env: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
     tags: Mapping[str, str] | None = None,
     idle_timeout_seconds: int = DEFAULT_IDLE_TIMEOUT_SECONDS,
     max_lifetime_seconds: int | None = None,
     internet: bool = True,
+    egress: Mapping[str, Sequence[str]] | None = None,
     require_isolation: Isolation | None = None,
     setup: Sequence[str] = (),
 ) -> SandboxDefinition:
@@ -151,17 +153,23 @@ def define_sandbox(
         memory_mb: 256 or more.
         disk_mb: 512 or more.
         env: variables of everything that runs in it; no place for secrets.
+        secrets: names of secrets of the org (category custom, scope sandboxes or all) that are set in
+            its environment, too.
         tags: to find it by.
         idle_timeout_seconds: quiet seconds until it is paused; 0: never.
         max_lifetime_seconds: seconds until it is paused in any case.
         internet: whether it reaches the internet.
+        egress: which of it: ``{"allow": […], "deny": […]}`` of names, ``*.name``, addresses, networks;
+            default: every public address.
         require_isolation: ``hardware`` refuses to run it under emulation.
         setup: shell lines, run once in order when it is made, and kept in its snapshot.
 
     Raises:
         pydantic.ValidationError: a field is malformed or out of its range.
     """
-    fields = {**locals(), "env": dict(env or {}), "tags": dict(tags or {})}
+    fields = dict(locals())
+    for field in ("env", "tags", "egress"):
+        fields[field] = {} if fields[field] is None else fields[field]
     return _defined(
         "sandbox", lambda: SandboxDefinition.model_validate(_plain(fields), strict=True)
     )
@@ -203,7 +211,12 @@ def define_tool(
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Sequences as lists: a tuple is as good in a file; a string in its place is a mistake."""
     return {
-        field: list(value) if isinstance(value, tuple) else value for field, value in fields.items()
+        field: _plain(value)
+        if isinstance(value, dict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for field, value in fields.items()
     }
 
 

@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import Any
 from runtools.errors import ProjectInvalid
 from runtools.project.folder import Folder
 from runtools.project.problems import Problem
-from runtools.sdk.shapes.definitions import DEFINITIONS, Definition, Kind, kind_of
+from runtools.sdk.shapes.definitions import (
+    DEFINITIONS,
+    MAX_DEFINITIONS,
+    Definition,
+    Kind,
+    kind_of,
+)
 
 LOAD_SECONDS = 30.0
 
@@ -64,7 +71,7 @@ def load(folder: Folder, seconds: float = LOAD_SECONDS) -> list[Defined]:
             shape = DEFINITIONS[said["kind"]]
             definition = shape.model_validate(said["definition"])
             defined.append(Defined(definition, said["file"], said["line"]))
-    problems += _twice(defined)
+    problems += [*_twice(defined), *_too_many(folder, defined)]
     if problems:
         problems.sort(key=lambda problem: (problem.file, problem.line or 0))
         raise ProjectInvalid(
@@ -82,6 +89,13 @@ def _twice(defined: list[Defined]) -> Iterator[Problem]:
             field = "name" if one.kind == "tool" else "slug"
             message = f"{other.file}:{other.line} defines a {one.kind} {one.slug!r} already"
             yield Problem(one.file, one.line, field, message)
+
+
+def _too_many(folder: Folder, defined: list[Defined]) -> Iterator[Problem]:
+    for kind, count in Counter(one.kind for one in defined).items():
+        if count > MAX_DEFINITIONS:
+            message = f"{count} definitions of one kind, more than {MAX_DEFINITIONS} of a project"
+            yield Problem(f"{folder.of(kind).relative_to(folder.root)}/", None, None, message)
 
 
 def _run(root: Path, seconds: float) -> Iterator[dict[str, Any]]:

@@ -27,15 +27,16 @@ def bundle(root: Path, entry: Path) -> ToolSource:
         ValueError: it is too large, or its metadata are malformed.
     """
     files: dict[str, str] = {}
-    waiting = [entry.resolve()]
+    waiting, size = [entry.resolve()], 0
     while waiting:
         file = waiting.pop()
         place = file.relative_to(root).as_posix()
         if place in files:
             continue
-        files[place] = file.read_text()
-        if sum(map(len, files.values())) > MAX_SOURCE_BYTES:
+        size += file.stat().st_size
+        if size > MAX_SOURCE_BYTES:
             raise ValueError(f"the tool and what it imports exceed {MAX_SOURCE_BYTES} bytes")
+        files[place] = file.read_text()
         waiting += _imported(root, file, files[place])
     place = entry.resolve().relative_to(root).as_posix()
     declared = _inline(files[place])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 
 from runtools.sdk import shapes, wire
+from runtools.sdk.agents import AsyncAgents, AsyncStandingSandboxes, AsyncTools
 from runtools.sdk.audit import AsyncAudit
+from runtools.sdk.deploys import AsyncDeploys
 from runtools.sdk.keys import AsyncApiKeys
 from runtools.sdk.limits import AsyncLimits
 from runtools.sdk.models import AsyncModels
@@ -71,6 +73,10 @@ class AsyncRunTools:
         self.audit = AsyncAudit(self._transport)
         self.models = AsyncModels(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
+        self.deploys = AsyncDeploys(self._transport)
+        self.agents = AsyncAgents(self._transport)
+        self.tools = AsyncTools(self._transport)
+        self.standing_sandboxes = AsyncStandingSandboxes(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

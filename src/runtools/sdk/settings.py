@@ -120,6 +120,12 @@ def logins(environ: Mapping[str, str] | None = None) -> Logins:
     return Logins(current, kept)
 
 
+def project_address(otherwise: str | None, environ: Mapping[str, str] | None = None) -> str | None:
+    """``RUNTOOLS_API_URL``, else what a project's own settings say; None: neither says anything."""
+    env = os.environ if environ is None else environ
+    return env.get("RUNTOOLS_API_URL") or otherwise
+
+
 def home(environ: Mapping[str, str] | None = None) -> Path:
     """The home of the platform that commands on this machine act on."""
     env = os.environ if environ is None else environ

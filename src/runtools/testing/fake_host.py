@@ -277,6 +277,17 @@ class FakeHost(FakeLife):
             machine.order = machine.order.model_copy(update=changed)
             machine.egress_generation = generation
 
+    async def set_limits(
+        self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None
+    ) -> None:
+        """Note them in the order."""
+        machine = self._alive(sandbox_id, "set_limits")
+        limits = {
+            "idle_timeout_seconds": idle_timeout_seconds,
+            "max_lifetime_seconds": max_lifetime_seconds,
+        }
+        machine.order = machine.order.model_copy(update=limits)
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         """What a test has put into ``refused`` of the machine."""
         self._answer("egress_log", sandbox_id)

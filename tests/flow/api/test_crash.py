@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,34 @@ async def _undone(rig: Rig) -> bool:
     return await rig.get("/templates/spare") is None and len(rig.host.builds) == 1
 
 
+async def _deployed(rig: Rig) -> bool:
+    """All of it is done, each command of the setup was run once, and nothing is left over."""
+    (latest, *_) = await rig.get("/deploys")
+    if latest["state"] != "done":
+        return False
+    standing = {one["slug"]: one for one in await rig.get("/standing-sandboxes")}
+    assert (set(standing), latest["done"]) == ({"dev", "kept"}, 4)
+    assert (await rig.get("/agents/hello"))["version"] == 1
+    assert (await rig.get("/sandboxes/shop-kept"))["idleTimeoutSeconds"] == 7
+    assert (await rig.get("/sandboxes/shop-dev"))["id"] == standing["dev"]["sandboxId"]
+    return await _made(rig) == b"two\n" and _machines(rig, State.RUNNING) == 3
+
+
+async def _deploy_failed(rig: Rig) -> bool:
+    """It says so, and what stood before stands."""
+    (latest, *_) = await rig.get("/deploys")
+    if latest["state"] != "failed":
+        return False
+    assert latest["error"]["code"] == "setup_failed"
+    return await _made(rig) == b"one\n" and _machines(rig, State.RUNNING) == 4
+
+
+async def _made(rig: Rig) -> bytes:
+    assert rig.http is not None
+    answer = await rig.http.get("/v1/sandboxes/shop-dev/files?path=/workspace/made")
+    return answer.content
+
+
 def _machines(rig: Rig, state: State) -> int:
     return sum(machine.state is state for machine in rig.host.machines.values())
 
@@ -195,6 +223,31 @@ SNAPSHOT = Case("POST", "/sandboxes/old/snapshots", {"name": "fresh"}, _kept)
 DROP = Case("DELETE", "/sandboxes/old/snapshots/kept", None, _dropped)
 BUILD = Case("POST", "/templates/base-debian/builds", {}, _built)
 DELETE = Case("DELETE", "/templates/spare", None, _undone)
+
+
+def _project(**dev: Any) -> dict[str, Any]:
+    """A project whose sandbox `dev` is made anew, `kept` is changed and `gone` is pruned."""
+    return {
+        "project": "shop",
+        "prune": True,
+        "sandboxes": [
+            {"slug": "dev", **dev},
+            {"slug": "kept", "idleTimeoutSeconds": 7},
+        ],
+        "agents": [{"slug": "hello", "name": "Hello", "model": "demo", "sandbox": "dev"}],
+    }
+
+
+_STOOD = {
+    "project": "shop",
+    "sandboxes": [
+        {"slug": "dev", "setup": ["echo one >> made"]},
+        {"slug": "kept"},
+        {"slug": "gone"},
+    ],
+}
+DEPLOY = Case("POST", "/deploys", _project(setup=["echo two >> made"]), _deployed)
+FAILING = Case("POST", "/deploys", _project(setup=["echo two >> made", "exit 1"]), _deploy_failed)
 
 CASES = [
     ("api.idempotency.begun", CREATE),
@@ -214,6 +267,16 @@ CASES = [
     ("api.snapshot.dropping", DROP),
     ("api.build.written", BUILD),
     ("api.template.dropping", DELETE),
+    ("api.deploy.written", DEPLOY),
+    ("api.deploy.made", DEPLOY),
+    ("api.deploy.set_up", DEPLOY),
+    ("api.deploy.taken_over", DEPLOY),
+    ("api.deploy.changed", DEPLOY),
+    ("api.deploy.destroyed", DEPLOY),
+    ("api.deploy.noted", DEPLOY),
+    ("api.deploy.noted#3", DEPLOY),
+    ("api.deploy.noted#4", DEPLOY),
+    ("api.deploy.stumbled", FAILING),
     ("api.report.taken", CREATE),
     ("api.report.taken#2", CREATE),
     ("api.report.taken", FORK),
@@ -229,9 +292,9 @@ class TestPoints:
         ("point", "case"), CASES, ids=[f"{p}-{c.path.rpartition('/')[2]}" for p, c in CASES]
     )
     async def test_killed_there(self, rig: Rig, point: str, case: Case) -> None:
-        if case in (RECOVER, RESUME):
+        if case in (RECOVER, RESUME, DEPLOY, FAILING):
             async with rig.alive():
-                await self._before(rig, case)
+                case = await self._before(rig, case)
         async with rig.doomed(point):
             await rig.act(case.method, case.path, "the-key", case.body)
             assert await rig.died()
@@ -242,7 +305,12 @@ class TestPoints:
             assert again is not None
             assert await case.done(rig)
 
-    async def _before(self, rig: Rig, case: Case) -> None:
+    async def _before(self, rig: Rig, case: Case) -> Case:
+        if case in (DEPLOY, FAILING):
+            await self._deploy(rig, _STOOD)
+            shown = await rig.act("POST", "/deploys/plan", "p2", case.body)
+            losing = {"plan": shown["digest"], "losing": ["dev", "gone"]}
+            return replace(case, body={**case.body, **losing})
         name = "dead" if case is RECOVER else "new"
         made = await rig.act("POST", "/sandboxes", "s1", {"name": name})
         if case is RECOVER:
@@ -250,6 +318,13 @@ class TestPoints:
             await holds(lambda: _is(rig, "dead", "stopped"))
         else:
             await rig.act("POST", "/sandboxes/new/pause", "p1")
+        return case
+
+    async def _deploy(self, rig: Rig, body: dict[str, Any]) -> None:
+        shown = await rig.act("POST", "/deploys/plan", "p0", body)
+        made = await rig.act("POST", "/deploys", "d0", {**body, "plan": shown["digest"]})
+        path = f"/deploys/{made['id']}?waitSeconds=60&done=9"
+        assert (await rig.get(path))["state"] == "done"
 
 
 async def _is(rig: Rig, ref: str, state: str) -> bool:

@@ -115,7 +115,7 @@ class TestDocument:
                 assert (
                     "422" not in operation["responses"]
                     or "builds" in path
-                    or (path == "/v1/sandboxes")
+                    or path in ("/v1/sandboxes", "/v1/deploys", "/v1/deploys/plan")
                 ), (method, path)
                 assert {"400", "500"} <= set(operation["responses"]), (method, path)
                 assert operation["description"], (method, path)

@@ -229,3 +229,43 @@ def test_what_a_file_started_goes_with_it(project, tmp_path):
         assert select.select([fd], [], [], 10)[0]
     finally:
         os.close(fd)
+
+
+def test_a_file_that_lies_elsewhere_is_not_run(project, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "agent.py"
+    ran = outside.with_name("ran")
+    outside.write_text(f"open({str(ran)!r}, 'w')\n" + AGENT.format("a", ""))
+    folder = project({"agents/mine.py": AGENT.format("b", "")})
+    (folder.root / "agents/theirs.py").symlink_to(outside)
+    assert problems(folder) == [("agents/theirs.py", None, None, "it lies elsewhere")]
+    assert not ran.exists()
+
+
+def test_more_definitions_than_a_project_may_have(project):
+    text = (
+        "from runtools import define_agent\nfor n in range(10_000):\n"
+        '    define_agent(slug=f"a{n}", name="A", model="m")\n'
+    )
+    ((file, _, _, message),) = problems(project({"agents/many.py": text}))
+    assert (file, message) == (
+        "agents/",
+        "10000 definitions of one kind, more than 1000 of a project",
+    )
+
+
+def test_an_environment_that_is_none_names_its_field(project):
+    text = (
+        'from runtools import define_sandbox\ndefine_sandbox(\n    slug="a",\n    env=["A"],\n)\n'
+    )
+    ((file, line, field, _),) = problems(project({"sandboxes/a.py": text}))
+    assert (file, line, field) == ("sandboxes/a.py", 4, "env")
+
+
+def test_egress_and_secrets_of_a_sandbox(project):
+    text = (
+        "from runtools import define_sandbox\n"
+        'define_sandbox(slug="a", secrets=["TOKEN"], egress={"allow": ("pypi.org",)})\n'
+    )
+    (one,) = load(project({"sandboxes/a.py": text}))
+    assert one.definition.secrets == ["TOKEN"]
+    assert (one.definition.egress.allow, one.definition.egress.deny) == (["pypi.org"], [])

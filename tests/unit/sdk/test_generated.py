@@ -31,6 +31,21 @@ def test_nothing_has_drifted() -> None:
     assert done.returncode == 0, f"run scripts/generate_sync.py\n{done.stdout}{done.stderr}"
 
 
+def test_the_overview_of_commands_has_not_drifted() -> None:
+    done = run("scripts/generate_help.py", "--check")
+    assert done.returncode == 0, f"run scripts/generate_help.py\n{done.stdout}{done.stderr}"
+
+
+def test_the_overview_is_what_help_prints() -> None:
+    from runtools.cli.overview import TEXT
+
+    program = "import sys; from runtools.cli import main; sys.exit(main())"
+    for word in ("--help", "-h"):
+        done = run("-c", program, word)
+        assert (done.returncode, done.stdout) == (0, TEXT)
+    assert "  deploy " in TEXT
+
+
 @pytest.mark.parametrize(
     ("asynchronous", "synchronous"),
     [
@@ -63,7 +78,7 @@ def test_nothing_async_is_left() -> None:
     ("statement", "absent"),
     [
         ("import runtools", {"pydantic", "httpcore", "asyncio", "typer"}),
-        ("import runtools.cli", {"pydantic", "typer", "rich"}),
+        ("import runtools.cli.overview", {"pydantic", "typer", "rich"}),
         ("from runtools import RunTools", {"typer", "rich", "httpx", "fastapi", "sqlalchemy"}),
         ("import runtools.cli.app", {"pydantic", "httpcore", "rich.console"}),
     ],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from runtools.cli import output, words
+from runtools.cli import lazy, output, words
 from runtools.cli.output import Json, looks
 from runtools.cli.sandbox import options, processes
 from runtools.cli.session import Ref, connected, flag
+
+if TYPE_CHECKING:
+    from runtools.cli import deployed_looks
+else:
+    deployed_looks = lazy.module("runtools.cli.deployed_looks")
 
 State = Literal["creating", "running", "paused", "stopped"]
 
@@ -43,6 +48,18 @@ def list_(
             output.line(view.id)
         return
     output.show(found, lambda: looks.sandboxes(found))
+
+
+def standing(
+    project: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Only those in it, by its id or name.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List which sandboxes stand for the slugs of projects: those that a deploy made."""
+    with connected() as rt:
+        found = list(rt.standing_sandboxes.list(project_id=project))
+    output.show(found, lambda: deployed_looks.standing(found))
 
 
 def get(ref: Ref, json: Json = False) -> None:

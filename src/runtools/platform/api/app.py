@@ -16,10 +16,12 @@ from starlette.routing import Match, Route
 
 from runtools.errors import InvalidRequest, NotFound
 from runtools.platform.api import document, reconcile
+from runtools.platform.api.agents import routes as agents
 from runtools.platform.api.audit import routes as audit
 from runtools.platform.api.audit.edge import Audit
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.calls import call_of
+from runtools.platform.api.deploys import routes as deploys
 from runtools.platform.api.edge import Edge
 from runtools.platform.api.events import routes as events
 from runtools.platform.api.events.bus import Bus
@@ -51,7 +53,9 @@ from runtools.platform.api.sessions import routes as sessions
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.ssh_keys import routes as ssh_keys
+from runtools.platform.api.standing import routes as standing
 from runtools.platform.api.templates import routes as templates
+from runtools.platform.api.tools import routes as tools
 from runtools.platform.api.usage import routes as usage
 from runtools.platform.api.usage.service import look_on
 from runtools.platform.api.vault.vault import Vault
@@ -90,6 +94,10 @@ ROUTERS = (
     sessions.router,
     logins.router,
     models.router,
+    deploys.router,
+    agents.router,
+    tools.router,
+    standing.router,
 )
 
 PAGES = (pages.router, invites.router, approvals.router, provider.router)

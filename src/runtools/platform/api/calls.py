@@ -116,6 +116,12 @@ class Call:
         )
 
 
+def behalf(platform: Platform, org_id: str, actor: str, op: str) -> Call:
+    """A call that the platform makes by itself, for somebody who has been let through before."""
+    caller = Caller("key", actor, "", org_id, frozenset())
+    return Call(platform, op, caller=caller, given_op=op)
+
+
 def call_of(request: HTTPConnection) -> Call:
     """The call that the edge has made of this request, if its caller may use the route.
 

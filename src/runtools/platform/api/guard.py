@@ -13,7 +13,9 @@ from runtools.platform.core.access import Caller
 
 _NOUNS = {
     "account": "api-key",
+    "agents": "agent",
     "audit": "audit",
+    "deploys": "deploy",
     "events": "sandbox",
     "hosts": access.PLATFORM,
     "inside": "sandbox",
@@ -28,7 +30,9 @@ _NOUNS = {
     "secrets": "secret",
     "snapshots": "sandbox",
     "ssh-keys": "ssh-key",
+    "standing": "sandbox",
     "templates": "template",
+    "tools": "tool",
     "sockets": "sandbox",  # terminals: FastAPI gives WebSockets no tags
     "usage": "org",
     "webhooks": "webhook",
@@ -44,6 +48,8 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("sandboxes", "fork"): "sandbox:create",
     ("sandboxes", "recover"): "sandbox:create",
     ("secrets", "reveal"): "secret:reveal",
+    ("deploys", "plan"): "deploy:read",
+    ("tools", "execute"): "tool:run",
 }
 # What a person alone may do, whatever the role: it is about the person.
 _PEOPLES = frozenset({("orgs", "switch"), ("orgs", "leave"), ("invitations", "accept")})

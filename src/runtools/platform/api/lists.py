@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
+from fastapi import Query
 from pydantic import Field
 
 from runtools.platform.kit import http
@@ -24,6 +26,21 @@ class Within(Request):
     project_id: str | None = Field(
         None, max_length=64, pattern=r"^[^\x00]*$", description="a project's id or name"
     )
+
+
+class InProject(Page, Within):
+    """The same, of one project or of all."""
+
+
+ProjectRef = Annotated[
+    str | None,
+    Query(
+        alias="projectId",
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        description="a project's id or name: slugs are one project's own",
+    ),
+]
 
 
 def place(cursor: str | None) -> tuple[datetime, str] | None:

@@ -25,6 +25,14 @@ API_CRASH_POINTS: tuple[str, ...] = (
     "api.snapshot.dropping",
     "api.build.written",
     "api.template.dropping",
+    "api.deploy.written",  # the deploy is wished for, nobody is at it
+    "api.deploy.made",  # its sandbox is there, and not set up
+    "api.deploy.set_up",  # its setup has run, and is not kept
+    "api.deploy.taken_over",  # the new sandbox stands, the old one is still there
+    "api.deploy.changed",  # done by the host, not written down
+    "api.deploy.destroyed",
+    "api.deploy.noted",  # one change is done, the next is not begun
+    "api.deploy.stumbled",  # it has failed and not been tidied up after
     "api.report.taken",  # a report is a row and a ledger line, nobody has been told
 )
 

@@ -1,8 +1,8 @@
 """The loop that compares what is wanted with what is seen, and repairs.
 
 It asks again, with the same ids, for what was written down and never taken up: births, pauses, resumes,
-ends, snapshots, builds. What this process is asking at the moment it leaves alone, and also what is
-younger than a few seconds, for another process may be at it.
+ends, snapshots, builds, deploys. What this process is asking at the moment it leaves alone, and also what
+is younger than a few seconds, for another process may be at it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 from runtools.errors import NotFound, RunToolsError
 from runtools.platform.api.audit import store as audit
+from runtools.platform.api.deploys import store as deploy_store
+from runtools.platform.api.deploys import work
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
@@ -49,6 +51,7 @@ async def loop(platform: Platform) -> None:
             # What an earlier process of ours left open is not young: nobody is at it.
             await repair(platform, timedelta(0) if first else YOUNG)
             await reach_out(platform)
+            await deploy_on(platform)
             await find_lost(platform, asked)
             if rounds % SWEEP_EVERY == 0:
                 await sweep(platform)
@@ -98,6 +101,12 @@ async def reach_out(platform: Platform) -> None:
     """One round over egress policies that their hosts have not been told."""
     for record in await platform.db.read(store.open_egress, _BATCH):
         _again(platform, f"the egress policy of {record.id}", egress.ask(platform, record))
+
+
+async def deploy_on(platform: Platform) -> None:
+    """One round over deploys that are under way, with nobody at them."""
+    for deploy_id in await platform.db.read(deploy_store.waiting, platform.clock.now()):
+        _again(platform, deploy_id, work.carry_out(platform, deploy_id))
 
 
 async def _build_on(platform: Platform, version: Version) -> None:

@@ -8,6 +8,8 @@ from alembic import command
 from alembic.config import Config
 
 from runtools.platform.api.audit import store as _audit
+from runtools.platform.api.definitions import tables as _definitions
+from runtools.platform.api.deploys import tables as _deploys
 from runtools.platform.api.guests import store as _guests
 from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
@@ -38,6 +40,8 @@ from runtools.platform.kit.db import Database, Transaction, lock_schema, metadat
 # Importing a store registers its tables; this is the one place that names them all.
 STORES = (
     _audit,
+    _definitions,
+    _deploys,
     _guests,
     _hosts,
     _idempotency,
@@ -66,7 +70,7 @@ STORES = (
 )
 
 # Every column whose values are sealed: what a new master key must reach.
-SEALED = (_guests.SEALED, _secrets.SEALED, _webhooks.SEALED)
+SEALED = (_definitions.SEALED, _deploys.SEALED, _guests.SEALED, _secrets.SEALED, _webhooks.SEALED)
 
 __all__ = ["SEALED", "STORES", "config", "metadata", "upgrade"]
 

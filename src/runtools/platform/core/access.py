@@ -22,6 +22,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("create", "read", "write"),
     "files": ("read", "write"),
     "template": ("read", "write"),
+    "deploy": ("read", "write"),
     "agent": ("run", "read", "write"),
     "tool": ("run", "read", "write"),
     "model": ("read", "write"),
@@ -48,7 +49,7 @@ ROLES: Mapping[Role, frozenset[str]] = {
     "member": frozenset(
         {
             *(f"{noun}:{ALL}" for noun in ("sandbox", "files", "template", "agent", "tool")),
-            *(f"{noun}:{ALL}" for noun in ("workflow", "ssh-key", "api-key", "project")),
+            *(f"{noun}:{ALL}" for noun in ("deploy", "workflow", "ssh-key", "api-key", "project")),
             "secret:read",
             "secret:write",
             "webhook:read",

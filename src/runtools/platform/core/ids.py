@@ -34,6 +34,11 @@ Kind = Literal[
     "ses",
     "inv",
     "lgn",
+    "agt",
+    "tol",
+    "ssb",
+    "ver",
+    "dep",
 ]
 
 _ALPHABET = string.ascii_lowercase + string.digits

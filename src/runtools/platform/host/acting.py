@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
-from runtools.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from runtools.errors import Conflict, InvalidRequest, NotFound, SandboxStopped, Unavailable
 from runtools.platform.core import ids
 from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
 from runtools.platform.core.states import State
@@ -96,6 +97,24 @@ class Acting:
         if _SNAPSHOT_ID.fullmatch(snapshot_id) is None:
             raise NotFound(f"this host has no snapshot {snapshot_id[:80]}")
         await snapshots.drop(self.engine, snapshot_id)
+
+    async def set_limits(
+        self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None
+    ) -> None:
+        """From now on it is paused after so long."""
+        box = self.engine.actor(sandbox_id)
+        limits = {
+            "idle_timeout_seconds": idle_timeout_seconds,
+            "max_lifetime_seconds": max_lifetime_seconds,
+        }
+
+        async def change() -> None:
+            if box.state is State.STOPPED:
+                raise SandboxStopped(f"{box.id} has stopped")
+            order = box.record.order.model_copy(update=limits)
+            box.note(replace(box.record, order=order))
+
+        await box.perform(change)
 
     # --- how ---
 

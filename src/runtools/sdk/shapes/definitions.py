@@ -1,4 +1,7 @@
-"""What a project folder defines: agents, tools and standing sandboxes, in the form that is deployed."""
+"""What a project folder defines: agents, tools and standing sandboxes, in the form that is deployed.
+
+With the shapes of deploys they are built at their first use: few commands need them, and it takes long.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from runtools.sdk.shapes.base import Request
+from runtools.sdk.shapes.egress import EgressRules
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
     DEFAULT_IDLE_TIMEOUT_SECONDS,
@@ -37,8 +41,26 @@ BUILT_IN_TOOLS = frozenset(
     }
 )
 
+# The official integrations: an agent may name one before it is installed.
+MARKETPLACE_TOOLS = frozenset(
+    {
+        "github",
+        "gmail",
+        "google-calendar",
+        "google-sheets",
+        "slack",
+        "discord",
+        "outlook",
+        "x-twitter",
+        "linkedin",
+        "telegram",
+    }
+)
+
 DEFAULT_MAX_ITERATIONS = 25
 MAX_SOURCE_BYTES = 1_048_576
+MAX_DEFINITIONS = 1000
+"""Of each kind in a project."""
 
 ActionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")]
 # A built-in tool, or the slug of an installed or custom one.
@@ -65,13 +87,23 @@ def _is_once(names: list[str]) -> list[str]:
     return names
 
 
+def _is_command(line: str) -> str:
+    if "\0" in line or not line.strip():
+        raise ValueError("it is no command")
+    return line
+
+
+SetupLine = Annotated[str, StringConstraints(max_length=65_536), AfterValidator(_is_command)]
+TemplateName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(@[1-9][0-9]{0,8})?$")
+]
 Label = Annotated[
     str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_printable)
 ]
 ObjectSchema = Annotated[dict[str, JsonValue], AfterValidator(_is_object_schema)]
 
 
-class AgentDefinition(Request):
+class AgentDefinition(Request, defer_build=True):
     """A model, instructions, tools, and the sandbox it works in."""
 
     slug: Name
@@ -93,32 +125,40 @@ class AgentDefinition(Request):
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
 
 
-class SandboxDefinition(Request):
+class SandboxDefinition(Request, defer_build=True):
     """A standing sandbox. ``setup`` runs once, in order, and is kept in its snapshot."""
 
     slug: Name
     name: Label | None = None
-    template: str | None = Field(None, description="slug or slug@version; default base-debian")
+    template: TemplateName | None = Field(
+        None, description="slug or slug@version; default base-debian"
+    )
     vcpus: int = Field(DEFAULT_VCPUS, ge=1, le=64)
     memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=256, le=524_288)
     disk_mb: int = Field(DEFAULT_DISK_MB, ge=512, le=4_194_304)
     env: dict[EnvName, str] = Field(default_factory=dict)
+    secrets: Annotated[list[EnvName], AfterValidator(_is_once)] = Field(
+        default_factory=list,
+        max_length=64,
+        description="secrets (category custom, scope sandboxes or all) to be set in the environment",
+    )
     tags: dict[TagText, TagText] = Field(default_factory=dict, max_length=64)
     idle_timeout_seconds: int = Field(DEFAULT_IDLE_TIMEOUT_SECONDS, ge=0, le=31_536_000)
     max_lifetime_seconds: int | None = Field(None, ge=1, le=31_536_000)
     internet: bool = True
+    egress: EgressRules = Field(default_factory=EgressRules)
     require_isolation: Isolation | None = None
-    setup: list[str] = Field(default_factory=list, max_length=128)
+    setup: list[SetupLine] = Field(default_factory=list, max_length=128)
 
 
-class CredentialField(Request):
+class CredentialField(Request, defer_build=True):
     """One credential that a tool needs, as it is asked for."""
 
     type: Literal["string"] = "string"
     description: Description = ""
 
 
-class OAuthCredentials(Request):
+class OAuthCredentials(Request, defer_build=True):
     """Where credentials come from without being typed in: a connected account."""
 
     provider: Name
@@ -128,7 +168,7 @@ class OAuthCredentials(Request):
     )
 
 
-class Credentials(Request):
+class Credentials(Request, defer_build=True):
     """What a tool must be given to do its work; it never enters a sandbox."""
 
     required: list[str] = Field(default_factory=list, max_length=64)
@@ -136,14 +176,14 @@ class Credentials(Request):
     oauth: OAuthCredentials | None = None
 
 
-class ActionDefinition(Request):
+class ActionDefinition(Request, defer_build=True):
     """One thing a tool can do, as a model is told of it."""
 
     description: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     parameters: ObjectSchema
 
 
-class ToolSource(Request):
+class ToolSource(Request, defer_build=True):
     """The code of a custom tool, complete but for its declared dependencies."""
 
     entry: str = Field(description="the file that defines it, among `files`")
@@ -153,7 +193,7 @@ class ToolSource(Request):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 over all of the above")
 
 
-class ToolHead(Request):
+class ToolHead(Request, defer_build=True):
     """What a custom tool is, beside what it does."""
 
     name: Name

@@ -48,6 +48,9 @@ class ProjectContents(Shape):
     sandboxes: int = 0
     api_keys: int = 0
     ssh_keys: int = 0
+    agents: int = 0
+    tools: int = 0
+    standing_sandboxes: int = 0
 
 
 class Project(Shape):

@@ -9,7 +9,9 @@ from runtools.sdk import shapes, wire
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
+from runtools.sdk.sync.agents import Agents, StandingSandboxes, Tools
 from runtools.sdk.sync.audit import Audit
+from runtools.sdk.sync.deploys import Deploys
 from runtools.sdk.sync.keys import ApiKeys
 from runtools.sdk.sync.limits import Limits
 from runtools.sdk.sync.models import Models
@@ -72,6 +74,10 @@ class RunTools:
         self.audit = Audit(self._transport)
         self.models = Models(self._transport)
         self.webhooks = Webhooks(self._transport)
+        self.deploys = Deploys(self._transport)
+        self.agents = Agents(self._transport)
+        self.tools = Tools(self._transport)
+        self.standing_sandboxes = StandingSandboxes(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

@@ -132,6 +132,16 @@ class HostActsContract:
             await hosts.host.settled(nobody, 1)
         with pytest.raises(NotFound):
             await hosts.host.console(nobody, 1)
+        with pytest.raises(NotFound):
+            await hosts.host.set_limits(nobody, 1, None)
+
+    async def test_its_limits_can_be_changed_while_it_is_there(self, hosts: HostRig) -> None:
+        box = await hosts.running()
+        await hosts.host.set_limits(box, 600, 6000)
+        assert (await hosts.exec(box, "true")).exit_code == 0
+        await hosts.destroy(box)
+        with pytest.raises(SandboxStopped):
+            await hosts.host.set_limits(box, 600, None)
 
     # --- snapshots and forks ---
 

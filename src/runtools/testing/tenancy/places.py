@@ -135,13 +135,65 @@ async def _invitation(org: Org, _params: Params) -> list[str]:
     return [(await org.ask("POST", "/v1/invitations", json=body))["id"]]
 
 
+async def deployed(org: Org, **definitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """A deploy that has been carried out, in a project of its own."""
+    body: dict[str, Any] = {"project": org.fresh(), **definitions}
+    plan = await org.ask("POST", "/v1/deploys/plan", json=body)
+    made = await org.ask("POST", "/v1/deploys", json={**body, "plan": plan["digest"]})
+    data: dict[str, Any] = {"state": "running"}
+    while data["state"] == "running":
+        data = await org.ask("GET", f"/v1/deploys/{made['id']}?waitSeconds=20&done=9")
+    assert data["state"] == "done", data
+    return data
+
+
+def tool(name: str) -> dict[str, Any]:
+    """The definition of a tool with an action `act`."""
+    action = {"description": "Acts.", "parameters": {"type": "object"}}
+    source = {"entry": "t.py", "files": {"t.py": ""}, "digest": sha256(b"").hexdigest()}
+    return {"name": name, "actions": {"act": action}, "source": source}
+
+
+async def _deploy(org: Org, _params: Params) -> list[str]:
+    return [(await deployed(org))["id"]]
+
+
+async def _agent(org: Org, _params: Params) -> list[str]:
+    slug = org.fresh()
+    await deployed(org, agents=[{"slug": slug, "name": "A", "model": "demo"}])
+    return [(await org.ask("GET", f"/v1/agents/{slug}"))["id"], slug]
+
+
+async def _tool(org: Org, _params: Params) -> list[str]:
+    slug = org.fresh()
+    await deployed(org, tools=[tool(slug)])
+    return [(await org.ask("GET", f"/v1/tools/{slug}"))["id"], slug]
+
+
+async def _standing(org: Org, _params: Params) -> list[str]:
+    slug = org.fresh()
+    await deployed(org, sandboxes=[{"slug": slug}])
+    return [(await org.ask("GET", f"/v1/standing-sandboxes/{slug}"))["id"], slug]
+
+
+async def _agent_version(org: Org, params: Params) -> list[str]:
+    return [(await org.ask("GET", f"/v1/agents/{params['ref']}/versions"))[0]["id"]]
+
+
+async def _tool_version(org: Org, params: Params) -> list[str]:
+    return [(await org.ask("GET", f"/v1/tools/{params['ref']}/versions"))[0]["id"]]
+
+
 NOWHERE = "http://127.0.0.1:9/"
 """Where nobody listens; the world must allow webhooks to the loopback."""
 
 PLACES: Mapping[str, Make] = {
+    "/v1/agents/{ref}": _agent,
+    "/v1/agents/{ref}/versions/{version}": _agent_version,
     "/v1/api-keys/{key_id}": _api_key,
     "/v1/invitations/{invitation_id}": _invitation,
     "/v1/members/{user_id}": _member,
+    "/v1/deploys/{ref}": _deploy,
     "/v1/model-endpoints/{slug}": _endpoint,
     "/v1/projects/{ref}": _project,
     "/v1/sandboxes/{ref}": _sandbox,
@@ -150,7 +202,10 @@ PLACES: Mapping[str, Make] = {
     "/v1/sandboxes/{ref}/snapshots/{snapshot_ref}": _snapshot,
     "/v1/secrets/{name}": _secret,
     "/v1/ssh-keys/{ref}": _ssh_key,
+    "/v1/standing-sandboxes/{ref}": _standing,
     "/v1/templates/{slug}": _template,
+    "/v1/tools/{ref}": _tool,
+    "/v1/tools/{ref}/versions/{version}": _tool_version,
     "/v1/webhooks/{webhook_id}": _webhook,
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}": _delivery,
 }
@@ -201,6 +256,11 @@ async def _named(org: Org, _params: Params) -> dict[str, str]:
     return {"name": org.fresh()}
 
 
+async def _planned(org: Org, _params: Params) -> dict[str, str]:
+    body = {"project": "both-have-it"}
+    return {**body, "plan": (await org.ask("POST", "/v1/deploys/plan", json=body))["digest"]}
+
+
 def _archive() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -221,10 +281,13 @@ SCENES: Mapping[str, Scene] = {
     "GET /v1/sandboxes/{ref}/files/watch": Scene(query="path=/workspace", ready=_written),
     "PATCH /v1/members/{user_id}": Scene({"role": "member"}),
     "PATCH /v1/org": Scene(_named),
-    "POST /v1/api-keys": Scene(_named),
     "POST /v1/invitations": Scene({"email": "both@example.org"}),
     "POST /v1/logins": Scene({"challenge": "0" * 64, "machine": "laptop"}),
     "POST /v1/orgs": Scene({"name": "Acme", "adminEmail": "both@example.org"}),
+    "POST /v1/agents/{ref}/rollback": Scene({"version": 1}),
+    "POST /v1/api-keys": Scene(_named),
+    "POST /v1/deploys": Scene(_planned),
+    "POST /v1/deploys/plan": Scene({"project": "both-have-it"}),
     "POST /v1/model-endpoints": Scene({"slug": "both-have-it", "url": NOWHERE}),
     "POST /v1/projects": Scene({"name": "both-have-it"}),
     "POST /v1/sandboxes/{ref}/exec": Scene({"command": "true"}),
@@ -245,6 +308,7 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/secrets": Scene({"name": "BOTH_HAVE_IT", "value": "a value"}),
     "POST /v1/ssh-keys": Scene({"label": "both", "publicKey": _public_key("both have it")}),
     "POST /v1/templates/{slug}/builds": Scene({"recipe": "base-debian"}),
+    "POST /v1/tools/{ref}/execute": Scene({"action": "act"}, granted=409),  # nobody runs it yet
     "POST /v1/webhooks": Scene({"url": NOWHERE}),
     "PUT /v1/sandboxes/{ref}/files": Scene(b"content", query=_FILE),
     "PUT /v1/sandboxes/{ref}/files/archive": Scene(_archive(), query="path=/workspace"),
@@ -305,6 +369,8 @@ NO_REFERENCES: Mapping[str, str] = {
     "command": "words of a command line",
     "deny": "what may not be reached",
     "events": "types of events",
+    "losing": "slugs of the caller's own project, which the body names",
+    "only": "words of the platform's own",
     "processId": "chosen by the caller, for a process of the sandbox in the path",
     "scopes": "words of the platform's own",
     "state": "words of the platform's own",

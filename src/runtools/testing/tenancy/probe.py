@@ -50,6 +50,7 @@ _ALWAYS: Mapping[str, Any] = {
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
     "keys.user_id": ("api_keys", "created_by"),
+    "definitions.project_id": ("definitions", "project_id"),
     "limits.but": ("sandboxes", "id"),
     "ledger.sandbox_id": ("sandboxes", "id"),
     "projects.ids": ("sandboxes", "id"),
@@ -65,6 +66,12 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "webhooks.delivery_id": ("webhook_deliveries", "id"),
 }
 _SPECIAL: Mapping[str, Any] = {
+    "definitions.after": ("", ""),
+    "definitions.below": 1000,
+    "definitions.kind": "sandbox",
+    "definitions.named": 1,
+    "definitions.number": 1,
+    "deploys.before": None,
     "ledger.after": 0,
     "orgs.name": "another name",
     "secrets.after": "",
@@ -201,6 +208,8 @@ def _value(conn: Connection, table: Table, column: str, owner: str, stranger: st
     for condition in rows.belongs(table, stranger):
         theirs = theirs.where(condition)
     query = query.where(wanted.not_in(theirs.where(wanted.is_not(None))))
+    if table.name == "definitions":
+        query = query.where(table.c.kind == "sandbox")
     if "is_default" in table.c:
         query = query.where(~table.c.is_default)
     if "state" in table.c and column != "drop_op":

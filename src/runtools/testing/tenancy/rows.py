@@ -14,6 +14,8 @@ from runtools.platform.api.schema import metadata
 # What the platform itself changes as time goes by, whoever calls.
 _BY_ITSELF = {
     "api_keys": {"last_used_at"},
+    # Carried out once it is taken on.
+    "deploys": {"state", "done", "lease", "leased_until", "ended_at", "key_id", "sealed"},
     "idempotency": {"data", "request_digest", "status"},  # written once the answer is out
     "sessions": {"seen_at"},
     "webhook_deliveries": {

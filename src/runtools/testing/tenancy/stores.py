@@ -31,11 +31,27 @@ _INSIDE = "by an id that the same act has fetched within its org, in the same or
 _MAKES = (
     "makes a row of the org's, of ids that the platform itself has found or made; fetches nothing"
 )
+_LEASE = (
+    "by the id of a deploy that the platform carries out, and the lease that this process has on it"
+)
 _PURE = "touches no record"
 
 ACROSS: Mapping[str, str] = {
     "audit.add": "lines that bear the org of whoever was let in",
     "audit.drop": _SWEEP,
+    "definitions.put": _MAKES,
+    "deploys.add": _MAKES,
+    "deploys.advance": _LEASE,
+    "deploys.end": _LEASE,
+    "deploys.hold": _LEASE,
+    "deploys.is_held": _LEASE,
+    "deploys.let_go": _LEASE,
+    "deploys.refuse_beside": _INSIDE,
+    "deploys.running": _INSIDE,
+    "deploys.stumble": _LEASE,
+    "deploys.take": _LEASE,
+    "deploys.under_way": _PURE,
+    "deploys.waiting": _REPAIR,
     "guests.forget": _HOST,
     "guests.forget_ended": _SWEEP,
     "guests.is_kept": _PURE,
@@ -78,8 +94,11 @@ ACROSS: Mapping[str, str] = {
     "sandboxes.close_wish": _INSIDE,
     "sandboxes.get": _INSIDE,
     "sandboxes.locked": _HOST,
+    "sandboxes.name_taken": _PURE,
     "sandboxes.open_egress": _REPAIR,
     "sandboxes.open_wishes": _REPAIR,
+    "sandboxes.rename": _INSIDE,
+    "sandboxes.retag": _INSIDE,
     "sandboxes.unseen_in": _REPAIR,
     "sandboxes.users_of": "counts what stands on a template version, which is one org's",
     "sandboxes.which": _REPAIR,

@@ -194,6 +194,13 @@ class RemoteHost(Host):
     async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
         await self._value(type(None), "set_egress", sandbox_id, generation, egress)
 
+    async def set_limits(
+        self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None
+    ) -> None:
+        await self._value(
+            type(None), "set_limits", sandbox_id, idle_timeout_seconds, max_lifetime_seconds
+        )
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         return await self._value(EgressLog, "egress_log", sandbox_id)
 

@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from runtools.errors import Conflict, NotFound, ProjectInUse
 from runtools.platform.api.calls import Call
+from runtools.platform.api.deploys import store as deploys
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.projects import store
 from runtools.platform.api.projects.store import Project
@@ -111,6 +112,13 @@ def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Pro
     if heir is None or heir.id == project.id:
         raise store.unknown(target or "default", "moveTo")
     lies = store.counts(conn, org_id).get(project.id, _NONE)
+    if standing := {kind: lies[kind] for kind in store.STANDING.values() if kind in lies}:
+        what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in standing.items())
+        raise ProjectInUse(
+            f"{what} stand in project {project.name}",
+            hint="they go by a deploy: runtools deploy --prune of a project that defines none",
+            details=dict(standing),
+        )
     if lies and target is None:
         what = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in lies.items())
         raise ProjectInUse(
@@ -118,6 +126,7 @@ def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Pro
             hint="move them elsewhere first, or name where they go: moveTo (--move-to)",
             details=dict(lies),
         )
+    deploys.refuse_beside(conn, project.id)
     # What has ended stays on record, so it needs a place, too.
     store.move_all(conn, org_id, project.id, heir.id)
     store.remove(conn, org_id, project.id)

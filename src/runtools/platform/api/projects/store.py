@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict, NameTaken, NotFound
+from runtools.platform.api.definitions.tables import definitions
+from runtools.platform.api.deploys.tables import deploys
 from runtools.platform.api.keys.store import api_keys
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.ssh_keys.store import ssh_keys
@@ -76,6 +78,9 @@ KINDS = {
     "ssh_keys": Kind(ssh_keys, true()),
 }
 """By the name that each kind has in requests and counts."""
+
+STANDING = {"agent": "agents", "tool": "tools", "sandbox": "standing_sandboxes"}
+"""What deploys have put there, by kind: it goes by a deploy, and is not moved."""
 
 _COLUMNS = [projects.c[field.name] for field in fields(Project)]
 
@@ -193,6 +198,13 @@ def counts(conn: Connection, org_id: str) -> dict[str, dict[str, int]]:
         )
         for project_id, count in conn.execute(query):
             found.setdefault(project_id, {})[name] = count
+    standing = (
+        select(definitions.c.project_id, definitions.c.kind, func.count())
+        .where(definitions.c.org_id == org_id, definitions.c.deleted_at.is_(None))
+        .group_by(definitions.c.project_id, definitions.c.kind)
+    )
+    for project_id, kind_of, count in conn.execute(standing):
+        found.setdefault(project_id, {})[STANDING[kind_of]] = count
     return found
 
 
@@ -213,6 +225,12 @@ def move_all(conn: Connection, org_id: str, source: str, target: str) -> None:
         conn.execute(
             update(kind.table)
             .where(kind.table.c.org_id == org_id, kind.table.c.project_id == source)
+            .values(project_id=target)
+        )
+    for table in (definitions, deploys):
+        conn.execute(
+            update(table)
+            .where(table.c.org_id == org_id, table.c.project_id == source)
             .values(project_id=target)
         )
 

@@ -61,7 +61,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
     if again:
         record = again[0]
     else:
-        version = await _version(call, wanted.template)
+        version = await version_of(call, wanted.template)
         await present(platform, version.host_id)
         env = wanted.env | await secrets.for_sandbox(call, wanted.secrets)
         rules.check_env(env)
@@ -272,7 +272,12 @@ def _write_stillborn(conn: Transaction, record: Record, reason: str, at: datetim
         store.wish(conn, now, "stopped", f"{record.born_op}-end", observe.PLATFORM, at)
 
 
-async def _version(call: Call, ref: str | None) -> Version:
+async def version_of(call: Call, ref: str | None) -> Version:
+    """The template version that a new sandbox would be made from.
+
+    Raises:
+        NotFound, Conflict, BuildFailed: there is none, or none that is ready.
+    """
     slug, number = rules.template_ref(ref or call.platform.settings.default_template)
     versions = await call.platform.db.read(templates.of_slug, call.org, slug)
     if number is not None:

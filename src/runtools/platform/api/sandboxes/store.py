@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    delete,
     exists,
     func,
     insert,
@@ -138,14 +139,8 @@ def add(conn: Connection, record: Record) -> None:
             raise Conflict(
                 "the same request is under way", hint="ask again in a moment with the same key"
             ) from exc
-        raise NameTaken(
-            f"a living sandbox is named {record.name!r} already",
-            hint="choose another name, or destroy that one first",
-            details={"name": record.name},
-        ) from exc
-    if record.tags:
-        rows = [{"sandbox_id": record.id, "key": k, "value": v} for k, v in record.tags.items()]
-        conn.execute(insert(sandbox_tags), rows)
+        raise name_taken(record.name) from exc
+    _add_tags(conn, record.id, record.tags)
 
 
 def wish(conn: Connection, record: Record, wanted: str, op: str, actor: str, now: datetime) -> bool:
@@ -238,6 +233,40 @@ def unseen_in(conn: Connection, host_id: str, epoch: int) -> list[Record]:
 def change(conn: Connection, sandbox_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of one sandbox."""
     conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+
+
+def rename(conn: Connection, sandbox_id: str, name: str) -> None:
+    """Give a living sandbox another name.
+
+    Raises:
+        NameTaken: another living sandbox of the org bears it.
+    """
+    try:
+        change(conn, sandbox_id, {"name": name})
+    except IntegrityError as exc:
+        raise name_taken(name) from exc
+
+
+def name_taken(name: str | None) -> NameTaken:
+    """What is said to who wants a name that a living sandbox bears."""
+    return NameTaken(
+        f"a living sandbox is named {name!r} already",
+        hint="choose another name, or destroy that one first",
+        details={"name": name},
+    )
+
+
+def retag(conn: Connection, sandbox_id: str, tags: Mapping[str, str]) -> None:
+    """Give a sandbox these tags in place of those it has."""
+    change(conn, sandbox_id, {"tags": dict(tags)})
+    conn.execute(delete(sandbox_tags).where(sandbox_tags.c.sandbox_id == sandbox_id))
+    _add_tags(conn, sandbox_id, tags)
+
+
+def _add_tags(conn: Connection, sandbox_id: str, tags: Mapping[str, str]) -> None:
+    if tags:
+        rows = [{"sandbox_id": sandbox_id, "key": k, "value": v} for k, v in tags.items()]
+        conn.execute(insert(sandbox_tags), rows)
 
 
 def users_of(conn: Connection, template_id: str, recoverable_since: datetime) -> int:

@@ -328,6 +328,12 @@ class Host(Protocol):
         """
         ...
 
+    async def set_limits(
+        self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None
+    ) -> None:
+        """How long it may be idle, and how long it may run, from now on. Wakes nobody."""
+        ...
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         """What it was refused; of a stopped one too."""
         ...

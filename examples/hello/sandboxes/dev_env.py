@@ -1,0 +1,7 @@
+from runtools import define_sandbox
+
+define_sandbox(
+    slug="dev-env",
+    template="base-debian",
+    setup=["mkdir -p /workspace/src"],
+)

@@ -1,0 +1,1 @@
+"""What stands in projects: agents, custom tools and standing sandboxes, each with immutable versions."""

@@ -1,0 +1,34 @@
+"""What stands in a project, with the private parts of it opened: what a plan begins from."""
+
+from __future__ import annotations
+
+import json
+
+from runtools.platform.api.definitions import store
+from runtools.platform.api.definitions.tables import LABEL
+from runtools.platform.api.deploys.plan import Stood
+from runtools.platform.api.vault.vault import Vault
+from runtools.platform.kit.db import Transaction
+
+
+def stood(conn: Transaction, vault: Vault, org_id: str, project_id: str) -> list[Stood]:
+    """All that stands there, with what was changed of its sandboxes by other ways."""
+    found = []
+    for row in store.standing(conn, org_id, project_id):
+        says = dict(row.says)
+        if row.sealed is not None:
+            says[store.PRIVATE] = json.loads(vault.open(row.sealed, LABEL, row.version_id))
+        if row.internet is not None:
+            says |= {"internet": row.internet, "egress": row.egress}
+        found.append(
+            Stood(
+                id=row.id,
+                kind=row.kind,
+                slug=row.slug,
+                version=row.version,
+                says=says,
+                sandbox_id=row.sandbox_id,
+                gone="stopped" in (row.state, row.wanted),
+            )
+        )
+    return found

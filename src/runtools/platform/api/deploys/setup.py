@@ -1,0 +1,79 @@
+"""Running a standing sandbox's `setup`: its commands one after another, each exactly once.
+
+Each is a durable process with an id of its own, so that who goes on after a crash finds it where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runtools.errors import SetupFailed
+from runtools.platform.api.deploys.job import Job
+from runtools.platform.api.guests import store as guests
+from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core.ports.host import Host
+from runtools.sdk.shapes.definitions import SandboxDefinition
+from runtools.sdk.shapes.processes import Process, ProcessRequest
+
+SETUP_SECONDS = 3600.0
+_LOOK_MS = 5_000
+_TOLD_BYTES = 4_000
+_SHORTEST_HIDDEN = 4
+_KILL = 9
+
+
+async def set_up(job: Job, record: Record, wanted: SandboxDefinition) -> None:
+    """Run every command to its end.
+
+    Raises:
+        SetupFailed: one failed, or all together took too long.
+    """
+    clock = job.platform.clock
+    deadline = clock.monotonic() + SETUP_SECONDS
+    host = job.platform.hosts.port(record.host_id)
+    for n, line in enumerate(wanted.setup, 1):
+        request = ProcessRequest(command=line, process_id=f"setup-{n}", keep_input=False)
+        while True:
+            # Starting it again is how it is woken, should the sandbox have been paused meanwhile.
+            await host.start_process(record.id, request)
+            process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
+            if process.state != "running":
+                break
+            if clock.monotonic() > deadline:
+                await host.signal_process(record.id, process.id, f"{process.id}-kill", _KILL)
+                process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
+                raise await _failed(job, host, record, process, n, "took too long")
+        if process.exit_code != 0:
+            raise await _failed(job, host, record, process, n, _how(process))
+
+
+def _how(process: Process) -> str:
+    if process.state == "lost":
+        return "was lost: the sandbox lost its memory meanwhile"
+    if process.signal is not None:
+        return f"was ended by signal {process.signal}"
+    return f"ended with exit code {process.exit_code}"
+
+
+async def _failed(
+    job: Job, host: Host, record: Record, process: Process, n: int, how: str
+) -> SetupFailed:
+    """What is told of it, without the values that the sandbox was given to keep."""
+    start = max(process.output.kept_from, process.output.end - _TOLD_BYTES)
+    piece = await host.read_output(record.id, process.id, "output", start, _TOLD_BYTES)
+    guest = await job.platform.db.read(guests.of, job.platform.vault, record.id)
+    output = hidden(piece.data.decode(errors="replace"), guest.env.values())
+    line = hidden(str(process.command), guest.env.values())
+    return SetupFailed(
+        f"setup command {n} {how}: {line[:200]}",
+        hint="correct it and deploy again; what stood before stands as it did",
+        details={"output": output},
+    )
+
+
+def hidden(text: str, values: Iterable[str]) -> str:
+    """The text without those values; the longest first, for one may be a part of another."""
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _SHORTEST_HIDDEN:
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,1 @@
+"""Standing sandboxes: which one stands for a slug."""

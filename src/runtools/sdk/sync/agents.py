@@ -1,0 +1,152 @@
+# Generated from sdk/agents.py by scripts/generate_sync.py: edit that, then run it.
+"""Deployed agents, custom tools and standing sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+from runtools.sdk import wire
+from runtools.sdk.shapes.deploys import (
+    Agent,
+    AgentVersion,
+    StandingSandbox,
+    Tool,
+    ToolVersion,
+    Version,
+)
+from runtools.sdk.sync.transport import Transport
+
+_PAGE = 100
+
+
+class Agents:
+    """Deployed agents: ``rt.agents``. A slug is one project's own: where several have it, say which."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, project_id: str | None = None) -> Generator[Agent, None, None]:
+        """The org's agents by slug, or one project's."""
+        pages = self._transport.pages("/agents", [("projectId", project_id)], _PAGE)
+        with closing(pages) as items:
+            for item in items:
+                yield wire.shape(Agent, item)
+
+    def get(self, ref: str, *, project_id: str | None = None) -> Agent:
+        """An agent by slug or id, with the version in force."""
+        answer = self._transport.call("GET", _path("agents", ref), query=_in(project_id))
+        return wire.shape(Agent, answer.data)
+
+    def delete(self, ref: str, *, project_id: str | None = None) -> None:
+        """Delete an agent. The next deploy of files that define it makes it again."""
+        self._transport.call("DELETE", _path("agents", ref), query=_in(project_id))
+
+    def versions(
+        self, ref: str, *, project_id: str | None = None
+    ) -> Generator[AgentVersion, None, None]:
+        """Its versions, the newest first."""
+        path = f"{_path('agents', ref)}/versions"
+        pages = self._transport.pages(path, [("projectId", project_id)], _PAGE)
+        with closing(pages) as items:
+            for item in items:
+                yield wire.shape(AgentVersion, item)
+
+    def version(
+        self, ref: str, version: int | str, *, project_id: str | None = None
+    ) -> AgentVersion:
+        """One version, by number or id. It never changes."""
+        path = f"{_path('agents', ref)}/versions/{wire.segment(str(version))}"
+        answer = self._transport.call("GET", path, query=_in(project_id))
+        return wire.shape(AgentVersion, answer.data)
+
+    def rollback(
+        self, ref: str, version: int | None = None, *, project_id: str | None = None
+    ) -> Agent:
+        """Put another version in force: that one, or the one before the one in force."""
+        path = f"{_path('agents', ref)}/rollback"
+        body = {"version": version}
+        answer = self._transport.call("POST", path, query=_in(project_id), body=body)
+        return wire.shape(Agent, answer.data)
+
+
+class Tools:
+    """Deployed custom tools: ``rt.tools``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, project_id: str | None = None) -> Generator[Tool, None, None]:
+        """The org's custom tools by name, or one project's."""
+        pages = self._transport.pages("/tools", [("projectId", project_id)], _PAGE)
+        with closing(pages) as items:
+            for item in items:
+                yield wire.shape(Tool, item)
+
+    def get(self, ref: str, *, project_id: str | None = None) -> Tool:
+        """A tool by name or id."""
+        answer = self._transport.call("GET", _path("tools", ref), query=_in(project_id))
+        return wire.shape(Tool, answer.data)
+
+    def delete(self, ref: str, *, project_id: str | None = None) -> None:
+        """Delete a tool that no agent of its project names."""
+        self._transport.call("DELETE", _path("tools", ref), query=_in(project_id))
+
+    def versions(
+        self, ref: str, *, project_id: str | None = None
+    ) -> Generator[Version, None, None]:
+        """Its versions, the newest first, without their code."""
+        path = f"{_path('tools', ref)}/versions"
+        pages = self._transport.pages(path, [("projectId", project_id)], _PAGE)
+        with closing(pages) as items:
+            for item in items:
+                yield wire.shape(Version, item)
+
+    def version(
+        self, ref: str, version: int | str, *, project_id: str | None = None
+    ) -> ToolVersion:
+        """One version with its code, by number or id."""
+        path = f"{_path('tools', ref)}/versions/{wire.segment(str(version))}"
+        answer = self._transport.call("GET", path, query=_in(project_id))
+        return wire.shape(ToolVersion, answer.data)
+
+    def execute(
+        self, ref: str, action: str, params: dict[str, Any], *, project_id: str | None = None
+    ) -> Any:
+        """Call an action of a tool.
+
+        Raises:
+            ToolsUnavailable: the platform has no tools service to run it.
+        """
+        path = f"{_path('tools', ref)}/execute"
+        body = {"action": action, "params": params}
+        return (self._transport.call("POST", path, query=_in(project_id), body=body)).data
+
+
+class StandingSandboxes:
+    """Which sandbox stands for a slug: ``rt.standing_sandboxes``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, project_id: str | None = None) -> Generator[StandingSandbox, None, None]:
+        """The org's standing sandboxes by slug, or one project's."""
+        pages = self._transport.pages("/standing-sandboxes", [("projectId", project_id)], _PAGE)
+        with closing(pages) as items:
+            for item in items:
+                yield wire.shape(StandingSandbox, item)
+
+    def get(self, ref: str, *, project_id: str | None = None) -> StandingSandbox:
+        """A standing sandbox by slug; its ``sandbox_id`` is what `rt.sandboxes.get` takes."""
+        path = _path("standing-sandboxes", ref)
+        answer = self._transport.call("GET", path, query=_in(project_id))
+        return wire.shape(StandingSandbox, answer.data)
+
+
+def _path(noun: str, ref: str) -> str:
+    return f"/{noun}/{wire.segment(ref)}"
+
+
+def _in(project_id: str | None) -> list[tuple[str, object]]:
+    return [("projectId", project_id)]
