@@ -44,8 +44,9 @@ _READ = _FIXED | linux.MOUNT_NO_EXEC
 _WRITE = _QUIET | linux.MOUNT_NO_EXEC
 _DEVICE = linux.MOUNT_NO_SUID | linux.MOUNT_NO_EXEC
 
-# CAP_SETGID, CAP_SETUID, CAP_SETPCAP: to make the VMM a user with nothing.
-_OF_THE_HOLDER = {6, 7, 8}
+# CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP: to make the VMM a user with nothing, and, since the
+# kernel asks whether the dying may signal their children, to take it along.
+_OF_THE_HOLDER = {5, 6, 7, 8}
 
 
 @dataclass(frozen=True, slots=True)
