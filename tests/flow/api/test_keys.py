@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import httpx
@@ -9,6 +10,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from runtools.errors import Conflict
+from runtools.platform.api.keys import store
+from runtools.platform.api.keys.service import Rights, _replace
 from runtools.platform.kit.clock import SystemClock
 from runtools.testing.api_world import World, client, holds
 
@@ -148,3 +152,23 @@ class TestRotation:
         async with client(world.url, new["key"]) as http:
             assert (await http.get("/v1/me")).status_code == 200
         assert (await world.http.post(path)).status_code == 409
+
+    async def test_of_many_at_once_one_gets_a_new_key(self, any_world: World) -> None:
+        old = (await make(any_world.http, name="raced")).json()["data"]["id"]
+        path = f"/v1/api-keys/{old}/rotate"
+        answers = await asyncio.gather(*(any_world.http.post(path) for _ in range(6)))
+        assert sorted(answer.status_code for answer in answers) == [201, *[409] * 5]
+        keys = (await any_world.http.get("/v1/api-keys")).json()["data"]
+        living = [key for key in keys if key["name"] == "raced" and key["revokedAt"] is None]
+        assert len(living) == 1
+
+    async def test_what_is_revoked_meanwhile_hands_nothing_on(self, any_world: World) -> None:
+        made = (await make(any_world.http, name="raced")).json()["data"]["id"]
+        keys, org = any_world.platform.keys, any_world.org
+        old = await any_world.platform.db.read(store.find, org, made)
+        assert old is not None
+        await keys.revoke(org, made)
+        fresh, _ = keys._fresh(org, "raced", "opn_late", Rights())
+        with pytest.raises(Conflict):
+            await any_world.platform.db.write(_replace, old, fresh, SystemClock().now())
+        assert all(key.revoked_at for key in await keys.all_of(org) if key.name == "raced")

@@ -107,12 +107,13 @@ def _add_once(conn: Transaction, key: Key) -> Key:
 
 
 def _replace(conn: Transaction, old: Key, key: Key, now: datetime) -> Key:
-    made = _add_once(conn, key)
-    if made.id != key.id:
-        return made
-    if old.revoked_at is not None:
+    # The old key is closed first: of acts that do so at once the database lets one through, and a key
+    # that is revoked meanwhile hands nothing on.
+    if store.close(conn, old.org_id, old.id, now):
+        return _add_once(conn, key)
+    made = store.made_by_act(conn, key.org_id, key.op)
+    if made is None:
         raise Conflict(f"API key {old.id} is revoked", hint="make a new one")
-    store.revoke(conn, old.org_id, old.id, now)
     return made
 
 

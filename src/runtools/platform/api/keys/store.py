@@ -100,12 +100,18 @@ def _caller(row: Row[*tuple[Any, ...]] | None) -> Caller | None:
 
 def add_once(conn: Connection, key: Key) -> Key:
     """Keep a new key, unless the same act has made one before; returns the one that is kept."""
-    query = select(api_keys).where(api_keys.c.org_id == key.org_id, api_keys.c.op == key.op)
-    row = conn.execute(query).mappings().first()
-    if row is not None:
-        return Key(**row)
+    made = made_by_act(conn, key.org_id, key.op)
+    if made is not None:
+        return made
     conn.execute(insert(api_keys).values(**asdict(key)))
     return key
+
+
+def made_by_act(conn: Connection, org_id: str, op: str) -> Key | None:
+    """The key that an act has made."""
+    query = select(api_keys).where(api_keys.c.org_id == org_id, api_keys.c.op == op)
+    row = conn.execute(query).mappings().first()
+    return None if row is None else Key(**row)
 
 
 def all_of(conn: Connection, org_id: str, project_id: str | None = None) -> list[Key]:
@@ -129,11 +135,15 @@ def find(conn: Connection, org_id: str, key_id: str) -> Key | None:
 
 def revoke(conn: Connection, org_id: str, key_id: str, now: datetime) -> Key | None:
     """Close the key's door; a revoked one keeps the time of its first revocation."""
-    mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
-    conn.execute(
-        update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    )
+    close(conn, org_id, key_id, now)
     return find(conn, org_id, key_id)
+
+
+def close(conn: Connection, org_id: str, key_id: str, now: datetime) -> bool:
+    """Close the key's door; returns whether it was open until now."""
+    mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
+    closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    return conn.execute(closed).rowcount == 1
 
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
