@@ -22,6 +22,8 @@ from runtools.sdk.shapes.usage import Group, UsageRow
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
 MOST_DAYS = 400
+# No usage lies outside, and at the calendar's ends there are no days to count on to.
+_FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Period(Page):
@@ -55,6 +57,9 @@ async def list_(request: Request, asked: Annotated[Period, Query()]) -> Response
 def _period(asked: Period, now: datetime) -> tuple[datetime, datetime]:
     month = datetime(now.year, now.month, 1, tzinfo=UTC)
     since, until = asked.since or month, asked.until or now
+    for field, at in (("from", since), ("to", until)):
+        if not _FIRST <= at <= _LAST:
+            raise http.wrong_field(field, f"lies outside {_FIRST:%F} to {_LAST:%F}")
     if until < since:
         raise http.wrong_field("to", "lies before from")
     if asked.group == "day" and (until - since).days > MOST_DAYS:
