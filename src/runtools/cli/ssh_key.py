@@ -29,7 +29,9 @@ def add(
 ) -> None:
     """Register a public key; prints its fingerprint."""
     if str(file) == "-":
-        key = options.no_private_key("stdin", sys.stdin.read())
+        key = options.no_private_key(
+            "stdin", sys.stdin.read(), "give the public one, from the file that ends in .pub"
+        )
     else:
         key = options.public_key(file)
     with connected() as rt:

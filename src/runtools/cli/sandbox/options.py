@@ -30,15 +30,15 @@ def public_key(path: Path) -> str:
         text = path.expanduser().read_text()
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"{path}: {exc}") from None
-    return no_private_key(str(path), text)
+    return no_private_key(str(path), text, f"the public one is usually in {path}.pub")
 
 
-def no_private_key(source: str, text: str) -> str:
+def no_private_key(source: str, text: str, hint: str) -> str:
     """The text, unless it is a private key, which never leaves this machine."""
     if "PRIVATE KEY" in text or "PuTTY-User-Key-File" in text:
         raise InvalidRequest(
             f"{source} is a private key; it was not sent",
-            hint="the public one is in the file of that name with .pub",
+            hint=hint,
         )
     return text.strip()
 
