@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from runtools.platform.api.users import store as users
 from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import Signed, World
 
 
@@ -243,6 +246,57 @@ class TestInvitations:
             assert (await accept(bob, code)).status_code == 404
             await any_world.http.delete(path)
             assert (await accept(admin, code)).status_code == 404
+
+    async def test_an_operator_who_was_removed_does_not_come_back_by_one(
+        self, any_world: World
+    ) -> None:
+        await any_world.person("admin", email="other@example.org")
+        root = await any_world.person("admin", operator=True)
+        async with root.http as http:
+            code = await invite(http, "root2@example.org", role="admin")
+            await any_world.http.delete(f"/v1/members/{root.user_id}")
+            assert (await accept(root, code)).status_code == 404
+            body = {"name": "Acme", "adminEmail": "eve@example.org"}
+            made = (await http.post("/v1/orgs", json=body)).json()["data"]
+            eve = await any_world.person(None, email="eve@example.org")
+            first = made["invitation"]["link"].partition("#")[2]
+            assert (await accept(eve, first)).status_code == 200
+            await eve.http.aclose()
+
+    async def test_one_of_a_key_that_is_over_opens_nothing(self, any_world: World) -> None:
+        bob = await any_world.person(None, email="bob@example.org")
+        body = {"name": "k", "scopes": ["*"], "expiresIn": "1d"}
+        key = (await any_world.http.post("/v1/api-keys", json=body)).json()["data"]["key"]
+        asked = {"email": "bob@example.org"}
+        headers = {"Authorization": f"Bearer {key}"}
+        made = await any_world.http.post("/v1/invitations", json=asked, headers=headers)
+        code = made.json()["data"]["link"].partition("#")[2]
+        clock = Later()
+        clock.ahead = timedelta(days=1, seconds=1)
+        any_world.platform.clock = clock
+        async with bob.http:
+            assert (await accept(bob, code)).status_code == 404
+            clock.ahead = timedelta()
+            assert (await accept(bob, code)).status_code == 200
+
+    async def test_who_is_read_waits_for_no_transaction(self, any_world: World) -> None:
+        ann = await any_world.person("admin")
+        found, go_on = threading.Event(), threading.Event()
+
+        def hold(conn: Transaction) -> None:
+            users.find(conn, ann.user_id)
+            found.set()
+            go_on.wait(10)
+
+        async with ann.http as http:
+            held = asyncio.ensure_future(any_world.platform.db.write(hold))
+            try:
+                await asyncio.to_thread(found.wait, 10)
+                async with asyncio.timeout(5):
+                    assert (await http.get("/v1/me")).status_code == 200
+            finally:
+                go_on.set()
+                await held
 
     async def test_an_operator_is_made_by_an_operator_alone(self, world: World) -> None:
         admin, bob = await world.person("admin"), await world.person(None, email="b@x.example")

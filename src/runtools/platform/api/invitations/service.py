@@ -140,9 +140,11 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
         Conflict: the person is a member already.
     """
     taken = store.take(conn, digest, now)
-    if taken is None or not _still_given(conn, taken):
+    if taken is None:
         raise _over()
     members.lock(conn, taken.org_id)
+    if not _still_given(conn, taken, now):
+        raise _over()
     if members.find(conn, taken.org_id, user.id) is not None:
         raise Conflict("you are a member of that organisation already")
     members.add(conn, taken.org_id, user.id, taken.role, now)
@@ -153,7 +155,7 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
 
 def _look(conn: Transaction, digest: str, now: datetime) -> Offer:
     found = store.open_one(conn, digest, now)
-    if found is None or not _still_given(conn, found):
+    if found is None or not _still_given(conn, found, now):
         raise _over()
     return Offer(found, orgs.name_of(conn, found.org_id))
 
@@ -179,17 +181,27 @@ def _join(conn: Transaction, digest: str, name: str, kept: str, now: datetime) -
     return user
 
 
-def _still_given(conn: Transaction, invitation: Invitation) -> bool:
+def _still_given(conn: Transaction, invitation: Invitation, now: datetime) -> bool:
     """Whether who made it could still make it: nobody comes back by a link kept for that."""
-    maker = invitation.created_by
-    if not maker.startswith("usr_"):
-        return keys.living(conn, maker) is not None
-    user, place = users.find(conn, maker), members.find(conn, invitation.org_id, maker)
-    if user is None:
-        return False
-    held = access.of_person(place.role if place else None, operator=user.is_operator)
+    held, is_there = _held(conn, invitation, now)
     given = access.of_person(invitation.role, operator=invitation.is_operator)
-    return user.is_operator or (access.covers(held, "org:write") and access.within(given, held))
+    if is_there:
+        return access.covers(held, "org:write") and access.within(given, held)
+    is_first = not members.all_of(conn, invitation.org_id)
+    return is_first and access.covers(held, f"{access.PLATFORM}:write")
+
+
+def _held(conn: Transaction, invitation: Invitation, now: datetime) -> tuple[frozenset[str], bool]:
+    """What its maker may do now, and whether in its org: the operator makes the first one from outside."""
+    org_id, maker = invitation.org_id, invitation.created_by
+    if maker.startswith("usr_"):
+        user, place = users.find(conn, maker), members.find(conn, org_id, maker)
+        role, operator = place.role if place else None, user is not None and user.is_operator
+        return access.of_person(role, operator=operator), place is not None
+    key = keys.living(conn, maker)
+    if key is None or (key.expires_at is not None and key.expires_at <= now):
+        return frozenset(), False
+    return key.scopes, key.org_id == org_id
 
 
 def _over() -> NotFound:

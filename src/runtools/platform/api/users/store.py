@@ -61,9 +61,8 @@ def make_operator(conn: Connection, user_id: str) -> None:
 
 
 def find(conn: Connection, user_id: str) -> User | None:
-    """The user of that id; in a write it stays as it is until the end."""
-    query = select(users).where(users.c.id == user_id)
-    row = conn.execute(query.with_for_update()).mappings().first()
+    """The user of that id."""
+    row = conn.execute(select(users).where(users.c.id == user_id)).mappings().first()
     return None if row is None else User(**row)
 
 
