@@ -7,7 +7,10 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
+from runtools.errors import RunToolsError
 from runtools.sdk import wire
+from runtools.sdk.concurrency import sync_sleep
+from runtools.sdk.patience import FOLLOW_SECONDS, Patience
 from runtools.sdk.shapes.definitions import Definition, Kind, kind_of, to_wire
 from runtools.sdk.shapes.deploys import Commit, Deploy, Plan
 from runtools.sdk.sync.transport import Transport
@@ -78,11 +81,23 @@ class Deploys:
         return wire.shape(Deploy, answer.data)
 
     def follow(self, deploy_id: str) -> Generator[Deploy, None, None]:
-        """The deploy each time that more of it is done; the last one has ended."""
+        """The deploy each time that more of it is done; the last one has ended.
+
+        A platform that goes away meanwhile is waited for: it goes on with the deploy when it is back.
+        """
         path, done = f"/deploys/{wire.segment(deploy_id)}", 0
+        patience = Patience(FOLLOW_SECONDS)
         while True:
-            query = [("waitSeconds", _WAIT_SECONDS), ("done", done)]
-            answer = self._transport.call("GET", path, query=query)
+            query: list[tuple[str, object]] = [("waitSeconds", _WAIT_SECONDS), ("done", done)]
+            try:
+                answer = self._transport.call("GET", path, query=query)
+            except RunToolsError as trouble:
+                pause = patience.after(trouble)
+                if pause is None:
+                    raise
+                sync_sleep(pause)
+                continue
+            patience.restart()
             deploy = wire.shape(Deploy, answer.data)
             yield deploy
             if deploy.state != "running":
