@@ -50,7 +50,9 @@ class TestFreeze:
 
     async def test_who_had_stopped_before_stays_stopped(self, rig: DriverRig) -> None:
         machine = await rig.live()
-        pid = await rig.sh(machine, "sleep 1000 >/dev/null 2>&1 & kill -STOP $!; echo $!")
+        line = "sleep 1000 >/dev/null 2>&1 & kill -STOP $!"
+        stopped_now = 'until [ "$(ps -o stat= -p $!)" = T ]; do :; done; echo $!'
+        pid = await rig.sh(machine, f"{line}; {stopped_now}")
         await rig.driver.suspend(machine)
         await rig.driver.resume(machine)
         assert await rig.sh(machine, f"ps -o stat= -p {pid}") == "T"

@@ -122,12 +122,12 @@ def create_app(
 ) -> FastAPI:
     """The api as an ASGI application; ``app.state.platform`` is what it works with.
 
-    Args:
-        provider_keys: API keys of model providers that the machine's environment holds, by name.
-
     The schema must be up to date (`schema.upgrade`), the vault open (`Vault.ready`), and there must be
     a first org and key (`keys.first.ensure_first`). While its lifespan runs it follows the hosts'
     reports and repairs.
+
+    Args:
+        provider_keys: API keys of model providers that the machine's environment holds, by name.
     """
     door = Door(db, clock, settings.session_idle)
     platform = Platform(

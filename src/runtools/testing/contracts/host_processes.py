@@ -289,7 +289,8 @@ class HostProcessesContract:
         process = await start(hosts, box, "sleep 1009 & sleep 1009; echo never")
         await host.signal_process(box, process.id, hosts.op(), 9)
         assert (await ended(hosts, box, process)).signal == 9
-        assert await hosts.sh(box, "pgrep -fx 'sleep 1009' || echo none") == "none"
+        gone = "while pgrep -fx 'sleep 1009' >/dev/null; do sleep 0.02; done; echo none"
+        assert await hosts.sh(box, gone) == "none"
         with pytest.raises(InvalidRequest):
             await host.signal_process(box, (await start(hosts, box, "cat")).id, hosts.op(), 65)
 
