@@ -14,6 +14,7 @@ from runtools.platform.api.hosts.follow import take_in
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.usage import service, store
+from runtools.platform.api.usage.rules import Move, running, within
 from runtools.platform.core.ports.host import Observed, Stored
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
@@ -21,6 +22,7 @@ from runtools.testing.api_world import HOST_ID, World
 
 SIZE = {"vcpus": 2, "memoryMb": 512, "diskMb": 512}
 FOREVER = "from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z"
+ALWAYS = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 async def usage(world: World, query: str = FOREVER) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ class TestRunning:
         at = platform.clock.now() - timedelta(hours=5)
         reports, state, ran, clock = [], "paused", 0, at
         highest = clock
-        first = await platform.db.read(store.moves_of, [other["id"]])
+        first = await platform.db.read(store.moves_of, [other["id"]], ALWAYS)
         highest = max(highest, *(_moment(move.at) for move in first[other["id"]]))
         for seq in range(1, 40):
             # Sometimes the clock is put back; then no time passes until it has come so far again.
@@ -140,6 +142,60 @@ class TestRunning:
             assert sum(row["runningMs"] for row in rows) == total, group
         days = [row["day"] for row in await usage(any_world, f"{period}&group=day")]
         assert days == sorted(days)
+
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_a_period_needs_but_its_own_moves(self, any_world: World, seed: int) -> None:
+        """What is read for a period makes what all that ever happened makes, whatever the clocks said."""
+        chance = random.Random(seed)
+        read, write = any_world.platform.db.read, any_world.platform.db.write
+        ref = (await any_world.create())["id"]
+        start = _floor(any_world.platform.clock.now()) + timedelta(hours=1)
+        known = (await read(store.moves_of, [ref], ALWAYS))[ref]
+        at = start
+        for seq in range(1, 60):
+            at += timedelta(milliseconds=chance.choice([0, 1, 900, 4_000, -2_500]))
+            state = chance.choice(["running", "paused"])
+            if seq > 45 and seed % 2:
+                state = chance.choice(["running", "stopped"])
+            known.append(Move(_millis(at), state))
+            await write(store.moved, ref, (50, seq), at, state)
+        first, now = _millis(start), _millis(at) + chance.choice([-9_000, 0, 9_000])
+        for _ in range(40):
+            since, until = sorted(first + chance.randrange(-5_000, 60_000) for _ in range(2))
+            period = _moment(since), _moment(until)
+            told = (await read(store.moves_of, [ref], period))[ref]
+            assert within(running(told, now), since, until) == within(
+                running(known, now), since, until
+            )
+        later = at + timedelta(days=1), at + timedelta(days=2)
+        assert len((await read(store.moves_of, [ref], later))[ref]) == 1
+
+    async def test_each_day_has_what_it_has_alone(self, any_world: World) -> None:
+        platform = any_world.platform
+        chance = random.Random(11)
+        today = platform.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        start = today + timedelta(days=1)
+        for seed in range(2):
+            made = await any_world.create()
+            at, seen = start, start
+            for seq in range(1, 20):
+                at += timedelta(seconds=chance.uniform(-600, 40_000))
+                seen += timedelta(seconds=chance.uniform(1, 40_000))
+                state = chance.choice(["running", "paused"]) if seq < 19 else "paused"
+                await take_in(platform, HOST_ID, report(made["id"], seq, at, state))
+                await platform.db.write(store.seen, HOST_ID, {made["id"]: seq + seed}, seen)
+        days = [start + timedelta(days=n) for n in range(-2, 9)]
+        found = {
+            row["day"]: row
+            for row in await usage(any_world, f"from={_iso(days[0])}&to={_iso(days[-1])}&group=day")
+        }
+        for a, b in itertools.pairwise(days):
+            alone = await usage(any_world, f"from={_iso(a)}&to={_iso(b)}&group=org")
+            row = found.get(a.date().isoformat())
+            for field in ("runningMs", "vcpuMs", "memoryMbMs", "storedMbMs"):
+                assert (row[field] if row else 0) == sum(one[field] for one in alone), (a, field)
+        assert any(row["runningMs"] for row in found.values())
+        assert any(row["storedMbMs"] for row in found.values())
 
     async def test_an_end_that_the_platform_found_itself(self, any_world: World) -> None:
         made = await any_world.create()
@@ -209,16 +265,22 @@ class TestStored:
         any_world.host.sizes[made["id"]] = 5 << 20
         await service.look(platform)
         await service.look(platform)
-        (held,) = (await platform.db.read(store.stored_of, [made["id"]], 10**15))[made["id"]]
+        (held,) = (await platform.db.read(store.stored_of, [made["id"]], ALWAYS, 10**15))[
+            made["id"]
+        ]
         assert (held.amount, held.until) == (5, 10**15)
         await any_world.http.delete(f"/v1/sandboxes/{made['id']}")
-        (over,) = (await platform.db.read(store.stored_of, [made["id"]], 10**15))[made["id"]]
+        (over,) = (await platform.db.read(store.stored_of, [made["id"]], ALWAYS, 10**15))[
+            made["id"]
+        ]
         assert over.until < 10**15
         # A look that began before the end and is written after it.
         await platform.db.write(
             store.seen, HOST_ID, {made["id"]: 5}, platform.clock.now() + timedelta(seconds=9)
         )
-        assert len((await platform.db.read(store.stored_of, [made["id"]], 0))[made["id"]]) == 1
+        assert (
+            len((await platform.db.read(store.stored_of, [made["id"]], ALWAYS, 0))[made["id"]]) == 1
+        )
 
     async def test_one_that_no_host_knows_is_passed_over(self, any_world: World) -> None:
         platform = any_world.platform

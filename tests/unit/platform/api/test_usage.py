@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtools.platform.api.usage.rules import Move, Stretch, days, running, within
+from runtools.platform.api.usage.rules import Move, Stretch, days, running, shares, within
 
 TIMES = st.integers(0, 5_000)
 STATES = st.sampled_from(["running", "paused", "stopped"])
@@ -25,6 +25,23 @@ def test_a_period_is_the_sum_of_its_parts(moves: list[Move], now: int, cuts: lis
     assert sum(parts) == whole
     assert all(part >= 0 for part in parts)
     assert whole <= cuts[-1] - cuts[0]
+
+
+@given(
+    st.lists(st.builds(lambda a, b, c: Stretch(min(a, b), max(a, b), c), TIMES, TIMES, TIMES)),
+    st.lists(TIMES, min_size=2, max_size=9),
+)
+def test_each_period_has_its_share(stretches: list[Stretch], cuts: list[int]) -> None:
+    """As it is when each stretch is held against each period; stretches come in any order."""
+    periods = list(itertools.pairwise(sorted(cuts)))
+    plain = [
+        sum(max(0, min(x.until, end) - max(x.since, start)) * x.amount for x in stretches)
+        for start, end in periods
+    ]
+    found = shares(stretches, periods)
+    assert [found.get(n, 0) for n in range(len(periods))] == plain
+    assert 0 not in found.values()
+    assert [within(stretches, *one) for one in periods] == plain
 
 
 @given(MOVES, TIMES)

@@ -57,9 +57,27 @@ def running(moves: Sequence[Move], now: int) -> Iterator[Stretch]:
 
 def within(stretches: Iterable[Stretch], since: int, until: int) -> int:
     """How much of it lies in a period."""
-    return sum(
-        max(0, min(one.until, until) - max(one.since, since)) * one.amount for one in stretches
-    )
+    return shares(stretches, [(since, until)]).get(0, 0)
+
+
+def shares(stretches: Iterable[Stretch], cuts: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """How much of it lies in each of the periods, by their numbers; those with nothing are left out.
+
+    The periods follow each other in time. Both are gone through together, once.
+    """
+    found: dict[int, int] = {}
+    first = 0
+    for one in sorted(stretches, key=lambda one: one.since):
+        while first < len(cuts) and cuts[first][1] <= one.since:
+            first += 1
+        n = first
+        while n < len(cuts) and cuts[n][0] < one.until:
+            since, until = cuts[n]
+            amount = (min(one.until, until) - max(one.since, since)) * one.amount
+            if amount > 0:
+                found[n] = found.get(n, 0) + amount
+            n += 1
+    return found
 
 
 def days(since: int, until: int) -> Iterator[tuple[str, int, int]]:

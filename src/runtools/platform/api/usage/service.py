@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from runtools.errors import RunToolsError
@@ -11,7 +12,7 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.usage import store
-from runtools.platform.api.usage.rules import Stretch, days, millis, running, within
+from runtools.platform.api.usage.rules import Stretch, days, millis, running, shares, within
 from runtools.platform.api.usage.store import User
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.usage import Group, UsageRow
@@ -19,10 +20,24 @@ from runtools.sdk.shapes.usage import Group, UsageRow
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0
-_CHUNK = 500
+_CHUNK = 100  # so much is in memory at once
 _MB = 1 << 20
 
-_Used = tuple[int, int]  # milliseconds it ran, and MB times milliseconds that lay on the disk
+
+@dataclass(slots=True)
+class _Used:
+    """A row's sums."""
+
+    running_ms: int = 0
+    vcpu_ms: int = 0
+    memory_mb_ms: int = 0
+    stored_mb_ms: int = 0
+
+    def add(self, user: User, ran: int, lay: int) -> None:
+        self.running_ms += ran
+        self.vcpu_ms += user.vcpus * ran
+        self.memory_mb_ms += user.memory_mb * ran
+        self.stored_mb_ms += lay
 
 
 async def by_sandbox(
@@ -79,15 +94,12 @@ def _by_sandbox(
 ) -> list[UsageRow]:
     users = store.users(conn, org_id, *period, project_id, after, limit)
     since, until = millis(period[0]), millis(period[1])
-    return [
-        _row(
-            [(user, (within(ran, since, until), within(lay, since, until)))],
-            sandbox_id=user.id,
-            name=user.name,
-            project_id=user.project_id,
-        )
-        for user, ran, lay in _stretches(conn, users, now)
-    ]
+    rows = []
+    for user, ran, lay in _stretches(conn, users, period, now):
+        used = _Used()
+        used.add(user, within(ran, since, until), within(lay, since, until))
+        rows.append(_row(used, sandbox_id=user.id, name=user.name, project_id=user.project_id))
+    return rows
 
 
 def _by_group(
@@ -104,12 +116,13 @@ def _by_group(
         "day": lambda _user, day: day,
         "project": lambda user, _day: user.project_id,
     }.get(group, lambda _user, _day: "")
-    found: dict[str, list[tuple[User, _Used]]] = {}
+    times = [(start, end) for _, start, end in cuts]
+    found: dict[str, _Used] = {}
     for user, ran, lay in _all_stretches(conn, org_id, period, project_id, now):
-        for day, start, end in cuts:
-            used = within(ran, start, end), within(lay, start, end)
-            if any(used):
-                found.setdefault(name(user, day), []).append((user, used))
+        running_in, lying_in = shares(ran, times), shares(lay, times)
+        for n in running_in.keys() | lying_in.keys():
+            used = found.setdefault(name(user, cuts[n][0]), _Used())
+            used.add(user, running_in.get(n, 0), lying_in.get(n, 0))
     key = {"day": "day", "project": "project_id"}.get(group)
     return [_row(found[one], **({key: one} if key else {})) for one in sorted(found)]
 
@@ -126,22 +139,18 @@ def _all_stretches(
 ) -> Iterator[_Stretches]:
     after = ""
     while users := store.users(conn, org_id, *period, project_id, after, _CHUNK):
-        yield from _stretches(conn, users, now)
+        yield from _stretches(conn, users, period, now)
         after = users[-1].id
 
 
-def _stretches(conn: Transaction, users: list[User], now: int) -> Iterator[_Stretches]:
+def _stretches(
+    conn: Transaction, users: list[User], period: tuple[datetime, datetime], now: int
+) -> Iterator[_Stretches]:
     ids = [user.id for user in users]
-    moves, lay = store.moves_of(conn, ids), store.stored_of(conn, ids, now)
+    moves, lay = store.moves_of(conn, ids, period), store.stored_of(conn, ids, period, now)
     for user in users:
         yield user, list(running(moves[user.id], now)), lay[user.id]
 
 
-def _row(used: list[tuple[User, _Used]], **about: str | None) -> UsageRow:
-    return UsageRow(
-        **about,
-        running_ms=sum(ran for _, (ran, _) in used),
-        vcpu_ms=sum(user.vcpus * ran for user, (ran, _) in used),
-        memory_mb_ms=sum(user.memory_mb * ran for user, (ran, _) in used),
-        stored_mb_ms=sum(lay for _, (_, lay) in used),
-    )
+def _row(used: _Used, **about: str | None) -> UsageRow:
+    return UsageRow(**about, **asdict(used))

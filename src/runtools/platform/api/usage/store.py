@@ -8,18 +8,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
     ForeignKey,
+    FromClause,
+    Function,
     Index,
     Integer,
+    Over,
     String,
     Table,
     and_,
+    case,
     exists,
+    func,
     or_,
     select,
     text,
@@ -175,23 +181,64 @@ def users(
     return [User(*row) for row in conn.execute(query.order_by(sandboxes.c.id).limit(limit))]
 
 
-def moves_of(conn: Connection, ids: Collection[str]) -> dict[str, list[Move]]:
-    """What sandboxes came to be, each in the order of its host's reports."""
-    query = (
-        select(moves.c.sandbox_id, moves.c.at, moves.c.state)
+def moves_of(
+    conn: Connection, ids: Collection[str], period: tuple[datetime, datetime]
+) -> dict[str, list[Move]]:
+    """What sandboxes came to be, each in the order of its host's reports, as far as a period needs it.
+
+    That is what each was when the period began, what it became in it, and the first thing after it. A move
+    came when the latest clock up to it says, as for `rules.running`; none comes after the end.
+    """
+    since, until = period
+    its_end = case((moves.c.state == "stopped", 1), else_=0)
+    told = (
+        select(
+            moves.c.sandbox_id,
+            moves.c.epoch,
+            moves.c.seq,
+            moves.c.state,
+            _by_report(func.max(moves.c.at), moves).label("came"),
+            _by_report(func.sum(its_end), moves).label("ends"),
+        )
         .where(moves.c.sandbox_id.in_(ids))
-        .order_by(moves.c.sandbox_id, moves.c.epoch, moves.c.seq)
+        .subquery()
+    )
+    lives = (
+        select(
+            told,
+            _by_report(func.lag(told.c.came, type_=Moment()), told).label("before"),
+            _by_report(func.lead(told.c.came, type_=Moment()), told).label("after"),
+        )
+        .where(or_(told.c.ends == 0, and_(told.c.ends == 1, told.c.state == "stopped")))
+        .subquery()
+    )
+    query = (
+        select(lives.c.sandbox_id, lives.c.came, lives.c.state)
+        .where(
+            or_(lives.c.before.is_(None), lives.c.before < until),
+            or_(lives.c.after.is_(None), lives.c.after > since),
+        )
+        .order_by(lives.c.sandbox_id, lives.c.epoch, lives.c.seq)
     )
     found: dict[str, list[Move]] = {sandbox_id: [] for sandbox_id in ids}
     for row in conn.execute(query):
-        found[row.sandbox_id].append(Move(millis(row.at), row.state))
+        found[row.sandbox_id].append(Move(millis(row.came), row.state))
     return found
 
 
-def stored_of(conn: Connection, ids: Collection[str], now: int) -> dict[str, list[Stretch]]:
-    """What sandboxes took on the disk; what was last seen holds until now."""
+def _by_report(what: Function[Any], rows: FromClause) -> Over[Any]:
+    """Of a sandbox's moves up to each, in the order of its host's reports."""
+    return what.over(partition_by=rows.c.sandbox_id, order_by=[rows.c.epoch, rows.c.seq])
+
+
+def stored_of(
+    conn: Connection, ids: Collection[str], period: tuple[datetime, datetime], now: int
+) -> dict[str, list[Stretch]]:
+    """What sandboxes took on the disk in a period; what was last seen holds until now."""
     query = select(stored.c.sandbox_id, stored.c.since, stored.c.until, stored.c.mb).where(
-        stored.c.sandbox_id.in_(ids)
+        stored.c.sandbox_id.in_(ids),
+        stored.c.since < period[1],
+        or_(stored.c.until.is_(None), stored.c.until > period[0]),
     )
     found: dict[str, list[Stretch]] = {sandbox_id: [] for sandbox_id in ids}
     for row in conn.execute(query):
