@@ -6,7 +6,7 @@ not do, no tool does, and what a tool does stands in the audit log like any othe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,10 +25,12 @@ class Mcp:
 
     Args:
         api_url: where the API is.
+        called_for: the headers that tell the API from which address a call comes.
     """
 
-    def __init__(self, api_url: str) -> None:
+    def __init__(self, api_url: str, called_for: Callable[[str], Mapping[str, str]]) -> None:
         self._api_url = api_url
+        self._called_for = called_for
         self._sessions = StreamableHTTPSessionManager(make(self._connect), stateless=True)
 
     @asynccontextmanager
@@ -63,4 +65,5 @@ class Mcp:
             raise Unauthenticated(
                 "no API key was sent", hint="send it as `Authorization: Bearer rt_live_…`"
             )
-        return AsyncRunTools(key.strip(), self._api_url)
+        peer = request.client.host if request.client else "-"
+        return AsyncRunTools(key.strip(), self._api_url, headers=self._called_for(peer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 
 from runtools.sdk import shapes, wire
@@ -42,6 +43,7 @@ class AsyncRunTools:
         url: default: RUNTOOLS_API_URL, else where `runtools login` was, else ``client.json``, else
             http://127.0.0.1:7700.
         retry_seconds: how long such calls are repeated; 0: never.
+        headers: what every request carries besides, as a proxy on the way may ask for.
 
     Raises:
         Unauthenticated: no key is to be found.
@@ -54,8 +56,11 @@ class AsyncRunTools:
         url: str | None = None,
         *,
         retry_seconds: float = CALL_SECONDS,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._transport = AsyncTransport(resolve(api_key, url), retry_seconds=retry_seconds)
+        self._transport = AsyncTransport(
+            resolve(api_key, url), retry_seconds=retry_seconds, headers=headers
+        )
         self.url = self._transport.url
         self.sandboxes = AsyncSandboxes(self._transport)
         self.templates = AsyncTemplates(self._transport)

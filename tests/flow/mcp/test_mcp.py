@@ -20,6 +20,8 @@ from runtools.testing.api_world import client as http_client
 from runtools.testing.local_platform import local_platform
 
 Mode = Literal["auto", "legacy"]
+# Who guesses at the header by which the server says for whom it calls.
+FORGED = {"x-runtools-called-for": f"{'0' * 64} 203.0.113.7"}
 
 
 @pytest.fixture
@@ -30,9 +32,14 @@ async def platform(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def over_http(url: str, key: str, mode: Mode = "auto") -> AsyncIterator[Client]:
-    headers = {"Authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+async def over_http(
+    url: str, key: str, mode: Mode = "auto", peer: str | None = None
+) -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {key}", **FORGED}
+    way = httpx2.AsyncHTTPTransport(local_address=peer)
+    async with httpx2.AsyncClient(
+        headers=headers, timeout=60, trust_env=False, transport=way
+    ) as http:
         transport = streamable_http_client(f"{url}/mcp", http_client=http)
         async with Client(transport, mode=mode) as made:
             yield made
@@ -53,6 +60,19 @@ async def said(client: Client, tool: str, **given: Any) -> str:
 def text_of(result: Any) -> str:
     [content] = result.content
     return str(content.text)
+
+
+async def test_calls_come_from_who_is_connected(platform: tuple[str, str]) -> None:
+    """The audit log has the client's address, not the server's own, and nobody names another."""
+    url, key = platform
+    async with over_http(url, key, peer="127.0.0.9") as client:
+        made = (await said(client, "sandbox_create", name="box")).split()[0]
+    async with http_client(url, key) as http:
+        await http.delete(f"/v1/sandboxes/{made}", headers=FORGED)
+        audited = (await http.get("/v1/audit")).json()["data"]
+    sources = {one["action"]: one["source"] for one in audited}
+    assert sources["sandboxes.create"] == "127.0.0.9"
+    assert sources["sandboxes.destroy"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

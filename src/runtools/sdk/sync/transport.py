@@ -43,7 +43,13 @@ _OCTETS = (b"Content-Type", b"application/octet-stream")
 class Transport:
     """The pool of connections to one platform. Safe to share between threads."""
 
-    def __init__(self, settings: Settings, *, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        retry_seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         parts = urlsplit(settings.url)
         self.url = settings.url
         self._scheme = parts.scheme.encode()
@@ -57,6 +63,7 @@ class Transport:
         ]
         if settings.api_key:
             self._headers.append((b"Authorization", b"Bearer " + settings.api_key.encode()))
+        self._headers += [(name.encode(), text.encode()) for name, text in (headers or {}).items()]
         self._retry_seconds = retry_seconds
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
