@@ -250,6 +250,7 @@ async def serving(
             ws_per_message_deflate=False,
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
             lifespan="on",
         )

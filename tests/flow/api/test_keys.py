@@ -128,6 +128,18 @@ class TestExpiry:
             assert (await http.get("/v1/me")).status_code == 401
             assert (await world.http.get("/v1/me")).status_code == 200
 
+    async def test_a_key_that_ends_makes_none_that_lasts(self, any_world: World) -> None:
+        lasting = (await make(any_world.http)).json()["data"]["id"]
+        async with await holder(any_world, expiresIn="10d") as http:
+            for body in ({}, {"expiresIn": "11d"}, {"expiresIn": "1y"}):
+                answer = await make(http, **body)
+                assert answer.status_code == 403, body
+                assert "outlive" in answer.json()["error"]["message"]
+            assert (await http.post(f"/v1/api-keys/{lasting}/rotate")).status_code == 403
+            assert (await make(http, expiresIn="9d")).status_code == 201
+            mine = (await http.get("/v1/me")).json()["data"]["keyId"]
+            assert (await http.post(f"/v1/api-keys/{mine}/rotate")).status_code == 201
+
 
 class TestRotation:
     async def test_the_new_one_takes_the_place_of_the_old(self, world: World) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Awaitable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtools.errors import RunToolsError, Unauthenticated
+from runtools.errors import InvalidRequest, RunToolsError, Unauthenticated
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.core.access import Caller
 from runtools.platform.kit import http, rates
+from runtools.platform.kit.outbound import networks
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,14 @@ class Edge:
         self._orgs = rates.Buckets(platform.clock, settings.rate_limit)
         self._sources = rates.Buckets(platform.clock, settings.rate_limit_failed)
         self._pages = pages
+        self._proxies = networks(settings.trusted_proxies, "trusted_proxies")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI server."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        call = Call(self._platform, http.request_id(scope), source=http.peer(scope))
+        call = Call(self._platform, http.request_id(scope), source=http.peer(scope, self._proxies))
         scope[SCOPE] = call
         told = call.headers
         told.append((b"x-request-id", call.request_id.encode()))
@@ -88,6 +90,7 @@ class Edge:
                 self._platform.meters.request(scope["method"], _route(scope), status, spent)
 
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        _check_text(scope)
         if scope["path"] in self._pages:
             call.caller = await self._visitor(scope)
         elif scope["path"] not in _OPEN:
@@ -128,6 +131,7 @@ class Edge:
 
     async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
+        _check_text(scope)
         await self._admit(call, self._platform.tickets.admit(scope, sent.secret(scope)))
         await self._app(scope, receive, send)
 
@@ -168,6 +172,13 @@ class Edge:
         with contextlib.suppress(Unauthenticated):
             return await self._platform.door.admit(session)
         return None
+
+
+def _check_text(scope: Scope) -> None:
+    """No name and no path has a zero byte, and PostgreSQL keeps none."""
+    query: bytes = scope["query_string"]
+    if "\0" in scope["path"] or b"\0" in query or b"%00" in query:
+        raise InvalidRequest("the address has a zero byte (%00)", hint="leave it out")
 
 
 def _is_act(scope: Scope) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from runtools.errors import Unavailable
 from runtools.platform.api import schema
@@ -81,25 +82,29 @@ async def serve(settings: Settings) -> int:
         vault = await keyring.open_vault(settings, db, clock)
         hosts = Hosts({view.id: host})
         app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()), tracing)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                McpDoor(app, _own_url(settings)),
-                host=settings.api_host,
-                port=settings.api_port,
-                http="httptools",
-                ws=websocket.Protocol,
-                ws_max_size=websocket.MAX_MESSAGE_BYTES,
-                ws_per_message_deflate=False,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_SECONDS,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-            )
-        )
+        server = uvicorn.Server(server_config(McpDoor(app, _own_url(settings)), settings))
         await server.serve()
     tracing.close()
     return 0 if server.started else 1
+
+
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How the API is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        http="httptools",
+        ws=websocket.Protocol,
+        ws_max_size=websocket.MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # uvicorn believes whoever is on the loopback; `http.peer` asks the setting
+        timeout_keep_alive=_KEEP_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 def _own_url(settings: Settings) -> str:

@@ -54,6 +54,8 @@ class Settings:
         audit_days: how long the audit log is kept.
         outbound_allow: networks (CIDR, separated by commas) that URLs of users (webhooks, model endpoints)
             may lead to though they are not public, and without TLS.
+        trusted_proxies: networks (CIDR, separated by commas) of proxies whose
+            ``X-Forwarded-For`` is believed.
         public_url: the address at which people's browsers find the API, behind a proxy for one; empty:
             http://localhost and its port.
         oidc_issuer, oidc_client_id, oidc_client_secret: an OpenID Connect provider that people may sign
@@ -96,6 +98,7 @@ class Settings:
     master_key_file: str = ""
     master_key_command: str = ""
     audit_days: int = 365
+    trusted_proxies: str = ""
     public_url: str = ""
     oidc_issuer: str = ""
     oidc_client_id: str = ""

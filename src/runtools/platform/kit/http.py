@@ -15,6 +15,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -29,7 +30,7 @@ DRAINED_BYTES = 64 * 1024 * 1024
 DRAINED_SECONDS = 10.0
 JSON = "application/json"
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
 _MAX_FIELDS = 20
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -45,10 +46,37 @@ def request_id(scope: Scope) -> str:
     return f"req_{secrets.token_hex(10)}"
 
 
-def peer(scope: Scope) -> str:
-    """The address of who is connected: the client, or the proxy that stands before us."""
+def peer(scope: Scope, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> str:
+    """The address of who asks: who is connected, or whom proxies that we trust say that they ask for.
+
+    A proxy adds its own client at the end of ``X-Forwarded-For``; what stands before that was sent by the
+    client and is believed only as far as that client is such a proxy too.
+    """
     client = scope.get("client")
-    return str(client[0]) if client else "-"
+    found = str(client[0]) if client else "-"
+    if not proxies:
+        return found
+    named = b",".join(value for key, value in scope["headers"] if key == b"x-forwarded-for")
+    for word in reversed(named.decode("latin-1").split(",")):
+        if not _is_in(found, proxies) or not (further := _address(word)):
+            break
+        found = further
+    return found
+
+
+def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    known = _address(address)
+    return known != "" and any(ip_address(known) in network for network in networks)
+
+
+def _address(text: str) -> str:
+    """An address as it is kept; empty: that is none."""
+    try:
+        found = ip_address(text.strip())
+    except ValueError:
+        return ""
+    inner = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return str(inner or found).partition("%")[0]
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

@@ -55,7 +55,7 @@ class Answer:
     body: bytes
 
 
-def networks(text: str) -> tuple[AnyNetwork, ...]:
+def networks(text: str, setting: str = "outbound_allow") -> tuple[AnyNetwork, ...]:
     """Networks as a setting names them: CIDR, separated by commas.
 
     Raises:
@@ -64,7 +64,7 @@ def networks(text: str) -> tuple[AnyNetwork, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
     except ValueError as exc:
-        raise InvalidRequest(f"setting outbound_allow: {exc}", hint="e.g. 10.0.0.0/8, ::1") from exc
+        raise InvalidRequest(f"setting {setting}: {exc}", hint="e.g. 10.0.0.0/8, ::1") from exc
 
 
 def is_public(address: Address) -> bool:

@@ -30,7 +30,10 @@ class ApiKeyCreate(Request):
         None, pattern=r"^[1-9][0-9]{0,3}[dwy]$", description="for example 30d, 12w, 1y"
     )
     project_id: str | None = Field(
-        None, max_length=64, description="a project's id or name; default: the org's default one"
+        None,
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        description="a project's id or name; default: the org's default one",
     )
     is_test: bool = Field(False, description="marks it rt_test_ instead of rt_live_")
 

@@ -193,7 +193,7 @@ class Login(Shape):
 class LoginFinish(Request):
     """What `POST /v1/logins/finish` takes."""
 
-    id: str = Field(max_length=64)
+    id: str = Field(max_length=64, pattern=r"^[^\x00]*$")
     verifier: Code = Field(repr=False)
 
 

@@ -72,7 +72,10 @@ class SandboxCreate(Request):
     egress: EgressRules | None = Field(None, description="default: every public address")
     require_isolation: Isolation | None = None
     project_id: str | None = Field(
-        None, max_length=64, description="a project's id or name; default: the org's default one"
+        None,
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        description="a project's id or name; default: the org's default one",
     )
     wait_for_ready: bool = Field(
         True, description="answer when it runs; false: answer at once, still creating"

@@ -20,7 +20,10 @@ class SshKeyCreate(Request):
         min_length=1, max_length=16_384, description="one line, as in ~/.ssh/id_ed25519.pub"
     )
     project_id: str | None = Field(
-        None, max_length=64, description="a project's id or name; default: the org's default one"
+        None,
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        description="a project's id or name; default: the org's default one",
     )
 
 

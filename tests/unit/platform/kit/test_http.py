@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from runtools.errors import InvalidRequest, NotFound, RateLimited, TooLarge, Unauthenticated
 from runtools.platform.kit import http
+from runtools.platform.kit.outbound import networks
 from runtools.sdk.shapes.sandboxes import SandboxCreate
 
 
@@ -40,6 +41,35 @@ def receiving(*chunks: bytes, ends: bool = True) -> Any:
 def told(answer: Response) -> Any:
     """The JSON of a response."""
     return json.loads(bytes(answer.body))
+
+
+class TestPeer:
+    PROXIES = networks("10.0.0.0/8, fd00::/8")
+
+    @pytest.mark.parametrize(
+        ("client", "forwarded", "found"),
+        [
+            ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+            ("10.0.0.1", "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+            ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+            ("10.0.0.1", "nonsense, 10.0.0.2", "10.0.0.2"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "x" * 4000, "10.0.0.1"),
+            ("fd00::1", "2001:db8::7", "2001:db8::7"),
+            ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+            ("203.0.113.1", "198.51.100.1", "203.0.113.1"),
+        ],
+    )
+    def test_only_trusted_proxies_are_believed(
+        self, client: str, forwarded: str, found: str
+    ) -> None:
+        asked = {**scope(x_forwarded_for=forwarded), "client": (client, 1)}
+        assert http.peer(asked, self.PROXIES) == found
+        assert http.peer(asked) == client
+
+    def test_a_request_id_fits_the_audit_log(self) -> None:
+        assert http.request_id(scope(x_request_id="a" * 64)) == "a" * 64
+        assert http.request_id(scope(x_request_id="a" * 65)) != "a" * 65
 
 
 class Sent:

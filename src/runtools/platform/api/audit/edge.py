@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,7 +24,10 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.http import MUTATING
 
+log = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 0.25
+_RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
 _FAILED = 500
 _SIGNS_IN = "/signin/oidc/callback"
 _INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
@@ -84,7 +88,20 @@ class Audit:
         with contextlib.suppress(asyncio.CancelledError):
             await self._platform.clock.sleep(FLUSH_SECONDS)
         lines, self._waiting = self._waiting, []
-        await self._platform.db.write(store.add, lines)
+        try:
+            await self._platform.db.write(store.add, lines)
+        except Exception:  # noqa: BLE001 - whatever it was, each line is tried alone, and logged if lost
+            # One line that cannot be written takes no other org's with it.
+            await self._one_by_one(lines)
+
+    async def _one_by_one(self, lines: list[Line]) -> None:
+        for line in lines:
+            try:
+                await self._platform.db.write(store.add, [line])
+            except Exception:
+                log.exception(
+                    "an audit line is lost: %s of request %s", line.action, line.request_id
+                )
 
     def _line(self, call: Call, scope: Scope, status: int, error: str | None) -> Line:
         route = scope.get("route")
@@ -97,9 +114,14 @@ class Audit:
             at=self._platform.clock.now(),
             actor="-" if call.caller is None else call.actor,
             action=f"{noun}.{verb.rstrip('_')}",
-            resource=None if resource is None else resource[:200],
+            resource=None if resource is None else _clean(resource)[:_RESOURCE_LETTERS],
             status=status,
             error=error or call.failed,
             request_id=call.request_id,
-            source=call.source,
+            source=_clean(call.source)[:_SOURCE_LETTERS],
         )
+
+
+def _clean(text: str) -> str:
+    """What a caller chose, without what no database keeps and no terminal should show."""
+    return "".join(char if char.isprintable() else "?" for char in text)

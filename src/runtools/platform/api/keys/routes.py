@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -76,6 +76,8 @@ async def rotate(request: Request, key_id: str) -> Response:
     call = call_of(request)
     old = await call.platform.db.read(store.find, call.org, key_id)
     _check_within(call, () if old is None else old.scopes, known=old is not None)
+    if old is not None:
+        _check_until(call, old.expires_at)
     key, secret = await call.platform.keys.rotate(call.org, key_id, call.op, call.actor)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
@@ -134,8 +136,20 @@ def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
         if days > _MOST_DAYS:
             raise http.wrong_field("expiresIn", "a key expires within ten years, or never")
         until = call.platform.clock.now() + timedelta(days=days)
+    _check_until(call, until)
     scopes = tuple(set(wanted.scopes))
     return Rights(scopes, until, wanted.project_id, wanted.is_test, call.actor)
+
+
+def _check_until(call: Call, until: datetime | None) -> None:
+    """No key hands on more time than it has itself."""
+    ends = call.who.expires_at if call.who.kind == "key" else None
+    if ends is not None and (until is None or until > ends):
+        raise Forbidden(
+            "that API key would outlive the one that you call with",
+            hint="say expiresIn, no later than your key's end, or ask somebody whose key lasts",
+            details={"expiresAt": ends.isoformat()},
+        )
 
 
 def _check_within(call: Call, scopes: Iterable[str], *, known: bool = True) -> None:

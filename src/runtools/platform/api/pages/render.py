@@ -68,6 +68,8 @@ def fields(call: Call) -> dict[str, str]:
         )
     except ValueError as exc:
         raise InvalidRequest("that is no form of this page") from exc
+    if any("\0" in word for pair in pairs for word in pair):
+        raise InvalidRequest("that is no form of this page")
     return dict(pairs)
 
 
