@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from sqlalchemy import Connection, func, select
 
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.edge import Audit
@@ -87,3 +89,53 @@ class TestSource:
         db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
         async with api_world.world(db, tmp_path, trusted_proxies="127.0.0.0/8") as world:
             assert await self.made(world) == "203.0.113.9"
+
+
+class TestStrangers:
+    async def test_what_is_refused_to_them_fills_no_table(self, any_world: World) -> None:
+        def count(conn: Connection) -> int:
+            return int(conn.scalar(select(func.count()).select_from(store.audit)) or 0)
+
+        before = await any_world.platform.db.read(count)
+        async with httpx.AsyncClient(base_url=any_world.url, trust_env=False) as http:
+            body = {"id": "lgn_none", "verifier": "a" * 43}
+            assert (await http.post("/v1/logins/finish", json=body)).status_code == 401
+            assert (await http.post("/v1/logins/finish", json={})).status_code == 400
+            assert (await http.post("/healthz")).status_code == 405
+        assert await any_world.platform.db.read(count) == before
+
+    async def test_they_are_counted(self, tmp_path: Path) -> None:
+        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        async with (
+            api_world.world(db, tmp_path, rate_limit_failed=3) as world,
+            httpx.AsyncClient(base_url=world.url, trust_env=False) as http,
+        ):
+            codes = [(await http.post("/healthz")).status_code for _ in range(3)]
+            assert codes == [405, 405, 405]
+            body = {"id": "lgn_none", "verifier": "a" * 43}
+            assert (await http.post("/v1/logins/finish", json=body)).status_code == 429
+            assert (await http.get("/healthz")).status_code == 200
+            assert (await world.http.get("/v1/me")).status_code == 200
+
+    async def test_a_network_of_ipv6_is_one_of_them(self, tmp_path: Path) -> None:
+        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        async with (
+            api_world.world(db, tmp_path, trusted_proxies="127.0.0.0/8") as world,
+            httpx.AsyncClient(base_url=world.url, trust_env=False) as http,
+        ):
+
+            async def login(address: str) -> int:
+                headers = {"X-Forwarded-For": address}
+                body = {"challenge": "a" * 64, "machine": "laptop"}
+                return (await http.post("/v1/logins", json=body, headers=headers)).status_code
+
+            async def sign_in(count: int) -> int:
+                headers = {"X-Forwarded-For": f"2001:db8::{count:x}", "Origin": world.url}
+                form = {"email": f"p{count}@example.org", "password": "wrong and long"}
+                return (await http.post("/signin", data=form, headers=headers)).status_code
+
+            codes = [await login(f"2001:db8::{count:x}") for count in range(1, 40)]
+            assert (codes[0], codes[-1]) == (201, 429)
+            assert await login("2001:db8:0:1::1") == 201
+            signs = [await sign_in(count) for count in range(1, 40)]
+            assert signs[0] != 429 == signs[-1]

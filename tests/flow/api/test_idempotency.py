@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from runtools.errors import CapacityExhausted, GuestUnreachable
 from runtools.platform.api.idempotency import store
-from runtools.testing.api_world import World, holds
+from runtools.testing.api_world import World, client, holds
 
 
 async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:
@@ -41,6 +41,19 @@ class TestRepeats:
         assert len({answer.json()["data"]["id"] for answer in answers}) == 1
         creates = [call for call in any_world.host.calls if call[0].startswith("create")]
         assert len(creates) == 1
+
+    async def test_nobody_gets_the_answer_of_somebody_else(self, any_world: World) -> None:
+        await post(any_world, "/v1/secrets", "k1", {"name": "A", "value": "v"})
+        for scopes in (["sandbox:read"], []):
+            body = {"name": "k", "scopes": scopes}
+            secret = (await any_world.http.post("/v1/api-keys", json=body)).json()["data"]["key"]
+            async with client(any_world.url, secret) as http:
+                headers = {"Idempotency-Key": "k1"}
+                body = {"name": "A", "value": "v"}
+                answer = await http.post("/v1/secrets", json=body, headers=headers)
+                assert answer.status_code == 409, answer.text
+                assert answer.json()["error"]["code"] == "idempotency_mismatch"
+                assert "idempotency-replayed" not in answer.headers
 
     async def test_another_body_is_a_mismatch(self, any_world: World) -> None:
         await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})

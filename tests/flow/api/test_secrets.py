@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 
+import httpx
 import pytest
 
 from runtools.testing.api_world import World, holds
@@ -240,3 +242,14 @@ class TestInSandboxes:
                 data = file.read_bytes()
                 assert VALUE.encode() not in data, file
                 assert plain.encode() not in data, file
+
+
+class TestAtOnce:
+    async def test_the_first_of_a_name_is_made_once(self, any_world: World) -> None:
+        async def put(value: str) -> httpx.Response:
+            return await any_world.http.post("/v1/secrets", json={"name": "A", "value": value})
+
+        answers = await asyncio.gather(*(put(f"value {count}") for count in range(6)))
+        assert {answer.status_code for answer in answers} == {201}
+        versions = sorted(answer.json()["data"]["version"] for answer in answers)
+        assert versions == [1, 2, 3, 4, 5, 6]

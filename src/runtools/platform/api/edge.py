@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import InvalidRequest, RunToolsError, Unauthenticated
+from runtools.platform.api.audit.edge import acts
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
@@ -95,6 +96,8 @@ class Edge:
             call.caller = await self._visitor(scope)
         elif scope["path"] not in _OPEN:
             await self._admit(call, self._platform.door.admit(self._secret(scope)))
+        if call.caller is None and acts(scope):
+            self._count(call, "requests without a key")
         if scope["method"] in _WITH_BODY:
             call.body = await http.read_body(scope, receive)
             receive = http.replay(call.body, receive)
@@ -143,15 +146,19 @@ class Edge:
         try:
             call.caller = await admitted
         except Unauthenticated:
-            _, wait = self._sources.take(rates.source(call.source))
-            if wait:
-                raise rates.too_many("tries without a good key", wait) from None
+            self._count(call, "tries without a good key")
             raise
         standing, wait = self._orgs.take(call.caller.org_id or call.caller.id)
         if standing is not None:
             call.headers += standing.headers()
         if wait:
             raise rates.too_many("requests of the org", wait)
+
+    def _count(self, call: Call, what: str) -> None:
+        """Count something that nobody known asks, or refuse it."""
+        _, wait = self._sources.take(rates.source(call.source))
+        if wait:
+            raise rates.too_many(what, wait) from None
 
     def _secret(self, scope: Scope) -> str | None:
         """What a program sent; else a browser's session, which changes things from pages of ours alone."""

@@ -4,7 +4,8 @@ A line is in the database before its answer is sent. What goes on inside sandbox
 processes) is the exception: there are many such calls and every millisecond of theirs is felt, so their
 lines are written together, within a quarter of a second; a crash of this process loses that much.
 
-A repeat that gets the answer of its first has no line of its own: it did nothing.
+A repeat that gets the answer of its first has no line of its own: it did nothing. Nor has what is refused
+to nobody in particular, apart from sign-ins: strangers do not fill the table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtools.errors import RunToolsError
+from runtools.errors import NotFound, RateLimited, RunToolsError
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import SCOPE, Call
@@ -28,12 +29,12 @@ log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 _RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
-_FAILED = 500
+_REFUSED, _FAILED = 400, 500
 _SIGNS_IN = "/signin/oidc/callback"
 _INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
 
 
-def _acts(scope: Scope) -> bool:
+def acts(scope: Scope) -> bool:
     """Whether the request changes something: coming back from the identity provider does, by a GET."""
     return scope["method"] in MUTATING or scope["path"] == _SIGNS_IN
 
@@ -48,7 +49,7 @@ class Audit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not _acts(scope):
+        if scope["type"] != "http" or not acts(scope):
             await self._app(scope, receive, send)
             return
         written = False
@@ -73,7 +74,7 @@ class Audit:
 
     async def _write(self, scope: Scope, status: int, error: str | None) -> None:
         call: Call = scope[SCOPE]
-        if call.did_nothing:
+        if call.did_nothing or _is_noise(call, status):
             return
         line = self._line(call, scope, status, error)
         if not _INSIDE.match(scope["path"]):
@@ -120,6 +121,16 @@ class Audit:
             request_id=call.request_id,
             source=_clean(call.source)[:_SOURCE_LETTERS],
         )
+
+
+def _is_noise(call: Call, status: int) -> bool:
+    """Whether nobody known was refused something: anybody may cause as many of these as they like.
+
+    A sign-in that failed is none, for those are slowed down.
+    """
+    if call.caller is not None or not _REFUSED <= status < _FAILED:
+        return False
+    return call.failed is None or status in (NotFound.status, RateLimited.status)
 
 
 def _clean(text: str) -> str:

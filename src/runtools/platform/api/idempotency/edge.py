@@ -159,7 +159,10 @@ class _Repeatable:
     def _digest(self, scope: Scope, body: bytes) -> str:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         method: str = scope["method"]
-        return keyed_digest(self._key, method.encode(), path, scope["query_string"], body)
+        # Who asks is a part of it: nobody is told what another, or who may do less by now, was told.
+        who = " ".join([self._call.actor, *sorted(self._call.who.scopes)])
+        asked = (method.encode(), path, scope["query_string"], body)
+        return keyed_digest(self._key, who.encode(), *asked)
 
     def _hashing(self, receive: Receive) -> Receive:
         async def hashed() -> Message:
@@ -181,7 +184,7 @@ class _Repeatable:
 
 def _mismatch() -> IdempotencyMismatch:
     return IdempotencyMismatch(
-        "the idempotency key was used for another request",
+        "the idempotency key was used for another request, or by somebody else",
         hint="use a fresh key for every act, and the same one only to repeat it unchanged",
     )
 

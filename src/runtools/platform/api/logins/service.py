@@ -13,6 +13,7 @@ from runtools.platform.api.logins import store
 from runtools.platform.api.logins.store import Login
 from runtools.platform.api.signin import service as signin
 from runtools.platform.core.ids import new_id
+from runtools.platform.kit import rates
 from runtools.platform.kit.crypto import digest
 
 LASTS = timedelta(minutes=10)
@@ -26,7 +27,7 @@ async def start(call: Call, challenge: str, machine: str) -> tuple[Login, str]:
     Raises:
         RateLimited: too many were begun from there.
     """
-    await signin.slow_down(call.platform, {digest(f"login {call.source}"): "login"})
+    await signin.slow_down(call.platform, {digest(f"login {rates.source(call.source)}"): "login"})
     code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
     now = call.platform.clock.now()
     login = Login(
@@ -92,7 +93,7 @@ async def finish(call: Call, login_id: str, verifier: str) -> str | None:
     if found.user_id is None:
         call.did_nothing = True
         return None
-    await signin.forgive(call.platform, shared=[digest(f"login {found.source}")])
+    await signin.forgive(call.platform, shared=[digest(f"login {rates.source(found.source)}")])
     session, secret = await call.platform.sessions.open(
         found.user_id, "cli", found.machine, call.source, found.org_id
     )

@@ -100,8 +100,9 @@ def _put(
         updated_at=now,
         op=op,
     )
-    store.add(conn, secret, _sealed(conn, vault, secret, wanted.value))
-    return secret, True
+    if store.add(conn, secret, _sealed(conn, vault, secret, wanted.value)):
+        return secret, True
+    return _put(conn, vault, org_id, op, wanted, now)  # somebody else was first: change theirs
 
 
 def _rotate(

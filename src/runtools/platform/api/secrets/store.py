@@ -16,10 +16,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
-    insert,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.api.vault.vault import Sealed
@@ -73,9 +74,11 @@ def find(conn: Connection, org_id: str, name: str) -> Secret | None:
     return None if row is None else Secret(*row)
 
 
-def add(conn: Connection, secret: Secret, value: Sealed) -> None:
-    """A new secret."""
-    conn.execute(insert(secrets).values(**asdict(secret), **asdict(value)))
+def add(conn: Connection, secret: Secret, value: Sealed) -> bool:
+    """A new secret; False: there is one of that name by now."""
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = make(secrets).values(**asdict(secret), **asdict(value))
+    return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
 
 
 def change(conn: Connection, secret: Secret, value: Sealed) -> None:

@@ -14,6 +14,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.signin import store
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
+from runtools.platform.kit import rates
 from runtools.platform.kit.crypto import digest
 
 
@@ -24,6 +25,7 @@ async def by_password(platform: Platform, email: str, password: str, source: str
         Unauthenticated: there is none.
         RateLimited: too many have failed for that address, or from there.
     """
+    source = rates.source(source)
     at, everywhere = digest(f"account-at {source} {email}"), digest(f"account {email}")
     from_there = digest(f"source {source}")
     await slow_down(platform, {at: "account-at", everywhere: "account", from_there: "source"})
