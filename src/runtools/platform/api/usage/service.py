@@ -77,7 +77,7 @@ async def look(platform: Platform) -> None:
             sizes = {one.sandbox_id: round(one.size_bytes / _MB) for one in found}
             await platform.db.write(store.seen, host_id, sizes, platform.clock.now())
         except RunToolsError as error:
-            log.debug("host %s: %s", host_id, error)
+            log.warning("the disks of host %s cannot be looked at: %s", host_id, error)
         except Exception:
             # The edge of a loop that must not end.
             log.exception("looking at the disks of host %s", host_id)

@@ -49,17 +49,6 @@ async def grow(path: Path, size_mb: int) -> None:
         os.truncate(path, size_mb << 20)
 
 
-def used_bytes(path: Path) -> int:
-    """Bytes that a file, or everything below a folder, occupies on disk. What is gone counts 0."""
-    try:
-        if not path.is_dir() or path.is_symlink():
-            return path.lstat().st_blocks * 512
-        with os.scandir(path) as entries:
-            return sum(used_bytes(Path(entry.path)) for entry in entries)
-    except FileNotFoundError:
-        return 0
-
-
 def free_bytes(path: Path) -> int:
     """Bytes that unprivileged writers can still put on the path's file system."""
     stat = os.statvfs(path)

@@ -434,8 +434,9 @@ class Actor:
                 await self.perform(lambda: self._died(self, life.number, end))
             except RunToolsError:  # it was destroyed meanwhile, or the host goes down
                 return
-            except (VmmFailed, OSError, CommandFailed) as exc:
-                log.error("%s: its end could not be journaled: %s", self.id, exc)
+            except Exception:
+                # The edge of a loop that must not end before the sandbox has.
+                log.exception("%s: its end could not be journaled", self.id)
             else:
                 return
             await backoff.wait()

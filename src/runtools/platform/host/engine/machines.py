@@ -17,11 +17,12 @@ from pathlib import Path
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.states import Act, check
 from runtools.platform.host.disk import files
+from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.meeting import BOOTED_SECONDS, RESTORED_SECONDS, client, meet
 from runtools.platform.host.engine.phases import Phases
-from runtools.platform.host.engine.places import make_folder, remove
+from runtools.platform.host.engine.places import make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.guest.identity import Identity

@@ -13,10 +13,11 @@ root/reports/<epoch>.jsonl   what was observed
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from runtools.platform.host.disk.trees import remove
 
 JOURNAL = "machine.json"
 LEDGER = "ledger.jsonl"
@@ -89,12 +90,6 @@ def make_folder(folder: Path) -> None:
     """A folder that VMMs may pass through."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(_PASSABLE)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder and what is in it; one that is gone is no error."""
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 async def clear_away(*folders: Path) -> None:

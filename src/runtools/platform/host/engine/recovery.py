@@ -18,6 +18,7 @@ from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
+from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import durable, journal, ledger, registry, snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
@@ -30,9 +31,7 @@ from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
 from runtools.platform.host.engine.meeting import client
 from runtools.platform.host.engine.phases import Phases
-from runtools.platform.host.engine.places import remove
 from runtools.platform.host.engine.words import how_it_ended
-from runtools.platform.kit.process import CommandFailed
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,8 @@ class Recovery:
             async with room:
                 try:
                     await do(box)
-                except (RunToolsError, VmmFailed, CommandFailed, OSError):
+                except Exception:
+                    # The edge of a loop: whatever one sandbox makes fail, the host comes up.
                     log.exception("%s could not be recovered; it stays as it is", box.id)
                     if box.state is State.RUNNING and box.record.under_way is None:
                         box.watch()  # the end of one that is gone is tried again until it holds

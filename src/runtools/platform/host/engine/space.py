@@ -14,13 +14,13 @@ from runtools.errors import RunToolsError
 from runtools.platform.core.ports.host import Stored
 from runtools.platform.core.states import State
 from runtools.platform.host.disk import files
+from runtools.platform.host.disk.trees import remove, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.destroy import forget_disk
 from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.budget import MB
 from runtools.platform.host.engine.engine import Engine, chosen
-from runtools.platform.host.engine.places import remove
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Space:
     def _use(self) -> DiskUse:
         engine, places = self._engine, self._engine.places
         ended = {box.id for box in list(engine.actors.values()) if box.record.keeps_disk}
-        sandboxes = {folder.name: files.used_bytes(folder) for folder in places.sandboxes.iterdir()}
+        sandboxes = _each(places.sandboxes)
         of_ended = sum(size for name, size in sandboxes.items() if name in ended)
         return DiskUse(
             total_bytes=_total_bytes(places.root),
@@ -101,7 +101,11 @@ class Space:
             templates_bytes=sum(image.size_bytes for image in engine.templates.all()),
             warm_bytes=engine.warm.used_bytes(),
             sandboxes_bytes=sum(sandboxes.values()) - of_ended,
-            snapshots_bytes=files.used_bytes(places.snapshots) + files.used_bytes(places.captures),
+            snapshots_bytes=sum(
+                size
+                for place in (places.snapshots, places.captures)
+                for size in _each(place).values()
+            ),
             ended_bytes=of_ended,
         )
 
@@ -115,11 +119,8 @@ class Space:
         for one in snapshots.everything(places):
             kept[one.sandbox_id] += one.size_bytes
         return [
-            Stored(
-                sandbox_id=folder.name,
-                size_bytes=files.used_bytes(folder) + kept[folder.name],
-            )
-            for folder in places.sandboxes.iterdir()
+            Stored(sandbox_id=sandbox_id, size_bytes=size + kept[sandbox_id])
+            for sandbox_id, size in _each(places.sandboxes).items()
         ]
 
     async def prune(self, *, ended: bool, warm: bool) -> Pruned:
@@ -137,6 +138,17 @@ class Space:
 
     async def _forget(self, box: Actor) -> None:
         await box.perform(partial(forget_disk, box))
+
+
+def _each(place: Path) -> dict[str, int]:
+    """What each folder of a place takes. One that cannot be looked through hides no other."""
+    sizes = {}
+    for folder in place.iterdir():
+        try:
+            sizes[folder.name] = used_bytes(folder)
+        except OSError as exc:
+            log.warning("what %s takes cannot be told: %s", folder.name, exc)
+    return sizes
 
 
 def _total_bytes(folder: Path) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from runtools.errors import BuildFailed
 from runtools.platform.core.ports.host import BuildOrder
 from runtools.platform.core.ports.network import Network
-from runtools.platform.host.disk.files import free_bytes, used_bytes
+from runtools.platform.host.disk.files import free_bytes
+from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates import rootfs
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import TIED

@@ -24,7 +24,8 @@ from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.recipes import RECIPES
-from runtools.platform.host.disk.files import sync, used_bytes
+from runtools.platform.host.disk.files import sync
+from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates.build import Workshop, build
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, Image

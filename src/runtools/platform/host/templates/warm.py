@@ -24,7 +24,8 @@ from runtools.errors import BuildFailed
 from runtools.platform.core.egress import SHUT
 from runtools.platform.core.ports.driver import Driver, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.network import Network
-from runtools.platform.host.disk.files import copy_sparse, make_overlay, sync, used_bytes
+from runtools.platform.host.disk.files import copy_sparse, make_overlay, sync
+from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates.images import Image
 from runtools.platform.host.templates.warming import rehearse
 from runtools.platform.kit.clock import Clock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtools.platform.host.disk import files
+from runtools.platform.host.disk import files, trees
 from runtools.platform.kit import process
 
 MB = 1 << 20
@@ -36,7 +36,7 @@ class TestMakeOverlay:
     async def test_takes_little_space(self, tmp_path: Path) -> None:
         path = tmp_path / "overlay.img"
         await files.make_overlay(path, 8192)
-        assert files.used_bytes(path) < 8 * MB
+        assert trees.used_bytes(path) < 8 * MB
 
     async def test_replaces_what_was_there(self, tmp_path: Path) -> None:
         path = tmp_path / "overlay.img"
@@ -63,7 +63,7 @@ class TestCopySparse:
 
     async def test_holes_stay_holes(self, sparse: Path, tmp_path: Path) -> None:
         await files.copy_sparse(sparse, tmp_path / "copy")
-        assert files.used_bytes(tmp_path / "copy") < MB
+        assert trees.used_bytes(tmp_path / "copy") < MB
 
     async def test_replaces_a_larger_file(self, sparse: Path, tmp_path: Path) -> None:
         target = tmp_path / "copy"
@@ -88,25 +88,14 @@ class TestCopySparse:
 
 class TestGrow:
     async def test_by_a_hole(self, sparse: Path) -> None:
-        before = files.used_bytes(sparse)
+        before = trees.used_bytes(sparse)
         await files.grow(sparse, 256)
         assert sparse.stat().st_size == 256 * MB
-        assert files.used_bytes(sparse) == before
+        assert trees.used_bytes(sparse) == before
 
     async def test_never_cuts(self, sparse: Path) -> None:
         await files.grow(sparse, 1)
         assert sparse.stat().st_size == 64 * MB
-
-
-class TestUsedBytes:
-    def test_of_a_folder(self, tmp_path: Path) -> None:
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a/file").write_bytes(b"x" * 10_000)
-        (tmp_path / "loop").symlink_to(tmp_path)
-        assert 10_000 <= files.used_bytes(tmp_path) < 30_000
-
-    def test_of_nothing(self, tmp_path: Path) -> None:
-        assert files.used_bytes(tmp_path / "gone") == 0
 
 
 def test_free_bytes_is_what_statvfs_says(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.driver import Exit
 from runtools.platform.core.states import State
+from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.journal import Life
-from runtools.platform.host.engine.places import clear_away, remove
+from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.words import how_it_ended, tail
 from runtools.platform.kit.files import write_atomic

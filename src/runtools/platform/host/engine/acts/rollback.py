@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from runtools.errors import NotFound
-from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import durable, snapshots
@@ -111,5 +110,6 @@ async def _drop(box: Actor, life: Life) -> None:
     try:
         await end.clear(box, life)
         await clear_away(box.engine.places.life(box.id, life.number))
-    except (VmmFailed, OSError) as exc:
-        log.error("the former machine of %s could not be removed: %s", box.id, exc)
+    except Exception:
+        # The edge of an act that is done, whatever is left of the old machine.
+        log.exception("the former machine of %s could not be removed", box.id)

@@ -10,11 +10,12 @@ from pathlib import Path
 from runtools.platform.core.ports.host import Kept
 from runtools.platform.core.states import Act
 from runtools.platform.host.disk import files
+from runtools.platform.host.disk.trees import remove, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.durable import sync_tree
-from runtools.platform.host.engine.places import OVERLAY, make_folder, remove
+from runtools.platform.host.engine.places import OVERLAY, make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
 from runtools.platform.kit.files import sync_folder
@@ -76,7 +77,7 @@ def _describe(box: Actor, snapshot_id: str, folder: Path, standstill: float) -> 
         token=record.life.token,
         # A paused machine was saved with what it was paused with, not with what is here now.
         fingerprint=record.fingerprint or dict(box.engine.driver.fingerprint(box.machine())),
-        size_bytes=files.used_bytes(folder),
+        size_bytes=used_bytes(folder),
         standstill_ms=standstill,
         created_at=box.engine.clock.now(),
     )

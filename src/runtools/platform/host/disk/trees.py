@@ -1,0 +1,113 @@
+"""Folders in which a VMM that a guest has taken over may have made what it liked.
+
+So nothing here goes down by path or by recursion without a bound: names can be nested deeper than any
+path may be long, and deeper than Python can call itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# What the platform itself keeps of a sandbox is four levels deep, and some dozens of files.
+_DEEPEST = 16
+_MOST_ENTRIES = 100_000
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and what is in it, however deep; one that is gone is no error."""
+    try:
+        top = os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    folder.rmdir()
+
+
+def used_bytes(path: Path) -> int:
+    """Bytes that a file, or everything below a folder, occupies on disk. What is gone counts 0.
+
+    What lies beyond the bounds is not counted, which is logged: whoever owns it is no guest of ours.
+    """
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_blocks * 512
+        top = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return 0
+    try:
+        sizes = list(itertools.islice(_sizes(top, _DEEPEST), _MOST_ENTRIES + 1))
+    finally:
+        os.close(top)
+    if None in sizes or len(sizes) > _MOST_ENTRIES:
+        log.warning("%s holds more than is looked through; the rest is not counted", path)
+    return sum(size or 0 for size in sizes)
+
+
+def _empty(top: int) -> None:
+    """Empty an open folder. What is nested comes up into it first, so it is never gone down into."""
+    numbers = itertools.count()
+    waiting = _only_folders(top)
+    while waiting:
+        name = waiting.pop()
+        inner = os.open(name, _FOLDER, dir_fd=top)
+        try:
+            waiting += [_lift(inner, each, top, numbers) for each in _only_folders(inner)]
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=top)
+
+
+def _only_folders(folder: int) -> list[str]:
+    """Remove all else from an open folder; the names of those that are left."""
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if not is_folder:
+            os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in found if is_folder]
+
+
+def _lift(folder: int, name: str, top: int, numbers: Iterator[int]) -> str:
+    """Move a folder up to the top, under a name that nothing there has."""
+    for number in numbers:
+        fresh = f".lifted-{number}"
+        try:
+            os.stat(fresh, dir_fd=top, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(name, fresh, src_dir_fd=folder, dst_dir_fd=top)
+            return fresh
+    raise AssertionError("numbers do not end")
+
+
+def _sizes(folder: int, levels: int) -> Iterator[int | None]:
+    """What each file below an open folder occupies; None for a folder that is too deep."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry.stat(follow_symlinks=False).st_blocks * 512
+                    continue
+                if not levels:
+                    yield None
+                    continue
+                inner = os.open(entry.name, _FOLDER, dir_fd=folder)
+            except FileNotFoundError:  # a sandbox may be on its way out
+                continue
+            except NotADirectoryError:  # it was exchanged while we looked
+                continue
+            try:
+                yield 0
+                yield from _sizes(inner, levels - 1)
+            finally:
+                os.close(inner)
