@@ -36,7 +36,7 @@ from runtools.platform.core.ports.driver import (
 from runtools.platform.host.drivers.qemu import ending, health, launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
 from runtools.platform.host.drivers.qemu.groups import Groups
-from runtools.platform.host.drivers.qemu.place import Place, Run, copy_small
+from runtools.platform.host.drivers.qemu.place import Place, Run
 from runtools.platform.host.drivers.qemu.prints import fingerprint
 from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.drivers.qemu.qmp import QmpLost, QmpRefused, talk
@@ -180,7 +180,7 @@ class QemuDriver:
                 ram = saving.Ram(machine, 0, private=False)
                 with _closing(capture.create(capture.ram)) as target:
                     await ram.still(target)
-                copy_small(place.open_state(), capture.create(capture.state))
+                await saving.copy_devices(machine, place.open_state, capture)
                 await while_still()
                 capture.complete(place.state_fingerprint())
                 return 0.0
@@ -204,8 +204,10 @@ class QemuDriver:
                 await _both(ram.still(target), while_still())
                 await saving.go_on(place, vmm)
             still_ms = (loop.time() - begun) * 1000
-        copy_small(place.open(place.fresh_state.name), capture.create(capture.state))
-        place.fresh_state.unlink()
+        try:
+            await saving.copy_devices(machine, lambda: place.open(place.fresh_state.name), capture)
+        finally:
+            place.fresh_state.unlink(missing_ok=True)
         return still_ms
 
     async def kill(self, machine: Machine) -> None:

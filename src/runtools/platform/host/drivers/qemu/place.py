@@ -23,7 +23,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -254,12 +253,6 @@ class Place:
             "fingerprint"
         ]
         return found
-
-
-def copy_small(source: int, target: int) -> None:
-    """Copy an open file of moderate size, and close both."""
-    with os.fdopen(source, "rb") as read, os.fdopen(target, "wb") as write:
-        shutil.copyfileobj(read, write)
 
 
 def _write(path: Path, value: Mapping[str, object]) -> None:

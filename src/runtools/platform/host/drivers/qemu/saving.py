@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.drivers.qemu import launch, memory
+from runtools.platform.host.drivers.qemu.captures import Capture
 from runtools.platform.host.drivers.qemu.place import Place
 from runtools.platform.host.drivers.qemu.qmp import Qmp, QmpLost, QmpRefused, talk
 
@@ -24,6 +26,8 @@ BROKEN = frozenset({"internal-error", "guest-panicked"})
 _MB = 1 << 20
 _STOP_SECONDS = 60.0
 _RESUME_SECONDS = 60.0
+# Devices of a machine of ours are some hundred kilobytes.
+_MOST_DEVICES = 64 * _MB
 
 
 class Ram:
@@ -70,6 +74,27 @@ class Ram:
             memory.copy(source, target)
         finally:
             os.close(source)
+
+
+async def copy_devices(machine: Machine, source: Callable[[], int], capture: Capture) -> None:
+    """Copy saved devices into a capture. The VMM wrote them, so they are opened and read with care.
+
+    Raises:
+        VmmFailed: they are not there, no plain file, or larger than any machine's devices are.
+    """
+
+    def copy() -> None:
+        with os.fdopen(source(), "rb") as read:
+            if os.fstat(read.fileno()).st_size > _MOST_DEVICES:
+                raise OSError(errno.EFBIG, "it is larger than the devices of any machine")
+            with os.fdopen(capture.create(capture.state), "wb") as write:
+                # Never more than that, whatever a VMM adds while we read.
+                write.write(read.read(_MOST_DEVICES))
+
+    try:
+        await asyncio.to_thread(copy)
+    except OSError as exc:
+        raise VmmFailed(f"the devices of {machine.id} were not copied: {exc}") from exc
 
 
 @asynccontextmanager

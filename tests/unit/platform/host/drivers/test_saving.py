@@ -1,0 +1,81 @@
+"""Saved devices on their way into a capture: the VMM wrote them, and may have been taken over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runtools.platform.core.ports.driver import Machine, Slot, VmmFailed
+from runtools.platform.host.drivers.qemu import saving
+from runtools.platform.host.drivers.qemu.captures import Capture
+from runtools.platform.host.drivers.qemu.driver import QemuDriver
+from runtools.platform.host.drivers.qemu.groups import Groups, Mounted
+from runtools.platform.host.drivers.qemu.place import Place, Run
+from runtools.platform.host.drivers.qemu.probe import Prober
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    files = {name: tmp_path / name for name in ("base", "kernel", "initrd", "overlay")}
+    slot = Slot("", "", 0)
+    return Machine("m", tmp_path, 1, 512, **files, uid=os.getuid(), slot=slot, boot_token="t")
+
+
+@pytest.fixture
+def place(machine: Machine) -> Place:
+    place = Place(machine)
+    place.prepare()
+    return place
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Capture:
+    (tmp_path / "into").mkdir()
+    made = Capture(tmp_path / "into")
+    made.begin()
+    return made
+
+
+class TestDevices:
+    async def test_are_copied(self, machine, place, capture):
+        place.fresh_state.write_bytes(b"devices" * 50_000)
+        await saving.copy_devices(machine, lambda: place.open("state.new"), capture)
+        assert capture.state.read_bytes() == b"devices" * 50_000
+
+    @pytest.mark.parametrize("size", [(64 << 20) + 1, 1 << 40])
+    async def test_that_are_endless_are_refused(self, machine, place, capture, size):
+        with place.fresh_state.open("wb") as file:
+            file.truncate(size)
+        place.fresh_state.rename(place.state)
+        with pytest.raises(VmmFailed, match="larger than the devices of any machine"):
+            await saving.copy_devices(machine, place.open_state, capture)
+        assert not capture.state.exists()
+
+    async def test_that_are_a_link_are_refused(self, machine, place, capture, tmp_path):
+        (tmp_path / "secret").write_text("secret")
+        place.fresh_state.symlink_to(tmp_path / "secret")
+        with pytest.raises(VmmFailed, match="were not copied"):
+            await saving.copy_devices(machine, lambda: place.open("state.new"), capture)
+
+    async def test_of_a_paused_machine_that_are_endless_fail_its_capture(
+        self, machine, place, tmp_path
+    ):
+        """The driver's own way there: its memory is copied, its devices are refused."""
+        driver = QemuDriver(Prober(tmp_path), Groups("test", Mounted(1, {})))
+        place.note_run(Run({}, private=False), grouped=False)
+        place.ram.write_bytes(b"ram")
+        with place.fresh_state.open("wb") as file:
+            file.truncate(1 << 40)
+        place.keep_state({})
+        into = tmp_path / "capture"
+        into.mkdir()
+        with pytest.raises(VmmFailed, match="larger than the devices of any machine"):
+            await driver.capture(machine, into, _nothing)
+        with pytest.raises(VmmFailed, match="no complete capture"):
+            Capture(into).check({})
+
+
+async def _nothing() -> None:
+    pass
