@@ -48,7 +48,9 @@ class LocalDriver:
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path | None = None) -> None:
+        """``home``: the host's, whose sandboxes' machines `reclaim` looks through."""
+        self._home = home
         self._acts: dict[Path, asyncio.Lock] = {}  # one act at a time on a machine
         self._suspends: dict[Path, asyncio.Event] = {}  # wakes watchers
 
@@ -200,9 +202,17 @@ class LocalDriver:
         """Always: no local machine runs as a user of the host's that another could be given."""
         return True
 
+    def owner(self, folder: Path) -> int | None:
+        """Who a real machine would run as, as it was noted down at its start."""
+        return Place(folder / "vmm").owner()
+
     async def reclaim(self, keep: Collection[int]) -> int:
-        """Nothing: what is left of a local machine ends with its folder."""
-        return 0
+        """End the machines of others below the home."""
+        places = [] if self._home is None else self._home.glob("sandboxes/*/*/vmm")
+        strays = [place for place in map(Place, places) if place.owner() not in {None, *keep}]
+        for place in strays:
+            await local_run.end(place)
+        return len(strays)
 
     async def usage(self, machine: Machine) -> Usage | None:
         """All its processes together; what processes that have ended took is not counted."""
@@ -226,6 +236,7 @@ class LocalDriver:
 
     async def _start(self, machine: Machine, token: str) -> None:
         self._suspends.pop(machine.folder, None)
+        _place(machine).note_owner(machine.uid)
         await local_run.start(_place(machine), machine.base, machine.overlay, token)
 
     def _awake(self, machine: Machine) -> int:

@@ -5,6 +5,7 @@ lock           locked as long as the holder lives
 holder.json    the holder and the sandbox's first process, each as (pid, start time)
 still.json     there while the sandbox stands still, and why
 exit.json      how it ended
+owner          the user that a real machine would run as
 console.log    what it said
 holder.log     what the holder said
 """
@@ -58,6 +59,18 @@ class Place:
         return self.folder / "holder.log"
 
     # --- who lives ---
+
+    def note_owner(self, uid: int) -> None:
+        """Write down as whom a real machine would run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(self.folder / "owner", str(uid).encode(), durable=False)
+
+    def owner(self) -> int | None:
+        """As whom a real machine would run; None where none was started."""
+        try:
+            return int((self.folder / "owner").read_text())
+        except FileNotFoundError:
+            return None
 
     def take_lock(self) -> int | None:
         """The lock's descriptor, now locked by us; None when a holder has it."""

@@ -108,7 +108,7 @@ class World:
 
     def __init__(self, settings, clock=None):
         self.settings = settings
-        self.driver = LocalDriver()
+        self.driver = LocalDriver(settings.host_home)
         self.network = NullNetwork()
         self.warm = LocalWarm(settings.host_home / "warm", self.driver)
         templates = LocalTemplates(settings.host_home / "templates")

@@ -668,6 +668,20 @@ class TestRestart:
         assert world.look(slept).state == "paused"
         assert world.network.taken == set()
 
+    async def test_a_machine_that_no_journal_owns_is_ended(self, world, settings):
+        box = await world.create()
+        await world.host.stop()
+        folder = world.folder(box)
+        away = settings.home / "away"
+        (folder / "machine.json").rename(away)
+        folder.joinpath("machine.json").write_bytes(
+            away.read_bytes().replace(b'"uid":70000', b'"uid":70009')
+        )
+        world.__init__(settings)
+        await world.host.start()
+        await until(lambda: world.look(box).ending is not None)
+        assert holders(settings.home) == []
+
     async def test_a_damaged_journal_is_left_alone(self, world, settings):
         box = await world.create()
         await world.host.stop()
@@ -677,6 +691,11 @@ class TestRestart:
         await world.host.start()
         assert box not in world.engine.actors
         assert list(world.engine.places.lives(box)) == [1]
+        assert len(holders(world.settings.home)) == 1  # its machine runs on
+        other = await world.create()
+        assert not world.box(other).uids() & world.engine.kept_uids
+        assert len(world.engine.kept_uids) == 1
+        await world.destroy(other)
         await world.host.stop()
         (settings.host_home / "sandboxes" / box / "machine.json").write_bytes(whole)
         world.__init__(settings)

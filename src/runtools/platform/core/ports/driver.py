@@ -229,6 +229,10 @@ class Driver(Protocol):
         """Whether nothing runs as a user any more, so that another machine may be given it."""
         ...
 
+    def owner(self, folder: Path) -> int | None:
+        """The user of the latest machine in a `Machine.folder`, for where no record of it can be read."""
+        ...
+
     async def reclaim(self, keep: Collection[int]) -> int:
         """End what a crash left of machines whose users are none of those; returns how many."""
         ...

@@ -39,6 +39,7 @@ class Engine:
         stopping: set when the host is being stopped: cancelled acts leave their journal as it is.
         first_uid: the first of the user ids that its machines may have.
         pins: snapshots in use, with how often.
+        kept_uids: users of machines whose journal cannot be read; they are nobody else's.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Engine:
     stopping: bool = False
     actors: dict[str, Actor] = field(default_factory=dict)
     pins: dict[str, int] = field(default_factory=dict)
+    kept_uids: set[int] = field(default_factory=set)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def actor(self, sandbox_id: str) -> Actor:
@@ -73,7 +75,7 @@ class Engine:
 
     def free_uid(self) -> int:
         """A user id that no living sandbox of this install has, and that nothing runs as."""
-        taken = {uid for actor in self.actors.values() for uid in actor.uids()}
+        taken = {uid for actor in self.actors.values() for uid in actor.uids()} | self.kept_uids
         mine = range(self.first_uid, self.first_uid + SANDBOX_UIDS)
         return next(uid for uid in mine if uid not in taken and self.driver.vacant(uid))
 

@@ -70,7 +70,7 @@ class Recovery:
         lost = await self._engine.network.reclaim(kept)
         if lost:
             log.info("removed %d networks that no sandbox owns", lost)
-        users = {uid for box in boxes for uid in box.uids()}
+        users = {uid for box in boxes for uid in box.uids()} | self._engine.kept_uids
         lost = await self._engine.driver.reclaim(users)
         if lost:
             log.info("ended %d machines that no sandbox owns", lost)
@@ -106,7 +106,8 @@ class Recovery:
             try:
                 record = journal.load(folder)
             except JournalUnreadable as exc:
-                log.error("a journal is damaged; its folder is left alone: %s", exc)
+                log.error("a journal is damaged; what it is about is left alone: %s", exc)
+                self._leave_alone(folder.name)
                 continue
             if record is None:
                 remove(folder)  # the journal comes before anything else: nothing was started
@@ -114,6 +115,13 @@ class Recovery:
             ledger.mend(folder, record.entry)
             boxes.append(registry.take_in(self._engine, record))
         return boxes
+
+    def _leave_alone(self, sandbox_id: str) -> None:
+        """Keep machines from being ended, and their users from being given out."""
+        places = self._engine.places
+        lives = (places.life(sandbox_id, number) for number in places.lives(sandbox_id))
+        owners = (self._engine.driver.owner(life) for life in lives)
+        self._engine.kept_uids |= {uid for uid in owners if uid is not None}
 
     async def _recover(self, box: Actor) -> None:
         if self._rebooted and box.record.life is not None:

@@ -29,7 +29,10 @@ def test_no_user_is_given_out_while_something_runs_as_it():
     """Not even one whose sandbox is gone from the records."""
     engine = Engine.__new__(Engine)
     engine.first_uid, engine.driver = 7000, Users({7001, 7002})
+    engine.kept_uids = set()
     engine.actors = {"one": Box({7000})}
     assert engine.free_uid() == 7003
     engine.driver.busy.clear()
     assert engine.free_uid() == 7001
+    engine.kept_uids = {7001}
+    assert engine.free_uid() == 7002

@@ -36,7 +36,7 @@ from runtools.platform.core.ports.driver import (
 from runtools.platform.host.drivers.qemu import ending, health, launch, memory, saving
 from runtools.platform.host.drivers.qemu.captures import Capture, check_same
 from runtools.platform.host.drivers.qemu.groups import Groups
-from runtools.platform.host.drivers.qemu.place import Place, Run
+from runtools.platform.host.drivers.qemu.place import Place, Run, owner
 from runtools.platform.host.drivers.qemu.prints import fingerprint
 from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.drivers.qemu.qmp import QmpLost, QmpRefused, talk
@@ -308,6 +308,10 @@ class QemuDriver:
         """Whether nothing runs as the user, nor has left groups behind."""
         groups = self._walls.groups
         return not (groups.there(uid) if groups.usable else ending.processes_of(uid))
+
+    def owner(self, folder: Path) -> int | None:
+        """Whose the box is."""
+        return owner(folder)
 
     async def reclaim(self, keep: Collection[int]) -> int:
         """End what runs in groups of this installation, and remove them, but those of these users."""

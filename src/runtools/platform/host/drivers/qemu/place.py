@@ -157,10 +157,7 @@ class Place:
 
     def owner(self) -> int | None:
         """The user of the present or latest VMM, which a stray `Machine` need not know."""
-        try:
-            return self.box.lstat().st_uid
-        except FileNotFoundError:
-            return None
+        return owner(self._machine.folder)
 
     def pids(self) -> Pids | None:
         """What the holder wrote; None while it has not come that far."""
@@ -253,6 +250,14 @@ class Place:
             "fingerprint"
         ]
         return found
+
+
+def owner(folder: Path) -> int | None:
+    """The user of the present or latest VMM in a machine's folder."""
+    try:
+        return (folder / "vmm/box").lstat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def _write(path: Path, value: Mapping[str, object]) -> None:
