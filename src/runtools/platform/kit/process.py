@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtools.platform.kit.spent import in_spent_thread
+from runtools.platform.kit.unbroken import to_its_end
 
 # What a child of ours is given to know; nothing of the platform's own environment goes to it.
 PLAIN_ENV: Mapping[str, str] = {
@@ -184,34 +186,41 @@ async def start_detached(
 
     ``stdout``: an open file that is its standard output instead.
     ``entering`` is done first, in the thread that starts the program, which is made for it: where
-    that thread goes, and what it gives up, is where the program begins.
+    that thread goes, and what it gives up, is where the program begins. Whoever is cancelled is so only
+    when the thread is done: it was handed numbers of files, which must stay those files until then.
 
     Returns its pid. It is reaped while our event loop runs; after that, init does. It is no child of
     asyncio, which from Python 3.12 on kills its children when the event loop is closed.
     """
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def start() -> subprocess.Popen[bytes]:
+        if entering is not None:
+            entering()
+        return subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=stdin,
+            stdout=fd if stdout is None else stdout,
+            stderr=fd,
+            env=dict(PLAIN_ENV if env is None else env),
+            cwd=cwd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+
     try:
-
-        def start() -> subprocess.Popen[bytes]:
-            if entering is not None:
-                entering()
-            return subprocess.Popen(
-                [str(word) for word in argv],
-                stdin=stdin,
-                stdout=fd if stdout is None else stdout,
-                stderr=fd,
-                env=dict(PLAIN_ENV if env is None else env),
-                cwd=cwd,
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
-
         if entering is None:
-            child = await asyncio.to_thread(start)
+            starting = asyncio.to_thread(start)
         else:
-            child = await in_spent_thread(start, f"starting {argv[0]}")
+            starting = in_spent_thread(start, f"starting {argv[0]}")
+        return await to_its_end(_reaped(starting))
     finally:
         os.close(fd)
+
+
+async def _reaped(starting: Coroutine[Any, Any, subprocess.Popen[bytes]]) -> int:
+    """Wait for a program's start, and see to it that it is reaped."""
+    child = await starting
     pid = child.pid
     child.returncode = 0  # it is ours to reap from here on, and Popen has nothing to warn of
     ended = os.pidfd_open(pid)

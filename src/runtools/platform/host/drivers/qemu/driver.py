@@ -19,9 +19,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from runtools.guest.protocol import PORT
@@ -44,6 +43,7 @@ from runtools.platform.host.net.enter import inside
 from runtools.platform.host.templates.initramfs import initrd_with_token
 from runtools.platform.host.templates.kernel import host_tsc_khz, kernel_arguments
 from runtools.platform.kit import process
+from runtools.platform.kit.unbroken import to_its_end
 from runtools.platform.kit.usage import usage
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class QemuDriver:
                 async with saving.stopped(machine):
                     place.keep_state(run.fingerprint)
             # The state counts now, so the VMM must not go on, even if the caller goes away.
-            await _to_its_end(launch.end(machine, self._walls))
+            await to_its_end(launch.end(machine, self._walls))
 
     async def resume(self, machine: Machine) -> None:
         """Go on, from the saved state or in the VMM that is still there.
@@ -357,7 +357,7 @@ class QemuDriver:
         try:
             await saving.run(machine)
         except BaseException:
-            await _to_its_end(launch.end(machine, self._walls))
+            await to_its_end(launch.end(machine, self._walls))
             raise
 
 
@@ -384,16 +384,6 @@ def _closing(fd: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-async def _to_its_end(act: Coroutine[Any, Any, None]) -> None:
-    """Have something done that must not stop half-way, even if whoever waits for it is cancelled."""
-    task = asyncio.ensure_future(act)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
 
 
 async def _both(one: Awaitable[None], other: Awaitable[None]) -> None:

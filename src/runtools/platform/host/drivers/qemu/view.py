@@ -26,6 +26,7 @@ from runtools.platform.host.drivers.qemu.command import PROGRAM
 from runtools.platform.host.drivers.qemu.probe import KVM
 from runtools.platform.kit import linux, process
 from runtools.platform.kit.spent import in_spent_thread
+from runtools.platform.kit.unbroken import to_its_end
 
 BOX, HELD = "/box", "/held"
 
@@ -77,15 +78,19 @@ class Software:
         """The mount namespace in which it lies, as an open file."""
         async with self._laying:
             if self._namespace is None:
-                files = await _needed()
-                # Nobody but the thread that mounts there ever sees anything in this folder.
-                root = tempfile.mkdtemp(prefix="runtools-view-")
-                try:
-                    laying = in_spent_thread(lambda: _lay(root, files), "laying a view")
-                    self._namespace = await laying
-                finally:
-                    Path(root).rmdir()
+                await to_its_end(self._lay())
+        assert self._namespace is not None  # noqa: S101 - it has just been laid
         return self._namespace
+
+    async def _lay(self) -> None:
+        files = await _needed()
+        # Nobody but the thread that mounts there ever sees anything in this folder.
+        root = tempfile.mkdtemp(prefix="runtools-view-")
+        try:
+            laying = in_spent_thread(lambda: _lay(root, files), "laying a view")
+            self._namespace = await laying
+        finally:
+            Path(root).rmdir()
 
     def __del__(self) -> None:
         """Nobody sees the namespace any more."""
