@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,10 @@ WARM_UIDS = 16
 log = logging.getLogger(__name__)
 
 
-def driver(settings: Settings, install_id: str = "") -> QemuDriver:
+def driver(settings: Settings, install_id: str = "", users: Sequence[range] = ()) -> QemuDriver:
     """The driver of this machine; without an install id, one that is only asked what it can do."""
     prober = Prober(settings.host_home, settings.accelerator, lambda: _a_kernel(settings))
-    return QemuDriver(prober, Groups(install_id, groups.of_this_machine()))
+    return QemuDriver(prober, Groups(install_id, groups.of_this_machine()), users)
 
 
 def _a_kernel(settings: Settings) -> Path | None:
@@ -66,7 +67,9 @@ def compose(settings: Settings) -> Composed:
     """
     install_id, clock = home.install_id(settings), SystemClock()
     first_uid = uids.claim(settings, install_id)
-    vmm = driver(settings, install_id)
+    of_sandboxes = range(first_uid, first_uid + SANDBOX_UIDS)
+    of_warm = range(first_uid + uids.SIZE - WARM_UIDS, first_uid + uids.SIZE)
+    vmm = driver(settings, install_id, (of_sandboxes, of_warm))
     network = NamespaceNetwork(
         install_id,
         limits=Limits(
@@ -79,7 +82,7 @@ def compose(settings: Settings) -> Composed:
         vmm,
         network,
         clock,
-        uids=range(first_uid + uids.SIZE - WARM_UIDS, first_uid + uids.SIZE),
+        uids=of_warm,
         limit_bytes=settings.warm_mb << 20,
     )
     templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)

@@ -234,6 +234,23 @@ def _reap(pid: int, ended: int) -> None:
     os.waitpid(pid, os.WNOHANG)
 
 
+def kill_if(pid: int, still: Callable[[], bool]) -> None:
+    """Kill a process if it is ``still`` the one that is meant, and not another that was given its number.
+
+    It is held fast before that is asked, so what is killed is what was asked about.
+    """
+    try:
+        held = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if still():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+    finally:
+        os.close(held)
+
+
 async def wait_pid_gone(pid: int) -> None:
     """Wait until a process, not necessarily a child of ours, has ended."""
     try:

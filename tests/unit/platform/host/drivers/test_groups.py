@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from runtools.platform.host.drivers.qemu import ending, groups
+from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.groups import Groups, Limits, Mounted, mounted
+from runtools.platform.kit import process
 
 LIMITS = Limits(memory_bytes=1 << 30, vcpus=2, pids=130)
 UID = 0x7100_0000
@@ -196,7 +198,7 @@ class TestVersion1:
         while len(groups._members(first._folders(UID)[0])) < 20:
             assert child.poll() is None
         assert not first.remove(UID)
-        assert await ending.end_all(UID, first, grouped=True)
+        assert await ending.end_all(UID, first)
         assert not first.there(UID)
         child.wait(10)
 
@@ -259,7 +261,7 @@ class TestVersion2OnThisKernel:
         child.stdin.close()
         while len(groups._members(core._folders(UID)[0])) < 2:
             assert child.poll() is None
-        assert await ending.end_all(UID, core, grouped=True)
+        assert await ending.end_all(UID, core)
         assert child.wait(10) == -signal.SIGKILL
 
 
@@ -280,7 +282,7 @@ class TestWithoutGroups:
         assert Path(f"/proc/{child.pid}/status").stat().st_uid == 0
         assert ending.processes_of(UID) == [child.pid]
         none = Groups("none", Mounted(1, {}))
-        assert await ending.end_all(UID, none, grouped=False)
+        assert await ending.end_all(UID, none)
         assert child.wait(10) == -signal.SIGKILL
         child.stdout.close()
 
@@ -301,7 +303,61 @@ class TestWithoutGroups:
         while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             assert ending.runs_as(child.pid, UID)
         assert ending.processes_of(UID) == [child.pid]
-        assert await ending.end_all(UID, Groups("none", Mounted(1, {})), grouped=False)
+        assert await ending.end_all(UID, Groups("none", Mounted(1, {})))
         assert ending.processes_of(UID) == []
         child.wait(10)
         child.stdout.close()
+
+    async def test_a_stray_is_found_by_its_user_and_ended(self):
+        """Also one that was started before groups could be used here."""
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to be somebody else")
+        uid = UID + 1000
+        child = begun(f"exec setpriv --reuid={uid} --clear-groups sleep 60")
+        while not ending.runs_as(child.pid, uid):
+            assert child.poll() is None
+        for found in (Mounted(1, {}), groups.of_this_machine()):
+            driver = QemuDriver(None, Groups(f"u{os.getpid()}", found), [range(uid, uid + 9)])
+            assert await driver.reclaim({uid}) == 0
+        assert child.poll() is None
+        assert await driver.reclaim({uid + 1}) == 1
+        assert child.wait(10) == -signal.SIGKILL
+
+
+class TestNumbersGivenAnew:
+    """A process may end, and its number be another's, between the look and the kill."""
+
+    @pytest.fixture
+    def bystander(self) -> Iterator[subprocess.Popen[bytes]]:
+        child = begun("exec sleep 60")
+        yield child
+        child.kill()
+        child.wait(10)
+
+    def test_whoever_is_no_member_any_more_is_not_killed(self, bystander, monkeypatch, tmp_path):
+        made = Groups("abcdef", Mounted(1, {"pids": tmp_path}))
+        looks = iter([[bystander.pid]])
+        monkeypatch.setattr(groups, "_members", lambda _: next(looks, []))
+        made.kill(UID)
+        assert next(looks, None) is None
+        assert not ending_now(bystander)
+
+    def test_whoever_is_another_user_now_is_not_killed(self, bystander, monkeypatch):
+        monkeypatch.setattr(ending, "processes_of", lambda _: [bystander.pid])
+        assert not ending._over(UID, Groups("none", Mounted(1, {})))
+        assert not ending_now(bystander)
+
+    def test_whoever_is_meant_is_killed(self, bystander):
+        process.kill_if(bystander.pid, lambda: True)
+        assert bystander.wait(10) == -signal.SIGKILL
+        process.kill_if(bystander.pid, lambda: True)  # it is gone: nothing happens
+
+
+def ending_now(child: subprocess.Popen[bytes]) -> bool:
+    """Whether a kill is on its way to it: one is delivered before the sender goes on."""
+    pending = [
+        line.split()[1]
+        for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        if line.startswith(("SigPnd", "ShdPnd"))
+    ]
+    return child.poll() is not None or any(int(mask, 16) for mask in pending)

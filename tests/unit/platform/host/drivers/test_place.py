@@ -51,7 +51,7 @@ class TestLock:
     def test_of_a_machine_that_was_never_started_is_free(self, machine):
         assert not Place(machine).occupied()
         assert Place(machine).pids() is None
-        assert Place(machine).grouped() is None
+        assert not Place(machine).used()
 
 
 class TestWhatTheHolderWrites:
@@ -134,9 +134,9 @@ class TestConsole:
 class TestNotes:
     def test_how_it_was_started(self, place):
         run = Run({"vmm": "10.0"}, private=True)
-        place.note_run(run, grouped=True)
+        place.note_run(run)
         assert place.run() == run
-        assert place.grouped()
+        assert place.used()
 
     def test_a_state_counts_when_it_is_kept(self, place):
         place.fresh_state.write_bytes(b"devices")

@@ -64,7 +64,7 @@ class TestDevices:
     ):
         """The driver's own way there: its memory is copied, its devices are refused."""
         driver = QemuDriver(Prober(tmp_path), Groups("test", Mounted(1, {})))
-        place.note_run(Run({}, private=False), grouped=False)
+        place.note_run(Run({}, private=False))
         place.ram.write_bytes(b"ram")
         with place.fresh_state.open("wb") as file:
             file.truncate(1 << 40)

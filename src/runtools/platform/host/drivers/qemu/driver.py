@@ -19,7 +19,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -62,7 +62,9 @@ class QemuDriver:
 
     name = "qemu"
 
-    def __init__(self, prober: Prober, groups: Groups) -> None:
+    def __init__(self, prober: Prober, groups: Groups, users: Sequence[range] = ()) -> None:
+        """``users``: those that nobody but machines of this installation ever runs as."""
+        self._users = users
         self._prober = prober
         self._walls = launch.Walls(groups)
         self._acts: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
@@ -314,11 +316,12 @@ class QemuDriver:
         return owner(folder)
 
     async def reclaim(self, keep: Collection[int]) -> int:
-        """End what runs in groups of this installation, and remove them, but those of these users."""
+        """End what runs in groups or as users of this installation, but not as these users."""
         groups = self._walls.groups
         strays = await asyncio.to_thread(groups.strays, keep)
+        strays |= await asyncio.to_thread(ending.users_of, self._users) - set(keep)
         for uid in strays:
-            if not await ending.end_all(uid, groups, grouped=True):
+            if not await ending.end_all(uid, groups):
                 log.error("what runs as user %d, a VMM that no sandbox owns, cannot be killed", uid)
         return len(strays)
 

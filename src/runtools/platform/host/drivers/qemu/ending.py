@@ -1,7 +1,7 @@
 """The end of all that runs as one VMM's user, whatever the VMM has become.
 
-Nothing that a VMM can write is asked: who belongs to it is what the kernel says, by its groups or, where
-there are none, by the user of every process.
+Nothing that a VMM can write is asked: who belongs to it is what the kernel says, by its groups and by the
+user of every process. Groups alone would not do: they may have been out of use when it was started.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from runtools.platform.host.drivers.qemu.groups import Groups
+from runtools.platform.kit import process
 
 _SECONDS = 30.0
 _THREADS = 17  # after the name in brackets: see proc(5), less three
@@ -40,15 +42,26 @@ def runs_as(pid: int, uid: int) -> bool:
     return fields[0] not in {b"Z", b"X"} or int(fields[_THREADS]) > 1
 
 
-async def end_all(uid: int, groups: Groups, *, grouped: bool) -> bool:
+def users_of(ranges: Sequence[range]) -> set[int]:
+    """The users in some ranges as whom processes run."""
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                uid = entry.stat().st_uid
+                if any(uid in users for users in ranges) and runs_as(int(entry.name), uid):
+                    found.add(uid)
+    return found
+
+
+async def end_all(uid: int, groups: Groups) -> bool:
     """Kill everything of a user until nothing is left; False when something cannot be killed.
 
-    ``grouped``: whether it was started in groups. Then these are removed, which proves it.
+    Where it has groups, these are removed, which proves it.
     """
-    over = _over_in_groups if grouped else _over
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + _SECONDS, 0.0005
-    while not await asyncio.to_thread(over, uid, groups):
+    while not await asyncio.to_thread(_over, uid, groups):
         if loop.time() > deadline:
             return False
         await asyncio.sleep(pause)
@@ -56,16 +69,12 @@ async def end_all(uid: int, groups: Groups, *, grouped: bool) -> bool:
     return True
 
 
-def _over_in_groups(uid: int, groups: Groups) -> bool:
-    if groups.remove(uid):
-        return True
-    groups.kill(uid)
-    return groups.remove(uid)
-
-
-def _over(uid: int, _: Groups) -> bool:
+def _over(uid: int, groups: Groups) -> bool:
+    if not groups.remove(uid):
+        groups.kill(uid)
+        if not groups.remove(uid):
+            return False
     found = processes_of(uid)
     for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        process.kill_if(pid, partial(runs_as, pid, uid))
     return not found

@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
+
+from runtools.platform.kit import process
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +197,7 @@ class Groups:
                     (folder / "cgroup.kill").write_text("1")
             # A thread of ours that has not ended yet after it started something is among them.
             for pid in set(_members(folder)) - {os.getpid()}:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                process.kill_if(pid, partial(_is_member, folder, pid))
 
     def remove(self, uid: int) -> bool:
         """Remove the groups; False when somebody is still in one."""
@@ -243,6 +244,10 @@ class Groups:
             if folder.name.isdigit()
         }
         return found - set(keep)
+
+
+def _is_member(folder: Path, pid: int) -> bool:
+    return pid in _members(folder)
 
 
 def _members(folder: Path) -> list[int]:

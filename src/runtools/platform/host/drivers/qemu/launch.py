@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
-import signal
 import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from runtools.platform.core.ports.driver import Machine, VmmFailed
@@ -75,7 +74,7 @@ async def start(
             undo.push_async_callback(end, machine, walls)
             undo.callback(os.close, lock)  # before the end, which waits for it to be free
             place.prepare()
-            place.note_run(run, grouped=walls.groups.usable)
+            place.note_run(run)
             await _start(machine, place, accelerator, how, lock, walls)
             async with qmp.talk(place.qmp, within=_UP_SECONDS) as vmm:
                 if isinstance(how, Saved):
@@ -253,15 +252,14 @@ async def end(machine: Machine, walls: Walls) -> None:
         VmmFailed: something of it cannot be killed.
     """
     place = Place(machine)
-    owner, grouped = place.owner(), place.grouped()
-    if owner is None or grouped is None:
+    owner = place.owner()
+    if owner is None or not place.used():
         return  # nothing was ever started here
     found = await pids(place)
-    if found is not None and ending.runs_as(found.vmm, owner):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found.vmm, signal.SIGKILL)
+    if found is not None:
+        process.kill_if(found.vmm, partial(ending.runs_as, found.vmm, owner))
     await free(place, _HOLDER_SECONDS)
-    if not await ending.end_all(owner, walls.groups, grouped=grouped):
+    if not await ending.end_all(owner, walls.groups):
         raise VmmFailed(f"the VMM of {machine.id} cannot be killed")
     if not await free(place, _KILL_SECONDS):
         raise VmmFailed(f"the holder of {machine.id} cannot be killed")

@@ -217,9 +217,9 @@ class Place:
             said += self.start_log.read_text(errors="replace")[-_SMALL:]
         return said.splitlines()
 
-    def note_run(self, run: Run, *, grouped: bool) -> None:
+    def note_run(self, run: Run) -> None:
         """Write down how a VMM is about to be started."""
-        facts = {"fingerprint": dict(run.fingerprint), "private": run.private, "grouped": grouped}
+        facts = {"fingerprint": dict(run.fingerprint), "private": run.private}
         _write(self._run, facts)
 
     def run(self) -> Run:
@@ -227,12 +227,9 @@ class Place:
         found = json.loads(self._run.read_text())
         return Run(found["fingerprint"], found["private"])
 
-    def grouped(self) -> bool | None:
-        """Whether the present or latest VMM was started in groups; None where none ever was."""
-        try:
-            return bool(json.loads(self._run.read_text()).get("grouped"))
-        except FileNotFoundError:
-            return None
+    def used(self) -> bool:
+        """Whether a VMM was ever about to be started here."""
+        return self._run.exists()
 
     def keep_state(self, fingerprint: Mapping[str, str]) -> None:
         """Declare that what the VMM has just saved is complete, with what it depends on."""
