@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from runtools.errors import FileIsDirectory, InvalidRequest, NotFound, ProcessEnded
+from runtools.errors import Conflict, FileIsDirectory, InvalidRequest, NotFound, ProcessEnded
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
@@ -269,13 +269,14 @@ class FakeHost(FakeLife):
         return machine.last_stats
 
     async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
-        """Note it, unless it is older than what is noted."""
+        """Note it; what is older than what is noted is refused."""
         machine = self._alive(sandbox_id, "set_egress")
-        if generation >= machine.egress_generation:
-            rules = EgressRules(allow=egress.allow, deny=egress.deny)
-            changed = {"internet": egress.internet, "egress": rules}
-            machine.order = machine.order.model_copy(update=changed)
-            machine.egress_generation = generation
+        if generation < (held := machine.egress_generation):
+            raise Conflict("a newer policy is in force", details={"egress_generation": held})
+        rules = EgressRules(allow=egress.allow, deny=egress.deny)
+        changed = {"internet": egress.internet, "egress": rules}
+        machine.order = machine.order.model_copy(update=changed)
+        machine.egress_generation = generation
 
     async def set_limits(
         self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runtools.platform.api import reconcile
-from runtools.sdk.shapes.egress import EgressRefusal
+from runtools.platform.api.sandboxes import store
+from runtools.sdk.shapes.egress import Egress, EgressRefusal
 from runtools.testing.api_world import World, holds
 
 OPEN = {"internet": True, "allow": ["*"], "deny": []}
@@ -101,6 +102,18 @@ class TestChange:
         world.host.unavailable = False
         await reconcile.reach_out(world.platform)
         await holds(lambda: world.host.machines[box].order.egress.allow == ["a.org"])
+
+    async def test_what_a_host_has_of_a_lost_record_is_replaced(self, world: World) -> None:
+        box = await made(world)
+        newer = Egress(allow=["newer.org"])
+        await world.host.set_egress(box, 7, newer)  # as it is after an older backup came back
+        answer = await world.http.patch(f"/v1/sandboxes/{box}/egress", json={"allow": ["a.org"]})
+        assert answer.json()["data"]["allow"] == ["a.org"]
+        machine = world.host.machines[box]
+        assert (machine.order.egress.allow, machine.egress_generation) == (["a.org"], 8)
+        await world.http.patch(f"/v1/sandboxes/{box}/egress", json={"internet": False})
+        assert (machine.order.internet, machine.egress_generation) == (False, 9)
+        assert await world.platform.db.read(store.open_egress, 10) == []
 
     async def test_nobody_elses_is_seen(self, world: World) -> None:
         for path in ("egress", "egress/log"):

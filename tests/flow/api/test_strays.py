@@ -15,6 +15,7 @@ from runtools.platform.core.ports.host import CreateOrder
 from runtools.platform.host.server import serving
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
+from runtools.sdk.shapes.egress import Egress
 from runtools.testing import api_world
 from runtools.testing.api_world import HOST_ID, World
 
@@ -84,6 +85,15 @@ class TestAdopt:
         assert (await any_world.why(order.sandbox_id))[0]["cause"] == "request"
         gone = await any_world.http.delete(f"/v1/sandboxes/{order.sandbox_id}")
         assert gone.json()["data"]["state"] == "stopped"
+
+    async def test_its_egress_policy_can_be_changed(self, any_world: World) -> None:
+        order = await stray(any_world)
+        await any_world.host.set_egress(order.sandbox_id, 3, Egress(allow=["a.org"]))
+        await adopt(any_world, order.sandbox_id)
+        path = f"/v1/sandboxes/{order.sandbox_id}/egress"
+        assert (await any_world.http.get(path)).json()["data"]["allow"] == ["a.org"]
+        await any_world.http.patch(path, json={"internet": False})
+        assert any_world.host.machines[order.sandbox_id].order.internet is False
 
     async def test_without_its_template_it_is_refused_and_kept(self, any_world: World) -> None:
         order = await stray(any_world, template_version_id="tpl_forgotten")

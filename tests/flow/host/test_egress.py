@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtools.errors import InvalidRequest, NotFound, SandboxStopped, Unavailable
+from runtools.errors import Conflict, InvalidRequest, NotFound, SandboxStopped, Unavailable
 from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.network import Refusal
 from runtools.sdk.shapes.egress import Egress, EgressRules
@@ -31,9 +31,11 @@ async def test_a_change_is_in_force_at_once(world, box):
     assert in_force(world, box) == CHANGED
 
 
-async def test_an_older_change_is_passed_over(world, box):
+async def test_an_older_change_is_refused_with_what_is_in_force(world, box):
     await world.host.set_egress(box, 2, CHANGE)
-    await world.host.set_egress(box, 1, Egress(internet=False))
+    with pytest.raises(Conflict) as refused:
+        await world.host.set_egress(box, 1, Egress(internet=False))
+    assert refused.value.details == {"egress_generation": 2}
     assert in_force(world, box) == CHANGED
 
 
@@ -52,7 +54,8 @@ async def test_it_outlives_a_restart_and_is_put_in_force_again(world, settings):
     world.__init__(settings)
     await world.host.start()
     assert in_force(world, box) == CHANGED
-    await world.host.set_egress(box, 2, Egress())
+    with pytest.raises(Conflict):
+        await world.host.set_egress(box, 2, Egress())
     assert in_force(world, box) == CHANGED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtools.errors import InvalidRequest, SandboxStopped
+from runtools.errors import Conflict, InvalidRequest, SandboxStopped
 from runtools.platform.core.egress import BadRule
 from runtools.platform.core.states import Operation, State
 from runtools.platform.host.engine.actor import Actor
@@ -37,8 +37,13 @@ async def _change(box: Actor, generation: int, egress: Egress) -> None:
     """The journal first: whoever opens a network from now on opens it under the new policy."""
     if box.state is State.STOPPED:
         raise SandboxStopped(f"{box.id} has stopped")
-    if generation < box.record.egress_generation:
-        return
+    held = box.record.egress_generation
+    if generation < held:
+        raise Conflict(
+            f"{box.id} has an egress policy of generation {held}, which is newer than {generation}",
+            hint="look at the policy in force, and change that",
+            details={"egress_generation": held},
+        )
     rules = EgressRules(allow=egress.allow, deny=egress.deny)
     order = box.record.order.model_copy(update={"internet": egress.internet, "egress": rules})
     try:

@@ -1,7 +1,8 @@
 """The egress policy of a sandbox: written down with the next generation, then put in force by its host.
 
-A policy that the host could not be told stays open, and the reconcile loop tells it again; the host
-passes over what is older than what it has.
+A policy that the host could not be told stays open, and the reconcile loop tells it again. The host refuses
+what is older than what it has. Where nobody here wrote that (an older backup was restored, a stray was
+adopted), the policy in the row gets the generation after the host's, and is told once more.
 """
 
 from __future__ import annotations
@@ -36,24 +37,33 @@ async def change(call: Call, ref: str, wanted: EgressChange) -> Egress:
     else:
         raise Conflict(f"too many changes of {sandbox_id} at once", hint="ask again in a moment")
     record = await load(platform, call.org, sandbox_id)
-    await ask(platform, record)
-    return of(record)
+    return of(await ask(platform, record))
 
 
-async def ask(platform: Platform, record: Record) -> None:
-    """Have the host put the policy of a row in force.
+async def ask(platform: Platform, record: Record) -> Record:
+    """Have the host put the policy of a row in force, or that of a newer one; returns the row it was.
 
     Raises:
         Unavailable: it could not, or does not answer; it will be asked again.
         NotFound, SandboxStopped: there is nothing left to put it in force for.
     """
     host = platform.hosts.port(record.host_id)
-    try:
-        await host.set_egress(record.id, record.egress_generation, of(record))
-    except (NotFound, SandboxStopped):
-        await platform.db.write(store.close_egress, record.id, record.egress_generation)
-        raise
-    await platform.db.write(store.close_egress, record.id, record.egress_generation)
+    for _ in range(_ATTEMPTS):
+        try:
+            await host.set_egress(record.id, record.egress_generation, of(record))
+        except (NotFound, SandboxStopped):
+            await platform.db.write(store.close_egress, record.id, record.egress_generation)
+            raise
+        except Conflict as exc:
+            held = exc.details.get("egress_generation")
+            if not isinstance(held, int):
+                raise
+            await platform.db.write(store.outrank_egress, record, held)
+            record = await load(platform, record.org_id, record.id)
+        else:
+            await platform.db.write(store.close_egress, record.id, record.egress_generation)
+            return record
+    raise Conflict(f"too many changes of {record.id} at once", hint="ask again in a moment")
 
 
 def _changed(now: Egress, wanted: EgressChange) -> Egress:

@@ -196,6 +196,19 @@ def close_egress(conn: Connection, sandbox_id: str, generation: int) -> None:
     )
 
 
+def outrank_egress(conn: Connection, record: Record, held: int) -> None:
+    """Make the policy of a row newer than the one that its host has, unless it was replaced meanwhile."""
+    conn.execute(
+        update(sandboxes)
+        .where(
+            sandboxes.c.id == record.id,
+            sandboxes.c.egress_generation == record.egress_generation,
+            sandboxes.c.egress_generation <= held,
+        )
+        .values(egress_generation=held + 1, egress_open=True)
+    )
+
+
 def open_egress(conn: Connection, limit: int) -> list[Record]:
     """Sandboxes whose egress policy no host has taken up."""
     query = (

@@ -321,9 +321,10 @@ class Host(Protocol):
     async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
         """Put an egress policy in force: when it returns, flows that it does not admit are cut.
 
-        Wakes nobody. An older generation than the one in force is passed over, so a repeat does no harm.
+        Wakes nobody. A repeat of the generation in force does no harm.
 
         Raises:
+            Conflict: a newer one is in force; ``details`` has its ``egress_generation``.
             Unavailable: it cannot be put in force; nothing leaves the sandbox then.
         """
         ...
