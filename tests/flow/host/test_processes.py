@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.flow.host.conftest import fresh, until
 
-from runtools.errors import GuestUnreachable
+from runtools.errors import Conflict, GuestUnreachable, Unavailable
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.states import Act
 from runtools.platform.host.engine.acts import pause as pausing
+from runtools.platform.host.engine.journal import UnderWay
 from runtools.platform.host.guest.processes import GuestProcesses
 from runtools.sdk.shapes.processes import ProcessRequest
 
@@ -70,3 +74,54 @@ class TestPaused:
         assert world.look(box).state == "paused"
         await world.resume(box)
         assert (await world.host.get_process(box, name)).state == "ended"
+
+    async def test_after_a_pause_that_a_restart_finished_nobody_knows(self, world, settings, box):
+        await started(world, box, "echo first")
+        await world.pause(box)
+        await world.resume(box)
+        await started(world, box, "echo second")
+        actor = world.box(box)
+        actor.note(
+            replace(actor.record, under_way=UnderWay(Act.PAUSE, fresh("op"), "key_test", "x"))
+        )
+        await world.host.stop()
+        world.__init__(settings)
+        await world.host.start()
+        assert world.look(box).state == "paused"
+        with pytest.raises(GuestUnreachable, match="is paused"):
+            await world.host.list_processes(box)
+
+    async def test_a_failed_rollback_says_nothing_of_them(self, world, box, monkeypatch):
+        kept = await world.snapshot(box)
+        name = await started(world, box, "echo hello")
+        await world.pause(box)
+
+        async def fail(_):
+            raise VmmFailed("out of luck")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.driver, "suspend", fail)
+            with pytest.raises(Unavailable, match="out of luck"):
+                await world.rollback(box, kept)
+        assert [one.id for one in await world.host.list_processes(box)] == [name]
+        assert world.look(box).state == "paused"
+
+    async def test_output_beyond_what_was_noted_wakes_nobody(self, world, box):
+        name = await started(world, box, "echo hello; exec sleep 1000")
+        await world.pause(box)
+        assert (await world.host.read_output(box, name, "output", 60, 100)).data == b""
+        assert world.look(box).state == "paused"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_who_follows_is_told_of_a_rollback(world, box, paused):
+    name = await started(world, box, "echo hello; exec sleep 1000")
+    kept = await world.snapshot(box)
+    items = world.host.follow_output(box, name, "output", 0)
+    assert (await anext(items)).data == b"hello\n"
+    more = asyncio.ensure_future(anext(items))
+    if paused:
+        await world.pause(box)
+    await world.rollback(box, kept)
+    with pytest.raises(Conflict, match="went back"):
+        await asyncio.wait_for(more, 20)

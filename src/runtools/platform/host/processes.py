@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
+    Conflict,
     GuestMisbehaved,
     GuestUnreachable,
     HostUnavailable,
@@ -59,7 +60,6 @@ class Processes:
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
         async with self._guest(sandbox_id) as guest:
-            known.begin(self.engine.actor(sandbox_id).folder)
             return await guest.processes.start(request)
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
@@ -109,7 +109,7 @@ class Processes:
         box = self.engine.actor(sandbox_id)
         if box.state is State.PAUSED:
             span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
-            if start == span.end:
+            if start >= span.end:  # beyond it: what was written while it came to a stand
                 return OutputPiece(offset=start, data=b"")
         async with self._guest(sandbox_id) as guest:
             return await guest.processes.read(process_id, stream, start, limit)
@@ -121,8 +121,9 @@ class Processes:
         box = self.engine.actor(sandbox_id)
         clock = asyncio.get_running_loop().time
         lost: float | None = None
+        life = _life(box)
         while True:
-            guest = await _running(box, None)
+            guest = await _running(box, None, life)
             assert guest is not None  # noqa: S101 - without a limit it was waited for
             items = guest.processes.follow(process_id, stream, start)
             try:
@@ -168,7 +169,7 @@ def _as_paused(box: Actor) -> list[Process]:
     Raises:
         GuestUnreachable: it was paused without having told.
     """
-    found = known.read(box.folder)
+    found = known.read(box.machine().folder)
     if found is None:
         raise GuestUnreachable(
             f"{box.id} is paused, and how its processes stand was not known by then",
@@ -186,10 +187,18 @@ def _one_as_paused(box: Actor, process_id: str) -> Process:
     )
 
 
-async def _running(box: Actor, seconds: float | None) -> GuestClient | None:
+def _life(box: Actor) -> int | None:
+    """Which of its machines it is in: a rollback begins another."""
+    return box.record.life.number if box.record.life is not None else None
+
+
+async def _running(
+    box: Actor, seconds: float | None, life: int | None = None
+) -> GuestClient | None:
     """The guest of a sandbox once it runs; it is not woken. None when time is up before.
 
     Raises:
+        Conflict: it is not in that life any more, where one is given.
         SandboxStopped: it has ended.
         HostUnavailable: it runs, but this host could not take it over at its start.
     """
@@ -198,12 +207,23 @@ async def _running(box: Actor, seconds: float | None) -> GuestClient | None:
             while not is_usable(box):
                 if box.state is State.STOPPED:
                     raise stopped(box)
+                _check_life(box, life)
                 await box.changed()
+    _check_life(box, life)
     if not is_usable(box):
         return None
     if box.guest is None:
         raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
     return box.guest
+
+
+def _check_life(box: Actor, life: int | None) -> None:
+    """What a process writes after a rollback is not the going on of what it wrote before."""
+    if life is not None and life != _life(box):
+        raise Conflict(
+            f"{box.id} went back to a snapshot, and with it the output of its processes",
+            hint="follow it again; GET …/processes says where its output ends now",
+        )
 
 
 async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None:

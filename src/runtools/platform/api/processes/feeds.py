@@ -58,6 +58,7 @@ class _Feed:
     def __init__(self, start: int, items: Items) -> None:
         self.low = self.high = start
         self.over: OutputEnd | Exception | None = None
+        self.outdated = False
         self.places: dict[object, int] = {}  # where the readers are that stand in it
         self._parts: deque[Part] = deque()
         self._size = 0
@@ -154,7 +155,7 @@ class Feeds:
         """A stream from an offset on, in batches; an empty one where nothing came for so long.
 
         Args:
-            stream: names it; to one name belong the same bytes, whoever asks.
+            stream: names it, a sandbox first; to one name belong the same bytes, whoever asks.
             start: the offset of the first byte wanted.
             begin: follows it at its host.
             seconds: how long the caller goes without a word.
@@ -181,11 +182,22 @@ class Feeds:
         finally:
             await self._leave(stream, me, feed)
 
+    def renounce(self, sandbox_id: str) -> None:
+        """A sandbox went back in time: whoever comes now is to read anew.
+
+        Those who read already are told so by the host.
+        """
+        for stream, feeds in self._feeds.items():
+            if stream[0] == sandbox_id:
+                for feed in feeds:
+                    feed.outdated = True
+
     def _enter(self, stream: Stream, reader: object, at: int, begin: Begin) -> _Feed:
         """The oldest feed in which a reader can go on, or else a new one."""
         feeds = self._feeds.setdefault(stream, [])
         for feed in feeds:
-            if feed.has(at) and (feed.over is None or reader in feed.places):
+            is_open = feed.over is None and not feed.outdated
+            if feed.has(at) and (is_open or reader in feed.places):
                 break
         else:
             feed = _Feed(at, begin(at))

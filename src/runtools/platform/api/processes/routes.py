@@ -144,7 +144,7 @@ async def follow(
     call = call_of(request)
     begin = sse.resume_point(request.scope, offset) or 0
     host, record, process = await service.look(call, ref, process_id)
-    service.first(process, stream, begin)
+    service.first(record, process, stream, begin)
     items = service.follow(call, host, record, process_id, stream, begin)
     return sse.WrittenStream(_events(items, call.platform.clock))
 

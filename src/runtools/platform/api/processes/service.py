@@ -16,6 +16,7 @@ from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
+from runtools.platform.core.states import State
 from runtools.sdk.shapes.processes import (
     OutputEnd,
     OutputSpan,
@@ -42,14 +43,17 @@ async def look(call: Call, ref: str, process_id: str) -> tuple[Host, Record, Pro
     return host, record, await host.wait_process(record.id, process_id, 0)
 
 
-def first(process: Process, stream: Stream, start: int) -> int:
+def first(record: Record, process: Process, stream: Stream, start: int) -> int:
     """Where a reader that asks for an offset begins: there, or at the oldest byte that is kept.
+
+    Of a paused sandbox is known how its processes stood a moment before it stood still: a reader may have
+    more of their output, and is not refused.
 
     Raises:
         InvalidRequest: it lies beyond the end.
     """
     span: OutputSpan = getattr(process, stream)
-    if start > span.end:
+    if start > span.end and record.state != State.PAUSED:
         raise InvalidRequest(
             f"offset: {start} lies beyond the end of the {stream}, {span.end}",
             details={
@@ -65,8 +69,7 @@ async def follow(
 ) -> AsyncGenerator[list[Part] | OutputEnd, None]:
     """Its output as it comes, as long as the caller may; no parts where nothing came for a second.
 
-    What a sandbox that went back in time has written is another stream than what it had: an act of its
-    user's begins a new one.
+    It ends with a `Conflict` when its sandbox goes back in time: what comes then is another stream.
     """
     named = (record.id, str(record.generation), process_id, stream)
     follow = call.platform.feeds.follow(

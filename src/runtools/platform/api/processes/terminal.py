@@ -85,7 +85,7 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     call = call_of(sock)
     asked = _asked(sock)
     host, record, process = await service.look(call, ref, process_id)
-    start = service.first(process, "output", asked.offset)
+    start = service.first(record, process, "output", asked.offset)
     spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
     await sock.accept(spoken)
     viewer = _Viewer(call, sock, host, record, process_id, asked)

@@ -67,7 +67,9 @@ async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
             hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
         )
     host = platform.hosts.port(record.host_id)
-    return await settle(platform, await host.rollback(record.id, call.op, call.actor, keep.id))
+    observed = await host.rollback(record.id, call.op, call.actor, keep.id)
+    platform.feeds.renounce(record.id)
+    return await settle(platform, observed)
 
 
 def check_lively(record: Record, act: Act) -> None:

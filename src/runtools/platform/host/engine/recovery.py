@@ -19,7 +19,7 @@ from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.disk.trees import remove
-from runtools.platform.host.engine import durable, journal, ledger, registry, snapshots
+from runtools.platform.host.engine import durable, journal, known, ledger, registry, snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
@@ -212,6 +212,8 @@ class Recovery:
             self._unfinished.append((box, partial(create, box, again_why)))
 
     async def _pause(self, box: Actor, why: Why, _: UnderWay) -> None:
+        if await self._is_live(box):
+            known.forget(box.machine().folder)  # it went on since they were written down
         if await self._has_state(box):
             became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
             await self._forget_network(box)
@@ -255,13 +257,13 @@ class Recovery:
     async def _fork(self, box: Actor, why: Why, under_way: UnderWay) -> None:
         """The children were recovered before: those that run are whole, the others are stopped."""
         await self._stand_up(box)
-        known = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
-        children = [child.report() for child in known]
+        born = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
+        children = [child.report() for child in born]
         try:
             fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
         except Unavailable as exc:
             # Said once and for all: the children's ids are used up.
-            if known:
+            if born:
                 box.engine.ops.keep(why.op, why.what, exc)
             await self._undone(box, why)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtools.platform.core.ports.host import CreateOrder
 from runtools.platform.core.states import Act, Operation, State
-from runtools.platform.host.engine import journal, known, ledger
+from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts.end import died
 from runtools.platform.host.engine.engine import Engine
@@ -43,9 +43,6 @@ def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | Non
     make_folder(folder)
     journal.save(folder, record)
     ledger.append(folder, entry)
-    origin = parent_id or order.recover_from
-    if origin is not None:
-        known.inherit(engine.places.sandbox(origin), folder)
     box = take_in(engine, record)
     box.report()
     reach("create.journaled")

@@ -197,8 +197,11 @@ def _http(data: bytes) -> Hello | None:
     headers = [(match["name"].lower(), match["value"].strip()) for match in map(_header, lines)]
     name = _host(request["target"], headers)
     kept = [line for line in lines if not line.lower().startswith(b"connection:")]
-    upgrade = any(key == b"upgrade" for key, _ in headers)
-    kept.append(b"Connection: close, Upgrade" if upgrade else b"Connection: close")
+    upgrades = [value.lower() for key, value in headers if key == b"upgrade"]
+    # Behind another protocol (h2c) requests for other names could follow.
+    if upgrades not in ([], [b"websocket"]):
+        raise Unreadable("a change to another protocol than websocket")
+    kept.append(b"Connection: close, Upgrade" if upgrades else b"Connection: close")
     head = b"\r\n".join([line, *kept]) + _HEAD_END
     return Hello(name, head + data[end + len(_HEAD_END) :])
 

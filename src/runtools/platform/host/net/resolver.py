@@ -37,6 +37,7 @@ _CONNECTIONS = 16
 _IDLE_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 _ROUNDS = 2
+_TELL_SECONDS = 1.0  # how long what was dropped is counted before it is told
 
 # Types that can carry the key of an encrypted hello.
 _SERVICES = {wire.SVCB, wire.HTTPS, wire.ANY}
@@ -165,6 +166,8 @@ class Desk:
         self._policy = SHUT
         self._under_way: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._dropped = 0
+        self._telling: asyncio.TimerHandle | None = None
         self._allowance = Allowance(asyncio.get_running_loop().time)
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -199,6 +202,7 @@ class Desk:
             self._udp.abort()
         if self._tcp is not None:
             self._tcp.close()
+        self._tell()
         tasks = list(self._under_way)
         for task in tasks:
             task.cancel()
@@ -207,12 +211,13 @@ class Desk:
 
     async def answer(self, query: bytes, *, stream: bool) -> bytes | None:
         """The answer to a message from the sandbox; None to what deserves none."""
+        if not self._allowance.take():
+            self._drop()
+            return None
         if not wire.is_query(query):
             return None
         name = wire.name(query)
         reason = self._objection(name)
-        if reason is None and not self._allowance.take():
-            reason = "too_many"
         if reason is not None:
             return self._refuse(query, name, reason)
         if self._policy.by_name and wire.kind(query) in _SERVICES:
@@ -252,12 +257,26 @@ class Desk:
         self._owner.refuse(Refusal(reason, "dns", name))
         return wire.failure(query, wire.REFUSED)
 
+    def _drop(self) -> None:
+        """Too many come to look at each: they are counted, and told of together."""
+        self._dropped += 1
+        if self._telling is None:
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_later(_TELL_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+            self._owner.refuse(Refusal("too_many", "dns", times=self._dropped))
+            self._dropped = 0
+
     def received(self, query: bytes, sender: tuple[str, int]) -> None:
         """A datagram from the sandbox."""
         if len(query) > wire.MAX_UDP:
             return  # no question has that size
         if len(self._under_way) >= _UNDER_WAY:
-            self._owner.refuse(Refusal("too_many", "dns"))
+            self._drop()
             return
         self._start(self._reply(query, sender))
 
@@ -275,7 +294,7 @@ class Desk:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs us in one
         if self._connections >= _CONNECTIONS:
-            self._owner.refuse(Refusal("too_many", "dns"))
+            self._drop()
             writer.transport.abort()
             return
         self._connections += 1

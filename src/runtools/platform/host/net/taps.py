@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import socket
 import struct
 
 _TUNSETIFF = 0x400454CA
@@ -18,6 +20,10 @@ def open_tap(name: str) -> int:
     Raises:
         OSError: there is no such tap, or another VMM has it.
     """
+    try:
+        socket.if_nametoindex(name)  # to attach to one that is not there would make it
+    except OSError as exc:
+        raise OSError(errno.ENODEV, "there is no such tap", name) from exc
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR

@@ -188,6 +188,19 @@ class TestMany:
         await items.aclose()
         assert other.open == 0
 
+    async def test_after_a_rollback_nobody_joins(self, feeds: Feeds, source: Source) -> None:
+        source.prints(b"mine")
+        before, after = Reader(feeds, source), Reader(feeds, source)
+        await before.next()
+        feeds.renounce("sandbox-2")
+        feeds.renounce("sandbox-1")
+        source.data = b"another"
+        await after.until(7)
+        assert after.data == b"another"
+        assert source.begun == [0, 0]
+        await before.close()
+        await after.close()
+
     async def test_a_word_now_and_then_where_nothing_comes(
         self, feeds: Feeds, source: Source
     ) -> None:

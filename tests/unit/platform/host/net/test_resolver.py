@@ -111,6 +111,15 @@ class TestDesk:
         assert reply[3] & 0x0F == REFUSED
         assert owner.refused == [Refusal("internet_off", "dns", "example.org")]
 
+    async def test_those_it_refuses_are_bounded_too(self, desk, owner):
+        replies = [await desk.answer(QUERY, stream=False) for _ in range(1000)]
+        assert 300 <= len(owner.refused) < 1000, "of each that is answered is told"
+        answered = len(owner.refused)
+        assert replies[answered:] == [None] * (1000 - answered)
+        await desk.close()
+        assert owner.refused[answered:] == [Refusal("too_many", "dns")]
+        assert owner.refused[-1].times == 1000 - answered
+
     async def test_answers_no_garbage(self, desk):
         assert await desk.answer(b"garbage", stream=True) is None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 from runtools.errors import RunToolsError
 from runtools.platform.core.ports.host import Observed
@@ -30,13 +31,15 @@ async def pause(box: Actor, why: Why) -> Observed:
     async with box.act(Act.PAUSE, why):
         reach("pause.begun")
         fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
+        known.forget(box.machine().folder)
         if box.guest is not None:
-            await note_processes(box, box.guest)
+            await note_processes(box, box.guest, box.machine().folder)
         box.unwatch()
         try:
             await box.engine.driver.suspend(box.machine())
         except BaseException:
             box.watch()  # it runs on, or is gone: then the watch says so
+            known.forget(box.machine().folder)
             raise
         reach("pause.saved")
         seen = became_paused(box, why, fingerprint)
@@ -45,23 +48,17 @@ async def pause(box: Actor, why: Why) -> Observed:
     return seen
 
 
-async def note_processes(box: Actor, guest: GuestClient) -> None:
+async def note_processes(box: Actor, guest: GuestClient, folder: Path) -> None:
     """Write down how the processes inside stand, for those who ask while it is paused.
 
     A guest that does not answer at once is paused all the same.
     """
-    if not known.is_begun(box.folder):
-        return
-    found = None
     try:
         async with asyncio.timeout(_ASKED_SECONDS):
             found = await guest.processes.list()
-    except (RunToolsError, TimeoutError) as exc:
+        known.keep(folder, found)
+    except (RunToolsError, TimeoutError, OSError) as exc:
         log.warning("the processes of %s are not known while it is paused: %s", box.id, exc)
-    try:
-        known.keep(box.folder, found)
-    except OSError as exc:
-        log.warning("the processes of %s could not be written down: %s", box.id, exc)
 
 
 def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:

@@ -9,6 +9,7 @@ from runtools.errors import HostUnavailable, SandboxStopped
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
+from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
@@ -91,6 +92,7 @@ def became_running(box: Actor, why: Why, **detail: object) -> Observed:
         running_since=engine.clock.now(),
         paused_at=None,
     )
+    known.forget(box.machine().folder)
     box.touched = engine.clock.monotonic()
     seen = box.finish(why, running, **detail)
     box.watch()
@@ -137,6 +139,7 @@ async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
 async def back_to_sleep(box: Actor) -> None:
     """Save again what was resumed but could not be handed out: the state was used up."""
     box.drop_guest()
+    known.forget(box.machine().folder)
     try:
         await box.engine.driver.suspend(box.machine())
     except VmmFailed:

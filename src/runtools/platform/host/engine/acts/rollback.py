@@ -78,7 +78,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     # A paused sandbox must be saved before the old state is given up.
     fingerprint = dict(box.engine.driver.fingerprint(box.machine(up.life)))
     if box.state is State.PAUSED:
-        await note_processes(box, up.guest)
+        await note_processes(box, up.guest, box.machine(up.life).folder)
         await box.engine.driver.suspend(box.machine(up.life))
     box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
     # Not before the journal says so: until then the old machine is the sandbox.
