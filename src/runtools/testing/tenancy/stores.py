@@ -91,7 +91,6 @@ ACROSS: Mapping[str, str] = {
     "projects.unknown": _PURE,
     "sandboxes.change": _HOST,
     "sandboxes.close_egress": _INSIDE,
-    "sandboxes.outrank_egress": _INSIDE,
     "sandboxes.close_wish": _INSIDE,
     "sandboxes.get": _INSIDE,
     "sandboxes.locked": _HOST,

@@ -4,7 +4,8 @@ A *feed* follows a stream at its host and keeps the newest of it in memory; read
 offset of its own, and are given the same pieces. A feed goes as far ahead as its fastest reader lets it, so
 that none stalls another. Who fell out of what it keeps, or asks for what came before, gets a feed of its
 own from where it stands, and joins an older one again as soon as that one has what it needs next. So each
-reader has every byte once, in order, at its own pace, and costs memory within a bound.
+reader has every byte once, in order, at its own pace, and costs memory within a bound. All feeds together
+have a bound, too: beyond it those whose readers stand still for the longest give up what they keep.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from runtools.platform.kit import http, sse
 from runtools.sdk.shapes.processes import OutputEnd, OutputPiece
 
 KEPT_BYTES: Final = 1 << 20
-_AHEAD_BYTES: Final = KEPT_BYTES // 2
+ALL_BYTES: Final = 64 << 20
+_AHEAD_BYTES: Final = KEPT_BYTES // 4
 _PART_BYTES: Final = 512  # what a piece takes beside its data
 _BATCH_BYTES: Final = 128 << 10
 
@@ -35,7 +37,8 @@ class Part:
     def __init__(self, piece: OutputPiece) -> None:
         self.piece = piece
         self.end = piece.offset + len(piece.data)
-        self.size = len(piece.data) + _PART_BYTES
+        # With the event, in base64, that it may become.
+        self.size = len(piece.data) + (len(piece.data) + 2) // 3 * 4 + _PART_BYTES
 
     @cached_property
     def event(self) -> bytes:
@@ -55,13 +58,15 @@ class Part:
 class _Feed:
     """One following of a stream, and the newest of what came."""
 
-    def __init__(self, start: int, items: Items) -> None:
+    def __init__(self, start: int, items: Items, grown: Callable[[int], None]) -> None:
         self.low = self.high = start
         self.over: OutputEnd | Exception | None = None
         self.outdated = False
         self.places: dict[object, int] = {}  # where the readers are that stand in it
+        self.size = 0
+        self.moved = 0  # when a reader last was somewhere, in moves of all feeds
         self._parts: deque[Part] = deque()
-        self._size = 0
+        self._grown = grown
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._task = asyncio.create_task(self._follow(items))
@@ -70,6 +75,12 @@ class _Feed:
         """A reader stands here now."""
         self.places[reader] = at
         self._room.set()
+
+    def shed(self) -> None:
+        """Keep nothing: a reader that goes on is given the rest by another feed."""
+        self._parts.clear()
+        self.low, size, self.size = self.high, self.size, 0
+        self._grown(-size)
 
     def has(self, at: int) -> bool:
         """Whether a reader can go on here from an offset."""
@@ -102,6 +113,7 @@ class _Feed:
     async def close(self) -> None:
         """Follow no more."""
         self._task.cancel()
+        self.shed()
         await asyncio.wait((self._task,))
 
     async def _follow(self, items: Items) -> None:
@@ -124,12 +136,14 @@ class _Feed:
         part = Part(piece)
         self._parts.append(part)
         self.high = part.end
-        self._size += part.size
-        while self._size > KEPT_BYTES and len(self._parts) > 1:
+        before = self.size
+        self.size += part.size
+        while self.size > KEPT_BYTES and len(self._parts) > 1:
             gone = self._parts.popleft()
             self.low = gone.end
-            self._size -= gone.size
+            self.size -= gone.size
         self._tell()
+        self._grown(self.size - before)
 
     def _end(self, how: OutputEnd | Exception) -> None:
         self.over = how
@@ -145,6 +159,8 @@ class Feeds:
 
     def __init__(self) -> None:
         self._feeds: dict[Stream, list[_Feed]] = {}
+        self._moves = 0
+        self._size = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._feeds.values()))
@@ -200,10 +216,23 @@ class Feeds:
             if feed.has(at) and (is_open or reader in feed.places):
                 break
         else:
-            feed = _Feed(at, begin(at))
+            feed = _Feed(at, begin(at), self._bound)
             feeds.append(feed)
+        self._moves += 1
+        feed.moved = self._moves
         feed.put(reader, at)
         return feed
+
+    def _bound(self, more: int) -> None:
+        """Make room for all within the bound, by what stands still for the longest."""
+        self._size += more
+        if more <= 0 or self._size <= ALL_BYTES:
+            return
+        every = [feed for feeds in self._feeds.values() for feed in feeds]
+        for feed in sorted(every, key=lambda feed: feed.moved):
+            feed.shed()
+            if self._size <= ALL_BYTES:
+                return
 
     async def _leave(self, stream: Stream, reader: object, feed: _Feed) -> None:
         """The last reader of a feed ends it."""

@@ -137,6 +137,7 @@ async def feeds(source: Source) -> AsyncGenerator[Feeds, None]:
     made = Feeds()
     yield made
     assert len(made) == 0, "a feed was left behind"
+    assert made._size == 0, "the count of what is kept is off"
     assert source.open == 0, "a stream of the host was left open"
 
 
@@ -260,6 +261,30 @@ class TestPace:
         assert sum(part.size for part in feed._parts) <= KEPT_BYTES
         assert feed.high - feed.low < 3000
         await fast.close()
+
+    async def test_what_all_keep_together_is_bounded(
+        self, feeds: Feeds, source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bound = 300_000
+        monkeypatch.setattr("runtools.platform.api.processes.feeds.ALL_BYTES", bound, raising=False)
+        source.prints(os.urandom(100_000))
+        names = [(f"sandbox-{number}", *NAME[1:]) for number in range(10)]
+        readers = []
+        for name in names:
+            reader = Reader(feeds, source)
+            reader.items = feeds.follow(name, 0, source.follow, 30)
+            readers.append(reader)
+            await reader.next()
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            kept = [
+                part for every in feeds._feeds.values() for feed in every for part in feed._parts
+            ]
+            assert sum(len(part.piece.data) + len(part.event) for part in kept) <= bound
+        source.ends()
+        for reader in readers:
+            await reader.to_end()
+            assert reader.data == source.data
 
     async def test_one_batch_is_not_all_that_there_is(self, feeds: Feeds, source: Source) -> None:
         source.piece = 10_000
