@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runtools.platform.api import reconcile
 from runtools.platform.api.users import store as users
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.db import Transaction
@@ -390,3 +391,29 @@ class Later(SystemClock):
 
     def now(self):
         return super().now() + self.ahead
+
+
+class TestSweep:
+    async def test_what_the_log_names_no_more_is_dropped(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Revoked keys and invitations whose time is over go with the log; what lives stays."""
+        http, platform = any_world.http, any_world.platform
+        made = [
+            (await http.post("/v1/api-keys", json={"name": name})).json()["data"]["id"]
+            for name in ("kept", "gone")
+        ]
+        await http.delete(f"/v1/api-keys/{made[1]}")
+        await invite(http)
+        await reconcile.sweep(platform)
+        assert set(made) <= await _ids(http, "api-keys")
+        assert len(await _ids(http, "invitations")) == 1
+        later = platform.clock.now() + timedelta(days=platform.settings.audit_days + 60)
+        monkeypatch.setattr(SystemClock, "now", lambda _: later)
+        await reconcile.sweep(platform)
+        assert set(made) & await _ids(http, "api-keys") == {made[0]}
+        assert await _ids(http, "invitations") == set()
+
+
+async def _ids(http: httpx.AsyncClient, nouns: str) -> set[str]:
+    return {one["id"] for one in (await http.get(f"/v1/{nouns}")).json()["data"]}

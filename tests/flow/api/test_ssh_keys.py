@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
@@ -16,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runtools.platform.api.guests import store as guests
+from runtools.platform.api.ssh_keys import store as ssh_keys
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import World
 
 
@@ -54,6 +57,29 @@ class TestRegistering:
         assert (await http.delete("/v1/ssh-keys/laptop")).json()["data"] == made
         assert (await http.get("/v1/ssh-keys/laptop")).status_code == 404
         assert (await add(http, "laptop", line)).status_code == 201
+
+    async def test_those_added_at_once_stay_within_what_there_may_be(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that is added while another is not yet committed counts that one too."""
+        monkeypatch.setattr(ssh_keys, "MOST", 1)
+        http, inner = any_world.http, ssh_keys.add
+        written, go_on = threading.Event(), threading.Event()
+
+        def held(conn: Transaction, key: ssh_keys.SshKey) -> None:
+            inner(conn, key)
+            written.set()
+            assert go_on.wait(30)
+
+        monkeypatch.setattr(ssh_keys, "add", held)
+        one = asyncio.create_task(add(http, "one", fresh()[0]))
+        await asyncio.to_thread(written.wait, 30)
+        monkeypatch.setattr(ssh_keys, "add", inner)
+        other = asyncio.create_task(add(http, "other", fresh()[0]))
+        await asyncio.wait([other], timeout=1)  # time enough to slip in, where nothing holds it
+        go_on.set()
+        assert ((await one).status_code, (await other).status_code) == (201, 409)
+        assert len((await http.get("/v1/ssh-keys")).json()["data"]) == 1
 
     async def test_by_project(self, any_world: World) -> None:
         http = any_world.http

@@ -22,6 +22,8 @@ from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
 from runtools.platform.api.hosts import strays
 from runtools.platform.api.idempotency import store as idempotency
+from runtools.platform.api.invitations import store as invitations
+from runtools.platform.api.keys import store as keys
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import acts, births, egress, observe, store
 from runtools.platform.api.sandboxes.settle import settle
@@ -154,7 +156,9 @@ async def sweep(platform: Platform) -> None:
     kept = timedelta(hours=platform.settings.recover_hours)
     await platform.db.write(idempotency.expire, now - REMEMBERED)
     await platform.db.write(guests.forget_ended, now - kept)
-    await platform.db.write(audit.drop, now - timedelta(days=platform.settings.audit_days))
+    # What the audit log names is there as long as the log tells of it.
+    for drop in (audit.drop, keys.drop, invitations.drop):
+        await platform.db.write(drop, now - timedelta(days=platform.settings.audit_days))
     await platform.door.write_uses()
     await hosts.note(platform)
     await strays.watch(platform)

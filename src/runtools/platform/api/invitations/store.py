@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     String,
     Table,
+    delete,
     insert,
     select,
     update,
@@ -107,6 +108,11 @@ def take(conn: Connection, digest: str, now: datetime) -> Invitation | None:
     taken = update(invitations).where(mine).values(accepted_at=now).returning(invitations)
     row = conn.execute(taken).mappings().first()
     return None if row is None else Invitation(**row)
+
+
+def drop(conn: Connection, before: datetime) -> None:
+    """Drop those that ran out before, whatever became of them."""
+    conn.execute(delete(invitations).where(invitations.c.expires_at < before))
 
 
 def revoke(conn: Connection, org_id: str, invitation_id: str, now: datetime) -> Invitation | None:

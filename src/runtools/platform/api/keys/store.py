@@ -16,7 +16,9 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -144,6 +146,12 @@ def close(conn: Connection, org_id: str, key_id: str, now: datetime) -> bool:
     mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
     closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
     return conn.execute(closed).rowcount == 1
+
+
+def drop(conn: Connection, before: datetime) -> None:
+    """Drop the keys that were revoked, or ran out, before."""
+    over = or_(api_keys.c.revoked_at < before, api_keys.c.expires_at < before)
+    conn.execute(delete(api_keys).where(over))
 
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
