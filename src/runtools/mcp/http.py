@@ -66,4 +66,8 @@ class Mcp:
                 "no API key was sent", hint="send it as `Authorization: Bearer rt_live_…`"
             )
         peer = request.client.host if request.client else "-"
-        return AsyncRunTools(key.strip(), self._api_url, headers=self._called_for(peer))
+        headers = dict(self._called_for(peer))
+        # The API knows which peers are proxies that it believes.
+        if way := ",".join(request.headers.getlist("x-forwarded-for")):
+            headers["x-forwarded-for"] = way
+        return AsyncRunTools(key.strip(), self._api_url, headers=headers)

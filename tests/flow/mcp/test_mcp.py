@@ -16,6 +16,8 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world
 from runtools.testing.api_world import client as http_client
 from runtools.testing.local_platform import local_platform
 
@@ -33,9 +35,9 @@ async def platform(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
 
 @asynccontextmanager
 async def over_http(
-    url: str, key: str, mode: Mode = "auto", peer: str | None = None
+    url: str, key: str, mode: Mode = "auto", peer: str | None = None, **more: Any
 ) -> AsyncIterator[Client]:
-    headers = {"Authorization": f"Bearer {key}", **FORGED}
+    headers = {"Authorization": f"Bearer {key}", **FORGED, **more}
     way = httpx2.AsyncHTTPTransport(local_address=peer)
     async with httpx2.AsyncClient(
         headers=headers, timeout=60, trust_env=False, transport=way
@@ -169,3 +171,15 @@ class TestProcess:
             refused = await client.call_tool("bash", {"sandbox": "other", "command": "id"})
             assert refused.is_error
             assert (await client.call_tool("sandbox_destroy", {"sandbox": "other"})).is_error
+
+
+async def test_a_trusted_proxy_says_for_whom(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/api/runtools.db")
+    named: dict[str, Any] = {"X-Forwarded-For": "198.51.100.9"}
+    async with api_world.world(database, tmp_path, trusted_proxies="127.0.0.9/32") as world:
+        for name, peer in (("proxied", "127.0.0.9"), ("direct", "127.0.0.8")):
+            async with over_http(world.url, world.key, peer=peer, **named) as client:
+                await said(client, "sandbox_create", name=name)
+        audited = (await world.http.get("/v1/audit")).json()["data"]
+    made = [one["source"] for one in audited if one["action"] == "sandboxes.create"]
+    assert made == ["127.0.0.8", "198.51.100.9"]
