@@ -6,14 +6,19 @@ import asyncio
 import itertools
 import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from runtools.errors import Unauthenticated
 from runtools.platform.api import reconcile
+from runtools.platform.api.logins import store as logins
+from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
 from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.crypto import digest
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import Signed, World
 
@@ -158,17 +163,28 @@ class TestMembers:
 
     @pytest.mark.parametrize("revoke", [True, False])
     async def test_the_keys_of_who_goes_end_where_that_is_said(
-        self, world: World, revoke: bool
+        self, any_world: World, revoke: bool
     ) -> None:
-        ann = await world.person("member")
+        ann = await any_world.person("member")
+        body = {"name": "k", "scopes": ["sandbox:read", "api-key:write"]}
+        asked: list[dict[str, Any]] = []
+        places = ("", "", "/{id}/rotate")
         async with ann.http as http:
-            body = {"name": "k", "scopes": ["sandbox:read"]}
-            key = (await http.post("/v1/api-keys", json=body)).json()["data"]["key"]
-        headers = {"Authorization": f"Bearer {key}"}
+            headers: dict[str, str] = {}
+            for place in places:
+                path = f"/v1/api-keys{place.format(id=asked[-1]['id'] if asked else '')}"
+                made = await (any_world.http if headers else http).post(
+                    path, json=None if place else body, headers=headers
+                )
+                asked.append(made.json()["data"])
+                headers = {"Authorization": f"Bearer {asked[-1]['key']}"}
         query = "?revokeKeys=true" if revoke else ""
-        await world.http.delete(f"/v1/members/{ann.user_id}{query}")
-        answer = await world.http.get("/v1/sandboxes", headers=headers)
-        assert answer.status_code == (401 if revoke else 200)
+        await any_world.http.delete(f"/v1/members/{ann.user_id}{query}")
+        for key in (asked[0], asked[2]):
+            headers = {"Authorization": f"Bearer {key['key']}"}
+            answer = await any_world.http.get("/v1/sandboxes", headers=headers)
+            assert answer.status_code == (401 if revoke else 200)
+        assert (await any_world.http.get("/v1/sandboxes")).status_code == 200
 
     async def test_a_limited_key_raises_nobody_above_itself(self, world: World) -> None:
         ann = await world.person("member")
@@ -382,6 +398,47 @@ class TestSessions:
             slowed = await http.post("/v1/me/password", json=body)
             assert slowed.status_code == 429
             assert int(slowed.headers["Retry-After"]) >= 1
+
+    async def test_another_password_ends_what_was_let_in_and_not_fetched(
+        self, any_world: World
+    ) -> None:
+        ann = await any_world.person(password="the present password")
+        verifier = "v" * 43
+        async with ann.http as http:
+            body = {"challenge": digest(verifier), "machine": "elsewhere"}
+            login = (await http.post("/v1/logins", json=body)).json()["data"]
+            code, now = digest(login["code"].replace("-", "")), SystemClock().now()
+            await any_world.platform.db.write(logins.approve, code, ann.user_id, None, now)
+            body = {"current": "the present password", "new": "the password after it"}
+            assert (await http.post("/v1/me/password", json=body)).status_code == 200
+            fetch = {"id": login["id"], "verifier": verifier}
+            assert (await http.post("/v1/logins/finish", json=fetch)).status_code == 401
+
+    async def test_a_hash_made_anew_brings_back_no_old_password(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann = await any_world.person(password="the present password")
+        passwords = any_world.platform.passwords
+        hashed, changed = (
+            passwords.hash,
+            {"current": "the present password", "new": "the new one!!"},
+        )
+
+        async def slowly(password: str) -> str:
+            made = await hashed(password)
+            if password == changed["current"]:
+                done = await ann.http.post("/v1/me/password", json=changed)
+                assert done.status_code == 200
+            return made
+
+        monkeypatch.setattr(passwords, "hash", slowly)
+        monkeypatch.setattr(passwords, "is_old", lambda kept: True)
+        enter = partial(signin.by_password, any_world.platform, "ann@example.org", source="-")
+        async with ann.http:
+            await enter(password=changed["current"])
+            with pytest.raises(Unauthenticated):
+                await enter(password=changed["current"])
+            await enter(password=changed["new"])
 
 
 class Later(SystemClock):

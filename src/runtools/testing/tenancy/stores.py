@@ -75,6 +75,7 @@ ACROSS: Mapping[str, str] = {
     "invitations.open_one": _CODE,
     "invitations.take": _CODE,
     "logins.approve": _CODE,
+    "logins.end_approved": _PERSON,
     "logins.find": _CODE,
     "logins.refuse": _CODE,
     "logins.take": _INSIDE,

@@ -161,7 +161,10 @@ def used(conn: Connection, times: Mapping[str, datetime]) -> None:
 
 
 def revoke_made_by(conn: Connection, org_id: str, user_id: str, now: datetime) -> list[str]:
-    """Close the doors of the org's keys that a person made; returns their digests."""
-    mine = (api_keys.c.org_id == org_id) & (api_keys.c.created_by == user_id)
+    """Close the doors of the org's keys that a person made, or those did; returns their digests."""
+    of_org = select(api_keys.c.id).where(api_keys.c.org_id == org_id)
+    made = of_org.where(api_keys.c.created_by == user_id).cte("made", recursive=True)
+    made = made.union(of_org.where(api_keys.c.created_by == made.c.id))
+    mine = (api_keys.c.org_id == org_id) & api_keys.c.id.in_(select(made.c.id))
     closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
     return list(conn.scalars(closed.returning(api_keys.c.digest)))

@@ -11,10 +11,13 @@ from runtools.errors import NotFound, Unauthenticated
 from runtools.platform.api.calls import Call
 from runtools.platform.api.logins import store
 from runtools.platform.api.logins.store import Login
+from runtools.platform.api.sessions.service import opened
+from runtools.platform.api.sessions.store import Session
 from runtools.platform.api.signin import service as signin
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import rates
 from runtools.platform.kit.crypto import digest
+from runtools.platform.kit.db import Transaction
 
 LASTS = timedelta(minutes=10)
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels: no words; nothing that looks like a digit
@@ -86,20 +89,34 @@ async def finish(call: Call, login_id: str, verifier: str) -> str | None:
     """
     db, now = call.platform.db, call.platform.clock.now()
     found = await db.read(store.find, login_id, digest(verifier), now)
-    if found is None or (found.user_id is not None and not await db.write(store.take, found.id)):
-        raise Unauthenticated(
-            "that login is unknown, refused, used or over", hint="begin again: runtools login"
-        )
+    if found is None:
+        raise _over()
     if found.user_id is None:
         call.did_nothing = True
         return None
     await signin.forgive(call.platform, shared=[digest(f"login {rates.source(found.source)}")])
-    session, secret = await call.platform.sessions.open(
+    session, secret = call.platform.sessions.fresh(
         found.user_id, "cli", found.machine, call.source, found.org_id
     )
+    if not await db.write(_fetch, found.id, session):
+        raise _over()
     call.caller = await call.platform.door.admit(secret)
     call.subject = session.id
     return secret
+
+
+def _fetch(conn: Transaction, login_id: str, session: Session) -> bool:
+    """Open the session that a login is for; False: it is used or was ended."""
+    if not store.take(conn, login_id):
+        return False
+    opened(conn, session)
+    return True
+
+
+def _over() -> Unauthenticated:
+    return Unauthenticated(
+        "that login is unknown, refused, used or over", hint="begin again: runtools login"
+    )
 
 
 def _digest(code: str) -> str:

@@ -103,3 +103,8 @@ def find(conn: Connection, login_id: str, challenge: str, now: datetime) -> Logi
 def take(conn: Connection, login_id: str) -> bool:
     """End it; whether this call did."""
     return bool(conn.execute(delete(logins).where(logins.c.id == login_id)).rowcount)
+
+
+def end_approved(conn: Connection, user_id: str) -> None:
+    """Nobody fetches any more what the person has let in."""
+    conn.execute(delete(logins).where(logins.c.user_id == user_id))

@@ -51,8 +51,7 @@ async def change_password(request: Request) -> Response:
     call = call_of(request)
     wanted = call.take(PasswordChange)
     call.subject = call.person
-    await signin.change_password(call, wanted.current, wanted.new)
-    count = await call.platform.sessions.end_others(call.person, call.who.id)
+    count = await signin.change_password(call, wanted.current, wanted.new)
     return call.answer(one(SessionsEnded(ended=count)), keep=False)
 
 

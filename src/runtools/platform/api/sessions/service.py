@@ -34,6 +34,13 @@ class Sessions:
         self, user_id: str, place: Place, label: str, source: str, org_id: str | None = None
     ) -> tuple[Session, str]:
         """A new session and its secret, in the org of that id or the person's first."""
+        session, secret = self.fresh(user_id, place, label, source, org_id)
+        return await self._db.write(opened, session), secret
+
+    def fresh(
+        self, user_id: str, place: Place, label: str, source: str, org_id: str | None = None
+    ) -> tuple[Session, str]:
+        """A session that is nowhere yet, and its secret."""
         secret = crypto.new_secret(store.PREFIX)
         now = self._clock.now()
         session = Session(
@@ -48,7 +55,7 @@ class Sessions:
             seen_at=now,
             expires_at=now + self._lasts,
         )
-        return await self._db.write(_open, session), secret
+        return session, secret
 
     async def all_of(self, user_id: str) -> list[Session]:
         """The person's sessions that are not over."""
@@ -73,7 +80,8 @@ class Sessions:
         return count
 
 
-def _open(conn: Transaction, session: Session) -> Session:
+def opened(conn: Transaction, session: Session) -> Session:
+    """The session as it is kept, in the transaction of the caller."""
     if session.org_id is None:
         first = next(iter(members.places(conn, session.user_id)), None)
         session = replace(session, org_id=first.org_id if first else None)

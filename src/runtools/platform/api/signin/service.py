@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from runtools.errors import Forbidden, RateLimited, Unauthenticated
 from runtools.platform.api.calls import Call
+from runtools.platform.api.logins import store as logins
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.signin import store
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
 from runtools.platform.kit import rates
 from runtools.platform.kit.crypto import digest
+from runtools.platform.kit.db import Transaction
 
 
 async def by_password(platform: Platform, email: str, password: str, source: str) -> User:
@@ -39,12 +42,14 @@ async def by_password(platform: Platform, email: str, password: str, source: str
     await forgive(platform, own=[at], shared=[everywhere, from_there])
     if platform.passwords.is_old(kept):
         fresh = await platform.passwords.hash(password)
-        await platform.db.write(users.set_password, user.id, fresh)
+        await platform.db.write(users.set_password, user.id, kept, fresh)
     return user
 
 
-async def change_password(call: Call, current: str, new: str) -> None:
-    """Another password for the person who calls and knows the present one.
+async def change_password(call: Call, current: str, new: str) -> int:
+    """Another password for the person who calls and knows the present one; how many sessions ended.
+
+    Every other session ends with the old one, and what was let in and is not fetched yet.
 
     Raises:
         Forbidden: that is not the present one, or there is none: the identity provider lets the person in.
@@ -53,11 +58,22 @@ async def change_password(call: Call, current: str, new: str) -> None:
     guess = digest(f"password {call.person}")
     await slow_down(call.platform, {guess: "account-at"})
     user = await call.platform.db.read(users.find, call.person)
-    if user is None or not await call.platform.passwords.check(user.password, current):
+    kept = None if user is None else user.password
+    if not await call.platform.passwords.check(kept, current) or kept is None:
         raise Forbidden("that is not the present password")
-    kept = await call.platform.passwords.hash(new)
-    await call.platform.db.write(users.set_password, user.id, kept)
+    fresh = await call.platform.passwords.hash(new)
+    ended = await call.platform.db.write(_change, call.person, kept, fresh, call.who.id)
+    call.platform.door.forget_user(call.person)
     await forgive(call.platform, own=[guess])
+    return ended
+
+
+def _change(conn: Transaction, user_id: str, kept: str, fresh: str, session_id: str) -> int:
+    if not users.set_password(conn, user_id, kept, fresh):
+        raise Forbidden("that is not the present password")
+    # In this order: who fetches a login at the same time has opened a session once its row is free.
+    logins.end_approved(conn, user_id)
+    return sessions.end_others(conn, user_id, session_id)
 
 
 async def forgive(

@@ -72,6 +72,7 @@ def by_email(conn: Connection, email: str) -> User | None:
     return None if row is None else User(**row)
 
 
-def set_password(conn: Connection, user_id: str, password: str) -> None:
-    """Another hash."""
-    conn.execute(update(users).where(users.c.id == user_id).values(password=password))
+def set_password(conn: Connection, user_id: str, kept: str, password: str) -> bool:
+    """Another hash in the place of the one that was checked; whether that was still there."""
+    mine = (users.c.id == user_id) & (users.c.password == kept)
+    return bool(conn.execute(update(users).where(mine).values(password=password)).rowcount)
