@@ -67,13 +67,14 @@ def logout(url: Url = None) -> None:
     secret = settings.logins().secrets.get(address)
     if secret is None:
         raise Unauthenticated(f"not signed in at {address}", hint="runtools login")
+    # First: who cannot reach the platform is signed out here all the same.
+    kept.forget(address)
     if secret.startswith(_SESSION):
         with (
             contextlib.suppress(Unauthenticated),
             runtools.RunTools(secret, address, retry_seconds=_RETRY_SECONDS) as rt,
         ):
             rt.sessions.end()
-    kept.forget(address)
     output.note(f"signed out of {address}")
 
 
@@ -95,8 +96,9 @@ def _by_browser(address: str, *, opens: bool) -> str:
         output.note(f"open  {asked.url}")
         output.note(f"code  {asked.code}")
         if opens and sys.stderr.isatty() and "SSH_CONNECTION" not in os.environ:
+            # Without the code: every user of this machine sees what programs are started with.
             with contextlib.suppress(webbrowser.Error):
-                webbrowser.open(f"{asked.url}#{asked.code}")
+                webbrowser.open(asked.url)
         with output.working("waiting until somebody lets this command line in"):
             return _awaited(pending, asked)
     finally:

@@ -101,7 +101,7 @@ def logins(environ: Mapping[str, str] | None = None) -> Logins:
     """What `runtools login` has kept.
 
     Raises:
-        InvalidRequest: the file is malformed.
+        InvalidRequest: the file is malformed, or may not be read: another identity is no way out.
     """
     file = logins_file(environ)
     if file is None:
@@ -111,8 +111,13 @@ def logins(environ: Mapping[str, str] | None = None) -> Logins:
         current, kept = body["current"], body["logins"]
         if not all(isinstance(text, str) for text in (current or "", *kept, *kept.values())):
             raise TypeError("a login is no text")
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return Logins()
+    except PermissionError:
+        raise InvalidRequest(
+            f"{file} may not be read by this user",
+            hint="give the key and the address by RUNTOOLS_API_KEY and RUNTOOLS_API_URL",
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidRequest(
             f"{file} is not what `runtools login` writes: {exc}", hint="remove it, and log in again"

@@ -355,6 +355,29 @@ class TestInvitations:
         assert (await world.http.post("/v1/invitations", json={})).status_code == 400
 
 
+class TestLines:
+    """In which org's audit log a line is that concerns two."""
+
+    async def test_who_joins_is_in_the_log_of_the_org_joined(self, any_world: World) -> None:
+        async with await any_world.stranger() as other:
+            bob = await any_world.person("member", email="bob@example.org")
+            async with bob.http:
+                assert (await accept(bob, await invite(other))).status_code == 200
+            theirs = (await other.get("/v1/audit?action=invitations.accept")).json()["data"]
+            assert [line["actor"] for line in theirs] == [bob.user_id]
+            ours = await any_world.http.get("/v1/audit?action=invitations.accept")
+            assert ours.json()["data"] == []
+
+    async def test_limits_are_in_the_log_of_the_org_that_has_them(self, any_world: World) -> None:
+        async with await any_world.stranger() as other:
+            org = (await other.get("/v1/org")).json()["data"]["id"]
+            path = f"/v1/orgs/{org}/limits"
+            done = await any_world.http.patch(path, json={"sandboxes": 3})
+            assert done.status_code == 200
+            (line,) = (await other.get("/v1/audit?action=limits.change")).json()["data"]
+            assert (line["resource"], line["status"]) == (org, 200)
+
+
 class TestSessions:
     async def test_they_are_listed_and_ended(self, any_world: World) -> None:
         ann = await any_world.person()

@@ -126,3 +126,21 @@ def test_no_repr_shows_the_key(kind: type[RunTools] | type[AsyncRunTools]) -> No
 def test_sudo_lets_the_platforms_settings_through_but_no_key() -> None:
     env = {"RUNTOOLS_HOME": "/x", "RUNTOOLS_API_KEY": "k", "RUNTOOLS_API_URL": "u", "PATH": "/bin"}
     assert platform_environment(env) == ["RUNTOOLS_HOME"]
+
+
+def test_logins_that_may_not_be_read_are_not_taken_for_none(
+    config: dict[str, str], home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(config, KEPT_URL, {KEPT_URL: "rt_live_mine"})
+    read = Path.read_text
+
+    def closed(self: Path) -> str:
+        if self.name == "logins.json":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(InvalidRequest, match="may not be read"):
+        resolve(environ=home | config)
+    env = home | config | {"RUNTOOLS_API_KEY": "rt_live_env"}
+    assert resolve(environ=env).api_key == "rt_live_env"

@@ -39,6 +39,7 @@ class Call:
         headers: what every answer to it bears.
         trace_id: the trace that it belongs to, where there are traces.
         subject: what was made or changed, once it is known: by default the id in the answer.
+        line_org: the org whose audit log has its line, where that is not the caller's.
         failed: the code of an error that a page tells of.
         did_nothing: there is nothing for the audit log to tell.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
@@ -53,6 +54,7 @@ class Call:
     source: str = ""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
+    line_org: str | None = None
     trace_id: str | None = None
     did_nothing: bool = False
     failed: str | None = None

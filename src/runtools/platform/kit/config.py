@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from runtools.errors import InvalidRequest
 
@@ -188,6 +189,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise InvalidRequest(f"{file} is not valid TOML: {exc}") from exc
 
 
+_PORTS = {"http": 80, "https": 443}
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "accelerator": ("auto", "kvm", "tcg"),
     "require_isolation": ("any", "hardware"),
@@ -210,4 +212,32 @@ def _typed(values: Mapping[str, Any]) -> Settings:
             raise InvalidRequest(f"setting {name} must be {kind.__name__}: {value!r}") from exc
         if name in _CHOICES and typed[name] not in _CHOICES[name]:
             raise InvalidRequest(f"setting {name} must be one of {', '.join(_CHOICES[name])}")
+    if typed.get("public_url"):
+        typed["public_url"] = _origin(typed["public_url"])
     return Settings(**typed)
+
+
+def _origin(url: str) -> str:
+    """The address as browsers write it, in small letters and without the usual port."""
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise _no_origin(url) from None
+    if not host or not _is_origin(parts):
+        raise _no_origin(url)
+    shown = f"[{host}]" if ":" in host else host
+    usual = port is None or port == _PORTS[parts.scheme]
+    return f"{parts.scheme}://{shown}" if usual else f"{parts.scheme}://{shown}:{port}"
+
+
+def _no_origin(url: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"setting public_url must be the address of a server alone: {url!r}",
+        hint="it looks like https://runtools.example.com",
+    )
+
+
+def _is_origin(parts: SplitResult) -> bool:
+    more = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    return parts.scheme in _PORTS and parts.netloc.isascii() and not more

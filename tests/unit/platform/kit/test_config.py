@@ -45,3 +45,39 @@ def test_every_setting_is_documented_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", DOCS.read_text(), re.MULTILINE))
     wanted = {f.name: f"`{f.default}`" if f.default != "" else "(empty)" for f in fields(Settings)}
     assert rows == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("https://RunTools.Example.com:443/", "https://runtools.example.com"),
+        ("HTTPS://rt.test", "https://rt.test"),
+        ("http://rt.test:80", "http://rt.test"),
+        ("https://rt.test:8443", "https://rt.test:8443"),
+        ("http://[::1]:7700", "http://[::1]:7700"),
+        ("", ""),
+    ],
+)
+def test_the_public_address_is_kept_as_browsers_say_it(tmp_path, said, kept):
+    settings = load({"RUNTOOLS_HOME": str(tmp_path), "RUNTOOLS_PUBLIC_URL": said})
+    assert settings.public_url == kept
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rt.test",
+        "ftp://rt.test",
+        "https://",
+        "https://rt.test/below",
+        "https://rt.test?x",
+        "https://rt.test#x",
+        "https://ann@rt.test",
+        "https://rt.test:port",
+        "https://[::1",
+        "https://r\u0442.test",
+    ],
+)
+def test_a_public_address_that_is_none_is_refused(tmp_path, said):
+    with pytest.raises(InvalidRequest, match="public_url"):
+        load({"RUNTOOLS_HOME": str(tmp_path), "RUNTOOLS_PUBLIC_URL": said})

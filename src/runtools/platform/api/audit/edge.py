@@ -111,7 +111,7 @@ class Audit:
         resource = call.subject or (str(named[-1]) if named else None)
         return Line(
             id=new_id("aud"),
-            org_id=None if call.caller is None else call.caller.org_id,
+            org_id=call.line_org or (None if call.caller is None else call.caller.org_id),
             at=self._platform.clock.now(),
             actor="-" if call.caller is None else call.actor,
             action=f"{noun}.{verb.rstrip('_')}",

@@ -23,6 +23,7 @@ from runtools.platform.kit.crypto import keyed_digest, same
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 _SCOPES = "openid email profile"
+_ADDRESSES = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 _SECONDS = 10.0
 _LEEWAY = 60
 
@@ -121,16 +122,18 @@ class Provider:
                     found = await _json(client, url)
             except httpx.HTTPError as exc:
                 raise _away(exc) from None
-            except ValueError:
+            except (ValueError, TypeError):
                 raise _refused("discovery") from None
             if found.get("issuer") != issuer:
                 raise _refused("issuer of the discovery document")
+            if not all(isinstance(found.get(name), str) for name in _ADDRESSES):
+                raise _refused("addresses of the discovery document")
             self._found = found
         return self._found
 
     def _client(self, found: dict[str, Any], redirect: str) -> AsyncOAuth2Client:
-        methods = found.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        basic = "client_secret_basic" in methods
+        methods = found.get("token_endpoint_auth_methods_supported")
+        basic = not isinstance(methods, list) or "client_secret_basic" in methods
         return AsyncOAuth2Client(
             self._settings.oidc_client_id,
             self._settings.oidc_client_secret,

@@ -58,7 +58,7 @@ async def accept(request: Request) -> Response:
     code = call.take(InvitationAccept).code
     user_id = call.person
     done = await service.accept(call.platform, code, user_id)
-    call.subject = done.id
+    call.subject, call.line_org = done.id, done.org_id
     await call.platform.db.write(sessions.switch, call.who.id, done.org_id)
     call.platform.door.forget(call.who.digest)
     places = await call.platform.db.read(members.places, user_id)

@@ -45,7 +45,9 @@ async def change(request: Request, org_id: str) -> Response:
     wanted = call.take(LimitsChange)
     usual = standard(call.platform.settings)
     call.subject = org_id
-    return call.answer(one(await call.platform.db.write(_change, org_id, wanted, usual)))
+    done = await call.platform.db.write(_change, org_id, wanted, usual)
+    call.line_org = org_id
+    return call.answer(one(done))
 
 
 def _change(conn: Transaction, org_id: str, wanted: LimitsChange, usual: Amounts) -> OrgLimits:
