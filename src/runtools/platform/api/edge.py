@@ -9,11 +9,12 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtools.errors import InvalidRequest, RunToolsError, Unauthenticated
+from runtools.errors import NotFound, RunToolsError, Unauthenticated
 from runtools.platform.api.audit.edge import acts
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import SCOPE, Call
@@ -182,10 +183,12 @@ class Edge:
 
 
 def _check_text(scope: Scope) -> None:
-    """No name and no path has a zero byte, and PostgreSQL keeps none."""
-    query: bytes = scope["query_string"]
-    if "\0" in scope["path"] or b"\0" in query or b"%00" in query:
-        raise InvalidRequest("the address has a zero byte (%00)", hint="leave it out")
+    """No name has a zero byte, and PostgreSQL keeps none. Paths of files are their routes' matter."""
+    if "\0" in scope["path"]:
+        raise NotFound("nothing is called by a name with a zero byte", hint="leave the %00 out")
+    for name, value in parse_qsl(scope["query_string"].decode("latin-1")):
+        if "\0" in name or ("\0" in value and name != "path"):
+            raise http.wrong_field(name[:80], "has a zero byte (%00)")
 
 
 def _is_act(scope: Scope) -> bool:
