@@ -7,7 +7,7 @@ ourselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -39,7 +39,7 @@ def route(
     *errors: Error,
     status: int = 200,
     takes: type[BaseModel] | None = None,
-    streams: str | None = None,
+    streams: str | Sequence[str] | None = None,
     body: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def route(
         gives: the envelope of a success; None with ``streams``.
         errors: what the route refuses with, beside what every route may.
         takes: the JSON body's shape.
-        streams: the media type of a success that is no envelope.
+        streams: the media type of a success that is no envelope, or several to choose from.
         body: the media type of a body that is no JSON.
         headers: of a success, with what each says.
     """
@@ -57,10 +57,9 @@ def route(
     if streams is None:
         responses[status] = {"model": gives, "description": "Done"}
     else:
-        kind: dict[str, Any] = {"type": "string"}
-        if streams != "text/event-stream":
-            kind["format"] = "binary"
-        responses[status] = {"description": "A stream", "content": {streams: {"schema": kind}}}
+        kinds = (streams,) if isinstance(streams, str) else streams
+        content = {kind: {"schema": _stream(kind)} for kind in kinds}
+        responses[status] = {"description": "A stream", "content": content}
     if headers:
         responses[status]["headers"] = {
             name: {"schema": {"type": "string"}, "description": what}
@@ -86,6 +85,11 @@ def route(
         "responses": responses,
         "openapi_extra": extra,
     }
+
+
+def _stream(kind: str) -> dict[str, Any]:
+    text = {"type": "string"}
+    return text if kind == "text/event-stream" else {**text, "format": "binary"}
 
 
 def _refusals(errors: set[Error], takes: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:

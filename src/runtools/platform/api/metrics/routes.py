@@ -16,7 +16,9 @@ from runtools.platform.kit.metering import exposition
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics", **document.route(None, streams="text/plain"))
+@router.get(
+    "/metrics", **document.route(None, streams=("text/plain", "application/openmetrics-text"))
+)
 async def metrics(request: Request) -> Response:
     """For the operator: the bearer token is the platform's own (docs/observability.md), no API key."""
     call = call_of(request)
