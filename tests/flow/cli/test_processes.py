@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -90,20 +87,3 @@ class TestSdk:
         data = process.output()
         assert data.endswith(b"end")
         assert len(data) == ended.output.end - ended.output.kept_from < 20003
-
-
-def test_ctrl_c_says_that_the_command_goes_on(cli: Cli, rt: RunTools, sandbox: str) -> None:
-    program = "from runtools.cli import main; import sys; sys.exit(main())"
-    argv = ["sandbox", "exec", sandbox, "--timeout", "7", "-c", "touch began; sleep 2; touch done"]
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *argv],
-        env=cli.env,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as process:
-        rt.sandboxes.get(sandbox).exec("until [ -e began ]; do sleep 0.05; done")
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        told = process.stderr.read().decode()
-        assert process.wait(20) == 130
-    assert "for 7 s at most" in told
