@@ -65,8 +65,10 @@ class TestSdk:
         assert process.send_input("hé\n") == 4
         process.send_input(b"x" * 100_000)
         process.close_input()
-        assert b"".join(process.follow(4)) == "hé\n".encode() + b"x" * 100_000
+        # From the beginning: what lies beyond what it has written by now would be refused.
+        assert b"".join(process.follow()) == "got hé\n".encode() + b"x" * 100_000
         ended = process.wait(timeout=20)
+        assert b"".join(process.follow(4)) == "hé\n".encode() + b"x" * 100_000
         assert (ended.exit_code, process.state) == (3, "ended")
         assert process.output() == "got hé\n".encode() + b"x" * 100_000
         assert box.processes.get(process.id).view == ended
