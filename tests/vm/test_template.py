@@ -166,5 +166,5 @@ class TestFailedBuild:
         platform.rt.templates.delete("test-bad")
 
     def test_refuses_what_is_no_package(self, platform: Platform) -> None:
-        with pytest.raises(errors.InvalidRequest, match="not the name of a package"):
+        with pytest.raises(errors.InvalidRequest, match="is no package name"):
             platform.rt.templates.build("test-bad", recipe="base-debian", apt=["--force-yes"])
