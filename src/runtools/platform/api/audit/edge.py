@@ -100,6 +100,7 @@ class Audit:
             try:
                 await self._platform.db.write(store.add, [line])
             except Exception:
+                # Whatever is wrong with one line, the others are still to be written.
                 log.exception(
                     "an audit line is lost: %s of request %s", line.action, line.request_id
                 )

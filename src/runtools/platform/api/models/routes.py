@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -63,21 +65,23 @@ async def create(request: Request) -> Response:
     """Add an OpenAI-compatible server. Agents name its models `slug:model`."""
     call = call_of(request)
     made = await service.add(call, call.take(ModelEndpointCreate))
-    return call.answer(one(await _shown(call, made)), 201)
+    [shown] = await _shown(call, [made])
+    return call.answer(one(shown), 201)
 
 
 @router.get("/model-endpoints", **document.route(Envelope[list[ModelEndpoint]]))
 async def list_(request: Request) -> Response:
     """The org's endpoints by slug."""
     call = call_of(request)
-    return call.answer(many([await _shown(call, found) for found in await service.all_of(call)]))
+    return call.answer(many(await _shown(call, await service.all_of(call))))
 
 
 @router.get("/model-endpoints/{slug}", **document.route(Envelope[ModelEndpoint], NotFound))
 async def get(request: Request, slug: str) -> Response:
     """One of them."""
     call = call_of(request)
-    return call.answer(one(await _shown(call, await service.get(call, slug))))
+    [shown] = await _shown(call, [await service.get(call, slug)])
+    return call.answer(one(shown))
 
 
 @router.get(
@@ -104,8 +108,9 @@ async def delete(request: Request, slug: str) -> Response:
     return call.answer(one(_shape(gone, "not_needed" if gone.secret is None else "missing")))
 
 
-async def _shown(call: Call, endpoint: Endpoint) -> ModelEndpoint:
-    return _shape(endpoint, await service.key_of(call, endpoint))
+async def _shown(call: Call, endpoints: Sequence[Endpoint]) -> list[ModelEndpoint]:
+    sources = await service.keys_of(call, endpoints)
+    return [_shape(endpoint, key) for endpoint, key in zip(endpoints, sources, strict=True)]
 
 
 def _shape(endpoint: Endpoint, key: KeySource) -> ModelEndpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from runtools.errors import Conflict, Forbidden, NotFound, Unavailable
@@ -29,11 +30,14 @@ async def provider_keys(call: Call) -> dict[str, KeySource]:
     return await keys.sources(call.platform, call.org, names)
 
 
-async def key_of(call: Call, endpoint: Endpoint) -> KeySource:
-    """Where the org has the key of an endpoint."""
-    if endpoint.secret is None:
-        return "not_needed"
-    return (await keys.sources(call.platform, call.org, [endpoint.secret]))[endpoint.secret]
+async def keys_of(call: Call, endpoints: Sequence[Endpoint]) -> list[KeySource]:
+    """Where the org has the key of each endpoint."""
+    names = [endpoint.secret for endpoint in endpoints if endpoint.secret is not None]
+    found = await keys.sources(call.platform, call.org, names)
+    return [
+        "not_needed" if endpoint.secret is None else found[endpoint.secret]
+        for endpoint in endpoints
+    ]
 
 
 async def add(call: Call, wanted: ModelEndpointCreate) -> Endpoint:
