@@ -43,7 +43,8 @@ async def test_the_host_starts(world, box, settings):
     kill_machine(world, box)
     world.__init__(settings)
     await world.host.start()
-    assert world.look(box).ending.signal == 9
+    ending = await until(lambda: world.look(box).ending)
+    assert ending.signal == 9
     assert await world.sh(other, "echo on") == "on"
 
 
