@@ -1,0 +1,168 @@
+"""The worker port: how the api and those who drive runs meet, over one WebSocket.
+
+The run's log is the one truth, and it is the api's. A worker is offered a run, takes it under a lease,
+and from then on appends to its log under that lease; another lease, given out when the worker is gone or
+the run was woken, makes every later word of the old one void. So a run is its own queue (decision 0021).
+
+Frames are JSON texts. The worker's have an ``id`` and are answered with it, but for `Delta`; what the api
+says by itself has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.runs import DeltaType, DurableType, Run, RunEvent
+
+PATH = "/parts/worker"
+
+# --- what a worker says ---
+
+
+class Hello(Shape):
+    """The first frame: who it is and how many runs it can drive at once."""
+
+    call: Literal["hello"] = "hello"
+    worker_id: str
+    slots: int
+
+
+class Take(Shape):
+    """Take a run that was offered; `Conflict` where the lease is not the latest any more."""
+
+    call: Literal["take"] = "take"
+    run_id: str
+    lease: int
+
+
+class NewEvent(Shape):
+    """An event to append. ``key`` is made of turn and call: a repeat changes nothing and is answered
+    with what stands there.
+
+    Attributes:
+        wire: what no reader sees: the model's answer in the form that it must be given back in.
+    """
+
+    key: str
+    type: DurableType
+    data: dict[str, Any]
+    wire: JsonValue = Field(None, repr=False)
+
+
+class Append(Shape):
+    """Append events in one transaction. ``done`` ends the run; ``wait`` lets go of it until it is woken."""
+
+    call: Literal["append"] = "append"
+    run_id: str
+    lease: int
+    events: list[NewEvent]
+    wait: bool = False
+
+
+class Read(Shape):
+    """The log after a number, and whether to cancel: what others have appended meanwhile."""
+
+    call: Literal["read"] = "read"
+    run_id: str
+    lease: int
+    after: int
+
+
+class Place(Shape):
+    """The sandbox of the run, made where there is none yet."""
+
+    call: Literal["place"] = "place"
+    run_id: str
+    lease: int
+
+
+class Secret(Shape):
+    """A secret that this run's agent may use; the api checks that it is one of those."""
+
+    call: Literal["secret"] = "secret"
+    run_id: str
+    lease: int
+    name: str
+
+
+class Delta(Shape):
+    """A live piece for whoever is reading; not answered and not kept."""
+
+    call: Literal["delta"] = "delta"
+    run_id: str
+    lease: int
+    type: DeltaType
+    data: dict[str, Any]
+
+
+# --- what it is answered ---
+
+
+class Logged(RunEvent):
+    """A durable event with what no reader sees."""
+
+    key: str
+    wire: JsonValue = Field(None, repr=False)
+
+
+class ModelAccess(Shape):
+    """How to reach the run's model."""
+
+    provider: str
+    api_id: str
+    base_url: str | None = None
+    api_key: str | None = Field(None, repr=False)
+
+
+class Assignment(Shape):
+    """All that is needed to drive a run from where its log ends.
+
+    Attributes:
+        earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
+        token: what the worker calls the API with, in this run's name: its sandbox and nothing else.
+    """
+
+    run: Run
+    agent: AgentDefinition
+    model: ModelAccess
+    output_schema: dict[str, JsonValue] | None
+    limits: dict[str, float]
+    config: dict[str, JsonValue]
+    earlier: list[Logged]
+    log: list[Logged]
+    token: str = Field(repr=False)
+
+
+class News(Shape):
+    """What stands in the log after a number, and whether the run is to be cancelled."""
+
+    events: list[Logged]
+    cancel: bool
+
+
+class Placed(Shape):
+    """Where the run works."""
+
+    sandbox_id: str
+
+
+# --- what a worker is told ---
+
+
+class Offer(Shape):
+    """A run that nobody drives."""
+
+    told: Literal["offer"] = "offer"
+    run_id: str
+    lease: int
+
+
+class Poke(Shape):
+    """Something was appended to the log of a run that it drives, or it is to be cancelled: read."""
+
+    told: Literal["poke"] = "poke"
+    run_id: str
