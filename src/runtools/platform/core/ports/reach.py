@@ -1,0 +1,30 @@
+"""The reach port: a byte stream to a port inside a sandbox, for the gateway.
+
+Only an id, a number and bytes cross it: caller and sandbox may be on two machines. Opening wakes a paused
+sandbox and waits; bytes in either direction are activity, an idle stream is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Reach(Protocol):
+    """Opens streams into sandboxes."""
+
+    async def open(self, sandbox_id: str, port: int) -> Stream:
+        """Connect to what listens on a TCP port of the sandbox, be it on its loopback alone.
+
+        Closing one direction closes it there too, and the other stays open.
+
+        Raises:
+            NotFound: no such sandbox.
+            SandboxStopped: it has ended.
+            PortClosed: nothing listens there; the details have the ports on which something does.
+            InvalidRequest: the port may not be reached (the guest agent's own, or none).
+            Unavailable: host or sandbox do not answer.
+        """
+        ...
