@@ -47,6 +47,11 @@ def agent(one: Agent) -> RenderableType:
         ("model", said.model),
         ("sandbox", said.sandbox and f"{said.sandbox} ({said.sandbox_mode})"),
         ("tools", ", ".join(said.tools) or "the built-in ones"),
+        (
+            "permissions",
+            ", ".join(f"{name}: {may}" for name, may in said.permissions.items()) or None,
+        ),
+        ("mcp servers", ", ".join(server.name for server in said.mcp_servers) or None),
         ("max_iterations", str(said.max_iterations)),
         *((name, None if value is None else str(value)) for name, value in sampling.items()),
         ("system_prompt", Text(words.harmless(said.system_prompt))),

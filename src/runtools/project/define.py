@@ -15,6 +15,7 @@ from runtools.sdk.shapes.definitions import (
     DEFAULT_MAX_ITERATIONS,
     AgentDefinition,
     Kind,
+    Permission,
     SandboxDefinition,
     SandboxMode,
     ToolHead,
@@ -89,6 +90,8 @@ def define_agent(
     description: str | None = None,
     system_prompt: str = "",
     tools: Sequence[str] = (),
+    permissions: Mapping[str, Permission] | None = None,
+    mcp_servers: Sequence[Mapping[str, Any]] = (),
     sandbox: str | None = None,
     sandbox_mode: SandboxMode = "shared",
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
@@ -108,6 +111,10 @@ def define_agent(
         description: what it is for.
         system_prompt: its instructions.
         tools: slugs of tools it may call; the built-in ones are always there.
+        permissions: which tools it may call: ``{"bash": "ask", "delete_*": "deny"}``; default: allow.
+        mcp_servers: servers of more tools: ``{"name": "docs", "url": "https://…"}`` (with ``secret``: the
+            name of one that is sent along), or ``{"name": "db", "command": ["npx", "…"]}``, which is run in
+            the sandbox; ``tools`` names those of its tools that may be used.
         sandbox: slug of the standing sandbox it works in; default: one is made on demand.
         sandbox_mode: ``shared``: it works in that sandbox itself; ``fork``: in a fork for each thread.
         max_iterations: rounds of thinking and tool calls, 1 to 100.
@@ -122,6 +129,8 @@ def define_agent(
         pydantic.ValidationError: a field is malformed or out of its range.
     """
     fields = dict(locals())
+    fields["permissions"] = {} if permissions is None else permissions
+    fields["mcp_servers"] = [_plain(dict(server)) for server in mcp_servers]
     return _defined("agent", lambda: AgentDefinition.model_validate(_plain(fields), strict=True))
 
 

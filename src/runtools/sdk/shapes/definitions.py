@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from runtools.sdk.shapes.base import Request
 from runtools.sdk.shapes.egress import EgressRules
@@ -24,6 +24,8 @@ from runtools.sdk.shapes.sandboxes import (
 
 Kind = Literal["tool", "sandbox", "agent"]
 SandboxMode = Literal["shared", "fork"]
+Permission = Literal["allow", "ask", "deny"]
+"""Whether an agent may call a tool: ``ask`` waits for a person's decision on each call."""
 
 # Every agent has these; naming them among its tools changes nothing.
 BUILT_IN_TOOLS = frozenset(
@@ -66,6 +68,8 @@ ActionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0
 # A built-in tool, or the slug of an installed or custom one.
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 Description = Annotated[str, StringConstraints(max_length=4096)]
+# What a model calls a tool: a built-in one, ``tool__action`` or ``server__tool``.
+CalledName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}\*?$")]
 
 
 def _is_printable(text: str) -> str:
@@ -103,6 +107,38 @@ Label = Annotated[
 ObjectSchema = Annotated[dict[str, JsonValue], AfterValidator(_is_object_schema)]
 
 
+class McpServer(Request, defer_build=True):
+    """A server of tools by the Model Context Protocol: called by the platform, or run in the sandbox.
+
+    One with ``url`` (streamable HTTP) is called by the worker; one with ``command`` (stdio) runs inside the
+    sandbox, and is given what stands in ``env`` there.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+    url: str | None = Field(None, max_length=2048)
+    secret: EnvName | None = Field(None, description="the secret sent to `url` as a bearer token")
+    command: list[str] | None = Field(None, min_length=1, max_length=64)
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    tools: list[str] | None = Field(
+        None, max_length=128, description="which of its tools the agent may use; default: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> McpServer:
+        if (self.url is None) == (self.command is None):
+            raise ValueError("give either url or command")
+        if self.command is not None and self.secret is not None:
+            raise ValueError("no secret enters a sandbox: it goes with url")
+        if self.url is not None and self.env:
+            raise ValueError("env goes with command")
+        return self
+
+
+def _is_server_once(servers: list[McpServer]) -> list[McpServer]:
+    _is_once([server.name for server in servers])
+    return servers
+
+
 class AgentDefinition(Request, defer_build=True):
     """A model, instructions, tools, and the sandbox it works in."""
 
@@ -113,6 +149,15 @@ class AgentDefinition(Request, defer_build=True):
     system_prompt: str = Field("", max_length=262_144)
     tools: Annotated[list[ToolName], AfterValidator(_is_once)] = Field(
         default_factory=list, max_length=128, description="built-in tools are always there"
+    )
+    permissions: dict[CalledName, Permission] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="by the name that the model calls, a `*` at its end stands for any rest; the longest"
+        " that fits counts; default: allow",
+    )
+    mcp_servers: Annotated[list[McpServer], AfterValidator(_is_server_once)] = Field(
+        default_factory=list, max_length=16
     )
     sandbox: Name | None = Field(None, description="a standing sandbox; default: one on demand")
     sandbox_mode: SandboxMode = "shared"

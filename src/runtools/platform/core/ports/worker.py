@@ -4,8 +4,14 @@ The run's log is the one truth, and it is the api's. A worker is offered a run, 
 and from then on appends to its log under that lease; another lease, given out when the worker is gone or
 the run was woken, makes every later word of the old one void. So a run is its own queue (decision 0021).
 
-Frames are JSON texts. The worker's have an ``id`` and are answered with it, but for `Delta`; what the api
-says by itself has none.
+Frames are JSON texts of at most `MAX_FRAME_BYTES`. The worker's have an ``id`` beside what stands below and
+are answered with an `Answer` of it, but for `Delta`; what the api says by itself has none. A lease that is
+not the latest any more is answered with `Conflict`.
+
+Who writes what: the api appends ``run-started`` and the messages that a run begins with when it makes the
+run, then what people say (messages with ``steering``, ``approval-resolved``) as they say it, and pokes the
+worker. All else is the worker's. A run that waits is woken, that is offered anew, by either of the two and
+by a cancel; one that is cancelled is offered too, for its worker to end what is under way and say ``done``.
 """
 
 from __future__ import annotations
@@ -16,9 +22,11 @@ from pydantic import Field, JsonValue
 
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.events import ErrorBody
 from runtools.sdk.shapes.runs import DeltaType, DurableType, Run, RunEvent
 
 PATH = "/parts/worker"
+MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 # --- what a worker says ---
 
@@ -54,12 +62,20 @@ class NewEvent(Shape):
 
 
 class Append(Shape):
-    """Append events in one transaction. ``done`` ends the run; ``wait`` lets go of it until it is woken."""
+    """Append events in one transaction; answered with `News` of what stands under their keys. ``done`` ends
+    the run; ``wait`` lets go of it until it is woken.
+
+    Attributes:
+        seen: where the log has something of others after this number, or a cancel is wanted, nothing is
+            appended and nobody waits: `News` of all after it is the answer. So no message is passed over by
+            an end, and no decision by a wait. None: append in any case.
+    """
 
     call: Literal["append"] = "append"
     run_id: str
     lease: int
     events: list[NewEvent]
+    seen: int | None = None
     wait: bool = False
 
 
@@ -102,6 +118,17 @@ class Delta(Shape):
 # --- what it is answered ---
 
 
+class Answer(Shape):
+    """The frame that answers the one of the same ``id``: with one of the shapes below, or with an error.
+
+    `Hello` and nothing else is answered with None; `Secret` with a `Value`.
+    """
+
+    id: int
+    ok: JsonValue = None
+    error: ErrorBody | None = None
+
+
 class Logged(RunEvent):
     """A durable event with what no reader sees."""
 
@@ -122,8 +149,13 @@ class Assignment(Shape):
     """All that is needed to drive a run from where its log ends.
 
     Attributes:
+        output_schema: of an object that the run must end with.
+        limits: the least that agent, run and org allow, of `Budget`'s fields by their names here.
+        config: what of `RunConfig` this run sets, likewise.
         earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
+        log: this run's, with all that others have appended.
         token: what the worker calls the API with, in this run's name: its sandbox and nothing else.
+            Under each lease it acts as the same caller, so that a repeat is known as one.
     """
 
     run: Run
@@ -148,6 +180,12 @@ class Placed(Shape):
     """Where the run works."""
 
     sandbox_id: str
+
+
+class Value(Shape):
+    """What a secret holds."""
+
+    value: str = Field(repr=False)
 
 
 # --- what a worker is told ---
