@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,9 +29,11 @@ from runtools.platform.api.projects import store as projects
 from runtools.platform.api.schema import upgrade
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
+from runtools.platform.boot import parts
 from runtools.platform.boot.keyring import open_vault
 from runtools.platform.boot.mcp_door import McpDoor
-from runtools.platform.core.access import Role
+from runtools.platform.boot.people import Person
+from runtools.platform.core.access import PARTS, Part, Role
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import websocket
@@ -71,6 +74,10 @@ class World:
     org: str
     platform: Platform
     host: FakeHost
+
+    def token(self, part: Part) -> str:
+        """What a part of the platform shows the api."""
+        return parts.token(self.platform.settings, part)
 
     async def create(self, **body: Any) -> dict[str, Any]:
         """A sandbox, as the api answers."""
@@ -235,6 +242,9 @@ async def serving(
 ) -> AsyncIterator[tuple[str, Platform]]:
     """The api on a port of the loopback, until the block ends; the database is closed then."""
     settings.api_home.mkdir(parents=True, exist_ok=True)
+    settings.run_folder.mkdir(exist_ok=True)
+    me = Person("me", os.geteuid(), os.getegid())
+    parts.make(settings, dict.fromkeys(PARTS, me), me)
     vault = await open_vault(settings, db, clock)
     app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
     conformity = Conformity(app.openapi())

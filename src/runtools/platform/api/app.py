@@ -19,6 +19,7 @@ from runtools.platform.api import document, reconcile
 from runtools.platform.api.agents import routes as agents
 from runtools.platform.api.audit import routes as audit
 from runtools.platform.api.audit.edge import Audit
+from runtools.platform.api.callers import parts
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.deploys import routes as deploys
@@ -129,7 +130,7 @@ def create_app(
     Args:
         provider_keys: API keys of model providers that the machine's environment holds, by name.
     """
-    door = Door(db, clock, settings.session_idle)
+    door = Door(db, clock, settings.session_idle, parts.of(settings))
     platform = Platform(
         db=db,
         hosts=hosts,

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import NotFound, RunToolsError, Unauthenticated
+from runtools.platform.api import guard
 from runtools.platform.api.audit.edge import acts
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import SCOPE, Call
@@ -96,7 +97,7 @@ class Edge:
         if scope["path"] in self._pages:
             call.caller = await self._visitor(scope)
         elif scope["path"] not in _OPEN:
-            await self._admit(call, self._platform.door.admit(self._secret(scope)))
+            await self._admit(call, scope, self._platform.door.admit(self._secret(scope)))
         if call.caller is None and acts(scope):
             self._count(call, "requests without a key")
         if scope["method"] in _WITH_BODY:
@@ -136,10 +137,10 @@ class Edge:
     async def _serve_socket(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """A refusal before it is accepted is an ordinary answer: the server speaks HTTP until then."""
         _check_text(scope)
-        await self._admit(call, self._platform.tickets.admit(scope, sent.secret(scope)))
+        await self._admit(call, scope, self._platform.tickets.admit(scope, sent.secret(scope)))
         await self._app(scope, receive, send)
 
-    async def _admit(self, call: Call, admitted: Awaitable[Caller]) -> None:
+    async def _admit(self, call: Call, scope: Scope, admitted: Awaitable[Caller]) -> None:
         """Let a caller in, unless its org asks too often; a stream is counted once.
 
         Who has a good key is never held up by those who try others from the same address.
@@ -149,6 +150,9 @@ class Edge:
         except Unauthenticated:
             self._count(call, "tries without a good key")
             raise
+        guard.check_place(call.caller, scope["path"])
+        if call.caller.kind == "part":
+            return  # it works for every org
         standing, wait = self._orgs.take(call.caller.org_id or call.caller.id)
         if standing is not None:
             call.headers += standing.headers()

@@ -51,9 +51,12 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("deploys", "plan"): "deploy:read",
     ("tools", "execute"): "tool:run",
 }
+_PARTS = {str(part): scope for part, scope in access.PARTS.items()}
 # What a person alone may do, whatever the role: it is about the person.
 _PEOPLES = frozenset({("orgs", "switch"), ("orgs", "leave"), ("invitations", "accept")})
 _OPEN = frozenset({"health", "logins", "metrics", "pages"})
+PARTS_PATH = "/parts/"
+"""What lies below is for parts of the platform: one folder for each, ``/parts/<part>``."""
 
 
 def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
@@ -62,6 +65,8 @@ def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
     Raises:
         KeyError: nothing says what it needs.
     """
+    if route.path.startswith(PARTS_PATH):
+        return _PARTS[route.path.removeprefix(PARTS_PATH).partition("/")[0]]
     tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else "sockets"
     if tag in _OPEN:
         return None
@@ -78,6 +83,24 @@ def is_peoples(route: APIRoute | APIWebSocketRoute) -> bool:
     """Whether a person alone may use the route."""
     tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else ""
     return tag == "sessions" or (tag, route.name) in _PEOPLES
+
+
+def check_place(caller: Caller, path: str) -> None:
+    """Keep parts of the platform to what is for them, and everybody else away from it.
+
+    Before any route: so nobody learns what there is.
+
+    Raises:
+        Forbidden: it is not for this caller.
+    """
+    if path.startswith(PARTS_PATH) is (caller.kind == "part"):
+        return
+    if caller.kind == "part":
+        raise Forbidden(
+            f"the part {caller.id} of the platform has no business here",
+            hint=f"it may use what lies below {PARTS_PATH}{caller.id}",
+        )
+    raise Forbidden("that is for parts of the platform alone", hint="no API key opens it")
 
 
 def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
@@ -111,6 +134,8 @@ def check_scope(caller: Caller, scope: str) -> None:
             hint="the key in client.json of the home has it, and so have the users it was given to",
             details=details,
         )
+    if caller.kind == "part":
+        raise Forbidden(f"that is not for the part {caller.id} of the platform")
     if caller.kind == "key":
         raise Forbidden(
             f"the API key lacks the scope {scope}",

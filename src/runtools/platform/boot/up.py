@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
-from runtools.platform.boot import home, status, uids
+from runtools.platform.boot import home, parts, status, uids
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
+from runtools.platform.core.access import PARTS
 from runtools.platform.core.models import PROVIDERS
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -64,6 +65,7 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     uids.claim(settings, home.prepare(settings, person))
     with home.lock(lock_file(settings), "a platform"):
         env = child_env(settings, environ)
+        parts.make(settings, dict.fromkeys(PARTS, person), person)
         await _first_start(settings, person, caller(environ), env)
         supervisor = Supervisor(_parts(person), env, SystemClock())
         loop = asyncio.get_running_loop()

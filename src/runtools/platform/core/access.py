@@ -2,7 +2,8 @@
 
 A scope is ``noun:verb``, ``noun:*`` or ``*``. ``*`` is everything in the caller's org and nothing beyond:
 what acts on the whole machine needs a scope of `PLATFORM`, held only where it is named. Who holds those is
-the operator of the installation.
+the operator of the installation. The parts of the platform have scopes of their own, which nobody can be
+given.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ SCOPES = frozenset(
     {ALL, *(f"{noun}:{verb}" for noun, verbs in VERBS.items() for verb in (*verbs, ALL))}
 )
 
+Part = Literal["worker", "gateway"]
+PARTS: Mapping[Part, str] = {"worker": "worker:link", "gateway": "gateway:admit"}
+"""What each part of the platform may do, beyond which it may do nothing. No key and no person may."""
+_BEYOND = frozenset({PLATFORM, *(scope.partition(":")[0] for scope in PARTS.values())})
+
 Role = Literal["admin", "member"]
 
 ROLES: Mapping[Role, frozenset[str]] = {
@@ -64,17 +70,17 @@ events are sent, or what the secrets are."""
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: an API key or a person's session.
+    """Who makes a request: an API key, a person's session, or a part of the platform.
 
     Attributes:
-        id: the key's or the session's.
+        id: the key's or the session's, or the name of the part.
         digest: what is kept of the secret that it sent.
-        org_id: None: a person who is in no org, or in none any more.
+        org_id: None: a part, or a person who is in no org, or in none any more.
         scopes: all that it may do; nothing, when empty.
-        user_id: the person, None for keys.
+        user_id: the person, None for all others.
     """
 
-    kind: Literal["key", "session"]
+    kind: Literal["key", "session", "part"]
     id: str
     digest: str
     org_id: str | None
@@ -112,7 +118,7 @@ def covers(held: frozenset[str], needed: str) -> bool:
     noun = needed.partition(":")[0]
     if needed in held or f"{noun}:{ALL}" in held:
         return True
-    return ALL in held and noun != PLATFORM
+    return ALL in held and noun not in _BEYOND
 
 
 def within(asked: frozenset[str], held: frozenset[str]) -> bool:

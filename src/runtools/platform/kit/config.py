@@ -65,6 +65,8 @@ class Settings:
         session_idle_hours: after how long without use a person has to sign in again.
         session_days: after how long in any case.
         service_user: who the unprivileged processes run as; empty: the calling user.
+        part_digests: a file of the digests of tokens of parts on other machines, for the api.
+        part_token_file: where a part on another machine finds its token; empty: in the home.
         metrics_token: what ``/metrics`` is read with; empty: one that is made at the first start.
         otlp_endpoint: collector of traces (OTLP over HTTP); empty: there are none.
         otlp_headers: what it is sent along, ``name=value`` with commas; a secret.
@@ -110,6 +112,8 @@ class Settings:
     session_idle_hours: int = 168
     session_days: int = 30
     service_user: str = ""
+    part_digests: str = ""
+    part_token_file: str = ""
     outbound_allow: str = ""
     metrics_token: str = field(default="", repr=False)
     otlp_endpoint: str = ""
@@ -140,6 +144,16 @@ class Settings:
     def run_folder(self) -> Path:
         """Sockets and pid files."""
         return self.home / "run"
+
+    @property
+    def parts_file(self) -> Path:
+        """The digests of the tokens of this machine's parts."""
+        return self.run_folder / "parts"
+
+    def token_file(self, part: str) -> Path:
+        """Where a part finds its token."""
+        chosen = self.part_token_file
+        return Path(chosen) if chosen else self.run_folder / f"{part}.token"
 
     @property
     def log_folder(self) -> Path:

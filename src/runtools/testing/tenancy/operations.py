@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
 
+from runtools.platform.api.guard import PARTS_PATH
+
 _PARAM = re.compile(r"\{(\w+)\}")
 _MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 Params = dict[str, str]
@@ -56,14 +58,21 @@ class Operation:
 
 
 def operations(app: FastAPI) -> list[Operation]:
-    """Everything that the document names, and the WebSockets, of which it cannot know."""
+    """Everything that the document names, and the WebSockets, of which it cannot know.
+
+    What lies below `/parts/` is for no org (`flow/api/test_parts` shows it).
+    """
     document = app.openapi()
     found = [
         _operation(document, method, path, said)
         for path, methods in document["paths"].items()
         for method, said in methods.items()
     ]
-    sockets = [route for route in app.routes if isinstance(route, APIWebSocketRoute)]
+    sockets = [
+        route
+        for route in app.routes
+        if isinstance(route, APIWebSocketRoute) and not route.path.startswith(PARTS_PATH)
+    ]
     return found + [Operation("WEBSOCKET", route.path, streams=True) for route in sockets]
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from runtools.platform.api.app import ROUTERS
-from runtools.platform.api.guard import is_peoples, needed
+from runtools.platform.api.guard import PARTS_PATH, is_peoples, needed
 from runtools.platform.core import access
 
 
@@ -25,7 +25,9 @@ def test_every_route_needs_a_scope_that_exists():
         if isinstance(route, APIRoute) and is_peoples(route)
     }
     assert len(told) > 40
-    assert {scope for scope in told.values() if scope is not None} <= access.SCOPES
+    of_parts = {scope for (_, path), scope in told.items() if path.startswith(PARTS_PATH)}
+    assert of_parts <= set(access.PARTS.values())
+    assert {scope for scope in told.values() if scope is not None} <= access.SCOPES | of_parts
     assert {path for (_, path), scope in told.items() if scope is None and path not in peoples} == {
         "/healthz",
         "/metrics",

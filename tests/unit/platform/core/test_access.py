@@ -23,6 +23,10 @@ EVERYTHING = access.of_key([])
         (["platform:read"], "platform:write", False),
         (["platform:*"], "platform:write", True),
         (["platform:*"], "sandbox:read", False),
+        (["*", "platform:*"], "worker:link", False),
+        (["*", "platform:*"], "gateway:admit", False),
+        (["worker:link"], "worker:link", True),
+        (["worker:link"], "gateway:admit", False),
     ],
 )
 def test_scopes_cover_what_they_say(held, needed, may):
@@ -59,6 +63,13 @@ def test_who_holds_nothing_may_do_nothing():
     assert nobody == frozenset()
     assert not any(access.covers(nobody, scope) for scope in access.SCOPES)
     assert not access.within(EVERYTHING, nobody)
+
+
+def test_what_parts_may_do_can_be_given_to_nobody():
+    assert set(access.PARTS.values()) & access.SCOPES == set()
+    assert set(access.unknown(access.PARTS.values())) == set(access.PARTS.values())
+    held = [*access.ROLES.values(), access.OPERATOR, EVERYTHING]
+    assert not any(access.covers(one, scope) for one in held for scope in access.PARTS.values())
 
 
 class TestRoles:

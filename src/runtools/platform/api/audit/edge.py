@@ -127,8 +127,11 @@ class Audit:
 def _is_noise(call: Call, status: int) -> bool:
     """Whether nobody known was refused something: anybody may cause as many of these as they like.
 
-    A sign-in that failed is none, for those are slowed down.
+    A sign-in that failed is none, for those are slowed down. What a part of the platform does is told
+    where it does it for an org.
     """
+    if call.caller is not None and call.caller.kind == "part":
+        return call.line_org is None
     if call.caller is not None or not _REFUSED <= status < _FAILED:
         return False
     return call.failed is None or status in (NotFound.status, RateLimited.status)

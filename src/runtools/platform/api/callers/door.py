@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from runtools.errors import Unauthenticated
+from runtools.platform.api.callers import parts
+from runtools.platform.api.callers.parts import Parts
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.sessions import store as sessions
 from runtools.platform.core.access import Caller
@@ -34,15 +36,19 @@ _BAD_KEY = Unauthenticated(
 _BAD_SESSION = Unauthenticated(
     "the session is unknown, over or revoked", hint="sign in again: runtools login"
 )
+_BAD_PART = Unauthenticated(
+    "the token of a part is unknown", hint="every start of the platform makes others"
+)
 
 
 class Door:
     """Lets callers in."""
 
-    def __init__(self, db: Database, clock: Clock, idle: timedelta) -> None:
+    def __init__(self, db: Database, clock: Clock, idle: timedelta, of_platform: Parts) -> None:
         self._db = db
         self._clock = clock
         self._idle = idle
+        self._parts = of_platform
         self._believed: dict[str, tuple[float, Caller]] = {}
         self._used: dict[str, datetime] = {}
 
@@ -54,11 +60,19 @@ class Door:
         """
         if secret is None:
             raise Unauthenticated(_NOTHING_SENT.message, hint=_NOTHING_SENT.hint)
+        if secret.startswith(parts.PREFIX):
+            return self._part(secret)
         is_session = secret.startswith(sessions.PREFIX)
         found = await self._known(crypto.digest(secret), is_session=is_session)
         if found is None:
             wrong = _BAD_SESSION if is_session else _BAD_KEY
             raise Unauthenticated(wrong.message, hint=wrong.hint)
+        return found
+
+    def _part(self, secret: str) -> Caller:
+        found = self._parts.caller(crypto.digest(secret))
+        if found is None:
+            raise Unauthenticated(_BAD_PART.message, hint=_BAD_PART.hint)
         return found
 
     async def still_good(self, caller: Caller) -> bool:
