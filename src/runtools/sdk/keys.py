@@ -8,6 +8,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.account import ApiKey
 from runtools.sdk.transport import AsyncTransport
 
+_PAGE = 100
+
 
 class AsyncApiKeys:
     """API keys: ``rt.api_keys``."""
@@ -57,7 +59,5 @@ class AsyncApiKeys:
 
     async def list(self, *, project_id: str | None = None) -> list[ApiKey]:
         """The org's keys (of a project), revoked ones too, without the keys themselves."""
-        query = [("projectId", project_id)]
-        return wire.shapes(
-            ApiKey, (await self._transport.call("GET", "/api-keys", query=query)).data
-        )
+        pages = self._transport.pages("/api-keys", [("projectId", project_id)], _PAGE)
+        return [wire.shape(ApiKey, item) async for item in pages]

@@ -7,6 +7,8 @@ from runtools.sdk.shapes.account import Role
 from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated
 from runtools.sdk.transport import AsyncTransport
 
+_PAGE = 100
+
 
 class AsyncOrgs:
     """Orgs: ``rt.orgs``. Everything else acts in the current one."""
@@ -56,7 +58,8 @@ class AsyncMembers:
 
     async def list(self) -> list[Member]:
         """Who is in the org, who came first first."""
-        return wire.shapes(Member, (await self._transport.call("GET", "/members")).data)
+        pages = self._transport.pages("/members", [], _PAGE)
+        return [wire.shape(Member, item) async for item in pages]
 
     async def set_role(self, user_id: str, role: Role) -> Member:
         """Make somebody ``admin`` or ``member``; open sessions have it within a second."""
@@ -97,8 +100,9 @@ class AsyncInvitations:
         return wire.shape(Invitation, answer.data)
 
     async def list(self) -> list[Invitation]:
-        """The latest, and what became of them."""
-        return wire.shapes(Invitation, (await self._transport.call("GET", "/invitations")).data)
+        """All of them, the latest first, and what became of them."""
+        pages = self._transport.pages("/invitations", [], _PAGE)
+        return [wire.shape(Invitation, item) async for item in pages]
 
     async def revoke(self, invitation_id: str) -> None:
         """Take one back."""

@@ -8,6 +8,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.projects import Project
 from runtools.sdk.transport import AsyncTransport
 
+_PAGE = 100
+
 
 class AsyncProjects:
     """Projects: ``rt.projects``. They sort an org's things and allow or forbid nothing."""
@@ -32,7 +34,8 @@ class AsyncProjects:
 
     async def list(self) -> list[Project]:
         """The org's projects, the default one first, with how much lies in each."""
-        return wire.shapes(Project, (await self._transport.call("GET", "/projects")).data)
+        pages = self._transport.pages("/projects", [], _PAGE)
+        return [wire.shape(Project, item) async for item in pages]
 
     async def get(self, ref: str) -> Project:
         """The project of that id or name."""

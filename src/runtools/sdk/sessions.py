@@ -10,6 +10,8 @@ from runtools.sdk.settings import Settings
 from runtools.sdk.shapes.people import Login, LoginResult, Session, SessionsEnded
 from runtools.sdk.transport import AsyncTransport
 
+_PAGE = 100
+
 
 class AsyncSessions:
     """The sessions of the person who is signed in: ``rt.sessions``."""
@@ -19,7 +21,9 @@ class AsyncSessions:
 
     async def list(self) -> list[Session]:
         """Where the person is signed in, the latest used first."""
-        return wire.shapes(Session, (await self._transport.call("GET", "/sessions")).data)
+        pages = self._transport.pages("/sessions", [], _PAGE)
+        found = [wire.shape(Session, item) async for item in pages]
+        return sorted(found, key=lambda session: session.seen_at, reverse=True)
 
     async def end(self, session_id: str = "current") -> None:
         """Sign out there; by default here."""

@@ -6,6 +6,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.ssh_keys import SshKey
 from runtools.sdk.transport import AsyncTransport
 
+_PAGE = 100
+
 
 class AsyncSshKeys:
     """SSH keys: ``rt.ssh_keys``. `sandboxes.create(ssh_keys=[…])` takes their labels and ids."""
@@ -31,9 +33,8 @@ class AsyncSshKeys:
 
     async def list(self, *, project_id: str | None = None) -> list[SshKey]:
         """The org's keys (of a project) by label."""
-        query = [("projectId", project_id)]
-        answer = await self._transport.call("GET", "/ssh-keys", query=query)
-        return wire.shapes(SshKey, answer.data)
+        pages = self._transport.pages("/ssh-keys", [("projectId", project_id)], _PAGE)
+        return [wire.shape(SshKey, item) async for item in pages]
 
     async def get(self, ref: str) -> SshKey:
         """The key of that id or label."""

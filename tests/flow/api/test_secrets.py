@@ -8,6 +8,7 @@ import sqlite3
 
 import httpx
 import pytest
+from sqlalchemy import Connection, text
 
 from runtools.testing.api_world import World, holds
 
@@ -19,6 +20,10 @@ async def put(world: World, name: str = "TOKEN", value: str = VALUE, **more: obj
     assert answer.status_code == 201, answer.text
     assert VALUE not in answer.text
     return answer.json()["data"]
+
+
+def _execute(conn: Connection, statement: str) -> None:
+    conn.execute(text(statement))
 
 
 async def reveal(world: World, name: str = "TOKEN") -> str:
@@ -160,6 +165,26 @@ class TestAudit:
         assert {one["source"] for one in lines} == {"127.0.0.1"}
         assert len({one["requestId"] for one in lines}) == len(lines)
         assert VALUE not in str(lines)
+
+    async def test_no_value_goes_out_whose_line_cannot_be_written(self, any_world: World) -> None:
+        assert (
+            await any_world.http.post("/v1/secrets", json={"name": "A", "value": VALUE})
+        ).is_success
+        await any_world.platform.db.write(_execute, "ALTER TABLE audit RENAME TO away")
+        answer = await any_world.http.post("/v1/secrets/A/reveal")
+        assert answer.status_code >= 500
+        assert VALUE not in answer.text
+        await any_world.platform.db.write(_execute, "ALTER TABLE away RENAME TO audit")
+        assert (await any_world.http.post("/v1/secrets/A/reveal")).is_success
+        lines = (await any_world.http.get("/v1/audit?action=secrets.reveal")).json()["data"]
+        assert [(one["resource"], one["status"]) for one in lines] == [("A", 200)]
+
+    async def test_what_does_not_open_has_the_line_of_its_failure_alone(self, world: World) -> None:
+        await put(world)
+        await world.platform.db.write(_execute, "UPDATE secrets SET sealed = 'AAAA:AAAA:AAAA'")
+        assert (await world.http.post("/v1/secrets/TOKEN/reveal")).status_code == 503
+        lines = (await world.http.get("/v1/audit?action=secrets.reveal")).json()["data"]
+        assert [(one["status"], one["error"]) for one in lines] == [(503, "wrong_master_key")]
 
     async def test_a_repeat_that_does_nothing_has_no_line(self, world: World) -> None:
         for _ in range(3):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Query
 from pydantic import Field
@@ -11,6 +12,8 @@ from pydantic import Field
 from runtools.platform.kit import http
 from runtools.platform.kit.db import micros, moment
 from runtools.sdk.shapes.base import Request
+
+ItemT = TypeVar("ItemT")
 
 
 class Page(Request):
@@ -20,16 +23,12 @@ class Page(Request):
     cursor: str | None = Field(None, max_length=1000)
 
 
-class Within(Request):
-    """Of which project a list is."""
+class InProject(Page):
+    """The same, of one project or of all."""
 
     project_id: str | None = Field(
         None, max_length=64, pattern=r"^[^\x00]*$", description="a project's id or name"
     )
-
-
-class InProject(Page, Within):
-    """The same, of one project or of all."""
 
 
 ProjectRef = Annotated[
@@ -52,6 +51,14 @@ def place(cursor: str | None) -> tuple[datetime, str] | None:
         return moment(at), item
     except OverflowError:
         raise http.wrong_field("cursor", "not a cursor of this list") from None
+
+
+def cut(
+    found: Sequence[ItemT], limit: int, marked: Callable[[ItemT], str]
+) -> tuple[Sequence[ItemT], str | None]:
+    """A page of what was found (one more was asked for), and the cursor behind it if there is more."""
+    shown = found[:limit]
+    return shown, marked(shown[-1]) if len(found) > limit else None
 
 
 def mark(at: datetime, item: str) -> str:

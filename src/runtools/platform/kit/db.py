@@ -29,6 +29,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Dialect,
+    Engine,
     MetaData,
     create_engine,
     event,
@@ -37,7 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
@@ -69,6 +70,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _READERS = 4
 _WRITERS = 8
 _WAL_SECONDS, _WAL_PAUSE = 10.0, 0.02
+_FRESH_SECONDS = 1.0
 
 metadata = MetaData(
     naming_convention={
@@ -120,7 +122,7 @@ class Database:
         writers = 1 if self.sqlite else _WRITERS
         if self.sqlite:
             _private(target.database)
-        shared: dict[str, Any] = {"max_overflow": 0, "pool_pre_ping": not self.sqlite}
+        shared: dict[str, Any] = {"max_overflow": 0}
         self._writer = create_engine(target, pool_size=writers, **shared)
         self._reader = create_engine(
             target,
@@ -133,6 +135,9 @@ class Database:
             for engine in (self._writer, self._reader):
                 event.listen(engine, "connect", _sqlite_connect)
             event.listen(self._writer, "begin", _begin_immediate)
+        else:
+            for engine in (self._writer, self._reader):
+                _look_when_idle(engine)
         self._readers = ThreadPoolExecutor(_READERS, "db-read")
         self._writers = ThreadPoolExecutor(writers, "db-write")
 
@@ -180,6 +185,28 @@ def _there() -> Iterator[None]:
             "the platform's database does not answer, or takes nothing more",
             hint="ask again in a moment; its operator finds the reason in the log of the api",
         ) from exc
+
+
+def _look_when_idle(engine: Engine) -> None:
+    """Ask a server's connection whether it is still there, if nobody has used it for a moment.
+
+    Every time would be a second question beside each: a read would take half as long again.
+    """
+
+    def used(_dbapi: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        entry.info["used"] = monotonic()
+
+    def taken(dbapi: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        if monotonic() - entry.info.get("used", 0.0) < _FRESH_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(dbapi)
+        except engine.dialect.loaded_dbapi.Error as exc:
+            raise InvalidatePoolError from exc  # the others are as old: the pool makes new ones
+
+    event.listen(engine, "connect", used)
+    event.listen(engine, "checkin", used)
+    event.listen(engine, "checkout", taken)
 
 
 def lock_schema(conn: Connection) -> None:

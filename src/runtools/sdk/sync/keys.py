@@ -9,6 +9,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.account import ApiKey
 from runtools.sdk.sync.transport import Transport
 
+_PAGE = 100
+
 
 class ApiKeys:
     """API keys: ``rt.api_keys``."""
@@ -58,5 +60,5 @@ class ApiKeys:
 
     def list(self, *, project_id: str | None = None) -> list[ApiKey]:
         """The org's keys (of a project), revoked ones too, without the keys themselves."""
-        query = [("projectId", project_id)]
-        return wire.shapes(ApiKey, (self._transport.call("GET", "/api-keys", query=query)).data)
+        pages = self._transport.pages("/api-keys", [("projectId", project_id)], _PAGE)
+        return [wire.shape(ApiKey, item) for item in pages]

@@ -8,6 +8,8 @@ from runtools.sdk.shapes.account import Role
 from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated
 from runtools.sdk.sync.transport import Transport
 
+_PAGE = 100
+
 
 class Orgs:
     """Orgs: ``rt.orgs``. Everything else acts in the current one."""
@@ -57,7 +59,8 @@ class Members:
 
     def list(self) -> list[Member]:
         """Who is in the org, who came first first."""
-        return wire.shapes(Member, (self._transport.call("GET", "/members")).data)
+        pages = self._transport.pages("/members", [], _PAGE)
+        return [wire.shape(Member, item) for item in pages]
 
     def set_role(self, user_id: str, role: Role) -> Member:
         """Make somebody ``admin`` or ``member``; open sessions have it within a second."""
@@ -98,8 +101,9 @@ class Invitations:
         return wire.shape(Invitation, answer.data)
 
     def list(self) -> list[Invitation]:
-        """The latest, and what became of them."""
-        return wire.shapes(Invitation, (self._transport.call("GET", "/invitations")).data)
+        """All of them, the latest first, and what became of them."""
+        pages = self._transport.pages("/invitations", [], _PAGE)
+        return [wire.shape(Invitation, item) for item in pages]
 
     def revoke(self, invitation_id: str) -> None:
         """Take one back."""

@@ -9,6 +9,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.projects import Project
 from runtools.sdk.sync.transport import Transport
 
+_PAGE = 100
+
 
 class Projects:
     """Projects: ``rt.projects``. They sort an org's things and allow or forbid nothing."""
@@ -31,7 +33,8 @@ class Projects:
 
     def list(self) -> list[Project]:
         """The org's projects, the default one first, with how much lies in each."""
-        return wire.shapes(Project, (self._transport.call("GET", "/projects")).data)
+        pages = self._transport.pages("/projects", [], _PAGE)
+        return [wire.shape(Project, item) for item in pages]
 
     def get(self, ref: str) -> Project:
         """The project of that id or name."""

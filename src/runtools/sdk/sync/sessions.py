@@ -11,6 +11,8 @@ from runtools.sdk.settings import Settings
 from runtools.sdk.shapes.people import Login, LoginResult, Session, SessionsEnded
 from runtools.sdk.sync.transport import Transport
 
+_PAGE = 100
+
 
 class Sessions:
     """The sessions of the person who is signed in: ``rt.sessions``."""
@@ -20,7 +22,9 @@ class Sessions:
 
     def list(self) -> list[Session]:
         """Where the person is signed in, the latest used first."""
-        return wire.shapes(Session, (self._transport.call("GET", "/sessions")).data)
+        pages = self._transport.pages("/sessions", [], _PAGE)
+        found = [wire.shape(Session, item) for item in pages]
+        return sorted(found, key=lambda session: session.seen_at, reverse=True)
 
     def end(self, session_id: str = "current") -> None:
         """Sign out there; by default here."""

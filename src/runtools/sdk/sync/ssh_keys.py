@@ -7,6 +7,8 @@ from runtools.sdk import wire
 from runtools.sdk.shapes.ssh_keys import SshKey
 from runtools.sdk.sync.transport import Transport
 
+_PAGE = 100
+
 
 class SshKeys:
     """SSH keys: ``rt.ssh_keys``. `sandboxes.create(ssh_keys=[…])` takes their labels and ids."""
@@ -32,9 +34,8 @@ class SshKeys:
 
     def list(self, *, project_id: str | None = None) -> list[SshKey]:
         """The org's keys (of a project) by label."""
-        query = [("projectId", project_id)]
-        answer = self._transport.call("GET", "/ssh-keys", query=query)
-        return wire.shapes(SshKey, answer.data)
+        pages = self._transport.pages("/ssh-keys", [("projectId", project_id)], _PAGE)
+        return [wire.shape(SshKey, item) for item in pages]
 
     def get(self, ref: str) -> SshKey:
         """The key of that id or label."""

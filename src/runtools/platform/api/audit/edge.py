@@ -1,6 +1,7 @@
 """Writes the audit log: one line for each mutating request, by whom, to what and how it ended.
 
-A line is in the database before its answer is sent. What goes on inside sandboxes (commands, files,
+A line is in the database before its answer is sent; a route may write it itself, in the transaction of what
+it does (`Call.is_audited`): so is a secret revealed. What goes on inside sandboxes (commands, files,
 processes) is the exception: there are many such calls and every millisecond of theirs is felt, so their
 lines are written together, within a quarter of a second; a crash of this process loses that much.
 
@@ -19,16 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import NotFound, RateLimited, RunToolsError
 from runtools.platform.api.audit import store
+from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
-from runtools.platform.core.ids import new_id
 from runtools.platform.kit.http import MUTATING
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
-_RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
 _REFUSED, _FAILED = 400, 500
 _SIGNS_IN = "/signin/oidc/callback"
 _INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
@@ -74,9 +74,9 @@ class Audit:
 
     async def _write(self, scope: Scope, status: int, error: str | None) -> None:
         call: Call = scope[SCOPE]
-        if call.did_nothing or _is_noise(call, status):
+        if call.did_nothing or call.is_audited or _is_noise(call, status):
             return
-        line = self._line(call, scope, status, error)
+        line = line_of(call, scope, status, error)
         if not _INSIDE.match(scope["path"]):
             await self._platform.db.write(store.add, [line])
             return
@@ -105,24 +105,6 @@ class Audit:
                     "an audit line is lost: %s of request %s", line.action, line.request_id
                 )
 
-    def _line(self, call: Call, scope: Scope, status: int, error: str | None) -> Line:
-        route = scope.get("route")
-        noun, verb = (route.tags[0], route.name) if route is not None else ("route", "none")
-        named = list(scope.get("path_params", {}).values())
-        resource = call.subject or (str(named[-1]) if named else None)
-        return Line(
-            id=new_id("aud"),
-            org_id=call.line_org or (None if call.caller is None else call.caller.org_id),
-            at=self._platform.clock.now(),
-            actor="-" if call.caller is None else call.actor,
-            action=f"{noun}.{verb.rstrip('_')}",
-            resource=None if resource is None else _clean(resource)[:_RESOURCE_LETTERS],
-            status=status,
-            error=error or call.failed,
-            request_id=call.request_id,
-            source=_clean(call.source)[:_SOURCE_LETTERS],
-        )
-
 
 def _is_noise(call: Call, status: int) -> bool:
     """Whether nobody known was refused something: anybody may cause as many of these as they like.
@@ -135,8 +117,3 @@ def _is_noise(call: Call, status: int) -> bool:
     if call.caller is not None or not _REFUSED <= status < _FAILED:
         return False
     return call.failed is None or status in (NotFound.status, RateLimited.status)
-
-
-def _clean(text: str) -> str:
-    """What a caller chose, without what no database keeps and no terminal should show."""
-    return "".join(char if char.isprintable() else "?" for char in text)

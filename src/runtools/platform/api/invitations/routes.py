@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import Conflict, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.invitations import service
+from runtools.platform.api.invitations import service, store
 from runtools.platform.api.invitations.look import shown
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs.look import shown as shown_org
 from runtools.platform.api.sessions import store as sessions
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.people import Invitation, InvitationAccept, InvitationCreate, Org
 
@@ -34,11 +37,13 @@ async def create(request: Request) -> Response:
 
 
 @router.get("", **document.route(Envelope[list[Invitation]]))
-async def list_(request: Request) -> Response:
-    """The org's latest invitations, and what became of them."""
+async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
+    """The org's invitations, the latest first, and what became of them."""
     call = call_of(request)
-    now = call.platform.clock.now()
-    return call.answer(many([shown(found, now) for found in await service.all_of(call)]))
+    before, now = place(asked.cursor), call.platform.clock.now()
+    found = await call.platform.db.read(store.page, call.org, before, asked.limit + 1)
+    invitations, more = cut(found, asked.limit, lambda one: mark(one.created_at, one.id))
+    return call.page([one(shown(invitation, now)) for invitation in invitations], more)
 
 
 @router.delete(

@@ -114,11 +114,6 @@ async def join(platform: Platform, code: str, name: str, password: str) -> User:
     return await platform.db.write(_join, crypto.digest(code), name, kept, now)
 
 
-async def all_of(call: Call) -> list[Invitation]:
-    """The org's latest."""
-    return await call.platform.db.read(store.all_of, call.org, 100)
-
-
 async def revoke(call: Call, invitation_id: str) -> Invitation:
     """Nobody accepts it any more.
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -77,14 +78,16 @@ def by_op(conn: Connection, org_id: str, op: str) -> Invitation | None:
     return None if row is None else Invitation(**row)
 
 
-def all_of(conn: Connection, org_id: str, limit: int) -> list[Invitation]:
-    """The org's latest invitations, whatever became of them."""
-    query = (
-        select(invitations)
-        .where(invitations.c.org_id == org_id)
-        .order_by(invitations.c.created_at.desc(), invitations.c.id)
-        .limit(limit)
-    )
+def page(
+    conn: Connection, org_id: str, before: tuple[datetime, str] | None, limit: int
+) -> list[Invitation]:
+    """The org's invitations, whatever became of them, the latest first, from before a place on."""
+    query = select(invitations).where(invitations.c.org_id == org_id)
+    if before is not None:
+        at, invitation_id = before
+        beside = (invitations.c.created_at == at) & (invitations.c.id < invitation_id)
+        query = query.where(or_(invitations.c.created_at < at, beside))
+    query = query.order_by(invitations.c.created_at.desc(), invitations.c.id.desc()).limit(limit)
     return [Invitation(**row) for row in conn.execute(query).mappings()]
 
 

@@ -15,7 +15,7 @@ from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.keys import store
 from runtools.platform.api.keys.service import Rights
 from runtools.platform.api.keys.store import Key
-from runtools.platform.api.lists import Within
+from runtools.platform.api.lists import InProject, cut, mark, place
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.projects import store as project_store
@@ -24,7 +24,7 @@ from runtools.platform.core import access
 from runtools.platform.core.access import Caller
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me, Person
 from runtools.sdk.shapes.events import Envelope
 
@@ -42,12 +42,14 @@ async def me(request: Request) -> Response:
 
 
 @router.get("/api-keys", **document.route(Envelope[list[ApiKey]], NotFound))
-async def list_(request: Request, within: Annotated[Within, Query()]) -> Response:
+async def list_(request: Request, asked: Annotated[InProject, Query()]) -> Response:
     """The org's keys (of a project), revoked ones too, newest first."""
     call = call_of(request)
-    project = await projects.found(call, within.project_id)
-    found = await call.platform.keys.all_of(call.org, project)
-    return call.answer(many([_shown(key) for key in found]))
+    before = place(asked.cursor)
+    project = await projects.found(call, asked.project_id)
+    found = await call.platform.db.read(store.page, call.org, project, before, asked.limit + 1)
+    keys, more = cut(found, asked.limit, lambda key: mark(key.created_at, key.id))
+    return call.page([one(_shown(key)) for key in keys], more)
 
 
 @router.post(

@@ -84,10 +84,6 @@ class Keys:
         )
         return key, secret
 
-    async def all_of(self, org_id: str, project_id: str | None = None) -> list[Key]:
-        """The org's keys, or those of a project."""
-        return await self._db.read(store.all_of, org_id, project_id)
-
     async def revoke(self, org_id: str, key_id: str) -> Key:
         """Make the key useless from now on."""
         key = await self._db.write(store.revoke, org_id, key_id, self._clock.now())

@@ -116,15 +116,22 @@ def made_by_act(conn: Connection, org_id: str, op: str) -> Key | None:
     return None if row is None else Key(**row)
 
 
-def all_of(conn: Connection, org_id: str, project_id: str | None = None) -> list[Key]:
-    """The org's keys (those of a project), revoked ones too, newest first."""
-    query = (
-        select(api_keys)
-        .where(api_keys.c.org_id == org_id)
-        .order_by(api_keys.c.created_at.desc(), api_keys.c.id)
-    )
+def page(
+    conn: Connection,
+    org_id: str,
+    project_id: str | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Key]:
+    """The org's keys (those of a project), revoked ones too, newest first, from before a place on."""
+    query = select(api_keys).where(api_keys.c.org_id == org_id)
     if project_id is not None:
         query = query.where(api_keys.c.project_id == project_id)
+    if before is not None:
+        at, key_id = before
+        beside = (api_keys.c.created_at == at) & (api_keys.c.id < key_id)
+        query = query.where(or_(api_keys.c.created_at < at, beside))
+    query = query.order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc()).limit(limit)
     return [Key(**row) for row in conn.execute(query).mappings()]
 
 

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.members import service, store
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.people import Member, MemberChange
@@ -27,10 +28,13 @@ class Removal(Asked):
 
 
 @router.get("", **document.route(Envelope[list[Member]]))
-async def list_(request: Request) -> Response:
+async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
     """The people in the org, who came first first."""
     call = call_of(request)
-    return call.answer(many([_shown(member) for member in await service.all_of(call)]))
+    after = place(asked.cursor)
+    found = await call.platform.db.read(store.page, call.org, after, asked.limit + 1)
+    shown, more = cut(found, asked.limit, lambda member: mark(member.joined_at, member.user_id))
+    return call.page([one(_shown(member)) for member in shown], more)
 
 
 @router.patch(

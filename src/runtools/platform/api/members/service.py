@@ -14,11 +14,6 @@ from runtools.platform.core.access import Caller, Role
 from runtools.platform.kit.db import Transaction
 
 
-async def all_of(call: Call) -> list[Member]:
-    """The org's members."""
-    return await call.platform.db.read(store.all_of, call.org)
-
-
 async def set_role(call: Call, user_id: str, role: Role) -> Member:
     """Another role for a member.
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -77,6 +78,18 @@ def all_of(conn: Connection, org_id: str) -> list[Member]:
     """The org's members, who came first first."""
     query = _MEMBERS.where(members.c.org_id == org_id)
     return _found(conn, query.order_by(members.c.joined_at, members.c.user_id))
+
+
+def page(
+    conn: Connection, org_id: str, after: tuple[datetime, str] | None, limit: int
+) -> list[Member]:
+    """The org's members, who came first first, from after a place on."""
+    query = _MEMBERS.where(members.c.org_id == org_id)
+    if after is not None:
+        at, user_id = after
+        beside = (members.c.joined_at == at) & (members.c.user_id > user_id)
+        query = query.where(or_(members.c.joined_at > at, beside))
+    return _found(conn, query.order_by(members.c.joined_at, members.c.user_id).limit(limit))
 
 
 def find(conn: Connection, org_id: str, user_id: str) -> Member | None:

@@ -10,9 +10,11 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NameTaken, NotFound, ProjectInUse
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
+from runtools.platform.api.lists import Page, cut
 from runtools.platform.api.projects import service
 from runtools.platform.api.projects.service import Filled
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit import http
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.projects import (
     Project,
@@ -28,10 +30,13 @@ _NOTHING: dict[str, int] = {}
 
 
 @router.get("", **document.route(Envelope[list[Project]]))
-async def list_(request: Request) -> Response:
+async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
     """The org's projects, the default one first, with how much lies in each."""
     call = call_of(request)
-    return call.answer(many([_shown(found) for found in await service.all_of(call)]))
+    after = None if asked.cursor is None else http.position(asked.cursor, str)[0]
+    found = await service.page(call, after, asked.limit + 1)
+    shown, more = cut(found, asked.limit, _mark)
+    return call.page([one(_shown(project)) for project in shown], more)
 
 
 @router.post(
@@ -93,6 +98,10 @@ async def move(request: Request, ref: str) -> Response:
     """Put sandboxes (id or name), API keys and SSH keys into it: all that are named, or none."""
     call = call_of(request)
     return call.answer(one(_shown(await service.move(call, ref, call.take(ProjectMove)))))
+
+
+def _mark(found: Filled) -> str:
+    return http.cursor("" if found.project.is_default else found.project.name)
 
 
 def _shown(found: Filled) -> Project:

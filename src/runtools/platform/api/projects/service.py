@@ -45,9 +45,9 @@ async def create(call: Call, wanted: ProjectCreate) -> Filled:
     return Filled(await call.platform.db.write(store.add_once, fresh), _NONE)
 
 
-async def all_of(call: Call) -> list[Filled]:
-    """The org's projects."""
-    found = await call.platform.db.read(store.all_of, call.org)
+async def page(call: Call, after: str | None, limit: int) -> list[Filled]:
+    """A page of the org's projects."""
+    found = await call.platform.db.read(store.page, call.org, after, limit)
     counts = await call.platform.db.read(store.counts, call.org)
     return [Filled(project, counts.get(project.id, _NONE)) for project in found]
 

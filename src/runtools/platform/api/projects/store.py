@@ -157,13 +157,12 @@ def _query(org_id: str, ref: str | None) -> Select[Any]:
     return select(*_COLUMNS).where(projects.c.org_id == org_id, wanted).limit(1)
 
 
-def all_of(conn: Connection, org_id: str) -> list[Project]:
-    """The org's projects, the default one first, then by name."""
-    query = (
-        select(*_COLUMNS)
-        .where(projects.c.org_id == org_id)
-        .order_by(projects.c.is_default.desc(), projects.c.name)
-    )
+def page(conn: Connection, org_id: str, after: str | None, limit: int) -> list[Project]:
+    """The org's projects, the default one first, then by name, from after one on (empty: the default)."""
+    query = select(*_COLUMNS).where(projects.c.org_id == org_id)
+    if after is not None:
+        query = query.where(projects.c.is_default.is_(False), projects.c.name > after)
+    query = query.order_by(projects.c.is_default.desc(), projects.c.name).limit(limit)
     return [Project(*row) for row in conn.execute(query)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from runtools.errors import IdempotencyMismatch, NotFound, WrongMasterKey
 from runtools.platform.api import document
+from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page
 from runtools.platform.api.secrets import service, store
@@ -22,7 +23,7 @@ from runtools.sdk.shapes.secrets import RevealedSecret, Secret, SecretRotate, Se
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
 
 _SHOWN = tuple(Secret.model_fields)
-_MADE = 201
+_SHOWED, _MADE = 200, 201
 
 
 class Secrets(Page):
@@ -83,9 +84,10 @@ async def reveal(request: Request, name: str) -> Response:
     """The value. The audit log says who saw it."""
     call = call_of(request)
     call.subject = name
-    secret, value = await service.reveal(call, name)
-    shown = RevealedSecret(**dict(_shown(secret)), value=value)
-    return call.answer(one(shown), keep=False)
+    line = line_of(call, request.scope, _SHOWED)
+    secret, value = await service.reveal(call, name, line)
+    shown = RevealedSecret(**_said(secret), value=value)
+    return call.answer(one(shown), _SHOWED, keep=False)
 
 
 @router.delete("/{name}", **document.route(Envelope[Secret], NotFound, IdempotencyMismatch))
@@ -97,4 +99,8 @@ async def delete(request: Request, name: str) -> Response:
 
 
 def _shown(secret: store.Secret) -> Secret:
-    return Secret.model_validate({name: getattr(secret, name) for name in _SHOWN})
+    return Secret.model_validate(_said(secret))
+
+
+def _said(secret: store.Secret) -> dict[str, Any]:
+    return {name: getattr(secret, name) for name in _SHOWN}

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from runtools.errors import Forbidden, NotFound
+from runtools.platform.api.audit import store as audit
+from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import Call
 from runtools.platform.api.secrets import store
 from runtools.platform.api.secrets.store import Secret
@@ -41,12 +43,11 @@ async def get(call: Call, name: str) -> Secret:
     return found[0]
 
 
-async def reveal(call: Call, name: str) -> tuple[Secret, str]:
-    """A secret with its value."""
-    found = await call.platform.db.read(store.value, call.org, name)
-    if found is None:
-        raise _unknown(name)
-    return found[0], _opened(call.platform.vault, *found)
+async def reveal(call: Call, name: str, line: Line) -> tuple[Secret, str]:
+    """A secret with its value; the line that tells of it is written with the look at it, or neither is."""
+    found = await call.platform.db.write(_reveal, call.platform.vault, call.org, name, line)
+    call.is_audited = True
+    return found
 
 
 async def remove(call: Call, name: str) -> Secret:
@@ -79,6 +80,17 @@ async def for_sandbox(call: Call, names: Sequence[str]) -> dict[str, str]:
             )
         values[name] = _opened(call.platform.vault, *found)
     return values
+
+
+def _reveal(
+    conn: Transaction, vault: Vault, org_id: str, name: str, line: Line
+) -> tuple[Secret, str]:
+    found = store.value(conn, org_id, name)
+    if found is None:
+        raise _unknown(name)
+    value = _opened(vault, *found)
+    audit.add(conn, [line])
+    return found[0], value
 
 
 def _put(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import Forbidden, NotFound, RateLimited
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.sessions import store
 from runtools.platform.api.signin import service as signin
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.people import PasswordChange, Session, SessionsEnded
 
@@ -18,11 +21,12 @@ router = APIRouter(prefix="/v1", tags=["sessions"])
 
 
 @router.get("/sessions", **document.route(Envelope[list[Session]]))
-async def list_(request: Request) -> Response:
-    """Where the person is signed in, the latest used first."""
+async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
+    """Where the person is signed in, the newest first."""
     call = call_of(request)
-    found = await call.platform.sessions.all_of(call.person)
-    return call.answer(many([_shown(session, call.who.id) for session in found]))
+    found = await call.platform.sessions.page(call.person, place(asked.cursor), asked.limit + 1)
+    shown, more = cut(found, asked.limit, lambda session: mark(session.created_at, session.id))
+    return call.page([one(_shown(session, call.who.id)) for session in shown], more)
 
 
 @router.delete("/sessions", **document.route(Envelope[SessionsEnded]))

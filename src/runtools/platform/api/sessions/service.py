@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from runtools.errors import NotFound
 from runtools.platform.api.callers.door import Door
@@ -57,9 +57,12 @@ class Sessions:
         )
         return session, secret
 
-    async def all_of(self, user_id: str) -> list[Session]:
-        """The person's sessions that are not over."""
-        return await self._db.read(store.all_of, user_id, self._clock.now(), self._idle)
+    async def page(
+        self, user_id: str, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Session]:
+        """The person's sessions that are not over, the newest first."""
+        now = self._clock.now()
+        return await self._db.read(store.page, user_id, now, self._idle, before, limit)
 
     async def end(self, user_id: str, session_id: str) -> Session:
         """End one of the person's sessions.

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -118,12 +119,23 @@ def add(conn: Connection, session: Session) -> None:
     conn.execute(insert(sessions).values(**asdict(session)))
 
 
-def all_of(conn: Connection, user_id: str, after: datetime, idle: timedelta) -> list[Session]:
-    """The person's sessions that are not over, the latest used first."""
-    alive = (sessions.c.expires_at > after) & (sessions.c.seen_at > after - idle)
+def page(
+    conn: Connection,
+    user_id: str,
+    now: datetime,
+    idle: timedelta,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Session]:
+    """The person's sessions that are not over, the newest first, from before a place on."""
+    alive = (sessions.c.expires_at > now) & (sessions.c.seen_at > now - idle)
     query = select(sessions).where(sessions.c.user_id == user_id, alive)
-    rows = conn.execute(query.order_by(sessions.c.seen_at.desc(), sessions.c.id)).mappings()
-    return [Session(**row) for row in rows]
+    if before is not None:
+        at, session_id = before
+        beside = (sessions.c.created_at == at) & (sessions.c.id < session_id)
+        query = query.where(or_(sessions.c.created_at < at, beside))
+    query = query.order_by(sessions.c.created_at.desc(), sessions.c.id.desc()).limit(limit)
+    return [Session(**row) for row in conn.execute(query).mappings()]
 
 
 def end(conn: Connection, user_id: str, session_id: str) -> Session | None:

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NameTaken, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Within
+from runtools.platform.api.lists import InProject, cut
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.ssh_keys import service, store
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit import http
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.ssh_keys import SshKey, SshKeyCreate
 
@@ -23,12 +24,14 @@ _SHOWN = tuple(SshKey.model_fields)
 
 
 @router.get("", **document.route(Envelope[list[SshKey]], NotFound))
-async def list_(request: Request, within: Annotated[Within, Query()]) -> Response:
+async def list_(request: Request, asked: Annotated[InProject, Query()]) -> Response:
     """The org's keys (of a project) by label."""
     call = call_of(request)
-    project = await projects.found(call, within.project_id)
-    found = await call.platform.db.read(store.all_of, call.org, project)
-    return call.answer(many([_shown(key) for key in found]))
+    after = "" if asked.cursor is None else http.position(asked.cursor, str)[0]
+    project = await projects.found(call, asked.project_id)
+    found = await call.platform.db.read(store.page, call.org, project, after, asked.limit + 1)
+    keys, more = cut(found, asked.limit, lambda key: http.cursor(key.label))
+    return call.page([one(_shown(key)) for key in keys], more)
 
 
 @router.post(

@@ -116,12 +116,14 @@ def find(conn: Connection, org_id: str, ref: str) -> SshKey | None:
     return None if row is None else SshKey(*row)
 
 
-def all_of(conn: Connection, org_id: str, project_id: str | None) -> list[SshKey]:
-    """The org's keys (those of a project) by label."""
-    query = select(*_COLUMNS).where(ssh_keys.c.org_id == org_id).order_by(ssh_keys.c.label)
+def page(
+    conn: Connection, org_id: str, project_id: str | None, after: str, limit: int
+) -> list[SshKey]:
+    """The org's keys (those of a project) by label, from after one on."""
+    query = select(*_COLUMNS).where(ssh_keys.c.org_id == org_id, ssh_keys.c.label > after)
     if project_id is not None:
         query = query.where(ssh_keys.c.project_id == project_id)
-    return [SshKey(*row) for row in conn.execute(query)]
+    return [SshKey(*row) for row in conn.execute(query.order_by(ssh_keys.c.label).limit(limit))]
 
 
 def remove(conn: Connection, org_id: str, ref: str) -> SshKey | None:

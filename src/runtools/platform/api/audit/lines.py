@@ -1,0 +1,36 @@
+"""What a line of the audit log says of a request."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from runtools.platform.api.audit.store import Line
+from runtools.platform.api.calls import Call
+from runtools.platform.core.ids import new_id
+
+_RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
+
+
+def line_of(call: Call, scope: Scope, status: int, error: str | None = None) -> Line:
+    """The line of a request that is answered so."""
+    route = scope.get("route")
+    noun, verb = (route.tags[0], route.name) if route is not None else ("route", "none")
+    named = list(scope.get("path_params", {}).values())
+    resource = call.subject or (str(named[-1]) if named else None)
+    return Line(
+        id=new_id("aud"),
+        org_id=call.line_org or (None if call.caller is None else call.caller.org_id),
+        at=call.platform.clock.now(),
+        actor="-" if call.caller is None else call.actor,
+        action=f"{noun}.{verb.rstrip('_')}",
+        resource=None if resource is None else _clean(resource)[:_RESOURCE_LETTERS],
+        status=status,
+        error=error or call.failed,
+        request_id=call.request_id,
+        source=_clean(call.source)[:_SOURCE_LETTERS],
+    )
+
+
+def _clean(text: str) -> str:
+    """What a caller chose, without what no database keeps and no terminal should show."""
+    return "".join(char if char.isprintable() else "?" for char in text)
