@@ -6,6 +6,7 @@ path may be long, and deeper than Python can call itself.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What the platform itself keeps of a sandbox is four levels deep, and some dozens of files.
@@ -52,6 +54,49 @@ def used_bytes(path: Path) -> int:
     if None in sizes or len(sizes) > _MOST_ENTRIES:
         log.warning("%s holds more than is looked through; the rest is not counted", path)
     return sum(size or 0 for size in sizes)
+
+
+def sync(folder: Path) -> None:
+    """Make regular files durable, and each folder after what is in it. What is gone is no error.
+
+    What lies beyond the bounds is left out: it is nothing that the platform has kept there.
+    """
+    try:
+        top = os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        _sync(top, _DEEPEST, itertools.count())
+    finally:
+        os.close(top)
+
+
+def _sync(folder: int, levels: int, entries: Iterator[int]) -> None:
+    with os.scandir(folder) as found:
+        for entry in found:
+            if next(entries) > _MOST_ENTRIES:
+                break
+            if entry.is_dir(follow_symlinks=False):
+                flags = _FOLDER if levels else None
+            else:
+                flags = _FILE if entry.is_file(follow_symlinks=False) else None
+            if flags is None:
+                continue
+            try:
+                inner = os.open(entry.name, flags, dir_fd=folder)
+            except OSError as exc:
+                # Removed, or exchanged for something else while we looked.
+                if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+                    raise
+                continue
+            try:
+                if flags == _FOLDER:
+                    _sync(inner, levels - 1, entries)
+                else:
+                    os.fsync(inner)
+            finally:
+                os.close(inner)
+    os.fsync(folder)
 
 
 def _empty(top: int) -> None:

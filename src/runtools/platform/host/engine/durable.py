@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtools.platform.core.states import State
+from runtools.platform.host.disk import trees
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.places import JOURNAL, LEDGER
 
@@ -15,7 +16,7 @@ from runtools.platform.host.engine.places import JOURNAL, LEDGER
 async def make(box: Actor) -> None:
     """Write a paused sandbox's state through to the disk, then say so."""
     paused_at = box.record.paused_at
-    await sync_tree(box.folder)
+    await asyncio.to_thread(trees.sync, box.folder)
     await asyncio.to_thread(_sync_one, box.folder.parent)
     await box.perform(lambda: _say(box, paused_at))
 
@@ -31,21 +32,6 @@ async def _say(box: Actor, paused_at: object) -> None:
     if box.state is State.PAUSED and box.record.paused_at == paused_at:
         box.note(replace(box.record, durable=True))
         box.report()
-
-
-async def sync_tree(folder: Path) -> None:
-    """Make every file and folder below a folder durable."""
-    await asyncio.to_thread(_sync, folder)
-
-
-def _sync(folder: Path) -> None:
-    """Regular files, and each folder after what is in it. A guest's tree may hold links and sockets."""
-    for where, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            path = Path(where, name)
-            if path.is_file() and not path.is_symlink():
-                _sync_one(path)
-        _sync_one(Path(where))
 
 
 def _sync_some(paths: list[Path]) -> None:

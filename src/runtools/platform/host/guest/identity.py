@@ -62,6 +62,13 @@ class Identity:
     password_hash: str | None = field(default=None, repr=False)
 
     @classmethod
+    def make_again(cls) -> Identity:
+        """What a machine gets that stays who it is: the time, and new entropy."""
+        return cls(
+            fresh=False, nonce=secrets.token_hex(16), entropy=secrets.token_bytes(_ENTROPY_BYTES)
+        )
+
+    @classmethod
     def make(
         cls,
         *,
@@ -72,13 +79,12 @@ class Identity:
         fresh: bool,
     ) -> Identity:
         """An identity that no other machine has. Costs a few milliseconds when ``fresh``."""
-        nonce, entropy = secrets.token_hex(16), secrets.token_bytes(_ENTROPY_BYTES)
         if not fresh:
-            return cls(fresh=False, nonce=nonce, entropy=entropy)
+            return cls.make_again()
         return cls(
             fresh=True,
-            nonce=nonce,
-            entropy=entropy,
+            nonce=secrets.token_hex(16),
+            entropy=secrets.token_bytes(_ENTROPY_BYTES),
             token=secrets.token_urlsafe(32),
             machine_id=secrets.token_hex(16),
             hostname=hostname,

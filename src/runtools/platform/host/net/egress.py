@@ -16,7 +16,7 @@ from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, Policy
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.ports.network import Refusal, Refused, untold
-from runtools.platform.host.net import netlink, rules, slots
+from runtools.platform.host.net import netlink, nft, rules, slots
 from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.netlink import Counters, Elements, Logged, PacketLog
 from runtools.platform.host.net.relays import Relay, RelayLost
@@ -111,8 +111,8 @@ class Egress:
 
     async def adopt(self, policy: Policy, refused: Refused) -> None:
         """Go on under a policy that may be in force already: then its flows and pins stay."""
-        chain = ("nft", "list", "chain", "ip", rules.TABLE, rules.in_force(policy))
-        if (await process.run(_within(self.slot, *chain), check=False)).code == 0:
+        chain = ("list", "chain", "ip", rules.TABLE, rules.in_force(policy))
+        if (await nft.ask(chain, self.slot.namespace, check=False)).code == 0:
             self._loaded = policy
         else:
             self._loaded = Policy(deny=("unknown",))
@@ -153,7 +153,7 @@ class Egress:
         if policy != self._loaded:
             text = rules.namespace(policy, self._limits, list(self._known()))
             self.count()
-            await process.run(_within(self.slot, "nft", "-f", "-"), stdin=text.encode())
+            await nft.apply(text, self.slot.namespace)
             self._loaded = policy
         if policy.internet:
             slots.plug(self._names, self.slot.index, up=True)
@@ -243,7 +243,3 @@ def _read(logged: Logged) -> Refusal | None:
     if protocol in ("tcp", "udp") and len(packet) >= start + 4:
         (port,) = struct.unpack_from(">H", packet, start + 2)
     return Refusal(reason, protocol, None, str(IPv4Address(packet[16:20])), port)
-
-
-def _within(slot: Slot, *words: str) -> list[str]:
-    return ["ip", "netns", "exec", slot.namespace, *words]

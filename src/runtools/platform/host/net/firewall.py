@@ -21,7 +21,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from runtools.platform.host.net import rules
+from runtools.platform.host.net import nft, rules
 from runtools.platform.host.net.names import Names
 from runtools.platform.kit import process
 
@@ -78,8 +78,7 @@ class Firewall:
             self._events.close()
 
     async def _load(self) -> None:
-        text = rules.host(self._names, self._cables)
-        await process.run(["nft", "-f", "-"], stdin=text.encode())
+        await nft.apply(rules.host(self._names, self._cables))
         self._loaded = _content(await _ruleset(), self._names.table)
 
     async def _watch(self, events: socket.socket) -> None:
@@ -116,7 +115,7 @@ class Firewall:
             text = "".join(
                 f"{position} rule {family} {table} {chain} {rule}\n" for rule in (coming, leaving)
             )
-            await process.run(["nft", "-f", "-"], stdin=text.encode())
+            await nft.apply(text)
             log.info("sandboxes pass through the firewall chain %s %s %s", family, table, chain)
 
     async def _passages(self) -> list[tuple[str, str, str, int]]:
@@ -139,7 +138,7 @@ async def taken() -> list[IPv4Network]:
 
 
 async def _ruleset() -> dict[str, Any]:
-    done = await process.run(["nft", "-j", "-a", "list", "ruleset"])
+    done = await nft.ask(["-j", "-a", "list", "ruleset"])
     found: dict[str, Any] = json.loads(done.stdout or b"{}")
     return found
 
@@ -199,4 +198,4 @@ def _events() -> socket.socket:
 
 async def _quietly(*words: str) -> None:
     with contextlib.suppress(process.CommandFailed):
-        await process.run(["nft", *words])
+        await nft.ask(words)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtools.platform.core.egress import OPEN
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.host.net import ranges, rules
+from runtools.platform.host.net import nft, ranges, rules
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import TAP, UPLINK, Names
 from runtools.platform.host.net.rules import Limits
@@ -46,9 +46,8 @@ async def make(names: Names, cables: IPv4Network, index: int, limits: Limits) ->
         await _batch(_cable(names, cables, index))
         await _batch(_interior(cables, index), "-n", slot.namespace)
         _host_settings(names.veth(index))
-        nft = ("ip", "netns", "exec", slot.namespace, "nft", "-f", "-")
         text = rules.guard(limits) + rules.namespace(OPEN, limits)
-        await process.run(nft, stdin=text.encode())
+        await nft.apply(text, slot.namespace)
         if limits.mbit:
             tc = ("tc", "-n", slot.namespace, "-batch", "-")
             await process.run(tc, stdin=_shaped(limits.mbit).encode())

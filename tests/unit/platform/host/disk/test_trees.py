@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,34 @@ class TestUsedBytes:
         (tmp_path / "one more").touch()
         trees.used_bytes(tmp_path)
         assert "holds more than is looked through" in caplog.text
+
+
+class TestSync:
+    def test_files_before_the_folders_that_they_are_in(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a/b").mkdir(parents=True)
+        (tmp_path / "a/b/file").write_bytes(b"x")
+        seen: list[str] = []
+        monkeypatch.setattr(
+            os, "fsync", lambda fd: seen.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        )
+        trees.sync(tmp_path)
+        assert seen == [str(tmp_path / each) for each in ("a/b/file", "a/b", "a", ".")]
+
+    def test_what_may_not_be_opened(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "link").symlink_to("/dev/null")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "socket"))
+            trees.sync(tmp_path)
+
+    def test_a_nest_of_folders(self, tmp_path: Path) -> None:
+        top = tmp_path / "box"
+        top.mkdir()
+        nest(top, 1500)
+        trees.sync(tmp_path)
+        trees.remove(top)
+
+    def test_what_is_gone(self, tmp_path: Path) -> None:
+        trees.sync(tmp_path / "gone")

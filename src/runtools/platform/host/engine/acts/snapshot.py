@@ -10,11 +10,10 @@ from pathlib import Path
 from runtools.platform.core.ports.host import Kept
 from runtools.platform.core.states import Act
 from runtools.platform.host.disk import files
-from runtools.platform.host.disk.trees import remove, used_bytes
+from runtools.platform.host.disk.trees import remove, sync, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts.admit import load
-from runtools.platform.host.engine.durable import sync_tree
 from runtools.platform.host.engine.places import OVERLAY, make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
@@ -35,7 +34,7 @@ async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
         reach("snapshot.captured")
         made = _describe(box, snapshot_id, folder, standstill)
         snapshots.write_sheet(folder, made)
-        await sync_tree(folder)
+        await asyncio.to_thread(sync, folder)
         folder.rename(places.snapshot(snapshot_id))
         await asyncio.to_thread(sync_folder, places.snapshot(snapshot_id).parent)
         reach("snapshot.kept")
