@@ -33,6 +33,7 @@
     ├── CapacityExhausted              503 capacity_exhausted
     ├── Unavailable                    503 unavailable
     │   ├── HostUnavailable            503 host_unavailable
+    │   ├── PortClosed                 503 port_closed
     │   └── WrongMasterKey             503 wrong_master_key
     ├── GuestUnreachable               502 guest_unreachable
     │   └── GuestMisbehaved            502 guest_misbehaved
@@ -300,6 +301,12 @@ class HostUnavailable(Unavailable):
     """The host that runs the sandbox does not answer."""
 
     code = "host_unavailable"
+
+
+class PortClosed(Unavailable):
+    """Nothing listens on that port of a sandbox; ``details["ports"]`` are those on which something does."""
+
+    code = "port_closed"
 
 
 class WrongMasterKey(Unavailable):

@@ -125,6 +125,12 @@ class Conn:
                 self._left = 0
                 self._body_open = False
 
+    def hand_over(self) -> tuple[socket.socket, bytes]:
+        """The connection as a bare socket, and what came on it already; nothing more is said here."""
+        early, self._buffer = self._buffer, b""
+        self.last = True
+        return self.sock.dup(), early
+
     def is_gone(self) -> bool:
         """Whether the peer has closed, as far as can be seen without reading."""
         poll = select.poll()

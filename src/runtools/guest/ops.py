@@ -19,6 +19,7 @@ from runtools.guest.problems import Problem, invalid, op_id, whole
 from runtools.guest.processes import Processes
 from runtools.guest.renew import Renewal, load_env
 from runtools.guest.stats import Meter
+from runtools.guest.switch import Switch
 from runtools.guest.watches import Watches
 
 Request = Mapping[str, Any]
@@ -51,6 +52,7 @@ class Ops:
         self._files = Files(root)
         self._renewal = Renewal(root, set_token)
         self._watches = Watches(root)
+        self._switch = Switch(meter.own_port)
         self._device = device
         execs.env = load_env(root)
         files = self._files
@@ -86,6 +88,7 @@ class Ops:
             "renew": self._renew,
             "quiesce": self._quiesce,
             "watch": self._watch,
+            "connect": self._connect,
             "process_start": lambda c, r, raw: c.send(ok(processes.start(r, raw))),
             "process_wait": processes.wait,
             "process_output": processes.read,
@@ -258,6 +261,7 @@ class Ops:
         self._execs.env = load_env(self._root)
         if request.get("fresh"):
             self.on_new_token(conn)
+            self._switch.drop()
         conn.send(ok(evidence))
 
     def _quiesce(self, conn: Conn, _request: Request, _: bytes) -> None:
@@ -265,6 +269,14 @@ class Ops:
         self.on_quiesce(conn)
         conn.last = True
         conn.send(ok({}))
+
+    def _connect(self, conn: Conn, request: Request, _: bytes) -> None:
+        """Whatever comes of it, this connection carries no further request: bytes may follow at once."""
+        conn.last = True
+        inner = self._switch.connect(whole(request, "port", None))
+        conn.send(ok({}))
+        outer, early = conn.hand_over()
+        self._switch.take(outer, inner, early)
 
     def _watch(self, conn: Conn, request: Request, _: bytes) -> None:
         after = None if request.get("after") is None else whole(request, "after", None)

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 PORT: Final = 7709
-VERSION: Final = 1
+VERSION: Final = 2  # 2 has streams to ports (`connect`)
 SPOKEN: Final = tuple(v for v in (VERSION, VERSION - 1, VERSION - 2) if v > 0)
 
 JSON: Final = 1

@@ -14,7 +14,7 @@ class Meter:
     """Readings; the share of CPU is counted from the reading before."""
 
     def __init__(self, own_port: int) -> None:
-        self._own_port = own_port
+        self.own_port = own_port
         self._lock = threading.Lock()
         self._busy, self._total = cpu_ticks()
 
@@ -30,14 +30,14 @@ class Meter:
             "disk_total": disk.f_blocks * disk.f_frsize,
             "uptime": _uptime(),
             "processes": procs.count(),
-            "ports": [p for p in netinfo.listening() if p != self._own_port],
+            "ports": [p for p in netinfo.listening() if p != self.own_port],
             "clock": time.time(),
         }
 
     def activity(self, running: int, output: int) -> dict[str, Any]:
         """The answer to ``activity``; ``traffic`` is None where the kernel does not tell it."""
         busy, total = cpu_ticks()
-        connections, traffic = netinfo.inbound(self._own_port)
+        connections, traffic = netinfo.inbound(self.own_port)
         return {
             "running": running,
             "output": output,

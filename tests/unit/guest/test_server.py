@@ -15,7 +15,7 @@ from .conftest import Agent, Talk, until
 class TestHello:
     def test_says_what_the_agent_can_do(self, talk: Talk) -> None:
         features = talk.hello["ok"]["features"]
-        assert talk.hello["ok"]["version"] == 1
+        assert talk.hello["ok"]["version"] == 1  # what it offered
         assert features["kill"] == "session"
         assert features["machine"] is False
 

@@ -15,6 +15,7 @@ from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.groups import Groups
 from runtools.platform.host.drivers.qemu.probe import Prober
 from runtools.platform.host.engine.engine import SANDBOX_UIDS
+from runtools.platform.host.entrance import entrance
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.host.net.rules import Limits
 from runtools.platform.host.server import serving
@@ -100,8 +101,10 @@ async def serve(settings: Settings, uid: int, gid: int) -> int:
         host = compose(settings)
         if not await _started(host.service, ending):
             return 0
-        async with serving(
-            host.service, settings.host_socket, uid=uid, gid=gid, tracing=host.tracing
+        service, tracing = host.service, host.tracing
+        async with (
+            serving(service, settings.host_socket, uid=uid, gid=gid, tracing=tracing),
+            entrance(service.entering, settings.reach_socket, uid=uid, gid=gid),
         ):
             view = await host.service.view()
             log.info("host %s: %s by %s", view.id, view.isolation, view.accelerator)

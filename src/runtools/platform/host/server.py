@@ -279,7 +279,7 @@ async def serving(
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, app)
-    with _bound(path, uid=uid, gid=gid, mode=mode) as listening:
+    with bound(path, uid=uid, gid=gid, mode=mode) as listening:
         serve = asyncio.create_task(server.serve([listening]))
         try:
             yield
@@ -289,7 +289,7 @@ async def serving(
 
 
 @contextlib.contextmanager
-def _bound(path: Path, *, uid: int | None, gid: int | None, mode: int) -> Iterator[socket.socket]:
+def bound(path: Path, *, uid: int | None, gid: int | None, mode: int) -> Iterator[socket.socket]:
     """A listening Unix socket that at no moment was there for others than it is meant for."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)

@@ -43,6 +43,7 @@ from runtools.platform.host.engine.places import Places
 from runtools.platform.host.engine.recovery import Recovery
 from runtools.platform.host.engine.reports import Reports
 from runtools.platform.host.engine.space import Space
+from runtools.platform.host.entering import Entering
 from runtools.platform.host.figures import figures
 from runtools.platform.host.inside import Inside
 from runtools.platform.host.processes import Processes
@@ -101,6 +102,7 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         self.space = Space(self.engine)
         self.idle = Idle(self.engine)
         self.history = History(self.engine)
+        self.entering = Entering(self.engine)
         await self._warm.reclaim()
         await self._templates.reclaim()
         await Recovery(self.engine, rebooted=rebooted).run()

@@ -161,6 +161,11 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def reach_socket(self) -> Path:
+        """Where the gateway gets streams into sandboxes from the host part."""
+        return self.run_folder / "reach.sock"
+
+    @property
     def host_socket(self) -> Path:
         """Where the host part listens for the api part."""
         return self.run_folder / "host.sock"

@@ -18,13 +18,27 @@ class Reach(Protocol):
     async def open(self, sandbox_id: str, port: int) -> Stream:
         """Connect to what listens on a TCP port of the sandbox, be it on its loopback alone.
 
-        Closing one direction closes it there too, and the other stays open.
+        Closing one direction closes it there too, and the other stays open. A stream lives over a
+        pause: what is sent on it then wakes the sandbox. It ends with the sandbox, a rollback, or a
+        resume after a pause so long that the network was given back.
 
         Raises:
             NotFound: no such sandbox.
             SandboxStopped: it has ended.
             PortClosed: nothing listens there; the details have the ports on which something does.
             InvalidRequest: the port may not be reached (the guest agent's own, or none).
-            Unavailable: host or sandbox do not answer.
+            RateLimited: too many are open to the sandbox.
+            Unavailable, GuestUnreachable: host or sandbox do not answer.
+            VersionMismatch: the guest agent is of a version before there were streams.
+        """
+        ...
+
+    async def attach(
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol
+    ) -> asyncio.Transport:
+        """As `open`, for who moves bytes by a protocol of their own: it is connected when this returns.
+
+        Raises:
+            RunToolsError: as `open`.
         """
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -23,6 +24,7 @@ from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.pool import Pool
 from runtools.platform.host.guest.processes import GuestProcesses
 from runtools.platform.host.guest.streams import Body
+from runtools.platform.host.guest.through import through
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.sdk.shapes.inside import (
     ExecRequest,
@@ -69,7 +71,9 @@ class GuestClient:
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
+        self.cuts: set[Callable[[], None]] = set()  # what breaks off the streams through the agent
         self._patience = patience or Patience()
+        self._connect = connect
         self._pool = Pool(connect, token, self._patience)
         self._clock = clock or SystemClock()
         self.processes = GuestProcesses(self._pool, self._patience)
@@ -141,7 +145,19 @@ class GuestClient:
     async def close(self) -> None:
         """Close all connections; whoever waits on one gets `GuestUnreachable`."""
         self._pool.close()
+        for cut in list(self.cuts):
+            cut()
         await asyncio.sleep(0)  # closing takes a turn of the loop
+
+    async def open_port(self, port: int) -> socket.socket:
+        """A stream to what listens on a port of the machine; add what breaks it off to `cuts`.
+
+        Raises:
+            PortClosed: nothing listens there.
+        """
+        return await within(
+            self._patience.hello, through(self._connect, self._pool.token, port), f"port {port}"
+        )
 
     # --- commands ---
 

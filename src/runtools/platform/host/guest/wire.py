@@ -25,6 +25,7 @@ from runtools.sdk.shapes.inside import FileEntry
 
 _MAX_DETAILS: Final = 16
 _MAX_TEXT: Final = 2000
+_MAX_PORTS: Final = 256
 _MAX_COMMAND: Final = 4200  # the agent cuts it before
 
 # The errors that are about what was asked. All others are about the agent itself.
@@ -41,6 +42,7 @@ _ERRORS: Final = {
         errors.InputFull,
         errors.TooLarge,
         errors.Unavailable,
+        errors.PortClosed,
         errors.FileError,
         errors.FileMissing,
         errors.FileAlreadyExists,
@@ -351,4 +353,6 @@ def _plain(details: dict[str, Any]) -> dict[str, Any]:
             kept[name[:64]] = value[:_MAX_TEXT]
         elif isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 62):
             kept[name[:64]] = value
+        elif name == "ports" and isinstance(value, list):
+            kept[name] = [n for n in value[:_MAX_PORTS] if type(n) is int and 0 < n < 1 << 16]
     return kept

@@ -1,0 +1,111 @@
+"""Two connections joined: what comes by one goes out by the other, as fast as that takes it.
+
+A direction that ends is ended on the other side and leaves the other one open. A receiver that is slow
+stops the sender, so that a splice holds no more than a few hundred kilobytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, cast
+
+HIGH: Final = 256 << 10
+
+
+class Unread(asyncio.Protocol):
+    """Of a connection from which nothing is read before it has a use."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).pause_reading()
+
+
+class Half(asyncio.Protocol):
+    """What happens at one of the two connections."""
+
+    def __init__(
+        self, splice: Splice, source: asyncio.Transport, target: asyncio.Transport
+    ) -> None:
+        self._splice = splice
+        self.source = source
+        self.target = target
+        self.ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self._splice.carry(self, data)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._splice.ended(self)
+        return True
+
+    def pause_writing(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the other one is closing
+            self.target.pause_reading()
+
+    def resume_writing(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.target.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._splice.lost(self, exc)
+
+
+class Splice:
+    """Joins two open transports that are not read from; `begin` has them read.
+
+    Args:
+        front, back: the two.
+        over: is called once, when both are gone.
+    """
+
+    def __init__(
+        self,
+        front: asyncio.Transport,
+        back: asyncio.Transport,
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.inward = Half(self, front, back)
+        self.outward = Half(self, back, front)
+        self._over = over
+        self._gone = 0
+        for half in (self.inward, self.outward):
+            half.source.set_write_buffer_limits(high=HIGH)
+            half.source.set_protocol(half)
+
+    def begin(self) -> None:
+        """Read on both sides from now on."""
+        for half in (self.inward, self.outward):
+            half.source.resume_reading()
+
+    def carry(self, half: Half, data: bytes) -> None:
+        """Pass on what came."""
+        half.target.write(data)
+
+    def ended(self, half: Half) -> None:
+        """One direction is over; when both are, so is the splice."""
+        if self.inward.ended and self.outward.ended:
+            half.source.close()
+            half.target.close()
+        elif half.target.can_write_eof() and not half.target.is_closing():
+            half.target.write_eof()
+
+    def lost(self, half: Half, exc: Exception | None) -> None:
+        """One connection is gone; the other goes after it."""
+        if exc is not None:
+            half.target.abort()
+        else:
+            half.target.close()
+        self.left()
+
+    def left(self) -> None:
+        """Count one connection off."""
+        self._gone += 1
+        if self._gone == 2:
+            self._over()
+
+    def abort(self) -> None:
+        """Break both off."""
+        self.inward.source.abort()
+        self.outward.source.abort()
