@@ -18,12 +18,13 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.crash import arm
 from runtools.platform.kit.db import Database
 from runtools.testing.api_world import HOST_ID, serving
+from runtools.testing.made_once import sqlite_url
 
 
 async def main(folder: Path, host_socket: Path, point: str) -> None:
     """Serve until killed."""
     log.configure("api")
-    clock, db = SystemClock(), Database(f"sqlite:///{folder}/db/runtools.db")
+    clock, db = SystemClock(), Database(sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)
     if key is not None:

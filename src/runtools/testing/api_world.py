@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,17 @@ from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.tracing import OFF, Tracing
-from runtools.testing.conformity import Conformity, Watched
+from runtools.testing.conformity import Conformity, Rules, Watched
 from runtools.testing.fake_host import FakeHost
+from runtools.testing.made_once import bare_app
 
 HOST_ID = "hst_one"
+
+
+@cache
+def _rules() -> Rules:
+    """What every api's answers are held against."""
+    return Rules(bare_app().openapi())
 
 
 @dataclass(frozen=True)
@@ -247,7 +255,7 @@ async def serving(
     parts.make(settings, dict.fromkeys(PARTS, me), me)
     vault = await open_vault(settings, db, clock)
     app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
-    conformity = Conformity(app.openapi())
+    conformity = Conformity(_rules())
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -38,25 +38,46 @@ class Route:
     methods: Mapping[str, Mapping[str, Any]]
 
 
+class Rules:
+    """A document, as it is asked what may be answered: made once, for many apis."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._schemas = strict(document["components"]["schemas"])
+        self._validators: dict[str, Any] = {}
+        ordered = sorted(document["paths"].items(), key=lambda item: item[0].count("{"))
+        self._routes = [Route(_pattern(path), methods) for path, methods in ordered]
+
+    def said(self, method: str, path: str) -> Mapping[str, Any] | None:
+        """What the document says of a route by a method."""
+        for route in self._routes:
+            if route.matches.fullmatch(path):
+                return route.methods.get(method.lower())
+        return None
+
+    def wrong(self, schema: Mapping[str, Any], body: bytes) -> list[str]:
+        """Where a body is not as a schema of the document has it."""
+        kept = json.dumps(schema, sort_keys=True)
+        if kept not in self._validators:
+            whole = {**strict(schema), "components": {"schemas": self._schemas}}
+            self._validators[kept] = jsonschema_rs.validator_for(whole)
+        return [
+            f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
+            for error in self._validators[kept].iter_errors(json.loads(body))
+        ]
+
+
 @dataclass
 class Conformity:
-    """The document, and what was answered otherwise."""
+    """What one api answered, and what of it the document does not allow."""
 
-    document: Mapping[str, Any]
+    rules: Rules
     faults: list[str] = field(default_factory=list)
-    seen: set[tuple[str, str]] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._schemas = strict(self.document["components"]["schemas"])
-        self._validators: dict[str, Any] = {}
-        ordered = sorted(self.document["paths"].items(), key=lambda item: item[0].count("{"))
-        self._routes = [Route(_pattern(path), methods) for path, methods in ordered]
 
     def check(
         self, method: str, path: str, status: int, headers: Mapping[str, str], body: bytes | None
     ) -> None:
         """Hold one answer against the document; no body: it is a stream, or broke off."""
-        said = self._said(method, path)
+        said = self.rules.said(method, path)
         if said is None:
             return
         where = f"{method} {path} {status}"
@@ -64,7 +85,6 @@ class Conformity:
         if answer is None:
             self.faults.append(f"{where}: no such status is documented; {(body or b'')[:200]!r}")
             return
-        self.seen.add((said["operationId"], str(status)))
         named = {name.lower() for name in answer.get("headers", {})}
         if strange := set(headers) - named - _USUAL:
             self.faults.append(f"{where}: headers nobody speaks of: {sorted(strange)}")
@@ -72,26 +92,12 @@ class Conformity:
         kind = headers.get("content-type", "").partition(";")[0]
         if content and kind not in content:
             self.faults.append(f"{where}: {kind!r} is none of {sorted(content)}")
-        elif kind == _JSON and body is not None:
-            self._check_body(where, content[kind]["schema"], body)
-
-    def _check_body(self, where: str, schema: Mapping[str, Any], body: bytes) -> None:
-        kept = json.dumps(schema, sort_keys=True)
-        if kept not in self._validators:
-            whole = {**strict(schema), "components": {"schemas": self._schemas}}
-            self._validators[kept] = jsonschema_rs.validator_for(whole)
-        wrong = [
-            f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
-            for error in self._validators[kept].iter_errors(json.loads(body))
-        ]
-        if wrong:
+        elif (
+            kind == _JSON
+            and body is not None
+            and (wrong := self.rules.wrong(content[kind]["schema"], body))
+        ):
             self.faults.append(f"{where}: {'; '.join(wrong[:5])}")
-
-    def _said(self, method: str, path: str) -> Mapping[str, Any] | None:
-        for route in self._routes:
-            if route.matches.fullmatch(path):
-                return route.methods.get(method.lower())
-        return None
 
 
 class Watched:

@@ -17,6 +17,7 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.local_host import local_host
+from runtools.testing.made_once import sqlite_url
 
 _BUILD_SECONDS = 60
 
@@ -25,7 +26,7 @@ _BUILD_SECONDS = 60
 async def local_platform(folder: Path) -> AsyncIterator[tuple[str, str]]:
     """A platform with a template that is ready: its URL and the first key. Sandboxes end with it."""
     settings = Settings(home=folder, disk_headroom_mb=1)
-    clock, db = SystemClock(), Database(f"sqlite:///{folder}/api/runtools.db")
+    clock, db = SystemClock(), Database(sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)
     assert key is not None

@@ -13,6 +13,7 @@ from runtools.platform.api.schema import upgrade
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
+from runtools.testing.made_once import sqlite_url
 from runtools.testing.tenancy.places import Org
 
 
@@ -35,7 +36,7 @@ def cluster() -> Iterator[tuple[postgres.Cluster, str]]:
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database, on every engine there is."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/db/runtools.db"
+        yield sqlite_url(tmp_path)
         return
     server, template = request.getfixturevalue("cluster")
     name = server.create(template)
@@ -46,7 +47,7 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A running api on SQLite."""
-    async with api_world.world(Database(f"sqlite:///{tmp_path}/db/runtools.db"), tmp_path) as made:
+    async with api_world.world(Database(sqlite_url(tmp_path)), tmp_path) as made:
         yield made
 
 

@@ -16,6 +16,7 @@ from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, holds
+from runtools.testing.made_once import sqlite_url
 
 FORGED = {"X-Forwarded-For": "203.0.113.9"}
 
@@ -86,7 +87,7 @@ class TestSource:
         assert await self.made(world) == "127.0.0.1"
 
     async def test_a_trusted_proxy_names_its_client(self, tmp_path: Path) -> None:
-        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        db = Database(sqlite_url(tmp_path))
         async with api_world.world(db, tmp_path, trusted_proxies="127.0.0.0/8") as world:
             assert await self.made(world) == "203.0.113.9"
 
@@ -105,7 +106,7 @@ class TestStrangers:
         assert await any_world.platform.db.read(count) == before
 
     async def test_they_are_counted(self, tmp_path: Path) -> None:
-        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        db = Database(sqlite_url(tmp_path))
         async with (
             api_world.world(db, tmp_path, rate_limit_failed=3) as world,
             httpx.AsyncClient(base_url=world.url, trust_env=False) as http,
@@ -118,7 +119,7 @@ class TestStrangers:
             assert (await world.http.get("/v1/me")).status_code == 200
 
     async def test_a_network_of_ipv6_is_one_of_them(self, tmp_path: Path) -> None:
-        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        db = Database(sqlite_url(tmp_path))
         async with (
             api_world.world(db, tmp_path, trusted_proxies="127.0.0.0/8") as world,
             httpx.AsyncClient(base_url=world.url, trust_env=False) as http,

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from runtools.platform.api.app import without_platform
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
+from runtools.testing.made_once import bare_app, sqlite_url
 from runtools.testing.tenancy import rows
 from runtools.testing.tenancy.answers import ask
 from runtools.testing.tenancy.operations import Operation, operations, resolve
 from runtools.testing.tenancy.places import PLACES, SCENES, Org, Scene
 
-DOCUMENT = without_platform().openapi()
-TAKING = [one for one in operations(without_platform()) if one.example is not None]
+DOCUMENT = bare_app().openapi()
+TAKING = [one for one in operations(bare_app()) if one.example is not None]
 
 STRANGE = {
     "a control character": "a\x1b[31mb",
@@ -44,7 +44,7 @@ REFUSALS = frozenset({400, 403, 404, 409, 413, 422})
 
 @pytest_asyncio.fixture
 async def org(tmp_path: Path) -> AsyncIterator[Org]:
-    db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+    db = Database(sqlite_url(tmp_path))
     async with api_world.world(db, tmp_path, outbound_allow="127.0.0.0/8") as world:
         yield Org(world, world.org, "amber", world.http)
 

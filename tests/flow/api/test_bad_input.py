@@ -13,6 +13,7 @@ import pytest_asyncio
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
+from runtools.testing.made_once import sqlite_url
 
 # One platform for all of it: whatever one test sends, the next must find it well.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A running api on SQLite."""
     folder = tmp_path_factory.mktemp("bad")
-    async with api_world.world(Database(f"sqlite:///{folder}/db/runtools.db"), folder) as made:
+    async with api_world.world(Database(sqlite_url(folder)), folder) as made:
         yield made
 
 

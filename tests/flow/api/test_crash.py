@@ -30,6 +30,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_host import FakeHost
+from runtools.testing.made_once import sqlite_url
 
 ROUNDS, LIVES = 6, 3
 
@@ -46,7 +47,7 @@ class Rig:
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
         """The api in this process, to look at what is there; it ends in order."""
-        clock, db = SystemClock(), Database(f"sqlite:///{self.folder}/db/runtools.db")
+        clock, db = SystemClock(), Database(sqlite_url(self.folder))
         await upgrade(db)
         _, key = await ensure_first(db, clock)
         if key is not None:

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 from sqlalchemy import Connection, select, update
 
-from runtools.platform.api.app import without_platform
 from runtools.platform.api.idempotency.store import requests
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
+from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import Operation, Params, operations
 from runtools.testing.tenancy.places import NOT_OF_AN_ORG, PLACES, SCENES, Org, Scene
 
@@ -27,7 +27,7 @@ MAKES_NONE = frozenset({"POST /v1/sandboxes/{ref}/processes/{process_id}/termina
 
 
 def _creates() -> list[Operation]:
-    app = without_platform()
+    app = bare_app()
     paths = app.openapi()["paths"]
     return [
         one

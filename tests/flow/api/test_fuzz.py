@@ -20,9 +20,9 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
-from runtools.platform.api.app import without_platform
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
+from runtools.testing.made_once import bare_app, sqlite_url
 from runtools.testing.tenancy.operations import Operation, operations
 from runtools.testing.tenancy.places import NOWHERE, PLACES, Org
 
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDep
 SEED = int(os.environ.get("RT_TEST_SEED") or 20261127)
 EXAMPLES = int(os.environ.get("RT_TEST_EXAMPLES") or 6)
 SECONDS = 20
-DOCUMENT = schemathesis.openapi.from_dict(without_platform().openapi())
-ROUTES = {one.name: one for one in operations(without_platform())}
+DOCUMENT = schemathesis.openapi.from_dict(bare_app().openapi())
+ROUTES = {one.name: one for one in operations(bare_app())}
 OPERATIONS = {
     f"{one.ok().method.upper()} {one.ok().path}": one.ok() for one in DOCUMENT.get_all_operations()
 }
@@ -64,7 +64,7 @@ class Target:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        db = Database(f"sqlite:///{self._folder}/db/runtools.db")
+        db = Database(sqlite_url(self._folder))
         async with api_world.world(db, self._folder, outbound_allow="127.0.0.0/8") as world:
             org = Org(world, world.org, "amber", world.http)
             for place, make in PLACES.items():

@@ -13,6 +13,7 @@ import pytest
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
+from runtools.testing.made_once import sqlite_url
 
 SIZE = {"vcpus": 1, "memoryMb": 256, "diskMb": 512}
 
@@ -52,7 +53,7 @@ class TestSetting:
         assert seen["limits"] == nothing | {"snapshots": 2}
 
     async def test_the_settings_hold_where_nothing_is_said(self, tmp_path: Path) -> None:
-        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        db = Database(sqlite_url(tmp_path))
         async with api_world.world(db, tmp_path, limit_sandboxes=1) as world:
             await world.create()
             assert refused(await world.http.post("/v1/sandboxes", json={}))["max"] == 1

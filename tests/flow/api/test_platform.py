@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from runtools.platform.api.app import without_platform
 from runtools.platform.api.hosts import service
 from runtools.testing.api_world import World
+from runtools.testing.made_once import bare_app
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 
@@ -96,13 +96,13 @@ class TestAccount:
 
 class TestDocument:
     def test_the_committed_one_is_current(self) -> None:
-        made = json.dumps(without_platform().openapi(), indent=1, sort_keys=True) + "\n"
+        made = json.dumps(bare_app().openapi(), indent=1, sort_keys=True) + "\n"
         assert made == _DOCUMENT.read_text(), (
             "run: python -m runtools.platform.api > docs/openapi.json"
         )
 
     def test_every_reference_leads_somewhere(self) -> None:
-        document = without_platform().openapi()
+        document = bare_app().openapi()
         text = json.dumps(document)
         for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
             assert name in document["components"]["schemas"], name

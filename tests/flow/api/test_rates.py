@@ -11,6 +11,7 @@ from runtools import AsyncRunTools
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
+from runtools.testing.made_once import sqlite_url
 
 LIMIT = 60
 
@@ -18,7 +19,7 @@ LIMIT = 60
 @pytest_asyncio.fixture
 async def narrow(tmp_path: Path) -> AsyncIterator[World]:
     """A running api that allows little."""
-    db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+    db = Database(sqlite_url(tmp_path))
     limits = {"rate_limit": LIMIT, "rate_limit_failed": 3}
     async with api_world.world(db, tmp_path, **limits) as made:
         yield made
@@ -68,7 +69,7 @@ class TestOrgs:
             assert (await rt.me()).org_id == narrow.org
 
     async def test_without_a_limit_there_are_no_headers(self, tmp_path: Path) -> None:
-        db = Database(f"sqlite:///{tmp_path}/db/runtools.db")
+        db = Database(sqlite_url(tmp_path))
         async with api_world.world(db, tmp_path, rate_limit=0) as world:
             answer = await world.http.get("/v1/me")
             assert not [name for name in answer.headers if "ratelimit" in name.lower()]

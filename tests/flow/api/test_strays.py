@@ -18,6 +18,7 @@ from runtools.platform.kit.db import Database
 from runtools.sdk.shapes.egress import Egress
 from runtools.testing import api_world
 from runtools.testing.api_world import HOST_ID, World
+from runtools.testing.made_once import sqlite_url
 
 
 async def stray(world: World, **changed: object) -> CreateOrder:
@@ -117,7 +118,7 @@ class TestCommand:
     async def test_lists_adopts_and_destroys(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        url = f"sqlite:///{tmp_path}/db/runtools.db"
+        url = sqlite_url(tmp_path)
         settings = Settings(home=tmp_path, database_url=url)
         settings.host_socket.parent.mkdir(parents=True, exist_ok=True)
         async with (

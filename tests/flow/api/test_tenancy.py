@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.flow.api.test_events import events
 
-from runtools.platform.api.app import without_platform
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
 from runtools.testing.api_world import client
+from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import Operation, operations
 from runtools.testing.tenancy.places import (
     NOT_OF_AN_ORG,
@@ -24,7 +24,7 @@ from runtools.testing.tenancy.places import (
 from runtools.testing.tenancy.walk import Walk, uncovered
 
 Two = tuple[Org, Org]
-ROUTES = operations(without_platform())
+ROUTES = operations(bare_app())
 
 
 class TestWalk:

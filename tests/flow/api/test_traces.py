@@ -30,6 +30,7 @@ from runtools.testing import api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.collector import Collector, Span, collector
 from runtools.testing.local_host import local_host
+from runtools.testing.made_once import sqlite_url
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 IN_TRACE = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
@@ -76,7 +77,7 @@ async def platform(folder: Path, endpoint: str) -> AsyncIterator[httpx.AsyncClie
         otlp_endpoint=endpoint,
         otlp_headers=f"x-team=blue,authorization=Bearer {SECRET}",
     )
-    clock, db = SystemClock(), Database(f"sqlite:///{folder}/api/runtools.db")
+    clock, db = SystemClock(), Database(sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)
     of_api, of_host = from_settings(settings, "api"), from_settings(settings, "host")

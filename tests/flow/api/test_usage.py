@@ -19,6 +19,7 @@ from runtools.platform.core.ports.host import Observed, Stored
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import HOST_ID, World
+from runtools.testing.made_once import sqlite_url
 
 SIZE = {"vcpus": 2, "memoryMb": 512, "diskMb": 512}
 FOREVER = "from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z"
@@ -209,7 +210,7 @@ class TestRunning:
         assert await usage(any_world) == [row]
 
     async def test_a_restarted_api_counts_on(self, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path}/db/runtools.db"
+        url = sqlite_url(tmp_path)
         async with api_world.world(Database(url), tmp_path) as world:
             made = await world.create()
             host, key = world.host, world.key

@@ -20,6 +20,7 @@ import pytest
 from runtools import RunTools
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
+from runtools.testing.made_once import sqlite_url
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -91,7 +92,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
     async def run() -> None:
         made["loop"], made["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        db = Database(f"sqlite:///{folder}/db/runtools.db")
+        db = Database(sqlite_url(folder))
         async with api_world.world(db, folder) as world:
             made["platform"] = Platform(world.url, world.key)
             ready.set()

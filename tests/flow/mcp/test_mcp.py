@@ -20,6 +20,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import client as http_client
 from runtools.testing.local_platform import local_platform
+from runtools.testing.made_once import sqlite_url
 
 Mode = Literal["auto", "legacy"]
 # Who guesses at the header by which the server says for whom it calls.
@@ -174,7 +175,7 @@ class TestProcess:
 
 
 async def test_a_trusted_proxy_says_for_whom(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/api/runtools.db")
+    database = Database(sqlite_url(tmp_path))
     named: dict[str, Any] = {"X-Forwarded-For": "198.51.100.9"}
     async with api_world.world(database, tmp_path, trusted_proxies="127.0.0.9/32") as world:
         for name, peer in (("proxied", "127.0.0.9"), ("direct", "127.0.0.8")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtools.platform.api.app import without_platform
+from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import operations
 from runtools.testing.tenancy.places import (
     NOT_OF_AN_ORG,
@@ -16,7 +16,7 @@ from runtools.testing.tenancy.places import (
 from runtools.testing.tenancy.stores import ACROSS, Method, methods, unclassified
 from runtools.testing.tenancy.walk import uncovered
 
-ROUTES = operations(without_platform())
+ROUTES = operations(bare_app())
 
 
 class TestStores:
