@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest_asyncio
@@ -14,13 +16,14 @@ from runtools.testing.api_world import World, client
 from runtools.testing.made_once import sqlite_url
 
 LIMIT = 60
+OPEN = 5
 
 
 @pytest_asyncio.fixture
 async def narrow(tmp_path: Path) -> AsyncIterator[World]:
     """A running api that allows little."""
     db = Database(sqlite_url(tmp_path))
-    limits = {"rate_limit": LIMIT, "rate_limit_failed": 3}
+    limits = {"rate_limit": LIMIT, "rate_limit_failed": 3, "limit_open_requests": OPEN}
     async with api_world.world(db, tmp_path, **limits) as made:
         yield made
 
@@ -48,6 +51,21 @@ class TestOrgs:
         assert missing.status_code == 429
         async with await narrow.stranger() as other:
             assert (await other.get("/v1/me")).status_code == 200
+
+    async def test_only_so_much_may_be_open_at_once(self, narrow: World) -> None:
+        async with AsyncExitStack() as followed:
+            for _ in range(OPEN):
+                stream = narrow.http.stream("GET", "/v1/events?after=0")
+                assert (await followed.enter_async_context(stream)).status_code == 200
+            refused = await narrow.http.get("/v1/me")
+            assert refused.status_code == 429
+            error = refused.json()["error"]
+            assert (error["code"], error["details"]["max"]) == ("rate_limited", OPEN)
+            async with await narrow.stranger() as other:
+                assert (await other.get("/v1/me")).status_code == 200
+        async with asyncio.timeout(10):
+            while (await narrow.http.get("/v1/me")).status_code == 429:
+                await asyncio.sleep(0.01)
 
     async def test_a_stream_is_counted_once(self, narrow: World) -> None:
         async def left() -> int:

@@ -42,6 +42,7 @@ class Call:
         line_org: the org whose audit log has its line, where that is not the caller's.
         failed: the code of an error that a page tells of.
         did_nothing: there is nothing for the audit log to tell.
+        open_for: whose open requests it is counted among.
         is_audited: its line is written, in the transaction of what it did.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
@@ -58,6 +59,7 @@ class Call:
     line_org: str | None = None
     trace_id: str | None = None
     did_nothing: bool = False
+    open_for: str | None = None
     is_audited: bool = False
     failed: str | None = None
     data: bytes | None = None

@@ -45,6 +45,7 @@ class Edge:
         settings = platform.settings
         self._orgs = rates.Buckets(platform.clock, settings.rate_limit)
         self._sources = rates.Buckets(platform.clock, settings.rate_limit_failed)
+        self._open = rates.Open(settings.limit_open_requests)
         self._pages = pages
         self._proxies = networks(settings.trusted_proxies, "trusted_proxies")
 
@@ -88,6 +89,8 @@ class Edge:
             )
             await http.failure(unknown, call.request_id, call.trace_id)(scope, receive, send_named)
         finally:
+            if call.open_for is not None:
+                self._open.leave(call.open_for)
             if scope["type"] == "http":
                 spent = clock.monotonic() - began
                 self._platform.meters.request(scope["method"], _route(scope), status, spent)
@@ -153,11 +156,14 @@ class Edge:
         guard.check_place(call.caller, scope["path"])
         if call.caller.kind == "part":
             return  # it works for every org
-        standing, wait = self._orgs.take(call.caller.org_id or call.caller.id)
+        whose = call.caller.org_id or call.caller.id
+        standing, wait = self._orgs.take(whose)
         if standing is not None:
             call.headers += standing.headers()
         if wait:
             raise rates.too_many("requests of the org", wait)
+        self._open.enter(whose)
+        call.open_for = whose
 
     def _count(self, call: Call, what: str) -> None:
         """Count something that nobody known asks, or refuse it."""

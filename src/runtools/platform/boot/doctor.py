@@ -23,6 +23,7 @@ from runtools.platform.boot import packages, people, uids
 from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.drivers.qemu import groups
+from runtools.platform.host.net import nft
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
 from runtools.platform.kit import process
@@ -187,12 +188,12 @@ async def _firewall() -> Finding:
     if os.geteuid() != 0:
         return _unchecked("firewall")
     try:
-        done = await process.run(["nft", "list", "tables"], check=False)
+        await nft.ask(["list", "tables"])
     except FileNotFoundError:
         return Finding("firewall", False, "error", "no nft", "runtools setup")
-    if done.code != 0:
-        found = done.stderr.decode(errors="replace").strip()[:200]
-        return Finding("firewall", False, "error", found, "a kernel with nf_tables is needed")
+    except process.CommandFailed as exc:
+        hint = "a kernel with nf_tables is needed, and an nft that reads what is in it"
+        return Finding("firewall", False, "error", str(exc)[:300], hint)
     return Finding("firewall", True, "error", "nftables answers")
 
 

@@ -45,6 +45,8 @@ class Settings:
         limit_sandboxes, limit_vcpus, limit_memory_mb, limit_disk_mb, limit_snapshots: what an org may
             have at once, where the operator has not said otherwise of it; 0: no limit.
         rate_limit: requests that an org may make in a minute, at one api process; 0: no limit.
+        limit_open_requests: requests that an org may have open at once at one api process, streams and
+            terminals included; 0: no limit.
         rate_limit_failed: tries without a good key from one address in a minute; 0: no limit.
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
@@ -93,6 +95,7 @@ class Settings:
     limit_disk_mb: int = 0
     limit_snapshots: int = 0
     rate_limit: int = 60_000
+    limit_open_requests: int = 1_000
     rate_limit_failed: int = 600
     default_template: str = "base-debian"
     mirror: str = ""

@@ -1,4 +1,4 @@
-"""Token buckets: how many requests somebody may make in a minute, in this process.
+"""How many requests somebody may make in a minute, in this process, and have open at once.
 
 A bucket holds one minute's worth and fills steadily; each request takes one token out. What was full
 needs no memory, so only those who were here lately are remembered, and no more than a bound.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from runtools.errors import RateLimited
@@ -60,6 +60,34 @@ class Buckets:
         full = (self._most - level) * _MINUTE / self._most
         reset = math.ceil(self._clock.now().timestamp() + full)
         return Standing(self._most, int(level), reset), wait
+
+
+class Open:
+    """How many requests each name has open. ``most`` 0: nobody is held up."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    def enter(self, name: str) -> None:
+        """One more begins.
+
+        Raises:
+            RateLimited: as many are open as may be.
+        """
+        if self._most and self._open[name] >= self._most:
+            raise RateLimited(
+                f"the org has {self._most} requests open, which is as many as it may have at once",
+                hint="close streams and terminals that nobody looks at",
+                details={"limit": "openRequests", "max": self._most},
+            )
+        self._open[name] += 1
+
+    def leave(self, name: str) -> None:
+        """One has ended."""
+        self._open[name] -= 1
+        if not self._open[name]:
+            del self._open[name]
 
 
 def too_many(what: str, wait: float) -> RateLimited:

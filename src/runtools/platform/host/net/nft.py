@@ -1,21 +1,20 @@
 """``nft``: rules put in force as one transaction, and read back.
 
-The program now and then dies of a signal while others change the ruleset (version 1.0.6 jumps to
-address 0). What it was given is then in force as a whole or not at all, and our texts begin by removing
-what they replace, so it is asked again.
+A version that meets what a newer one has left in the kernel (from a container, or before a downgrade) may
+die of a signal whatever it is asked: 1.0.6 does so. Who sees that is told what it means.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from runtools.platform.kit import process
 from runtools.platform.kit.process import CommandFailed, Completed
 
-log = logging.getLogger(__name__)
-
-_MOST_DEATHS = 3
+_UNREADABLE = (
+    "it died, as it does where another version has left rules that this one cannot read; "
+    "bring the package nftables up to that version, or remove those rules with it"
+)
 
 
 async def apply(text: str, namespace: str | None = None) -> None:
@@ -37,17 +36,14 @@ async def ask(
     """Run it to its end.
 
     Raises:
-        CommandFailed: it ended with an error and ``check`` is set, or died again and again.
+        CommandFailed: it died, or it ended with an error and ``check`` is set.
     """
     inside = [] if namespace is None else ["ip", "netns", "exec", namespace]
     argv = [*inside, "nft", *words]
-    deaths = 0
+    done = await process.run(argv, stdin=stdin, check=False)
     # A signal is a negative code, behind `ip netns exec` too: that becomes the program.
-    while (done := await process.run(argv, stdin=stdin, check=False)).code < 0:
-        deaths += 1
-        log.warning("nft died of signal %d", -done.code)
-        if deaths == _MOST_DEATHS:
-            break
-    if done.code < 0 or (check and done.code != 0):
+    if done.code < 0:
+        raise CommandFailed(argv, done.code, _UNREADABLE.encode())
+    if check and done.code != 0:
         raise CommandFailed(argv, done.code, done.stderr or done.stdout)
     return done
