@@ -62,6 +62,7 @@ class AsyncFiles:
         *,
         mode: int | None = None,
         on_progress: Progress | None = None,
+        idempotency_key: str | None = None,
     ) -> FileEntry:
         """Replace a file in one step, folders above it made: readers see the old or the new one.
 
@@ -70,12 +71,18 @@ class AsyncFiles:
             data: text (as UTF-8), bytes, a binary file from where it stands, or chunks of bytes.
             mode: permission bits such as 0o755; default: those of the old file, else 0o644.
             on_progress: called with the number of bytes sent so far.
+            idempotency_key: a repeat with the same key is answered, not done again.
 
         Raises:
             FileIsDirectory, FileForbidden, DiskFull: what the file system says.
         """
         return await self._put(
-            path, local.source_of(data), mode, append=False, on_progress=on_progress
+            path,
+            local.source_of(data),
+            mode,
+            append=False,
+            on_progress=on_progress,
+            key=idempotency_key,
         )
 
     async def append(self, path: str, data: Writable, *, mode: int | None = None) -> FileEntry:
@@ -90,13 +97,16 @@ class AsyncFiles:
         *,
         append: bool,
         on_progress: Progress | None,
+        key: str | None = None,
     ) -> FileEntry:
         query = [
             ("path", path),
             ("mode", None if mode is None else f"{mode:o}"),
             ("append", append or None),
         ]
-        answer = await self._transport.put(self._path, source, query=query, on_progress=on_progress)
+        answer = await self._transport.put(
+            self._path, source, query=query, on_progress=on_progress, key=key
+        )
         return wire.shape(FileEntry, answer.data)
 
     async def stat(self, path: str) -> FileEntry:
@@ -126,10 +136,14 @@ class AsyncFiles:
         """Change permission bits, e.g. ``0o755``."""
         return await self._change("chmod", {"path": path, "mode": mode})
 
-    async def remove(self, path: str, *, recursive: bool = False) -> None:
+    async def remove(
+        self, path: str, *, recursive: bool = False, idempotency_key: str | None = None
+    ) -> None:
         """Delete a file or an empty folder; ``recursive``: a folder with all in it."""
         query = [("path", path), ("recursive", recursive or None)]
-        await self._transport.call("DELETE", self._path, query=query, seconds=wire.ACT_SECONDS)
+        await self._transport.call(
+            "DELETE", self._path, query=query, key=idempotency_key, seconds=wire.ACT_SECONDS
+        )
 
     async def _change(self, act: str, body: dict[str, object]) -> FileEntry:
         answer = await self._transport.call(

@@ -21,12 +21,27 @@ class Bench:
             environment of their shell.
         max_characters: how much of a result a model is shown.
         on_output: told what a command writes, as it comes.
+        act: what the call is known by: made again under the same name it goes on where it was or is
+            answered, and is not done twice. A command that is left goes on then; `shell.stop` ends it.
+        begun: whether the call may have been made before.
+        sees: whether whoever calls can look at pictures.
     """
 
     sandbox: AsyncSandbox
     conversation: str
     max_characters: int = MAX_CHARACTERS
     on_output: Callable[[bytes], None] | None = None
+    act: str | None = None
+    begun: bool = False
+    sees: bool = False
+
+    def key(self, part: str) -> str | None:
+        """The idempotency key of a part of the call."""
+        return None if self.act is None else f"{self.act}.{part}"
+
+    def file(self, name: str) -> str:
+        """Where the conversation keeps something in its sandbox."""
+        return f"/tmp/.workbench/{self.conversation}/{name}"  # noqa: S108 - a folder of the sandbox
 
 
 def absolute(path: str) -> str:

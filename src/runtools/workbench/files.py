@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 
 from pydantic import Field, model_validator
 
 from runtools.errors import FileIsDirectory, FileMissing
 from runtools.workbench.bench import Bench, absolute
 from runtools.workbench.cut import cut, first_lines
-from runtools.workbench.tool import Correctable, Parameters, Tool
+from runtools.workbench.tool import Correctable, Image, Parameters, Result, Tool
 
 MAX_READ_BYTES = 8 * 1024 * 1024
+MAX_IMAGE_BYTES = 5 * 1024 * 1024
 _LOOK_BYTES = 8192
+_PICTURES = {
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/gif": b"GIF8",
+    "image/webp": b"RIFF",
+}
 _MAX_PLACES = 10
 _MAX_ENTRIES = 1000
 _NEAR = 0.6
@@ -72,12 +81,19 @@ class ListParameters(Parameters):
     depth: int = Field(1, ge=1, le=10, description="1: only what lies directly in it.")
 
 
-async def _text(bench: Bench, path: str) -> str:
-    """The text of a file that a model can work with."""
+async def _bytes(bench: Bench, path: str) -> bytes:
     try:
-        data = await bench.sandbox.files.read(path, end=MAX_READ_BYTES + 1)
+        return await bench.sandbox.files.read(path, end=MAX_READ_BYTES + 1)
     except FileIsDirectory:
         raise Correctable(f"{path} is a folder: use list_directory") from None
+
+
+async def _text(bench: Bench, path: str) -> str:
+    """The text of a file that a model can work with."""
+    return _decoded(path, await _bytes(bench, path))
+
+
+def _decoded(path: str, data: bytes) -> str:
     if len(data) > MAX_READ_BYTES:
         raise Correctable(
             f"{path} has more than {MAX_READ_BYTES} bytes, too many for this tool: look into it with bash "
@@ -93,9 +109,24 @@ async def _text(bench: Bench, path: str) -> str:
         ) from None
 
 
-async def _read(bench: Bench, given: ReadParameters) -> str:
+def _picture(path: str, data: bytes) -> Result | None:
+    """A picture that a model can be shown."""
+    kind = next((kind for kind, begins in _PICTURES.items() if data.startswith(begins)), None)
+    if kind is None or (kind == "image/webp" and data[8:12] != b"WEBP"):
+        return None
+    if len(data) > MAX_IMAGE_BYTES:
+        raise Correctable(
+            f"{path} is a picture of more than {MAX_IMAGE_BYTES} bytes: make it smaller"
+        )
+    return Result(f"{path}: {kind}, {len(data)} bytes", images=(Image(kind, data),))
+
+
+async def _read(bench: Bench, given: ReadParameters) -> str | Result:
     path = absolute(given.path)
-    text = await _text(bench, path)
+    data = await _bytes(bench, path)
+    if bench.sees and (picture := _picture(path, data)) is not None:
+        return picture
+    text = _decoded(path, data)
     if not text:
         return f"[{path} is empty]"
     lines = _lines(text)
@@ -118,7 +149,9 @@ async def _write(bench: Bench, given: WriteParameters) -> str:
         before = (await bench.sandbox.files.stat(path)).size
     except FileMissing:
         before = None
-    entry = await bench.sandbox.files.write(path, given.content)
+    entry = await bench.sandbox.files.write(path, given.content, idempotency_key=bench.key("write"))
+    if bench.begun:  # what was there before is not to be known any more
+        return f"{path}: written, {entry.size} bytes"
     what = "made" if before is None else f"replaced ({before} bytes before)"
     return f"{path}: {what}, {entry.size} bytes"
 
@@ -126,6 +159,8 @@ async def _write(bench: Bench, given: WriteParameters) -> str:
 async def _edit(bench: Bench, given: EditParameters) -> str:
     path = absolute(given.path)
     before = await _text(bench, path)
+    if bench.begun and (said := await _edited(bench, path, before)) is not None:
+        return said
     count = before.count(given.old)
     if count == 0:
         raise Correctable(f"{path} does not hold that text{_nearest(before, given.old)}")
@@ -135,10 +170,30 @@ async def _edit(bench: Bench, given: EditParameters) -> str:
             "it until it is unique, or set replace_all"
         )
     after = before.replace(given.old, given.new)
-    await bench.sandbox.files.write(path, after)
     diff = difflib.unified_diff(_lines(before), _lines(after), "before", "after", n=3, lineterm="")
     shown = cut("\n".join(diff), bench.max_characters, "read_file shows the file as it is now")
-    return f"{path}: {count} replaced\n{shown}"
+    said = f"{path}: {count} replaced\n{shown}"
+    if bench.act is not None:
+        note = {"before": _digest(before), "after": _digest(after), "said": said}
+        await bench.sandbox.files.write(bench.file(f"edits/{bench.act}"), json.dumps(note))
+    await bench.sandbox.files.write(path, after)
+    return said
+
+
+async def _edited(bench: Bench, path: str, now: str) -> str | None:
+    """What was said of this edit, where it was made before; None: it was not."""
+    try:
+        note = json.loads(await bench.sandbox.files.read(bench.file(f"edits/{bench.act}")))
+        before, after, said = note["before"], note["after"], str(note["said"])
+    except (FileMissing, ValueError, KeyError, TypeError):
+        return None
+    if _digest(now) in (before, after):
+        return said if _digest(now) == after else None
+    raise Correctable(f"{path} was changed meanwhile: read_file shows whether this edit is in it")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lines(text: str) -> list[str]:
@@ -171,7 +226,8 @@ def _nearest(text: str, old: str) -> str:
 
 async def _delete(bench: Bench, given: DeleteParameters) -> str:
     path = absolute(given.path)
-    await bench.sandbox.files.remove(path, recursive=given.recursive)
+    key = bench.key("delete")
+    await bench.sandbox.files.remove(path, recursive=given.recursive, idempotency_key=key)
     return f"{path} is deleted"
 
 

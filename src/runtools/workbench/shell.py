@@ -79,9 +79,8 @@ async def _bash(bench: Bench, given: BashParameters) -> str:
     if given.process_id is not None:
         return await _come_back(bench, given.process_id, given)
     assert given.command is not None  # noqa: S101 - the parameters were checked
-    kept = f"/tmp/.workbench/{bench.conversation}/shell"  # noqa: S108 - a folder of the sandbox
-    words = ["bash", "-c", _SHELL, "bash", given.command, kept]
-    process = await bench.sandbox.processes.start(words, keep_input=False)
+    words = ["bash", "-c", _SHELL, "bash", given.command, bench.file("shell")]
+    process = await bench.sandbox.processes.start(words, keep_input=False, process_id=bench.act)
     if given.background:
         return f"process_id: {process.id} (running)"
     if await _follow(bench, process, given.timeout_seconds):
@@ -104,9 +103,20 @@ async def _follow(bench: Bench, process: AsyncProcess, seconds: float) -> bool:
     except TimeoutError:
         return False
     except asyncio.CancelledError:
-        await async_farewell(process.kill)
+        if bench.act is None:
+            await async_farewell(process.kill)
         raise
     return True
+
+
+async def stop(bench: Bench) -> None:
+    """End the command of a call that was left, if there is one; who has ended already stays as it is."""
+    if bench.act is None:
+        return
+    with contextlib.suppress(NotFound):
+        process = await bench.sandbox.processes.get(bench.act)
+        if process.state == "running":
+            await _end(process)
 
 
 async def _come_back(bench: Bench, process_id: str, given: BashParameters) -> str:

@@ -22,11 +22,20 @@ class Correctable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture for a model that can see."""
+
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a tool gives back to the model."""
 
     text: str
     failed: bool = False
+    images: tuple[Image, ...] = ()
 
 
 C = TypeVar("C")
@@ -41,7 +50,7 @@ class Tool(Generic[C, P]):
         name: what the model calls it.
         description: what it is for, when it fails, and how its result looks; short and exact.
         parameters: their shape.
-        act: does it; raises `Correctable` or a `RunToolsError` where it cannot.
+        act: does it, and says what came of it; raises `Correctable` or a `RunToolsError` where it cannot.
         changes: whether it can change anything.
         loses: whether what it changes can be gone for good.
     """
@@ -49,7 +58,7 @@ class Tool(Generic[C, P]):
     name: str
     description: str
     parameters: type[P]
-    act: Callable[[C, P], Awaitable[str]]
+    act: Callable[[C, P], Awaitable[str | Result]]
     changes: bool = True
     loses: bool = False
 
@@ -74,13 +83,14 @@ class Tool(Generic[C, P]):
         except ValidationError as exc:
             return Result(_told(exc), failed=True)
         try:
-            return Result(await self.act(place, parameters))
+            said = await self.act(place, parameters)
         except Correctable as exc:
             return Result(str(exc), failed=True)
         except RunToolsError as exc:
             if exc.status in _BEYOND:
                 raise
             return Result(f"{exc.code}: {exc}", failed=True)
+        return said if isinstance(said, Result) else Result(said)
 
 
 # The key, its rights, the rate, and what is down: nothing that a model could mend by another call.

@@ -161,7 +161,7 @@ class Outbound:
             scheme=parts.scheme, host=parts.hostname or "", port=port_of(parts), target=target
         )
         pool = httpcore.AsyncConnectionPool(
-            ssl_context=None if plain else self._context(),
+            ssl_context=None if plain else self.context(),
             max_connections=1,
             network_backend=_Checked(self, plain=plain),
         )
@@ -185,6 +185,12 @@ class Outbound:
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, OSError) as exc:
             raise Failed(str(exc)[:200] or type(exc).__name__) from exc
 
+    def context(self) -> ssl.SSLContext:
+        """How the other side is known; made once, for it reads all certificates of the system."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
     def close(self) -> None:
         """Look up no more names."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -196,11 +202,6 @@ class Outbound:
 
     def _any_public(self, found: Iterable[str]) -> bool:
         return any(is_public(_unwrapped(text)) for text in found)
-
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()  # once: it reads all of the system's
-        return self._tls
 
     async def _looked_up(self, host: str, port: int) -> list[str]:
         def look() -> list[str]:

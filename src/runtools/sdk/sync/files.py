@@ -63,6 +63,7 @@ class Files:
         *,
         mode: int | None = None,
         on_progress: Progress | None = None,
+        idempotency_key: str | None = None,
     ) -> FileEntry:
         """Replace a file in one step, folders above it made: readers see the old or the new one.
 
@@ -71,11 +72,19 @@ class Files:
             data: text (as UTF-8), bytes, a binary file from where it stands, or chunks of bytes.
             mode: permission bits such as 0o755; default: those of the old file, else 0o644.
             on_progress: called with the number of bytes sent so far.
+            idempotency_key: a repeat with the same key is answered, not done again.
 
         Raises:
             FileIsDirectory, FileForbidden, DiskFull: what the file system says.
         """
-        return self._put(path, local.source_of(data), mode, append=False, on_progress=on_progress)
+        return self._put(
+            path,
+            local.source_of(data),
+            mode,
+            append=False,
+            on_progress=on_progress,
+            key=idempotency_key,
+        )
 
     def append(self, path: str, data: Writable, *, mode: int | None = None) -> FileEntry:
         """Add to the end of a file, made where it is missing."""
@@ -89,13 +98,16 @@ class Files:
         *,
         append: bool,
         on_progress: Progress | None,
+        key: str | None = None,
     ) -> FileEntry:
         query = [
             ("path", path),
             ("mode", None if mode is None else f"{mode:o}"),
             ("append", append or None),
         ]
-        answer = self._transport.put(self._path, source, query=query, on_progress=on_progress)
+        answer = self._transport.put(
+            self._path, source, query=query, on_progress=on_progress, key=key
+        )
         return wire.shape(FileEntry, answer.data)
 
     def stat(self, path: str) -> FileEntry:
@@ -121,10 +133,14 @@ class Files:
         """Change permission bits, e.g. ``0o755``."""
         return self._change("chmod", {"path": path, "mode": mode})
 
-    def remove(self, path: str, *, recursive: bool = False) -> None:
+    def remove(
+        self, path: str, *, recursive: bool = False, idempotency_key: str | None = None
+    ) -> None:
         """Delete a file or an empty folder; ``recursive``: a folder with all in it."""
         query = [("path", path), ("recursive", recursive or None)]
-        self._transport.call("DELETE", self._path, query=query, seconds=wire.ACT_SECONDS)
+        self._transport.call(
+            "DELETE", self._path, query=query, key=idempotency_key, seconds=wire.ACT_SECONDS
+        )
 
     def _change(self, act: str, body: dict[str, object]) -> FileEntry:
         answer = self._transport.call(

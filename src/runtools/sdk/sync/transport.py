@@ -152,10 +152,11 @@ class Transport:
         *,
         query: wire.Query,
         on_progress: Callable[[int], None] | None = None,
+        key: str | None = None,
     ) -> wire.Answer:
         """Send a body as it is read; repeated only when it can be read again."""
-        key = wire.header(wire.new_key())
-        headers = [*self._headers, (b"Idempotency-Key", key), _OCTETS]
+        named = wire.header(key or wire.new_key())
+        headers = [*self._headers, (b"Idempotency-Key", named), _OCTETS]
         if source.size is None:
             headers.append((b"Transfer-Encoding", b"chunked"))
         else:

@@ -1,0 +1,156 @@
+"""Asking a model once: its answer as it streams in, and whole at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+    ToolCallPart,
+)
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+
+from runtools.platform.agents.history import RESPONSE
+
+Kind = Literal["text-delta", "thinking"]
+OnDelta = Callable[[Kind, str], None]
+
+INVALID = "invalid_arguments"
+"""The one argument of a call whose arguments were no JSON object: what stood there instead."""
+_SHOWN = 2000
+
+
+class Cut(Exception):
+    """The stream ended before the answer did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked with, the conversation aside."""
+
+    model: Model
+    settings: ModelSettings
+    parameters: ModelRequestParameters
+    says_finish: bool
+
+
+class Stream:
+    """One request: what has come of its answer so far is here also after it broke off."""
+
+    def __init__(self, asked: Asked, on_delta: OnDelta) -> None:
+        self._asked = asked
+        self._on_delta = on_delta
+        self._text: list[str] = []
+        self.response: ModelResponse | None = None
+
+    @property
+    def text(self) -> str:
+        """What it has said so far."""
+        return "".join(self._text)
+
+    async def run(self, messages: list[ModelMessage]) -> ModelResponse:
+        """Ask, and hand on what comes.
+
+        Raises:
+            Cut: the stream ended too early.
+            pydantic_ai.exceptions.AgentRunError: the provider refused or failed.
+        """
+        asked = self._asked
+        async with asked.model.request_stream(
+            messages, asked.settings, asked.parameters
+        ) as streamed:
+            try:
+                async for event in streamed:
+                    self._take(event)
+            finally:
+                self.response = streamed.get()
+        response = self.response
+        unfinished = asked.says_finish and response.finish_reason is None
+        if response.state != "complete" or unfinished:
+            raise Cut
+        return response
+
+    def _take(self, event: object) -> None:
+        match event:
+            case PartStartEvent(part=TextPart(content=text)) if text:
+                self._say("text-delta", text)
+            case PartDeltaEvent(delta=TextPartDelta(content_delta=text)) if text:
+                self._say("text-delta", text)
+            case PartStartEvent(part=ThinkingPart(content=text)) if text:
+                self._say("thinking", text)
+            case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text)) if text:
+                self._say("thinking", text)
+            case _:
+                pass
+
+    def _say(self, kind: Kind, text: str) -> None:
+        if kind == "text-delta":
+            self._text.append(text)
+        self._on_delta(kind, text)
+
+
+def tidy(response: ModelResponse, taken: set[str], turn: int) -> ModelResponse:
+    """The answer with calls that can be kept and given back: ids of their own, arguments that are objects.
+
+    Args:
+        taken: ids of calls that the run has already; some servers count from zero in each answer.
+        turn: which answer it is.
+    """
+    parts: list[Any] = []
+    ids = set(taken)
+    for place, part in enumerate(response.parts):
+        if not isinstance(part, ToolCallPart):
+            parts.append(part)
+            continue
+        call_id = part.tool_call_id
+        if not call_id or call_id in ids or len(call_id) > 128:
+            call_id = f"call_{turn}_{place}"
+        ids.add(call_id)
+        whole: Any = part  # whatever kind of call it is, it takes arguments that are an object
+        parts.append(replace(whole, tool_call_id=call_id, args=arguments(part)))
+    return replace(response, parts=parts)
+
+
+def arguments(part: ToolCallPart) -> dict[str, Any]:
+    """What a call is made with; what is no JSON object is shown as such."""
+    given: Any = part.args
+    if isinstance(given, str):
+        try:
+            given = json.loads(given) if given.strip() else {}
+        except (ValueError, RecursionError):
+            return {INVALID: given[:_SHOWN]}
+    if given is None:
+        return {}
+    return given if isinstance(given, dict) else {INVALID: str(given)[:_SHOWN]}
+
+
+def calls_of(response: ModelResponse) -> list[ToolCallPart]:
+    """What it wants done."""
+    return [part for part in response.parts if isinstance(part, ToolCallPart)]
+
+
+def text_of(response: ModelResponse) -> str:
+    """What it says."""
+    return "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def thinking_of(response: ModelResponse) -> str | None:
+    """What it thought, where the provider tells."""
+    thoughts = [part.content for part in response.parts if isinstance(part, ThinkingPart)]
+    return "\n".join(filter(None, thoughts)) or None
+
+
+def wire_of(response: ModelResponse) -> Any:
+    """The form in which it is kept."""
+    return RESPONSE.dump_python(response, mode="json")

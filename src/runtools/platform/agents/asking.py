@@ -1,0 +1,163 @@
+"""One turn's question to the model: tried again where that may help, its answer appended as a whole."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic_ai.exceptions import ContentFilterError
+from pydantic_ai.messages import ModelResponse
+
+from runtools.platform.agents import compacting
+from runtools.platform.agents.answer import (
+    Cut,
+    Kind,
+    Stream,
+    arguments,
+    calls_of,
+    text_of,
+    thinking_of,
+    tidy,
+    wire_of,
+)
+from runtools.platform.agents.held import PREVIEW, Held, new_event
+from runtools.platform.agents.limits import add
+from runtools.platform.agents.models.prices import usage_of
+from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_prompt
+from runtools.platform.agents.points import reach
+from runtools.platform.agents.trouble import Empty, Trouble, pause, understood
+from runtools.platform.core.ports.worker import NewEvent
+from runtools.sdk.shapes.runs import Delta, Message, RunError, ToolCall, TurnUsage
+from runtools.sdk.shapes.runs import Trouble as TroubleShape
+
+log = logging.getLogger(__name__)
+
+MOST_SILENT = 3
+"""Answers in a row without the result that was asked for."""
+
+
+async def ask(run: Held) -> None:
+    """Ask the model, and append its answer; what cannot be mended ends the run as failed."""
+    turn = run.book.turn + 1
+    tries = 0
+    while True:
+        tries += 1
+        run.known = seen = run.book.last
+        reminder = REMINDER if run.is_owed_a_result else None
+        stream = _stream(run, turn, tries)
+        came = await run.reins.hold(_came(run, stream, _messages(run, reminder)))
+        run.stream = None
+        if isinstance(came, ModelResponse):
+            reach("worker.answered")
+            await _answered(run, turn, seen, reminder, came)
+            return
+        spent = _spent(run, stream.response, turn, f"{run.lease}.{tries}")
+        if came.then == "shorten" and run.book.compacted != turn:
+            if spent:
+                await run.append(spent)
+            if not await compacting.compact(run, turn):
+                return
+        elif not await _again(run, turn, tries, came, spent):
+            return
+
+
+async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse | Trouble:
+    try:
+        response = await stream.run(messages)
+        if response.finish_reason == "error":
+            raise Cut
+        if not text_of(response).strip() and not calls_of(response):
+            raise ContentFilterError("it said nothing") if _is_refusal(response) else Empty
+    except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
+        log.info("run %s: asking %s: %r", run.id, run.given.run.model, type(failure))
+        return understood(failure, run.given.model.api_key)
+    return response
+
+
+async def _again(run: Held, turn: int, tries: int, trouble: Trouble, spent: list[NewEvent]) -> bool:
+    """Say what went wrong, and wait for the next try; False: there is none, and the run has ended."""
+    seconds = pause(trouble, tries)
+    if seconds is None:
+        await run.append([*spent, run.done("failed", error=trouble.error)])
+        return False
+    told = TroubleShape(**trouble.error.model_dump(), turn=turn, retrying=round(seconds, 2))
+    error = new_event(f"t{turn}:error:{run.lease}.{tries}", "error", told)
+    await run.append([*spent, error])
+    await run.reins.hold(run.means.clock.sleep(seconds))
+    return True
+
+
+def _stream(run: Held, turn: int, tries: int) -> Stream:
+    attempt = (run.lease - 1) * PREVIEW + tries
+
+    def told(kind: Kind, text: str) -> None:
+        delta = Delta(text=text, turn=turn, attempt=attempt)
+        run.means.link.delta(run.id, run.lease, kind, delta.model_dump())
+
+    run.stream = stream = Stream(run.asked, told)
+    return stream
+
+
+def _messages(run: Held, reminder: str | None) -> list[Any]:
+    structured = run.given.output_schema is not None
+    system = system_prompt(
+        run.given.agent.system_prompt, run.toolbox.missing, structured=structured
+    )
+    return run.history.shown(system, reminder=reminder)
+
+
+async def _answered(
+    run: Held, turn: int, seen: int, reminder: str | None, response: ModelResponse
+) -> None:
+    response = tidy(response, run.book.call_ids, turn)
+    calls, text = calls_of(response), text_of(response)
+    wire = {"seen": seen, "response": wire_of(response)}
+    if reminder is not None:
+        wire["reminder"] = reminder
+    said = Message(role="assistant", text=text, thinking=thinking_of(response), turn=turn)
+    events = [new_event(f"t{turn}:message", "message", said, wire)]
+    for index, call in enumerate(calls):
+        wanted = ToolCall(
+            call_id=call.tool_call_id, name=call.tool_name, arguments=arguments(call), turn=turn
+        )
+        events.append(new_event(f"t{turn}:call:{index}", "tool-call", wanted))
+    events += _spent(run, response, turn, "answer")
+    done = _end_of(run, turn, seen, response, text)
+    if done is not None:
+        await run.append([*events, done], guarded=True)
+    if run.book.turn < turn:  # nothing ends here, or somebody spoke just now
+        await run.append(events)
+
+
+def _end_of(run: Held, turn: int, seen: int, response: ModelResponse, text: str) -> NewEvent | None:
+    """`done`, where the answer ends the run."""
+    if calls_of(response) or run.book.said > seen:
+        return None
+    usage = add(run.book.usage, usage_of(run.given.model, response.usage))
+    ending: dict[str, Any] = {"output": text or None, "usage": usage, "iterations": turn}
+    if _is_refusal(response):
+        error = RunError(code="model_refused", message="the model's provider stopped the answer")
+        return run.done("failed", error=error, **ending)
+    if response.finish_reason == "length":
+        limit = "max_tokens: the answer was cut off; continue it, or allow longer answers"
+        return run.done("limit_reached", limit=limit, **ending)
+    if run.given.output_schema is None:
+        return run.done("completed", **ending)
+    if run.book.silent + 1 < MOST_SILENT:
+        return None
+    message = f"the model did not call {OUTPUT_TOOL} in {MOST_SILENT} answers"
+    return run.done("failed", error=RunError(code="output_missing", message=message), **ending)
+
+
+def _is_refusal(response: ModelResponse) -> bool:
+    return response.finish_reason == "content_filter"
+
+
+def _spent(run: Held, response: ModelResponse | None, turn: int, attempt: str) -> list[NewEvent]:
+    """What a request took, where the provider said."""
+    if response is None:
+        return []
+    one = usage_of(run.given.model, response.usage)
+    total = add(run.book.usage, one)
+    usage = TurnUsage(**one.model_dump(), turn=turn, total=total)
+    return [new_event(f"t{turn}:usage:{attempt}", "usage", usage)]

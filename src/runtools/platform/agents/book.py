@@ -1,0 +1,169 @@
+"""The log of a run as a worker knows it: a copy without gaps, and the state that follows from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from runtools.platform.core.ports.worker import Logged
+from runtools.sdk.shapes.runs import ApprovalResolved, RunUsage
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a tool that the model wants, and how far it has come.
+
+    Attributes:
+        index: its place among the calls of its turn; with run and turn it names the act for repeats.
+        asked: whether a person was asked.
+        resolved: what the person decided.
+        closed: whether its result stands in the log.
+    """
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    turn: int
+    index: int
+    asked: bool = False
+    resolved: ApprovalResolved | None = None
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Book:
+    """What the log says.
+
+    Attributes:
+        last: the number of the last event known.
+        turn: how often the model has answered.
+        seen: up to which event the model knew the conversation when it answered last.
+        said, request: the number of the last message of a person, and its text.
+        text: what the last answer said.
+        interrupts: the number of the last one that breaks off what is under way.
+        calls: those of the last answer.
+        call_ids: all of the run's.
+        usage: what models were asked, added up.
+        size: tokens of the conversation as the last answer counted them.
+        compacted: in which turn the conversation was last compacted.
+        silent: how many answers at the end said nothing that the run could end with.
+        ended: whether `done` stands there.
+    """
+
+    last: int = 0
+    turn: int = 0
+    seen: int = 0
+    said: int = 0
+    request: str = ""
+    text: str = ""
+    interrupts: int = 0
+    calls: list[Call] = field(default_factory=list)
+    call_ids: set[str] = field(default_factory=set)
+    usage: RunUsage = field(default_factory=RunUsage)
+    size: int = 0
+    compacted: int = 0
+    silent: int = 0
+    ended: bool = False
+    _later: dict[int, Logged] = field(default_factory=dict)
+    _waits: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+
+    def take(self, events: Iterable[Logged]) -> list[Logged]:
+        """Learn of events, in any order and more than once; gives those that are new, in order, no gaps."""
+        for event in events:
+            if event.seq is not None and event.seq > self.last:
+                self._later[event.seq] = event
+        new: list[Logged] = []
+        while self.last + 1 in self._later:
+            new.append(self._later.pop(self.last + 1))
+            self.learn(new[-1:])
+        return new
+
+    def learn(self, events: Iterable[Logged]) -> None:
+        """Learn of a log that is not whole in front, in order."""
+        for event in events:
+            self.last = event.seq or self.last
+            self._learn(event)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether something is known that comes after what is not."""
+        return bool(self._later)
+
+    @property
+    def open(self) -> list[Call]:
+        """Calls without a result."""
+        return [call for call in self.calls if not call.closed]
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a person has spoken who would not wait for the calls that are open."""
+        return self.interrupts > self.seen
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the model has answered all that was said, and wants nothing done."""
+        return self.turn > 0 and self.said <= self.seen and not self.calls
+
+    def waited(self, now: datetime) -> float:
+        """Seconds in which the run did nothing but wait for people."""
+        return sum(((until or now) - since).total_seconds() for since, until in self._waits)
+
+    def _learn(self, event: Logged) -> None:
+        data = event.data
+        match event.type:
+            case "message":
+                self._message(event, event.seq or 0)
+            case "tool-call":
+                index = len(self.calls)
+                call = Call(data["callId"], data["name"], data["arguments"], data["turn"], index)
+                self.calls.append(call)
+                self.call_ids.add(call.call_id)
+                self.silent = 0
+            case "tool-result":
+                self._call(data["callId"]).closed = True
+            case "approval-requested":
+                self._call(data["callId"]).asked = True
+                if not self._waits or self._waits[-1][1] is not None:
+                    self._waits.append((event.at, None))
+            case "approval-resolved":
+                self._resolve(event)
+            case "usage":
+                self.usage = RunUsage.model_validate(data["total"])
+                if data["turn"] == self.turn:
+                    self.size = data["inputTokens"] + data["outputTokens"]
+            case "compaction":
+                self.compacted, self.size = data["turn"], 0
+            case "done":
+                self.ended = True
+            case _:
+                pass
+
+    def _message(self, event: Logged, seq: int) -> None:
+        data = event.data
+        if data["role"] == "user":
+            self.said, self.request = seq, data["text"]
+            if data.get("steering") == "interrupt":
+                self.interrupts = seq
+        elif data["turn"] > 0:
+            self.turn, self.seen, self.calls = data["turn"], seen_of(event), []
+            self.text = data["text"]
+            self.silent += 1
+
+    def _resolve(self, event: Logged) -> None:
+        self._call(event.data["callId"]).resolved = ApprovalResolved.model_validate(event.data)
+        if self._waits and not any(call.asked and call.resolved is None for call in self.open):
+            since, until = self._waits[-1]
+            self._waits[-1] = (since, until or event.at)
+
+    def _call(self, call_id: str) -> Call:
+        for call in self.calls:
+            if call.call_id == call_id:
+                return call
+        return Call(call_id, "", {}, self.turn, -1)  # of a turn that is over: nobody waits for it
+
+
+def seen_of(event: Logged) -> int:
+    """Up to which event the model knew the log when it gave this answer."""
+    return int(event.wire.get("seen") or 0) if isinstance(event.wire, dict) else 0  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""Carrying out what the model wants done: calls side by side, a result appended as each is over."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import jsonschema
+
+from runtools.platform.agents.book import Call
+from runtools.platform.agents.held import Held, ended, new_event, result_event
+from runtools.platform.agents.persona import OUTPUT_TOOL
+from runtools.platform.agents.points import reach
+from runtools.sdk.shapes.runs import ApprovalRequested, ToolImage, ToolOutput
+from runtools.workbench.tool import Result
+
+_MOST_FAULTS = 5
+
+
+async def carry_out(run: Held) -> bool:
+    """Make the open calls; True: what is left waits for a person, and the run is let go of."""
+    running: dict[str, asyncio.Task[None]] = {}
+    try:
+        while True:
+            run.changed.clear()
+            for call in run.book.open:
+                if call.call_id not in running and _may_begin(run, call):
+                    running[call.call_id] = asyncio.create_task(_make(run, call))
+            await _ask_people(run)
+            if not running:
+                if not run.book.open or await _judge(run):
+                    return False
+                if _is_waiting(run) and await _let_go(run):
+                    return True
+                continue
+            await run.reins.hold(_next(run, running))
+            for call_id in [one for one, task in running.items() if task.done()]:
+                running.pop(call_id).result()
+    finally:
+        await ended(list(running.values()))
+
+
+async def _next(run: Held, running: dict[str, asyncio.Task[None]]) -> None:
+    changed = asyncio.create_task(run.changed.wait())
+    try:
+        await asyncio.wait({*running.values(), changed}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        changed.cancel()
+
+
+def _may_begin(run: Held, call: Call) -> bool:
+    """Whether a call needs nobody's word, or has it."""
+    if _is_output(run, call):
+        return False  # when all others are over
+    return run.toolbox.permission(call.name) != "ask" or call.resolved is not None
+
+
+def _is_output(run: Held, call: Call) -> bool:
+    return call.name == OUTPUT_TOOL and run.given.output_schema is not None
+
+
+async def _ask_people(run: Held) -> None:
+    asked = [
+        new_event(
+            f"t{call.turn}:ask:{call.index}",
+            "approval-requested",
+            ApprovalRequested(
+                call_id=call.call_id, name=call.name, arguments=call.arguments, turn=call.turn
+            ),
+        )
+        for call in run.book.open
+        if not call.asked
+        and not _is_output(run, call)
+        and run.toolbox.permission(call.name) == "ask"
+    ]
+    if asked:
+        await run.append(asked)
+
+
+def _is_waiting(run: Held) -> bool:
+    return any(call.asked and call.resolved is None for call in run.book.open)
+
+
+async def _let_go(run: Held) -> bool:
+    """Whether the run waits now; not where somebody has just spoken."""
+    news = await run.append([], guarded=True, wait=True)
+    run.reins.check()
+    return not news.events and not news.cancel
+
+
+async def _make(run: Held, call: Call) -> None:
+    began = run.means.clock.monotonic()
+    result = await _result(run, call)
+    reach("worker.call.acted")
+    images = [
+        ToolImage(media_type=one.media_type, data=base64.b64encode(one.data).decode())
+        for one in result.images
+    ]
+    took = round((run.means.clock.monotonic() - began) * 1000)
+    event = result_event(call, result.text, failed=result.failed, images=images, duration_ms=took)
+    await run.append([event])
+
+
+async def _result(run: Held, call: Call) -> Result:
+    if run.toolbox.permission(call.name) == "deny":
+        return Result(f"{call.name} may not be used by this agent", failed=True)
+    changed = None
+    if call.resolved is not None:
+        if call.resolved.decision == "deny":
+            why = f": {call.resolved.reason}" if call.resolved.reason else ""
+            return Result(f"a person has refused this call{why}", failed=True)
+        changed = call.resolved.arguments
+    made = (
+        call if changed is None else Call(call.call_id, call.name, changed, call.turn, call.index)
+    )
+
+    def told(text: str) -> None:
+        output = ToolOutput(call_id=call.call_id, text=text, attempt=run.lease)
+        run.means.link.delta(run.id, run.lease, "tool-output-delta", output.model_dump(mode="json"))
+
+    reach("worker.call.begun")
+    result = await run.toolbox.call(made, told, begun=call.call_id in run.begun)
+    if changed is None:
+        return result
+    word = f"[a person changed the arguments to {json.dumps(changed)}]\n"
+    return Result(word + result.text, result.failed, result.images)
+
+
+async def _judge(run: Held) -> bool:
+    """Take the result that the run was to end with; True: there was one, good or not."""
+    given = [call for call in run.book.open if _is_output(run, call)]
+    if len(given) < len(run.book.open) or not given:
+        return False
+    schema = run.given.output_schema or {}
+    events = []
+    for place, call in enumerate(given):
+        faults = _faults(schema, call.arguments)
+        if faults:
+            events.append(result_event(call, f"it does not fit: {faults}", failed=True))
+            continue
+        events.append(result_event(call, "taken"))
+        events += [
+            result_event(other, "another result was taken", failed=True)
+            for other in given[place + 1 :]
+        ]
+        output = json.dumps(call.arguments, ensure_ascii=False)
+        done = run.done("completed", output=output, structured=call.arguments)
+        await run.append([*events, done], guarded=True)
+        break
+    if run.book.open:
+        await run.append(events)
+    return True
+
+
+def _faults(schema: dict[str, Any], given: dict[str, Any]) -> str:
+    """What is wrong with a result, in words for the model."""
+    try:
+        found = list(jsonschema.Draft202012Validator(schema).iter_errors(given))[:_MOST_FAULTS]
+    except (jsonschema.SchemaError, RecursionError) as exc:
+        return f"the schema itself is wrong: {exc}"[:500]
+    return "; ".join(f"{one.json_path}: {one.message[:300]}" for one in found)

@@ -1,0 +1,260 @@
+"""The loop: a run from where its log ends to its end, or to where it waits for a person.
+
+Nothing is remembered between two steps but the log: each looks at what stands there and does what comes
+next. So it makes no difference whether the last step was made by this worker, or by one that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from runtools.errors import RunToolsError
+from runtools.platform.agents import compacting
+from runtools.platform.agents.answer import Asked
+from runtools.platform.agents.asking import ask
+from runtools.platform.agents.book import Book
+from runtools.platform.agents.carrying import carry_out
+from runtools.platform.agents.held import Held, Means, ended, new_event, result_event
+from runtools.platform.agents.history import History, by_run, plain_response
+from runtools.platform.agents.limits import limits_of, out_of_time, reached
+from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.models.prices import is_priced
+from runtools.platform.agents.persona import OUTPUT_TOOL
+from runtools.platform.agents.points import reach
+from runtools.platform.agents.reins import Broken, Reins, Why
+from runtools.platform.agents.tools.around import Around
+from runtools.platform.agents.tools.toolbox import Toolbox
+from runtools.platform.core.models import MODELS, PROVIDERS
+from runtools.platform.core.ports.worker import Assignment, NewEvent
+from runtools.platform.kit.unbroken import to_its_end
+from runtools.sdk.shapes.runs import Done, Message, RunError
+
+CANCELLED = "cancelled: the run was ended while this was under way"
+INTERRUPTED = "broken off: the user has said something, which follows"
+OVER_TIME = "broken off: the time that the run may take is over"
+_SAMPLING = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "max_tokens")
+
+
+class Drive:
+    """One run under one lease.
+
+    Args:
+        reins: pulled by the worker when it is to be left.
+    """
+
+    def __init__(self, means: Means, run_id: str, lease: int, reins: Reins) -> None:
+        self._means = means
+        self._run_id = run_id
+        self._lease = lease
+        self._reins = reins
+        self._poked = asyncio.Event()
+        self._leaving = False
+        self._run: Held | None = None
+
+    def leave(self, *, at_once: bool) -> None:
+        """Go no further; unless it is to be at once, an answer under way may end."""
+        self._leaving = True
+        if at_once or self._run is None or self._run.stream is None:
+            self._reins.pull("leave")
+
+    def poke(self) -> None:
+        """Somebody has appended something, or wants a cancel: look."""
+        self._poked.set()
+
+    async def go(self) -> None:
+        """Take the run and drive it.
+
+        Raises:
+            LinkLost: it is somebody else's, or the api cannot be reached.
+        """
+        given = await self._means.link.take(self._run_id, self._lease)
+        reach("worker.taken")
+        try:
+            self._run = run = _held(self._means, given, self._lease, self._reins)
+        except RunToolsError as error:
+            await failure(self._means, self._run_id, self._lease, error)
+            return
+        helpers = [asyncio.create_task(self._listen(run)), asyncio.create_task(_keep_time(run))]
+        try:
+            if given.run.cancel_requested:
+                self._reins.pull("cancel")
+            while not run.book.ended and not self._leaving and not await _step(run):
+                pass
+        finally:
+            await to_its_end(_over(run, helpers))
+
+    async def _listen(self, run: Held) -> None:
+        while True:
+            await self._poked.wait()
+            self._poked.clear()
+            try:
+                await run.look()
+            except Exception:
+                run.reins.pull("leave")
+                raise
+
+
+async def _over(run: Held, helpers: list[asyncio.Task[None]]) -> None:
+    await ended(helpers)
+    await run.toolbox.close()
+
+
+async def _step(run: Held) -> bool:
+    """Do what comes next; True: nothing does."""
+    try:
+        run.reins.check()
+        return await _next(run)
+    except Broken as broken:
+        return await _broken(run, broken.why)
+
+
+async def _next(run: Held) -> bool:
+    book = run.book
+    if book.open:
+        if book.is_interrupted:
+            raise Broken("interrupt")
+        return await carry_out(run)
+    if book.is_answered and not run.is_owed_a_result:
+        await run.append([run.done("completed")], guarded=True)
+        return book.ended
+    if run.limits.max_cost_usd is not None and not is_priced(run.given.model):
+        error = RunError(
+            code="price_unknown",
+            message=f"what {run.given.run.model} costs is not known, so a limit of money cannot be kept",
+            hint="leave max_cost_usd out, or use max_total_tokens",
+        )
+        await run.append([run.done("failed", error=error)])
+        return True
+    limit = reached(run.limits, book.turn, book.usage, run.seconds)
+    if limit is not None:
+        await run.append([run.done("limit_reached", limit=limit)])
+    elif compacting.is_full(run):
+        await compacting.compact(run, book.turn + 1)
+    else:
+        await ask(run)
+    return False
+
+
+async def _broken(run: Held, why: Why) -> bool:
+    """What was under way was broken off: leave nothing open, keep what was said."""
+    if why == "leave":
+        return True
+    words = {"cancel": CANCELLED, "interrupt": INTERRUPTED, "limit": OVER_TIME}[why]
+    await run.close_calls(words)
+    if run.stream is not None:
+        await run.append(_half_said(run, run.stream.text))
+        run.stream = None
+    if why == "interrupt":
+        run.known = max(run.known, run.book.interrupts)
+        run.reins.slacken(why)
+        return False
+    if why == "cancel":
+        await run.append([run.done("cancelled")])
+    else:
+        await run.append([run.done("limit_reached", limit=out_of_time(run.limits))])
+    return True
+
+
+def _half_said(run: Held, text: str) -> list[NewEvent]:
+    """What the model had said when it was broken off."""
+    if not text.strip():
+        return []
+    turn = run.book.turn + 1
+    wire = {"seen": run.known, "response": plain_response(text)}
+    said = Message(role="assistant", text=text, turn=turn)
+    return [new_event(f"t{turn}:message", "message", said, wire)]
+
+
+async def _keep_time(run: Held) -> None:
+    if run.limits.max_seconds is not None:
+        await run.means.clock.sleep(max(run.limits.max_seconds - run.seconds, 0))
+        run.reins.pull("limit")
+
+
+def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> Held:
+    """All that is needed to go on."""
+    access = given.model
+    known = next(
+        (
+            one
+            for one in MODELS.values()
+            if (one.provider, one.api_id) == (access.provider, access.api_id)
+        ),
+        None,
+    )
+    sees = known is None or known.images
+    history = History(sees=sees)
+    size = 0
+    for log in by_run(given.earlier):
+        book = Book()
+        history.take(log)
+        book.learn(log)
+        history.end()
+        size = book.size or (0 if book.compacted else size)
+
+    async def secret(name: str) -> str:
+        return await means.link.secret(given.run.id, lease, name)
+
+    around = Around(secret, means.outbound, search_url=means.search_url)
+    toolbox = Toolbox(means.link, given, lease, means.connect, around, means.clock, sees=sees)
+    model = means.build(access)
+    # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
+    says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
+    asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
+    run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history)
+    run.book.size = run.book.size or size
+    return run
+
+
+def _settings(given: Assignment) -> ModelSettings:
+    chosen = {name: getattr(given.agent, name) for name in _SAMPLING} | given.config
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    return cast("ModelSettings", {name: settings[name] for name in _SAMPLING if name in settings})
+
+
+def _parameters(given: Assignment, toolbox: Toolbox) -> ModelRequestParameters:
+    if given.output_schema is None:
+        return ModelRequestParameters(function_tools=toolbox.definitions)
+    output = ToolDefinition(
+        name=OUTPUT_TOOL,
+        description="Give the result of the whole run, once, when the work is done.",
+        parameters_json_schema=_schema(given.output_schema),
+        kind="output",
+    )
+    return ModelRequestParameters(
+        function_tools=toolbox.definitions, output_mode="tool", output_tools=[output]
+    )
+
+
+def _schema(given: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", **given}
+
+
+async def failure(means: Means, run_id: str, lease: int, error: Exception) -> None:
+    """End a run that cannot go on; where even that cannot be said, the next worker finds it as it is."""
+    if isinstance(error, RunToolsError):
+        why = RunError(code=error.code, message=error.message, hint=error.hint)
+    else:
+        why = RunError(code="internal", message="the worker failed", hint="its log says where")
+    with contextlib.suppress(LinkLost, RunToolsError):
+        news = await means.link.read(run_id, lease, 0)
+        book = Book()
+        book.take(news.events)
+        if book.ended:
+            return
+        done = Done(
+            status="failed",
+            output=book.text or None,
+            error=why,
+            usage=book.usage,
+            iterations=book.turn,
+        )
+        closed = [result_event(call, why.message, failed=True) for call in book.open]
+        await means.link.append(run_id, lease, [*closed, new_event("done", "done", done)])

@@ -1,0 +1,185 @@
+"""A run that this worker holds: its log, what can be said of it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.models import Model
+
+from runtools.platform.agents.answer import Asked, Stream
+from runtools.platform.agents.book import Book, Call
+from runtools.platform.agents.history import History
+from runtools.platform.agents.limits import Limits
+from runtools.platform.agents.link import Link
+from runtools.platform.agents.points import reach
+from runtools.platform.agents.reins import Reins
+from runtools.platform.agents.tools.toolbox import Connect, Toolbox
+from runtools.platform.core.ports.worker import Assignment, ModelAccess, NewEvent, News
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.outbound import Outbound
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.runs import Done, DurableType, EndStatus, RunError, RunUsage, ToolResult
+
+PREVIEW = 100
+"""Attempts of one lease are numbered below this; the next lease's are higher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all runs of a worker share.
+
+    Attributes:
+        build: the model that an access leads to.
+        connect: a client of the platform with a run's token.
+        outbound: speaks to addresses that may be spoken to.
+        search_url: where the web is searched.
+    """
+
+    link: Link
+    build: Callable[[ModelAccess], Model]
+    connect: Connect
+    outbound: Outbound
+    clock: Clock
+    search_url: str
+
+
+class Held:
+    """One run under one lease."""
+
+    def __init__(
+        self,
+        means: Means,
+        given: Assignment,
+        lease: int,
+        reins: Reins,
+        toolbox: Toolbox,
+        asked: Asked,
+        limits: Limits,
+        history: History,
+    ) -> None:
+        self.means = means
+        self.given = given
+        self.id = given.run.id
+        self.lease = lease
+        self.reins = reins
+        self.toolbox = toolbox
+        self.asked = asked
+        self.limits = limits
+        self.history = history
+        self.book = Book()
+        self.known = 0  # up to where whoever is at work knows the log
+        self.changed = asyncio.Event()
+        self.stream: Stream | None = None  # an answer under way
+        history.take(self.book.take(given.log))
+        self.known = self.book.seen
+        self.begun = {call.call_id for call in self.book.open}
+
+    @property
+    def seconds(self) -> float:
+        """How long it has worked, waiting for people left out."""
+        now = self.means.clock.now()
+        since = self.given.run.started_at or now
+        return (now - since).total_seconds() - self.book.waited(now)
+
+    @property
+    def is_owed_a_result(self) -> bool:
+        """Whether the model has answered with a text where a result in a form was asked for."""
+        return self.given.output_schema is not None and self.book.is_answered
+
+    async def append(
+        self, events: Sequence[NewEvent], *, guarded: bool = False, wait: bool = False
+    ) -> News:
+        """Append in one transaction, and learn what stands there now.
+
+        Args:
+            guarded: only where nobody has said anything that is not known here.
+        """
+        reach("worker.append.sending")
+        seen = self.book.last if guarded else None
+        news = await self.means.link.append(self.id, self.lease, events, seen=seen, wait=wait)
+        reach("worker.append.written")
+        await self.learn(news)
+        return news
+
+    async def look(self) -> None:
+        """Learn what others have appended."""
+        await self.learn(await self.means.link.read(self.id, self.lease, self.book.last))
+
+    async def learn(self, news: News) -> None:
+        """Take in what is new; pull the reins where somebody wants it."""
+        self.history.take(self.book.take(news.events))
+        if news.cancel:
+            self.reins.pull("cancel")
+        if self.book.interrupts > self.known:
+            self.reins.pull("interrupt")
+        self.changed.set()
+        if self.book.has_gap:
+            await self.look()
+
+    async def close_calls(self, why: str) -> None:
+        """Give every open call a result, after what it has left running is ended."""
+        calls = self.book.open
+        await asyncio.gather(*(self.toolbox.stop(call) for call in calls))
+        if calls:
+            await self.append([result_event(call, why, failed=True) for call in calls])
+
+    def done(
+        self,
+        status: EndStatus,
+        *,
+        output: str | None = None,
+        structured: Any = None,
+        error: RunError | None = None,
+        limit: str | None = None,
+        usage: RunUsage | None = None,
+        iterations: int | None = None,
+    ) -> NewEvent:
+        """The event that ends the run; ``usage`` and ``iterations`` count what is appended beside it."""
+        done = Done(
+            status=status,
+            output=output if output is not None else self.book.text or None,
+            structured=structured,
+            error=error,
+            limit=limit,
+            usage=self.book.usage if usage is None else usage,
+            iterations=self.book.turn if iterations is None else iterations,
+        )
+        return new_event("done", "done", done)
+
+
+def new_event(key: str, kind: DurableType, payload: Shape, wire: Any = None) -> NewEvent:
+    """An event to append."""
+    return NewEvent(key=key, type=kind, data=payload.model_dump(mode="json"), wire=wire)
+
+
+def result_event(
+    call: Call,
+    output: str,
+    *,
+    failed: bool = False,
+    images: Sequence[Any] = (),
+    duration_ms: int = 0,
+) -> NewEvent:
+    """The event of a call's result."""
+    result = ToolResult(
+        call_id=call.call_id,
+        name=call.name,
+        output=output,
+        failed=failed,
+        images=list(images),
+        duration_ms=duration_ms,
+        turn=call.turn,
+    )
+    return new_event(f"t{call.turn}:result:{call.index}", "tool-result", result)
+
+
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they are over."""
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""The models that runs think with."""

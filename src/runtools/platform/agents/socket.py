@@ -1,0 +1,225 @@
+"""The link as it is between two processes: one WebSocket, frames of JSON, answers by their ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import websockets
+from pydantic import TypeAdapter
+from websockets.asyncio.client import ClientConnection, connect
+
+from runtools.errors import Conflict, Unavailable, from_wire
+from runtools.platform.agents.link import LinkLost
+from runtools.platform.core.ports.worker import (
+    MAX_FRAME_BYTES,
+    PATH,
+    Append,
+    Assignment,
+    Delta,
+    Hello,
+    NewEvent,
+    News,
+    Offer,
+    Place,
+    Placed,
+    Poke,
+    Read,
+    Secret,
+    Take,
+    Value,
+)
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.runs import DeltaType
+
+Told = Offer | Poke
+OnTold = Callable[[Told], None]
+
+_TOLD: Mapping[str, type[Told]] = {"offer": Offer, "poke": Poke}
+_NEWS, _ASSIGNMENT = TypeAdapter(News), TypeAdapter(Assignment)
+_OPEN_SECONDS = 10.0
+_PING_SECONDS, _SILENT_SECONDS = 3.0, 6.0
+_ANSWER_SECONDS = 60.0
+_PLACE_SECONDS = 600.0
+
+
+@asynccontextmanager
+async def linked(url: str, token: str, hello: Hello, on_told: OnTold) -> AsyncIterator[SocketLink]:
+    """A link that holds until the block ends or the connection does (`SocketLink.lost`).
+
+    Args:
+        url: of the api, as ``http://127.0.0.1:7700``.
+        on_told: called with what the api says by itself.
+
+    Raises:
+        LinkLost: there is no connection.
+        RunToolsError: the api does not want this worker.
+    """
+    address = f"ws{url.removeprefix('http')}{PATH}"
+    try:
+        async with connect(
+            address,
+            additional_headers={"Authorization": f"Bearer {token}"},
+            max_size=MAX_FRAME_BYTES,
+            compression=None,
+            proxy=None,
+            open_timeout=_OPEN_SECONDS,
+            ping_interval=_PING_SECONDS,
+            ping_timeout=_SILENT_SECONDS,
+            close_timeout=1.0,
+        ) as socket:
+            link = SocketLink(socket, on_told)
+            try:
+                await link.call(hello)
+                yield link
+            finally:
+                await link.close()
+    except websockets.InvalidStatus as exc:
+        raise Unavailable(f"the api refuses the worker: {exc}") from exc
+    except (OSError, TimeoutError, websockets.WebSocketException) as exc:
+        raise LinkLost(f"{url}: {exc}") from exc
+
+
+class SocketLink:
+    """One connection."""
+
+    def __init__(self, socket: ClientConnection, on_told: OnTold) -> None:
+        self._socket = socket
+        self._on_told = on_told
+        self._last = 0
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._out: deque[str | Delta] = deque()
+        self._more = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._hear())]
+
+    async def call(self, frame: Shape, seconds: float = _ANSWER_SECONDS) -> Any:
+        """Say something and wait for its answer."""
+        if self.lost.is_set():
+            raise LinkLost("the connection to the api is gone")
+        self._last += 1
+        number = self._last
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        # The id goes in front of what the shape says already: a large frame is written once.
+        self._put(f'{{"id":{number},' + frame.model_dump_json()[1:])
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            raise LinkLost(f"the api did not answer within {seconds:.0f} s") from None
+        finally:
+            self._asked.pop(number, None)
+
+    async def take(self, run_id: str, lease: int) -> Assignment:
+        """Take a run that was offered."""
+        return _ASSIGNMENT.validate_python(await self._of_run(Take(run_id=run_id, lease=lease)))
+
+    async def append(
+        self,
+        run_id: str,
+        lease: int,
+        events: Sequence[NewEvent],
+        *,
+        seen: int | None = None,
+        wait: bool = False,
+    ) -> News:
+        """Append events in one transaction."""
+        frame = Append(run_id=run_id, lease=lease, events=list(events), seen=seen, wait=wait)
+        return _NEWS.validate_python(await self._of_run(frame))
+
+    async def read(self, run_id: str, lease: int, after: int) -> News:
+        """The log after a number."""
+        return _NEWS.validate_python(
+            await self._of_run(Read(run_id=run_id, lease=lease, after=after))
+        )
+
+    async def place(self, run_id: str, lease: int) -> str:
+        """The run's sandbox."""
+        answer = await self.call(Place(run_id=run_id, lease=lease), _PLACE_SECONDS)
+        return Placed.model_validate(answer).sandbox_id
+
+    async def secret(self, run_id: str, lease: int, name: str) -> str:
+        """A secret of the run."""
+        answer = await self.call(Secret(run_id=run_id, lease=lease, name=name))
+        return Value.model_validate(answer).value
+
+    def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
+        """A live piece; pieces that wait for a slow connection are joined."""
+        piece = Delta(run_id=run_id, lease=lease, type=kind, data=dict(data))
+        last = self._out[-1] if self._out else None
+        if isinstance(last, Delta) and _goes_on(last, piece):
+            text = last.data["text"] + piece.data["text"]
+            self._out[-1] = last.model_copy(update={"data": {**last.data, "text": text}})
+        elif not self.lost.is_set():
+            self._put(piece)
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _of_run(self, frame: Shape) -> Any:
+        try:
+            return await self.call(frame)
+        except Conflict as error:
+            raise LinkLost(error.message) from error
+
+    def _put(self, frame: str | Delta) -> None:
+        self._out.append(frame)
+        self._more.set()
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                while self._out:
+                    frame = self._out.popleft()
+                    text = frame if isinstance(frame, str) else frame.model_dump_json()
+                    await self._socket.send(text)
+        except websockets.ConnectionClosed:
+            self._end()
+
+    async def _hear(self) -> None:
+        try:
+            async for text in self._socket:
+                self._take(json.loads(text))
+        except (websockets.ConnectionClosed, ValueError):
+            pass
+        finally:
+            self._end()
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        if "told" in frame:
+            kind = _TOLD.get(frame["told"])
+            if kind is not None:
+                self._on_told(kind.model_validate(frame))
+            return
+        answer = self._asked.get(frame.get("id", -1))
+        if answer is None or answer.done():
+            return
+        error = frame.get("error")
+        if error is None:
+            answer.set_result(frame.get("ok"))
+        else:
+            answer.set_exception(from_wire(error))
+
+    def _end(self) -> None:
+        self.lost.set()
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(LinkLost("the connection to the api is gone"))
+
+
+def _goes_on(last: Delta, piece: Delta) -> bool:
+    """Whether the second is what the first would have said next."""
+    if (last.run_id, last.type) != (piece.run_id, piece.type):
+        return False
+    return all(last.data[name] == value for name, value in piece.data.items() if name != "text")

@@ -1,0 +1,1 @@
+"""What a run's model can call."""

@@ -1,0 +1,179 @@
+"""The toolbox of a run: what its model may call, and what a call does.
+
+Each call is known by run, turn and place, down to the sandbox: made again after a crash it is answered from
+there, or goes on where it was. Calls that change files are made one after the other, others side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_ai.tools import ToolDefinition
+
+from runtools.errors import RateLimited, RunToolsError, Unavailable
+from runtools.platform.agents.answer import INVALID
+from runtools.platform.agents.book import Call
+from runtools.platform.agents.link import Link, LinkLost
+from runtools.platform.agents.tools.around import AROUND, Around
+from runtools.platform.core.ports.worker import Assignment
+from runtools.platform.kit.clock import Backoff, Clock
+from runtools.sdk.client import AsyncRunTools
+from runtools.sdk.sandbox import AsyncSandbox
+from runtools.sdk.shapes.definitions import BUILT_IN_TOOLS, Permission
+from runtools.workbench import shell
+from runtools.workbench.bench import Bench
+from runtools.workbench.tool import Result, Tool
+from runtools.workbench.toolset import TOOLS
+
+OnOutput = Callable[[str], None]
+Connect = Callable[[str], AsyncRunTools]
+"""A client of the platform with a run's token."""
+
+_TRIES = 5
+_AT_ONCE = 16
+_FILES = frozenset({"edit_file", "write_file", "delete_file"})
+
+
+class Toolbox:
+    """The tools of one run.
+
+    Args:
+        connect: makes the client for the sandbox.
+        sees: whether the model can look at pictures.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        given: Assignment,
+        lease: int,
+        connect: Connect,
+        around: Around,
+        clock: Clock,
+        *,
+        sees: bool,
+    ) -> None:
+        self._link = link
+        self._given = given
+        self._lease = lease
+        self._client = connect(given.token)
+        self._around = around
+        self._clock = clock
+        self._sees = sees
+        self._sandbox: AsyncSandbox | None = None
+        self._placing = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def definitions(self) -> list[ToolDefinition]:
+        """The tools as models are told of them; what the agent may never call is not among them."""
+        tools: list[Tool[Any, Any]] = [*TOOLS.values(), *AROUND.values()]
+        return [
+            ToolDefinition(
+                name=tool.name, description=tool.description, parameters_json_schema=tool.schema
+            )
+            for tool in tools
+            if self.permission(tool.name) != "deny"
+        ]
+
+    @property
+    def missing(self) -> list[str]:
+        """Tools that the agent names and that are not to be had."""
+        return [name for name in self._given.agent.tools if name not in BUILT_IN_TOOLS]
+
+    def permission(self, name: str) -> Permission:
+        """Whether the agent may call a tool."""
+        return permission(self._given.agent.permissions, name)
+
+    async def call(self, call: Call, on_output: OnOutput, *, begun: bool) -> Result:
+        """Do what the model wants; whatever goes wrong is a result.
+
+        Args:
+            on_output: told what a command writes, as it comes.
+            begun: whether the call may have been made before.
+        """
+        tool: Tool[Any, Any] | None = TOOLS.get(call.name) or AROUND.get(call.name)
+        if tool is None:
+            there = ", ".join(one.name for one in self.definitions)
+            return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
+        if INVALID in call.arguments:
+            return Result(
+                "the arguments were no JSON object, or were cut off: call it again with all of them",
+                failed=True,
+            )
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._slots)
+            if call.name in _FILES:
+                await stack.enter_async_context(self._changing)
+            return await self._patiently(tool, call, on_output, begun)
+        raise AssertionError  # the stack swallows nothing
+
+    async def stop(self, call: Call) -> None:
+        """End what a call that was broken off has left running."""
+        if call.name != shell.BASH.name or "process_id" in call.arguments:
+            return
+        with contextlib.suppress(RunToolsError, LinkLost):
+            await shell.stop(await self._bench(call, lambda _: None, begun=True))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _patiently(
+        self, tool: Tool[Any, Any], call: Call, on_output: OnOutput, begun: bool
+    ) -> Result:
+        backoff = Backoff(self._clock, first=0.5, most=8.0)
+        for left in reversed(range(_TRIES)):
+            try:
+                if tool.name in AROUND:
+                    return await tool.call(self._around, call.arguments)
+                bench = await self._bench(call, on_output, begun=begun)
+                return await tool.call(bench, call.arguments)
+            except (Unavailable, RateLimited) as error:
+                if not left:
+                    return _failed(error)
+            except RunToolsError as error:
+                return _failed(error)
+            begun = True
+            await backoff.wait()
+        raise AssertionError  # the last try returns
+
+    async def _bench(self, call: Call, on_output: OnOutput, *, begun: bool) -> Bench:
+        sandbox = await self._place()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return Bench(
+            sandbox,
+            self._given.run.thread_id.replace("_", "-"),
+            on_output=lambda piece: on_output(decoder.decode(piece)),
+            act=f"{self._given.run.id}.{call.turn}.{call.index}",
+            begun=begun,
+            sees=self._sees,
+        )
+
+    async def _place(self) -> AsyncSandbox:
+        async with self._placing:
+            if self._sandbox is None:
+                sandbox_id = await self._link.place(self._given.run.id, self._lease)
+                self._sandbox = await self._client.sandboxes.get(sandbox_id)
+            return self._sandbox
+
+
+def permission(rules: Mapping[str, Permission], name: str) -> Permission:
+    """What the rules say of a tool: the longest one that fits."""
+    best, found = -1, "allow"
+    for rule, may in rules.items():
+        stem = rule.removesuffix("*")
+        fits = name.startswith(stem) if rule.endswith("*") else name == rule
+        weight = len(stem) * 2 + (not rule.endswith("*"))
+        if fits and weight > best:
+            best, found = weight, may
+    return found  # type: ignore[return-value]
+
+
+def _failed(error: RunToolsError) -> Result:
+    return Result(f"{error.code}: {error}", failed=True)

@@ -1,0 +1,119 @@
+"""A worker: takes runs that it is offered, as many as it has slots, and lets go of them when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+
+from runtools.errors import RunToolsError
+from runtools.platform.agents.drive import Drive, failure
+from runtools.platform.agents.held import Means
+from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.reins import Reins
+from runtools.platform.core.ports.worker import Offer, Poke
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job:
+    drive: Drive
+    task: asyncio.Task[None]
+
+
+class Worker:
+    """Drives runs over one link.
+
+    Args:
+        slots: how many runs at once.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._jobs: dict[str, _Job] = {}
+        self._offers: deque[Offer] = deque()
+        self._means: Means | None = None
+        self._ending = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def runs(self) -> int:
+        """How many it drives."""
+        return len(self._jobs)
+
+    def begin(self, means: Means) -> None:
+        """There is a link: take what is offered."""
+        self._means = means
+        self._fill()
+
+    def told(self, word: Offer | Poke) -> None:
+        """The api has said something."""
+        if isinstance(word, Poke):
+            job = self._jobs.get(word.run_id)
+            if job is not None:
+                job.drive.poke()
+            return
+        self._offers.append(word)
+        self._fill()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing more. Answers under way may end in that time, all else is left where it is."""
+        self._ending = True
+        self._offers.clear()
+        for job in self._jobs.values():
+            job.drive.leave(at_once=False)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Leave every run as it is, at once."""
+        self._means = None
+        self._offers.clear()
+        tasks = [job.task for job in self._jobs.values()]
+        for job in self._jobs.values():
+            job.drive.leave(at_once=True)
+            job.task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _fill(self) -> None:
+        while self._means is not None and self._offers and len(self._jobs) < self._slots:
+            if self._ending:
+                return
+            offer = self._offers.popleft()
+            before = self._jobs.get(offer.run_id)
+            if before is not None:  # it is somebody else's by now, or was woken before we were done
+                before.drive.leave(at_once=True)
+                before.task.add_done_callback(partial(self._again, offer))
+                continue
+            drive = Drive(self._means, offer.run_id, offer.lease, Reins())
+            task = asyncio.create_task(self._run(self._means, drive, offer))
+            self._jobs[offer.run_id] = _Job(drive, task)
+            self._idle.clear()
+
+    def _again(self, offer: Offer, _: object) -> None:
+        self._offers.append(offer)
+        self._fill()
+
+    async def _run(self, means: Means, drive: Drive, offer: Offer) -> None:
+        try:
+            await drive.go()
+        except LinkLost as lost:
+            log.info("run %s is left: %s", offer.run_id, lost)
+        except RunToolsError as error:
+            log.warning("run %s: %s", offer.run_id, error.message)
+            await failure(means, offer.run_id, offer.lease, error)
+        except Exception as error:
+            log.exception("run %s", offer.run_id)
+            await failure(means, offer.run_id, offer.lease, error)
+        finally:
+            self._jobs.pop(offer.run_id, None)
+            if not self._jobs:
+                self._idle.set()
+            self._fill()

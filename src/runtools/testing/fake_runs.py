@@ -1,0 +1,443 @@
+"""The api's side of the worker port in memory: leases, logs, keys, repeats, pokes, waits and deltas.
+
+What a worker says is answered as the port says, so the loop can be tested without an api, and workers be
+killed at will. `FakeLink` is a connection inside the process, `serving` the same over a WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import websockets
+from websockets.asyncio.server import ServerConnection, serve
+
+from runtools.errors import Conflict, NotFound, RunToolsError, Unauthenticated
+from runtools.platform.agents.link import LinkLost
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.ports.worker import (
+    MAX_FRAME_BYTES,
+    PATH,
+    Append,
+    Assignment,
+    Delta,
+    Logged,
+    ModelAccess,
+    NewEvent,
+    News,
+    Offer,
+    Placed,
+    Poke,
+    Value,
+)
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.runs import DeltaType, Run, RunStatus, RunUsage
+
+_LOOK_SECONDS = 0.005
+TOKEN = "a-worker"  # what the fake lets in
+
+
+def _letters() -> str:
+    return new_id("opn").removeprefix("opn_")
+
+
+@dataclass
+class FakeRun:
+    """One run as the api keeps it."""
+
+    id: str
+    agent: AgentDefinition
+    model: ModelAccess
+    thread_id: str
+    sandbox_id: str | None
+    token: str
+    limits: dict[str, float]
+    config: dict[str, Any]
+    output_schema: dict[str, Any] | None
+    earlier: list[Logged]
+    lease: int = 1
+    status: RunStatus = "queued"
+    cancel: bool = False
+    started_at: datetime | None = None
+    holder: object | None = None
+    log: list[Logged] = field(default_factory=list)
+    deltas: list[Delta] = field(default_factory=list)
+    appends: int = 0
+
+    def types(self) -> list[str]:
+        """The types of its events, in order."""
+        return [event.type for event in self.log]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The payloads of one type."""
+        return [event.data for event in self.log if event.type == kind]
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """How it ended."""
+        [done] = self.of("done")
+        return done
+
+
+class FakeRuns:
+    """All runs, and the workers that are connected."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, FakeRun] = {}
+        self.secrets: dict[str, str] = {}
+        self.place: Callable[[FakeRun], Any] | None = None
+        self._ears: dict[object, Callable[[Offer | Poke], None]] = {}
+
+    # --- what people do ---
+
+    def make(
+        self,
+        message: str,
+        *,
+        agent: Mapping[str, Any] | None = None,
+        model: ModelAccess | None = None,
+        sandbox_id: str | None = None,
+        token: str = "token",
+        thread_id: str | None = None,
+        earlier: Sequence[Logged] = (),
+        limits: Mapping[str, float] | None = None,
+        config: Mapping[str, Any] | None = None,
+        output_schema: dict[str, Any] | None = None,
+        images: Sequence[Mapping[str, Any]] = (),
+    ) -> FakeRun:
+        """A run that is queued."""
+        says = {"slug": "tester", "name": "Tester", "model": "demo", **(agent or {})}
+        run = FakeRun(
+            f"run_{_letters()}",
+            AgentDefinition.model_validate(says),
+            model or ModelAccess(provider="demo", api_id="demo"),
+            thread_id or f"thr_{_letters()}",
+            sandbox_id,
+            token,
+            dict(limits or {}),
+            dict(config or {}),
+            output_schema,
+            list(earlier),
+        )
+        started = {
+            "agentSlug": "tester",
+            "agentVersion": 1,
+            "model": "demo",
+            "threadId": run.thread_id,
+        }
+        self._put(run, NewEvent(key="run-started", type="run-started", data=started))
+        said = {"role": "user", "text": message, "turn": 0, "images": [dict(one) for one in images]}
+        self._put(run, NewEvent(key="in:0", type="message", data=said))
+        self.runs[run.id] = run
+        self._offer(run)
+        return run
+
+    async def say(self, run: FakeRun, text: str, steering: str = "queue") -> None:
+        """Say something to a run under way."""
+        said = {"role": "user", "text": text, "turn": 0, "steering": steering}
+        await self._by_people(run, NewEvent(key=f"say:{len(run.log)}", type="message", data=said))
+
+    async def decide(self, run: FakeRun, call_id: str, decision: str, **more: Any) -> None:
+        """Decide on a call that waits."""
+        data = {"callId": call_id, "decision": decision, "actor": "test", **more}
+        await self._by_people(
+            run, NewEvent(key=f"decide:{call_id}", type="approval-resolved", data=data)
+        )
+
+    async def cancel(self, run: FakeRun) -> None:
+        """Want its end."""
+        run.cancel = True
+        self._wake(run)
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 20.0) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(seconds):
+            while not holds():
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def ended(self, run: FakeRun, seconds: float = 20.0) -> dict[str, Any]:
+        """Wait for the end of a run."""
+        await self.until(lambda: run.status not in ("queued", "running", "waiting"), seconds)
+        return run.done
+
+    # --- what workers do ---
+
+    def join(self, who: object, ear: Callable[[Offer | Poke], None]) -> None:
+        """A worker is there: it is offered all that is queued."""
+        self._ears[who] = ear
+        for run in self.runs.values():
+            if run.status == "queued":
+                ear(Offer(run_id=run.id, lease=run.lease))
+
+    def leave(self, who: object) -> None:
+        """A worker is gone: what it held is offered to the others under a new lease."""
+        self._ears.pop(who, None)
+        for run in self.runs.values():
+            if run.holder is who:
+                run.holder = None
+                if run.status == "running":
+                    run.status = "queued"
+                    run.lease += 1
+                    self._offer(run)
+
+    async def answer(self, who: object, frame: Mapping[str, Any]) -> Shape | None:
+        """What a frame is answered with."""
+        call = frame["call"]
+        if call == "hello":
+            return None
+        run = self.runs.get(frame["runId"])
+        if run is None:
+            raise NotFound("no such run")
+        if call == "delta":
+            if run.lease == frame["lease"]:
+                run.deltas.append(Delta.model_validate(frame))
+            return None
+        if run.lease != frame["lease"]:
+            raise Conflict("another lease is the latest")
+        match call:
+            case "take":
+                return self._take(run, who)
+            case "append":
+                return await self._append(run, Append.model_validate(frame))
+            case "read":
+                return News(events=run.log[frame["after"] :], cancel=run.cancel)
+            case "place":
+                return await self._place(run)
+            case "secret":
+                if frame["name"] not in self.secrets:
+                    raise NotFound(f"there is no secret {frame['name']}")
+                return Value(value=self.secrets[frame["name"]])
+        raise NotFound(f"no call {call}")
+
+    def _take(self, run: FakeRun, who: object) -> Assignment:
+        if run.status != "queued":
+            raise Conflict(f"the run is {run.status}")
+        run.status, run.holder = "running", who
+        run.started_at = run.started_at or datetime.now(UTC)
+        return Assignment(
+            run=self._shape(run),
+            agent=run.agent,
+            model=run.model,
+            output_schema=run.output_schema,
+            limits=run.limits,
+            config=run.config,
+            earlier=run.earlier,
+            log=run.log,
+            token=run.token,
+        )
+
+    async def _append(self, run: FakeRun, asked: Append) -> News:
+        if run.status != "running":
+            raise Conflict(f"the run is {run.status}")
+        if asked.seen is not None and (run.cancel or len(run.log) > asked.seen):
+            return News(events=run.log[asked.seen :], cancel=run.cancel)
+        stands = [self._put(run, event) for event in asked.events]
+        run.appends += 1
+        if any(event.type == "done" for event in stands):
+            run.status = run.done["status"]
+            run.holder = None
+        elif asked.wait:
+            run.status, run.holder = "waiting", None
+        return News(events=stands, cancel=run.cancel)
+
+    async def _place(self, run: FakeRun) -> Placed:
+        if run.sandbox_id is None:
+            assert self.place is not None, "no sandbox was given, and none can be made"
+            run.sandbox_id = await self.place(run)
+        assert run.sandbox_id is not None
+        return Placed(sandbox_id=run.sandbox_id)
+
+    def _put(self, run: FakeRun, event: NewEvent) -> Logged:
+        for there in run.log:
+            if there.key == event.key:
+                return there
+        assert not any(there.type == "done" for there in run.log), f"{event.type} after done"
+        logged = Logged(
+            type=event.type,
+            seq=len(run.log) + 1,
+            run_id=run.id,
+            at=datetime.now(UTC),
+            data=json.loads(json.dumps(event.data)),
+            key=event.key,
+            wire=json.loads(json.dumps(event.wire)),
+        )
+        run.log.append(logged)
+        return logged
+
+    async def _by_people(self, run: FakeRun, event: NewEvent) -> None:
+        self._put(run, event)
+        self._wake(run)
+
+    def _wake(self, run: FakeRun) -> None:
+        if run.status == "waiting":
+            run.status = "queued"
+            run.lease += 1
+            self._offer(run)
+        elif run.holder is not None and run.holder in self._ears:
+            self._ears[run.holder](Poke(run_id=run.id))
+
+    def _offer(self, run: FakeRun) -> None:
+        for ear in self._ears.values():
+            ear(Offer(run_id=run.id, lease=run.lease))
+
+    def _shape(self, run: FakeRun) -> Run:
+        return Run(
+            id=run.id,
+            status=run.status,
+            agent_slug=run.agent.slug,
+            agent_version=1,
+            model=run.agent.model,
+            thread_id=run.thread_id,
+            sandbox_id=run.sandbox_id,
+            project_id="prj_test",
+            created_at=datetime.now(UTC),
+            started_at=run.started_at,
+            ended_at=None,
+            iterations=0,
+            last_seq=len(run.log),
+            usage=RunUsage(),
+            output=None,
+            cancel_requested=run.cancel,
+        )
+
+
+class FakeLink:
+    """A worker's connection inside the process. ``after``: called after each append that was written."""
+
+    def __init__(self, runs: FakeRuns, after: Callable[[FakeRun], None] | None = None) -> None:
+        self._runs = runs
+        self._after = after
+        self._gone = False
+
+    def join(self, ear: Callable[[Offer | Poke], None]) -> None:
+        """Be there."""
+        self._runs.join(self, ear)
+
+    def cut(self) -> None:
+        """The connection breaks."""
+        if not self._gone:
+            self._gone = True
+            self._runs.leave(self)
+
+    async def take(self, run_id: str, lease: int) -> Assignment:
+        """Take a run."""
+        given: Assignment = await self._ask(call="take", runId=run_id, lease=lease)
+        return given
+
+    async def append(
+        self,
+        run_id: str,
+        lease: int,
+        events: Sequence[NewEvent],
+        *,
+        seen: int | None = None,
+        wait: bool = False,
+    ) -> News:
+        """Append events."""
+        said = [event.model_dump(mode="json") for event in events]
+        news: News = await self._ask(
+            call="append", runId=run_id, lease=lease, events=said, seen=seen, wait=wait
+        )
+        if self._after is not None:
+            self._after(self._runs.runs[run_id])
+            self._check()
+        return news
+
+    async def read(self, run_id: str, lease: int, after: int) -> News:
+        """Read on."""
+        news: News = await self._ask(call="read", runId=run_id, lease=lease, after=after)
+        return news
+
+    async def place(self, run_id: str, lease: int) -> str:
+        """The sandbox."""
+        placed: Placed = await self._ask(call="place", runId=run_id, lease=lease)
+        return placed.sandbox_id
+
+    async def secret(self, run_id: str, lease: int, name: str) -> str:
+        """A secret."""
+        value: Value = await self._ask(call="secret", runId=run_id, lease=lease, name=name)
+        return value.value
+
+    def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
+        """A live piece."""
+        run = self._runs.runs[run_id]
+        if not self._gone and run.lease == lease:
+            run.deltas.append(Delta(run_id=run_id, lease=lease, type=kind, data=dict(data)))
+
+    async def _ask(self, **frame: Any) -> Any:
+        self._check()
+        try:
+            return await self._runs.answer(self, frame)
+        except Conflict as error:
+            raise LinkLost(error.message) from error
+
+    def _check(self) -> None:
+        if self._gone:
+            raise LinkLost("the connection is cut")
+
+
+@asynccontextmanager
+async def serving(runs: FakeRuns) -> AsyncIterator[str]:
+    """The same for workers that are processes; gives the URL."""
+    async with serve(
+        lambda socket: _serve(runs, socket),
+        "127.0.0.1",
+        0,
+        max_size=MAX_FRAME_BYTES,
+        compression=None,
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+
+
+async def _serve(runs: FakeRuns, socket: ServerConnection) -> None:
+    assert socket.request is not None
+    good = socket.request.headers.get("Authorization") == f"Bearer {TOKEN}"
+    if socket.request.path != PATH or not good:
+        await socket.close(4401, Unauthenticated("no worker").message)
+        return
+    ear: asyncio.Queue[str] = asyncio.Queue()
+    speaker = asyncio.create_task(_speak(socket, ear))
+    working: set[asyncio.Task[None]] = set()
+    try:
+        async for text in socket:
+            frame = json.loads(text)
+            if frame["call"] == "hello":
+                ear.put_nowait(json.dumps({"id": frame["id"], "ok": None}))
+                runs.join(socket, lambda word: ear.put_nowait(word.model_dump_json()))
+                continue
+            task = asyncio.create_task(_reply(runs, socket, frame, ear))
+            working.add(task)
+            task.add_done_callback(working.discard)
+    except websockets.ConnectionClosed:
+        pass
+    finally:
+        runs.leave(socket)
+        speaker.cancel()
+        with suppress(asyncio.CancelledError):
+            await speaker
+
+
+async def _speak(socket: ServerConnection, ear: asyncio.Queue[str]) -> None:
+    with suppress(websockets.ConnectionClosed):
+        while True:
+            await socket.send(await ear.get())
+
+
+async def _reply(
+    runs: FakeRuns, socket: ServerConnection, frame: dict[str, Any], ear: asyncio.Queue[str]
+) -> None:
+    answer: dict[str, Any] = {"id": frame.get("id")}
+    try:
+        said = await runs.answer(socket, frame)
+        answer["ok"] = None if said is None else said.model_dump(mode="json")
+    except RunToolsError as error:
+        answer["error"] = error.to_wire()
+    if frame["call"] != "delta":
+        ear.put_nowait(json.dumps(answer))
