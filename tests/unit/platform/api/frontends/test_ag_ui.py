@@ -1,0 +1,115 @@
+"""What a front end on AG-UI is told of a run, each event as the protocol's own models take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from ag_ui.core import Event
+from pydantic import TypeAdapter
+from tests.unit.platform.api.frontends import worlds
+from tests.unit.platform.api.frontends.worlds import RUN, event
+
+from runtools.platform.api.frontends.ag_ui import Events
+from runtools.sdk.shapes.runs import (
+    ApprovalRequested,
+    ApprovalResolved,
+    Compaction,
+    RunError,
+    RunEvent,
+    Trouble,
+)
+
+KNOWN: TypeAdapter[Any] = TypeAdapter(Event)
+ASKED = event(
+    "approval-requested", ApprovalRequested(call_id="c1", name="bash", arguments={}, turn=1), 5
+)
+
+
+def told(events: Iterable[RunEvent], *, pauses: bool = False) -> list[dict[str, Any]]:
+    teller = Events("their-thread", "their-run")
+    said = [*teller.begin(), *(each for one in events for each in teller.of(one))]
+    said += teller.pause() if pauses else ()
+    for each in said:
+        KNOWN.validate_python(each)
+    return said
+
+
+def kinds(said: Iterable[dict[str, Any]]) -> list[str]:
+    return [each["type"] for each in said if each["type"] != "CUSTOM"]
+
+
+def test_a_whole_run() -> None:
+    said = told(worlds.live())
+    assert kinds(said) == [
+        "RUN_STARTED",
+        "STEP_STARTED",
+        "REASONING_START",
+        "REASONING_MESSAGE_START",
+        "REASONING_MESSAGE_CONTENT",
+        "REASONING_MESSAGE_CONTENT",
+        "REASONING_MESSAGE_END",
+        "REASONING_END",
+        "TEXT_MESSAGE_START",
+        "TEXT_MESSAGE_CONTENT",
+        "TEXT_MESSAGE_CONTENT",
+        "TEXT_MESSAGE_END",
+        "TOOL_CALL_START",
+        "TOOL_CALL_ARGS",
+        "TOOL_CALL_END",
+        "TOOL_CALL_RESULT",
+        "STEP_FINISHED",
+        "STEP_STARTED",
+        "TEXT_MESSAGE_START",
+        "TEXT_MESSAGE_CONTENT",
+        "TEXT_MESSAGE_END",
+        "STEP_FINISHED",
+        "RUN_FINISHED",
+    ]
+    assert said[0] == {"type": "RUN_STARTED", "threadId": "their-thread", "runId": "their-run"}
+    assert said[-1]["result"] == {"status": "completed", "output": "All done."}
+    assert RUN not in str(kinds(said))
+
+
+def test_a_run_that_waits_is_interrupted_by_what_is_not_decided() -> None:
+    allowed = ApprovalResolved(call_id="c0", decision="allow", actor="usr_1")
+    other = ApprovalRequested(call_id="c0", name="bash", arguments={}, turn=1)
+    said = told(
+        [
+            event("approval-requested", other, 4),
+            ASKED,
+            event("approval-resolved", allowed, 6),
+        ],
+        pauses=True,
+    )
+    outcome = said[-1]["outcome"]
+    assert outcome["type"] == "interrupt"
+    assert [each["toolCallId"] for each in outcome["interrupts"]] == ["c1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "outcome"),
+    [
+        ({}, "RUN_FINISHED", "success"),
+        ({"status": "cancelled"}, "RUN_FINISHED", "cancelled"),
+        ({"status": "limit_reached", "limit": "max_cost_usd"}, "RUN_FINISHED", "success"),
+        ({"structured": {"n": 1}}, "RUN_FINISHED", "success"),
+        (
+            {"status": "failed", "error": RunError(code="refused", message="it will not")},
+            "RUN_ERROR",
+            None,
+        ),
+    ],
+)
+def test_its_ends(fields: dict[str, Any], kind: str, outcome: str | None) -> None:
+    last = told([worlds.done(**fields)])[-1]
+    assert last["type"] == kind
+    assert last.get("outcome", {}).get("type") == outcome
+
+
+def test_what_the_protocol_has_no_word_for() -> None:
+    compaction = Compaction(turn=3, tokens_before=100, summary="So far …")
+    trouble = Trouble(code="overloaded", message="too busy", turn=3, retrying=1.0)
+    said = told([event("compaction", compaction, 3), event("error", trouble, 4), ASKED])
+    assert [each["name"] for each in said[1:]] == ["compaction", "error", "approval-requested"]
