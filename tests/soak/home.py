@@ -9,8 +9,9 @@ from pathlib import Path
 from runtools.platform.core.ports.host import BuildOrder, Sizes
 from runtools.platform.host.net.network import NamespaceNetwork
 from runtools.platform.kit.config import load
-from runtools.testing.crash.house import House, Maker
+from runtools.testing.crash.house import House, maker
 from runtools.testing.crash.look import Driver, kill_machines
+from runtools.testing.forks import Maker
 from runtools.testing.local_template import LocalTemplates
 
 SETTINGS = {"RUNTOOLS_DISK_HEADROOM_MB": "512", "RUNTOOLS_MEMORY_FACTOR": "0.25"}
@@ -40,7 +41,7 @@ class Home:
         else:
             _copy_template(self._source, self.folder)
             self.template = self._source.name
-        self._maker = Maker(self.driver)
+        self._maker = maker(self.driver)
 
     def house(self) -> House:
         """A host process in it, not yet started."""

@@ -1,13 +1,13 @@
-"""The api as a process of its own over a host's socket, to be killed: run by the crash tests.
+"""The api as a process of its own over a host's socket, to be killed; made on demand, see `forks`.
 
-Arguments: a folder (database, first key, ``url`` once it serves), the host's socket, a crash point.
+An order names a folder (database, first key, ``url`` once it serves), the host's socket and a crash point.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
+from typing import Any
 
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
@@ -17,7 +17,8 @@ from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.crash import arm
 from runtools.platform.kit.db import Database
-from runtools.testing.api_world import HOST_ID, serving
+from runtools.testing.api_world import HOST_ID, rules, serving
+from runtools.testing.forks import make_on_demand
 from runtools.testing.made_once import sqlite_url
 
 
@@ -39,5 +40,10 @@ async def main(folder: Path, host_socket: Path, point: str) -> None:
         await asyncio.Event().wait()
 
 
+def _forked(order: dict[str, Any]) -> None:
+    asyncio.run(main(Path(order["folder"]), Path(order["host"]), order["point"]))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))
+    rules()  # made before there are forks, for all of them
+    make_on_demand(_forked)

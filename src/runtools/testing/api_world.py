@@ -50,7 +50,7 @@ HOST_ID = "hst_one"
 
 
 @cache
-def _rules() -> Rules:
+def rules() -> Rules:
     """What every api's answers are held against."""
     return Rules(bare_app().openapi())
 
@@ -255,7 +255,7 @@ async def serving(
     parts.make(settings, dict.fromkeys(PARTS, me), me)
     vault = await open_vault(settings, db, clock)
     app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
-    conformity = Conformity(_rules())
+    conformity = Conformity(rules())
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

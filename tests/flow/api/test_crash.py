@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +27,10 @@ from runtools.platform.host.server import serving
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
-from runtools.testing import api_world
+from runtools.testing import api_process, api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_host import FakeHost
+from runtools.testing.forks import Maker
 from runtools.testing.made_once import sqlite_url
 
 ROUNDS, LIVES = 6, 3
@@ -41,7 +42,8 @@ class Rig:
 
     folder: Path
     host: FakeHost
-    process: asyncio.subprocess.Process | None = None
+    apis: Maker
+    pid: int | None = None
     http: httpx.AsyncClient | None = None
 
     @asynccontextmanager
@@ -65,12 +67,11 @@ class Rig:
         """The api in a process of its own, to die at the point; it is dead at the end."""
         url = self.folder / "url"
         url.unlink(missing_ok=True)
-        program = [sys.executable, "-m", "runtools.testing.api_process"]
-        words = [str(self.folder), str(self.folder / "host.sock"), point]
-        process = self.process = await asyncio.create_subprocess_exec(*program, *words)
+        order = {"folder": str(self.folder), "host": str(self.folder / "host.sock"), "point": point}
+        self.pid = await self.apis.start(order, self.folder / "log")
         try:
-            await holds(lambda: url.exists() or process.returncode is not None, 60)
-            if process.returncode is None:
+            await holds(lambda: url.exists() or self._is_dead(), 60)
+            if url.exists():
                 async with self._talking(url.read_text()):
                     yield
             else:
@@ -85,16 +86,21 @@ class Rig:
 
     async def died(self) -> bool:
         """Whether it has died by SIGKILL, in a few seconds."""
-        assert self.process is not None
-        async with asyncio.timeout(20):
-            return await self.process.wait() == -signal.SIGKILL
+        await holds(self._is_dead, 20)
+        assert self.pid is not None
+        pid, self.pid = self.pid, None
+        return await self.apis.wait(pid) == -signal.SIGKILL
 
     async def kill(self) -> None:
-        """Kill it now."""
-        assert self.process is not None
-        if self.process.returncode is None:
-            os.kill(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
+        """Kill it now, if it is there."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            await self.died()
+
+    def _is_dead(self) -> bool:
+        """Whether it waits for nothing but to be asked how it ended."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "Z"
 
     async def act(self, method: str, path: str, key: str, body: Any = None) -> Any:
         """An act with a key; None when the api died under it."""
@@ -118,12 +124,19 @@ class Rig:
         return None if shown is None else str(shown["state"])
 
 
+@pytest.fixture(scope="module")
+def apis() -> Iterator[Maker]:
+    made = Maker(api_process.__name__)
+    yield made
+    made.close()
+
+
 @pytest_asyncio.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, apis: Maker) -> AsyncIterator[Rig]:
     """A rig with a template, and a sandbox `old` with a snapshot `kept`; the api is down."""
     host = FakeHost(tmp_path / "host")
     async with serving(host, tmp_path / "host.sock"):
-        made = Rig(tmp_path, host)
+        made = Rig(tmp_path, host, apis)
         async with made.alive():
             await made.act("POST", "/templates/base-debian/builds", "t0", {})
             await made.act("POST", "/templates/spare/builds", "t1", {"recipe": "base-debian"})

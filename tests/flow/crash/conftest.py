@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from runtools.platform.core.ports.host import BuildOrder, Sizes
-from runtools.testing.crash.house import House, Maker
+from runtools.testing.crash.house import House, maker
 from runtools.testing.crash.look import kill_machines
 from runtools.testing.crash.saga import Saga
+from runtools.testing.forks import Maker
 from runtools.testing.local_template import LocalTemplates
 
 TEMPLATE = "tpl_crash"
@@ -41,9 +42,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[Maker]:
-    maker = Maker("local")
-    yield maker
-    maker.close()
+    made = maker("local")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -7,14 +7,23 @@ import logging
 import os
 import signal
 
+import pytest
 from tests.flow.host.conftest import until
 
+from runtools.platform.host.disk import trees
 from runtools.testing.nested import nest
 
 
 def kill_machine(world, box_id):
     place = world.engine.places.life(box_id, 1) / "vmm"
     os.kill(json.loads((place / "holder.json").read_text())["first"], signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def removed(tmp_path):
+    """Nothing deep is left behind: pytest's own clearing away would fall over it."""
+    yield
+    trees.remove(tmp_path)
 
 
 def leave_a_deep_tree(world, box):

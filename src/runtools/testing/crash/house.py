@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from runtools.errors import HostUnavailable
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.testing import host_process
+from runtools.testing.forks import Maker
 
 START_SECONDS = 120.0
 _LOOK_SECONDS = 0.01
 
 
-class Maker:
-    """Makes host processes of one kind by forking one that has imported everything.
-
-    Args:
-        kind: ``local`` or ``qemu``.
-    """
-
-    def __init__(self, kind: str) -> None:
-        words = [sys.executable, "-m", host_process.__name__, kind, "--forks"]
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._turn = threading.Lock()
-        self._answer()
-
-    async def start(self, environment: Mapping[str, str], log: Path) -> int:
-        """The pid of a fresh host process."""
-        return await self._ask({"start": dict(environment), "log": str(log)})
-
-    async def wait(self, pid: int) -> int:
-        """How a host process ended: its exit code, or a signal's number below zero."""
-        return await self._ask({"wait": pid})
-
-    def close(self) -> None:
-        """End it; the hosts that it made live on."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-    async def _ask(self, order: dict[str, Any]) -> int:
-        return int(await asyncio.to_thread(self._asked, json.dumps(order).encode()))
-
-    def _asked(self, line: bytes) -> bytes:
-        assert self._process.stdin is not None
-        with self._turn:
-            self._process.stdin.write(line + b"\n")
-            self._process.stdin.flush()
-            return self._answer()
-
-    def _answer(self) -> bytes:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+def maker(kind: str) -> Maker:
+    """Makes host processes: ``local`` or ``qemu``."""
+    return Maker(host_process.__name__, kind, "--forks")
 
 
 class House:
