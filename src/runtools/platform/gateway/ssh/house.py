@@ -1,0 +1,135 @@
+"""What all connections of a gateway share: whom it asks, where it leads, who is in, who has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.ports.doorway import MOST_VISITS, Doorway, Visit
+from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.ssh.guesses import Guesses
+from runtools.platform.gateway.ssh.keys import GatewayKeys
+from runtools.platform.gateway.ssh.rooms import Rooms
+from runtools.platform.kit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+LOOKING = "looking who is to leave"
+# Each connection without a login counts as a failure of its source, and so does each wrong password.
+_FREE_OF_SOURCE = 10
+_FREE_OF_SANDBOX = 30
+_LONGEST_WAIT = 300.0
+
+
+class Inside(Protocol):
+    """Somebody who is in."""
+
+    @property
+    def visit(self) -> Visit | None:
+        """What opened the door; None: nothing has yet."""
+        ...
+
+    def end(self, sentence: str) -> None:
+        """Say the sentence and end."""
+        ...
+
+
+@dataclass(slots=True)
+class House:
+    """The parts of one gateway.
+
+    Attributes:
+        sources: failures by the address that they come from.
+        passwords: wrong passwords by the sandbox that they were for.
+        places: connections by address.
+        rooms: logins by sandbox.
+        inside: all connections that have logged in.
+        tasks: what goes on beside the connections.
+    """
+
+    doorway: Doorway
+    reach: Reach
+    keys: GatewayKeys
+    clock: Clock
+    sources: Guesses
+    passwords: Guesses
+    places: Rooms
+    rooms: Rooms
+    inside: set[Inside] = field(default_factory=set)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
+        """Do something beside what asked for it; what nobody awaits is logged."""
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    def refusal(self, source: str) -> str | None:
+        """Why nobody is let in from there at present."""
+        wait = self.sources.wait(source)
+        if wait:
+            return f"too many failed logins from your address; try again in {math.ceil(wait)} s"
+        return None
+
+    async def look_on(self) -> None:
+        """End, for ever, the visits of those whose key was taken away or whose sandbox has ended."""
+        while True:
+            await self.clock.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except RunToolsError as error:
+                log.warning("cannot ask who is to leave: %s", error)
+
+    async def look(self) -> None:
+        """End the visits that are over."""
+        there = [(one, visit) for one in self.inside if (visit := one.visit) is not None]
+        for piece in _pieces(there):
+            for over in await self.doorway.ended([visit for _, visit in piece]):
+                piece[over.place][0].end(over.because)
+
+    def close(self) -> None:
+        """Send everybody home."""
+        for one in list(self.inside):
+            one.end("the gateway is being stopped")
+        for task in self.tasks:
+            if task.get_name() == LOOKING:
+                task.cancel()
+
+
+def house(
+    doorway: Doorway,
+    reach: Reach,
+    keys: GatewayKeys,
+    clock: Clock,
+    *,
+    per_source: int,
+    per_sandbox: int,
+) -> House:
+    """A gateway in which nobody is yet."""
+    return House(
+        doorway=doorway,
+        reach=reach,
+        keys=keys,
+        clock=clock,
+        sources=Guesses(clock, free=_FREE_OF_SOURCE, longest=_LONGEST_WAIT),
+        passwords=Guesses(clock, free=_FREE_OF_SANDBOX, longest=_LONGEST_WAIT),
+        places=Rooms(per_source),
+        rooms=Rooms(per_sandbox),
+    )
+
+
+def _pieces(there: list[tuple[Inside, Visit]]) -> Iterable[list[tuple[Inside, Visit]]]:
+    for start in range(0, len(there), MOST_VISITS):
+        yield there[start : start + MOST_VISITS]

@@ -1,0 +1,145 @@
+"""The listening port: makes a connection of each socket, or tells it why not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncssh
+from asyncssh.constants import DISC_TOO_MANY_CONNECTIONS, MSG_DISCONNECT
+from asyncssh.packet import Byte, String, UInt32
+
+from runtools.platform.gateway.ssh.door import Door
+from runtools.platform.gateway.ssh.house import LOOKING, House
+from runtools.platform.gateway.ssh.upstream import CIPHERS
+from runtools.platform.gateway.ssh.wires import ClientWire
+from runtools.platform.kit import rates
+
+log = logging.getLogger(__name__)
+
+SOFTWARE = "RunTools"
+LOGIN_SECONDS = 60
+KEEPALIVE_SECONDS, KEEPALIVE_MOST = 30, 4
+_LEAVE_SECONDS = 3.0
+# As OpenSSH since 8.8: no signatures with SHA-1.
+_SIGNATURES = (
+    "ssh-ed25519",
+    "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-256",
+    "rsa-sha2-512",
+)
+
+
+@asynccontextmanager
+async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
+    """Serve while the body runs; gives the port, which is another one where 0 was asked for."""
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # else it tells of every channel
+    listening = _Listening(house)
+    await asyncssh.listen(
+        host,
+        port,
+        tunnel=listening,
+        config=None,
+        server_factory=lambda: Door(house),
+        server_host_keys=list(house.keys.host),
+        server_version=SOFTWARE,
+        signature_algs=list(_SIGNATURES),
+        encryption_algs=list(CIPHERS),
+        compression_algs=["none"],
+        gss_host=None,
+        allow_scp=False,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        login_timeout=LOGIN_SECONDS,
+        keepalive_interval=KEEPALIVE_SECONDS,
+        keepalive_count_max=KEEPALIVE_MOST,
+    )
+    house.spawn(house.look_on(), LOOKING)
+    try:
+        yield listening.port
+    finally:
+        listening.close()
+        house.close()
+        await listening.empty()
+
+
+class _Listening:
+    """What asyncssh asks to listen, and gets its connections from."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._server: asyncio.Server | None = None
+        self._wires: set[ClientWire] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None  # noqa: S101 - it does
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    async def create_server(
+        self, factory: Callable[[str, int], Any], host: str, port: int
+    ) -> asyncio.Server:
+        """Listen."""
+
+        def made() -> ClientWire:
+            wire = ClientWire(lambda wire: self._admit(wire, factory), lambda: self._left(wire))
+            return wire
+
+        self._server = await asyncio.get_running_loop().create_server(made, host, port, backlog=256)
+        return self._server
+
+    def _admit(self, wire: ClientWire, factory: Callable[[str, int], Any]) -> Any | None:
+        """A connection for a socket; None: it was told that it gets none."""
+        source = _source(wire)
+        refusal = self._house.refusal(source)
+        if refusal is None and not self._house.places.take(source):
+            refusal = "too many connections from your address"
+        if refusal is not None:
+            wire.write(f"SSH-2.0-{SOFTWARE}\r\n".encode() + _farewell(refusal))
+            return None
+        self._wires.add(wire)
+        self._empty.clear()
+        return factory("", 0)
+
+    def _left(self, wire: ClientWire) -> None:
+        if wire in self._wires:
+            self._wires.discard(wire)
+            self._house.places.leave(_source(wire))
+            if not self._wires:
+                self._empty.set()
+
+    def close(self) -> None:
+        """Take no more."""
+        assert self._server is not None  # noqa: S101 - it listens
+        self._server.close()
+
+    async def empty(self) -> None:
+        """Wait until all have left; who has not logged in is not waited for."""
+        for wire in list(self._wires):
+            asyncio.get_running_loop().call_later(_LEAVE_SECONDS, wire.abort)
+        await self._empty.wait()
+
+
+def _source(wire: ClientWire) -> str:
+    return rates.source(str(wire.get_extra_info("peername", ("?",))[0]))
+
+
+def _farewell(sentence: str) -> bytes:
+    """A message in the form that it has before keys are exchanged."""
+    payload = (
+        Byte(MSG_DISCONNECT) + UInt32(DISC_TOO_MANY_CONNECTIONS) + String(sentence) + String("en")
+    )
+    padding = 4 + -(len(payload) + 9) % 8
+    return UInt32(len(payload) + padding + 1) + Byte(padding) + payload + os.urandom(padding)

@@ -1,0 +1,159 @@
+"""The two sockets of a visit, each between the operating system and an SSH connection.
+
+What one of them does not take is not read from the other, so that little lies here in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+HIGH = 1024 * 1024  # bytes that may wait to be sent
+_FAREWELL_SECONDS = 2.0
+_PIECE = 64 * 1024  # larger ones are copied over and over while they are taken apart
+
+
+class Wire(asyncio.Transport, asyncio.Protocol):
+    """The protocol of a socket, and the transport of an SSH connection.
+
+    Attributes:
+        connection: the SSH connection; None: what comes is dropped.
+        partner: who is not read while this one's other side does not take what is sent.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        asyncio.Transport.__init__(self)
+        self.connection = connection
+        self.partner: Wire | None = None
+        self._socket: asyncio.Transport | None = None
+
+    # --- the socket's protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream's
+        self._socket = transport
+        transport.set_write_buffer_limits(high=HIGH)
+        if self.connection is not None:
+            self.connection.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        for start in range(0, len(data), _PIECE):
+            if self.connection is not None:
+                self.connection.data_received(data[start : start + _PIECE])
+
+    def eof_received(self) -> bool:
+        """The other side will send no more: SSH knows no half of a connection."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self.resume_writing()
+        if self.connection is not None:
+            self.connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The other side does not take what is sent."""
+        if self.partner is not None:
+            self.partner.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self.partner is not None:
+            self.partner.resume_reading()
+
+    # --- the connection's transport ---
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send."""
+        self._there.write(data)
+
+    def close(self) -> None:
+        """End it after what was written."""
+        self._there.close()
+
+    def abort(self) -> None:
+        """End it so that what was said last arrives: what still comes is read and dropped for a while.
+
+        A socket that is closed over what nobody has read throws away what it was to send.
+        """
+        self.connection = None
+        if self._there.is_closing():
+            return
+        self._there.resume_reading()
+        try:
+            self._there.write_eof()
+        except OSError:  # the other side is gone already
+            self._there.abort()
+        else:
+            asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._there.abort)
+
+    def is_closing(self) -> bool:
+        """Whether it is over."""
+        return self._there.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read nothing for now."""
+        if not self._there.is_closing():
+            self._there.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if not self._there.is_closing():
+            self._there.resume_reading()
+
+    def waiting(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._there.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What is known of the socket; ``wire`` is this."""
+        return self if name == "wire" else self._there.get_extra_info(name, default)
+
+    @property
+    def _there(self) -> asyncio.Transport:
+        assert self._socket is not None  # noqa: S101 - nothing is asked before the socket is there
+        return self._socket
+
+
+class ClientWire(Wire):
+    """A client's.
+
+    Args:
+        make: makes the SSH connection, once the socket is there; None: there is to be none.
+        gone: is called when the socket is gone.
+    """
+
+    def __init__(self, make: Callable[[ClientWire], Any | None], gone: Callable[[], None]) -> None:
+        super().__init__(None)
+        self._make = make
+        self._gone = gone
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        super().connection_made(transport)
+        self.connection = self._make(self)
+        if self.connection is None:
+            self.abort()
+        else:
+            self.connection.connection_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        super().connection_lost(exc)
+        self._gone()
+
+
+class SandboxWire(Wire):
+    """A sandbox's, for a client."""
+
+    def __init__(self, connection: Any, client: ClientWire) -> None:
+        super().__init__(connection)
+        self._client = client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The stream is there."""
+        super().connection_made(transport)
+        self.partner, self._client.partner = self._client, self
