@@ -27,6 +27,7 @@ from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_promp
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.trouble import Empty, Trouble, pause, understood
 from runtools.platform.core.ports.worker import NewEvent
+from runtools.platform.kit.outbound import Refused
 from runtools.sdk.shapes.runs import Delta, Message, RunError, ToolCall, TurnUsage
 from runtools.sdk.shapes.runs import Trouble as TroubleShape
 
@@ -63,11 +64,17 @@ async def ask(run: Held) -> None:
 
 async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse | Trouble:
     try:
+        if run.given.model.base_url is not None:
+            await run.means.outbound.check(run.given.model.base_url)
         response = await stream.run(messages)
         if response.finish_reason == "error":
             raise Cut
         if not text_of(response).strip() and not calls_of(response):
             raise ContentFilterError("it said nothing") if _is_refusal(response) else Empty
+    except Refused as refused:
+        hint = "the operator can allow it by the setting outbound_allow"
+        error = RunError(code="endpoint_refused", message=str(refused), hint=hint)
+        return Trouble("give_up", error)
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
         log.info("run %s: asking %s: %r", run.id, run.given.run.model, type(failure))
         return understood(failure, run.given.model.api_key)

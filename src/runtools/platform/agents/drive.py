@@ -25,7 +25,6 @@ from runtools.platform.agents.held import Held, Means, ended, new_event, result_
 from runtools.platform.agents.history import History, by_run, plain_response
 from runtools.platform.agents.limits import limits_of, out_of_time, reached
 from runtools.platform.agents.link import LinkLost
-from runtools.platform.agents.models.prices import is_priced
 from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.reins import Broken, Reins, Why
@@ -124,14 +123,6 @@ async def _next(run: Held) -> bool:
     if book.is_answered and not run.is_owed_a_result:
         await run.append([run.done("completed")], guarded=True)
         return book.ended
-    if run.limits.max_cost_usd is not None and not is_priced(run.given.model):
-        error = RunError(
-            code="price_unknown",
-            message=f"what {run.given.run.model} costs is not known, so a limit of money cannot be kept",
-            hint="leave max_cost_usd out, or use max_total_tokens",
-        )
-        await run.append([run.done("failed", error=error)])
-        return True
     limit = reached(run.limits, book.turn, book.usage, run.seconds)
     if limit is not None:
         await run.append([run.done("limit_reached", limit=limit)])

@@ -82,7 +82,7 @@ async def serve(settings: Settings) -> int:
         vault = await keyring.open_vault(settings, db, clock)
         hosts = Hosts({view.id: host})
         app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()), tracing)
-        server = uvicorn.Server(server_config(McpDoor(app, _own_url(settings)), settings))
+        server = uvicorn.Server(server_config(McpDoor(app, settings.own_url), settings))
         await server.serve()
     tracing.close()
     return 0 if server.started else 1
@@ -104,16 +104,6 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # uvicorn believes whoever is on the loopback; `http.peer` asks the setting
         timeout_keep_alive=_KEEP_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-
-
-def _own_url(settings: Settings) -> str:
-    """Where this process reaches itself; one that listens everywhere does so on the loopback too."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
-    return (
-        f"http://[{host}]:{settings.api_port}"
-        if ":" in host
-        else f"http://{host}:{settings.api_port}"
     )
 
 

@@ -68,6 +68,10 @@ async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
     return int(await _part("api").serve(settings))
 
 
+async def _worker(settings: config.Settings, _: argparse.Namespace) -> int:
+    return int(await _part("worker").serve(settings))
+
+
 async def _host(settings: config.Settings, args: argparse.Namespace) -> int:
     if args.pause_all:
         return int(await _part("host").pause_all(settings))
@@ -85,6 +89,7 @@ _COMMANDS: dict[str, Command] = {
     "strays": _strays,
     "api": _api,
     "host": _host,
+    "worker": _worker,
 }
 
 

@@ -55,6 +55,7 @@ class Settings:
             (base64 of 32 bytes; several with the newest first): the value itself, a file, or a program
             that prints it. At most one; without any, a file in the home, made at the first start.
         audit_days: how long the audit log is kept.
+        worker_slots: how many runs of agents a worker drives at once.
         outbound_allow: networks (CIDR, separated by commas) that URLs of users (webhooks, model endpoints)
             may lead to though they are not public, and without TLS.
         trusted_proxies: networks (CIDR, separated by commas) of proxies whose
@@ -117,6 +118,7 @@ class Settings:
     service_user: str = ""
     part_digests: str = ""
     part_token_file: str = ""
+    worker_slots: int = 20
     outbound_allow: str = ""
     metrics_token: str = field(default="", repr=False)
     otlp_endpoint: str = ""
@@ -172,6 +174,14 @@ class Settings:
     def host_socket(self) -> Path:
         """Where the host part listens for the api part."""
         return self.run_folder / "host.sock"
+
+    @property
+    def own_url(self) -> str:
+        """Where this machine reaches the API; one that listens everywhere does so on the loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.api_host, self.api_host)
+        return (
+            f"http://[{host}]:{self.api_port}" if ":" in host else f"http://{host}:{self.api_port}"
+        )
 
     @property
     def client_file(self) -> Path:

@@ -25,11 +25,6 @@ def usage_of(access: ModelAccess, used: RequestUsage) -> RunUsage:
     )
 
 
-def is_priced(access: ModelAccess) -> bool:
-    """Whether requests of it have a price."""
-    return _cost(access, RequestUsage(input_tokens=1, output_tokens=1)) is not None
-
-
 def _cost(access: ModelAccess, used: RequestUsage) -> str | None:
     if access.provider == OFFLINE:
         return "0"
