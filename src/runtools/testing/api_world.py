@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -239,6 +239,30 @@ async def world(
                 await machine.inside.processes.kill()
 
 
+class _Server(uvicorn.Server):
+    """Ends when it is told to, and not at the next look."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None: they are the test's."""
+        yield
+
+    def end(self) -> None:
+        """Let it end."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Once a second the date of answers is made anew."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1.0)
+
+
 @asynccontextmanager
 async def serving(
     db: Database,
@@ -272,14 +296,13 @@ async def serving(
             timeout_graceful_shutdown=1,
             lifespan="on",
         )
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await holds(lambda: server.started or task.done())
             yield url, app.state.platform
         finally:
-            server.should_exit = True
+            server.end()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
     # Whatever a test asked for: every answer must have been one of the document's.

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 _USER = "postgres"
@@ -63,16 +64,17 @@ class Cluster:
     def create(self, template: str | None = None) -> str:
         """A new database, empty or a copy of another; returns its name."""
         name = f"test_{next(self._numbers)}"
-        words = ["createdb", "-h", str(self._folder), "-U", _USER, name]
-        self._run(*words, *([] if template is None else ["-T", template]))
+        # By files: nothing of the copy needs to be in the log, which is four times as slow.
+        self._do(f"CREATE DATABASE {name} TEMPLATE {template or 'template1'} STRATEGY file_copy")
         return name
 
     def drop(self, name: str) -> None:
         """Remove a database, whoever is still connected."""
-        self._run("dropdb", "--force", "-h", str(self._folder), "-U", _USER, name)
+        self._do(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _run(self, program: str, *words: str) -> None:
-        _as_postgres([str(self._tools / program), *words])
+    def _do(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(statement.encode())
 
 
 @contextmanager

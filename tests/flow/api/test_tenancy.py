@@ -10,6 +10,7 @@ from tests.flow.api.test_events import events
 
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
+from runtools.testing import postgres
 from runtools.testing.api_world import client
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import Operation, operations
@@ -27,11 +28,19 @@ Two = tuple[Org, Org]
 ROUTES = operations(bare_app())
 
 
+# Each direction is walked on one engine: what is asked of the stores is the same, and the stores are proven
+# function by function on both (`test_stores`).
+on_sqlite = pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("any_url", postgres.ENGINES[1:], indirect=True)
+
+
 class TestWalk:
+    @on_postgresql
     async def test_a_stranger_finds_nothing_of_the_house(self, two: Two) -> None:
         house, other = two
         assert await Walk(house, other).all(ROUTES) == []
 
+    @on_sqlite
     async def test_the_house_finds_nothing_of_a_stranger(self, two: Two) -> None:
         house, other = two
         assert await Walk(other, house).all(ROUTES) == []
@@ -45,6 +54,7 @@ class TestWalk:
         answer = await other.http.request(method, path)
         assert answer.json()["error"]["code"] == "forbidden"
 
+    @on_sqlite
     async def test_a_key_without_the_scope_does_not_tell_what_there_is(self, two: Two) -> None:
         _, other = two
         body = {"name": "limited", "scopes": ["workflow:read"]}
@@ -92,6 +102,7 @@ class TestFrame:
         [fault] = uncovered([new])
         assert "volumeId" in fault
 
+    @on_sqlite
     async def test_a_record_fetched_without_its_org_is_found(
         self, two: Two, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -104,6 +115,7 @@ class TestFrame:
         await walk.record(look)
         assert any("theirs is 200" in fault for fault in walk.faults)
 
+    @on_sqlite
     async def test_an_answer_that_differs_by_a_word_is_found(
         self, two: Two, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -122,6 +134,7 @@ class TestFrame:
         await walk.record(reveal)
         assert any("of yours" in fault for fault in walk.faults)
 
+    @on_sqlite
     async def test_a_change_of_the_other_org_is_found(
         self, two: Two, monkeypatch: pytest.MonkeyPatch
     ) -> None:
