@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -93,5 +94,5 @@ def run() -> int:
     except BrokenPipeError:
         # The reader went away, as `head` does. Closing here keeps the interpreter from complaining.
         sys.stderr.close()
-        return 1
+        return 128 + signal.SIGPIPE  # as a shell says of a program that ends so
     return 0

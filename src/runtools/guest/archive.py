@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, Any, Final, cast
 
-from runtools.guest import protocol
+from runtools.guest import protocol, unsized
 from runtools.guest.conn import Conn, ok
 from runtools.guest.files import entry, group_name, owner_name, weight
 from runtools.guest.paths import Root
@@ -110,8 +110,14 @@ class Packer:
         return None if first == name else first
 
     def _add_bytes(self, place: str, info: tarfile.TarInfo) -> None:
-        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
+            early = unsized.content(fd, self._root.shown(place))
+            if early is not None:
+                info.size = len(early)
+                self._put(_header(info))
+                self._put(early + bytes(-info.size % _BLOCK))
+                return
             info.size = left = os.fstat(fd).st_size
             self._put(_header(info))
             while left:

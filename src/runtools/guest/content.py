@@ -7,14 +7,14 @@ import os
 import stat
 from typing import Any, Final
 
-from runtools.guest import protocol
+from runtools.guest import protocol, unsized
 from runtools.guest.conn import Conn, Gone, ok, write_all
 from runtools.guest.files import entry, temporary
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno
 from runtools.guest.protocol import BYTES, END, HEADER
 
-_PEEK: Final = 4 << 20
+_PIECE: Final = 1 << 20
 
 
 class Reader:
@@ -31,13 +31,16 @@ class Reader:
         try:
             found = os.fstat(self._fd)
             self._check(found)
-            size = found.st_size or self._peek()
+            self._early = unsized.content(self._fd, self._path)
+            size = found.st_size if self._early is None else len(self._early)
             self.start = min(start, size)
             self.end = size if end is None else max(min(end, size), self.start)
             seen = {**entry(root, place, found), "size": size}
             self.head = {"entry": seen, "start": self.start, "end": self.end}
-        except BaseException:
+        except BaseException as exc:
             os.close(self._fd)
+            if isinstance(exc, OSError):
+                raise of_errno(exc, self._path) from exc
             raise
 
     def send(self, conn: Conn) -> None:
@@ -77,19 +80,6 @@ class Reader:
         if not stat.S_ISREG(found.st_mode):
             raise Problem("file_error", f"{self._path} is no regular file")
 
-    def _peek(self) -> int:
-        # Files of /proc and /sys say that they are empty; what they hold is known by reading.
-        parts = []
-        left = _PEEK
-        try:
-            while left and (data := os.read(self._fd, left)):
-                parts.append(data)
-                left -= len(data)
-        except OSError as exc:
-            raise of_errno(exc, self._path) from exc
-        self._early = b"".join(parts)
-        return len(self._early)
-
 
 class Writer:
     """One write: opened (errors that can be known are known then), fed, and finished or undone."""
@@ -103,9 +93,9 @@ class Writer:
         self._append = how == "append"
         # A symlink stays one: what it points to is written.
         self._place = os.path.realpath(root.path(path))
-        self.temporary = None if self._append else temporary(self._place)
+        # What is appended is gathered first, too: others may append while it comes.
+        self.temporary: str | None = temporary(self._place)
         self._fd = -1
-        self._was = 0
 
     def open(self) -> None:
         """Make the parents and open what is written to."""
@@ -123,11 +113,7 @@ class Writer:
             Gone: the sender broke off; nothing is changed.
         """
         try:
-            if self._append:  # such a file takes no spliced pages
-                for piece in conn.body():
-                    write_all(self._fd, piece)
-            else:
-                conn.body_into(self._fd)
+            conn.body_into(self._fd)
         except OSError as exc:
             self.undo()
             raise of_errno(exc, self._path) from exc
@@ -138,11 +124,15 @@ class Writer:
     def finish(self) -> dict[str, Any]:
         """Put the new content in place."""
         try:
-            if self._mode is not None:
-                os.fchmod(self._fd, self._mode)
-            if self.temporary is not None:
+            assert self.temporary is not None  # noqa: S101 - it is opened
+            if self._append:
+                self._add_to_the_end()
+                os.unlink(self.temporary)
+            else:
+                if self._mode is not None:
+                    os.fchmod(self._fd, self._mode)
                 os.rename(self.temporary, self._place)
-                self.temporary = None
+            self.temporary = None
             return entry(self._root, self._place)
         except OSError as exc:
             self.undo()
@@ -152,8 +142,6 @@ class Writer:
 
     def undo(self) -> None:
         """Leave everything as it was."""
-        if self._fd >= 0 and self._append:
-            os.ftruncate(self._fd, self._was)
         if self.temporary is not None and self._fd >= 0:
             os.unlink(self.temporary)
             self.temporary = None
@@ -162,17 +150,36 @@ class Writer:
     def _open(self) -> None:
         there = self._there()
         os.makedirs(os.path.dirname(self._place), exist_ok=True)
-        if self.temporary is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._place, flags, 0o644)
-            self._was = os.fstat(self._fd).st_size
+        assert self.temporary is not None  # noqa: S101 - nothing was undone yet
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self.temporary, flags, 0o600 if self._append else 0o644)
+        if self._append:
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self.temporary, flags, 0o644)
         if there is not None:
             if os.geteuid() == 0:
                 os.fchown(self._fd, there.st_uid, there.st_gid)
             os.fchmod(self._fd, stat.S_IMODE(there.st_mode))
+
+    def _add_to_the_end(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        target = os.open(self._place, flags, 0o644)
+        try:
+            if self._mode is not None:
+                os.fchmod(target, self._mode)
+            was = os.fstat(target).st_size
+            at = 0
+            try:
+                while data := os.pread(self._fd, _PIECE, at):
+                    write_all(target, data)
+                    at += len(data)
+            except OSError:
+                # A full disk: what was added is taken back, unless others have added to it.
+                end = os.fstat(target).st_size
+                if was < end <= was + at + _PIECE:
+                    os.ftruncate(target, was)
+                raise
+        finally:
+            os.close(target)
 
     def _there(self) -> os.stat_result | None:
         try:

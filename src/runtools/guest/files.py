@@ -7,13 +7,13 @@ import grp
 import os
 import pwd
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from runtools.guest import protocol
+from runtools.guest import deep, protocol, unsized
+from runtools.guest.conn import write_all
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno
 
@@ -138,7 +138,7 @@ class Files:
             if not stat.S_ISDIR(os.lstat(place).st_mode):
                 os.unlink(place)
             elif recursive:
-                shutil.rmtree(place)
+                deep.remove(place)
             else:
                 os.rmdir(place)
         except OSError as exc:
@@ -190,7 +190,7 @@ class Files:
         """Copy under a temporary name, then put it in place as a whole."""
         fresh = temporary(end)
         try:
-            copy_tree(start, fresh)
+            deep.copy(start, fresh, copy_bytes, give_away)
             os.rename(fresh, end)
         except BaseException:
             _remove_any(fresh)
@@ -213,23 +213,6 @@ class Files:
                 continue  # it went while we looked
 
 
-def copy_tree(start: str, end: str) -> None:
-    """Copy whatever lies there to a name that is free."""
-    found = os.lstat(start)
-    if stat.S_ISDIR(found.st_mode):
-        os.mkdir(end, 0o700)
-        with os.scandir(start) as items:
-            for item in items:
-                copy_tree(item.path, f"{end}/{item.name}")
-    elif stat.S_ISLNK(found.st_mode):
-        os.symlink(os.readlink(start), end)
-    elif stat.S_ISREG(found.st_mode):
-        _copy_bytes(start, end)
-    else:
-        raise OSError(errno.EINVAL, "neither a file, a directory nor a symlink", start)
-    give_away(end, found)
-
-
 def give_away(place: str, like: os.stat_result) -> None:
     """Owner, mode and times as another file's, as far as the agent may."""
     if os.geteuid() == 0:
@@ -239,11 +222,15 @@ def give_away(place: str, like: os.stat_result) -> None:
     os.utime(place, ns=(like.st_atime_ns, like.st_mtime_ns), follow_symlinks=False)
 
 
-def _copy_bytes(start: str, end: str) -> None:
-    source = os.open(start, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def copy_bytes(start: str, end: str) -> None:
+    source = os.open(start, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         target = os.open(end, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            early = unsized.content(source, start)
+            if early is not None:
+                write_all(target, early)
+                return
             size = os.fstat(source).st_size
             for first, last in _filled(source, size):
                 _copy_range(source, target, first, last)
@@ -283,7 +270,7 @@ def _remove_any(place: str) -> None:
     if not os.path.lexists(place):
         return
     if stat.S_ISDIR(os.lstat(place).st_mode):
-        shutil.rmtree(place)
+        deep.remove(place)
     else:
         os.unlink(place)
 

@@ -49,7 +49,7 @@ class User:
 
 
 def find_user(name: str) -> User:
-    """A user of the machine.
+    """A user of the machine, by name or number.
 
     Raises:
         Problem: ``invalid_request``: there is no such user; ``file_forbidden``: the agent may not.
@@ -64,13 +64,20 @@ def find_user(name: str) -> User:
     if mine not in {0, entry.pw_uid}:
         raise Problem("file_forbidden", f"the agent may not become {name}")
     switch = entry.pw_uid != mine
-    groups = tuple(os.getgrouplist(name, entry.pw_gid)) if switch else ()
-    return User(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell, switch)
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)) if switch else ()
+    return User(
+        entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell, switch
+    )
 
 
 @lru_cache(maxsize=16)
 def _entry(name: str, _changed: int, _file: int) -> pwd.struct_passwd:
-    return pwd.getpwnam(name)
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        if not name.isdecimal():
+            raise
+        return pwd.getpwuid(int(name))
 
 
 def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:

@@ -5,9 +5,14 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+
+from runtools.guest.archive import Packer
+from runtools.guest.conn import Conn
+from runtools.guest.paths import Root
+from runtools.guest.protocol import BYTES, HEADER
 
 from .conftest import Agent, Talk
 
@@ -19,6 +24,10 @@ def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return file.getvalue()
+
+
+def _is(data: bytes) -> bool:
+    return HEADER.unpack(data[: HEADER.size])[1] == BYTES
 
 
 def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -67,6 +76,21 @@ class TestDownload:
         talk.do("download", path="/workspace/f")
         with tarfile.open(fileobj=io.BytesIO(talk.body())) as archive:
             assert archive.getnames() == ["f"]
+
+    @pytest.mark.parametrize("path", ["/proc/cpuinfo", "/sys/class/net/lo/mtu"])
+    def test_the_kernels_files_are_whole(self, path: str) -> None:
+        sent: list[bytes] = []
+
+        class Collects:
+            def send(self, data: bytes) -> None:
+                sent.append(data)
+
+        Packer(Root("/"), path).send(cast(Conn, Collects()))
+        pieces = [data[HEADER.size :] for data in sent if _is(data)]
+        with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+            file = archive.extractfile(archive.getmembers()[0])
+            assert file is not None
+            assert file.read() == Path(path).read_bytes()
 
     def test_a_folder_deeper_than_pythons_stack(self, agent: Agent, talk: Talk) -> None:
         deep = os.open(agent.root / "workspace", os.O_RDONLY)

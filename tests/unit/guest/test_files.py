@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from runtools.guest import protocol
+from runtools.guest import files, protocol, unsized
+from runtools.guest.problems import Problem
 
 from .conftest import Agent, Talk, until
 
 ROOT = os.geteuid() == 0
+KERNELS = ("/proc/kallsyms", "/proc/cpuinfo", "/sys/class/net/lo/mtu")
+"""Files that do not say how long they are, the first of them some megabytes long."""
 
 
 class TestPaths:
@@ -175,6 +178,25 @@ class TestChanges:
         found = (copied / "e/f").stat()
         assert (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o640, 1_500_000_000)
 
+    def test_copy_of_the_kernels_files(self, agent: Agent) -> None:
+        for number, path in enumerate(KERNELS):
+            files.copy_bytes(path, str(agent.root / f"copy-{number}"))
+            assert (agent.root / f"copy-{number}").read_bytes() == Path(path).read_bytes()
+
+    def test_a_nest_of_folders(self, agent: Agent, talk: Talk) -> None:
+        """Deeper than Python can call itself."""
+        nest = "/".join(["d"] * 1300)
+        path = agent.root / "a"
+        for _ in range(13):
+            path = path / "/".join(["d"] * 100)
+            path.mkdir(parents=True)
+        (path / "end").write_text("there")
+        talk.do("copy", id="1", source="/a", target="/b")
+        assert (agent.root / "b" / nest / "end").read_text() == "there"
+        talk.do("remove", id="2", path="/a", recursive=True)
+        talk.do("remove", id="3", path="/b", recursive=True)
+        assert _names(agent) == {"etc", "root", "workspace"}
+
     def test_copy_keeps_holes(self, agent: Agent, talk: Talk) -> None:
         with (agent.root / "sparse").open("wb") as file:
             file.truncate(2 << 30)
@@ -228,6 +250,22 @@ class TestRead:
         assert data.startswith(b"Name:")
         assert head["entry"]["size"] == head["end"] == len(data)
 
+    @pytest.mark.parametrize("path", KERNELS)
+    def test_the_kernels_files_are_read_whole(self, agent: Agent, talk: Talk, path: str) -> None:
+        (agent.root / "f").symlink_to(path)
+        head, data = talk.read("/f")
+        assert head["entry"]["size"] == head["end"] == len(data)
+        assert data == Path(path).read_bytes()
+        assert talk.read("/f", 1, 3)[1] == data[1:3]
+
+    def test_one_that_holds_too_much_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(unsized, "MOST", 10)
+        with (
+            Path("/proc/self/status").open("rb") as file,
+            pytest.raises(Problem, match="more than"),
+        ):
+            unsized.content(file.fileno(), "/proc/self/status")
+
     def test_one_that_shrinks_meanwhile_ends_with_an_error(self, agent: Agent, talk: Talk) -> None:
         with (agent.root / "f").open("wb") as file:
             file.truncate(64 << 20)
@@ -270,6 +308,31 @@ class TestWrite:
         talk.write("a", "/f", b"one ", how="append")
         talk.write("b", "/f", b"two", how="append")
         assert (agent.root / "f").read_bytes() == b"one two"
+
+    def test_what_others_append_meanwhile_stays(self, agent: Agent, talk: Talk) -> None:
+        file = agent.root / "f"
+        file.write_text("old ")
+        other = agent.talk()
+        assert other.ask({"do": "write", "id": "a", "path": "/f", "how": "append"}) == {"go": True}
+        other.sock.sendall(protocol.frame(protocol.BYTES, bytes(1 << 20)))
+        talk.write("b", "/f", b"answered ", how="append")
+        with file.open("a") as inside:
+            inside.write("a line of a program")
+        other.close()
+        until(lambda: _names(agent) == {"f", "etc", "root", "workspace"})
+        assert file.read_text() == "old answered a line of a program"
+
+    def test_a_full_disk_takes_no_part_of_what_is_appended(
+        self, agent: Agent, talk: Talk, full_disk: Path
+    ) -> None:
+        (full_disk / "f").write_text("old")
+        (agent.root / "small").symlink_to(full_disk)
+        free = os.statvfs(full_disk)
+        size = free.f_bavail * free.f_bsize * 2 // 3  # it fits once, not twice
+        said = talk.write("a", "/small/f", bytes(size), how="append")
+        assert said["error"]["code"] == "disk_full"
+        assert [p.name for p in full_disk.iterdir()] == ["f"]
+        assert (full_disk / "f").read_text() == "old"
 
     def test_a_repeat_is_answered_without_a_body(self, agent: Agent, talk: Talk) -> None:
         first = talk.write("a", "/f", b"one", how="append")

@@ -331,7 +331,7 @@ async def _installation(settings: Settings) -> Finding:
     if not person.bare:
         found = f"the api runs as {person.name}, without root"
         return Finding("least privilege", True, "warning", found)
-    found = f"the api keeps the name root, without capabilities: nobody else can read {sys.prefix}"
+    found = f"the api stays user 0 and can write root's files: nobody else can read {sys.prefix}"
     advice = "install where everybody can read, such as /opt, and run `runtools setup`"
     return Finding("least privilege", False, "warning", found, advice)
 

@@ -205,7 +205,9 @@ async def _announce(settings: Settings, person: Person) -> None:
         log.error("the API does not answer; the log above says why")
         return
     if person.bare:
-        log.warning("no other user can read this installation: the api runs as root without powers")
+        log.warning(
+            "no other user can read this installation: the api stays user 0, who can write root's files"
+        )
     for line in (await _where(settings)).splitlines():
         log.info("%s", line)
 

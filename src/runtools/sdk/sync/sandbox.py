@@ -245,13 +245,29 @@ class Sandbox:
 
         Returns:
             The children as a sequence, with ``standstill_ms``: how long this one stood still.
+
+        Raises:
+            SandboxStopped: some never came to run; ``details`` has why (``failed``, by id), and the
+                ids of those that do run (``running``).
         """
         body = {"count": count, "name": name, "tags": None if tags is None else dict(tags)}
         answer = self._act("POST", "/fork", idempotency_key, body)
         fork = wire.shape(shapes.Fork, answer.data)
         children = [Sandbox(self._transport, view) for view in fork.children]
+        failed: dict[str, str] = {}
         for child in children if wait_for_ready else ():
-            child.wait_until_running(on_wait=on_wait)
+            try:
+                child.wait_until_running(on_wait=on_wait)
+            except SandboxStopped as stopped:
+                failed[child.id] = stopped.message
+        if failed:
+            running = [child.id for child in children if child.id not in failed]
+            raise SandboxStopped(
+                f"{len(failed)} of {len(children)} children never came to run: "
+                + "; ".join(failed.values()),
+                hint=f"running: {', '.join(running)}" if running else None,
+                details={"failed": failed, "running": running},
+            )
         return Forked(children, fork.standstill_ms)
 
     def recover(self, *, name: str | None = None, idempotency_key: str | None = None) -> Sandbox:

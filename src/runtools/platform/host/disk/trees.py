@@ -13,10 +13,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from runtools.guest import deep
+
 log = logging.getLogger(__name__)
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = deep.FOLDER
 
 # What the platform itself keeps of a sandbox is four levels deep, and some dozens of files.
 _DEEPEST = 16
@@ -25,15 +27,8 @@ _MOST_ENTRIES = 100_000
 
 def remove(folder: Path) -> None:
     """Remove a folder and what is in it, however deep; one that is gone is no error."""
-    try:
-        top = os.open(folder, _FOLDER)
-    except FileNotFoundError:
-        return
-    try:
-        _empty(top)
-    finally:
-        os.close(top)
-    folder.rmdir()
+    if folder.exists():
+        deep.lift_and_remove(os.fspath(folder))
 
 
 def used_bytes(path: Path) -> int:
@@ -97,42 +92,6 @@ def _sync(folder: int, levels: int, entries: Iterator[int]) -> None:
             finally:
                 os.close(inner)
     os.fsync(folder)
-
-
-def _empty(top: int) -> None:
-    """Empty an open folder. What is nested comes up into it first, so it is never gone down into."""
-    numbers = itertools.count()
-    waiting = _only_folders(top)
-    while waiting:
-        name = waiting.pop()
-        inner = os.open(name, _FOLDER, dir_fd=top)
-        try:
-            waiting += [_lift(inner, each, top, numbers) for each in _only_folders(inner)]
-        finally:
-            os.close(inner)
-        os.rmdir(name, dir_fd=top)
-
-
-def _only_folders(folder: int) -> list[str]:
-    """Remove all else from an open folder; the names of those that are left."""
-    with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        if not is_folder:
-            os.unlink(name, dir_fd=folder)
-    return [name for name, is_folder in found if is_folder]
-
-
-def _lift(folder: int, name: str, top: int, numbers: Iterator[int]) -> str:
-    """Move a folder up to the top, under a name that nothing there has."""
-    for number in numbers:
-        fresh = f".lifted-{number}"
-        try:
-            os.stat(fresh, dir_fd=top, follow_symlinks=False)
-        except FileNotFoundError:
-            os.rename(name, fresh, src_dir_fd=folder, dst_dir_fd=top)
-            return fresh
-    raise AssertionError("numbers do not end")
 
 
 def _sizes(folder: int, levels: int) -> Iterator[int | None]:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from runtools.errors import Conflict, Unavailable
+from runtools.errors import Conflict, SandboxStopped
 from runtools.platform.core.ports.host import Child, Forked
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import registry
@@ -36,7 +36,7 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
 
     Raises:
         CapacityExhausted: there is no room for all of them; none was made.
-        Unavailable: none of them came to run.
+        SandboxStopped: none of them came to run.
     """
     engine, ids = box.engine, [child.sandbox_id for child in children]
     check(Act.FORK, box.state, box.id)
@@ -65,7 +65,7 @@ def finish(box: Actor, why: Why, result: Forked) -> None:
     """Commit what came of it.
 
     Raises:
-        Unavailable: nothing came of it.
+        SandboxStopped: nothing came of it.
     """
     running = [child.sandbox_id for child in result.children if child.state != "stopped"]
     failed = {
@@ -74,10 +74,12 @@ def finish(box: Actor, why: Why, result: Forked) -> None:
         if child.state == "stopped"
     }
     if not running:
-        raise Unavailable(
+        error = SandboxStopped(
             f"no child of {box.id} came to run: {next(iter(failed.values()), 'none was asked for')}",
             details={"failed": failed},
         )
+        box.engine.ops.keep(why.op, why.what, error)
+        raise error
     box.engine.ops.keep(why.op, why.what, result)
     reach("fork.kept")
     box.commit(
