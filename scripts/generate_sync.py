@@ -27,6 +27,7 @@ MODULES = (
     "limits",
     "models",
     "orgs",
+    "people",
     "processes",
     "projects",
     "sandbox",

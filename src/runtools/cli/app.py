@@ -21,6 +21,7 @@ from runtools.cli import (
     models,
     org,
     output,
+    people,
     project,
     secret,
     space,
@@ -74,6 +75,7 @@ app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
 app.add_typer(member.app, name="member", rich_help_panel="Organisation")
 app.add_typer(member.invite, name="invite", rich_help_panel="Organisation")
 app.add_typer(org.app, name="org", rich_help_panel="Organisation")
+app.add_typer(people.app, name="people", rich_help_panel="Organisation")
 app.add_typer(project.app, name="project", rich_help_panel="Organisation")
 app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output
+from runtools.cli import lazy, output
 from runtools.cli.output import Json, looks, org_looks
 from runtools.cli.session import connected, flag
-from runtools.errors import InvalidRequest
+from runtools.errors import Forbidden, InvalidRequest
 from runtools.sdk import settings
+
+if TYPE_CHECKING:
+    from runtools.cli import people_looks
+else:
+    people_looks = lazy.module("runtools.cli.people_looks")
 
 app = typer.Typer(help="Who you are to the platform, and API keys.", no_args_is_help=True)
 keys = typer.Typer(help="API keys: make, list, rotate, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 sessions = typer.Typer(help="Where you are signed in: list, end.", no_args_is_help=True)
 app.add_typer(sessions, name="sessions")
+identities = typer.Typer(help="Other ways in to your account: list, unlink.", no_args_is_help=True)
+app.add_typer(identities, name="identities")
 
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="key_…", show_default=False)]
 
@@ -78,6 +86,45 @@ def sessions_end(
             rt.sessions.end(session_id)
 
 
+@app.command()
+def close() -> None:
+    """Close your account, for good. What you made stays with your organisations."""
+    if not sys.stdin.isatty():
+        raise InvalidRequest("nobody is there to confirm it; nothing was done")
+    with connected() as rt:
+        me = rt.me()
+        if me.user is None:
+            raise Forbidden("an API key has no account to close", hint="runtools login")
+        text = f"The account of {me.user.email} is closed for good. Type the address to go on"
+        if typer.prompt(text, err=True, default="", show_default=False).strip() != me.user.email:
+            output.note("nothing was done")
+            raise typer.Exit(1)
+        rt.sessions.close_account(
+            typer.prompt("Password", hide_input=True, err=True, default="", show_default=False)
+            or None
+        )
+    output.note("closed; `runtools logout` forgets the session")
+
+
+@identities.command(name="list")
+def identities_list(json: Json = False) -> None:
+    """List the identities that are linked to your account."""
+    with connected() as rt:
+        found = rt.identities.list()
+    output.show(found, lambda: people_looks.identities(found))
+
+
+@identities.command(name="unlink")
+def identities_unlink(
+    identity_id: Annotated[
+        str, typer.Argument(metavar="IDENTITY_ID", help="idn_…", show_default=False)
+    ],
+) -> None:
+    """Unlink one; you are signed out everywhere else."""
+    with connected() as rt:
+        rt.identities.unlink(identity_id)
+
+
 @keys.command(name="list")
 def list_(
     project: Annotated[
@@ -130,7 +177,10 @@ def rotate(key_id: KeyId, json: Json = False) -> None:
 
 
 @keys.command()
-def revoke(key_id: KeyId) -> None:
+def revoke(
+    key_id: KeyId,
+    made: Annotated[bool, flag("--made", help="End the keys that it made, too.")] = False,
+) -> None:
     """End a key; it stops working within a second."""
     with connected() as rt:
-        rt.api_keys.revoke(key_id)
+        rt.api_keys.revoke(key_id, revoke_made=made)

@@ -12,7 +12,9 @@ from runtools.cli.session import connected, flag
 
 Role = Literal["admin", "member"]
 
-app = typer.Typer(help="The people in the organisation: list, role, remove.", no_args_is_help=True)
+app = typer.Typer(
+    help="The people in the organisation: list, role, reset, remove.", no_args_is_help=True
+)
 invite = typer.Typer(help="Invite people by link: create, list, revoke.", no_args_is_help=True)
 
 User = Annotated[str, typer.Argument(metavar="USER_ID", help="usr_…", show_default=False)]
@@ -46,6 +48,14 @@ def remove(
     """Take somebody out of the organisation, within a second."""
     with connected() as rt:
         rt.members.remove(user, revoke_keys=revoke_keys)
+
+
+@app.command()
+def reset(user: User, json: Json = False) -> None:
+    """Make a link by which a member of this organisation alone sets another password; prints it."""
+    with connected() as rt:
+        made = rt.members.reset(user)
+    output.show(made, lambda: made.link)
 
 
 @invite.command(name="create")

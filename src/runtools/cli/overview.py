@@ -42,9 +42,12 @@ Organisation:
   audit                 Show who did what to which resource from where, the
                         newest first.
   auth                  Who you are to the platform, and API keys.
-  member                The people in the organisation: list, role, remove.
+  member                The people in the organisation: list, role, reset,
+                        remove.
   invite                Invite people by link: create, list, revoke.
   org                   Organisations: list, create, rename, leave, limits.
+  people                Everybody's accounts, as the operator: list, operator,
+                        reset, close.
   project               Groups of sandboxes and keys; they allow and forbid
                         nothing.
   ssh-key               Public keys that may log in to sandboxes.

@@ -14,10 +14,11 @@ from runtools.sdk.limits import AsyncLimits
 from runtools.sdk.models import AsyncModels
 from runtools.sdk.orgs import AsyncInvitations, AsyncMembers, AsyncOrgs
 from runtools.sdk.patience import CALL_SECONDS
+from runtools.sdk.people import AsyncPeople
 from runtools.sdk.projects import AsyncProjects
 from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.secrets import AsyncSecrets
-from runtools.sdk.sessions import AsyncSessions
+from runtools.sdk.sessions import AsyncIdentities, AsyncSessions
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
 from runtools.sdk.ssh_keys import AsyncSshKeys
@@ -71,6 +72,8 @@ class AsyncRunTools:
         self.members = AsyncMembers(self._transport)
         self.invitations = AsyncInvitations(self._transport)
         self.sessions = AsyncSessions(self._transport)
+        self.identities = AsyncIdentities(self._transport)
+        self.people = AsyncPeople(self._transport)
         self.ssh_keys = AsyncSshKeys(self._transport)
         self.limits = AsyncLimits(self._transport)
         self.usage = AsyncUsage(self._transport)

@@ -53,9 +53,10 @@ class AsyncApiKeys:
         path = f"/api-keys/{wire.segment(key_id)}/rotate"
         return wire.shape(ApiKey, (await self._transport.call("POST", path)).data)
 
-    async def revoke(self, key_id: str) -> None:
-        """End a key by its id (``key_…``); it stops working within a second."""
-        await self._transport.call("DELETE", f"/api-keys/{wire.segment(key_id)}")
+    async def revoke(self, key_id: str, *, revoke_made: bool = False) -> None:
+        """End a key by its id (``key_…``), and with ``revoke_made`` those that it made, within a second."""
+        path = f"/api-keys/{wire.segment(key_id)}"
+        await self._transport.call("DELETE", path, query=[("revokeMade", revoke_made)])
 
     async def list(self, *, project_id: str | None = None) -> list[ApiKey]:
         """The org's keys (of a project), revoked ones too, without the keys themselves."""

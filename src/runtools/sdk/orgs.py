@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtools.sdk import wire
 from runtools.sdk.shapes.account import Role
-from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated
+from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated, ResetLink
 from runtools.sdk.transport import AsyncTransport
 
 _PAGE = 100
@@ -71,6 +71,11 @@ class AsyncMembers:
         """Take somebody out of the org, and with ``revoke_keys`` the API keys that the person made."""
         path = f"/members/{wire.segment(user_id)}"
         await self._transport.call("DELETE", path, query=[("revokeKeys", revoke_keys)])
+
+    async def reset(self, user_id: str) -> ResetLink:
+        """A link by which somebody who is in this org alone sets another password, once, within a day."""
+        path = f"/members/{wire.segment(user_id)}/reset"
+        return wire.shape(ResetLink, (await self._transport.call("POST", path)).data)
 
 
 class AsyncInvitations:

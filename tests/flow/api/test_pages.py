@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,7 @@ async def invitation(world: World, **body: Any) -> str:
 class TestEveryPage:
     async def test_nothing_foreign_is_let_in(self, world: World) -> None:
         browser = await signed_in(world)
-        paths = {"/signin", "/account", "/invite", "/login"}
+        paths = {"/signin", "/account", "/invite", "/login", "/reset"}
         assert paths <= {getattr(route, "path", "") for one in PAGES for route in one.routes}
         for path in paths:
             headers = (await browser.get(path)).headers
@@ -92,7 +93,7 @@ class TestEveryPage:
             assert headers["x-frame-options"] == "DENY"
 
     async def test_no_script_and_no_style_stands_in_a_page(self, world: World) -> None:
-        for path in ("/signin", "/invite"):
+        for path in ("/signin", "/invite", "/reset"):
             text = (await Browser(world.url).get(path)).text
             assert "<style" not in text
             assert " style=" not in text
@@ -326,8 +327,24 @@ class TestCommandLine:
         assert me["user"]["email"] == "ann@example.org"
         shown = await any_world.http.get("/v1/sessions", headers=headers)
         assert {(one["place"], one["label"]) for one in shown.json()["data"]} >= {("cli", "laptop")}
-        assert (await self.finish(any_world, login["id"])).status_code == 401
         assert (await browser.post("/login", code=login["code"])).status_code == 404
+
+    async def test_an_answer_that_was_lost_is_given_again(self, any_world: World) -> None:
+        login, browser = await self.begin(any_world), await signed_in(any_world)
+        await browser.post("/login/answer", code=login["code"], answer="yes")
+        answers = await asyncio.gather(*(self.finish(any_world, login["id"]) for _ in range(5)))
+        told = {answer.json()["data"]["token"] for answer in answers}
+        again = (await self.finish(any_world, login["id"])).json()["data"]["token"]
+        assert told == {again}
+        headers = {"Authorization": f"Bearer {again}"}
+        shown = (await any_world.http.get("/v1/sessions", headers=headers)).json()["data"]
+        assert [one["label"] for one in shown].count("laptop") == 1
+        lines = (await any_world.http.get("/v1/audit?action=logins.finish")).json()["data"]
+        assert len(lines) == 1
+        assert (await self.finish(any_world, login["id"], "w" * 43)).status_code == 401
+        # Who has ended the session is not let in by its login again.
+        assert (await any_world.http.delete("/v1/sessions/current", headers=headers)).is_success
+        assert (await self.finish(any_world, login["id"])).status_code == 401
 
     async def test_refused_it_stays_out(self, world: World) -> None:
         login, browser = await self.begin(world), await signed_in(world)

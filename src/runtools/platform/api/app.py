@@ -31,6 +31,7 @@ from runtools.platform.api.hosts import routes as hosts
 from runtools.platform.api.hosts.follow import follow
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.idempotency.edge import Idempotency
+from runtools.platform.api.identities import routes as identities
 from runtools.platform.api.identities.provider import Provider
 from runtools.platform.api.invitations import routes as invitations
 from runtools.platform.api.keys import routes as keys
@@ -43,7 +44,7 @@ from runtools.platform.api.metrics import token
 from runtools.platform.api.models import routes as models
 from runtools.platform.api.narrow import NarrowRouter
 from runtools.platform.api.orgs import routes as orgs
-from runtools.platform.api.pages import approvals, invites, provider
+from runtools.platform.api.pages import accounts, approvals, invites, provider
 from runtools.platform.api.pages import routes as pages
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
@@ -60,6 +61,7 @@ from runtools.platform.api.templates import routes as templates
 from runtools.platform.api.tools import routes as tools
 from runtools.platform.api.usage import routes as usage
 from runtools.platform.api.usage.service import look_on
+from runtools.platform.api.users import routes as people
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import routes as webhooks
 from runtools.platform.api.webhooks.sender import Sender
@@ -94,6 +96,8 @@ ROUTERS = (
     members.router,
     invitations.router,
     sessions.router,
+    identities.router,
+    people.router,
     logins.router,
     models.router,
     deploys.router,
@@ -102,7 +106,7 @@ ROUTERS = (
     standing.router,
 )
 
-PAGES = (pages.router, invites.router, approvals.router, provider.router)
+PAGES = (pages.router, accounts.router, invites.router, approvals.router, provider.router)
 
 # We trace and count ourselves: nothing of the environment may make the framework tell somebody else.
 _NONE: TelemetryConfig = {

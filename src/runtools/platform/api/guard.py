@@ -22,6 +22,7 @@ _NOUNS = {
     "limits": "org",
     "models": "model",
     "processes": "sandbox",
+    "people": access.PLATFORM,
     "projects": "project",
     "sandboxes": "sandbox",
     "invitations": "org",
@@ -82,7 +83,7 @@ def needed(route: APIRoute | APIWebSocketRoute) -> str | None:
 def is_peoples(route: APIRoute | APIWebSocketRoute) -> bool:
     """Whether a person alone may use the route."""
     tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else ""
-    return tag == "sessions" or (tag, route.name) in _PEOPLES
+    return tag in ("sessions", "identities") or (tag, route.name) in _PEOPLES
 
 
 def check_place(caller: Caller, path: str) -> None:

@@ -24,6 +24,7 @@ from runtools.platform.api.models import store as _models
 from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.processes import store as _processes
 from runtools.platform.api.projects import store as _projects
+from runtools.platform.api.resets import store as _resets
 from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.sessions import store as _sessions
@@ -56,6 +57,7 @@ STORES = (
     _orgs,
     _processes,
     _projects,
+    _resets,
     _sandboxes,
     _secrets,
     _sessions,

@@ -33,6 +33,7 @@ Kind = Literal[
     "usr",
     "ses",
     "inv",
+    "idn",
     "lgn",
     "agt",
     "tol",

@@ -138,6 +138,13 @@ class InvitationAccept(Request):
     code: Code = Field(repr=False)
 
 
+class PasswordReset(Request):
+    """What the page of a link that resets a password takes."""
+
+    code: Code = Field(repr=False)
+    password: Password = Field(repr=False)
+
+
 class Join(Request):
     """What the page of an invitation takes of somebody new."""
 
@@ -150,6 +157,52 @@ class PasswordChange(Request):
 
     current: str = Field(max_length=1000, repr=False)
     new: Password = Field(repr=False)
+
+
+class AccountClose(Request):
+    """What `POST /v1/me/close` takes."""
+
+    password: str | None = Field(
+        None, max_length=1000, repr=False, description="the present one, where the account has one"
+    )
+
+
+class Account(Shape):
+    """Somebody who has an account, or had one, as the operator sees it."""
+
+    id: str
+    name: str
+    email: str | None = Field(description="null once it is closed")
+    operator: bool
+    has_password: bool = Field(description="false: only an identity provider lets the person in")
+    created_at: datetime
+    closed_at: datetime | None = None
+
+
+class AccountChange(Request):
+    """What `PATCH /v1/people/{user_id}` takes."""
+
+    operator: bool
+    revoke_keys: bool = Field(
+        False, description="with the right, API keys that have it and that the person made end, too"
+    )
+
+
+class ResetLink(Shape):
+    """A link by which a person sets another password, once."""
+
+    user_id: str
+    link: str = Field(repr=False, description="only in the answer that makes it")
+    expires_at: datetime
+
+
+class Identity(Shape):
+    """Whom an identity provider vouches for, linked to the account of who is signed in."""
+
+    id: str
+    issuer: str
+    label: str | None = Field(description="what the provider called it when it was linked")
+    created_at: datetime
 
 
 class Session(Shape):
@@ -198,7 +251,7 @@ class LoginFinish(Request):
 
 
 class LoginResult(Shape):
-    """What became of a login; the token comes once."""
+    """What became of a login. Who knows the verifier gets the same token again within ten minutes."""
 
     state: Literal["waiting", "approved"]
     token: str | None = Field(None, repr=False)

@@ -17,10 +17,11 @@ from runtools.sdk.sync.keys import ApiKeys
 from runtools.sdk.sync.limits import Limits
 from runtools.sdk.sync.models import Models
 from runtools.sdk.sync.orgs import Invitations, Members, Orgs
+from runtools.sdk.sync.people import People
 from runtools.sdk.sync.projects import Projects
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
-from runtools.sdk.sync.sessions import Sessions
+from runtools.sdk.sync.sessions import Identities, Sessions
 from runtools.sdk.sync.ssh_keys import SshKeys
 from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
@@ -72,6 +73,8 @@ class RunTools:
         self.members = Members(self._transport)
         self.invitations = Invitations(self._transport)
         self.sessions = Sessions(self._transport)
+        self.identities = Identities(self._transport)
+        self.people = People(self._transport)
         self.ssh_keys = SshKeys(self._transport)
         self.limits = Limits(self._transport)
         self.usage = Usage(self._transport)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from runtools.sdk import wire
 from runtools.sdk.shapes.account import Role
-from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated
+from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated, ResetLink
 from runtools.sdk.sync.transport import Transport
 
 _PAGE = 100
@@ -72,6 +72,11 @@ class Members:
         """Take somebody out of the org, and with ``revoke_keys`` the API keys that the person made."""
         path = f"/members/{wire.segment(user_id)}"
         self._transport.call("DELETE", path, query=[("revokeKeys", revoke_keys)])
+
+    def reset(self, user_id: str) -> ResetLink:
+        """A link by which somebody who is in this org alone sets another password, once, within a day."""
+        path = f"/members/{wire.segment(user_id)}/reset"
+        return wire.shape(ResetLink, (self._transport.call("POST", path)).data)
 
 
 class Invitations:

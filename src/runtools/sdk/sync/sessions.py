@@ -8,7 +8,14 @@ import secrets
 
 from runtools.sdk import wire
 from runtools.sdk.settings import Settings
-from runtools.sdk.shapes.people import Login, LoginResult, Session, SessionsEnded
+from runtools.sdk.shapes.people import (
+    Account,
+    Identity,
+    Login,
+    LoginResult,
+    Session,
+    SessionsEnded,
+)
 from runtools.sdk.sync.transport import Transport
 
 _PAGE = 100
@@ -41,6 +48,37 @@ class Sessions:
         answer = self._transport.call("POST", "/me/password", body=body)
         return wire.shape(SessionsEnded, answer.data).ended
 
+    def close_account(self, password: str | None = None) -> Account:
+        """Close the account of the person who is signed in. What the person made stays with the org.
+
+        Raises:
+            Forbidden: that is not the present password, which an account that has one asks for.
+            Conflict: it is the last Admin of an org, or the last operator.
+        """
+        answer = self._transport.call("POST", "/me/close", body={"password": password})
+        return wire.shape(Account, answer.data)
+
+
+class Identities:
+    """By which identities of a provider the person who is signed in is let in: ``rt.identities``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Identity]:
+        """The identities of an identity provider that are linked to the account."""
+        answer = self._transport.call("GET", "/me/identities")
+        return wire.shapes(Identity, answer.data)
+
+    def unlink(self, identity_id: str) -> Identity:
+        """Unlink one of them; all other sessions end.
+
+        Raises:
+            Conflict: nothing else lets the person in.
+        """
+        path = f"/me/identities/{wire.segment(identity_id)}"
+        return wire.shape(Identity, (self._transport.call("DELETE", path)).data)
+
 
 class PendingLogin:
     """A program that asks a person to let it in, at a platform of which it has no key yet.
@@ -64,7 +102,7 @@ class PendingLogin:
         return wire.shape(Login, (self._transport.call("POST", "/logins", body=body)).data)
 
     def finish(self, login: Login) -> str | None:
-        """The session's secret, once; None while nobody has answered.
+        """The session's secret; None while nobody has answered. May be asked again within the login's time.
 
         Raises:
             Unauthenticated: it was refused, or its time is over.

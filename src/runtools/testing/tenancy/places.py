@@ -385,6 +385,10 @@ WHOLE_MACHINE: Mapping[str, str] = {
     "GET /v1/orgs/{org_id}/limits": "the operator's: what an org may have",
     "PATCH /v1/orgs/{org_id}/limits": "the operator's: sets what an org may have",
     "POST /v1/orgs": "the operator's: makes orgs",
+    "GET /v1/people": "the operator's: everybody who has an account",
+    "PATCH /v1/people/{user_id}": "the operator's: who else is one",
+    "POST /v1/people/{user_id}/reset": "the operator's: lets somebody set another password",
+    "DELETE /v1/people/{user_id}": "the operator's: closes an account",
     "POST /v1/prune": "the operator's: frees room on the machine",
 }
 MEASURED: Mapping[str, str] = {
@@ -397,8 +401,11 @@ OF_A_PERSON = frozenset(
     {
         "DELETE /v1/sessions",
         "DELETE /v1/sessions/{session_id}",
+        "GET /v1/me/identities",
+        "DELETE /v1/me/identities/{identity_id}",
         "GET /v1/sessions",
         "POST /v1/invitations/accept",
+        "POST /v1/me/close",
         "POST /v1/me/password",
         "POST /v1/org/leave",
         "POST /v1/orgs/{org_id}/switch",

@@ -44,6 +44,9 @@ def test_every_route_needs_a_scope_that_exists():
         "/v1/sessions",
         "/v1/sessions/{session_id}",
         "/v1/me/password",
+        "/v1/me/close",
+        "/v1/me/identities",
+        "/v1/me/identities/{identity_id}",
     }
     assert told["POST", "/v1/orgs"] == "platform:write"
     assert told["PATCH", "/v1/members/{user_id}"] == "org:write"

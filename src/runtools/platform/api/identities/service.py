@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from runtools.errors import Conflict, Forbidden, Unauthenticated
+from runtools.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from runtools.platform.api.calls import Call
 from runtools.platform.api.identities import store
 from runtools.platform.api.identities.provider import Claims, Provider
-from runtools.platform.api.identities.store import Flow
+from runtools.platform.api.identities.store import Flow, Identity
 from runtools.platform.api.invitations import service as invitations
 from runtools.platform.api.invitations import store as invitation_store
+from runtools.platform.api.logins import store as logins
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
 from runtools.platform.core.ids import new_id
@@ -22,6 +25,7 @@ from runtools.platform.kit.db import Transaction
 LASTS = timedelta(minutes=10)
 PATH = "/signin/oidc/callback"
 _MAX_NAME = 100
+_MAX_LABEL = 254
 
 
 async def begin(
@@ -76,9 +80,26 @@ async def link(platform: Platform, claims: Claims, user_id: str) -> None:
     Raises:
         Conflict: it is linked to another account.
     """
-    now = platform.clock.now()
-    if not await platform.db.write(store.link, claims.issuer, claims.subject, user_id, now):
+    identity = _identity(claims, user_id, platform.clock.now())
+    if not await platform.db.write(_link, identity):
         raise Conflict("that identity is linked to another account")
+
+
+async def all_of(call: Call) -> list[Identity]:
+    """The identities that are linked to the person who calls."""
+    return await call.platform.db.read(store.all_of, call.person)
+
+
+async def unlink(call: Call, identity_id: str) -> Identity:
+    """Unlink one; every other session of the person ends, for it may have been let in by it.
+
+    Raises:
+        NotFound: the person has none of that id.
+        Conflict: nothing else lets the person in.
+    """
+    done = await call.platform.db.write(_unlink, call.person, identity_id, call.who.id)
+    call.platform.door.forget_user(call.person)
+    return done
 
 
 async def join(platform: Platform, claims: Claims, code: str) -> str:
@@ -111,8 +132,43 @@ def _join(conn: Transaction, claims: Claims, digest: str, now: datetime) -> str:
             hint="sign in with its password, then link the identity on the page of the account",
         )
     invitations.admit(conn, digest, user, now)
-    store.link(conn, claims.issuer, claims.subject, user.id, now)
+    store.link(conn, _identity(claims, user.id, now))
     return user.id
+
+
+def _link(conn: Transaction, identity: Identity) -> bool:
+    return users.held(conn, identity.user_id) is not None and store.link(conn, identity)
+
+
+def _unlink(conn: Transaction, user_id: str, identity_id: str, session_id: str) -> Identity:
+    user = users.locked(
+        conn, user_id
+    )  # of two at once, one sees that the other was the last but one
+    done = store.unlink(conn, user_id, identity_id)
+    if user is None or done is None:
+        raise NotFound(
+            f"no identity {identity_id[:80]!r} of yours", hint="runtools auth identities list"
+        )
+    if user.password is None and not store.all_of(conn, user_id):
+        raise Conflict(
+            "nothing else lets you in",
+            hint="link another one first, or ask an Admin or the operator for a link that sets a password",
+        )
+    logins.end_approved(conn, user_id)
+    sessions.end_others(conn, user_id, session_id)
+    return done
+
+
+def _identity(claims: Claims, user_id: str, now: datetime) -> Identity:
+    label = claims.email or claims.name
+    return Identity(
+        id=new_id("idn"),
+        issuer=claims.issuer,
+        subject=claims.subject,
+        user_id=user_id,
+        label=None if label is None else "".join(filter(str.isprintable, label))[:_MAX_LABEL],
+        created_at=now,
+    )
 
 
 def _redirect(platform: Platform) -> str:

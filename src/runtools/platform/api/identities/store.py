@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import (
@@ -28,7 +28,10 @@ identities = Table(
     Column("subject", String(255), primary_key=True),
     Column("user_id", String(24), ForeignKey("users.id"), nullable=False),
     Column("created_at", Moment, nullable=False),
+    Column("id", String(24)),
+    Column("label", String(254)),  # what the provider called it when it was linked
     Index(None, "user_id"),
+    Index(None, "id", unique=True),
 )
 flows = Table(
     "signin_flows",
@@ -40,6 +43,18 @@ flows = Table(
     Column("expires_at", Moment, nullable=False),
     Index(None, "expires_at"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An identity that is linked to a user."""
+
+    id: str
+    issuer: str
+    subject: str
+    user_id: str
+    label: str | None
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,9 @@ class Flow:
     next: str
     user_id: str | None
     expires_at: datetime
+
+
+_COLUMNS = [identities.c[field.name] for field in fields(Identity)]
 
 
 def begin(conn: Connection, flow: Flow, now: datetime) -> None:
@@ -78,9 +96,28 @@ def user_of(conn: Connection, issuer: str, subject: str) -> str | None:
     return found
 
 
-def link(conn: Connection, issuer: str, subject: str, user_id: str, now: datetime) -> bool:
-    """Link an identity to a user, unless it is to another one; whether it is to this one now."""
+def link(conn: Connection, identity: Identity) -> bool:
+    """Link an identity to its user, unless it is to another one; whether it is to that one now."""
     make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    row = {"issuer": issuer, "subject": subject, "user_id": user_id, "created_at": now}
-    conn.execute(make(identities).values(**row).on_conflict_do_nothing())
-    return user_of(conn, issuer, subject) == user_id
+    conn.execute(make(identities).values(**asdict(identity)).on_conflict_do_nothing())
+    return user_of(conn, identity.issuer, identity.subject) == identity.user_id
+
+
+def all_of(conn: Connection, user_id: str) -> list[Identity]:
+    """The identities that are linked to a user, the oldest first."""
+    query = select(*_COLUMNS).where(identities.c.user_id == user_id)
+    rows = conn.execute(query.order_by(identities.c.created_at, identities.c.id))
+    return [Identity(*row) for row in rows]
+
+
+def unlink(conn: Connection, user_id: str, identity_id: str) -> Identity | None:
+    """Unlink one of the user's identities; returns what it was."""
+    mine = (identities.c.user_id == user_id) & (identities.c.id == identity_id)
+    row = conn.execute(delete(identities).where(mine).returning(*_COLUMNS)).first()
+    return None if row is None else Identity(*row)
+
+
+def unlink_all(conn: Connection, user_id: str) -> None:
+    """Unlink all of them, and link none that is under way."""
+    conn.execute(delete(flows).where(flows.c.user_id == user_id))
+    conn.execute(delete(identities).where(identities.c.user_id == user_id))

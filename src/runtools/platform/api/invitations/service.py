@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from runtools.errors import Conflict, Forbidden, NotFound
+from runtools.platform.api.callers import makers
 from runtools.platform.api.calls import Call
 from runtools.platform.api.guard import check_scope
 from runtools.platform.api.invitations import store
 from runtools.platform.api.invitations.store import Invitation
-from runtools.platform.api.keys import store as keys
 from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
@@ -144,7 +144,7 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
         raise Conflict("you are a member of that organisation already")
     members.add(conn, taken.org_id, user.id, taken.role, now)
     if taken.is_operator:
-        users.make_operator(conn, user.id)
+        users.set_operator(conn, user.id, operator=True)
     return taken
 
 
@@ -156,7 +156,7 @@ def _look(conn: Transaction, digest: str, now: datetime) -> Offer:
 
 
 def _accept(conn: Transaction, digest: str, user_id: str, now: datetime) -> Invitation:
-    user = users.find(conn, user_id)
+    user = users.held(conn, user_id)
     if user is None:
         raise _over()
     return admit(conn, digest, user, now)
@@ -178,25 +178,12 @@ def _join(conn: Transaction, digest: str, name: str, kept: str, now: datetime) -
 
 def _still_given(conn: Transaction, invitation: Invitation, now: datetime) -> bool:
     """Whether who made it could still make it: nobody comes back by a link kept for that."""
-    held, is_there = _held(conn, invitation, now)
+    held, is_there = makers.held(conn, invitation.created_by, invitation.org_id, now)
     given = access.of_person(invitation.role, operator=invitation.is_operator)
     if is_there:
         return access.covers(held, "org:write") and access.within(given, held)
     is_first = not members.all_of(conn, invitation.org_id)
     return is_first and access.covers(held, f"{access.PLATFORM}:write")
-
-
-def _held(conn: Transaction, invitation: Invitation, now: datetime) -> tuple[frozenset[str], bool]:
-    """What its maker may do now, and whether in its org: the operator makes the first one from outside."""
-    org_id, maker = invitation.org_id, invitation.created_by
-    if maker.startswith("usr_"):
-        user, place = users.find(conn, maker), members.find(conn, org_id, maker)
-        role, operator = place.role if place else None, user is not None and user.is_operator
-        return access.of_person(role, operator=operator), place is not None
-    key = keys.living(conn, maker)
-    if key is None or (key.expires_at is not None and key.expires_at <= now):
-        return frozenset(), False
-    return key.scopes, key.org_id == org_id
 
 
 def _over() -> NotFound:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from runtools.errors import Conflict, Forbidden, IdempotencyMismatch, NotFound
@@ -26,12 +27,21 @@ from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me, Person
+from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope
 
 router = APIRouter(prefix="/v1", tags=["account"])
 
 _DAYS = {"d": 1, "w": 7, "y": 365}
 _MOST_DAYS = 3650
+
+
+class Revoking(Asked):
+    """How a key ends."""
+
+    revoke_made: bool = Field(
+        False, description="the keys that it made end, too, and those that these made"
+    )
 
 
 @router.get("/me", **document.route(Envelope[Me]))
@@ -85,12 +95,13 @@ async def rotate(request: Request, key_id: str) -> Response:
 
 
 @router.delete("/api-keys/{key_id}", **document.route(Envelope[ApiKey], Forbidden, NotFound))
-async def revoke(request: Request, key_id: str) -> Response:
+async def revoke(request: Request, key_id: str, how: Annotated[Revoking, Query()]) -> Response:
     """Make a key useless, everywhere within a second."""
     call = call_of(request)
     key = await call.platform.db.read(store.find, call.org, key_id)
     _check_within(call, () if key is None else key.scopes, known=key is not None)
-    return call.answer(one(_shown(await call.platform.keys.revoke(call.org, key_id))))
+    done = await call.platform.keys.revoke(call.org, key_id, made=how.revoke_made)
+    return call.answer(one(_shown(done)))
 
 
 def _shown(key: Key, secret: str | None = None) -> ApiKey:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from runtools.errors import Conflict, NotFound
+from runtools.errors import Conflict, NotFound, Unauthenticated
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.keys import store
 from runtools.platform.api.keys.store import Key
+from runtools.platform.api.members import store as members
 from runtools.platform.api.projects import store as projects
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto
@@ -84,20 +85,52 @@ class Keys:
         )
         return key, secret
 
-    async def revoke(self, org_id: str, key_id: str) -> Key:
-        """Make the key useless from now on."""
-        key = await self._db.write(store.revoke, org_id, key_id, self._clock.now())
-        if key is None:
-            raise _unknown(key_id)
-        self._forget(key)
+    async def revoke(self, org_id: str, key_id: str, *, made: bool = False) -> Key:
+        """Make the key useless from now on; with ``made`` also those that it made, and that those did."""
+        now = self._clock.now()
+        key, ended = await self._db.write(_revoke, org_id, key_id, made, now)
+        self._forget(key, *ended)
         return key
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: Key, *others: str) -> None:
         if self._door is not None:
-            self._door.forget(key.digest)
+            for digest in (key.digest, *others):
+                self._door.forget(digest)
+
+
+def _revoke(
+    conn: Transaction, org_id: str, key_id: str, made: bool, now: datetime
+) -> tuple[Key, list[str]]:
+    # The key first: what it makes at this moment is made before, or not at all.
+    key = store.revoke(conn, org_id, key_id, now)
+    if key is None:
+        raise _unknown(key_id)
+    return key, store.revoke_made_by(conn, org_id, key_id, now) if made else []
+
+
+def _check_maker(conn: Transaction, key: Key) -> None:
+    """Who makes it may still make keys, and ends not before it is made: so whoever ends them with it does.
+
+    Raises:
+        Unauthenticated: the maker is revoked by now, or out of the org.
+    """
+    maker = key.created_by
+    if maker is None:
+        return
+    if maker.startswith("usr_"):
+        there = members.held(conn, key.org_id, maker)
+    else:
+        there = store.held(conn, key.org_id, maker)
+    if not there:
+        raise Unauthenticated("who makes the key may make none any more")
 
 
 def _add_once(conn: Transaction, key: Key) -> Key:
+    _check_maker(conn, key)
+    return _add(conn, key)
+
+
+def _add(conn: Transaction, key: Key) -> Key:
     place = projects.place(conn, key.org_id, key.project_id)
     return store.add_once(conn, replace(key, project_id=place))
 
@@ -105,8 +138,10 @@ def _add_once(conn: Transaction, key: Key) -> Key:
 def _replace(conn: Transaction, old: Key, key: Key, now: datetime) -> Key:
     # The old key is closed first: of acts that do so at once the database lets one through, and a key
     # that is revoked meanwhile hands nothing on.
+    if key.created_by != old.id:
+        _check_maker(conn, key)
     if store.close(conn, old.org_id, old.id, now):
-        return _add_once(conn, key)
+        return _add(conn, key)
     made = store.made_by_act(conn, key.org_id, key.op)
     if made is None:
         raise Conflict(f"API key {old.id} is revoked", hint="make a new one")

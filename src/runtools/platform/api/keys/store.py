@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     ForeignKey,
     Index,
@@ -16,10 +17,12 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    cast,
     delete,
     insert,
     or_,
     select,
+    true,
     update,
 )
 
@@ -44,6 +47,7 @@ api_keys = Table(
     Column("project_id", String(24)),
     Column("created_by", String(24)),
     Index(None, "org_id", "op", unique=True),
+    Index(None, "created_by"),
 )
 
 _LIVING = select(
@@ -55,6 +59,9 @@ _LIVING = select(
     api_keys.c.project_id,
 ).where(api_keys.c.revoked_at.is_(None))
 _BY_DIGEST = _LIVING.where(api_keys.c.digest == bindparam("digest"))
+
+
+_MADE = api_keys.alias("made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,13 @@ def find(conn: Connection, org_id: str, key_id: str) -> Key | None:
     return None if row is None else Key(**row)
 
 
+def held(conn: Connection, org_id: str, key_id: str) -> bool:
+    """Whether the org's key is not revoked; nor is it before the transaction's end."""
+    mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
+    query = select(api_keys.c.id).where(mine, api_keys.c.revoked_at.is_(None))
+    return conn.execute(query.with_for_update(read=True)).first() is not None
+
+
 def revoke(conn: Connection, org_id: str, key_id: str, now: datetime) -> Key | None:
     """Close the key's door; a revoked one keeps the time of its first revocation."""
     close(conn, org_id, key_id, now)
@@ -156,9 +170,13 @@ def close(conn: Connection, org_id: str, key_id: str, now: datetime) -> bool:
 
 
 def drop(conn: Connection, before: datetime) -> None:
-    """Drop the keys that were revoked, or ran out, before."""
+    """Drop the keys that were revoked, or ran out, before.
+
+    Not those that made keys which are still there: by them it is known whose these are.
+    """
     over = or_(api_keys.c.revoked_at < before, api_keys.c.expires_at < before)
-    conn.execute(delete(api_keys).where(over))
+    makers = select(_MADE.c.created_by).where(_MADE.c.created_by.is_not(None))
+    conn.execute(delete(api_keys).where(over, api_keys.c.id.not_in(makers)))
 
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
@@ -167,11 +185,34 @@ def used(conn: Connection, times: Mapping[str, datetime]) -> None:
         conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))
 
 
-def revoke_made_by(conn: Connection, org_id: str, user_id: str, now: datetime) -> list[str]:
-    """Close the doors of the org's keys that a person made, or those did; returns their digests."""
-    of_org = select(api_keys.c.id).where(api_keys.c.org_id == org_id)
-    made = of_org.where(api_keys.c.created_by == user_id).cte("made", recursive=True)
-    made = made.union(of_org.where(api_keys.c.created_by == made.c.id))
-    mine = (api_keys.c.org_id == org_id) & api_keys.c.id.in_(select(made.c.id))
-    closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+def revoke_made_by(conn: Connection, org_id: str, maker: str, now: datetime) -> list[str]:
+    """Close the doors of the org's keys that a user or key made, or those did; returns their digests."""
+    return _revoke_made(conn, maker, now, api_keys.c.org_id == org_id)
+
+
+def revoke_all_made_by(
+    conn: Connection, user_id: str, now: datetime, noun: str | None = None
+) -> list[str]:
+    """The same in every org; with a noun only of those whose scopes name it."""
+    named = true() if noun is None else cast(api_keys.c.scopes, String).contains(f'"{noun}:')
+    return _revoke_made(conn, user_id, now, named)
+
+
+def has_operator(conn: Connection, now: datetime) -> bool:
+    """Whether a living key has the operator's right."""
+    living = api_keys.c.revoked_at.is_(None) & or_(
+        api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now
+    )
+    (right,) = access.OPERATOR
+    named = cast(api_keys.c.scopes, String).contains(f'"{right}"')
+    return conn.scalar(select(api_keys.c.id).where(living, named).limit(1)) is not None
+
+
+def _revoke_made(
+    conn: Connection, maker: str, now: datetime, which: ColumnElement[bool]
+) -> list[str]:
+    made = select(api_keys.c.id).where(api_keys.c.created_by == maker).cte("made", recursive=True)
+    made = made.union(select(api_keys.c.id).where(api_keys.c.created_by == made.c.id))
+    mine = api_keys.c.id.in_(select(made.c.id)) & api_keys.c.revoked_at.is_(None) & which
+    closed = update(api_keys).where(mine).values(revoked_at=now)
     return list(conn.scalars(closed.returning(api_keys.c.digest)))

@@ -1,10 +1,11 @@
 """Logins of command lines: one asks with the digest of a secret of its own, a person who is signed in types
-the code that it shows, and only who knows the secret fetches the session, once.
+the code that it shows, and only who knows the secret fetches the session.
 """
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 
 from runtools.errors import NotFound, Unauthenticated
@@ -12,11 +13,12 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.logins import store
 from runtools.platform.api.logins.store import Login
 from runtools.platform.api.sessions.service import opened
-from runtools.platform.api.sessions.store import Session
+from runtools.platform.api.sessions.store import PREFIX, Session
 from runtools.platform.api.signin import service as signin
+from runtools.platform.api.users import store as users
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import rates
-from runtools.platform.kit.crypto import digest
+from runtools.platform.kit.crypto import digest, keyed_digest, new_secret
 from runtools.platform.kit.db import Transaction
 
 LASTS = timedelta(minutes=10)
@@ -84,30 +86,62 @@ async def refuse(call: Call, code: str) -> None:
 async def finish(call: Call, login_id: str, verifier: str) -> str | None:
     """The session's secret once it is approved; None while it waits.
 
+    An answer may be lost on its way: who knows the verifier is told again for as long as the login is kept
+    and the session lives. The secret is made of the verifier and a salt of ours, so it is kept nowhere.
+
     Raises:
         Unauthenticated: no login of that id waits for that secret (any more).
     """
-    db, now = call.platform.db, call.platform.clock.now()
-    found = await db.read(store.find, login_id, digest(verifier), now)
-    if found is None:
-        raise _over()
+    found = await _found(call, login_id, verifier)
     if found.user_id is None:
         call.did_nothing = True
         return None
-    await signin.forgive(call.platform, shared=[digest(f"login {rates.source(found.source)}")])
-    session, secret = call.platform.sessions.fresh(
-        found.user_id, "cli", found.machine, call.source, found.org_id
-    )
-    if not await db.write(_fetch, found.id, session):
+    if found.salt is None:
+        found = await _fetched(call, found, verifier)
+    else:
+        call.did_nothing = True
+    try:
+        call.caller = await call.platform.door.admit(_secret(found, verifier))
+    except Unauthenticated:
+        raise _over() from None  # the session has been ended since
+    call.subject = found.session_id
+    return _secret(found, verifier)
+
+
+async def _found(call: Call, login_id: str, verifier: str) -> Login:
+    now = call.platform.clock.now()
+    found = await call.platform.db.read(store.find, login_id, digest(verifier), now)
+    if found is None:
         raise _over()
-    call.caller = await call.platform.door.admit(secret)
-    call.subject = session.id
-    return secret
+    return found
 
 
-def _fetch(conn: Transaction, login_id: str, session: Session) -> bool:
-    """Open the session that a login is for; False: it is used or was ended."""
-    if not store.take(conn, login_id):
+async def _fetched(call: Call, login: Login, verifier: str) -> Login:
+    """The login once its session is open: by this call, or by one of the same secret at the same time."""
+    sessions = call.platform.sessions
+    await signin.forgive(call.platform, shared=[digest(f"login {rates.source(login.source)}")])
+    fresh = replace(login, salt=new_secret(""))
+    user_id, secret = str(login.user_id), _secret(fresh, verifier)
+    session = sessions.fresh(user_id, "cli", login.machine, call.source, secret, login.org_id)
+    if await call.platform.db.write(_fetch, login.id, str(fresh.salt), session):
+        return replace(fresh, session_id=session.id)
+    found = await _found(call, login.id, verifier)
+    if found.salt is None:
+        raise _over()  # the account is closed
+    call.did_nothing = True
+    return found
+
+
+def _secret(login: Login, verifier: str) -> str:
+    return PREFIX + keyed_digest(verifier, str(login.salt).encode())
+
+
+def _fetch(conn: Transaction, login_id: str, salt: str, session: Session) -> bool:
+    """Open the session that a login is for; False: it is fetched or was ended, or the account is closed."""
+    # The user first, as who changes the password does it.
+    if users.held(conn, session.user_id, unchanged=True) is None:
+        return False
+    if not store.fetch(conn, login_id, salt, session.id):
         return False
     opened(conn, session)
     return True
@@ -115,7 +149,7 @@ def _fetch(conn: Transaction, login_id: str, session: Session) -> bool:
 
 def _over() -> Unauthenticated:
     return Unauthenticated(
-        "that login is unknown, refused, used or over", hint="begin again: runtools login"
+        "that login is unknown, refused or over", hint="begin again: runtools login"
     )
 
 

@@ -32,6 +32,8 @@ logins = Table(
     Column("expires_at", Moment, nullable=False),
     Column("user_id", String(24), ForeignKey("users.id")),
     Column("org_id", String(24), ForeignKey("orgs.id")),
+    Column("salt", String(64)),
+    Column("session_id", String(24)),
     Index(None, "code_digest", unique=True),
     Index(None, "expires_at"),
 )
@@ -44,6 +46,8 @@ class Login:
     Attributes:
         challenge: the SHA-256 of what only the command line knows.
         user_id: who approved it; None: nobody yet.
+        salt: what the session's secret is made of beside the verifier; None: nobody has fetched it.
+        session_id: which session that is.
     """
 
     id: str
@@ -55,6 +59,8 @@ class Login:
     expires_at: datetime
     user_id: str | None = None
     org_id: str | None = None
+    salt: str | None = None
+    session_id: str | None = None
 
 
 def add(conn: Connection, login: Login) -> None:
@@ -100,9 +106,11 @@ def find(conn: Connection, login_id: str, challenge: str, now: datetime) -> Logi
     return None if row is None else Login(**row)
 
 
-def take(conn: Connection, login_id: str) -> bool:
-    """End it; whether this call did."""
-    return bool(conn.execute(delete(logins).where(logins.c.id == login_id)).rowcount)
+def fetch(conn: Connection, login_id: str, salt: str, session_id: str) -> bool:
+    """Note which session it is for; whether this call did: another one may have been first."""
+    mine = (logins.c.id == login_id) & logins.c.salt.is_(None)
+    done = update(logins).where(mine).values(salt=salt, session_id=session_id)
+    return bool(conn.execute(done).rowcount)
 
 
 def end_approved(conn: Connection, user_id: str) -> None:

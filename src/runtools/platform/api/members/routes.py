@@ -13,10 +13,11 @@ from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.members import service, store
+from runtools.platform.api.resets import service as resets
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope
-from runtools.sdk.shapes.people import Member, MemberChange
+from runtools.sdk.shapes.people import Member, MemberChange, ResetLink
 
 router = APIRouter(prefix="/v1/members", tags=["members"])
 
@@ -58,6 +59,19 @@ async def remove(request: Request, user_id: str, how: Annotated[Removal, Query()
     call.subject = user_id
     done = await service.remove(call, user_id, revoke_keys=how.revoke_keys)
     return call.answer(one(_shown(done)))
+
+
+@router.post(
+    "/{user_id}/reset",
+    **document.route(Envelope[ResetLink], NotFound, IdempotencyMismatch, status=201),
+)
+async def reset(request: Request, user_id: str) -> Response:
+    """A link by which a member of this org alone sets another password, once, within a day."""
+    call = call_of(request)
+    call.subject = user_id
+    link, until = await resets.create(call, user_id, call.org)
+    made = ResetLink(user_id=user_id, link=link, expires_at=until)
+    return call.answer(one(made), 201, keep=False)
 
 
 def _shown(member: store.Member) -> Member:

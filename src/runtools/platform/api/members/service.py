@@ -45,6 +45,19 @@ async def remove(call: Call, user_id: str, *, revoke_keys: bool) -> Member:
     return done
 
 
+def leave(conn: Transaction, org_id: str, user_id: str) -> None:
+    """Take somebody out who may always go, in the transaction of the caller.
+
+    Raises:
+        Conflict: it is the last Admin.
+    """
+    store.lock(conn, org_id)
+    there = store.find(conn, org_id, user_id)
+    if there is not None:
+        _keep_an_admin(conn, there)
+        store.remove(conn, org_id, user_id)
+
+
 def _set_role(conn: Transaction, org_id: str, who: Caller, user_id: str, role: Role) -> Member:
     there = _held(conn, org_id, who, user_id)
     if not access.within(access.ROLES[role], who.scopes):
@@ -86,4 +99,5 @@ def _keep_an_admin(conn: Transaction, leaving: Member) -> None:
         raise Conflict(
             "that is the organisation's last Admin",
             hint="make somebody else one first: runtools member role USER admin",
+            details={"orgId": leaving.org_id},
         )

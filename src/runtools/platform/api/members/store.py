@@ -104,6 +104,13 @@ def lock(conn: Connection, org_id: str) -> None:
     conn.execute(select(orgs.c.id).where(orgs.c.id == org_id).with_for_update())
 
 
+def held(conn: Connection, org_id: str, user_id: str) -> bool:
+    """Whether the user is a member; nobody changes who is one until the transaction's end."""
+    query = select(orgs.c.id).where(orgs.c.id == org_id)
+    conn.execute(query.with_for_update(read=True, key_share=True))
+    return find(conn, org_id, user_id) is not None
+
+
 def set_role(conn: Connection, org_id: str, user_id: str, role: Role) -> None:
     """Another role."""
     mine = (members.c.org_id == org_id) & (members.c.user_id == user_id)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from runtools.errors import RunToolsError
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.identities import store as identities
 from runtools.platform.api.members import store as members
 from runtools.platform.api.pages import render
 from runtools.platform.api.signin import service as signin
@@ -40,8 +41,10 @@ async def user_of(call: Call) -> User | None:
     return await call.platform.db.read(users.find, call.caller.user_id)
 
 
-async def enter(request: Request, call: Call, user_id: str, to: str) -> Response:
-    """Sign the person in at this browser, and go on to a page.
+async def enter(
+    request: Request, call: Call, user_id: str, to: str, *, proven: str | None = None
+) -> Response:
+    """Sign the person in at this browser, and go on to a page; ``proven`` is as for `Sessions.open`.
 
     Whatever session the browser had before ends: nobody goes on in one that somebody else has begun.
     """
@@ -49,7 +52,9 @@ async def enter(request: Request, call: Call, user_id: str, to: str) -> Response
     if call.caller is not None and call.caller.user_id is not None:
         await platform.sessions.end(call.caller.user_id, call.caller.id)
     label = render.browser(http.header(request.scope, b"user-agent"))
-    session, secret = await platform.sessions.open(user_id, "browser", label, call.source)
+    session, secret = await platform.sessions.open(
+        user_id, "browser", label, call.source, proven=proven
+    )
     call.caller = await platform.door.admit(secret)
     call.subject = session.id
     seconds = platform.settings.session_days * 86_400
@@ -89,10 +94,10 @@ async def sign_in(request: Request) -> Response:
         user = await signin.by_password(
             call.platform, email, form.get("password", "")[:1000], call.source
         )
+        return await enter(request, call, user.id, to, proven=user.password)
     except RunToolsError as error:
         call.failed = error.code
         return signin_page_of(request, call, to, email=email, error=error)
-    return await enter(request, call, user.id, to)
 
 
 @router.post("/signout", name="sign_out")
@@ -118,12 +123,17 @@ async def account(request: Request) -> Response:
     return await account_page(call, user)
 
 
-async def account_page(call: Call, user: User, **values: Any) -> Response:
+async def account_page(call: Call, user: User, *, status: int = 200, **values: Any) -> Response:
     """The page of a person's account."""
-    places = await call.platform.db.read(members.places, user.id)
+    db = call.platform.db
     shown = {"error": None, "done": None, "provider": provider_name(call)} | values
-    shown |= {"user": user, "places": places, "url": call.platform.public_url}
-    return render.page("account", shown)
+    shown |= {
+        "user": user,
+        "places": await db.read(members.places, user.id),
+        "identities": await db.read(identities.all_of, user.id),
+        "url": call.platform.public_url,
+    }
+    return render.page("account", shown, status=status)
 
 
 def signin_page_of(

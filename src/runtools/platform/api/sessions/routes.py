@@ -7,17 +7,28 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from runtools.errors import Forbidden, NotFound, RateLimited
+from runtools.errors import Conflict, Forbidden, NotFound, RateLimited
 from runtools.platform.api import document
+from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.sessions import store
 from runtools.platform.api.signin import service as signin
+from runtools.platform.api.users import service as accounts
+from runtools.platform.api.users.look import shown
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
-from runtools.sdk.shapes.people import PasswordChange, Session, SessionsEnded
+from runtools.sdk.shapes.people import (
+    Account,
+    AccountClose,
+    PasswordChange,
+    Session,
+    SessionsEnded,
+)
 
 router = APIRouter(prefix="/v1", tags=["sessions"])
+
+_DONE = 200
 
 
 @router.get("/sessions", **document.route(Envelope[list[Session]]))
@@ -25,8 +36,8 @@ async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
     """Where the person is signed in, the newest first."""
     call = call_of(request)
     found = await call.platform.sessions.page(call.person, place(asked.cursor), asked.limit + 1)
-    shown, more = cut(found, asked.limit, lambda session: mark(session.created_at, session.id))
-    return call.page([one(_shown(session, call.who.id)) for session in shown], more)
+    sessions, more = cut(found, asked.limit, lambda session: mark(session.created_at, session.id))
+    return call.page([one(_shown(session, call.who.id)) for session in sessions], more)
 
 
 @router.delete("/sessions", **document.route(Envelope[SessionsEnded]))
@@ -57,6 +68,20 @@ async def change_password(request: Request) -> Response:
     call.subject = call.person
     count = await signin.change_password(call, wanted.current, wanted.new)
     return call.answer(one(SessionsEnded(ended=count)), keep=False)
+
+
+@router.post(
+    "/me/close",
+    **document.route(Envelope[Account], Forbidden, Conflict, RateLimited, takes=AccountClose),
+)
+async def close_account(request: Request) -> Response:
+    """Close the person's own account. The last Admin of an org and the last operator cannot."""
+    call = call_of(request)
+    call.subject = call.person
+    await signin.show_password(call, call.take(AccountClose).password)
+    line = line_of(call, request.scope, _DONE)
+    user = await accounts.close(call, call.person, line, revoke_keys=False)
+    return call.answer(one(shown(user)), _DONE, keep=False)
 
 
 def _shown(session: store.Session, current: str) -> Session:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from runtools.errors import NotFound
+from runtools.errors import NotFound, Unauthenticated
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.members import store as members
 from runtools.platform.api.sessions import store
 from runtools.platform.api.sessions.store import Place, Session
+from runtools.platform.api.users import store as users
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto
 from runtools.platform.kit.clock import Clock
@@ -31,19 +32,32 @@ class Sessions:
         self._lasts = lasts
 
     async def open(
-        self, user_id: str, place: Place, label: str, source: str, org_id: str | None = None
+        self, user_id: str, place: Place, label: str, source: str, *, proven: str | None = None
     ) -> tuple[Session, str]:
-        """A new session and its secret, in the org of that id or the person's first."""
-        session, secret = self.fresh(user_id, place, label, source, org_id)
-        return await self._db.write(opened, session), secret
+        """A new session and its secret, in the person's first org.
+
+        Args:
+            proven: the hash of the password that the person has shown; another one by now lets nobody in.
+
+        Raises:
+            Unauthenticated: the account is closed, or has another password by now.
+        """
+        secret = crypto.new_secret(store.PREFIX)
+        session = self.fresh(user_id, place, label, source, secret)
+        return await self._db.write(opened, session, proven), secret
 
     def fresh(
-        self, user_id: str, place: Place, label: str, source: str, org_id: str | None = None
-    ) -> tuple[Session, str]:
-        """A session that is nowhere yet, and its secret."""
-        secret = crypto.new_secret(store.PREFIX)
+        self,
+        user_id: str,
+        place: Place,
+        label: str,
+        source: str,
+        secret: str,
+        org_id: str | None = None,
+    ) -> Session:
+        """A session that is nowhere yet."""
         now = self._clock.now()
-        session = Session(
+        return Session(
             id=new_id("ses"),
             user_id=user_id,
             org_id=org_id,
@@ -55,7 +69,6 @@ class Sessions:
             seen_at=now,
             expires_at=now + self._lasts,
         )
-        return session, secret
 
     async def page(
         self, user_id: str, before: tuple[datetime, str] | None, limit: int
@@ -83,8 +96,13 @@ class Sessions:
         return count
 
 
-def opened(conn: Transaction, session: Session) -> Session:
+def opened(conn: Transaction, session: Session, proven: str | None = None) -> Session:
     """The session as it is kept, in the transaction of the caller."""
+    user = users.held(conn, session.user_id, unchanged=True)
+    if user is None or (proven is not None and user.password != proven):
+        raise Unauthenticated(
+            "the account is closed, or has another password by now", hint="sign in again"
+        )
     if session.org_id is None:
         first = next(iter(members.places(conn, session.user_id)), None)
         session = replace(session, org_id=first.org_id if first else None)

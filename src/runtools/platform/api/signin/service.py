@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from runtools.errors import Forbidden, RateLimited, Unauthenticated
 from runtools.platform.api.calls import Call
@@ -22,7 +23,7 @@ from runtools.platform.kit.db import Transaction
 
 
 async def by_password(platform: Platform, email: str, password: str, source: str) -> User:
-    """The user of that address and password.
+    """The user of that address and password, with the hash of it that is kept.
 
     Raises:
         Unauthenticated: there is none.
@@ -42,7 +43,8 @@ async def by_password(platform: Platform, email: str, password: str, source: str
     await forgive(platform, own=[at], shared=[everywhere, from_there])
     if platform.passwords.is_old(kept):
         fresh = await platform.passwords.hash(password)
-        await platform.db.write(users.set_password, user.id, kept, fresh)
+        if await platform.db.write(users.set_password, user.id, kept, fresh):
+            return replace(user, password=fresh)
     return user
 
 
@@ -60,7 +62,7 @@ async def change_password(call: Call, current: str, new: str) -> int:
     user = await call.platform.db.read(users.find, call.person)
     kept = None if user is None else user.password
     if not await call.platform.passwords.check(kept, current) or kept is None:
-        raise Forbidden("that is not the present password")
+        raise _wrong()
     fresh = await call.platform.passwords.hash(new)
     ended = await call.platform.db.write(_change, call.person, kept, fresh, call.who.id)
     call.platform.door.forget_user(call.person)
@@ -70,10 +72,35 @@ async def change_password(call: Call, current: str, new: str) -> int:
 
 def _change(conn: Transaction, user_id: str, kept: str, fresh: str, session_id: str) -> int:
     if not users.set_password(conn, user_id, kept, fresh):
-        raise Forbidden("that is not the present password")
+        raise _wrong()
     # In this order: who fetches a login at the same time has opened a session once its row is free.
     logins.end_approved(conn, user_id)
     return sessions.end_others(conn, user_id, session_id)
+
+
+async def show_password(call: Call, password: str | None) -> str | None:
+    """Have the person who calls show the present password; returns its hash. None: the account has none.
+
+    Raises:
+        Forbidden: that is not it.
+        RateLimited: too many were wrong.
+    """
+    user = await call.platform.db.read(users.find, call.person)
+    if user is None or user.password is None:
+        return None
+    guess = digest(f"password {call.person}")
+    await slow_down(call.platform, {guess: "account-at"})
+    if not await call.platform.passwords.check(user.password, password or ""):
+        raise _wrong()
+    await forgive(call.platform, own=[guess])
+    return user.password
+
+
+def _wrong() -> Forbidden:
+    return Forbidden(
+        "that is not the present password",
+        hint="who has none, or has forgotten it, asks an Admin or the operator for a link to reset it",
+    )
 
 
 async def forgive(

@@ -1,1 +1,1 @@
-"""Users: people with an account on this platform."""
+"""Users: everybody who has an account, and what the operator may do with it."""

@@ -1,0 +1,1 @@
+"""Links by which a person who has forgotten the password sets another."""

@@ -1,0 +1,52 @@
+"""Links that reset a password, in the database: digests of their codes, never those themselves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Column, Connection, ForeignKey, String, Table, delete, insert, or_, select
+
+from runtools.platform.kit.db import Moment, metadata
+
+resets = Table(
+    "resets",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("user_id", String(24), ForeignKey("users.id"), nullable=False, unique=True),
+    Column("org_id", String(24), ForeignKey("orgs.id")),
+    Column("created_by", String(24), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A link's record. ``org_id`` is that of the Admin who made it; None: the operator did."""
+
+    digest: str
+    user_id: str
+    org_id: str | None
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+
+
+def put(conn: Connection, reset: Reset) -> None:
+    """A new link in the place of the person's older one; those whose time is over go."""
+    over = resets.c.expires_at <= reset.created_at
+    conn.execute(delete(resets).where(or_(resets.c.user_id == reset.user_id, over)))
+    conn.execute(insert(resets).values(**asdict(reset)))
+
+
+def find(conn: Connection, digest: str, now: datetime) -> Reset | None:
+    """The one of that digest, if its time is not over."""
+    mine = (resets.c.digest == digest) & (resets.c.expires_at > now)
+    row = conn.execute(select(resets).where(mine)).mappings().first()
+    return None if row is None else Reset(**row)
+
+
+def end(conn: Connection, user_id: str) -> bool:
+    """The person's link is good no more; whether there was one."""
+    return bool(conn.execute(delete(resets).where(resets.c.user_id == user_id)).rowcount)
