@@ -719,6 +719,15 @@ class TestNamesRule:
         assert names.asked == []
         assert log == [Refusal("not_allowed", "dns", "secret.evil.net")]
 
+    @pytest.mark.parametrize("allow", [[], [PUBLIC]])
+    async def test_none_is_asked_for_under_addresses_alone(self, network, names, kernels, allow):
+        """What a question says would be let out by it."""
+        log = Log()
+        guest = await kernels(await network.open(policy(True, allow, []), log.append))
+        assert code(await guest.do(lambda: resolved("secret.evil.net"))) == 5
+        assert names.asked == []
+        assert log == [Refusal("not_allowed", "dns", "secret.evil.net")]
+
     async def test_an_answer_with_a_private_address_is_refused(self, network, names, kernels):
         for rule in (BY_NAME, OPEN):
             log = Log()
@@ -810,7 +819,9 @@ class TestNamesRule:
     async def test_quic_is_refused_on_every_port_and_in_every_flow(
         self, network, world, names, guests
     ):
-        """Whatever the flow began with."""
+        """Whatever the flow began with, and in whichever version a vendor speaks it."""
+        versions = [b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d"]
+        versions += [b"Q050", b"T051", b"\xfa\xce\xb0\2", b"\xab\xcd\0\1"]
         log = Log()
         guest = await guests(await network.open(BY_NAME, log.append))
         guest.send(udp(rules.GATEWAY, 53, query("good.example.org")))
@@ -818,13 +829,17 @@ class TestNamesRule:
         with listening_in(world.cable) as outside:
             guest.send(udp(PUBLIC, 9000, b"first"))
             assert any(b"first" in frame for frame in await waits(lambda: heard(outside)))
-            for version in (b"\0\0\0\1", b"\x6b\x33\x43\xcf", b"\xff\0\0\x1d"):
+            for version in versions:
                 guest.send(udp(PUBLIC, 9000, b"\xc3" + version + b"\x08initial"))
+            guest.send(
+                udp(PUBLIC, 9000, b"\x80\x60\0\7not quic")
+            )  # of RTP the first bit is set, too
             guest.send(udp(PUBLIC, 9000, b"\x43\0\0\0\1short last"))
             passed = await waits(lambda: heard(outside))
+        assert any(b"not quic" in frame for frame in passed)
         assert any(b"short last" in frame for frame in passed)
         assert not any(b"initial" in frame for frame in passed)
-        await until(lambda: [(one.reason, one.port) for one in log] == [("quic", 9000)] * 3)
+        await until(lambda: [(one.reason, one.port) for one in log] == [("quic", 9000)] * 7)
 
     async def test_refusals_beyond_those_that_are_told_are_counted(
         self, network, world, names, guests
@@ -855,6 +870,17 @@ class TestNamesRule:
         fine = tls_hello("fine.example.org")
         assert await guest.do(lambda: connected(PUBLIC, 443, fine)) == fine[:100]
         assert await guest.do(lambda: connected(SECOND, 2222, b"x")) == "EHOSTUNREACH"
+
+    async def test_what_is_unreadable_may_be_for_a_denied_name(
+        self, network, world, names, echoes, kernels
+    ):
+        """Only where none is denied is an allowed address reached with it on a web port."""
+        for deny, answer in ([], b"SSH-2.0-x\r\n"), (["evil.net"], "ECONNRESET"):
+            rule = policy(True, [f"{PUBLIC}/32", "good.example.org"], deny)
+            guest = await kernels(await network.open(rule))
+            said = await guest.do(lambda: connected(PUBLIC, 443, b"SSH-2.0-x\r\n"))
+            assert said == answer
+            assert await guest.do(lambda: connected(PUBLIC, 2222, b"x")) == b"x"
 
     async def test_the_relay_is_nobody(self, network, world, names, echoes, kernels):
         guest = await kernels(await network.open(BY_NAME))
@@ -941,6 +967,41 @@ class TestChanges:
             await network.change(slot, policy(True, ["more.org"], []))
             assert await waits(lambda: told(relayed)) == "ECONNRESET"
 
+    @pytest.mark.parametrize("allow", [[SECOND], []])
+    async def test_relayed_connections_are_judged_by_address_where_no_name_rules(
+        self, network, world, names, echoes, kernels, allow
+    ):
+        """One that was carried, one that had said nothing yet, and one that comes after."""
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        relayed = await guest.do(lambda: socket.create_connection((PUBLIC, 443), 5))
+        silent = await guest.do(lambda: socket.create_connection((PUBLIC, 443), 5))
+        hello = tls_hello("good.example.org")
+        with relayed, silent:
+            relayed.settimeout(5)
+            relayed.sendall(hello)
+            assert await waits(lambda: relayed.recv(len(hello)))
+            await network.change(slot, policy(True, allow, []))
+            assert await waits(lambda: told(relayed)) == "ECONNRESET"
+            assert await waits(lambda: told(silent, tls_hello("evil.net"))) == "ECONNRESET"
+            assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == "EHOSTUNREACH"
+
+    async def test_relayed_connections_go_on_at_an_address_that_is_allowed(
+        self, network, world, names, echoes, kernels
+    ):
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        relayed = await guest.do(lambda: socket.create_connection((PUBLIC, 443), 5))
+        hello = tls_hello("good.example.org")
+        with relayed:
+            relayed.settimeout(5)
+            relayed.sendall(hello)
+            assert await waits(lambda: relayed.recv(len(hello)))
+            await network.change(slot, policy(True, [PUBLIC], []))
+            assert await waits(lambda: told(relayed)) not in ("ECONNRESET", "closed")
+
     async def test_off_and_on_again(self, network, world, echoes, kernels):
         log = Log()
         slot = await network.open(OPEN, log.append)
@@ -1020,11 +1081,11 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def told(sock: socket.socket) -> bytes | str:
+def told(sock: socket.socket, said: bytes = b"x") -> bytes | str:
     """What comes back when an echo is told something; or how that failed."""
     sock.settimeout(5)
     try:
-        sock.sendall(b"x")
+        sock.sendall(said)
         return sock.recv(1) or "closed"
     except TimeoutError:
         return "silence"

@@ -8,9 +8,10 @@ with the switch off, nothing. An entry is
     example.org       this name
     *.example.org     every name below it, at any depth, but not itself
 
-The order of entries means nothing, and `deny` always wins. As soon as an entry is a name, names rule: an
-address is reached only if an allowed name led to it, or an entry of addresses allows it. ``*`` is then
-every name, because an address alone does not tell whose it is.
+The order of entries means nothing, and `deny` always wins. A name is resolved only if an entry allows it:
+under addresses alone none is. As soon as an entry is a name, names rule: an address is reached only if an
+allowed name led to it, or an entry of addresses allows it. ``*`` is then every name, because an address
+alone does not tell whose it is. Where names do not rule, what a connection calls itself says nothing.
 """
 
 from __future__ import annotations
@@ -101,7 +102,12 @@ class Policy:
         """Whether a name (lower case, no dot at its end) may be resolved and spoken to."""
         if not self.internet or self._denied_names.match(name):
             return False
-        return self.everything or not self.by_name or self._allowed_names.match(name)
+        return self.everything or self._allowed_names.match(name)
+
+    @property
+    def admits_riddles(self) -> bool:
+        """Whether questions may be asked that are for no name that can be read."""
+        return self.internet and self.everything and not self.by_name
 
     def admits_address(self, address: IPv4Address) -> bool:
         """Whether an address may be reached of which nobody knows a name."""
@@ -116,11 +122,9 @@ class Policy:
 
         That the name led to the address is for the caller to know.
         """
-        if name is None:
+        if name is None or not self.by_name:
             return self.admits_address(address)
-        if not self.internet or any(address in net for net in self.denied):
-            return False
-        if self._denied_names.match(name):
+        if self._denied_names.match(name) or any(address in net for net in self.denied):
             return False
         return self.admits_name(name) or self.admits_address(address)
 

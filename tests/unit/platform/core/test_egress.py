@@ -43,8 +43,16 @@ class TestNames:
         assert both.admits_name("good.example.org")
         assert not both.admits_name("evil.example.org")
 
-    def test_a_list_of_addresses_leaves_names_alone(self):
-        assert made(["203.0.113.0/24"]).admits_name("example.org")
+    @pytest.mark.parametrize("allow", [[], ["203.0.113.0/24"], ["0.0.0.0/0"]])
+    def test_none_is_under_addresses_alone(self, allow):
+        assert not made(allow).admits_name("example.org")
+        assert not made(allow).admits_riddles
+
+    def test_everything_is_under_the_star(self):
+        assert OPEN.admits_name("example.org")
+        assert OPEN.admits_riddles
+        assert made(["*"], ["203.0.113.7"]).admits_name("example.org")
+        assert not made(["*"], ["evil.net"]).admits_riddles
 
     def test_without_internet_none_is(self):
         assert not policy(False, ["example.org"], []).admits_name("example.org")
@@ -88,6 +96,15 @@ class TestConnections:
         assert some.admits(A, None)
         assert some.admits(A, "whatever.net")
         assert not some.admits(B, "whatever.net")
+
+    @pytest.mark.parametrize("name", [None, "example.org", "evil.net"])
+    def test_where_names_do_not_rule_the_address_alone_counts(self, name):
+        assert made(["203.0.113.0/24"]).admits(A, name)
+        assert not made(["203.0.113.0/24"]).admits(B, name)
+        assert not made([]).admits(A, name)
+        assert made(["*"], ["203.0.113.7"]).admits(B, name)
+        assert not made(["*"], ["203.0.113.7"]).admits(A, name)
+        assert not SHUT.admits(A, name)
 
     def test_a_denied_name_is_refused_at_an_allowed_address(self):
         assert not made(["*", "203.0.113.0/24"], ["evil.net"]).admits(A, "evil.net")

@@ -250,7 +250,7 @@ class Desk:
         policy = self._policy
         if not policy.internet:
             return "internet_off"
-        admitted = not policy.by_name if name is None else policy.admits_name(name)
+        admitted = policy.admits_riddles if name is None else policy.admits_name(name)
         return None if admitted else "not_allowed"
 
     def _refuse(self, query: bytes, name: str | None, reason: RefusalReason) -> bytes:

@@ -51,11 +51,15 @@ PINS = 4096
 RELAY_PORT = 3129
 # Where content networks serve many names at one address, by HTTP or TLS.
 _CHECKED = "80, 443, 2052, 2053, 2082, 2083, 2086, 2087, 2095, 2096, 8080, 8443, 8880"
-# A packet that begins a QUIC connection, on whatever port: a long header, and a version (1, 2, drafts).
-_QUIC = (
-    "meta l4proto udp @th,64,1 1 @th,72,32 0x00000001",
-    "meta l4proto udp @th,64,1 1 @th,72,32 0x6b3343cf",
-    "meta l4proto udp @th,64,1 1 @th,72,24 0xff0000",
+# A packet that begins a QUIC connection, on whatever port: a long header, and a version that servers
+# speak (1, 2, drafts of both, Google's, Meta's, Microsoft's). Others cannot be told from RTP, DNS and
+# noise, whose first bit is as often set; and whoever begins with one must go on with one of these.
+_QUIC = tuple(
+    f"meta l4proto udp @th,64,1 1 @th,72,{bits} {version}"
+    for version, bits in (
+        *(("0x00000001", 32), ("0x6b3343cf", 32), ("0x709a50c4", 32), ("0xff0000", 24)),
+        *(("0xff0200", 24), ("0x5130", 16), ("0x5430", 16), ("0xfaceb0", 24), ("0xabcd", 16)),
+    )
 )
 
 # Refused packets that are told to the host, for the log; of more than that it learns the number.
