@@ -15,7 +15,7 @@ import typer
 import runtools
 from runtools.cli import kept, lazy, output
 from runtools.cli.output import Json, looks
-from runtools.cli.session import flag
+from runtools.cli.session import RETRY_SECONDS, flag
 from runtools.errors import InvalidRequest, Unauthenticated
 from runtools.sdk import settings
 
@@ -26,8 +26,8 @@ else:
     sessions = lazy.module("runtools.sdk.sync.sessions")
 
 _PANEL = "Organisation"
-_RETRY_SECONDS = 3.0
 _SESSION = "rt_session_"
+_GOODBYE_SECONDS = 3.0
 
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="The platform. Default: the current one.")
@@ -53,7 +53,7 @@ def login(
     """Sign in, by a browser on any machine or by an API key."""
     address = settings.address(url)
     secret = _read_key() if api_key else _by_browser(address, opens=not no_browser)
-    with runtools.RunTools(secret, address, retry_seconds=_RETRY_SECONDS) as rt:
+    with runtools.RunTools(secret, address, retry_seconds=RETRY_SECONDS) as rt:
         me = rt.me()
     file = kept.keep(address, secret)
     output.show(me, lambda: looks.me(me, address))
@@ -72,7 +72,7 @@ def logout(url: Url = None) -> None:
     if secret.startswith(_SESSION):
         with (
             contextlib.suppress(Unauthenticated),
-            runtools.RunTools(secret, address, retry_seconds=_RETRY_SECONDS) as rt,
+            runtools.RunTools(secret, address, retry_seconds=_GOODBYE_SECONDS) as rt,
         ):
             rt.sessions.end()
     output.note(f"signed out of {address}")
@@ -90,7 +90,7 @@ def _read_key() -> str:
 
 
 def _by_browser(address: str, *, opens: bool) -> str:
-    pending = sessions.PendingLogin(address, retry_seconds=_RETRY_SECONDS)
+    pending = sessions.PendingLogin(address, retry_seconds=RETRY_SECONDS)
     try:
         asked = pending.start(_machine())
         output.note(f"open  {asked.url}")

@@ -318,6 +318,7 @@ def templates(found: Sequence[shapes.Template]) -> RenderableType:
     for one in found:
         notes = [
             *(["default"] if one.is_default else []),
+            *(["the platform's"] if not one.is_own else []),
             *(["untested"] if not one.tested else []),
             *([f"{one.progress:.0%} {one.step}"] if one.state == "building" else []),
         ]

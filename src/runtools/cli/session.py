@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import runtools
+from runtools.cli import output
 from runtools.errors import RunToolsError
 
 if TYPE_CHECKING:
     from runtools import RunTools
 
-_RETRY_SECONDS = 3.0  # enough for a platform that is just restarting
+RETRY_SECONDS = 20.0  # enough for a platform that is just restarting, on a busy machine too
 
 
 def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002 - typer's word
@@ -25,7 +26,15 @@ def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
 @contextmanager
 def connected(url: str | None = None) -> Iterator[RunTools]:
     """A client of the platform that the settings name; ``url`` comes before theirs."""
-    with runtools.RunTools(url=url, retry_seconds=_RETRY_SECONDS) as rt:
+    told = False
+
+    def waiting(trouble: RunToolsError) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            output.note(f"{trouble.message}; trying for {RETRY_SECONDS:.0f} s, Ctrl-C ends")
+
+    with runtools.RunTools(url=url, retry_seconds=RETRY_SECONDS, waiting=waiting) as rt:
         yield rt
 
 

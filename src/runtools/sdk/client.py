@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
+from runtools.errors import RunToolsError
 from runtools.sdk import shapes, wire
 from runtools.sdk.agents import AsyncAgents, AsyncStandingSandboxes, AsyncTools
 from runtools.sdk.audit import AsyncAudit
@@ -45,6 +46,7 @@ class AsyncRunTools:
             http://127.0.0.1:7700.
         retry_seconds: how long such calls are repeated; 0: never.
         headers: what every request carries besides, as a proxy on the way may ask for.
+        waiting: told, with what went wrong, while a call is repeated for longer than a second.
 
     Raises:
         Unauthenticated: no key is to be found.
@@ -58,9 +60,10 @@ class AsyncRunTools:
         *,
         retry_seconds: float = CALL_SECONDS,
         headers: Mapping[str, str] | None = None,
+        waiting: Callable[[RunToolsError], None] | None = None,
     ) -> None:
         self._transport = AsyncTransport(
-            resolve(api_key, url), retry_seconds=retry_seconds, headers=headers
+            resolve(api_key, url), retry_seconds=retry_seconds, headers=headers, waiting=waiting
         )
         self.url = self._transport.url
         self.sandboxes = AsyncSandboxes(self._transport)

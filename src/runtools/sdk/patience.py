@@ -21,6 +21,7 @@ from runtools.errors import (
 
 CALL_SECONDS = 10.0  # what a call is repeated for
 FOLLOW_SECONDS = 30.0  # what a stream that breaks off is taken up again for, with nothing new
+_TOLD_AFTER = 1.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -42,6 +43,11 @@ class Patience:
         self._began = monotonic()
         self._failed: float | None = None
         self._pause = _FIRST_PAUSE
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether it has been waited for long enough that somebody who watches should be told."""
+        return self._failed is not None and monotonic() - self._failed > _TOLD_AFTER
 
     def after(self, failure: RunToolsError) -> float | None:
         """Seconds to wait before the next attempt; None: there is to be none."""

@@ -50,6 +50,7 @@ class AsyncTransport:
         *,
         retry_seconds: float,
         headers: Mapping[str, str] | None = None,
+        waiting: Callable[[RunToolsError], None] | None = None,
     ) -> None:
         parts = urlsplit(settings.url)
         self.url = settings.url
@@ -66,6 +67,7 @@ class AsyncTransport:
             self._headers.append((b"Authorization", b"Bearer " + settings.api_key.encode()))
         self._headers += [(name.encode(), text.encode()) for name, text in (headers or {}).items()]
         self._retry_seconds = retry_seconds
+        self._waiting = waiting
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
             max_connections=128,
@@ -237,6 +239,8 @@ class AsyncTransport:
                 pause = patience.after(exc)
                 if pause is None:
                     raise
+                if self._waiting is not None and patience.is_tried:
+                    self._waiting(exc)
             await async_sleep(pause)
 
     async def _whole(self, request: httpcore.Request) -> wire.Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,36 @@ async def test_a_full_disk_is_said_and_nothing_half_written(world: World) -> Non
     )
     again = {"name": "AFTER", "value": "x"}
     assert (await world.http.post("/v1/secrets", json=again)).status_code == 201
+
+
+async def test_a_database_that_another_process_has_locked_is_said_and_nothing_lost(
+    world: World, tmp_path: Path
+) -> None:
+    await world.platform.db.write(lambda conn: conn.exec_driver_sql("PRAGMA busy_timeout=100"))
+    one = (await world.create(name="one"))["id"]
+    (file,) = tmp_path.rglob("runtools.db")
+    other = sqlite3.connect(file, isolation_level=None)
+    body, headers = {"name": "A", "value": "b"}, {"Idempotency-Key": "the-same"}
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        await _refused(world, "POST", "/v1/secrets", json=body, headers=headers)
+        assert (await world.http.get(f"/v1/sandboxes/{one}")).status_code == 200  # reading goes on
+        await world.host.die(one, "the machine ended")  # reported while nothing can be written
+    finally:
+        other.rollback()
+        other.close()
+    made = await world.http.post("/v1/secrets", json=body, headers=headers)
+    assert (made.status_code, made.json()["data"]["version"]) == (201, 1)
+    assert (await world.becomes(one, state="stopped"))["ending"]["reason"]
+
+
+async def test_a_lock_that_is_short_is_waited_for(world: World, tmp_path: Path) -> None:
+    (file,) = tmp_path.rglob("runtools.db")
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked = asyncio.create_task(world.http.post("/v1/secrets", json={"name": "A", "value": "b"}))
+    done, _ = await asyncio.wait((asked,), timeout=0.3)
+    assert not done
+    other.rollback()
+    other.close()
+    assert (await asked).status_code == 201

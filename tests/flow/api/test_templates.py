@@ -157,3 +157,36 @@ class TestDelete:
 async def _is_ready(world: World) -> bool:
     shown = await world.http.get("/v1/templates/base-debian")
     return bool(shown.status_code == 200 and shown.json()["data"]["state"] == "ready")
+
+
+class TestPlatformTemplates:
+    async def test_a_new_org_makes_a_sandbox_at_once(self, any_world: World) -> None:
+        await any_world.build("mine", recipe="base-debian")
+        await any_world.build("base-debian", run="echo secret-of-ours", apt=["jq"])
+        async with await any_world.stranger() as http:
+            (shown,) = (await http.get("/v1/templates")).json()["data"]
+            told = (shown["slug"], shown["version"], shown["isOwn"], shown["isDefault"])
+            assert told == (
+                "base-debian",
+                1,
+                False,
+                True,
+            )  # not what has something of the org in it
+            made = await http.post("/v1/sandboxes", json={"name": "first"})
+            assert made.status_code == 201, made.text
+            assert (await http.get("/v1/templates/mine")).status_code == 404
+            assert (await http.get("/v1/templates/base-debian/logs")).status_code == 404
+            assert (await http.delete("/v1/templates/base-debian")).status_code == 404
+        assert (await any_world.http.get("/v1/templates/base-debian")).json()["data"]["isOwn"]
+
+    async def test_ones_own_comes_first_and_is_nobody_elses(self, any_world: World) -> None:
+        async with await any_world.stranger() as http, await any_world.stranger() as third:
+            for _ in range(2):
+                await any_world.build("base-debian", by=http)
+            (shown,) = (await http.get("/v1/templates")).json()["data"]
+            assert shown["isOwn"]
+            made = (await http.post("/v1/sandboxes", json={})).json()["data"]
+            mine = (await http.get("/v1/templates/base-debian")).json()["data"]
+            assert made["templateVersion"] == mine["version"] == 2  # the platform's has one alone
+            (theirs,) = (await third.get("/v1/templates")).json()["data"]
+            assert theirs["id"] != mine["id"]

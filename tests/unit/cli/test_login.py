@@ -54,7 +54,7 @@ def test_who_cannot_reach_the_platform_is_signed_out_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(login, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(login, "_GOODBYE_SECONDS", 0.0)
     kept.keep(AWAY, "rt_session_x")
     with pytest.raises(Unavailable):
         login.logout(AWAY)

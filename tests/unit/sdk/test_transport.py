@@ -158,6 +158,22 @@ class TestTrouble:
             with pytest.raises(Unavailable, match="no platform answers"):
                 await rt.disk()
 
+    def test_who_watches_is_told_of_a_long_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runtools.sdk.patience._TOLD_AFTER", 0.0)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        told: list[str] = []
+        url = f"http://127.0.0.1:{port}"
+        with (
+            RunTools(
+                "k", url, retry_seconds=0.5, waiting=lambda exc: told.append(exc.message)
+            ) as rt,
+            pytest.raises(Unavailable),
+        ):
+            rt.disk()
+        assert told
+        assert "no platform answers" in told[0]
+
     def test_silence_is_not_repeated(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as mute:
             url = f"http://127.0.0.1:{mute.getsockname()[1]}"

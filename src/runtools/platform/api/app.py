@@ -125,6 +125,7 @@ def create_app(
     vault: Vault,
     provider_keys: Mapping[str, str],
     tracing: Tracing = OFF,
+    install_id: str = "",
 ) -> FastAPI:
     """The api as an ASGI application; ``app.state.platform`` is what it works with.
 
@@ -134,6 +135,7 @@ def create_app(
 
     Args:
         provider_keys: API keys of model providers that the machine's environment holds, by name.
+        install_id: of the home, by which others tell this platform from another at its address.
     """
     door = Door(db, clock, settings.session_idle, parts.of(settings))
     platform = Platform(
@@ -155,6 +157,7 @@ def create_app(
         outbound=Outbound(networks(settings.outbound_allow)),
         metrics_token=token.of(settings),
         tracing=tracing,
+        install_id=install_id,
     )
 
     @asynccontextmanager

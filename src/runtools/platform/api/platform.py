@@ -40,6 +40,7 @@ class Platform:
         feeds: the output of processes that is followed.
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
+        install_id: which platform this is.
         strays: what each host has that no record bears, as of the latest look.
         away: hosts whose reports broke off, until they have answered again.
         tasks: what goes on beside requests; cancelled at the end.
@@ -60,6 +61,7 @@ class Platform:
     tickets: Tickets
     outbound: Outbound
     metrics_token: str = field(repr=False)
+    install_id: str = ""
     feeds: Feeds = field(default_factory=Feeds)
     meters: Meters = field(default_factory=Meters)
     tracing: Tracing = OFF

@@ -16,7 +16,7 @@ from runtools.platform.api.app import create_app
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
-from runtools.platform.boot import keyring
+from runtools.platform.boot import home, keyring
 from runtools.platform.boot.mcp_door import McpDoor
 from runtools.platform.core.models import PROVIDERS
 from runtools.platform.kit import websocket
@@ -81,7 +81,9 @@ async def serve(settings: Settings) -> int:
         db = Database(database_url(settings))
         vault = await keyring.open_vault(settings, db, clock)
         hosts = Hosts({view.id: host})
-        app = create_app(db, hosts, clock, settings, vault, provider_keys(environment()), tracing)
+        keys = provider_keys(environment())
+        mine = home.install_id(settings)
+        app = create_app(db, hosts, clock, settings, vault, keys, tracing, mine)
         server = uvicorn.Server(server_config(McpDoor(app, settings.own_url), settings))
         await server.serve()
     tracing.close()

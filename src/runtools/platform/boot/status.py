@@ -15,7 +15,20 @@ _ANSWER_SECONDS = 5.0
 
 
 async def ask(settings: Settings) -> Health | None:
-    """What the running platform says of itself; None when it does not answer or is not ready."""
+    """What the platform of this home says of itself; None when it does not answer or is not ready."""
+    found = await _whoever(settings)
+    return found if found is not None and found.install_id == _mine(settings) else None
+
+
+def _mine(settings: Settings) -> str | None:
+    """The install id of the home; None: nothing was ever started in it."""
+    try:
+        return (settings.home / "install-id").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+async def _whoever(settings: Settings) -> Health | None:
     url = f"http://{settings.api_host}:{settings.api_port}/readyz"
     try:
         async with asyncio.timeout(_ANSWER_SECONDS), httpcore.AsyncConnectionPool() as http:
@@ -41,10 +54,16 @@ async def until_ready(settings: Settings, seconds: float) -> bool:
 
 async def show(settings: Settings) -> int:
     """Print one line per fact; 0 only when the platform answers and is ready."""
-    health = await ask(settings)
+    health = await _whoever(settings)
+    where = f"{settings.api_host}:{settings.api_port}"
     if health is None:
+        print(f"not ready: nothing good at {where}", file=sys.stderr)
+        return 1
+    if health.install_id != _mine(settings):
         print(
-            f"not ready: nothing good at {settings.api_host}:{settings.api_port}", file=sys.stderr
+            f"not ready: another platform ({health.install_id or 'an older one'}) answers at {where}, "
+            f"not the one of {settings.home}",
+            file=sys.stderr,
         )
         return 1
     print(f"ready    RunTools {health.version} at http://{settings.api_host}:{settings.api_port}")

@@ -79,4 +79,5 @@ class Health(Shape):
 
     status: str
     version: str
+    install_id: str = Field("", description="which platform answers: the install id of its home")
     warnings: list[str] = Field(default_factory=list)

@@ -35,6 +35,7 @@ class Template(Shape):
     step: str
     tested: bool = Field(description="false where no build has been seen to pass by its makers")
     is_default: bool
+    is_own: bool = Field(True, description="false: the platform's, which every org may use")
     size_bytes: int
     error: str | None
     created_at: datetime

@@ -49,6 +49,7 @@ class Transport:
         *,
         retry_seconds: float,
         headers: Mapping[str, str] | None = None,
+        waiting: Callable[[RunToolsError], None] | None = None,
     ) -> None:
         parts = urlsplit(settings.url)
         self.url = settings.url
@@ -65,6 +66,7 @@ class Transport:
             self._headers.append((b"Authorization", b"Bearer " + settings.api_key.encode()))
         self._headers += [(name.encode(), text.encode()) for name, text in (headers or {}).items()]
         self._retry_seconds = retry_seconds
+        self._waiting = waiting
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.create_default_context() if parts.scheme == "https" else None,
             max_connections=128,
@@ -233,6 +235,8 @@ class Transport:
                 pause = patience.after(exc)
                 if pause is None:
                     raise
+                if self._waiting is not None and patience.is_tried:
+                    self._waiting(exc)
             sync_sleep(pause)
 
     def _whole(self, request: httpcore.Request) -> wire.Answer:

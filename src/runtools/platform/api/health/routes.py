@@ -8,7 +8,7 @@ from starlette.responses import Response
 from runtools import __version__
 from runtools.errors import Unavailable
 from runtools.platform.api import document
-from runtools.platform.api.calls import call_of
+from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.hosts import service, store
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope, Health, HostView
@@ -23,7 +23,7 @@ async def live(request: Request) -> Response:
     known = await call.platform.db.read(store.views)
     last = [HostView.model_validate(view) for view in known.values()]
     told = service.warnings(call.platform, last)
-    return call.answer(one(Health(status="ok", version=__version__, warnings=told)))
+    return call.answer(one(_health(call, "ok", told)))
 
 
 @router.get("/readyz", **document.route(Envelope[Health], Unavailable))
@@ -36,4 +36,13 @@ async def ready(request: Request) -> Response:
         raise Unavailable(
             "no host answers", hint="runtools status shows the parts", details={"warnings": told}
         )
-    return call.answer(one(Health(status="ready", version=__version__, warnings=told)))
+    return call.answer(one(_health(call, "ready", told)))
+
+
+def _health(call: Call, status: str, warnings: list[str]) -> Health:
+    return Health(
+        status=status,
+        version=__version__,
+        install_id=call.platform.install_id,
+        warnings=warnings,
+    )

@@ -34,7 +34,7 @@ Number = Annotated[int | None, Query(ge=1, le=2**31 - 1, alias="version")]
 
 @router.get("", **document.route(Envelope[list[Template]]))
 async def list_(request: Request) -> Response:
-    """The newest version of every template, ready or not."""
+    """The newest version of every template, the org's own before the platform's, ready or not."""
     call = call_of(request)
     return call.answer(many([_view(call, version) for version in await service.newest(call)]))
 
@@ -82,7 +82,7 @@ async def logs(
 ) -> Response:
     """A build's log: events `line` with a BuildLine, and at last `end` with the Template."""
     call = call_of(request)
-    version = await service.pick(call, slug, number)
+    version = await service.pick(call, slug, number, own=True)
     start = sse.resume_point(request.scope, after) or 0
     return sse.EventStream(_lines(call, version, start))
 
@@ -117,4 +117,4 @@ async def _lines(call: Call, version: Version, after: int) -> AsyncGenerator[sse
 
 
 def _view(call: Call, version: Version) -> Template:
-    return shown(version, call.platform.settings.default_template)
+    return shown(version, call.platform.settings.default_template, call.org)

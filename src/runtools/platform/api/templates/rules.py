@@ -43,8 +43,8 @@ def check_packages(packages: Iterable[str]) -> None:
         )
 
 
-def shown(version: Version, default_slug: str) -> Template:
-    """The version as the public shape."""
+def shown(version: Version, default_slug: str, org_id: str) -> Template:
+    """The version as an org sees it."""
     # One that is being dropped is shown as it was.
     state: BuildState = "failed" if version.error is not None else "ready"
     if version.state == "building":
@@ -59,6 +59,7 @@ def shown(version: Version, default_slug: str) -> Template:
         step=version.step,
         tested=RECIPES.get(version.recipe, False),
         is_default=version.slug == default_slug,
+        is_own=version.org_id == org_id,
         size_bytes=version.size_bytes,
         error=version.error,
         created_at=version.created_at,

@@ -130,13 +130,13 @@ async def _again(platform: Platform, version: Version) -> Version:
     return await platform.db.read(store.get, version.id) or version
 
 
-async def pick(call: Call, slug: str, number: int | None = None) -> Version:
-    """The version of that number; without one, the newest.
+async def pick(call: Call, slug: str, number: int | None = None, *, own: bool = False) -> Version:
+    """The version of that number; without one, the newest; with ``own``, of the org's own alone.
 
     Raises:
         NotFound: there is none.
     """
-    for version in await versions(call, slug):
+    for version in await versions(call, slug, own=own):
         if number is None or version.version == number:
             return version
     raise NotFound(
@@ -145,15 +145,16 @@ async def pick(call: Call, slug: str, number: int | None = None) -> Version:
     )
 
 
-async def versions(call: Call, slug: str) -> list[Version]:
-    """Every version of a template, newest first.
+async def versions(call: Call, slug: str, *, own: bool = False) -> list[Version]:
+    """Every version of a template, newest first: the org's own, else (but for ``own``) the platform's.
 
     Raises:
         NotFound: there is no such template.
     """
     found: list[Version] = []
     if is_name(slug):
-        found = await call.platform.db.read(store.of_slug, call.org, slug)
+        look = store.of_slug if own else store.usable
+        found = await call.platform.db.read(look, call.org, slug)
     if not found:
         raise NotFound(f"no template {slug[:80]!r}", hint="GET /v1/templates lists those there are")
     return found
@@ -169,7 +170,11 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
     platform = call.platform
     chosen = await platform.db.read(store.dropped_by, call.org, call.op)
     if not chosen:
-        chosen = [await pick(call, slug, number)] if number else await versions(call, slug)
+        chosen = (
+            [await pick(call, slug, number, own=True)]
+            if number
+            else await versions(call, slug, own=True)
+        )
         since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
         await platform.db.write(_mark, chosen, since, call.op)
     reach("api.template.dropping")

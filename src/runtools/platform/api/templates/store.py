@@ -15,10 +15,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    cast,
     func,
     insert,
     select,
@@ -27,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict
+from runtools.platform.api.orgs.store import orgs
+from runtools.platform.core.recipes import RECIPES
 from runtools.platform.kit.db import Document, Moment, metadata
 
 versions = Table(
@@ -133,16 +137,36 @@ def of_slug(conn: Connection, org_id: str, slug: str) -> list[Version]:
     return [Version(*row) for row in conn.execute(query)]
 
 
+def usable(conn: Connection, org_id: str, slug: str) -> list[Version]:
+    """What an org makes sandboxes from under a slug, newest first: its own, else the platform's."""
+    own = of_slug(conn, org_id, slug)
+    if own:
+        return own
+    query = _of_platform().where(versions.c.slug == slug)
+    return [Version(*row) for row in conn.execute(query.order_by(versions.c.version.desc()))]
+
+
 def newest(conn: Connection, org_id: str) -> list[Version]:
-    """The newest version of every slug."""
-    query = _ALL.where(versions.c.org_id == org_id, versions.c.state.in_(_SHOWN)).order_by(
-        versions.c.slug, versions.c.version.desc()
-    )
+    """The newest version of every slug, of the org's own before the platform's."""
+    own = _ALL.where(versions.c.org_id == org_id, versions.c.state.in_(_SHOWN))
     found: dict[str, Version] = {}
-    for row in conn.execute(query):
-        version = Version(*row)
-        found.setdefault(version.slug, version)
-    return list(found.values())
+    for query in (own, _of_platform()):
+        for row in conn.execute(query.order_by(versions.c.slug, versions.c.version.desc())):
+            version = Version(*row)
+            found.setdefault(version.slug, version)
+    return [found[slug] for slug in sorted(found)]
+
+
+def _of_platform() -> Select[Any]:
+    """What the first org has built by a recipe as it stands: there is nothing of the org's own in it."""
+    first = select(orgs.c.id).order_by(orgs.c.created_at, orgs.c.id).limit(1).scalar_subquery()
+    return _ALL.where(
+        versions.c.org_id == first,
+        versions.c.state == "ready",
+        versions.c.slug.in_(RECIPES),
+        versions.c.run.is_(None),
+        cast(versions.c.apt, String) == "[]",
+    )
 
 
 def in_state(conn: Connection, state: str) -> list[Version]:

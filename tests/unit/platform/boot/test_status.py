@@ -1,0 +1,66 @@
+"""Whose answer `runtools status` takes for that of its home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from runtools.platform.boot import status
+from runtools.platform.kit.config import Settings
+
+
+class _Platform(BaseHTTPRequestHandler):
+    """Answers as the platform `abcdef` would."""
+
+    said = ("ready", "abcdef")
+
+    def do_GET(self) -> None:
+        health = {"status": self.said[0], "version": "1", "installId": self.said[1]}
+        body = json.dumps({"data": health, "meta": {"requestId": "req_1"}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Those of a home, at whose port a platform answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Platform)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield Settings(home=tmp_path, api_port=server.server_address[1])
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_the_platform_of_the_home_is_believed(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (settings.home / "install-id").write_text("abcdef")
+    assert await status.ask(settings) is not None
+    assert await status.show(settings) == 0
+    assert "ready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mine", ["ghijkl", None])
+async def test_another_one_at_its_port_is_not(
+    settings: Settings, capsys: pytest.CaptureFixture[str], mine: str | None
+) -> None:
+    if mine is not None:
+        (settings.home / "install-id").write_text(mine)
+    assert await status.ask(settings) is None
+    assert not await status.until_ready(settings, 0.2)
+    assert await status.show(settings) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "another platform (abcdef)" in told.err
