@@ -24,6 +24,8 @@
     │   ├── PlanStale                  409 plan_stale
     │   ├── LossUnconfirmed            409 loss_unconfirmed
     │   ├── ToolsUnavailable           409 tools_unavailable
+    │   ├── RunEnded                   409 run_ended
+    │   ├── RunIllegalMove             409 run_illegal_move
     │   ├── ProcessEnded               409 process_ended
     │   ├── InputClosed                409 input_closed
     │   └── InputFull                  409 input_full
@@ -242,6 +244,18 @@ class ToolsUnavailable(Conflict):
     """The tool is deployed, but the platform has no tools service that could run it."""
 
     code = "tools_unavailable"
+
+
+class RunEnded(Conflict):
+    """The run has ended: nothing is asked of it any more. Its thread goes on with another run."""
+
+    code = "run_ended"
+
+
+class RunIllegalMove(Conflict):
+    """That is not legal from how the run stands."""
+
+    code = "run_illegal_move"
 
 
 class ProcessEnded(Conflict):

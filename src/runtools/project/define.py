@@ -94,6 +94,7 @@ def define_agent(
     mcp_servers: Sequence[Mapping[str, Any]] = (),
     sandbox: str | None = None,
     sandbox_mode: SandboxMode = "shared",
+    side_by_side: bool = False,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
     max_tokens: int | None = None,
     temperature: float | None = None,
@@ -101,6 +102,9 @@ def define_agent(
     top_k: int | None = None,
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
+    max_total_tokens: int | None = None,
+    max_cost_usd: float | None = None,
+    max_seconds: int | None = None,
 ) -> AgentDefinition:
     """Define an agent.
 
@@ -117,6 +121,7 @@ def define_agent(
             the sandbox; ``tools`` names those of its tools that may be used.
         sandbox: slug of the standing sandbox it works in; default: one is made on demand.
         sandbox_mode: ``shared``: it works in that sandbox itself; ``fork``: in a fork for each thread.
+        side_by_side: whether runs that share a sandbox work at the same time; else one after the other.
         max_iterations: rounds of thinking and tool calls, 1 to 100.
         max_tokens: bound of one answer, 1 to 128000.
         temperature: 0 to 2.
@@ -124,6 +129,9 @@ def define_agent(
         top_k: 1 or more.
         presence_penalty: -2 to 2.
         frequency_penalty: -2 to 2.
+        max_total_tokens: how many tokens a run may take before it stops with ``limit_reached``.
+        max_cost_usd: what it may cost, as far as the price is known.
+        max_seconds: how long it may work; waiting for people does not count.
 
     Raises:
         pydantic.ValidationError: a field is malformed or out of its range.

@@ -27,6 +27,8 @@ class AsyncLimits:
         memory_mb: Limit | None = None,
         disk_mb: Limit | None = None,
         snapshots: Limit | None = None,
+        agent_tokens: Limit | None = None,
+        agent_cents: Limit | None = None,
     ) -> OrgLimits:
         """Set limits of an org, as the operator: 0 is no limit, ``"default"`` the platform's own.
 
@@ -41,6 +43,8 @@ class AsyncLimits:
             "memoryMb": memory_mb,
             "diskMb": disk_mb,
             "snapshots": snapshots,
+            "agentTokens": agent_tokens,
+            "agentCents": agent_cents,
         }
         path = f"/orgs/{wire.segment(org_id)}/limits"
         return wire.shape(OrgLimits, (await self._transport.call("PATCH", path, body=body)).data)

@@ -14,7 +14,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
 from runtools.testing.made_once import sqlite_url
-from runtools.testing.tenancy.places import Org
+from runtools.testing.tenancy.places import Org, work
 
 
 @pytest.fixture(scope="session")
@@ -65,4 +65,7 @@ async def two(any_url: str, tmp_path: Path) -> AsyncIterator[tuple[Org, Org]]:
     async with made as world, await world.stranger() as http:
         me = (await http.get("/v1/me")).json()["data"]
         await world.build(by=http)
-        yield Org(world, world.org, "amber", world.http), Org(world, me["orgId"], "birch", http)
+        both = Org(world, world.org, "amber", world.http), Org(world, me["orgId"], "birch", http)
+        for org in both:
+            await work(org, {})
+        yield both

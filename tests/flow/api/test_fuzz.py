@@ -138,7 +138,9 @@ def _aim(target: Target, route: Operation, case: Any) -> None:
 
 
 def _harmless(route: Operation, case: Any) -> None:
-    """The fake host runs commands on this machine."""
+    """The fake host runs commands on this machine, and no worker ends a run."""
+    if route.name == "POST /v1/run":
+        case.query = {**(case.query or {}), "waitSeconds": 0}
     body = case.body
     if isinstance(body, dict):
         if isinstance(body.get("command"), str | list):

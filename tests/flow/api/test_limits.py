@@ -42,7 +42,16 @@ def refused(answer: httpx.Response) -> dict[str, Any]:
 class TestSetting:
     async def test_they_are_shown_with_what_is_used(self, any_world: World) -> None:
         shown = (await any_world.http.get("/v1/limits")).json()["data"]
-        nothing = dict.fromkeys(("sandboxes", "vcpus", "memoryMb", "diskMb", "snapshots"), 0)
+        names = (
+            "sandboxes",
+            "vcpus",
+            "memoryMb",
+            "diskMb",
+            "snapshots",
+            "agentTokens",
+            "agentCents",
+        )
+        nothing = dict.fromkeys(names, 0)
         assert shown == {"orgId": any_world.org, "limits": nothing, "used": nothing}
         await any_world.create(**SIZE)
         await allow(any_world, sandboxes=3, diskMb=9000)
@@ -149,6 +158,8 @@ class TestKeeping:
             "memoryMb": 256,
             "diskMb": 1024,
             "snapshots": 0,
+            "agentTokens": 0,
+            "agentCents": 0,
         }
         await any_world.http.post("/v1/sandboxes/two/pause")
         assert refused(await any_world.http.post("/v1/sandboxes", json=SIZE))["limit"] == "diskMb"

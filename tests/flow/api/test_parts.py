@@ -16,6 +16,7 @@ from runtools.platform.core.access import PARTS, Caller
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
+from runtools.testing.made_once import sqlite_url
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,7 +39,7 @@ SOCKET = {
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A running api on SQLite."""
     folder = tmp_path_factory.mktemp("parts")
-    async with api_world.world(Database(f"sqlite:///{folder}/db/runtools.db"), folder) as made:
+    async with api_world.world(Database(sqlite_url(folder)), folder) as made:
         yield made
 
 

@@ -50,6 +50,8 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
 from runtools.platform.api.processes.tickets import Tickets
 from runtools.platform.api.projects import routes as projects
+from runtools.platform.api.runs import routes as runs
+from runtools.platform.api.runs.readers import Readers
 from runtools.platform.api.sandboxes import inside_routes, routes
 from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.sessions import routes as sessions
@@ -58,6 +60,7 @@ from runtools.platform.api.snapshots import routes as snapshots
 from runtools.platform.api.ssh_keys import routes as ssh_keys
 from runtools.platform.api.standing import routes as standing
 from runtools.platform.api.templates import routes as templates
+from runtools.platform.api.threads import routes as threads
 from runtools.platform.api.tools import routes as tools
 from runtools.platform.api.usage import routes as usage
 from runtools.platform.api.usage.service import look_on
@@ -65,6 +68,7 @@ from runtools.platform.api.users import routes as people
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import routes as webhooks
 from runtools.platform.api.webhooks.sender import Sender
+from runtools.platform.api.workers import connection, dispatch
 from runtools.platform.kit import http
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
@@ -102,6 +106,9 @@ ROUTERS = (
     models.router,
     deploys.router,
     agents.router,
+    runs.router,
+    threads.router,
+    connection.router,
     tools.router,
     standing.router,
 )
@@ -156,6 +163,7 @@ def create_app(
         tickets=Tickets(db, clock, door, settings.session_idle, settings.public_url),
         outbound=Outbound(networks(settings.outbound_allow)),
         metrics_token=token.of(settings),
+        readers=Readers(clock),
         tracing=tracing,
         install_id=install_id,
     )
@@ -167,6 +175,7 @@ def create_app(
         platform.spawn(reconcile.loop(platform), "reconciling")
         platform.spawn(look_on(platform), "looking at the disks")
         platform.spawn(Sender(platform).run(), "sending webhooks")
+        platform.spawn(dispatch.loop(platform), "offering runs")
         try:
             yield
         finally:

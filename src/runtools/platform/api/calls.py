@@ -137,5 +137,5 @@ def call_of(request: HTTPConnection) -> Call:
     call: Call = request.scope[SCOPE]
     route = request.scope.get("route")
     if route is not None and call.caller is not None:
-        guard.check(call.caller, route)
+        guard.check(call.caller, route, request.path_params)
     return call

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from runtools.errors import Forbidden
@@ -24,6 +27,8 @@ _NOUNS = {
     "processes": "sandbox",
     "people": access.PLATFORM,
     "projects": "project",
+    "runs": "agent",
+    "threads": "agent",
     "sandboxes": "sandbox",
     "invitations": "org",
     "members": "org",
@@ -45,6 +50,8 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("limits", "of_org"): f"{access.PLATFORM}:read",
     ("orgs", "create"): f"{access.PLATFORM}:write",
     ("orgs", "list_"): None,
+    **{("runs", name): "agent:run" for name in ("run", "cancel", "approve", "steer", "continue_")},
+    **{("threads", name): "agent:run" for name in ("change", "delete")},
     ("sandboxes", "create"): "sandbox:create",
     ("sandboxes", "fork"): "sandbox:create",
     ("sandboxes", "recover"): "sandbox:create",
@@ -52,7 +59,19 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("deploys", "plan"): "deploy:read",
     ("tools", "execute"): "tool:run",
 }
+_NO_PARAMS: Mapping[str, Any] = {}
 _PARTS = {str(part): scope for part, scope in access.PARTS.items()}
+# What a run may do, and only with its own sandbox.
+_OF_A_RUN = frozenset(
+    {
+        ("sandboxes", "get"),
+        *(("inside", name) for name in ("exec_", "signal_exec", "stats", "stats_history")),
+        *(("inside", name) for name in ("read", "write", "remove", "stat", "list_", "watch")),
+        *(("inside", name) for name in ("mkdir", "move", "copy", "chmod", "download", "upload")),
+        *(("processes", name) for name in ("start", "list_", "get", "output", "follow")),
+        *(("processes", name) for name in ("send_input", "close_input", "signal", "resize")),
+    }
+)
 # What a person alone may do, whatever the role: it is about the person.
 _PEOPLES = frozenset({("orgs", "switch"), ("orgs", "leave"), ("invitations", "accept")})
 _OPEN = frozenset({"health", "logins", "metrics", "pages"})
@@ -104,12 +123,16 @@ def check_place(caller: Caller, path: str) -> None:
     raise Forbidden("that is for parts of the platform alone", hint="no API key opens it")
 
 
-def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
-    """Refuse a caller who may not use the route.
+def check(
+    caller: Caller, route: APIRoute | APIWebSocketRoute, params: Mapping[str, Any] = _NO_PARAMS
+) -> None:
+    """Refuse a caller who may not use the route; ``params`` are those in its path.
 
     Raises:
         Forbidden: the caller's scopes do not cover what the route needs.
     """
+    if caller.kind == "run":
+        _check_run(caller, route, params)
     if is_peoples(route) and caller.user_id is None:
         raise Forbidden(
             "that is for people who are signed in, and an API key is none",
@@ -118,6 +141,18 @@ def check(caller: Caller, route: APIRoute | APIWebSocketRoute) -> None:
     scope = needed(route)
     if scope is not None:
         check_scope(caller, scope)
+
+
+def _check_run(
+    caller: Caller, route: APIRoute | APIWebSocketRoute, params: Mapping[str, Any]
+) -> None:
+    tag = str(route.tags[0]) if isinstance(route, APIRoute) and route.tags else ""
+    mine = caller.sandbox_id is not None and params.get("ref") == caller.sandbox_id
+    if not mine or (tag, route.name) not in _OF_A_RUN:
+        raise Forbidden(
+            f"{caller.id} may work in its own sandbox and do nothing else",
+            hint="its sandbox is called by its id",
+        )
 
 
 def check_scope(caller: Caller, scope: str) -> None:

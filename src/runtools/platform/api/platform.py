@@ -18,8 +18,10 @@ from runtools.platform.api.keys.service import Keys
 from runtools.platform.api.metrics.meters import Meters
 from runtools.platform.api.processes.feeds import Feeds
 from runtools.platform.api.processes.tickets import Tickets
+from runtools.platform.api.runs.readers import Readers
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.vault.vault import Vault
+from runtools.platform.api.workers.links import Workers
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -37,6 +39,8 @@ class Platform:
 
     Attributes:
         provider_keys: API keys of model providers that the machine's environment holds, by name.
+        readers: those who read along with runs.
+        workers: those of who drives runs that are connected here.
         feeds: the output of processes that is followed.
         asking: ids of records about which this process is talking to a host at the moment, so that
             the reconcile loop leaves them alone.
@@ -61,7 +65,9 @@ class Platform:
     tickets: Tickets
     outbound: Outbound
     metrics_token: str = field(repr=False)
+    readers: Readers
     install_id: str = ""
+    workers: Workers = field(default_factory=Workers)
     feeds: Feeds = field(default_factory=Feeds)
     meters: Meters = field(default_factory=Meters)
     tracing: Tracing = OFF

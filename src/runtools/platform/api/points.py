@@ -33,6 +33,10 @@ API_CRASH_POINTS: tuple[str, ...] = (
     "api.deploy.destroyed",
     "api.deploy.noted",  # one change is done, the next is not begun
     "api.deploy.stumbled",  # it has failed and not been tidied up after
+    "api.run.written",  # the run is there, nobody has been told
+    "api.run.appended",  # events are in the transaction, which is not committed
+    "api.run.taken",  # it has a lease, and its worker does not know
+    "api.run.placed",  # its sandbox is there, and not written down
     "api.report.taken",  # a report is a row and a ledger line, nobody has been told
 )
 

@@ -25,6 +25,7 @@ from runtools.platform.api.orgs import store as _orgs
 from runtools.platform.api.processes import store as _processes
 from runtools.platform.api.projects import store as _projects
 from runtools.platform.api.resets import store as _resets
+from runtools.platform.api.runs import tables as _runs
 from runtools.platform.api.sandboxes import tables as _sandboxes
 from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.sessions import store as _sessions
@@ -32,10 +33,12 @@ from runtools.platform.api.signin import store as _signin
 from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
+from runtools.platform.api.threads import tables as _threads
 from runtools.platform.api.usage import store as _usage
 from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
 from runtools.platform.api.webhooks import store as _webhooks
+from runtools.platform.api.workers import store as _workers
 from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
 
 # Importing a store registers its tables; this is the one place that names them all.
@@ -58,6 +61,7 @@ STORES = (
     _processes,
     _projects,
     _resets,
+    _runs,
     _sandboxes,
     _secrets,
     _sessions,
@@ -65,10 +69,12 @@ STORES = (
     _snapshots,
     _ssh_keys,
     _templates,
+    _threads,
     _users,
     _usage,
     _vault,
     _webhooks,
+    _workers,
 )
 
 # Every column whose values are sealed: what a new master key must reach.

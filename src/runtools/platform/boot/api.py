@@ -18,7 +18,7 @@ from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import another, ensure_first
 from runtools.platform.boot import home, keyring
 from runtools.platform.boot.mcp_door import McpDoor
-from runtools.platform.core.models import PROVIDERS
+from runtools.platform.core.models import KEYS
 from runtools.platform.kit import websocket
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings, environment
@@ -40,9 +40,8 @@ def database_url(settings: Settings) -> str:
 
 
 def provider_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """The API keys of model providers that an environment holds, by name."""
-    names = (provider.key for provider in PROVIDERS.values())
-    return {name: environ[name] for name in names if name is not None and environ.get(name)}
+    """The API keys of model providers, and of the search, that an environment holds, by name."""
+    return {name: environ[name] for name in sorted(KEYS) if environ.get(name)}
 
 
 async def migrate(settings: Settings, *, need_key: bool) -> int:

@@ -19,7 +19,7 @@ from runtools.platform.boot import home, parts, status, uids
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.core.access import PARTS
-from runtools.platform.core.models import PROVIDERS
+from runtools.platform.core.models import KEYS
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
@@ -37,9 +37,8 @@ log = logging.getLogger("runtools.up")
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
-_PROVIDER_KEYS = frozenset(one.key for one in PROVIDERS.values() if one.key is not None)
 # What opens the records, and what models are asked with. The host needs none of it.
-_OF_THE_API = _PROVIDER_KEYS | {
+_OF_THE_API = KEYS | {
     f"RUNTOOLS_{name}"
     for name in (
         "DATABASE_URL",
@@ -156,11 +155,7 @@ def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """What our own processes are told: the settings, keys of model providers, and nothing else."""
     env = dict(PLAIN_ENV)
     env.update(
-        {
-            key: value
-            for key, value in environ.items()
-            if key.startswith("RUNTOOLS_") or key in _PROVIDER_KEYS
-        }
+        {key: value for key, value in environ.items() if key.startswith("RUNTOOLS_") or key in KEYS}
     )
     env["RUNTOOLS_HOME"] = str(settings.home)
     env["PYTHONUNBUFFERED"] = "1"

@@ -43,6 +43,8 @@ SCOPES = frozenset(
     {ALL, *(f"{noun}:{verb}" for noun, verbs in VERBS.items() for verb in (*verbs, ALL))}
 )
 
+Kind = Literal["key", "session", "part", "run"]
+"""What kinds of callers there are."""
 Part = Literal["worker", "gateway"]
 PARTS: Mapping[Part, str] = {"worker": "worker:link", "gateway": "gateway:admit"}
 """What each part of the platform may do, beyond which it may do nothing. No key and no person may."""
@@ -70,17 +72,18 @@ events are sent, or what the secrets are."""
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: an API key, a person's session, or a part of the platform.
+    """Who makes a request: an API key, a person's session, a part of the platform, or a run.
 
     Attributes:
-        id: the key's or the session's, or the name of the part.
+        id: the key's, the session's or the run's, or the name of the part.
         digest: what is kept of the secret that it sent.
         org_id: None: a part, or a person who is in no org, or in none any more.
         scopes: all that it may do; nothing, when empty.
         user_id: the person, None for all others.
+        sandbox_id: the one that a run works in, beyond which it may do nothing.
     """
 
-    kind: Literal["key", "session", "part"]
+    kind: Kind
     id: str
     digest: str
     org_id: str | None
@@ -89,6 +92,7 @@ class Caller:
     project_id: str | None = None
     user_id: str | None = None
     role: Role | None = None
+    sandbox_id: str | None = None
 
     @property
     def actor(self) -> str:

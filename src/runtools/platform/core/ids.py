@@ -40,6 +40,8 @@ Kind = Literal[
     "ssb",
     "ver",
     "dep",
+    "run",
+    "thr",
 ]
 
 _ALPHABET = string.ascii_lowercase + string.digits

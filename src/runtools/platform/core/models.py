@@ -77,6 +77,11 @@ PROVIDERS: Mapping[str, Provider] = {
     )
 }
 
+SEARCH_KEY = "EXA_API_KEY"
+"""What the built-in tool `web_search` asks with."""
+KEYS = frozenset({SEARCH_KEY, *(one.key for one in PROVIDERS.values() if one.key is not None)})
+"""The names of all keys that agents' work may need, as secrets or in the machine's environment."""
+
 _ENTRIES = (
     ("claude-opus-4.6", "Claude Opus 4.6", "anthropic", "claude-opus-4-6", 1_000_000, True, True),
     ("claude-opus-4.5", "Claude Opus 4.5", "anthropic", "claude-opus-4-5", 200_000, True, True),

@@ -44,6 +44,7 @@ class Settings:
         warm_mb: bytes (in MB) that warm snapshots may take before the least recently used goes.
         limit_sandboxes, limit_vcpus, limit_memory_mb, limit_disk_mb, limit_snapshots: what an org may
             have at once, where the operator has not said otherwise of it; 0: no limit.
+        limit_agent_tokens, limit_agent_cents: what its runs may spend on models in a calendar month.
         rate_limit: requests that an org may make in a minute, at one api process; 0: no limit.
         limit_open_requests: requests that an org may have open at once at one api process, streams and
             terminals included; 0: no limit.
@@ -95,6 +96,8 @@ class Settings:
     limit_memory_mb: int = 0
     limit_disk_mb: int = 0
     limit_snapshots: int = 0
+    limit_agent_tokens: int = 0
+    limit_agent_cents: int = 0
     rate_limit: int = 60_000
     limit_open_requests: int = 1_000
     rate_limit_failed: int = 600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -47,11 +47,13 @@ def resume_point(scope: Scope, after: int | None) -> int | None:
 class WrittenStream(Stream):
     """A response of events that are encoded already, several in one piece perhaps, and pings."""
 
-    def __init__(self, written: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, written: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(
             _opened(written),
             media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})},
         )
 
 

@@ -13,11 +13,16 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from runtools.errors import RunToolsError
 
 MAX_MESSAGE_BYTES = 128 * 1024
 SILENT_SECONDS = 30.0
+LINKS = "/parts/"
+"""Where parts of the platform connect: who does has been let in, and may send more than others."""
+MAX_LINK_BYTES = 64 * 1024 * 1024
+_LINK_PING_SECONDS = (2.0, 10.0)  # how often it is asked, and how long it may be silent
 _MAX_REASON_BYTES = 120
 
 
@@ -30,6 +35,16 @@ class Protocol(WebSocketsSansIOProtocol):
         sock: socket.socket = transport.get_extra_info("socket")
         milliseconds = round(SILENT_SECONDS * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+    def handle_connect(self, event: Request) -> None:
+        """Widen the bounds of a part of the platform, and notice sooner that it is gone.
+
+        Nothing that it sends is read before it has been let in.
+        """
+        if event.path.startswith(LINKS):
+            self.conn.max_message_size = MAX_LINK_BYTES
+            self.ping_interval, self.ping_timeout = _LINK_PING_SECONDS
+        super().handle_connect(event)
 
 
 async def say(sock: WebSocket, **message: Any) -> None:

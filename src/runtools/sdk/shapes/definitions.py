@@ -161,6 +161,9 @@ class AgentDefinition(Request, defer_build=True):
     )
     sandbox: Name | None = Field(None, description="a standing sandbox; default: one on demand")
     sandbox_mode: SandboxMode = "shared"
+    side_by_side: bool = Field(
+        False, description="runs that share a sandbox do not wait for each other"
+    )
     max_iterations: int = Field(DEFAULT_MAX_ITERATIONS, ge=1, le=100)
     max_tokens: int | None = Field(None, ge=1, le=128_000)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
@@ -168,6 +171,9 @@ class AgentDefinition(Request, defer_build=True):
     top_k: int | None = Field(None, ge=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    max_total_tokens: int | None = Field(None, ge=1, le=1_000_000_000)
+    max_cost_usd: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False)
+    max_seconds: int | None = Field(None, ge=1, le=604_800)
 
 
 class SandboxDefinition(Request, defer_build=True):

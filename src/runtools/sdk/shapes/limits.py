@@ -19,6 +19,8 @@ class Amounts(Shape):
     memory_mb: int = Field(0, description="of those")
     disk_mb: int = Field(0, description="of all that have not ended, as they were asked for")
     snapshots: int = 0
+    agent_tokens: int = Field(0, description="of models, by all runs of a calendar month (UTC)")
+    agent_cents: int = Field(0, description="of US dollars that those cost, as far as is known")
 
 
 class OrgLimits(Shape):
@@ -40,3 +42,5 @@ class LimitsChange(Request):
     memory_mb: Limit | None = None
     disk_mb: Limit | None = None
     snapshots: Limit | None = None
+    agent_tokens: Limit | None = None
+    agent_cents: Limit | None = None

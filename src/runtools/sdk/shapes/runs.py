@@ -82,13 +82,20 @@ class RunRequest(Request, defer_build=True):
     """Give an agent work: one message, or a conversation that ends with the user's."""
 
     agent_slug: Name
-    project: str | None = Field(None, description="where several projects have the slug")
+    project: str | None = Field(
+        None,
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        description="id or name, where several projects have the slug",
+    )
     message: Text | None = None
     images: list[RunImage] = Field(default_factory=list, max_length=16)
     messages: list[RunMessage] | None = Field(None, min_length=1, max_length=1000)
     stream: bool = False
     thread_id: ThreadId | None = Field(None, description="default: a new thread")
-    sandbox_id: str | None = Field(None, description="work in this one, whatever the agent says")
+    sandbox_id: str | None = Field(
+        None, max_length=64, description="id or name; work in this one, whatever the agent says"
+    )
     config: RunConfig = Field(default_factory=RunConfig)
     output_schema: dict[str, JsonValue] | None = Field(
         None, description="JSON Schema of an object that the run must end with"

@@ -18,6 +18,11 @@ EventType = Literal[
     "sandbox.rolled_back",
     "sandbox.forked",
     "sandbox.stopped",
+    "run.waiting",
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "run.limit_reached",
 ]
 DeliveryState = Literal["pending", "delivered", "failed"]
 
@@ -63,7 +68,8 @@ class WebhookDelivery(Shape):
 class WebhookEvent(Shape):
     """What a receiver gets: the body of the request.
 
-    ``data`` has ``sandbox`` (as the API shows it at that moment), ``cause`` and ``actor``.
+    ``data`` has ``sandbox`` (as the API shows it at that moment), ``cause`` and ``actor``; in events of
+    runs it has ``run``.
     """
 
     id: str

@@ -28,6 +28,8 @@ class Limits:
         memory_mb: Limit | None = None,
         disk_mb: Limit | None = None,
         snapshots: Limit | None = None,
+        agent_tokens: Limit | None = None,
+        agent_cents: Limit | None = None,
     ) -> OrgLimits:
         """Set limits of an org, as the operator: 0 is no limit, ``"default"`` the platform's own.
 
@@ -42,6 +44,8 @@ class Limits:
             "memoryMb": memory_mb,
             "diskMb": disk_mb,
             "snapshots": snapshots,
+            "agentTokens": agent_tokens,
+            "agentCents": agent_cents,
         }
         path = f"/orgs/{wire.segment(org_id)}/limits"
         return wire.shape(OrgLimits, (self._transport.call("PATCH", path, body=body)).data)

@@ -21,8 +21,10 @@ _UPGRADE = {
     "Sec-WebSocket-Version": "13",
 }
 ID = re.compile(r"\b(?:sandbox-|[a-z]{3}_)[a-z0-9]{12,}\b")
-# What time or the caller's own asking changes.
-_MOVES = re.compile(r'"(requestId|lastUsedAt)":("[^"]*"|null)')
+# What time or the caller's own asking changes; a delivery that nobody takes is tried again.
+_MOVES = re.compile(
+    r'"(requestId|lastUsedAt|attempts|nextAttemptAt|error)":("(?:[^"\\]|\\.)*"|null|\d+)'
+)
 # Numbers of the caller's own, which go on from one request to the next.
 _COUNTED = ("x-ratelimit-", "ratelimit")
 _PER_ANSWER = frozenset({"date", "x-request-id"})
@@ -63,8 +65,10 @@ async def ask(org: Org, operation: Operation, refs: Params, sent: Mapping[str, A
     url = f"{path}?{sent['query']}" if sent["query"] else path
     method = "GET" if socket else operation.method
     async with org.http.stream(method, url, headers=headers, **given) as response:
-        endless = response.is_success or response.status_code == 101
-        body = "" if operation.streams and endless else (await response.aread()).decode("latin-1")
+        endless = operation.streams and (response.is_success or response.status_code == 101)
+        if response.headers.get("content-type", "").startswith("application/json"):
+            endless = False
+        body = "" if endless else (await response.aread()).decode("latin-1")
     return Answer(response.status_code, _told(response), _MOVES.sub(r'"\1":"…"', body))
 
 

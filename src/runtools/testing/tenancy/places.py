@@ -10,12 +10,17 @@ import io
 import tarfile
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import httpx
 
+from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.runs import log
+from runtools.platform.api.runs import store as runs
+from runtools.platform.api.runs.log import New
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import World
 from runtools.testing.tenancy.operations import Params
 
@@ -184,6 +189,31 @@ async def _tool_version(org: Org, params: Params) -> list[str]:
     return [(await org.ask("GET", f"/v1/tools/{params['ref']}/versions"))[0]["id"]]
 
 
+async def work(org: Org, _params: Params) -> dict[str, Any]:
+    """What an agent is given to do that every org has."""
+    found = await org.http.get(f"/v1/agents/{SLUG}")
+    if found.status_code == 404:
+        await deployed(org, agents=[{"slug": SLUG, "name": "A", "model": "demo"}])
+    return {"agentSlug": SLUG, "message": "Work."}
+
+
+async def _new_run(org: Org) -> dict[str, Any]:
+    body = await work(org, {})
+    made: dict[str, Any] = await org.ask("POST", "/v1/run?waitSeconds=0", json=body)
+    return made
+
+
+async def _run(org: Org, _params: Params) -> list[str]:
+    return [(await _new_run(org))["id"]]
+
+
+async def _thread(org: Org, _params: Params) -> list[str]:
+    made = await _new_run(org)
+    await org.ask("POST", f"/v1/runs/{made['id']}/cancel")
+    return [made["threadId"]]
+
+
+SLUG = "both-have-it"
 NOWHERE = "http://127.0.0.1:9/"
 """Where nobody listens; the world must allow webhooks to the loopback."""
 
@@ -196,6 +226,8 @@ PLACES: Mapping[str, Make] = {
     "/v1/deploys/{ref}": _deploy,
     "/v1/model-endpoints/{slug}": _endpoint,
     "/v1/projects/{ref}": _project,
+    "/v1/runs/{run_id}": _run,
+    "/v1/threads/{thread_id}": _thread,
     "/v1/sandboxes/{ref}": _sandbox,
     "/v1/sandboxes/{ref}/exec/{process_id}": _command,
     "/v1/sandboxes/{ref}/processes/{process_id}": _process,
@@ -261,6 +293,32 @@ async def _planned(org: Org, _params: Params) -> dict[str, str]:
     return {**body, "plan": (await org.ask("POST", "/v1/deploys/plan", json=body))["digest"]}
 
 
+async def _asks(org: Org, params: Params) -> None:
+    """A call of the run waits for a person."""
+    asked = {"call_id": "c1", "name": "bash", "arguments": {}, "turn": 1}
+    await _grow(org, params, New("1:c1", "approval-requested", asked))
+
+
+async def _at_a_limit(org: Org, params: Params) -> None:
+    end = {"status": "limit_reached", "output": None}
+    await _grow(org, params, New("done", "done", end), status="running")
+
+
+async def _grow(org: Org, params: Params, event: New, **values: Any) -> None:
+    """Append to the run's log as its worker would."""
+    platform = org.world.platform
+    now, usual = platform.clock.now(), standard(platform.settings)
+
+    def act(conn: Transaction) -> None:
+        record = runs.locked(conn, org.id, params["run_id"])
+        assert record is not None
+        if values:
+            runs.change(conn, record, values)
+        log.append(conn, replace(record, **values), [event], now, usual)
+
+    await platform.db.write(act)
+
+
 def _archive() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -290,6 +348,11 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/deploys/plan": Scene({"project": "both-have-it"}),
     "POST /v1/model-endpoints": Scene({"slug": "both-have-it", "url": NOWHERE}),
     "POST /v1/projects": Scene({"name": "both-have-it"}),
+    "PATCH /v1/threads/{thread_id}": Scene({"title": "another title"}),
+    "POST /v1/run": Scene(work, query="waitSeconds=0"),
+    "POST /v1/runs/{run_id}/approve": Scene({"callId": "c1", "decision": "allow"}, ready=_asks),
+    "POST /v1/runs/{run_id}/continue": Scene({"message": "Go on."}, ready=_at_a_limit),
+    "POST /v1/runs/{run_id}/messages": Scene({"message": "Wait."}),
     "POST /v1/sandboxes/{ref}/exec": Scene({"command": "true"}),
     "POST /v1/sandboxes/{ref}/files/chmod": Scene(
         {"path": "/workspace/file", "mode": 0o600}, ready=_written
@@ -353,11 +416,13 @@ REFERENCES: Mapping[str, Reference] = {
     "moveTo": Reference(_project),
     "projectId": Reference(_project),
     "resource": Reference(_sandbox),
+    "sandboxId": Reference(_sandbox),
     "sandboxes": Reference(_sandbox, _listed),
     "secret": Reference(_provider_key),
     "secrets": Reference(_secret, _listed),
     "sshKeys": Reference(_ssh_key, _listed),
     "template": Reference(_template),
+    "threadId": Reference(_thread),
     "to": Reference(_snapshot),
 }
 # Where a field of such a name is something else.
@@ -366,6 +431,7 @@ OTHERWISE: Mapping[str, frozenset[str]] = {"GET /v1/usage": frozenset({"to"})}  
 NO_REFERENCES: Mapping[str, str] = {
     "allow": "what may be reached",
     "apt": "packages of the distribution",
+    "callId": "a call of the run in the path",
     "command": "words of a command line",
     "deny": "what may not be reached",
     "events": "types of events",
@@ -374,6 +440,7 @@ NO_REFERENCES: Mapping[str, str] = {
     "processId": "chosen by the caller, for a process of the sandbox in the path",
     "scopes": "words of the platform's own",
     "state": "words of the platform's own",
+    "status": "words of the platform's own",
     "tag": "labels of one's own",
 }
 

@@ -20,8 +20,10 @@ from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.audit.store import Sought
+from runtools.platform.api.runs import store as runs
 from runtools.platform.api.sandboxes.store import Filter
 from runtools.platform.api.schema import metadata
+from runtools.platform.api.threads import store as threads
 from runtools.platform.kit.db import Database
 from runtools.sdk.shapes.limits import Amounts
 from runtools.testing.tenancy import rows
@@ -80,6 +82,14 @@ _SPECIAL: Mapping[str, Any] = {
     "projects.after": None,
     "secrets.after": "",
     "ssh_keys.after": "",
+    "runs.after": 0,
+    "runs.below": None,
+    "runs.month": "2026-11",
+    "runs.sought": runs.Sought(),
+    "runs.types": ("message",),
+    "threads.below": None,
+    "threads.sought": threads.Sought(),
+    "threads.title": "another title",
     "usage.after": "",
     "usage.since": datetime(2020, 1, 1, tzinfo=UTC),
     "usage.until": datetime(2100, 1, 1, tzinfo=UTC),

@@ -34,6 +34,9 @@ _MAKES = (
 _LEASE = (
     "by the id of a deploy that the platform carries out, and the lease that this process has on it"
 )
+_WORKER = (
+    "for the worker that drives it, which serves every org: by the id of a run that it was offered"
+)
 _PURE = "touches no record"
 
 ACROSS: Mapping[str, str] = {
@@ -99,6 +102,14 @@ ACROSS: Mapping[str, str] = {
     "projects.unknown": _PURE,
     "resets.end": _PERSON,
     "resets.find": _CODE,
+    "runs.caller": _DOOR,
+    "runs.counts": "counts over every org, for the operator's own token",
+    "runs.driven_but_by": _REPAIR,
+    "runs.driven_by": _WORKER,
+    "runs.held": _WORKER,
+    "runs.known": _WORKER,
+    "runs.offerable": _WORKER,
+    "runs.uncancelled": _REPAIR,
     "sandboxes.change": _HOST,
     "sandboxes.close_egress": _INSIDE,
     "sandboxes.close_wish": _INSIDE,
@@ -160,6 +171,11 @@ ACROSS: Mapping[str, str] = {
     "webhooks.overfull": "the sender, which serves every org",
     "webhooks.put_once": "a delivery of a webhook that the same act has fetched within its org",
     "webhooks.report": "the sender, which serves every org",
+    "workers.came": _MACHINE,
+    "workers.forget": _SWEEP,
+    "workers.left": _MACHINE,
+    "workers.present": _MACHINE,
+    "workers.seen": _MACHINE,
 }
 
 

@@ -108,7 +108,7 @@ class Walk:
         key = f"walk-{self.owner.fresh()}" if operation.mutates else None
         answer = await ask(self.owner, operation, refs, _keyed(sent, key))
         granted = SCENES.get(operation.name, Scene()).granted
-        if answer.status not in (101, 200, 201, granted):
+        if answer.status not in (101, 200, 201, 202, granted):
             self.faults.append(
                 f"{operation.name}: its owner is refused ({answer}); what does it need? say it in SCENES"
             )
@@ -143,7 +143,7 @@ class Walk:
         before = await self._owned()
         mine = await ask(self.stranger, operation, {}, sent)
         self._unchanged(operation, before, await self._owned())
-        if theirs.status not in (200, 201):
+        if theirs.status not in (200, 201, 202):
             self.faults.append(f"{operation.name}: refused ({theirs}); see SCENES")
         if (theirs.status, theirs.outline) != (mine.status, mine.outline):
             self.faults.append(f"{operation.name}: {theirs} for the first, {mine} for the second")

@@ -16,14 +16,16 @@ from runtools.errors import Unauthenticated
 from runtools.platform.api.callers import parts
 from runtools.platform.api.callers.parts import Parts
 from runtools.platform.api.keys import store as keys
+from runtools.platform.api.runs import store as runs
 from runtools.platform.api.sessions import store as sessions
-from runtools.platform.core.access import Caller
+from runtools.platform.core.access import Caller, Kind
 from runtools.platform.kit import crypto
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.db import Database, Transaction
 
 ItemT = TypeVar("ItemT")
 
+RUN_PREFIX = "rt_run_"
 BELIEVED_SECONDS = 0.8
 _MAX_BELIEVED = 10_000
 
@@ -36,9 +38,20 @@ _BAD_KEY = Unauthenticated(
 _BAD_SESSION = Unauthenticated(
     "the session is unknown, over or revoked", hint="sign in again: runtools login"
 )
+_BAD_RUN = Unauthenticated(
+    "the token of a run is unknown, or the run is driven under it no more",
+    hint="who takes the run gets another",
+)
 _BAD_PART = Unauthenticated(
     "the token of a part is unknown", hint="every start of the platform makes others"
 )
+
+_BAD: Mapping[Kind, Unauthenticated] = {
+    "key": _BAD_KEY,
+    "session": _BAD_SESSION,
+    "part": _BAD_PART,
+    "run": _BAD_RUN,
+}
 
 
 class Door:
@@ -62,10 +75,10 @@ class Door:
             raise Unauthenticated(_NOTHING_SENT.message, hint=_NOTHING_SENT.hint)
         if secret.startswith(parts.PREFIX):
             return self._part(secret)
-        is_session = secret.startswith(sessions.PREFIX)
-        found = await self._known(crypto.digest(secret), is_session=is_session)
+        kind = _kind(secret)
+        found = await self._known(crypto.digest(secret), kind)
         if found is None:
-            wrong = _BAD_SESSION if is_session else _BAD_KEY
+            wrong = _BAD[kind]
             raise Unauthenticated(wrong.message, hint=wrong.hint)
         return found
 
@@ -77,7 +90,9 @@ class Door:
 
     async def still_good(self, caller: Caller) -> bool:
         """Whether who was admitted still has the same rights; for streams that last."""
-        found = await self._known(caller.digest, is_session=caller.kind == "session")
+        if caller.kind == "part":
+            return self._parts.caller(caller.digest) is not None
+        found = await self._known(caller.digest, caller.kind)
         return found is not None and found.org_id == caller.org_id and found.scopes == caller.scopes
 
     async def while_good(
@@ -117,28 +132,37 @@ class Door:
         if times:
             await self._db.write(_used, times)
 
-    async def _known(self, digest: str, *, is_session: bool) -> Caller | None:
+    async def _known(self, digest: str, kind: Kind) -> Caller | None:
         now = self._clock.monotonic()
         at, caller = self._believed.get(digest, (0.0, None))
         if caller is not None and now - at < BELIEVED_SECONDS and not self._is_over(caller):
             return caller
-        found = await self._find(digest, is_session=is_session)
+        found = await self._find(digest, kind)
         if found is None or not crypto.same(found.digest, digest) or self._is_over(found):
             self._believed.pop(digest, None)
             return None
         if len(self._believed) >= _MAX_BELIEVED:
             self._believed.clear()
         self._believed[digest] = (now, found)
-        self._used[found.id] = self._clock.now()
+        if kind != "run":
+            self._used[found.id] = self._clock.now()
         return found
 
-    async def _find(self, digest: str, *, is_session: bool) -> Caller | None:
-        if is_session:
+    async def _find(self, digest: str, kind: Kind) -> Caller | None:
+        if kind == "session":
             return await self._db.read(sessions.caller, digest, self._idle)
+        if kind == "run":
+            return await self._db.read(runs.caller, digest)
         return await self._db.read(keys.caller, digest)
 
     def _is_over(self, caller: Caller) -> bool:
         return caller.expires_at is not None and caller.expires_at <= self._clock.now()
+
+
+def _kind(secret: str) -> Kind:
+    if secret.startswith(sessions.PREFIX):
+        return "session"
+    return "run" if secret.startswith(RUN_PREFIX) else "key"
 
 
 def _used(conn: Transaction, times: Mapping[str, datetime]) -> None:

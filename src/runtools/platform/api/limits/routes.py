@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from runtools.errors import IdempotencyMismatch, NotFound
 from runtools.platform.api import document
-from runtools.platform.api.calls import call_of
+from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.limits import store
-from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.limits.rules import NANO_A_CENT, standard
 from runtools.platform.api.orgs import store as orgs
+from runtools.platform.api.runs import store as runs
+from runtools.platform.api.runs.rules import month
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
@@ -24,7 +28,7 @@ async def get(request: Request) -> Response:
     """What the caller's org may have at once, and what it has."""
     call = call_of(request)
     usual = standard(call.platform.settings)
-    return call.answer(one(await call.platform.db.read(_look, call.org, usual)))
+    return call.answer(one(await call.platform.db.read(_look, call.org, usual, _now(call))))
 
 
 @router.get("/orgs/{org_id}/limits", **document.route(Envelope[OrgLimits], NotFound))
@@ -32,7 +36,7 @@ async def of_org(request: Request, org_id: str) -> Response:
     """The same of any org, for the operator."""
     call = call_of(request)
     usual = standard(call.platform.settings)
-    return call.answer(one(await call.platform.db.read(_look, org_id, usual)))
+    return call.answer(one(await call.platform.db.read(_look, org_id, usual, _now(call))))
 
 
 @router.patch(
@@ -45,23 +49,31 @@ async def change(request: Request, org_id: str) -> Response:
     wanted = call.take(LimitsChange)
     usual = standard(call.platform.settings)
     call.subject = org_id
-    done = await call.platform.db.write(_change, org_id, wanted, usual)
+    done = await call.platform.db.write(_change, org_id, wanted, usual, _now(call))
     call.line_org = org_id
     return call.answer(one(done))
 
 
-def _change(conn: Transaction, org_id: str, wanted: LimitsChange, usual: Amounts) -> OrgLimits:
+def _now(call: Call) -> datetime:
+    return call.platform.clock.now()
+
+
+def _change(
+    conn: Transaction, org_id: str, wanted: LimitsChange, usual: Amounts, now: datetime
+) -> OrgLimits:
     _check(conn, org_id)
     said = wanted.model_dump(by_alias=False, exclude_none=True)
     values = {name: None if value == "default" else value for name, value in said.items()}
     store.change(conn, org_id, values)
-    return _look(conn, org_id, usual)
+    return _look(conn, org_id, usual, now)
 
 
-def _look(conn: Transaction, org_id: str, usual: Amounts) -> OrgLimits:
+def _look(conn: Transaction, org_id: str, usual: Amounts, now: datetime) -> OrgLimits:
     _check(conn, org_id)
     limits, used = store.limits(conn, org_id, usual), store.used(conn, org_id)
-    return OrgLimits(org_id=org_id, limits=limits, used=used)
+    tokens, nano_usd = runs.spent(conn, org_id, month(now))
+    spent = {"agent_tokens": tokens, "agent_cents": nano_usd // NANO_A_CENT}
+    return OrgLimits(org_id=org_id, limits=limits, used=used.model_copy(update=spent))
 
 
 def _check(conn: Transaction, org_id: str) -> None:

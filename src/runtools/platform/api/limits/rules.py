@@ -11,6 +11,8 @@ from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.kit.config import Settings
 from runtools.sdk.shapes.limits import Amounts
 
+NANO_A_CENT = 10_000_000
+
 # How each is called in a refusal, and what makes room.
 _WORDS = {
     "sandboxes": ("running sandboxes", "pause or destroy some"),
@@ -29,6 +31,8 @@ def standard(settings: Settings) -> Amounts:
         memory_mb=settings.limit_memory_mb,
         disk_mb=settings.limit_disk_mb,
         snapshots=settings.limit_snapshots,
+        agent_tokens=settings.limit_agent_tokens,
+        agent_cents=settings.limit_agent_cents,
     )
 
 
@@ -40,6 +44,17 @@ def taken(records: Sequence[Record]) -> Amounts:
         memory_mb=sum(record.memory_mb for record in records),
         disk_mb=sum(record.disk_mb for record in records),
     )
+
+
+def exceeded(limits: Amounts, tokens: int, nano_usd: int) -> str | None:
+    """Which budget of the month an org has used up, in words; None: it has some left."""
+    if limits.agent_tokens and tokens >= limits.agent_tokens:
+        most = f"{limits.agent_tokens} tokens of models in a month"
+        return f"the org may take {most}, and it has taken {tokens}"
+    if limits.agent_cents and nano_usd >= limits.agent_cents * NANO_A_CENT:
+        most = f"{limits.agent_cents} cents on models in a month"
+        return f"the org may spend {most}, and it has spent {nano_usd // NANO_A_CENT}"
+    return None
 
 
 def check(limits: Amounts, used: Amounts, asked: Amounts) -> None:

@@ -41,6 +41,8 @@ org_limits = Table(
     Column("memory_mb", Integer),
     Column("disk_mb", Integer),
     Column("snapshots", Integer),
+    Column("agent_tokens", Integer),
+    Column("agent_cents", Integer),
 )
 
 _NAMES = tuple(Amounts.model_fields)
@@ -63,7 +65,7 @@ def limits(conn: Connection, org_id: str, standard: Amounts) -> Amounts:
 
 
 def used(conn: Connection, org_id: str, but: Collection[str] = ()) -> Amounts:
-    """What the org has, certain sandboxes apart."""
+    """What the org has, certain sandboxes apart; not what it spent."""
     living = select(
         func.coalesce(func.sum(case((_RUNS, 1), else_=0)), 0),
         func.coalesce(func.sum(case((_RUNS, sandboxes.c.vcpus), else_=0)), 0),

@@ -141,6 +141,18 @@ class Event:
     look: str
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What receivers are told: ``data`` is JSON, and where in the order of a sandbox it has its place."""
+
+    org_id: str
+    type: str
+    at: datetime
+    data: str
+    sandbox_id: str | None = None
+    ledger_id: int | None = None
+
+
 LABEL = "webhook"
 SEALED = SealedColumn(webhooks, key=("id",), place=("org_id", "id"), label=LABEL)
 
@@ -235,45 +247,48 @@ def disable(conn: Connection, webhook_id: str, reason: str, now: datetime) -> No
 def announce(conn: Connection, event: Event) -> None:
     """Write the event down for every receiver of the org that wants it.
 
-    None of them is disabled before this is committed: else the event would wait for one that is.
+    The sandbox's JSON has been written when the ledger's line was.
+    """
+    about = json.dumps({"cause": event.cause, "actor": event.actor}, separators=(",", ":"))
+    data = f'{about[:-1]},"sandbox":{event.look}}}'
+    place = (event.sandbox_id, event.ledger_id)
+    tell(conn, News(event.org_id, event.type, event.at, data, *place))
+
+
+def tell(conn: Connection, news: News) -> None:
+    """Write something down for every receiver of the org that wants to know.
+
+    None of them is disabled before this is committed: else it would wait for one that is.
     """
     query = (
         select(webhooks.c.id, webhooks.c.events)
-        .where(webhooks.c.org_id == event.org_id, webhooks.c.enabled)
+        .where(webhooks.c.org_id == news.org_id, webhooks.c.enabled)
         .order_by(webhooks.c.id)
         .with_for_update(read=True)
     )
-    wanted = [row.id for row in conn.execute(query) if not row.events or event.type in row.events]
+    wanted = [row.id for row in conn.execute(query) if not row.events or news.type in row.events]
     if not wanted:
         return
     event_id = new_id("evt")
-    body = _body(event_id, event)
+    head = {"id": event_id, "type": news.type, "timestamp": news.at.isoformat()}
+    body = f'{json.dumps(head, separators=(",", ":"))[:-1]},"data":{news.data}}}'
     rows = [
         asdict(
             Delivery(
                 id=new_id("dlv"),
                 webhook_id=webhook_id,
                 event_id=event_id,
-                type=event.type,
+                type=news.type,
                 body=body,
-                created_at=event.at,
-                sandbox_id=event.sandbox_id,
-                ledger_id=event.ledger_id,
-                next_at=event.at,
+                created_at=news.at,
+                sandbox_id=news.sandbox_id,
+                ledger_id=news.ledger_id,
+                next_at=news.at,
             )
         )
         for webhook_id in wanted
     ]
     conn.execute(insert(deliveries), rows)
-
-
-def _body(event_id: str, event: Event) -> str:
-    """The request's body; the sandbox's JSON has been written when the ledger's line was."""
-    head = {"id": event_id, "type": event.type, "timestamp": event.at.isoformat()}
-    data = {"cause": event.cause, "actor": event.actor}
-    shut = json.dumps(head, separators=(",", ":"))[:-1]
-    open_data = json.dumps(data, separators=(",", ":"))[:-1]
-    return f'{shut},"data":{open_data},"sandbox":{event.look}}}}}'
 
 
 def put_once(conn: Connection, delivery: Delivery) -> Delivery:

@@ -27,16 +27,35 @@ from runtools.sdk.shapes.runs import DeltaType, DurableType, Run, RunEvent
 
 PATH = "/parts/worker"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+GRACE_SECONDS = 5.0
+"""How long the runs of a worker whose connection broke are kept for it."""
+OWN_KEYS = "api:"
+"""How the keys of events begin that the api appends, and those of workers do not."""
 
 # --- what a worker says ---
 
 
+class Held(Shape):
+    """A run that a worker drives, and under which lease."""
+
+    run_id: str
+    lease: int
+
+
 class Hello(Shape):
-    """The first frame: who it is and how many runs it can drive at once."""
+    """The first frame: who it is and how many runs it can drive at once.
+
+    A worker whose connection broke comes back under the same ``worker_id`` within `GRACE_SECONDS` and goes
+    on with its runs; one that was started anew has another.
+
+    Attributes:
+        runs: those that it drives still: of its others, nobody waits for it. None: all that it had.
+    """
 
     call: Literal["hello"] = "hello"
-    worker_id: str
-    slots: int
+    worker_id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
+    slots: int = Field(ge=0, le=10_000)
+    runs: list[Held] | None = None
 
 
 class Take(Shape):
@@ -51,11 +70,14 @@ class NewEvent(Shape):
     """An event to append. ``key`` is made of turn and call: a repeat changes nothing and is answered
     with what stands there.
 
+    What ``data`` says of sums (``total`` of ``usage``; ``usage`` and ``iterations`` of ``done``) is
+    replaced by what the api has added up.
+
     Attributes:
         wire: what no reader sees: the model's answer in the form that it must be given back in.
     """
 
-    key: str
+    key: str = Field(min_length=1, max_length=128)
     type: DurableType
     data: dict[str, Any]
     wire: JsonValue = Field(None, repr=False)
@@ -137,11 +159,20 @@ class Logged(RunEvent):
 
 
 class ModelAccess(Shape):
-    """How to reach the run's model."""
+    """How to reach the run's model.
+
+    Attributes:
+        provider: of the catalogue, or the slug of an endpoint of the org, which has a ``base_url`` and
+        speaks
+            OpenAI's protocol.
+        key_name: the secret that holds its key; None: it needs none.
+        api_key: None where none is needed, or the org has none.
+    """
 
     provider: str
     api_id: str
     base_url: str | None = None
+    key_name: str | None = None
     api_key: str | None = Field(None, repr=False)
 
 
@@ -151,6 +182,7 @@ class Assignment(Shape):
     Attributes:
         output_schema: of an object that the run must end with.
         limits: the least that agent, run and org allow, of `Budget`'s fields by their names here.
+        spent_seconds: how long it was driven before, as ``max_seconds`` counts it.
         config: what of `RunConfig` this run sets, likewise.
         earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
         log: this run's, with all that others have appended.
@@ -163,6 +195,7 @@ class Assignment(Shape):
     model: ModelAccess
     output_schema: dict[str, JsonValue] | None
     limits: dict[str, float]
+    spent_seconds: float = 0.0
     config: dict[str, JsonValue]
     earlier: list[Logged]
     log: list[Logged]
@@ -170,16 +203,23 @@ class Assignment(Shape):
 
 
 class News(Shape):
-    """What stands in the log after a number, and whether the run is to be cancelled."""
+    """What stands in the log after a number, and whether the run is to be cancelled.
+
+    Attributes:
+        exceeded: in words for ``limit``, which budget of the org is used up: time to end with
+        ``limit_reached``.
+    """
 
     events: list[Logged]
     cancel: bool
+    exceeded: str | None = None
 
 
 class Placed(Shape):
-    """Where the run works."""
+    """Where the run works. ``fresh``: it was made just now, and has nothing of earlier runs in it."""
 
     sandbox_id: str
+    fresh: bool = False
 
 
 class Value(Shape):

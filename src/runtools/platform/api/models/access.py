@@ -1,0 +1,27 @@
+"""How a run's model is reached: by which provider or endpoint, and with which key."""
+
+from __future__ import annotations
+
+from runtools.platform.api.models import keys, store
+from runtools.platform.api.platform import Platform
+from runtools.platform.core.models import PROVIDERS, choose
+from runtools.platform.core.ports.worker import ModelAccess
+
+
+async def access(platform: Platform, org_id: str, name: str) -> ModelAccess:
+    """The way to a model that an agent of the org names.
+
+    Raises:
+        InvalidRequest: nothing is called that (any more).
+    """
+    endpoints = {one.slug: one for one in await platform.db.read(store.all_of, org_id)}
+    chosen = choose(name, endpoints)
+    endpoint = endpoints.get(chosen.provider)
+    key_name = PROVIDERS[chosen.provider].key if endpoint is None else endpoint.secret
+    return ModelAccess(
+        provider=chosen.provider,
+        api_id=chosen.api_id,
+        base_url=None if endpoint is None else endpoint.url,
+        key_name=key_name,
+        api_key=None if key_name is None else await keys.value(platform, org_id, key_name),
+    )

@@ -1,0 +1,237 @@
+"""Growing a run's log: events, what they say of the run, and what it cost, in one transaction.
+
+Everything here is done under the lock of the run's row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from runtools.errors import RunToolsError
+from runtools.platform.api.limits import store as limits
+from runtools.platform.api.limits.rules import exceeded
+from runtools.platform.api.points import reach
+from runtools.platform.api.runs import look, rules, store
+from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.api.webhooks import store as webhooks
+from runtools.platform.core import runs as states
+from runtools.platform.core.ports.worker import OWN_KEYS
+from runtools.platform.core.runs import Move, Status
+from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.limits import Amounts
+from runtools.sdk.shapes.runs import Done, Message, RunUsage, ToolCall, ToolResult
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """An event to be appended."""
+
+    key: str
+    type: str
+    data: Mapping[str, Any]
+    wire: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What came of it.
+
+    Attributes:
+        record: the run as it is now.
+        events: what stands under the keys that were given, in their order.
+        fresh: those of them that were not there before.
+        exceeded: which budget of the org is used up, in words.
+    """
+
+    record: Record
+    events: list[Event]
+    fresh: list[Event]
+    exceeded: str | None = None
+
+
+def append(
+    conn: Transaction, record: Record, events: Sequence[New], now: datetime, usual: Amounts
+) -> Grown:
+    """Append what is not there yet under its key.
+
+    Raises:
+        InvalidRequest: an event has not its form.
+    """
+    there = store.under(conn, record, [one.key for one in events])
+    fresh: list[Event] = []
+    grown = record
+    for one in events:
+        if one.key in there:
+            continue
+        grown, data = _taken_in(conn, grown, one, now)
+        grown = replace(grown, last_seq=grown.last_seq + 1)
+        wire = None if one.wire is None else json.dumps(one.wire, separators=(",", ":"))
+        made = Event(record.id, grown.last_seq, one.key, one.type, now, data, wire)
+        there[one.key] = made
+        fresh.append(made)
+    if fresh:
+        store.put(conn, grown, fresh)
+        store.change(conn, record, _changes(record, grown))
+        reach("api.run.appended")
+    if grown.ended_at is not None and record.ended_at is None:
+        announce(conn, grown, now)
+    over = None
+    if any(one.type == "usage" for one in fresh):
+        over = over_budget(conn, record.org_id, now, usual)
+    return Grown(grown, [there[one.key] for one in events], fresh, over)
+
+
+def over_budget(conn: Transaction, org_id: str, now: datetime, usual: Amounts) -> str | None:
+    """Which budget of the month the org has used up, in words."""
+    allowed = limits.limits(conn, org_id, usual)
+    return exceeded(allowed, *store.spent(conn, org_id, rules.month(now)))
+
+
+def drop(
+    conn: Transaction,
+    record: Record,
+    status: Status,
+    now: datetime,
+    usual: Amounts,
+    error: RunToolsError | None = None,
+) -> Grown:
+    """End a run that nobody drives; a call that has no result yet gets one that says so."""
+    states.check(Move.DROP, record.status, record.id, status)
+    why = None
+    if error is not None:
+        why = {"code": error.code, "message": error.message, "hint": error.hint}
+    end = {"status": status, "output": None, "error": why}
+    return append(
+        conn, record, [*_dangling(conn, record), New("api:done", "done", end)], now, usual
+    )
+
+
+def wait(conn: Transaction, record: Record, now: datetime) -> Record:
+    """Let go of a run until somebody wakes it."""
+    states.check(Move.WAIT, record.status, record.id)
+    resting = _let_go(replace(record, status=Status.WAITING), now)
+    store.change(conn, record, _changes(record, resting))
+    announce(conn, resting, now)
+    return resting
+
+
+def wake(conn: Transaction, record: Record, now: datetime) -> Record:
+    """Offer a waiting run anew; any other stays as it is."""
+    if record.status != Status.WAITING:
+        return record
+    return _offered(conn, record, Move.WAKE, now)
+
+
+def requeue(conn: Transaction, record: Record, now: datetime) -> Record:
+    """Offer a run anew whose worker is gone."""
+    return _offered(conn, record, Move.REQUEUE, now)
+
+
+def announce(conn: Transaction, record: Record, now: datetime) -> None:
+    """Tell the org's webhooks how a run stands."""
+    told = look.look(record).decode()
+    about = f'{{"run":{told}}}'
+    webhooks.tell(conn, webhooks.News(record.org_id, f"run.{record.status}", now, about))
+
+
+def _offered(conn: Transaction, record: Record, move: Move, now: datetime) -> Record:
+    status = states.check(move, record.status, record.id)
+    offered = replace(_let_go(record, now), status=status, lease=record.lease + 1, queued_at=now)
+    store.change(conn, record, _changes(record, offered))
+    return offered
+
+
+def _let_go(record: Record, now: datetime) -> Record:
+    """Nobody drives it from here on."""
+    spent = 0
+    if record.taken_at is not None and record.worker_id is not None:
+        spent = max(0, (now - record.taken_at) // _MILLISECOND)
+    return replace(record, worker_id=None, token_digest=None, active_ms=record.active_ms + spent)
+
+
+def _taken_in(conn: Transaction, record: Record, one: New, now: datetime) -> tuple[Record, str]:
+    """The run after an event, and the event's data as it is kept."""
+    try:
+        if one.type == "usage":
+            return _used(conn, record, one, now)
+        if one.type == "done":
+            return _done(record, one, now)
+        data = look.payload(one.type, one.data)
+    except ValidationError as exc:
+        raise http.invalid(
+            [
+                {**error, "loc": ("events", one.key, *error["loc"])}
+                for error in exc.errors(include_url=False, include_input=False)
+            ]
+        ) from None
+    if isinstance(data, Message) and data.role == "assistant":
+        record = replace(record, iterations=max(record.iterations, data.turn))
+    return record, look.text(data)
+
+
+def _used(conn: Transaction, record: Record, one: New, now: datetime) -> tuple[Record, str]:
+    more = RunUsage.model_validate(one.data)
+    total = rules.added(RunUsage.model_validate(record.usage), more)
+    data = look.payload("usage", {**one.data, "total": total})
+    nano = int(rules.usd(more.cost_usd) * rules.NANO)
+    store.spend(conn, record, rules.month(now), rules.tokens(more), nano)
+    return replace(record, usage=total.model_dump(mode="json", by_alias=False)), look.text(data)
+
+
+def _done(record: Record, one: New, now: datetime) -> tuple[Record, str]:
+    sums = {"usage": record.usage, "iterations": record.iterations}
+    data = Done.model_validate({**one.data, **sums})
+    move = Move.FINISH if record.status == Status.RUNNING else Move.DROP
+    status = states.check(move, record.status, record.id, data.status)
+    error = None if data.error is None else data.error.model_dump(mode="json", by_alias=False)
+    ended = replace(
+        _let_go(record, now),
+        status=status,
+        output=data.output,
+        structured=data.structured,
+        error=error,
+        exceeded=data.limit,
+        ended_at=now,
+    )
+    return ended, look.text(data)
+
+
+def _dangling(conn: Transaction, record: Record) -> list[New]:
+    """Results for calls that have none."""
+    found = store.of_types(conn, record, ("tool-call", "tool-result"))
+    answered = {json.loads(one.data)["callId"] for one in found if one.type == "tool-result"}
+    calls = [ToolCall.model_validate_json(one.data) for one in found if one.type == "tool-call"]
+    return [
+        New(
+            f"{OWN_KEYS}dropped:{call.call_id}"[:128],
+            "tool-result",
+            ToolResult(
+                call_id=call.call_id,
+                name=call.name,
+                output="The run was ended before this was done.",
+                failed=True,
+                duration_ms=0,
+                turn=call.turn,
+            ).model_dump(mode="json"),
+        )
+        for call in calls
+        if call.call_id not in answered
+    ]
+
+
+def _changes(before: Record, after: Record) -> dict[str, Any]:
+    names = Record.__dataclass_fields__
+    return {
+        name: getattr(after, name)
+        for name in names
+        if getattr(after, name) != getattr(before, name)
+    }

@@ -1,0 +1,86 @@
+"""Runs and events as the API shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.core.ports.worker import Logged
+from runtools.platform.kit import http, sse
+from runtools.sdk.shapes.runs import PAYLOADS, Run
+
+_ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
+_SAME = tuple(set(Run.model_fields) - {"usage", "error"})
+
+
+def shape(record: Record) -> Run:
+    """The row as the public shape."""
+    same = {name: getattr(record, name) for name in _SAME}
+    return Run.model_validate({**same, "usage": record.usage, "error": record.error})
+
+
+def look(record: Record) -> bytes:
+    """The row as the public shape's JSON."""
+    return http.one(shape(record))
+
+
+def payload(kind: str, data: object) -> BaseModel:
+    """The data of an event as its shape.
+
+    Raises:
+        ValidationError: it has not the form of such an event.
+    """
+    return PAYLOADS[kind].model_validate(data)
+
+
+def text(data: BaseModel) -> str:
+    """A shape as JSON in one line, also to readers that take other characters for the ends of lines."""
+    return _ENDS_OF_LINES.sub(lambda one: f"\\u{ord(one[0]):04x}", http.one(data).decode())
+
+
+def event(found: Event) -> bytes:
+    """An event as JSON."""
+    return _event(found.type, found.run_id, found.at, found.data.encode(), found.seq)
+
+
+def written(found: Event) -> bytes:
+    """An event as readers of the stream get it."""
+    return sse.Event(found.type, event(found), found.seq).encode()
+
+
+def delta(kind: str, run_id: str, at: datetime, data: BaseModel) -> bytes:
+    """A live piece as readers of the stream get it: it has no number, and is not asked for again."""
+    return sse.Event(kind, _event(kind, run_id, at, text(data).encode(), None)).encode()
+
+
+def logged(found: Sequence[Event]) -> list[Logged]:
+    """Events as workers get them."""
+    return [
+        Logged(
+            type=one.type,
+            seq=one.seq,
+            run_id=one.run_id,
+            at=one.at,
+            data=json.loads(one.data),
+            key=one.key,
+            wire=None if one.wire is None else json.loads(one.wire),
+        )
+        for one in found
+    ]
+
+
+def _event(kind: str, run_id: str, at: datetime, data: bytes, seq: int | None) -> bytes:
+    number = b"" if seq is None else b'"seq":%d,' % seq
+    stamp = at.isoformat().replace("+00:00", "Z").encode()
+    return b'{"type":"%b",%b"runId":"%b","at":"%b","data":%b}' % (
+        kind.encode(),
+        number,
+        run_id.encode(),
+        stamp,
+        data,
+    )

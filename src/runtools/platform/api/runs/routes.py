@@ -1,0 +1,207 @@
+"""``/v1/run`` and ``/v1/runs``: giving agents work, reading along, and having a word in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from runtools.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    NotFound,
+    QuotaExceeded,
+    RunEnded,
+    RunIllegalMove,
+    SandboxStopped,
+)
+from runtools.platform.api import document
+from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.lists import InProject, mark, place
+from runtools.platform.api.projects import service as projects
+from runtools.platform.api.runs import service, store
+from runtools.platform.api.runs.look import look
+from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.kit import sse
+from runtools.sdk.shapes.events import Envelope
+from runtools.sdk.shapes.runs import (
+    Run,
+    RunApproval,
+    RunContinue,
+    RunRequest,
+    RunStatus,
+    RunSteer,
+)
+
+router = APIRouter(prefix="/v1", tags=["runs"])
+
+_STREAM = "text/event-stream"
+_HEADERS = {"X-Run-ID": "the run", "X-Thread-ID": "its thread"}
+_WAIT_SECONDS, _MOST_SECONDS = 300, 3600
+_ACT = (NotFound, RunEnded, Conflict, IdempotencyMismatch)
+_NO_NUL = r"^[^\x00]*$"
+
+After = Annotated[int, Query(ge=0, le=2**62, description="go on after this event")]
+WaitSeconds = Annotated[
+    int,
+    Query(
+        alias="waitSeconds",
+        ge=0,
+        le=_MOST_SECONDS,
+        description="how long to wait for the end, where it is not streamed; 0: not at all",
+    ),
+]
+
+
+class RunPage(InProject):
+    """Which runs are listed: those that fit all of what is given."""
+
+    status: list[RunStatus] = Field([], description="repeatable; default: all")
+    agent: str | None = Field(None, max_length=64, pattern=_NO_NUL, description="slug or id")
+    thread_id: str | None = Field(None, max_length=64, pattern=_NO_NUL)
+
+
+def _run_route() -> dict[str, Any]:
+    """One route with two forms of success: the run, or its events."""
+    said = document.route(
+        Envelope[Run],
+        NotFound,
+        Conflict,
+        SandboxStopped,
+        QuotaExceeded,
+        IdempotencyMismatch,
+        takes=RunRequest,
+        headers=_HEADERS,
+    )
+    stream = {_STREAM: {"schema": {"type": "string"}}}
+    said["responses"][200]["content"] = stream
+    said["responses"][200]["description"] = "How the run ended; with `stream`, its events"
+    said["responses"][202] = {
+        "model": Envelope[Run],
+        "description": "It has not ended yet: it goes on, or waits for an approval",
+        "headers": said["responses"][200]["headers"],
+    }
+    return said
+
+
+@router.post("/run", **_run_route())
+async def run(request: Request, wait_seconds: WaitSeconds = _WAIT_SECONDS) -> Response:
+    """Give an agent work. Answers with the run when it has ended; or, when the time is up or it waits for
+    an
+
+    approval, with 202 and the run as it then is. With `stream` it answers with the run's events. Either
+    way the run does not hang on the caller: who leaves finds it under `/v1/runs/{id}`.
+    """
+    call = call_of(request)
+    wanted = call.take(RunRequest)
+    record = await service.create(call, wanted)
+    call.subject = record.id
+    named = {"X-Run-ID": record.id, "X-Thread-ID": record.thread_id}
+    if wanted.stream:
+        return _follow(call, record, 0, named)
+    if wait_seconds:
+        record = await service.until(call, record.id, wait_seconds)
+    call.headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    return call.answer(look(record), 200 if store.is_over(record) else 202, keep=False)
+
+
+@router.get("/runs", **document.route(Envelope[list[Run]], NotFound))
+async def list_(request: Request, page: Annotated[RunPage, Query()]) -> Response:
+    """The org's runs, newest first."""
+    call = call_of(request)
+    sought = store.Sought(
+        statuses=page.status,
+        agent=page.agent,
+        thread_id=page.thread_id,
+        project_id=await projects.found(call, page.project_id),
+    )
+    below = place(page.cursor)
+    found = await call.platform.db.read(store.page, call.org, sought, below, page.limit + 1)
+    shown = found[: page.limit]
+    more = len(found) > page.limit
+    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
+    return call.page([look(record) for record in shown], next_cursor)
+
+
+@router.get("/runs/{run_id}", **document.route(Envelope[Run], NotFound))
+async def get(
+    request: Request,
+    run_id: str,
+    wait_seconds: Annotated[int, Query(alias="waitSeconds", ge=0, le=60)] = 0,
+) -> Response:
+    """A run. `waitSeconds` waits so long for it to end, or to wait for an approval."""
+    call = call_of(request)
+    if wait_seconds:
+        return call.answer(look(await service.until(call, run_id, wait_seconds)))
+    return call.answer(look(await service.get(call, run_id)))
+
+
+@router.get("/runs/{run_id}/events", **document.route(None, NotFound, streams=_STREAM))
+async def events(request: Request, run_id: str, after: After = 0) -> Response:
+    """Its events after a number, then what comes, until its `done`. Each is named by its type, and its id
+    is
+
+    its `seq`; live pieces have none, and are given to who reads at the moment.
+    """
+    call = call_of(request)
+    start = sse.resume_point(request.scope, after) or 0
+    record = await service.get(call, run_id)
+    return _follow(call, record, start, {})
+
+
+@router.post("/runs/{run_id}/cancel", **document.route(Envelope[Run], *_ACT))
+async def cancel(request: Request, run_id: str) -> Response:
+    """End a run: what is under way is ended, and no call stays without a result. One that is over stays."""
+    call = call_of(request)
+    return call.answer(look(await service.cancel(call, run_id)))
+
+
+@router.post(
+    "/runs/{run_id}/approve",
+    **document.route(Envelope[Run], *_ACT, takes=RunApproval),
+)
+async def approve(request: Request, run_id: str) -> Response:
+    """Decide on a call that waits for a person; with other arguments, or a reason for the model."""
+    call = call_of(request)
+    return call.answer(look(await service.approve(call, run_id, call.take(RunApproval))))
+
+
+@router.post(
+    "/runs/{run_id}/messages",
+    **document.route(Envelope[Run], *_ACT, takes=RunSteer),
+)
+async def steer(request: Request, run_id: str) -> Response:
+    """Say something to a run under way: after the turn (`queue`), or breaking it off (`interrupt`)."""
+    call = call_of(request)
+    return call.answer(look(await service.steer(call, run_id, call.take(RunSteer))))
+
+
+@router.post(
+    "/runs/{run_id}/continue",
+    **document.route(
+        Envelope[Run], *_ACT, RunIllegalMove, QuotaExceeded, status=201, takes=RunContinue
+    ),
+)
+async def continue_(request: Request, run_id: str) -> Response:
+    """Go on from where a limit stopped a run: a new run in its thread, with a budget of its own."""
+    call = call_of(request)
+    record = await service.continue_(call, run_id, call.take(RunContinue))
+    call.subject = record.id
+    return call.answer(look(record), 201)
+
+
+def _follow(call: Call, record: Record, after: int, headers: dict[str, str]) -> Response:
+    platform, org_id = call.platform, call.org
+
+    async def log(position: int, limit: int) -> list[Event]:
+        return await platform.db.read(store.events, org_id, record.id, position, limit)
+
+    async def may() -> bool:
+        return await platform.door.still_good(call.who)
+
+    if store.is_over(record) and after >= record.last_seq:
+        after = record.last_seq - 1  # there is an end to be told, whatever number was sent
+    written = platform.readers.follow(record.id, after, log, may)
+    return sse.WrittenStream(written, headers)

@@ -1,0 +1,124 @@
+"""What may be asked of runs, what they may spend, and how sums are added up. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+from runtools.platform.kit import http
+from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.runs import Budget, RunConfig, RunImage, RunRequest, RunUsage
+
+NANO = 1_000_000_000
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "requests",
+)
+_TITLE = 80
+_MAX_DIGITS = 40
+
+
+def check(wanted: RunRequest) -> None:
+    """Refuse what the shape alone does not.
+
+    Raises:
+        InvalidRequest: an image that is no base64, or a schema of no object.
+    """
+    if wanted.messages is not None and wanted.images:
+        raise http.wrong_field("images", "with messages, each has its own")
+    check_images(wanted.images, "images")
+    for n, message in enumerate(wanted.messages or ()):
+        check_images(message.images, f"messages.{n}.images")
+    schema = wanted.output_schema
+    if schema is not None and schema.get("type") != "object":
+        raise http.wrong_field("outputSchema", 'it must say "type": "object"')
+
+
+def check_images(images: Sequence[RunImage], field: str) -> None:
+    """Refuse what is no base64."""
+    for n, image in enumerate(images):
+        try:
+            base64.b64decode(image.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise http.wrong_field(f"{field}.{n}.data", "is no base64") from None
+
+
+def title_of(text: str) -> str | None:
+    """What a thread is called at first: how its first message begins."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())
+    return (words if len(words) <= _TITLE else f"{words[: _TITLE - 1].rstrip()}…") or None
+
+
+def month(at: datetime) -> str:
+    """The month in which budgets count: ``2026-11``."""
+    return at.astimezone(UTC).strftime("%Y-%m")
+
+
+def budget(
+    agent: AgentDefinition, config: RunConfig, tokens: int, usd: Decimal | None
+) -> dict[str, float]:
+    """What a run may spend: the least that agent and run say.
+
+    Args:
+        agent, config: what they say; what the run says of rounds goes before what the agent says.
+        tokens: how many the org would let it take in all, 0: as many as it likes.
+        usd: how much the org would let it cost in all.
+    """
+    said: dict[str, list[float]] = {name: [] for name in Budget.model_fields}
+    said["max_iterations"].append(config.max_iterations or agent.max_iterations)
+    for name in ("max_total_tokens", "max_cost_usd", "max_seconds"):
+        said[name] += [
+            value for source in (agent, config) if (value := getattr(source, name)) is not None
+        ]
+    if tokens:
+        said["max_total_tokens"].append(tokens)
+    if usd is not None:
+        said["max_cost_usd"].append(float(usd))
+    return {name: min(values) for name, values in said.items() if values}
+
+
+def config_over(base: Mapping[str, object], over: RunConfig) -> dict[str, object]:
+    """The config of a run that continues another."""
+    return {**base, **over.model_dump(mode="json", exclude_none=True)}
+
+
+def added(total: RunUsage, more: RunUsage) -> RunUsage:
+    """Both together. What one of them does not know to have cost, both do not."""
+    sums = {name: getattr(total, name) + getattr(more, name) for name in _COUNTS}
+    known = total.cost_usd is not None and more.cost_usd is not None
+    cost = _plain(usd(total.cost_usd) + usd(more.cost_usd)) if known else None
+    return RunUsage(**sums, cost_usd=cost)
+
+
+def usd(text: str | None) -> Decimal:
+    """An amount of money; nothing where it is not known.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if text is None:
+        return Decimal(0)
+    try:
+        amount = Decimal(text[:_MAX_DIGITS])
+    except InvalidOperation:
+        raise http.wrong_field("costUsd", "is no decimal number") from None
+    if not amount.is_finite() or not 0 <= amount < NANO:
+        raise http.wrong_field("costUsd", "is no amount of money")
+    return amount
+
+
+def tokens(usage: RunUsage) -> int:
+    """How many tokens budgets count."""
+    return usage.input_tokens + usage.output_tokens
+
+
+def _plain(amount: Decimal) -> str:
+    text = format(amount, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,391 @@
+"""What can be asked of runs: beginning, ending, steering, deciding for and going on with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from runtools.errors import Conflict, NotFound, QuotaExceeded, RunIllegalMove, SandboxStopped
+from runtools.platform.api import guard
+from runtools.platform.api.calls import Call
+from runtools.platform.api.definitions import service as definitions
+from runtools.platform.api.definitions.tables import Row
+from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.models import store as endpoints
+from runtools.platform.api.points import reach
+from runtools.platform.api.runs import log, rules, store
+from runtools.platform.api.runs.log import New
+from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.threads import store as threads
+from runtools.platform.api.threads.tables import Thread
+from runtools.platform.api.webhooks import store as webhooks
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.models import choose
+from runtools.platform.core.ports.worker import OWN_KEYS
+from runtools.platform.core.runs import Status, ended
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.limits import Amounts
+from runtools.sdk.shapes.runs import (
+    RunApproval,
+    RunContinue,
+    RunMessage,
+    RunRequest,
+    RunSteer,
+)
+
+QUEUE = "runs"
+"""What the bus is told when a run may be offered."""
+
+
+async def create(call: Call, wanted: RunRequest) -> Record:
+    """A new run, queued; a repeat of the act gets the one that it has made.
+
+    Raises:
+        NotFound: no such agent, thread or sandbox.
+        InvalidRequest: nothing has the name of the agent's model, or what was sent is wrong.
+        Conflict: the thread is another agent's.
+        QuotaExceeded: the org has spent what it may in this month.
+    """
+    rules.check(wanted)
+    platform = call.platform
+    made = await platform.db.read(store.made_by, call.org, call.op)
+    if made is not None:
+        return made
+    agent = await _agent(call, wanted.agent_slug, wanted.project)
+    said = AgentDefinition.model_validate(agent.says)
+    slugs = [one.slug for one in await platform.db.read(endpoints.all_of, call.org)]
+    choose(said.model, slugs)
+    sandbox = None if wanted.sandbox_id is None else await _sandbox(call, wanted.sandbox_id)
+    messages = wanted.messages or [
+        RunMessage(role="user", content=wanted.message or "", images=wanted.images)
+    ]
+    now = platform.clock.now()
+    record = Record(
+        id=new_id("run"),
+        org_id=call.org,
+        project_id=agent.project_id,
+        thread_id=wanted.thread_id or new_id("thr"),
+        agent_id=agent.id,
+        version_id=agent.version_id,
+        agent_slug=agent.slug,
+        agent_version=agent.version,
+        model=said.model,
+        actor=call.actor,
+        op=call.op,
+        created_at=now,
+        queued_at=now,
+        config=wanted.config.model_dump(mode="json", exclude_none=True, by_alias=False),
+        output_schema=wanted.output_schema,
+        metadata=wanted.metadata,
+        wanted_sandbox=sandbox,
+        lane=await _lane(call, said, agent.project_id, sandbox),
+    )
+    usual = standard(platform.settings)
+    known = wanted.thread_id is not None
+    record = await platform.db.write(_create, record, messages, known, usual)
+    reach("api.run.written")
+    platform.bus.signal(QUEUE)
+    return record
+
+
+async def get(call: Call, run_id: str) -> Record:
+    """One of the org's."""
+    return _found(await call.platform.db.read(store.find, call.org, run_id[:80]), run_id)
+
+
+async def until(call: Call, run_id: str, seconds: float) -> Record:
+    """A run once it has ended or waits for somebody, or as it is when the time is up."""
+    platform = call.platform
+    deadline = platform.clock.monotonic() + seconds
+    with platform.bus.watching(run_id) as watch:
+        while True:
+            record = await get(call, run_id)
+            left = deadline - platform.clock.monotonic()
+            if store.is_over(record) or record.status == Status.WAITING or left <= 0:
+                return record
+            await watch.wait(left)
+
+
+async def cancel(call: Call, run_id: str) -> Record:
+    """End a run: at once where nobody drives it, else by who does. One that has ended stays as it is."""
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        if store.is_over(record):
+            return record, []
+        if record.status == Status.WAITING or record.started_at is None:
+            grown = log.drop(conn, record, Status.CANCELLED, now, standard(platform.settings))
+            return grown.record, grown.fresh
+        store.change(conn, record, {"cancel_requested": True})
+        return replace(record, cancel_requested=True), []
+
+    platform = call.platform
+    return await _act(call, run_id, act)
+
+
+async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:
+    """Decide on a call that waits for a person.
+
+    Raises:
+        NotFound: no call of that id waits, or ever has.
+        Conflict: it was decided on otherwise.
+        RunEnded: the run is over.
+    """
+    said = wanted.model_dump(mode="json", by_alias=False)
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        kinds = ("approval-requested", "approval-resolved")
+        asked, decided = (
+            {json.loads(one.data)["callId"]: one for one in store.of_types(conn, record, (kind,))}
+            for kind in kinds
+        )
+        if wanted.call_id not in asked:
+            raise NotFound(
+                f"no call {wanted.call_id!r} of {record.id} waits for approval",
+                hint=f"GET /v1/runs/{record.id}/events shows which do",
+            )
+        if (before := decided.get(wanted.call_id)) is not None:
+            return _same_decision(record, wanted, before), []
+        if store.is_over(record):
+            raise ended(record.id, record.status)
+        new = New(f"{OWN_KEYS}approval:{wanted.call_id}"[:128], kinds[1], {**said, "actor": who})
+        grown = log.append(conn, record, [new], now, usual)
+        return log.wake(conn, grown.record, now), grown.fresh
+
+    who, usual = call.actor, standard(call.platform.settings)
+    return await _act(call, run_id, act)
+
+
+async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
+    """Say something to a run that is under way.
+
+    Raises:
+        RunEnded: it is over; its thread goes on with another run.
+    """
+    rules.check_images(wanted.images, "images")
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        key = f"{OWN_KEYS}steer:{op}"
+        if not store.under(conn, record, [key]) and store.is_over(record):
+            raise ended(record.id, record.status)
+        data = {
+            "role": "user",
+            "text": wanted.message,
+            "images": [image.model_dump(mode="json") for image in wanted.images],
+            "turn": record.iterations,
+            "steering": wanted.mode,
+        }
+        grown = log.append(conn, record, [New(key, "message", data)], now, usual)
+        return log.wake(conn, grown.record, now), grown.fresh
+
+    op, usual = call.op, standard(call.platform.settings)
+    return await _act(call, run_id, act)
+
+
+async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
+    """A new run that goes on from where a limit stopped one.
+
+    Raises:
+        RunIllegalMove: it was not stopped by a limit.
+        Conflict: another run goes on from it already.
+    """
+    platform = call.platform
+    made = await platform.db.read(store.made_by, call.org, call.op)
+    if made is not None:
+        return made
+    old = await get(call, run_id)
+    now = platform.clock.now()
+    record = Record(
+        id=new_id("run"),
+        org_id=old.org_id,
+        project_id=old.project_id,
+        thread_id=old.thread_id,
+        agent_id=old.agent_id,
+        version_id=old.version_id,
+        agent_slug=old.agent_slug,
+        agent_version=old.agent_version,
+        model=old.model,
+        actor=call.actor,
+        op=call.op,
+        created_at=now,
+        queued_at=now,
+        continues=old.id,
+        config=rules.config_over(old.config, wanted.config),
+        output_schema=old.output_schema,
+        metadata=old.metadata,
+        wanted_sandbox=old.wanted_sandbox,
+        lane=old.lane,
+    )
+    messages = [] if wanted.message is None else [RunMessage(role="user", content=wanted.message)]
+    usual = standard(platform.settings)
+    record = await platform.db.write(_continue, old, record, messages, usual)
+    platform.bus.signal(QUEUE)
+    return record
+
+
+# --- means ---
+
+
+async def _act(call: Call, run_id: str, act: Any) -> Record:
+    """Do something to a run under its lock, then tell whoever waits for it."""
+    platform = call.platform
+
+    def locked(conn: Transaction) -> tuple[Record, list[Event]]:
+        record = _found(store.locked(conn, call.org, run_id[:80]), run_id)
+        done: tuple[Record, list[Event]] = act(conn, record, platform.clock.now())
+        return done
+
+    record, fresh = await platform.db.write(locked)
+    call.subject = record.id
+    platform.readers.grown(record.id, fresh)
+    platform.bus.signal(record.id, QUEUE, webhooks.TOPIC)
+    platform.workers.poke(record.id)
+    return record
+
+
+def _create(
+    conn: Transaction,
+    record: Record,
+    messages: Sequence[RunMessage],
+    known: bool,
+    usual: Amounts,
+) -> Record:
+    _check_budget(conn, record, usual)
+    if known:
+        _join(conn, record)
+    else:
+        title = rules.title_of(messages[-1].content)
+        thread = Thread(
+            id=record.thread_id,
+            org_id=record.org_id,
+            project_id=record.project_id,
+            agent_id=record.agent_id,
+            agent_slug=record.agent_slug,
+            title=title,
+            created_at=record.created_at,
+            updated_at=record.created_at,
+        )
+        threads.add(conn, thread)
+    return _begin(conn, record, messages, usual)
+
+
+def _join(conn: Transaction, record: Record) -> None:
+    thread = threads.locked(conn, record.org_id, record.thread_id)
+    if thread is None:
+        raise NotFound(
+            f"no thread {record.thread_id!r}",
+            hint="GET /v1/threads lists them",
+            details={"field": "threadId"},
+        )
+    if thread.agent_id != record.agent_id:
+        raise Conflict(
+            f"thread {thread.id} is a conversation with {thread.agent_slug}",
+            hint="each agent has threads of its own: leave threadId out to begin one",
+            details={"agent": thread.agent_slug},
+        )
+    threads.touch(conn, thread, record.created_at)
+
+
+def _begin(
+    conn: Transaction, record: Record, messages: Sequence[RunMessage], usual: Amounts
+) -> Record:
+    store.add(conn, record)
+    started = {
+        "agent_slug": record.agent_slug,
+        "agent_version": record.agent_version,
+        "model": record.model,
+        "thread_id": record.thread_id,
+    }
+    events = [New(f"{OWN_KEYS}started", "run-started", started)]
+    for n, message in enumerate(messages):
+        data = message.model_dump(mode="json", by_alias=False)
+        said = {"role": message.role, "text": message.content, "images": data["images"], "turn": 0}
+        events.append(New(f"{OWN_KEYS}input:{n}", "message", said))
+    return log.append(conn, record, events, record.created_at, usual).record
+
+
+def _continue(
+    conn: Transaction,
+    old: Record,
+    record: Record,
+    messages: Sequence[RunMessage],
+    usual: Amounts,
+) -> Record:
+    _check_budget(conn, record, usual)
+    _join(conn, record)
+    now = _found(store.locked(conn, old.org_id, old.id), old.id)
+    if now.status != Status.LIMIT_REACHED:
+        raise RunIllegalMove(
+            f"{old.id} was not stopped by a limit: it is {now.status}",
+            hint="its thread goes on with another run: pass its threadId to POST /v1/run",
+            details={"status": now.status},
+        )
+    if store.continued(conn, old):
+        raise Conflict(
+            f"another run goes on from {old.id} already",
+            hint=f"GET /v1/runs?threadId={old.thread_id} shows it",
+        )
+    return _begin(conn, record, messages, usual)
+
+
+def _check_budget(conn: Transaction, record: Record, usual: Amounts) -> None:
+    over = log.over_budget(conn, record.org_id, record.created_at, usual)
+    if over is not None:
+        raise QuotaExceeded(
+            over,
+            hint="the month ends, or the operator allows more: runtools org limits shows it",
+        )
+
+
+async def _agent(call: Call, slug: str, project: str | None) -> Row:
+    return await definitions.find(call, "agent", slug, project)
+
+
+async def _sandbox(call: Call, ref: str) -> str:
+    """The sandbox that a run is to work in: who asks for it may work in it."""
+    guard.check_scope(call.who, "sandbox:write")
+    record = await load(call.platform, call.org, ref)
+    if record.state == "stopped":
+        raise SandboxStopped(
+            f"{record.id} has stopped", hint=f"runtools sandbox why {record.id} tells what ended it"
+        )
+    return record.id
+
+
+async def _lane(
+    call: Call, agent: AgentDefinition, project_id: str, sandbox: str | None
+) -> str | None:
+    """What runs share and take turns in: a sandbox that is not their thread's alone."""
+    if agent.side_by_side:
+        return None
+    if sandbox is not None:
+        return sandbox
+    if agent.sandbox is None or agent.sandbox_mode != "shared":
+        return None
+    return (await definitions.find(call, "sandbox", agent.sandbox, project_id)).sandbox_id
+
+
+def _same_decision(record: Record, wanted: RunApproval, before: Event) -> Record:
+    """A decision that was made already is answered, where it is the same.
+
+    Raises:
+        Conflict: it is another one.
+    """
+    said = json.loads(before.data)
+    same = (said["decision"], said["arguments"]) == (wanted.decision, wanted.arguments)
+    if not same:
+        raise Conflict(
+            f"call {wanted.call_id!r} was decided on already: {said['decision']}, by {said['actor']}",
+            details={"decision": said["decision"], "actor": said["actor"]},
+        )
+    return record
+
+
+def _found(record: Record | None, run_id: str) -> Record:
+    if record is None:
+        raise NotFound(f"no run {run_id[:80]!r}", hint="GET /v1/runs lists them")
+    return record

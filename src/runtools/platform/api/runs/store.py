@@ -1,0 +1,320 @@
+"""Runs and their logs in the database.
+
+Whoever changes a run or its log holds the lock of the run's row, so that the numbers of its events have no
+gap and
+no event is there without what it says of the run. Where both are locked, the thread's row comes before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import IntegrityError
+
+from runtools.errors import Conflict
+from runtools.platform.api.runs.tables import Event, Record, run_events, run_spending, runs
+from runtools.platform.core.access import Caller
+from runtools.platform.core.ports.worker import OWN_KEYS
+from runtools.platform.core.runs import ENDS, OPEN
+
+_COLUMNS = [runs.c[field.name] for field in fields(Record)]
+_EVENT = [run_events.c[field.name] for field in fields(Event)]
+_IS_OPEN = runs.c.status.in_(sorted(OPEN))
+_IN_A_RUN = frozenset({"sandbox:write", "sandbox:read", "files:read", "files:write"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which runs a list is of."""
+
+    statuses: Sequence[str] = ()
+    agent: str | None = None
+    thread_id: str | None = None
+    project_id: str | None = None
+
+
+# --- runs ---
+
+
+def add(conn: Connection, record: Record) -> None:
+    """A new run.
+
+    Raises:
+        Conflict: the same act is making it at this moment.
+    """
+    try:
+        conn.execute(insert(runs).values(**asdict(record)))
+    except IntegrityError as exc:
+        raise Conflict(
+            "the same request is under way", hint="ask again in a moment with the same key"
+        ) from exc
+
+
+def made_by(conn: Connection, org_id: str, op: str) -> Record | None:
+    """The run that an act has made."""
+    query = select(*_COLUMNS).where(runs.c.org_id == org_id, runs.c.op == op)
+    row = conn.execute(query).first()
+    return None if row is None else Record(*row)
+
+
+def find(conn: Connection, org_id: str, run_id: str) -> Record | None:
+    """The org's run of that id."""
+    query = select(*_COLUMNS).where(runs.c.org_id == org_id, runs.c.id == run_id)
+    row = conn.execute(query).first()
+    return None if row is None else Record(*row)
+
+
+def locked(conn: Connection, org_id: str, run_id: str) -> Record | None:
+    """The org's run of that id, which nobody else changes until the transaction's end."""
+    query = select(*_COLUMNS).where(runs.c.org_id == org_id, runs.c.id == run_id)
+    row = conn.execute(query.with_for_update()).first()
+    return None if row is None else Record(*row)
+
+
+def page(
+    conn: Connection, org_id: str, sought: Sought, below: tuple[datetime, str] | None, limit: int
+) -> list[Record]:
+    """The org's runs, newest first, after a place in that order."""
+    query = select(*_COLUMNS).where(runs.c.org_id == org_id)
+    if sought.statuses:
+        query = query.where(runs.c.status.in_(sought.statuses))
+    if sought.agent is not None:
+        query = query.where(or_(runs.c.agent_slug == sought.agent, runs.c.agent_id == sought.agent))
+    for column, value in (
+        (runs.c.thread_id, sought.thread_id),
+        (runs.c.project_id, sought.project_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if below is not None:
+        at, run_id = below
+        beside = and_(runs.c.created_at == at, runs.c.id < run_id)
+        query = query.where(or_(runs.c.created_at < at, beside))
+    query = query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+    return [Record(*row) for row in conn.execute(query)]
+
+
+def of_thread(conn: Connection, org_id: str, thread_id: str) -> list[Record]:
+    """The runs of the org's thread, the oldest first."""
+    query = select(*_COLUMNS).where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
+    return [Record(*row) for row in conn.execute(query.order_by(runs.c.created_at, runs.c.id))]
+
+
+def continued(conn: Connection, record: Record) -> bool:
+    """Whether another run goes on from that one."""
+    mine = (runs.c.org_id == record.org_id) & (runs.c.thread_id == record.thread_id)
+    query = select(runs.c.id).where(mine, runs.c.continues == record.id)
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def remove_of(conn: Connection, org_id: str, thread_id: str) -> None:
+    """Delete the runs of the org's thread with their logs. What they spent stays known."""
+    mine = (runs.c.org_id == org_id) & (runs.c.thread_id == thread_id)
+    conn.execute(delete(run_events).where(run_events.c.run_id.in_(select(runs.c.id).where(mine))))
+    conn.execute(delete(runs).where(mine))
+
+
+def change(conn: Connection, record: Record, values: Mapping[str, Any]) -> None:
+    """Set columns of a run whose row is locked."""
+    mine = (runs.c.org_id == record.org_id) & (runs.c.id == record.id)
+    conn.execute(update(runs).where(mine).values(**values))
+
+
+# --- who drives them ---
+
+
+def held(conn: Connection, run_id: str) -> Record | None:
+    """A run by its id alone, for whoever has its lease; nobody else changes it meanwhile."""
+    row = conn.execute(select(*_COLUMNS).where(runs.c.id == run_id).with_for_update()).first()
+    return None if row is None else Record(*row)
+
+
+def known(conn: Connection, run_id: str) -> Record | None:
+    """The same, as it is at the moment."""
+    row = conn.execute(select(*_COLUMNS).where(runs.c.id == run_id)).first()
+    return None if row is None else Record(*row)
+
+
+def offerable(conn: Connection, limit: int) -> list[Record]:
+    """Queued runs whose turn it is, the one that waits the longest first."""
+    other = runs.alias("other")
+    before = or_(
+        other.c.created_at < runs.c.created_at,
+        and_(other.c.created_at == runs.c.created_at, other.c.id < runs.c.id),
+    )
+    ahead = exists().where(_in_the_way(other, before))
+    query = (
+        select(*_COLUMNS)
+        .where(runs.c.status == "queued", ~ahead)
+        .order_by(runs.c.queued_at, runs.c.id)
+        .limit(limit)
+    )
+    return [Record(*row) for row in conn.execute(query)]
+
+
+def is_next(conn: Connection, record: Record) -> bool:
+    """Whether nothing stands before a run in its thread and its lane."""
+    before = or_(
+        runs.c.created_at < record.created_at,
+        and_(runs.c.created_at == record.created_at, runs.c.id < record.id),
+    )
+    in_thread = and_(runs.c.thread_id == record.thread_id, _IS_OPEN, before)
+    ways = [in_thread]
+    if record.lane is not None:
+        same = runs.c.lane == record.lane
+        busy = or_(runs.c.status == "running", and_(runs.c.status == "queued", before))
+        ways.append(and_(same, busy))
+    query = select(runs.c.id).where(runs.c.id != record.id, or_(*ways)).limit(1)
+    return conn.execute(query).first() is None
+
+
+def _in_the_way(other: Any, before: Any) -> Any:
+    """What holds up a queued run: one before it in its thread or lane, or a driven one of its lane."""
+    is_open = other.c.status.in_(sorted(OPEN))
+    in_thread = and_(other.c.thread_id == runs.c.thread_id, is_open, before)
+    busy = or_(other.c.status == "running", and_(other.c.status == "queued", before))
+    in_lane = and_(other.c.lane == runs.c.lane, busy)
+    return and_(other.c.id != runs.c.id, or_(in_thread, in_lane))
+
+
+def driven_by(conn: Connection, worker_id: str) -> list[Record]:
+    """The runs that a worker drives."""
+    query = select(*_COLUMNS).where(runs.c.worker_id == worker_id, runs.c.status == "running")
+    return [Record(*row) for row in conn.execute(query)]
+
+
+def driven_but_by(conn: Connection, workers: Sequence[str], limit: int) -> list[Record]:
+    """Runs that are driven, but by none of these workers."""
+    query = select(*_COLUMNS).where(runs.c.status == "running", runs.c.worker_id.not_in(workers))
+    return [Record(*row) for row in conn.execute(query.limit(limit))]
+
+
+def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[Record]:
+    """Runs that are to be cancelled, and that no worker has taken for that since."""
+    query = select(*_COLUMNS).where(
+        runs.c.status == "queued", runs.c.cancel_requested, runs.c.queued_at < queued_before
+    )
+    return [Record(*row) for row in conn.execute(query.limit(limit))]
+
+
+def caller(conn: Connection, digest: str) -> Caller | None:
+    """The run that is driven with the token of that digest."""
+    query = select(runs.c.id, runs.c.org_id, runs.c.sandbox_id, runs.c.project_id).where(
+        runs.c.token_digest == digest, runs.c.status == "running"
+    )
+    row = conn.execute(query).first()
+    if row is None:
+        return None
+    return Caller(
+        kind="run",
+        id=row.id,
+        digest=digest,
+        org_id=row.org_id,
+        scopes=_IN_A_RUN,
+        project_id=row.project_id,
+        sandbox_id=row.sandbox_id,
+    )
+
+
+def counts(conn: Connection) -> dict[str, int]:
+    """How many runs of all orgs are queued, driven and waiting."""
+    query = select(runs.c.status, func.count()).where(_IS_OPEN).group_by(runs.c.status)
+    return {str(status): int(count) for status, count in conn.execute(query)}
+
+
+# --- logs ---
+
+
+def put(conn: Connection, record: Record, events: Sequence[Event]) -> None:
+    """Append events to the log of a run whose row is locked."""
+    if events:
+        conn.execute(
+            insert(run_events), [asdict(event) | {"run_id": record.id} for event in events]
+        )
+
+
+def under(conn: Connection, record: Record, keys: Sequence[str]) -> dict[str, Event]:
+    """What stands in a run's log under those of the keys that are there."""
+    query = select(*_EVENT).where(run_events.c.run_id == record.id, run_events.c.key.in_(keys))
+    return {row.key: Event(*row) for row in conn.execute(query)}
+
+
+def of_types(conn: Connection, record: Record, types: Sequence[str], after: int = 0) -> list[Event]:
+    """The events of some types in a run's log, after a number."""
+    query = select(*_EVENT).where(
+        run_events.c.run_id == record.id, run_events.c.type.in_(types), run_events.c.seq > after
+    )
+    return [Event(*row) for row in conn.execute(query.order_by(run_events.c.seq))]
+
+
+def others_after(conn: Connection, record: Record, seq: int) -> bool:
+    """Whether the api itself, for somebody, has appended to a run's log after a number."""
+    query = select(run_events.c.seq).where(
+        run_events.c.run_id == record.id,
+        run_events.c.seq > seq,
+        run_events.c.key.startswith(OWN_KEYS, autoescape=True),
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def events(conn: Connection, org_id: str, run_id: str, after: int, limit: int) -> list[Event]:
+    """The log of the org's run after a number."""
+    query = (
+        select(*_EVENT)
+        .join(runs, runs.c.id == run_events.c.run_id)
+        .where(runs.c.org_id == org_id, runs.c.id == run_id, run_events.c.seq > after)
+        .order_by(run_events.c.seq)
+        .limit(limit)
+    )
+    return [Event(*row) for row in conn.execute(query)]
+
+
+def logs(conn: Connection, org_id: str, thread_id: str, types: Sequence[str]) -> list[Event]:
+    """The events of some types in the logs of the org's thread, run after run."""
+    query = (
+        select(*_EVENT)
+        .join(runs, runs.c.id == run_events.c.run_id)
+        .where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
+        .where(run_events.c.type.in_(types))
+        .order_by(runs.c.created_at, runs.c.id, run_events.c.seq)
+    )
+    return [Event(*row) for row in conn.execute(query)]
+
+
+# --- what they spent ---
+
+
+def spend(conn: Connection, record: Record, month: str, tokens: int, nano_usd: int) -> None:
+    """Add to what the org spent in a month."""
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = make(run_spending).values(
+        org_id=record.org_id, month=month, tokens=tokens, nano_usd=nano_usd
+    )
+    added = row.on_conflict_do_update(
+        index_elements=["org_id", "month"],
+        set_={
+            "tokens": run_spending.c.tokens + row.excluded.tokens,
+            "nano_usd": run_spending.c.nano_usd + row.excluded.nano_usd,
+        },
+    )
+    conn.execute(added)
+
+
+def spent(conn: Connection, org_id: str, month: str) -> tuple[int, int]:
+    """What the org spent in a month: tokens, and billionths of a US dollar."""
+    query = select(run_spending.c.tokens, run_spending.c.nano_usd).where(
+        run_spending.c.org_id == org_id, run_spending.c.month == month
+    )
+    row = conn.execute(query).first()
+    return (0, 0) if row is None else (int(row.tokens), int(row.nano_usd))
+
+
+def is_over(record: Record) -> bool:
+    """Whether a run has ended."""
+    return record.status in ENDS

@@ -1,0 +1,1 @@
+"""Workers: the connections of those who drive runs."""

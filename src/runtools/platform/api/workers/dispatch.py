@@ -1,0 +1,148 @@
+"""Offering runs to workers, and taking them back from those that are gone.
+
+A loop in each api process: it offers what is queued to the workers that are connected here, notes that
+these are
+there still, and offers anew what was driven by one that nobody has seen for `GRACE_SECONDS`. Whatever it
+believes, a run is driven by one worker: its lease says by whom.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.runs import log as runs_log
+from runtools.platform.api.runs import store as runs
+from runtools.platform.api.runs.service import QUEUE
+from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.api.workers import service, store
+from runtools.platform.core.ports.worker import GRACE_SECONDS, Hello
+from runtools.platform.core.runs import Status
+from runtools.platform.kit.db import Transaction
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_AT_ONCE = 100
+_UNCANCELLED = timedelta(seconds=10)
+_GRACE = timedelta(seconds=GRACE_SECONDS)
+_KEPT = timedelta(hours=1)
+
+
+async def loop(platform: Platform) -> None:
+    """Offer and take back for ever."""
+    began = platform.clock.monotonic()
+    looked = float("-inf")
+    with platform.bus.watching(QUEUE) as watch:
+        while True:
+            try:
+                now = platform.clock.monotonic()
+                if now - looked >= _LOOK_SECONDS:
+                    looked = now
+                    # Those who were connected when this process began come back first.
+                    await look(platform, may_take_back=now - began > GRACE_SECONDS)
+                await offer(platform)
+            except Exception:
+                # The edge of a loop that must not end.
+                log.exception("offering runs")
+            await watch.wait()
+
+
+async def offer(platform: Platform) -> None:
+    """Offer what is queued to whoever has room."""
+    if not len(platform.workers):
+        return
+    now = platform.clock.monotonic()
+    for record in await platform.db.read(runs.offerable, _AT_ONCE):
+        if not platform.workers.offer(record.id, record.lease, now):
+            return
+
+
+async def look(platform: Platform, *, may_take_back: bool) -> None:
+    """Note who is there, tell them what they may have missed, and take back from those who are not."""
+    now = platform.clock.now()
+    here = platform.workers.ids
+    if here:
+        await platform.db.write(store.seen, here, now)
+        await _poke(platform)
+    if not may_take_back:
+        return
+    present = {*here, *await platform.db.read(store.present, now - _GRACE)}
+    lost = await platform.db.read(runs.driven_but_by, sorted(present), _AT_ONCE)
+    for record in lost:
+        await take_back(platform, record)
+    for record in await platform.db.read(runs.uncancelled, now - _UNCANCELLED, _AT_ONCE):
+        await _drop(platform, record)
+    await platform.db.write(store.forget, now - _KEPT)
+
+
+async def take_back(platform: Platform, record: Record) -> None:
+    """Offer a run anew, unless somebody else has done so, or it has gone on."""
+    now = platform.clock.now()
+
+    def act(conn: Transaction) -> Record | None:
+        held = runs.held(conn, record.id)
+        still = (record.status, record.lease, record.worker_id)
+        if held is None or (held.status, held.lease, held.worker_id) != still:
+            return None
+        return runs_log.requeue(conn, held, now)
+
+    taken = await platform.db.write(act)
+    if taken is None:
+        return
+    log.info("%s is offered anew: worker %s is gone", record.id, record.worker_id)
+    if record.token_digest is not None:
+        platform.door.forget(record.token_digest)
+    service.told(platform, taken, [])
+
+
+async def arrived(platform: Platform, hello: Hello) -> list[Record]:
+    """A worker has connected; returns the runs that are its still. Others of its are offered anew."""
+    await platform.db.write(store.came, hello.worker_id, platform.clock.now())
+    mine = await platform.db.read(runs.driven_by, hello.worker_id)
+    if hello.runs is None:
+        return mine
+    has = {(one.run_id, one.lease) for one in hello.runs}
+    for record in mine:
+        if (record.id, record.lease) not in has:
+            await take_back(platform, record)
+    return [record for record in mine if (record.id, record.lease) in has]
+
+
+async def left(platform: Platform, worker_id: str) -> None:
+    """A worker has said that it ends: what it drove is offered anew at once."""
+    await platform.db.write(store.left, worker_id)
+    for record in await platform.db.read(runs.driven_by, worker_id):
+        await take_back(platform, record)
+
+
+async def _poke(platform: Platform) -> None:
+    """Tell workers of what another process has appended to the logs of their runs."""
+    for link in platform.workers:
+        if not link.driving:
+            continue
+        for record in await platform.db.read(runs.driven_by, link.worker_id):
+            heard = link.heard.get(record.id)
+            if heard is None:
+                continue
+            if record.last_seq > heard or record.cancel_requested:
+                link.heard[record.id] = record.last_seq
+                link.poke(record.id)
+
+
+async def _drop(platform: Platform, record: Record) -> None:
+    """Cancel a run for which no worker came."""
+    usual, now = standard(platform.settings), platform.clock.now()
+
+    def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
+        held = runs.held(conn, record.id)
+        if held is None or held.status != Status.QUEUED or not held.cancel_requested:
+            return None
+        grown = runs_log.drop(conn, held, Status.CANCELLED, now, usual)
+        return grown.record, grown.fresh
+
+    done = await platform.db.write(act)
+    if done is not None:
+        service.told(platform, *done)

@@ -1,0 +1,126 @@
+"""The workers that are connected to this process: what each drives, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from runtools.platform.core.ports.worker import Answer, Offer, Poke
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.events import ErrorBody
+
+OFFER_SECONDS = 2.0
+"""How long a worker is given to take what it was offered, before another one is."""
+
+
+class Link:
+    """One worker's connection.
+
+    Attributes:
+        driving: the runs that it drives, each with its lease.
+        heard: of each of them, the number of the last event that it was told of.
+        offers: what it was offered and may take still, and since when.
+    """
+
+    def __init__(self, worker_id: str, slots: int) -> None:
+        self.worker_id = worker_id
+        self.slots = slots
+        self.driving: dict[str, int] = {}
+        self.heard: dict[str, int] = {}
+        self.offers: dict[str, float] = {}
+        self.offered_at = 0.0
+        self._out: asyncio.Queue[str] = asyncio.Queue()
+
+    @property
+    def load(self) -> float:
+        """How full it is: 1 and more have no room."""
+        return (len(self.driving) + len(self.offers)) / self.slots if self.slots else 1.0
+
+    def drives(self, run_id: str, lease: int, last_seq: int) -> None:
+        """A run is its from now on."""
+        self.offers.pop(run_id, None)
+        self.driving[run_id] = lease
+        self.heard[run_id] = last_seq
+
+    def lets_go(self, run_id: str) -> None:
+        """A run is its no more."""
+        self.driving.pop(run_id, None)
+        self.heard.pop(run_id, None)
+
+    def answer(self, number: int, ok: Shape | None, error: ErrorBody | None = None) -> None:
+        """Answer a frame."""
+        said = None if ok is None else ok.model_dump(mode="json", by_alias=True)
+        self._say(Answer(id=number, ok=said, error=error))
+
+    def offer(self, run_id: str, lease: int) -> None:
+        """Offer it a run."""
+        self._say(Offer(run_id=run_id, lease=lease))
+
+    def poke(self, run_id: str) -> None:
+        """Tell it that there is something to read."""
+        self._say(Poke(run_id=run_id))
+
+    async def out(self) -> str:
+        """The next frame to be sent."""
+        return await self._out.get()
+
+    def _say(self, frame: Shape) -> None:
+        self._out.put_nowait(frame.model_dump_json(by_alias=True))
+
+
+class Workers:
+    """All connections of workers to this process."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links.values())
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of those that are connected."""
+        return list(self._links)
+
+    def add(self, link: Link) -> None:
+        """A worker has connected; an earlier connection of its is worth nothing any more."""
+        self._links[link.worker_id] = link
+
+    def is_latest(self, link: Link) -> bool:
+        """Whether its worker has no later connection."""
+        return self._links.get(link.worker_id) is link
+
+    def remove(self, link: Link) -> None:
+        """A connection is gone."""
+        if self.is_latest(link):
+            del self._links[link.worker_id]
+
+    def poke(self, run_id: str) -> None:
+        """Tell whoever drives a run here that there is something to read."""
+        for link in self._links.values():
+            if run_id in link.driving:
+                link.poke(run_id)
+
+    def let_go(self, run_id: str) -> None:
+        """Nobody here drives a run any more."""
+        for link in self._links.values():
+            link.lets_go(run_id)
+
+    def offer(self, run_id: str, lease: int, now: float) -> bool:
+        """Offer a run to a worker that has room for it; False: none has."""
+        links = self._links.values()
+        for link in links:
+            link.offers = {run: at for run, at in link.offers.items() if now - at < OFFER_SECONDS}
+        if any(run_id in link.offers for link in links):
+            return True
+        free = [link for link in links if link.load < 1]
+        if not free:
+            return False
+        # Who has the most room; among those, who was offered something the longest ago.
+        chosen = min(free, key=lambda link: (link.load, link.offered_at))
+        chosen.offered_at = chosen.offers[run_id] = now
+        chosen.offer(run_id, lease)
+        return True

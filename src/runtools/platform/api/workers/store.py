@@ -1,0 +1,48 @@
+"""Which workers are connected, to whichever api process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Column, Connection, Index, String, Table, delete, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from runtools.platform.kit.db import Moment, metadata
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("seen_at", Moment, nullable=False),
+    Index(None, "seen_at"),
+)
+
+
+def came(conn: Connection, worker_id: str, now: datetime) -> None:
+    """A worker has connected."""
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = make(workers).values(id=worker_id, seen_at=now)
+    conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
+
+
+def seen(conn: Connection, worker_ids: Sequence[str], now: datetime) -> None:
+    """Workers are connected still."""
+    conn.execute(update(workers).where(workers.c.id.in_(worker_ids)).values(seen_at=now))
+
+
+def left(conn: Connection, worker_id: str) -> None:
+    """A worker has said that it ends."""
+    conn.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def present(conn: Connection, since: datetime) -> list[str]:
+    """Workers that were connected since."""
+    query = select(workers.c.id).where(workers.c.seen_at >= since)
+    return list(conn.scalars(query))
+
+
+def forget(conn: Connection, before: datetime) -> None:
+    """Drop workers that have not been connected since."""
+    conn.execute(delete(workers).where(workers.c.seen_at < before))

@@ -1,0 +1,228 @@
+"""A worker for tests: it speaks the worker port, and drives runs as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from runtools.errors import Unavailable, from_wire
+from runtools.platform.core.ports.worker import (
+    MAX_FRAME_BYTES,
+    PATH,
+    Append,
+    Assignment,
+    Delta,
+    Held,
+    Hello,
+    NewEvent,
+    News,
+    Offer,
+    Place,
+    Placed,
+    Read,
+    Secret,
+    Take,
+    Value,
+)
+from runtools.sdk.shapes.base import Shape
+
+S = TypeVar("S", bound=Shape)
+
+SECONDS = 15.0
+"""How long it waits for whatever is to come."""
+USED = {"inputTokens": 10, "outputTokens": 5, "requests": 1, "costUsd": "0.001", "total": {}}
+
+
+class FakeWorker:
+    """One connection of a worker.
+
+    Attributes:
+        offers: what it was offered and has not looked at.
+        pokes: the runs that it was poked for.
+    """
+
+    def __init__(self, socket: ClientConnection, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.offers: asyncio.Queue[Offer] = asyncio.Queue()
+        self.pokes: asyncio.Queue[str] = asyncio.Queue()
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    async def offered(self) -> Offer:
+        """The next run that it is offered."""
+        async with asyncio.timeout(SECONDS):
+            return await self.offers.get()
+
+    async def poked(self) -> str:
+        """The next run that it is poked for."""
+        async with asyncio.timeout(SECONDS):
+            return await self.pokes.get()
+
+    async def hello(self, slots: int, runs: Sequence[Held] | None = None) -> None:
+        """Say who it is."""
+        held = None if runs is None else list(runs)
+        await self.call(Hello(worker_id=self.worker_id, slots=slots, runs=held))
+
+    async def take(self, offer: Offer | None = None) -> Assignment:
+        """Take a run: what it was offered, or the next."""
+        offer = offer or await self.offered()
+        said = await self.call(Take(run_id=offer.run_id, lease=offer.lease))
+        return Assignment.model_validate(said)
+
+    async def append(
+        self, run: Held, *events: NewEvent, seen: int | None = None, wait: bool = False
+    ) -> News:
+        """Append to the log of a run."""
+        frame = Append(
+            run_id=run.run_id, lease=run.lease, events=list(events), seen=seen, wait=wait
+        )
+        return News.model_validate(await self.call(frame))
+
+    async def read(self, run: Held, after: int) -> News:
+        """What stands in the log of a run after a number."""
+        frame = Read(run_id=run.run_id, lease=run.lease, after=after)
+        return News.model_validate(await self.call(frame))
+
+    async def place(self, run: Held) -> Placed:
+        """The sandbox of a run."""
+        return Placed.model_validate(await self.call(Place(run_id=run.run_id, lease=run.lease)))
+
+    async def secret(self, run: Held, name: str) -> str:
+        """A secret for a run."""
+        said = await self.call(Secret(run_id=run.run_id, lease=run.lease, name=name))
+        return Value.model_validate(said).value
+
+    async def delta(self, run: Held, kind: Any, **data: Any) -> None:
+        """A live piece."""
+        await self.say(Delta(run_id=run.run_id, lease=run.lease, type=kind, data=data))
+
+    async def finish(self, run: Held, text: str = "Done.", status: str = "completed") -> News:
+        """Say something and end."""
+        return await self.append(run, said(text), used(), done(text, status))
+
+    async def call(self, frame: Shape) -> Any:
+        """Say something and wait for the answer.
+
+        Raises:
+            RunToolsError: what it was answered.
+            Unavailable: the connection is gone.
+        """
+        number = next(self._numbers)
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        await self.say(frame, id=number)
+        async with asyncio.timeout(SECONDS):
+            answer = await self._waiting[number]
+        if answer.get("error") is not None:
+            raise from_wire(answer["error"])
+        return answer["ok"]
+
+    async def say(self, frame: Shape, **more: Any) -> None:
+        """Send a frame."""
+        await self._socket.send(json.dumps(frame.model_dump(mode="json", by_alias=True) | more))
+
+    async def die(self) -> None:
+        """Be gone from one moment to the next."""
+        self._socket.transport.abort()
+        await asyncio.wait((self._reading,))
+
+    async def close(self) -> None:
+        """End in order."""
+        await self._socket.close()
+        await asyncio.wait((self._reading,))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has been disconnected."""
+        return self._reading.done()
+
+    async def _read(self) -> None:
+        try:
+            async for text in self._socket:
+                self._take_in(json.loads(text))
+        except ConnectionClosed:
+            pass
+        finally:
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(Unavailable("the connection is gone"))
+
+    def _take_in(self, frame: dict[str, Any]) -> None:
+        if frame.get("told") == "offer":
+            self.offers.put_nowait(Offer.model_validate(frame))
+        elif frame.get("told") == "poke":
+            self.pokes.put_nowait(frame["runId"])
+        elif frame.get("id") in self._waiting:
+            self._waiting.pop(frame["id"]).set_result(frame)
+
+
+@asynccontextmanager
+async def fake_worker(
+    url: str,
+    token: str,
+    *,
+    worker_id: str | None = None,
+    slots: int = 4,
+    runs: Sequence[Held] | None = None,
+) -> AsyncIterator[FakeWorker]:
+    """A worker that is connected and has said hello."""
+    address = url.replace("http", "ws", 1) + PATH
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(
+        address, additional_headers=headers, max_size=MAX_FRAME_BYTES, proxy=None
+    ) as socket:
+        worker = FakeWorker(socket, worker_id or f"worker-{secrets.token_hex(6)}")
+        try:
+            await worker.hello(slots, runs)
+            yield worker
+        finally:
+            await worker.close()
+
+
+def held(given: Assignment, lease: int) -> Held:
+    """The run of an assignment, under its lease."""
+    return Held(run_id=given.run.id, lease=lease)
+
+
+def said(text: str, turn: int = 1, key: str | None = None) -> NewEvent:
+    """What the model said in a turn."""
+    data = {"role": "assistant", "text": text, "turn": turn}
+    return NewEvent(key=key or f"{turn}:message", type="message", data=data, wire={"raw": text})
+
+
+def used(turn: int = 1, **more: Any) -> NewEvent:
+    """What a turn used."""
+    return NewEvent(key=f"{turn}:usage", type="usage", data={**USED, **more, "turn": turn})
+
+
+def called(name: str, call_id: str = "c1", turn: int = 1, **arguments: Any) -> NewEvent:
+    """A call of a tool."""
+    data = {"callId": call_id, "name": name, "arguments": arguments, "turn": turn}
+    return NewEvent(key=f"{turn}:{call_id}:call", type="tool-call", data=data)
+
+
+def answered(name: str, call_id: str = "c1", turn: int = 1, output: str = "ok") -> NewEvent:
+    """What came of it."""
+    data = {"callId": call_id, "name": name, "output": output, "durationMs": 3, "turn": turn}
+    return NewEvent(key=f"{turn}:{call_id}:result", type="tool-result", data=data)
+
+
+def asked(name: str, call_id: str = "c1", turn: int = 1, **arguments: Any) -> NewEvent:
+    """A call that waits for a person."""
+    data = {"callId": call_id, "name": name, "arguments": arguments, "turn": turn}
+    return NewEvent(key=f"{turn}:{call_id}:asked", type="approval-requested", data=data)
+
+
+def done(text: str | None = None, status: str = "completed", **more: Any) -> NewEvent:
+    """The end."""
+    data = {"status": status, "output": text, "usage": {}, "iterations": 0, **more}
+    return NewEvent(key="done", type="done", data=data)

@@ -1,0 +1,532 @@
+"""Runs: their logs, their queue and who may append, through the real api and a worker that tests drive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.platform.kit.db import Database
+from runtools.testing import api_world, postgres
+from runtools.testing.api_world import World, client, holds
+from runtools.testing.fake_worker import (
+    FakeWorker,
+    answered,
+    asked,
+    called,
+    done,
+    fake_worker,
+    said,
+    used,
+)
+from runtools.testing.tenancy.places import Org, deployed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+AGENT = {"slug": "coder", "name": "Coder", "model": "demo"}
+
+
+@dataclass
+class Stage:
+    """A platform with agents, and a worker."""
+
+    world: World
+    org: Org
+    worker: FakeWorker
+
+    async def run(self, message: str = "Do it.", agent: str = "coder", **more: Any) -> Any:
+        """A new run, at once."""
+        body = {"agentSlug": agent, "message": message, **more}
+        answer = await self.org.http.post("/v1/run?waitSeconds=0", json=body)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["data"]
+
+    async def taken(self, message: str = "Do it.", agent: str = "coder", **more: Any) -> Any:
+        """A new run that the worker drives: it, its lease and what it was given."""
+        made = await self.run(message, agent, **more)
+        return await self.take(made["id"])
+
+    async def take(self, run_id: str) -> Any:
+        """Take a run that is offered; what is left of other tests is ended."""
+        while True:
+            offer = await self.worker.offered()
+            try:
+                given = await self.worker.take(offer)
+            except Conflict:
+                continue
+            run = Held(run_id=offer.run_id, lease=offer.lease)
+            if offer.run_id == run_id:
+                return run, given
+            await self.worker.finish(run)
+
+    async def get(self, run_id: str) -> Any:
+        return await self.org.ask("GET", f"/v1/runs/{run_id}")
+
+    async def events(self, run_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """Its log, when it has ended."""
+        return [one async for one in follow(self.org.http, run_id, after)]
+
+
+async def follow(http: httpx.AsyncClient, run_id: str, after: int = 0) -> AsyncIterator[Any]:
+    """The events of a run as they come, until the stream ends."""
+    async with http.stream("GET", f"/v1/runs/{run_id}/events?after={after}") as stream:
+        assert stream.status_code == 200
+        async for line in stream.aiter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+@pytest.fixture(scope="module", params=postgres.ENGINES)
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A fresh database, on every engine there is."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('runs')}/db/runtools.db"
+        return
+    server, template = request.getfixturevalue("cluster")
+    name = server.create(template)
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform(
+    url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[World, Org]]:
+    folder = tmp_path_factory.mktemp("platform")
+    keys = {"ANTHROPIC_API_KEY": "of the machine"}
+    made = api_world.world(Database(url), folder, provider_keys=keys, outbound_allow="127.0.0.0/8")
+    async with made as world:
+        org = Org(world, world.org, "amber", world.http)
+        agents: list[dict[str, Any]] = [
+            AGENT,
+            {**AGENT, "slug": "shared", "sandbox": "box"},
+            {**AGENT, "slug": "forker", "sandbox": "box", "sandboxMode": "fork"},
+            {**AGENT, "slug": "beside", "sandbox": "box", "sideBySide": True},
+            {
+                **AGENT,
+                "slug": "claude",
+                "model": "claude-haiku",
+                "maxTotalTokens": 900,
+                "mcpServers": [{"name": "x", "url": "https://x.example/mcp", "secret": "MCP_KEY"}],
+            },
+        ]
+        await deployed(org, agents=agents, sandboxes=[{"slug": "box"}])
+        yield world, org
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(platform: tuple[World, Org]) -> AsyncIterator[Stage]:
+    world, org = platform
+    async with fake_worker(world.url, world.token("worker"), slots=50) as worker:
+        yield Stage(world, org, worker)
+
+
+class TestLog:
+    async def test_a_run_from_its_message_to_its_end(self, stage: Stage) -> None:
+        run, given = await stage.taken("Say hello.")
+        assert given.run.status == "running"
+        assert given.agent.slug == "coder"
+        assert [one.type for one in given.log] == ["run-started", "message"]
+        assert given.log[1].data["text"] == "Say hello."
+        assert given.limits == {"max_iterations": 25}
+        news = await stage.worker.append(
+            run, said("Looking."), used(), called("bash", command="ls"), answered("bash")
+        )
+        assert [one.seq for one in news.events] == [3, 4, 5, 6]
+        await stage.worker.append(run, said("Hello.", 2), used(2), done("Hello."))
+        shown = await stage.get(run.run_id)
+        assert (shown["status"], shown["output"], shown["iterations"]) == ("completed", "Hello.", 2)
+        assert shown["usage"]["inputTokens"] == 20
+        assert shown["usage"]["costUsd"] == "0.002"
+        log = await stage.events(run.run_id)
+        assert [one["seq"] for one in log] == list(range(1, 10))
+        assert [one["type"] for one in log] == [
+            "run-started", "message", "message", "usage", "tool-call", "tool-result",
+            "message", "usage", "done",
+        ]  # fmt: skip
+        assert log[7]["data"]["total"]["inputTokens"] == 20
+        assert log[-1]["data"]["usage"] == shown["usage"]
+        assert log[-1]["data"]["iterations"] == 2
+        assert all(set(one) == {"type", "seq", "runId", "at", "data"} for one in log)
+        assert "raw" not in json.dumps(log)  # what goes back to the model is no reader's
+
+    async def test_a_repeat_changes_nothing_and_is_answered_with_what_stands_there(
+        self, stage: Stage
+    ) -> None:
+        run, _ = await stage.taken()
+        first = await stage.worker.append(run, said("One."), used())
+        again = await stage.worker.append(run, said("Another."), used(), called("bash"))
+        assert again.events[:2] == first.events
+        assert again.events[2].seq == 5
+        ended = await stage.worker.finish(run)
+        assert await stage.worker.finish(run) == ended
+        shown = await stage.get(run.run_id)
+        assert shown["usage"]["requests"] == 1
+        with pytest.raises(Conflict):
+            await stage.worker.append(run, said("More.", 7))
+
+    async def test_only_the_latest_lease_appends(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        for lease in (0, run.lease - 1, run.lease + 1):
+            with pytest.raises(Conflict):
+                await stage.worker.append(Held(run_id=run.run_id, lease=lease), said("No."))
+            with pytest.raises(Conflict):
+                await stage.worker.read(Held(run_id=run.run_id, lease=lease), 0)
+        async with fake_worker(stage.world.url, stage.world.token("worker"), slots=0) as other:
+            with pytest.raises(Conflict):
+                await other.append(run, said("Not mine."))
+        assert (await stage.get(run.run_id))["lastSeq"] == 2
+        await stage.worker.finish(run)
+
+    async def test_appends_at_once_leave_no_gap(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        path = f"/v1/runs/{run.run_id}/messages"
+        await asyncio.gather(
+            *(stage.worker.append(run, called("bash", f"c{n}")) for n in range(20)),
+            *(stage.org.ask("POST", path, json={"message": f"word {n}"}) for n in range(10)),
+        )
+        await stage.worker.finish(run)
+        log = await stage.events(run.run_id)
+        assert [one["seq"] for one in log] == list(range(1, len(log) + 1))
+        assert len(log) == 2 + 20 + 10 + 3
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            NewEvent(key="x", type="tool-call", data={"name": "bash"}),
+            NewEvent(key="x", type="usage", data={"turn": 1, "costUsd": "much"}),
+            NewEvent(key="x", type="usage", data={"turn": 1, "costUsd": "-1"}),
+            NewEvent(key="x", type="usage", data={"turn": 1, "costUsd": "NaN"}),
+            NewEvent(key="x", type="done", data={"status": "queued"}),
+            NewEvent(key="api:x", type="message", data={"role": "user", "text": "a", "turn": 1}),
+        ],
+    )
+    async def test_what_has_not_its_form_is_refused_whole(
+        self, stage: Stage, event: NewEvent
+    ) -> None:
+        run, _ = await stage.taken()
+        with pytest.raises(InvalidRequest):
+            await stage.worker.append(run, said("Before."), event)
+        assert (await stage.get(run.run_id))["lastSeq"] == 2
+        await stage.worker.finish(run)
+
+    async def test_zero_bytes_and_pictures_are_kept(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.append(run, answered("bash", output="a\0b ü \u2028"))
+        await stage.worker.finish(run)
+        assert (await stage.events(run.run_id))[2]["data"]["output"] == "a\0b ü \u2028"
+
+
+class TestQueue:
+    async def test_runs_of_a_thread_go_one_at_a_time(self, stage: Stage) -> None:
+        run, _ = await stage.taken("First.")
+        first = await stage.get(run.run_id)
+        second = await stage.run("Second.", threadId=first["threadId"])
+        third = await stage.run("Third.", threadId=first["threadId"])
+        offer = Held(run_id=second["id"], lease=1)
+        with pytest.raises(Conflict):
+            await stage.worker.take(offer)  # type: ignore[arg-type]
+        assert stage.worker.offers.empty()
+        await stage.worker.finish(run, "One.")
+        run, given = await stage.take(second["id"])
+        assert [one.data.get("text") for one in given.earlier] == ["First.", "One."]
+        assert given.earlier[1].wire == {"raw": "One."}
+        await stage.worker.finish(run, "Two.")
+        run, given = await stage.take(third["id"])
+        assert [one.data["text"] for one in given.earlier] == ["First.", "One.", "Second.", "Two."]
+        await stage.worker.finish(run)
+
+    async def test_a_conversation_goes_on_from_its_last_compaction(self, stage: Stage) -> None:
+        run, _ = await stage.taken("Long story.")
+        thread = (await stage.get(run.run_id))["threadId"]
+        summary = {"turn": 1, "tokensBefore": 9, "summary": "It was long."}
+        await stage.worker.append(
+            run, said("Yes."), NewEvent(key="1:c", type="compaction", data=summary)
+        )
+        await stage.worker.finish(run, "End.")
+        made = await stage.run("And?", threadId=thread)
+        run, given = await stage.take(made["id"])
+        assert [one.type for one in given.earlier] == ["compaction"]
+        await stage.worker.finish(run)
+        told = await stage.org.ask("GET", f"/v1/threads/{thread}/messages")
+        assert [one["role"] for one in told][:3] == ["user", "assistant", "summary"]
+
+    async def test_runs_that_share_a_sandbox_take_turns(self, stage: Stage) -> None:
+        run, _ = await stage.taken(agent="shared")
+        other = await stage.run(agent="shared")
+        beside, _ = await stage.taken(agent="beside")
+        await stage.worker.finish(beside)
+        assert (await stage.get(other["id"]))["status"] == "queued"
+        # One that waits for a person holds nobody up.
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        second, _ = await stage.take(other["id"])
+        await stage.org.ask(
+            "POST", f"/v1/runs/{run.run_id}/approve", json={"callId": "c1", "decision": "allow"}
+        )
+        assert (await stage.get(run.run_id))["status"] == "queued"
+        assert stage.worker.offers.empty()
+        await stage.worker.finish(second)
+        run, _ = await stage.take(run.run_id)
+        await stage.worker.finish(run)
+
+    async def test_of_many_takers_one_gets_a_run(self, stage: Stage) -> None:
+        made = await stage.run()
+        offer = await stage.worker.offered()
+        while offer.run_id != made["id"]:
+            offer = await stage.worker.offered()
+        url, token = stage.world.url, stage.world.token("worker")
+        async with (
+            fake_worker(url, token, slots=0) as one,
+            fake_worker(url, token, slots=0) as two,
+        ):
+            tries = [worker.take(offer) for worker in (one, two, stage.worker) for _ in range(2)]
+            got = await asyncio.gather(*tries, return_exceptions=True)
+            winners = [given for given in got if not isinstance(given, BaseException)]
+            assert winners
+            assert all(isinstance(lost, Conflict) for lost in got if lost not in winners)
+            assert len({given.run.id for given in winners}) == 1
+        run, _ = await stage.take(made["id"])  # the winner has gone
+        await stage.worker.finish(run)
+
+    async def test_a_worker_is_offered_no_more_than_it_has_room_for(self, stage: Stage) -> None:
+        url, token = stage.world.url, stage.world.token("worker")
+        await stage.worker.close()
+        async with fake_worker(url, token, slots=1) as one:
+            runs = [await stage.run() for _ in range(2)]
+            offer = await one.offered()
+            await one.take(offer)
+            await asyncio.sleep(0)
+            assert one.offers.empty()
+            await one.finish(Held(run_id=offer.run_id, lease=offer.lease))
+            while (offer := await one.offered()).run_id != runs[1]["id"]:
+                pass
+            await one.take(offer)
+            await one.finish(Held(run_id=offer.run_id, lease=offer.lease))
+
+
+class TestWorkers:
+    async def test_runs_of_a_worker_that_is_gone_are_taken_over(self, stage: Stage) -> None:
+        url, token = stage.world.url, stage.world.token("worker")
+        run, _ = await stage.taken()
+        await stage.worker.append(run, said("So far."))
+        await stage.worker.die()
+        clock = stage.world.platform.clock
+        began = clock.monotonic()
+        async with fake_worker(url, token) as other:
+            offer = await other.offered()
+            assert clock.monotonic() - began < 10
+            assert (offer.run_id, offer.lease) == (run.run_id, run.lease + 1)
+            given = await other.take(offer)
+            assert [one.type for one in given.log] == ["run-started", "message", "message"]
+            await other.finish(Held(run_id=offer.run_id, lease=offer.lease))
+
+    async def test_one_that_comes_back_goes_on(self, stage: Stage) -> None:
+        url, token = stage.world.url, stage.world.token("worker")
+        run, _ = await stage.taken()
+        gone, _ = await stage.taken()
+        await stage.worker.die()
+        me = stage.worker.worker_id
+        async with fake_worker(url, token, worker_id=me, slots=9, runs=[run]) as back:
+            await back.append(run, said("I am back."))
+            offer = await back.offered()  # what it did not name is offered anew at once
+            assert (offer.run_id, offer.lease) == (gone.run_id, gone.lease + 1)
+            with pytest.raises(Conflict):
+                await back.append(gone, said("Too late."))
+            await back.take(offer)
+            await back.finish(Held(run_id=offer.run_id, lease=offer.lease))
+            await back.finish(run)
+
+    async def test_one_that_ends_in_order_hands_over_at_once(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.close()
+        await holds(lambda: _is(stage, run.run_id, "queued"), 3)
+        async with fake_worker(stage.world.url, stage.world.token("worker")) as other:
+            await other.take(await other.offered())
+            await other.finish(Held(run_id=run.run_id, lease=run.lease + 1))
+
+    async def test_nobody_else_connects(self, stage: Stage) -> None:
+        from websockets.exceptions import InvalidStatus
+
+        for token in (stage.world.key, stage.world.token("gateway"), "rt_part_" + "x" * 43):
+            with pytest.raises(InvalidStatus) as refused:
+                async with fake_worker(stage.world.url, token):
+                    pass
+            assert refused.value.response.status_code in (401, 403)
+
+    async def test_garbage_ends_the_connection_with_a_word(self, stage: Stage) -> None:
+        url, token = stage.world.url, stage.world.token("worker")
+        for text in ("{", "[]", '{"call":"dance","id":1}', '{"id":"x","call":"read"}'):
+            async with fake_worker(url, token, slots=0) as other:
+                await other._socket.send(text)
+                await holds(_gone(other))
+
+
+def _gone(worker: FakeWorker) -> Callable[[], bool]:
+    return lambda: worker.is_gone
+
+
+async def _is(stage: Stage, run_id: str, status: str) -> bool:
+    return bool((await stage.get(run_id))["status"] == status)
+
+
+class TestToken:
+    async def test_a_run_works_in_its_own_sandbox_and_nowhere_else(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        async with client(stage.world.url, given.token) as http:
+            box = (await stage.worker.place(run)).sandbox_id
+            other = (await stage.world.create())["id"]
+            made = await http.post(f"/v1/sandboxes/{box}/exec", json={"command": "true"})
+            assert made.status_code == 200, made.text
+            assert (await http.get(f"/v1/sandboxes/{box}")).status_code == 200
+            for method, path in (
+                ("GET", f"/v1/sandboxes/{other}"),
+                ("POST", f"/v1/sandboxes/{other}/exec"),
+                ("DELETE", f"/v1/sandboxes/{box}"),
+                ("POST", f"/v1/sandboxes/{box}/pause"),
+                ("PATCH", f"/v1/sandboxes/{box}/egress"),
+                ("POST", f"/v1/sandboxes/{box}/fork"),
+                ("POST", "/v1/sandboxes"),
+                ("GET", "/v1/sandboxes"),
+                ("GET", "/v1/me"),
+                ("GET", "/v1/secrets"),
+                ("POST", "/v1/run"),
+                ("GET", f"/v1/runs/{run.run_id}"),
+                ("GET", "/parts/worker"),
+            ):
+                answer = await http.request(method, path, json={})
+                assert answer.status_code == 403, (method, path, answer.text)
+            await stage.worker.finish(run)
+            answer = await http.get(f"/v1/sandboxes/{box}")
+            assert answer.status_code == 401
+        query = f"/v1/audit?actor={run.run_id}&resource={box}&action=inside.exec"
+        await holds(lambda: stage.org.ask("GET", query))
+
+    async def test_another_lease_has_another(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        await stage.worker.place(run)
+        await stage.worker.close()
+        async with client(stage.world.url, given.token) as http:
+            await holds(lambda: _is(stage, run.run_id, "queued"), 3)
+            box = (await stage.get(run.run_id))["sandboxId"]
+            assert (await http.get(f"/v1/sandboxes/{box}")).status_code == 401
+        async with fake_worker(stage.world.url, stage.world.token("worker")) as other:
+            again = await other.take(await other.offered())
+            async with client(stage.world.url, again.token) as http:
+                assert (await http.get(f"/v1/sandboxes/{box}")).status_code == 200
+            await other.finish(Held(run_id=run.run_id, lease=run.lease + 1))
+
+
+class TestPlace:
+    async def test_one_on_demand_is_kept_for_the_thread(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        placed = await stage.worker.place(run)
+        assert placed.fresh
+        assert await stage.worker.place(run) == placed.model_copy(update={"fresh": False})
+        await stage.worker.finish(run)
+        made = await stage.run("More.", threadId=given.run.thread_id)
+        run, _ = await stage.take(made["id"])
+        assert (await stage.worker.place(run)).sandbox_id == placed.sandbox_id
+        assert (await stage.get(run.run_id))["sandboxId"] == placed.sandbox_id
+        shown = await stage.org.ask("GET", f"/v1/sandboxes/{placed.sandbox_id}")
+        assert shown["tags"]["thread"] == given.run.thread_id
+        assert shown["idleTimeoutSeconds"] > 0
+        await stage.org.ask("DELETE", f"/v1/sandboxes/{placed.sandbox_id}")
+        again = await stage.worker.place(run)
+        assert again.fresh
+        assert again.sandbox_id != placed.sandbox_id
+        await stage.worker.finish(run)
+
+    async def test_a_shared_one_and_forks_of_it(self, stage: Stage) -> None:
+        standing = (await stage.org.ask("GET", "/v1/standing-sandboxes/box"))["sandboxId"]
+        run, _ = await stage.taken(agent="shared")
+        assert (await stage.worker.place(run)).sandbox_id == standing
+        await stage.worker.finish(run)
+        run, _ = await stage.taken(agent="forker")
+        child = (await stage.worker.place(run)).sandbox_id
+        assert child != standing
+        assert (await stage.org.ask("GET", f"/v1/sandboxes/{child}"))["parentId"] == standing
+        assert (await stage.worker.place(run)).sandbox_id == child
+        await stage.worker.finish(run)
+
+    async def test_one_that_was_asked_for(self, stage: Stage) -> None:
+        box = await stage.world.create(name="mine")
+        run, _ = await stage.taken(sandboxId="mine")
+        assert (await stage.worker.place(run)).sandbox_id == box["id"]
+        await stage.worker.finish(run)
+        await stage.org.ask("DELETE", f"/v1/sandboxes/{box['id']}")
+        body = {"agentSlug": "coder", "message": "x", "sandboxId": box["id"]}
+        answer = await stage.org.http.post("/v1/run", json=body)
+        assert answer.json()["error"]["code"] == "sandbox_stopped"
+
+    async def test_who_may_not_work_in_a_sandbox_gives_it_to_no_run(self, stage: Stage) -> None:
+        box = await stage.world.create()
+        key = {"name": "runner", "scopes": ["agent:run"]}
+        secret = (await stage.org.ask("POST", "/v1/api-keys", json=key))["key"]
+        body = {"agentSlug": "coder", "message": "x", "sandboxId": box["id"]}
+        async with client(stage.world.url, secret) as http:
+            answer = await http.post("/v1/run", json=body)
+        assert answer.json()["error"]["details"]["needed"] == "sandbox:write"
+
+    async def test_a_broken_off_making_is_found_again(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from runtools.platform.api.workers import places
+
+        run, given = await stage.taken()
+
+        def die(_name: str) -> None:
+            raise RuntimeError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(places, "reach", die)
+            with pytest.raises(Exception, match="failed"):
+                await stage.worker.place(run)
+        placed = await stage.worker.place(run)
+        query = f"/v1/sandboxes?tag=thread:{given.run.thread_id}"
+        assert [one["id"] for one in await stage.org.ask("GET", query)] == [placed.sandbox_id]
+        await stage.worker.finish(run)
+
+
+class TestSecrets:
+    async def test_what_the_run_needs_and_nothing_else(self, stage: Stage) -> None:
+        secrets = (
+            ("MCP_KEY", "custom", "agents"),
+            ("OTHER_KEY", "provider", "all"),
+            ("EXA_API_KEY", "provider", "all"),
+        )
+        for name, category, scope in secrets:
+            body = {"name": name, "value": f"v-{name}", "category": category, "scope": scope}
+            await stage.org.ask("POST", "/v1/secrets", json=body)
+        run, given = await stage.taken(agent="claude")
+        assert (given.model.provider, given.model.api_key) == ("anthropic", "of the machine")
+        assert given.limits["max_total_tokens"] == 900
+        assert await stage.worker.secret(run, "ANTHROPIC_API_KEY") == "of the machine"
+        assert await stage.worker.secret(run, "EXA_API_KEY") == "v-EXA_API_KEY"
+        assert await stage.worker.secret(run, "MCP_KEY") == "v-MCP_KEY"
+        for name in ("OTHER_KEY", "OPENAI_API_KEY", "NOTHING"):
+            with pytest.raises(Forbidden):
+                await stage.worker.secret(run, name)
+        await stage.org.ask("DELETE", "/v1/secrets/EXA_API_KEY")
+        with pytest.raises(NotFound):
+            await stage.worker.secret(run, "EXA_API_KEY")
+        lines = await stage.org.ask("GET", f"/v1/audit?actor={run.run_id}")
+        assert {one["action"] for one in lines} == {"secrets.use"}
+        assert {one["resource"] for one in lines} == {"ANTHROPIC_API_KEY", "EXA_API_KEY", "MCP_KEY"}
+        assert "v-" not in json.dumps(lines)
+        await stage.worker.finish(run)
+
+    async def test_a_secret_that_is_not_for_agents_is_not_told(self, stage: Stage) -> None:
+        body = {"name": "MCP_KEY", "value": "v", "category": "custom", "scope": "sandboxes"}
+        await stage.org.ask("POST", "/v1/secrets", json=body)
+        run, _ = await stage.taken(agent="claude")
+        with pytest.raises(NotFound):
+            await stage.worker.secret(run, "MCP_KEY")
+        await stage.worker.finish(run)
