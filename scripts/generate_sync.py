@@ -30,6 +30,7 @@ MODULES = (
     "people",
     "processes",
     "projects",
+    "runs",
     "sandbox",
     "sandboxes",
     "secrets",

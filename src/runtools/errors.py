@@ -42,6 +42,7 @@
     ├── DeadlineExceeded               504 deadline_exceeded
     ├── BuildFailed                    422 build_failed
     ├── SetupFailed                    422 setup_failed
+    ├── RunFailed                      422 run_failed
     └── FileError                      400 file_error
         ├── FileMissing                404 file_missing
         ├── FileAlreadyExists          409 file_exists
@@ -360,6 +361,13 @@ class SetupFailed(RunToolsError):
     """A `setup` command of a standing sandbox failed; ``details`` names it, with its last output."""
 
     code = "setup_failed"
+    status = 422
+
+
+class RunFailed(RunToolsError):
+    """A run of an agent has failed; its log says where. Raised by the SDK, where one is waited for."""
+
+    code = "run_failed"
     status = 422
 
 

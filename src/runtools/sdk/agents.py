@@ -1,12 +1,13 @@
-"""Deployed agents, custom tools and standing sandboxes."""
+"""Deployed agents and the work they are given, custom tools and standing sandboxes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from runtools.sdk import wire
+from runtools.sdk.runs import AsyncAgentRun, Config, OutputSchema, begin, request
 from runtools.sdk.shapes.deploys import (
     Agent,
     AgentVersion,
@@ -15,6 +16,7 @@ from runtools.sdk.shapes.deploys import (
     ToolVersion,
     Version,
 )
+from runtools.sdk.shapes.runs import Run, RunEvent, RunImage, RunMessage
 from runtools.sdk.transport import AsyncTransport
 
 _PAGE = 100
@@ -68,6 +70,111 @@ class AsyncAgents:
         body = {"version": version}
         answer = await self._transport.call("POST", path, query=_in(project_id), body=body)
         return wire.shape(Agent, answer.data)
+
+    async def run(
+        self,
+        slug: str,
+        message: str | Sequence[RunMessage],
+        *,
+        thread_id: str | None = None,
+        sandbox_id: str | None = None,
+        images: Sequence[RunImage] = (),
+        config: Config | None = None,
+        output_schema: OutputSchema | None = None,
+        metadata: Mapping[str, str] | None = None,
+        project: str | None = None,
+        timeout: float | None = None,
+    ) -> Run:
+        """Give an agent work and wait for its end; ``output`` of the result is the last text.
+
+        Args:
+            slug: the agent's.
+            message: what to do; or a conversation, which ends with the user's message.
+            thread_id: the conversation that it goes on with; default: a new one.
+            sandbox_id: the sandbox to work in, whatever the agent says.
+            images: pictures beside the message.
+            config: what this run does otherwise: ``{"max_iterations": 50, "max_cost_usd": 0.5}``.
+            output_schema: a pydantic model, or the JSON Schema of an object, that it must end with; the
+                result has it in ``structured``.
+            metadata: labels of one's own.
+            project: its id or name, where several have the slug.
+            timeout: seconds after which waiting ends, and the run goes on; default: none.
+
+        Raises:
+            RunFailed: it has failed; the message says why.
+            DeadlineExceeded: it has not ended when the time is up.
+        """
+        begun = await self.start(
+            slug,
+            message,
+            thread_id=thread_id,
+            sandbox_id=sandbox_id,
+            images=images,
+            config=config,
+            output_schema=output_schema,
+            metadata=metadata,
+            project=project,
+        )
+        return await begun.wait(timeout)
+
+    async def stream(
+        self,
+        slug: str,
+        message: str | Sequence[RunMessage],
+        *,
+        thread_id: str | None = None,
+        sandbox_id: str | None = None,
+        images: Sequence[RunImage] = (),
+        config: Config | None = None,
+        output_schema: OutputSchema | None = None,
+        metadata: Mapping[str, str] | None = None,
+        project: str | None = None,
+    ) -> AsyncGenerator[RunEvent, None]:
+        """Give an agent work and get its events as they come, ``done`` at last.
+
+        The arguments are those of `run`. Leaving the loop leaves the run alone.
+        """
+        begun = await self.start(
+            slug,
+            message,
+            thread_id=thread_id,
+            sandbox_id=sandbox_id,
+            images=images,
+            config=config,
+            output_schema=output_schema,
+            metadata=metadata,
+            project=project,
+        )
+        async with aclosing(begun.events()) as events:
+            async for event in events:
+                yield event
+
+    async def start(
+        self,
+        slug: str,
+        message: str | Sequence[RunMessage],
+        *,
+        thread_id: str | None = None,
+        sandbox_id: str | None = None,
+        images: Sequence[RunImage] = (),
+        config: Config | None = None,
+        output_schema: OutputSchema | None = None,
+        metadata: Mapping[str, str] | None = None,
+        project: str | None = None,
+    ) -> AsyncAgentRun:
+        """Give an agent work and return at once, with a handle of the run; arguments as of `run`."""
+        body = request(
+            slug,
+            message,
+            project=project,
+            thread_id=thread_id,
+            sandbox_id=sandbox_id,
+            images=images,
+            config=config,
+            output_schema=output_schema,
+            metadata=metadata,
+        )
+        return await begin(self._transport, body)
 
 
 class AsyncTools:

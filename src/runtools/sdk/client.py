@@ -17,6 +17,7 @@ from runtools.sdk.orgs import AsyncInvitations, AsyncMembers, AsyncOrgs
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.people import AsyncPeople
 from runtools.sdk.projects import AsyncProjects
+from runtools.sdk.runs import AsyncRuns, AsyncThreads
 from runtools.sdk.sandboxes import AsyncSandboxes
 from runtools.sdk.secrets import AsyncSecrets
 from runtools.sdk.sessions import AsyncIdentities, AsyncSessions
@@ -86,6 +87,8 @@ class AsyncRunTools:
         self.webhooks = AsyncWebhooks(self._transport)
         self.deploys = AsyncDeploys(self._transport)
         self.agents = AsyncAgents(self._transport)
+        self.runs = AsyncRuns(self._transport)
+        self.threads = AsyncThreads(self._transport)
         self.tools = AsyncTools(self._transport)
         self.standing_sandboxes = AsyncStandingSandboxes(self._transport)
 

@@ -68,10 +68,9 @@ class FakeWorker:
         async with asyncio.timeout(SECONDS):
             return await self.pokes.get()
 
-    async def hello(self, slots: int, runs: Sequence[Held] | None = None) -> None:
+    async def hello(self, slots: int, runs: Sequence[Held] = ()) -> None:
         """Say who it is."""
-        held = None if runs is None else list(runs)
-        await self.call(Hello(worker_id=self.worker_id, slots=slots, runs=held))
+        await self.call(Hello(worker_id=self.worker_id, slots=slots, runs=list(runs)))
 
     async def take(self, offer: Offer | None = None) -> Assignment:
         """Take a run: what it was offered, or the next."""
@@ -108,7 +107,8 @@ class FakeWorker:
 
     async def finish(self, run: Held, text: str = "Done.", status: str = "completed") -> News:
         """Say something and end."""
-        return await self.append(run, said(text), used(), done(text, status))
+        usage = used().model_copy(update={"key": "last:usage"})
+        return await self.append(run, said(text, key="last:message"), usage, done(text, status))
 
     async def call(self, frame: Shape) -> Any:
         """Say something and wait for the answer.
@@ -172,7 +172,7 @@ async def fake_worker(
     *,
     worker_id: str | None = None,
     slots: int = 4,
-    runs: Sequence[Held] | None = None,
+    runs: Sequence[Held] = (),
 ) -> AsyncIterator[FakeWorker]:
     """A worker that is connected and has said hello."""
     address = url.replace("http", "ws", 1) + PATH

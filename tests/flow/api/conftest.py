@@ -13,7 +13,9 @@ from runtools.platform.api.schema import upgrade
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
+from runtools.testing.fake_worker import fake_worker
 from runtools.testing.made_once import sqlite_url
+from runtools.testing.run_stage import Stage, furnish
 from runtools.testing.tenancy.places import Org, work
 
 
@@ -69,3 +71,39 @@ async def two(any_url: str, tmp_path: Path) -> AsyncIterator[tuple[Org, Org]]:
         for org in both:
             await work(org, {})
         yield both
+
+
+@pytest.fixture(scope="module", params=postgres.ENGINES)
+def kept_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A fresh database for all tests of a module, on every engine there is."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path_factory.mktemp("kept"))
+        return
+    server, template = request.getfixturevalue("cluster")
+    name = server.create(template)
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform(
+    kept_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[World, Org]]:
+    """A running api with agents on it, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("platform")
+    keys = {"ANTHROPIC_API_KEY": "of the machine"}
+    made = api_world.world(
+        Database(kept_url), folder, provider_keys=keys, outbound_allow="127.0.0.0/8"
+    )
+    async with made as world:
+        yield world, await furnish(world)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(platform: tuple[World, Org]) -> AsyncIterator[Stage]:
+    """The platform of the module, with a worker of the test's own."""
+    world, org = platform
+    async with fake_worker(world.url, world.token("worker"), slots=50) as worker:
+        yield Stage(world, org, worker)

@@ -17,11 +17,14 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.exceptions import WebSocketException
 
+from runtools.errors import RunToolsError
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.points import API_CRASH_POINTS
 from runtools.platform.api.schema import upgrade
+from runtools.platform.core.ports.worker import Held
 from runtools.platform.core.states import State
 from runtools.platform.host.server import serving
 from runtools.platform.kit.clock import SystemClock
@@ -30,6 +33,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_process, api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_host import FakeHost
+from runtools.testing.fake_worker import answered, called, done, fake_worker, said, used
 from runtools.testing.forks import Maker
 from runtools.testing.made_once import sqlite_url
 
@@ -44,6 +48,7 @@ class Rig:
     host: FakeHost
     apis: Maker
     pid: int | None = None
+    url: str = ""
     http: httpx.AsyncClient | None = None
 
     @asynccontextmanager
@@ -81,6 +86,7 @@ class Rig:
 
     @asynccontextmanager
     async def _talking(self, url: str) -> AsyncIterator[None]:
+        self.url = url
         async with client(url, (self.folder / "key").read_text()) as self.http:
             yield
 
@@ -298,9 +304,70 @@ CASES = [
 ]
 
 
+RUN_POINTS = (
+    "api.run.written",
+    "api.run.appended",
+    "api.run.appended#3",
+    "api.run.taken",
+    "api.run.placed",
+)
+
+
+async def _drive(rig: Rig) -> None:
+    """A worker that does the same with every run, whatever becomes of its connection."""
+    while True:
+        with contextlib.suppress(RunToolsError, OSError, TimeoutError, WebSocketException):
+            token = (rig.folder / "run" / "worker.token").read_text()
+            async with fake_worker(rig.url, token) as worker:
+                while True:
+                    offer = await worker.offered()
+                    await worker.take(offer)
+                    run = Held(run_id=offer.run_id, lease=offer.lease)
+                    await worker.place(run)
+                    await worker.append(run, said("I look."), used(), called("bash"))
+                    await worker.append(run, answered("bash"), said("Done.", 2), used(2))
+                    await worker.append(run, done("Done."))
+        await asyncio.sleep(0.02)
+
+
+class TestRuns:
+    @pytest.mark.parametrize("point", RUN_POINTS)
+    async def test_killed_there(self, rig: Rig, point: str) -> None:
+        async with rig.alive():
+            body = {"project": "p", "agents": [{"slug": "hello", "name": "H", "model": "demo"}]}
+            plan = await rig.act("POST", "/deploys/plan", "p0", body)
+            await rig.act("POST", "/deploys", "d0", {**body, "plan": plan["digest"]})
+            await holds(lambda: _agent(rig))
+        work = {"agentSlug": "hello", "message": "Do it."}
+        driving = asyncio.create_task(_drive(rig))
+        try:
+            async with rig.doomed(point):
+                await rig.act("POST", "/run?waitSeconds=0", "the-run", work)
+                assert await rig.died()
+            async with rig.alive():
+                again = await rig.act("POST", "/run?waitSeconds=0", "the-run", work)
+                made = await rig.get(f"/runs/{again['id']}?waitSeconds=30")
+                assert (made["status"], made["output"]) == ("completed", "Done.")
+                assert made["usage"]["requests"] == 2
+                assert made["lastSeq"] == 2 + 3 + 3 + 1
+                assert [one["id"] for one in await rig.get("/runs")] == [made["id"]]
+                boxes = await rig.get(f"/sandboxes?tag=thread:{made['threadId']}")
+                assert [one["id"] for one in boxes] == [made["sandboxId"]]
+                seen = await rig.get(f"/threads/{made['threadId']}/export")
+                assert [one["seq"] for one in seen["events"]] == list(range(1, 10))
+        finally:
+            driving.cancel()
+            await asyncio.wait((driving,))
+
+
+async def _agent(rig: Rig) -> bool:
+    return await rig.get("/agents/hello") is not None
+
+
 class TestPoints:
     def test_every_point_has_a_case(self) -> None:
-        assert {point.partition("#")[0] for point, _ in CASES} == set(API_CRASH_POINTS)
+        cased = {point.partition("#")[0] for point, _ in CASES}
+        assert cased | {point.partition("#")[0] for point in RUN_POINTS} == set(API_CRASH_POINTS)
 
     @pytest.mark.parametrize(
         ("point", "case"), CASES, ids=[f"{p}-{c.path.rpartition('/')[2]}" for p, c in CASES]

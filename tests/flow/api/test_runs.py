@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-import httpx
 import pytest
-import pytest_asyncio
 
 from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from runtools.platform.core.ports.worker import Held, NewEvent
-from runtools.platform.kit.db import Database
-from runtools.testing import api_world, postgres
-from runtools.testing.api_world import World, client, holds
+from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
     FakeWorker,
     answered,
@@ -27,106 +21,9 @@ from runtools.testing.fake_worker import (
     said,
     used,
 )
-from runtools.testing.tenancy.places import Org, deployed
+from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-AGENT = {"slug": "coder", "name": "Coder", "model": "demo"}
-
-
-@dataclass
-class Stage:
-    """A platform with agents, and a worker."""
-
-    world: World
-    org: Org
-    worker: FakeWorker
-
-    async def run(self, message: str = "Do it.", agent: str = "coder", **more: Any) -> Any:
-        """A new run, at once."""
-        body = {"agentSlug": agent, "message": message, **more}
-        answer = await self.org.http.post("/v1/run?waitSeconds=0", json=body)
-        assert answer.status_code == 202, answer.text
-        return answer.json()["data"]
-
-    async def taken(self, message: str = "Do it.", agent: str = "coder", **more: Any) -> Any:
-        """A new run that the worker drives: it, its lease and what it was given."""
-        made = await self.run(message, agent, **more)
-        return await self.take(made["id"])
-
-    async def take(self, run_id: str) -> Any:
-        """Take a run that is offered; what is left of other tests is ended."""
-        while True:
-            offer = await self.worker.offered()
-            try:
-                given = await self.worker.take(offer)
-            except Conflict:
-                continue
-            run = Held(run_id=offer.run_id, lease=offer.lease)
-            if offer.run_id == run_id:
-                return run, given
-            await self.worker.finish(run)
-
-    async def get(self, run_id: str) -> Any:
-        return await self.org.ask("GET", f"/v1/runs/{run_id}")
-
-    async def events(self, run_id: str, after: int = 0) -> list[dict[str, Any]]:
-        """Its log, when it has ended."""
-        return [one async for one in follow(self.org.http, run_id, after)]
-
-
-async def follow(http: httpx.AsyncClient, run_id: str, after: int = 0) -> AsyncIterator[Any]:
-    """The events of a run as they come, until the stream ends."""
-    async with http.stream("GET", f"/v1/runs/{run_id}/events?after={after}") as stream:
-        assert stream.status_code == 200
-        async for line in stream.aiter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
-
-
-@pytest.fixture(scope="module", params=postgres.ENGINES)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A fresh database, on every engine there is."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('runs')}/db/runtools.db"
-        return
-    server, template = request.getfixturevalue("cluster")
-    name = server.create(template)
-    yield server.url(name)
-    server.drop(name)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def platform(
-    url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[World, Org]]:
-    folder = tmp_path_factory.mktemp("platform")
-    keys = {"ANTHROPIC_API_KEY": "of the machine"}
-    made = api_world.world(Database(url), folder, provider_keys=keys, outbound_allow="127.0.0.0/8")
-    async with made as world:
-        org = Org(world, world.org, "amber", world.http)
-        agents: list[dict[str, Any]] = [
-            AGENT,
-            {**AGENT, "slug": "shared", "sandbox": "box"},
-            {**AGENT, "slug": "forker", "sandbox": "box", "sandboxMode": "fork"},
-            {**AGENT, "slug": "beside", "sandbox": "box", "sideBySide": True},
-            {
-                **AGENT,
-                "slug": "claude",
-                "model": "claude-haiku",
-                "maxTotalTokens": 900,
-                "mcpServers": [{"name": "x", "url": "https://x.example/mcp", "secret": "MCP_KEY"}],
-            },
-        ]
-        await deployed(org, agents=agents, sandboxes=[{"slug": "box"}])
-        yield world, org
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(platform: tuple[World, Org]) -> AsyncIterator[Stage]:
-    world, org = platform
-    async with fake_worker(world.url, world.token("worker"), slots=50) as worker:
-        yield Stage(world, org, worker)
 
 
 class TestLog:
@@ -169,7 +66,7 @@ class TestLog:
         ended = await stage.worker.finish(run)
         assert await stage.worker.finish(run) == ended
         shown = await stage.get(run.run_id)
-        assert shown["usage"]["requests"] == 1
+        assert shown["usage"]["requests"] == 2
         with pytest.raises(Conflict):
             await stage.worker.append(run, said("More.", 7))
 
@@ -254,7 +151,7 @@ class TestQueue:
         await stage.worker.finish(run, "End.")
         made = await stage.run("And?", threadId=thread)
         run, given = await stage.take(made["id"])
-        assert [one.type for one in given.earlier] == ["compaction"]
+        assert [one.type for one in given.earlier] == ["compaction", "message"]
         await stage.worker.finish(run)
         told = await stage.org.ask("GET", f"/v1/threads/{thread}/messages")
         assert [one["role"] for one in told][:3] == ["user", "assistant", "summary"]

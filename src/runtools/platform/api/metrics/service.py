@@ -10,7 +10,9 @@ from runtools.platform.api.hosts.service import ANSWER_SECONDS
 from runtools.platform.api.metrics import store
 from runtools.platform.api.metrics.store import Totals
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.runs import store as runs
 from runtools.platform.core.ports.metrics import Family
+from runtools.platform.core.runs import OPEN
 from runtools.platform.core.states import State
 from runtools.platform.kit.metering import gauge, labelled
 
@@ -21,6 +23,7 @@ async def gather(platform: Platform) -> list[Family]:
     """All of it. A host that does not answer in time is down, and its numbers are missing."""
     ids = list(platform.hosts.ids)
     totals = await platform.db.read(store.totals)
+    counted = await platform.db.read(runs.counts)
     hosts = await asyncio.gather(*(_of_host(platform, host_id) for host_id in ids))
     up = [({"part": "api", "host": ""}, 1.0)]
     found: list[Family] = []
@@ -31,6 +34,13 @@ async def gather(platform: Platform) -> list[Family]:
         gauge("runtools_up", "Whether a part of the platform answers", *up),
         gauge("runtools_build_info", "What is installed", ({"version": __version__}, 1)),
         *_counted(platform, totals),
+        gauge(
+            "runtools_runs",
+            "Runs of agents that have not ended, by status",
+            *(({"status": status}, counted.get(status, 0)) for status in sorted(OPEN)),
+        ),
+        gauge("runtools_workers", "Workers connected to this api", ({}, len(platform.workers))),
+        gauge("runtools_run_readers", "Readers of runs at this api", ({}, len(platform.readers))),
         *platform.meters.told(),
         *found,
     ]

@@ -86,7 +86,7 @@ def budget(
 
 def config_over(base: Mapping[str, object], over: RunConfig) -> dict[str, object]:
     """The config of a run that continues another."""
-    return {**base, **over.model_dump(mode="json", exclude_none=True)}
+    return {**base, **over.model_dump(mode="json", exclude_none=True, by_alias=False)}
 
 
 def added(total: RunUsage, more: RunUsage) -> RunUsage:

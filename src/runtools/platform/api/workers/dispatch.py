@@ -102,8 +102,6 @@ async def arrived(platform: Platform, hello: Hello) -> list[Record]:
     """A worker has connected; returns the runs that are its still. Others of its are offered anew."""
     await platform.db.write(store.came, hello.worker_id, platform.clock.now())
     mine = await platform.db.read(runs.driven_by, hello.worker_id)
-    if hello.runs is None:
-        return mine
     has = {(one.run_id, one.lease) for one in hello.runs}
     for record in mine:
         if (record.id, record.lease) not in has:

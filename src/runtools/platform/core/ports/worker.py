@@ -45,17 +45,17 @@ class Held(Shape):
 class Hello(Shape):
     """The first frame: who it is and how many runs it can drive at once.
 
-    A worker whose connection broke comes back under the same ``worker_id`` within `GRACE_SECONDS` and goes
-    on with its runs; one that was started anew has another.
+    A worker whose connection broke may come back under the same ``worker_id`` within `GRACE_SECONDS` and
+    go on with its runs; one that was started anew has another.
 
     Attributes:
-        runs: those that it drives still: of its others, nobody waits for it. None: all that it had.
+        runs: those that it drives still. Others of its are offered anew at once.
     """
 
     call: Literal["hello"] = "hello"
     worker_id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     slots: int = Field(ge=0, le=10_000)
-    runs: list[Held] | None = None
+    runs: list[Held] = Field(default_factory=list)
 
 
 class Take(Shape):
