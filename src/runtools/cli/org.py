@@ -31,6 +31,10 @@ def limits(
     memory_mb: Annotated[str | None, _option("MB of memory those may have")] = None,
     disk_mb: Annotated[str | None, _option("MB of disk all may have")] = None,
     snapshots: Annotated[str | None, _option("may be kept")] = None,
+    agent_tokens: Annotated[
+        str | None, _option("tokens of models runs may take in a month")
+    ] = None,
+    agent_cents: Annotated[str | None, _option("US cents those may cost")] = None,
     json: Json = False,
 ) -> None:
     """Show what the org may have at once, and what it has; or set it, as the operator."""
@@ -40,6 +44,8 @@ def limits(
         "memory_mb": memory_mb,
         "disk_mb": disk_mb,
         "snapshots": snapshots,
+        "agent_tokens": agent_tokens,
+        "agent_cents": agent_cents,
     }
     said = {name: _amount(name, text) for name, text in given.items() if text is not None}
     with connected() as rt:

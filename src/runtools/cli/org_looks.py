@@ -98,6 +98,8 @@ _LIMITS = {
     "memory_mb": "their memory",
     "disk_mb": "disk of all",
     "snapshots": "snapshots",
+    "agent_tokens": "tokens of models in this month",
+    "agent_cents": "cents that those cost",
 }
 
 

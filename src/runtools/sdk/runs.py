@@ -264,7 +264,7 @@ class AsyncThreads:
         """
         await self._transport.call("DELETE", _thread(thread_id))
 
-    async def messages(self, thread_id: str) -> list[ThreadMessage]:
+    async def messages(self, thread_id: str) -> Sequence[ThreadMessage]:
         """All that people and the model said in it, in order."""
         answer = await self._transport.call("GET", f"{_thread(thread_id)}/messages")
         return wire.shapes(ThreadMessage, answer.data)

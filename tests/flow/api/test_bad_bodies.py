@@ -120,7 +120,8 @@ class Tries:
 
     async def refused(self, body: Any, name: str, why: str, *, must: bool = True) -> None:
         before = await self._rows()
-        answer = await ask(self.org, self.route, self.refs, {"query": "", "json": body})
+        query = SCENES.get(self.route.name, Scene()).query
+        answer = await ask(self.org, self.route, self.refs, {"query": query, "json": body})
         what = f"{self.route.name}: {name} with {why}: {answer}"
         if answer.status not in REFUSALS:
             if _is_plain(body.get(name), answer.body):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLarge
+from runtools.platform.api.workers import service
 from runtools.platform.core.ports.worker import Held, NewEvent
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
@@ -120,6 +121,24 @@ class TestLog:
         await stage.worker.append(run, answered("bash", output="a\0b ü \u2028"))
         await stage.worker.finish(run)
         assert (await stage.events(run.run_id))[2]["data"]["output"] == "a\0b ü \u2028"
+
+    async def test_an_event_that_no_reader_takes_is_refused(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        with pytest.raises(TooLarge):
+            await stage.worker.append(run, answered("bash", output="x" * (13 << 20)))
+        await stage.worker.append(run, answered("bash", output="x" * (11 << 20)))
+        await stage.worker.finish(run)
+        assert len((await stage.events(run.run_id))[2]["data"]["output"]) == 11 << 20
+
+    async def test_a_conversation_that_no_worker_takes_ends_its_run(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service, "MAX_CONVERSATION_BYTES", 100)
+        made = await stage.run("x" * 200)
+        with pytest.raises(TooLarge):
+            await stage.take(made["id"])
+        shown = await stage.get(made["id"])
+        assert (shown["status"], shown["error"]["code"]) == ("failed", "too_large")
 
 
 class TestQueue:

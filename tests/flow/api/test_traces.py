@@ -202,6 +202,32 @@ class TestOtherActs:
         assert one(found, "sandbox.resume").parent_id == above.span_id
 
 
+class TestRuns:
+    async def test_a_run_is_a_span_in_the_words_of_the_conventions(self, traced: Traced) -> None:
+        body = {"project": "p", "agents": [{"slug": "hello", "name": "H", "model": "demo"}]}
+        plan = (await traced.act("/deploys/plan", body))["data"]
+        await traced.act("/deploys", {**body, "plan": plan["digest"]})
+
+        async def deployed() -> bool:
+            return (await traced.http.get("/v1/agents/hello")).status_code == 200
+
+        await holds(deployed)
+        work = {"agentSlug": "hello", "message": "A secret plan."}
+        run = (await traced.act("/run?waitSeconds=0", work))["data"]
+        await traced.act(f"/runs/{run['id']}/cancel")
+
+        def told() -> list[Span]:
+            return [span for span in traced.collector.spans if span.name == "invoke_agent hello"]
+
+        await asyncio.to_thread(traced.collector.wait, lambda: bool(told()))
+        [span] = told()
+        assert span.attributes["gen_ai.operation.name"] == "invoke_agent"
+        assert span.attributes["gen_ai.conversation.id"] == run["threadId"]
+        assert span.attributes["gen_ai.request.model"] == "demo"
+        assert span.attributes["runtools.run.status"] == "cancelled"
+        assert "secret plan" not in repr(traced.collector.spans)
+
+
 class TestCollector:
     async def test_headers_go_there_and_nowhere_else(
         self, traced: Traced, caplog: pytest.LogCaptureFixture

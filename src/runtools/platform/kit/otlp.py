@@ -103,12 +103,20 @@ class Otlp:
         finally:
             context.detach(token)
 
-    def record(self, name: str, parent: str | None, begun: datetime, ended: datetime) -> None:
+    def record(
+        self,
+        name: str,
+        parent: str | None,
+        begun: datetime,
+        ended: datetime,
+        attributes: Attributes | None = None,
+    ) -> None:
         """A span that is over."""
         above = None if parent is None else _remote(parent)
-        self._tracer.start_span(name, above, start_time=_nanoseconds(begun)).end(
-            _nanoseconds(ended)
+        made = self._tracer.start_span(
+            name, above, start_time=_nanoseconds(begun), attributes=attributes
         )
+        made.end(_nanoseconds(ended))
 
     def here(self) -> str | None:
         """The present span."""

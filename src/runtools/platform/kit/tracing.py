@@ -60,7 +60,14 @@ class Tracing(Protocol):
         """What the body does belongs below that span of another part."""
         ...
 
-    def record(self, name: str, parent: str | None, begun: datetime, ended: datetime) -> None:
+    def record(
+        self,
+        name: str,
+        parent: str | None,
+        begun: datetime,
+        ended: datetime,
+        attributes: Attributes | None = None,
+    ) -> None:
         """A span that is over."""
         ...
 
@@ -108,7 +115,14 @@ class Untraced:
         """Nothing."""
         yield
 
-    def record(self, name: str, parent: str | None, begun: datetime, ended: datetime) -> None:
+    def record(
+        self,
+        name: str,
+        parent: str | None,
+        begun: datetime,
+        ended: datetime,
+        attributes: Attributes | None = None,
+    ) -> None:
         """Nothing."""
 
     def here(self) -> str | None:

@@ -263,7 +263,7 @@ class Threads:
         """
         self._transport.call("DELETE", _thread(thread_id))
 
-    def messages(self, thread_id: str) -> list[ThreadMessage]:
+    def messages(self, thread_id: str) -> Sequence[ThreadMessage]:
         """All that people and the model said in it, in order."""
         answer = self._transport.call("GET", f"{_thread(thread_id)}/messages")
         return wire.shapes(ThreadMessage, answer.data)

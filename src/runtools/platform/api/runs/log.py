@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, TooLarge
 from runtools.platform.api.limits import store as limits
 from runtools.platform.api.limits.rules import exceeded
 from runtools.platform.api.points import reach
@@ -28,6 +28,8 @@ from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.runs import Done, Message, RunUsage, ToolCall, ToolResult
 
+MAX_EVENT_BYTES = 12 * 1024 * 1024
+"""What readers take in one piece; pictures included."""
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -65,6 +67,7 @@ def append(
 
     Raises:
         InvalidRequest: an event has not its form.
+        TooLarge: one is larger than readers take.
     """
     there = store.under(conn, record, [one.key for one in events])
     fresh: list[Event] = []
@@ -73,6 +76,12 @@ def append(
         if one.key in there:
             continue
         grown, data = _taken_in(conn, grown, one, now)
+        if len(data) > MAX_EVENT_BYTES:
+            raise TooLarge(
+                f"the event {one.key} has {len(data)} bytes; one may have {MAX_EVENT_BYTES}",
+                hint="cut what a tool gives back, or leave pictures out",
+                details={"key": one.key, "limitBytes": MAX_EVENT_BYTES},
+            )
         grown = replace(grown, last_seq=grown.last_seq + 1)
         wire = None if one.wire is None else json.dumps(one.wire, separators=(",", ":"))
         made = Event(record.id, grown.last_seq, one.key, one.type, now, data, wire)
@@ -104,8 +113,7 @@ def drop(
     usual: Amounts,
     error: RunToolsError | None = None,
 ) -> Grown:
-    """End a run that nobody drives; a call that has no result yet gets one that says so."""
-    states.check(Move.DROP, record.status, record.id, status)
+    """End a run that nobody drives, or can; a call that has no result yet gets one that says so."""
     why = None
     if error is not None:
         why = {"code": error.code, "message": error.message, "hint": error.hint}

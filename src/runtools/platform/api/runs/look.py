@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.core.ports.worker import Logged
-from runtools.platform.kit import http, sse
+from runtools.platform.kit import http
 from runtools.sdk.shapes.runs import PAYLOADS, Run
 
 _ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
@@ -43,19 +43,23 @@ def text(data: BaseModel) -> str:
     return _ENDS_OF_LINES.sub(lambda one: f"\\u{ord(one[0]):04x}", http.one(data).decode())
 
 
-def event(found: Event) -> bytes:
+def event(found: Event) -> str:
     """An event as JSON."""
-    return _event(found.type, found.run_id, found.at, found.data.encode(), found.seq)
+    return (
+        f'{{"type":"{found.type}","seq":{found.seq},"runId":"{found.run_id}",'
+        f'"at":"{_stamp(found.at)}","data":{found.data}}}'
+    )
 
 
 def written(found: Event) -> bytes:
     """An event as readers of the stream get it."""
-    return sse.Event(found.type, event(found), found.seq).encode()
+    return f"id: {found.seq}\nevent: {found.type}\ndata: {event(found)}\n\n".encode()
 
 
 def delta(kind: str, run_id: str, at: datetime, data: BaseModel) -> bytes:
     """A live piece as readers of the stream get it: it has no number, and is not asked for again."""
-    return sse.Event(kind, _event(kind, run_id, at, text(data).encode(), None)).encode()
+    said = f'{{"type":"{kind}","runId":"{run_id}","at":"{_stamp(at)}","data":{text(data)}}}'
+    return f"event: {kind}\ndata: {said}\n\n".encode()
 
 
 def logged(found: Sequence[Event]) -> list[Logged]:
@@ -74,13 +78,5 @@ def logged(found: Sequence[Event]) -> list[Logged]:
     ]
 
 
-def _event(kind: str, run_id: str, at: datetime, data: bytes, seq: int | None) -> bytes:
-    number = b"" if seq is None else b'"seq":%d,' % seq
-    stamp = at.isoformat().replace("+00:00", "Z").encode()
-    return b'{"type":"%b",%b"runId":"%b","at":"%b","data":%b}' % (
-        kind.encode(),
-        number,
-        run_id.encode(),
-        stamp,
-        data,
-    )
+def _stamp(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")

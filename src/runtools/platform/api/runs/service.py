@@ -16,13 +16,13 @@ from runtools.platform.api.definitions.tables import Row
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
-from runtools.platform.api.runs import log, rules, store
+from runtools.platform.api.runs import log, rules, store, telling
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.threads import store as threads
 from runtools.platform.api.threads.tables import Thread
-from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import choose
 from runtools.platform.core.ports.worker import OWN_KEYS
@@ -37,9 +37,6 @@ from runtools.sdk.shapes.runs import (
     RunRequest,
     RunSteer,
 )
-
-QUEUE = "runs"
-"""What the bus is told when a run may be offered."""
 
 
 async def create(call: Call, wanted: RunRequest) -> Record:
@@ -241,8 +238,7 @@ async def _act(call: Call, run_id: str, act: Any) -> Record:
 
     record, fresh = await platform.db.write(locked)
     call.subject = record.id
-    platform.readers.grown(record.id, fresh)
-    platform.bus.signal(record.id, QUEUE, webhooks.TOPIC)
+    telling.told(platform, record, fresh)
     platform.workers.poke(record.id)
     return record
 

@@ -16,7 +16,7 @@ from runtools.errors import InvalidRequest, RunToolsError
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import look
-from runtools.platform.api.runs.service import QUEUE
+from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.workers import dispatch, places, service
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import (

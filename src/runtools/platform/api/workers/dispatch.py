@@ -15,9 +15,9 @@ from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log as runs_log
 from runtools.platform.api.runs import store as runs
-from runtools.platform.api.runs.service import QUEUE
 from runtools.platform.api.runs.tables import Event, Record
-from runtools.platform.api.workers import service, store
+from runtools.platform.api.runs.telling import QUEUE, told
+from runtools.platform.api.workers import store
 from runtools.platform.core.ports.worker import GRACE_SECONDS, Hello
 from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
@@ -95,7 +95,7 @@ async def take_back(platform: Platform, record: Record) -> None:
     log.info("%s is offered anew: worker %s is gone", record.id, record.worker_id)
     if record.token_digest is not None:
         platform.door.forget(record.token_digest)
-    service.told(platform, taken, [])
+    told(platform, taken, [])
 
 
 async def arrived(platform: Platform, hello: Hello) -> list[Record]:
@@ -143,4 +143,4 @@ async def _drop(platform: Platform, record: Record) -> None:
 
     done = await platform.db.write(act)
     if done is not None:
-        service.told(platform, *done)
+        told(platform, *done)

@@ -6,7 +6,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from runtools.errors import Conflict, Forbidden, NotFound, RunToolsError, Unavailable
+from runtools.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    RunToolsError,
+    TooLarge,
+    Unavailable,
+)
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.callers.door import RUN_PREFIX
@@ -19,16 +26,16 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.runs import log, look, rules, store
 from runtools.platform.api.runs.log import New
-from runtools.platform.api.runs.service import QUEUE
 from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.api.runs.telling import told
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
 from runtools.platform.api.threads import store as threads
-from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core import runs as states
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.core.ports.worker import (
+    MAX_FRAME_BYTES,
     OWN_KEYS,
     Append,
     Assignment,
@@ -48,6 +55,7 @@ from runtools.sdk.shapes.runs import RunConfig, RunUsage
 
 _EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compaction")
 _WHOLE_LOG = 1_000_000
+MAX_CONVERSATION_BYTES = MAX_FRAME_BYTES // 2  # as text; in bytes it may be more
 _AGENTS = frozenset({"all", "agents"})
 _SECOND = timedelta(seconds=1)
 
@@ -63,6 +71,7 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     Raises:
         Conflict: the lease is not the latest, or it is another run's turn.
         NotFound: there is no such run.
+        TooLarge: its conversation is more than a worker can be given; it has been ended.
     """
     record = await platform.db.read(store.known, asked.run_id)
     if record is None:
@@ -82,7 +91,11 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     if model.api_key is not None and model.key_name is not None:
         await _tell(platform, taken, model.key_name)
     usual = standard(platform.settings)
-    return await platform.db.read(_assignment, taken, model, token, usual, now)
+    try:
+        return await platform.db.read(_assignment, taken, model, token, usual, now)
+    except TooLarge as error:
+        await _give_up(platform, asked, error)
+        raise
 
 
 def _take(
@@ -128,6 +141,13 @@ def _assignment(
     found = store.logs(conn, record.org_id, record.thread_id, _EARLIER) if before else []
     log_ = store.events(conn, record.org_id, record.id, 0, _WHOLE_LOG)
     earlier = _since_compaction([one for one in found if one.run_id in before])
+    size = sum(len(one.data) + len(one.wire or "") for one in (*earlier, *log_))
+    if size > MAX_CONVERSATION_BYTES:
+        raise TooLarge(
+            f"the conversation of {record.id} has {size} bytes; one may have {MAX_CONVERSATION_BYTES}",
+            hint="begin another thread",
+            details={"limitBytes": MAX_CONVERSATION_BYTES},
+        )
     return Assignment(
         run=look.shape(record),
         agent=agent,
@@ -177,7 +197,7 @@ async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> Non
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
         record = store.held(conn, asked.run_id)
-        if record is None or record.lease != asked.lease or record.status != Status.QUEUED:
+        if record is None or record.lease != asked.lease or store.is_over(record):
             return None
         grown = log.drop(conn, record, Status.FAILED, now, usual, error)
         return grown.record, grown.fresh
@@ -257,15 +277,6 @@ async def read(platform: Platform, worker_id: str, asked: Read) -> tuple[News, R
         return News(events=look.logged(found), cancel=record.cancel_requested), record
 
     return await platform.db.read(look_up)
-
-
-def told(platform: Platform, record: Record, fresh: list[Event]) -> None:
-    """A run has changed: tell whoever waits for it."""
-    platform.readers.grown(record.id, fresh)
-    platform.bus.signal(record.id)
-    if record.status != Status.RUNNING:
-        platform.workers.let_go(record.id)
-        platform.bus.signal(QUEUE, webhooks.TOPIC)
 
 
 # --- secrets ---
