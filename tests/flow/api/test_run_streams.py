@@ -242,6 +242,9 @@ class TestSlow:
         got = [await anext(pieces)]
         for n in range(3 * readers.PIECES):
             await stage.worker.delta(run, "text-delta", text=f"{n} ", turn=1, attempt=1)
+        for _ in range(20):
+            large = "x" * (readers.PIECES_BYTES // 8)
+            await stage.worker.delta(run, "text-delta", text=large, turn=1, attempt=1)
         await stage.worker.append(run, said("All of it."))
         await stage.worker.delta(run, "text-delta", text="more", turn=2, attempt=1)
         await stage.worker.finish(run)
@@ -250,7 +253,8 @@ class TestSlow:
         assert [int(one[4:]) for one in text.split("\n") if one.startswith("id: ")] == [
             1, 2, 3, 4, 5, 6,
         ]  # fmt: skip
-        assert text.count("event: text-delta") <= readers.PIECES
+        assert 0 < text.count("event: text-delta") <= readers.PIECES
+        assert len(text) < 2 * readers.PIECES_BYTES
 
 
 class TestThreads:

@@ -20,6 +20,7 @@ from runtools.sdk.sync.models import Models
 from runtools.sdk.sync.orgs import Invitations, Members, Orgs
 from runtools.sdk.sync.people import People
 from runtools.sdk.sync.projects import Projects
+from runtools.sdk.sync.runs import Runs, Threads
 from runtools.sdk.sync.sandboxes import Sandboxes
 from runtools.sdk.sync.secrets import Secrets
 from runtools.sdk.sync.sessions import Identities, Sessions
@@ -87,6 +88,8 @@ class RunTools:
         self.webhooks = Webhooks(self._transport)
         self.deploys = Deploys(self._transport)
         self.agents = Agents(self._transport)
+        self.runs = Runs(self._transport)
+        self.threads = Threads(self._transport)
         self.tools = Tools(self._transport)
         self.standing_sandboxes = StandingSandboxes(self._transport)
 

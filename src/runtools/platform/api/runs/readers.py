@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from itertools import takewhile
 from typing import Final
 
 from runtools.platform.api.events.bus import LOOK_AGAIN_SECONDS, Watch
@@ -21,6 +22,7 @@ from runtools.platform.kit.sse import PING, PING_SECONDS
 
 KEPT_BYTES: Final = 1 << 20
 PIECES: Final = 512
+PIECES_BYTES: Final = 256 << 10
 _BATCH: Final = 500
 _END: Final = "done"
 
@@ -34,7 +36,30 @@ class _Reader:
     def __init__(self) -> None:
         self.watch = Watch()
         # Each with the number of the event that it comes after.
-        self.pieces: deque[tuple[int, bytes]] = deque(maxlen=PIECES)
+        self._pieces: deque[tuple[int, bytes]] = deque()
+        self._size = 0
+
+    def put(self, after: int, piece: bytes) -> None:
+        """A live piece; the oldest go where there are too many."""
+        self._pieces.append((after, piece))
+        self._size += len(piece)
+        while len(self._pieces) > PIECES or self._size > PIECES_BYTES:
+            self._drop()
+        self.watch.signal()
+
+    def take(self, position: int) -> list[bytes]:
+        """Those that come after an event, before the next; what came after earlier ones is out of date."""
+        found: list[bytes] = []
+        while self._pieces and self._pieces[0][0] <= position:
+            after, piece = self._drop()
+            if after == position:
+                found.append(piece)
+        return found
+
+    def _drop(self) -> tuple[int, bytes]:
+        after, piece = self._pieces.popleft()
+        self._size -= len(piece)
+        return after, piece
 
 
 class _Feed:
@@ -69,10 +94,8 @@ class _Feed:
 
     def after(self, position: int) -> list[tuple[int, bytes, bool]]:
         """What it keeps after a number that is not before all it keeps."""
-        if not self._tail or position >= (self.high or 0):
-            return []
-        skip = position + 1 - self._tail[0][0]
-        return list(self._tail)[skip : skip + _BATCH]
+        found = list(takewhile(lambda one: one[0] > position, reversed(self._tail)))
+        return found[::-1][:_BATCH]
 
     def tell(self) -> None:
         """Wake everybody."""
@@ -105,8 +128,7 @@ class Readers:
         if feed is None or feed.high is None:
             return
         for reader in feed.readers:
-            reader.pieces.append((feed.high, written))
-            reader.watch.signal()
+            reader.put(feed.high, written)
 
     async def follow(
         self, run_id: str, after: int, log: Log, may: Callable[[], Awaitable[bool]]
@@ -173,10 +195,7 @@ def _next(feed: _Feed, me: _Reader, position: int) -> tuple[bytes, int, bool]:
     """What a reader is given next: live pieces that come after its last event, then further events."""
     given: list[bytes] = []
     for seq, data, over in [*feed.after(position), (0, b"", False)]:
-        while me.pieces and me.pieces[0][0] <= position:
-            after, piece = me.pieces.popleft()
-            if after == position:
-                given.append(piece)
+        given += me.take(position)
         if seq == 0:
             break
         given.append(data)
