@@ -69,7 +69,7 @@ ActionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 Description = Annotated[str, StringConstraints(max_length=4096)]
 # What a model calls a tool: a built-in one, ``tool__action`` or ``server__tool``.
-CalledName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}\*?$")]
+CalledName = Annotated[str, StringConstraints(pattern=r"^(?:[a-zA-Z0-9_-]{1,128}\*?|\*)$")]
 
 
 def _is_printable(text: str) -> str:

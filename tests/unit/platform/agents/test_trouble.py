@@ -1,0 +1,72 @@
+"""What failures of providers mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic_ai import exceptions as theirs
+
+from runtools.platform.agents.answer import Cut
+from runtools.platform.agents.trouble import MOST_TRIES, Empty, pause, understood
+
+
+def http(kind: type[Any], status: int, after: float | None = None) -> theirs.ModelHTTPError:
+    """A failure as an adapter raises it."""
+    return theirs.ModelHTTPError.for_category(
+        kind, status_code=status, model_name="m", retry_after=after
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "then", "code"),
+    [
+        (http(theirs.ModelRateLimitError, 429), "again", "model_rate_limited"),
+        (http(theirs.ModelOverloadedError, 529), "again", "model_overloaded"),
+        (theirs.ModelHTTPError(500, "m", "x"), "again", "model_unavailable"),
+        (theirs.ModelHTTPError(408, "m", "x"), "again", "model_unavailable"),
+        (theirs.ModelConnectionError("m", "x"), "again", "model_unavailable"),
+        (theirs.UnexpectedModelBehavior("x"), "again", "model_misbehaved"),
+        (Empty(), "again", "model_empty"),
+        (Cut(), "again", "model_unavailable"),
+        (ConnectionResetError(), "again", "model_unavailable"),
+        (http(theirs.ModelQuotaExceededError, 402), "give_up", "model_quota_exceeded"),
+        (http(theirs.ModelAuthenticationError, 401), "give_up", "model_unauthorized"),
+        (http(theirs.ModelNotFoundError, 404), "give_up", "model_not_found"),
+        (theirs.ModelHTTPError(422, "m", "x"), "give_up", "model_rejected"),
+        (theirs.ContentFilterError("x"), "give_up", "model_refused"),
+        (ZeroDivisionError("x"), "give_up", "model_failed"),
+        (http(theirs.ModelContextWindowExceededError, 400), "shorten", "context_overflow"),
+        (
+            theirs.ModelHTTPError(400, "m", "maximum context length is 8192"),
+            "shorten",
+            "context_overflow",
+        ),
+    ],
+)
+def test_each_has_its_meaning(failure: Exception, then: str, code: str) -> None:
+    trouble = understood(failure, None)
+    assert (trouble.then, trouble.error.code) == (then, code)
+    assert trouble.error.message
+
+
+class TestPauses:
+    def test_they_grow_and_end(self) -> None:
+        trouble = understood(Cut(), None)
+        bounds = [(0.5, 1), (1, 2), (2, 4), (4, 8), (8, 16)]
+        for tries, (least, most) in enumerate(bounds, 1):
+            assert least <= (pause(trouble, tries) or 0) <= most
+        assert pause(trouble, MOST_TRIES) is None
+
+    def test_what_the_provider_asks_for_counts(self) -> None:
+        asked = understood(http(theirs.ModelRateLimitError, 429, after=7), None)
+        assert 7 <= (pause(asked, 1) or 0) <= 7.5
+
+    def test_but_nobody_waits_for_hours(self) -> None:
+        asked = understood(http(theirs.ModelRateLimitError, 429, after=3600), None)
+        assert pause(asked, 1) is None
+
+
+def test_the_key_is_in_no_message() -> None:
+    said = understood(theirs.ModelHTTPError(400, "m", "key sk-1 is bad"), "sk-1").error.message
+    assert "sk-1" not in said
