@@ -60,6 +60,7 @@ def platform() -> Iterator[Platform]:
     home = Path(os.environ.get("RT_TEST_HOME", "/var/lib/runtools-test"))
     os.environ["RUNTOOLS_HOME"] = str(home)
     os.environ["RUNTOOLS_API_PORT"] = str(_free_port())
+    os.environ["RUNTOOLS_OUTBOUND_ALLOW"] = "127.0.0.0/8"  # providers of models that tests are
     subprocess.run([RUNTOOLS, "down"], check=True, timeout=300)
     subprocess.run([RUNTOOLS, "up", "--detach"], check=True, timeout=120)
     try:

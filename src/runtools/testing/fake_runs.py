@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import websockets
@@ -65,6 +66,8 @@ class FakeRun:
     status: RunStatus = "queued"
     cancel: bool = False
     started_at: datetime | None = None
+    taken_at: float = 0.0
+    spent: float = 0.0
     holder: object | None = None
     log: list[Logged] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)
@@ -181,6 +184,7 @@ class FakeRuns:
         for run in self.runs.values():
             if run.holder is who:
                 run.holder = None
+                run.spent += monotonic() - run.taken_at
                 if run.status == "running":
                     run.status = "queued"
                     run.lease += 1
@@ -218,7 +222,7 @@ class FakeRuns:
     def _take(self, run: FakeRun, who: object) -> Assignment:
         if run.status != "queued":
             raise Conflict(f"the run is {run.status}")
-        run.status, run.holder = "running", who
+        run.status, run.holder, run.taken_at = "running", who, monotonic()
         run.started_at = run.started_at or datetime.now(UTC)
         return Assignment(
             run=self._shape(run),
@@ -226,6 +230,7 @@ class FakeRuns:
             model=run.model,
             output_schema=run.output_schema,
             limits=run.limits,
+            spent_seconds=run.spent,
             config=run.config,
             earlier=run.earlier,
             log=run.log,
@@ -244,6 +249,7 @@ class FakeRuns:
             run.holder = None
         elif asked.wait:
             run.status, run.holder = "waiting", None
+            run.spent += monotonic() - run.taken_at
         return News(events=stands, cancel=run.cancel)
 
     async def _place(self, run: FakeRun) -> Placed:
@@ -354,10 +360,10 @@ class FakeLink:
         news: News = await self._ask(call="read", runId=run_id, lease=lease, after=after)
         return news
 
-    async def place(self, run_id: str, lease: int) -> str:
+    async def place(self, run_id: str, lease: int) -> Placed:
         """The sandbox."""
         placed: Placed = await self._ask(call="place", runId=run_id, lease=lease)
-        return placed.sandbox_id
+        return placed
 
     async def secret(self, run_id: str, lease: int, name: str) -> str:
         """A secret."""

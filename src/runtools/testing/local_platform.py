@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -23,9 +24,12 @@ _BUILD_SECONDS = 60
 
 
 @asynccontextmanager
-async def local_platform(folder: Path) -> AsyncIterator[tuple[str, str]]:
-    """A platform with a template that is ready: its URL and the first key. Sandboxes end with it."""
-    settings = Settings(home=folder, disk_headroom_mb=1)
+async def local_platform(folder: Path, **said: Any) -> AsyncIterator[tuple[str, str]]:
+    """A platform with a template that is ready: its URL and the first key. Sandboxes end with it.
+
+    ``said`` are settings.
+    """
+    settings = Settings(home=folder, disk_headroom_mb=1, **said)
     clock, db = SystemClock(), Database(sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)

@@ -34,13 +34,13 @@ class Platform:
         return done
 
     def pid(self, part: str) -> int:
-        """The pid of a part: `up`, `host`, or `api`; 0 while there is none."""
-        if part != "api":
+        """The pid of a part: `up`, `host`, `api` or `worker`; 0 while there is none."""
+        if part in ("up", "host"):
             return int((self.home / "run" / f"{part}.lock").read_text() or 0)
         up = self.pid("up")
         for pid in Path(f"/proc/{up}/task/{up}/children").read_text().split():
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0api\0"):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(f"\0{part}\0".encode()):
                     return int(pid)
         return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from runtools.platform.core.ports.worker import Logged
@@ -67,7 +66,6 @@ class Book:
     silent: int = 0
     ended: bool = False
     _later: dict[int, Logged] = field(default_factory=dict)
-    _waits: list[tuple[datetime, datetime | None]] = field(default_factory=list)
 
     def take(self, events: Iterable[Logged]) -> list[Logged]:
         """Learn of events, in any order and more than once; gives those that are new, in order, no gaps."""
@@ -106,10 +104,6 @@ class Book:
         """Whether the model has answered all that was said, and wants nothing done."""
         return self.turn > 0 and self.said <= self.seen and not self.calls
 
-    def waited(self, now: datetime) -> float:
-        """Seconds in which the run did nothing but wait for people."""
-        return sum(((until or now) - since).total_seconds() for since, until in self._waits)
-
     def _learn(self, event: Logged) -> None:
         data = event.data
         match event.type:
@@ -125,10 +119,8 @@ class Book:
                 self._call(data["callId"]).closed = True
             case "approval-requested":
                 self._call(data["callId"]).asked = True
-                if not self._waits or self._waits[-1][1] is not None:
-                    self._waits.append((event.at, None))
             case "approval-resolved":
-                self._resolve(event)
+                self._call(data["callId"]).resolved = ApprovalResolved.model_validate(data)
             case "usage":
                 self.usage = RunUsage.model_validate(data["total"])
                 if data["turn"] == self.turn:
@@ -150,12 +142,6 @@ class Book:
             self.turn, self.seen, self.calls = data["turn"], seen_of(event), []
             self.text = data["text"]
             self.silent += 1
-
-    def _resolve(self, event: Logged) -> None:
-        self._call(event.data["callId"]).resolved = ApprovalResolved.model_validate(event.data)
-        if self._waits and not any(call.asked and call.resolved is None for call in self.open):
-            since, until = self._waits[-1]
-            self._waits[-1] = (since, until or event.at)
 
     def _call(self, call_id: str) -> Call:
         for call in self.calls:

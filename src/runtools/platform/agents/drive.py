@@ -123,7 +123,7 @@ async def _next(run: Held) -> bool:
     if book.is_answered and not run.is_owed_a_result:
         await run.append([run.done("completed")], guarded=True)
         return book.ended
-    limit = reached(run.limits, book.turn, book.usage, run.seconds)
+    limit = run.exceeded or reached(run.limits, book.turn, book.usage, run.seconds)
     if limit is not None:
         await run.append([run.done("limit_reached", limit=limit)])
     elif compacting.is_full(run):

@@ -71,6 +71,8 @@ class Held:
         self.limits = limits
         self.history = history
         self.book = Book()
+        self.exceeded: str | None = None  # which budget of the org is used up
+        self._began = means.clock.monotonic()
         self.known = 0  # up to where whoever is at work knows the log
         self.changed = asyncio.Event()
         self.stream: Stream | None = None  # an answer under way
@@ -81,9 +83,7 @@ class Held:
     @property
     def seconds(self) -> float:
         """How long it has worked, waiting for people left out."""
-        now = self.means.clock.now()
-        since = self.given.run.started_at or now
-        return (now - since).total_seconds() - self.book.waited(now)
+        return self.given.spent_seconds + self.means.clock.monotonic() - self._began
 
     @property
     def is_owed_a_result(self) -> bool:
@@ -112,6 +112,7 @@ class Held:
     async def learn(self, news: News) -> None:
         """Take in what is new; pull the reins where somebody wants it."""
         self.history.take(self.book.take(news.events))
+        self.exceeded = news.exceeded or self.exceeded
         if news.cancel:
             self.reins.pull("cancel")
         if self.book.interrupts > self.known:

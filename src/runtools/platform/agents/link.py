@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from runtools.platform.core.ports.worker import Assignment, NewEvent, News
+from runtools.platform.core.ports.worker import Assignment, NewEvent, News, Placed
 from runtools.sdk.shapes.runs import DeltaType
 
 
@@ -45,8 +45,8 @@ class Link(Protocol):
         """The log after a number, and whether to cancel."""
         ...
 
-    async def place(self, run_id: str, lease: int) -> str:
-        """The id of the run's sandbox, made where there is none yet."""
+    async def place(self, run_id: str, lease: int) -> Placed:
+        """The run's sandbox, made where there is none yet."""
         ...
 
     async def secret(self, run_id: str, lease: int, name: str) -> str:

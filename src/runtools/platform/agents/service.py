@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from runtools.sdk.client import AsyncRunTools
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 8.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,13 @@ class Post:
         url: of the api, for the link.
         api_url: where runs reach their sandboxes; empty: the same.
         token: what it proves to the api by that it is a worker.
+        id: names it. One that is started in the place of another has its name: nobody waits for that one.
         slots: how many runs it drives at once.
     """
 
     url: str
     token: str
+    id: str
     slots: int
     build: Callable[[ModelAccess], Model]
     outbound: Outbound
@@ -50,11 +51,12 @@ class Post:
 
 
 async def serve(post: Post, ending: asyncio.Event) -> None:
-    """Work until ``ending`` is set; then let go of all runs, so that others go on with them."""
-    worker, hello = (
-        Worker(post.slots),
-        Hello(worker_id=f"worker-{secrets.token_hex(8)}", slots=post.slots),
-    )
+    """Work until ``ending`` is set; then let go of all runs, so that others go on with them.
+
+    A run is left when the connection breaks and taken anew when it is there again: what it did meanwhile
+    could not have been written down.
+    """
+    worker, hello = Worker(post.slots), Hello(worker_id=post.id, slots=post.slots, runs=[])
     backoff = Backoff(post.clock, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
     while not ending.is_set():
         try:

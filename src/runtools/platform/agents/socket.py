@@ -138,10 +138,10 @@ class SocketLink:
             await self._of_run(Read(run_id=run_id, lease=lease, after=after))
         )
 
-    async def place(self, run_id: str, lease: int) -> str:
+    async def place(self, run_id: str, lease: int) -> Placed:
         """The run's sandbox."""
         answer = await self.call(Place(run_id=run_id, lease=lease), _PLACE_SECONDS)
-        return Placed.model_validate(answer).sandbox_id
+        return Placed.model_validate(answer)
 
     async def secret(self, run_id: str, lease: int, name: str) -> str:
         """A secret of the run."""

@@ -68,8 +68,8 @@ async def _api(settings: config.Settings, _: argparse.Namespace) -> int:
     return int(await _part("api").serve(settings))
 
 
-async def _worker(settings: config.Settings, _: argparse.Namespace) -> int:
-    return int(await _part("worker").serve(settings))
+async def _worker(settings: config.Settings, args: argparse.Namespace) -> int:
+    return int(await _part("worker").serve(settings, args.name))
 
 
 async def _host(settings: config.Settings, args: argparse.Namespace) -> int:
@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--org")
         if name in ("rekey", "strays"):
             sub.add_argument("--here", action="store_true", help="in this process, as this user")
+        if name == "worker":
+            sub.add_argument("--name", help="that of the worker whose place it takes")
         if name == "host":
             sub.add_argument("--socket-uid", type=int, default=os.geteuid())
             sub.add_argument("--socket-gid", type=int, default=os.getegid())

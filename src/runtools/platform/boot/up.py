@@ -37,7 +37,9 @@ log = logging.getLogger("runtools.up")
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
-# What opens the records, and what models are asked with. The host needs none of it.
+_DRAIN_SECONDS = 15.0  # answers of models that are under way may come to their end
+# What opens the records, and what models are asked with. The host needs none of it, and a worker is given a
+# key with the run that it is for.
 _OF_THE_API = KEYS | {
     f"RUNTOOLS_{name}"
     for name in (
@@ -166,10 +168,13 @@ def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
 def _parts(person: Person) -> list[Part]:
     python = [sys.executable, "-m", "runtools.platform"]
     root = Person("root", 0, 0)
+    worker = [*python, "worker", "--name"]
     owner = ["--socket-uid", str(person.uid), "--socket-gid", str(person.gid)]
     return [
         Part("host", root.command([*python, "host", *owner]), _PAUSE_ALL_SECONDS, _OF_THE_API),
         Part("api", person.command([*python, "api"]), 10.0),
+        # One name over all restarts, so that what a dead one drove waits for nobody.
+        Part("worker", person.command([*worker, "worker-1"]), _DRAIN_SECONDS, _OF_THE_API),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 
 from runtools.platform.agents.models.build import Models
@@ -15,8 +16,8 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.outbound import Outbound, networks
 
 
-async def serve(settings: Settings) -> int:
-    """Work until SIGTERM."""
+async def serve(settings: Settings, name: str | None) -> int:
+    """Work until SIGTERM. ``name``: of the one worker that takes another's place when it has died."""
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
@@ -25,6 +26,7 @@ async def serve(settings: Settings) -> int:
     post = Post(
         url=settings.own_url,
         token=parts.token(settings, "worker"),
+        id=name or f"worker-{secrets.token_hex(8)}",
         slots=settings.worker_slots,
         build=models.build,
         outbound=outbound,

@@ -38,9 +38,10 @@ def test_processes_are_told_settings_and_provider_keys_and_nothing_else(tmp_path
     assert not {"RUNTOOLS_API_KEY", "AWS_SECRET_ACCESS_KEY"} & told.keys()
 
 
-def test_the_host_is_kept_from_keys_and_records() -> None:
+def test_host_and_worker_are_kept_from_keys_and_records() -> None:
     kept = {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "RUNTOOLS_MASTER_KEY", "RUNTOOLS_DATABASE_URL"}
     kept |= {"RUNTOOLS_METRICS_TOKEN"}
     untold = {part.name: part.untold for part in up._parts(up.Person("root", 0, 0))}
     assert kept <= untold["host"]
+    assert kept <= untold["worker"]
     assert not untold["api"]

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from runtools.errors import RunToolsError
+from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.kit.outbound import Failed, Outbound, Refused
 from runtools.workbench.cut import cut
 from runtools.workbench.tool import Correctable, Parameters, Tool
 
-SEARCH_KEY = "EXA_API_KEY"
 SEARCH_URL = "https://api.exa.ai/search"
 _SECONDS = 30.0
 _MOST_BYTES = 4 * 1024 * 1024

@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic_ai.tools import ToolDefinition
@@ -35,6 +36,9 @@ Connect = Callable[[str], AsyncRunTools]
 
 _TRIES = 5
 _AT_ONCE = 16
+_NEW_SANDBOX = (
+    "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
+)
 _FILES = frozenset({"edit_file", "write_file", "delete_file"})
 
 
@@ -65,6 +69,7 @@ class Toolbox:
         self._clock = clock
         self._sees = sees
         self._sandbox: AsyncSandbox | None = None
+        self._is_news = False  # whether the model takes the sandbox for that of its earlier runs
         self._placing = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -133,7 +138,7 @@ class Toolbox:
                 if tool.name in AROUND:
                     return await tool.call(self._around, call.arguments)
                 bench = await self._bench(call, on_output, begun=begun)
-                return await tool.call(bench, call.arguments)
+                return self._told(await tool.call(bench, call.arguments))
             except (Unavailable, RateLimited) as error:
                 if not left:
                     return _failed(error)
@@ -142,6 +147,12 @@ class Toolbox:
             begun = True
             await backoff.wait()
         raise AssertionError  # the last try returns
+
+    def _told(self, result: Result) -> Result:
+        if not self._is_news:
+            return result
+        self._is_news = False
+        return replace(result, text=f"{_NEW_SANDBOX}\n{result.text}")
 
     async def _bench(self, call: Call, on_output: OnOutput, *, begun: bool) -> Bench:
         sandbox = await self._place()
@@ -158,8 +169,9 @@ class Toolbox:
     async def _place(self) -> AsyncSandbox:
         async with self._placing:
             if self._sandbox is None:
-                sandbox_id = await self._link.place(self._given.run.id, self._lease)
-                self._sandbox = await self._client.sandboxes.get(sandbox_id)
+                placed = await self._link.place(self._given.run.id, self._lease)
+                self._sandbox = await self._client.sandboxes.get(placed.sandbox_id)
+                self._is_news = placed.fresh and bool(self._given.earlier)
             return self._sandbox
 
 

@@ -1,0 +1,193 @@
+"""Worker and api together: the real port between them, and sandboxes with the real guest agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from runtools import AsyncRunTools
+from runtools.platform.agents.models.build import Models
+from runtools.platform.agents.models.http import client
+from runtools.platform.agents.points import WORKER_CRASH_POINTS
+from runtools.platform.agents.service import Post, serve
+from runtools.platform.boot import parts
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.outbound import Outbound, networks
+from runtools.testing import api_world
+from runtools.testing.local_platform import local_platform
+from runtools.testing.worker_process import EDITED, LEDGER, Makers
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LOOPBACK = "127.0.0.0/8"
+STEPS = 6
+
+
+@dataclass
+class Whole:
+    """A platform."""
+
+    url: str
+    token: str
+    http: httpx.AsyncClient
+    rt: AsyncRunTools
+
+    async def ask(self, method: str, path: str, **more: Any) -> Any:
+        answer = await self.http.request(method, path, **more)
+        assert answer.status_code < 300, answer.text
+        return answer.json()["data"]
+
+    async def deploy(self, **agent: Any) -> None:
+        """An agent, deployed in a project of its own."""
+        made = {"name": "A", "model": "demo", **agent}
+        body = {"project": f"p-{agent['slug']}", "agents": [made]}
+        plan = await self.ask("POST", "/v1/deploys/plan", json=body)
+        deploy = await self.ask("POST", "/v1/deploys", json={**body, "plan": plan["digest"]})
+        await self.ask("GET", f"/v1/deploys/{deploy['id']}?waitSeconds=20&done=9")
+
+    async def run(self, slug: str, message: str = "go", **more: Any) -> Any:
+        """A run that has ended."""
+        body = {"agentSlug": slug, "message": message, **more}
+        return await self.ask("POST", "/v1/run?waitSeconds=60", json=body)
+
+    async def events(self, run_id: str) -> list[Any]:
+        """All that stands in its log."""
+        found = []
+        async with self.http.stream("GET", f"/v1/runs/{run_id}/events") as stream:
+            async for line in stream.aiter_lines():
+                if line.startswith("data: "):
+                    found.append(httpx.Response(200, text=line[6:]).json())
+        return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole(tmp_path_factory: Any) -> AsyncIterator[Whole]:
+    """A platform without a worker."""
+    folder: Path = tmp_path_factory.mktemp("platform")
+    async with (
+        local_platform(folder, outbound_allow=LOOPBACK) as (url, key),
+        AsyncRunTools(key, url) as rt,
+        api_world.client(url, key) as http,
+    ):
+        yield Whole(url, parts.token(Settings(home=folder), "worker"), http, rt)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def worker(whole: Whole) -> AsyncIterator[None]:
+    """A worker, until the test ends."""
+    outbound, ending = Outbound(networks(LOOPBACK)), asyncio.Event()
+    models = Models(lambda: client(outbound))
+    post = Post(whole.url, whole.token, "in-process", 4, models.build, outbound, SystemClock())
+    task = asyncio.create_task(serve(post, ending))
+    yield
+    ending.set()
+    await task
+    await models.close()
+    outbound.close()
+
+
+async def test_the_demo_agent_does_its_work(whole: Whole, worker: None) -> None:
+    await whole.deploy(slug="hello", tools=[], permissions={"*": "allow"})
+    run = await whole.run("hello")
+    assert run["status"] == "completed", run
+    assert "answers: “Hello from a sandbox! 1 visitor so far.”" in run["output"]
+    assert run["usage"]["costUsd"] == "0"
+    sandbox = await whole.rt.sandboxes.get(run["sandboxId"])
+    done = await sandbox.exec("cd /workspace/hello-web && python3 -m unittest 2>&1")
+    assert "Ran 2 tests" in done.stdout
+    again = await whole.run("hello", "again, please", threadId=run["threadId"])
+    assert again["sandboxId"] == run["sandboxId"]
+    assert "Hello from a sandbox!" in again["output"]
+
+
+async def test_an_approval_waits_without_a_worker(whole: Whole, worker: None) -> None:
+    await whole.deploy(slug="careful", permissions={"bash": "ask"})
+    body = {"agentSlug": "careful", "message": "go"}
+    run = await whole.ask("POST", "/v1/run?waitSeconds=30", json=body)
+    asked = 0
+    while run["status"] == "waiting":
+        [*_, call] = [
+            one["data"]
+            for one in await log_of(whole, run["id"])
+            if one["type"] == "approval-requested"
+        ]
+        decision = {"callId": call["callId"], "decision": "allow"}
+        await whole.ask("POST", f"/v1/runs/{run['id']}/approve", json=decision)
+        asked += 1
+        await api_world.holds(partial(moved, whole, run["id"], asked))
+        run = await whole.ask("GET", f"/v1/runs/{run['id']}?waitSeconds=30")
+    assert asked == 3
+    assert run["status"] == "completed", run
+
+
+async def log_of(whole: Whole, run_id: str) -> list[Any]:
+    """What stands in a log that is not at its end yet."""
+    found: list[Any] = []
+    last = (await whole.ask("GET", f"/v1/runs/{run_id}"))["lastSeq"]
+    async with whole.http.stream("GET", f"/v1/runs/{run_id}/events") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data: "):
+                found.append(httpx.Response(200, text=line[6:]).json())
+                if found[-1].get("seq") == last:
+                    return found
+    return found
+
+
+async def moved(whole: Whole, run_id: str, asked: int) -> bool:
+    """Whether a run has come to its next question, or to its end."""
+    run = await whole.ask("GET", f"/v1/runs/{run_id}")
+    if run["status"] not in ("waiting", "queued", "running"):
+        return True
+    events = await log_of(whole, run_id)
+    return sum(one["type"] == "approval-requested" for one in events) > asked
+
+
+async def test_killed_at_every_boundary_over_the_real_api(whole: Whole) -> None:
+    await whole.deploy(slug="steps")
+    sandbox = await whole.rt.sandboxes.create()
+    await sandbox.files.write(LEDGER, "")
+    await sandbox.files.write(EDITED, "end\n")
+    makers = await asyncio.to_thread(Makers)
+    body = {"agentSlug": "steps", "message": "go", "sandboxId": sandbox.id}
+    run = await whole.ask("POST", "/v1/run?waitSeconds=0", json=body)
+    kills, lives = cycle(WORKER_CRASH_POINTS), 0
+    try:
+        while run["status"] in ("queued", "running"):
+            point = "worker.append.written" if lives % 2 else next(kills)
+            pid = await makers.start(whole.url, whole.url, STEPS, point, whole.token, "worker-1")
+            await api_world.holds(partial(dead_or_done, whole, makers, pid, run["id"]))
+            os.kill(pid, signal.SIGKILL)
+            await makers.wait(pid)
+            lives += 1
+            run = await whole.ask("GET", f"/v1/runs/{run['id']}")
+    finally:
+        await asyncio.to_thread(makers.close)
+    assert run["status"] == "completed", run
+    assert lives > 10
+    ledger = (await sandbox.files.read(LEDGER)).decode().split()
+    assert ledger == [str(number) for number in range(STEPS)]
+    assert (await sandbox.files.read(EDITED)).decode().split() == ["1", "3", "5", "end"]
+    events = [one for one in await whole.events(run["id"]) if one.get("seq")]
+    assert [one["seq"] for one in events] == list(range(1, len(events) + 1))
+    assert sum(one["type"] == "done" for one in events) == 1
+    assert run["usage"]["requests"] == STEPS + 1
+
+
+async def dead_or_done(whole: Whole, makers: Makers, pid: int, run_id: str) -> bool:
+    """Whether a worker has killed itself, or the run is over."""
+    if makers.is_dead(pid):
+        return True
+    run = await whole.ask("GET", f"/v1/runs/{run_id}")
+    return run["status"] not in ("queued", "running")

@@ -1,0 +1,99 @@
+"""Agents on real machines: what they do there, a worker that is killed, and what never enters the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runtools import AsyncRunTools
+from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.testing.fake_provider import provider
+from runtools.testing.real_platform import Platform
+from runtools.testing.scripted_model import Call
+
+pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
+
+KEY = "sk-vm-" + secrets.token_hex(24)
+MARK = "mark-" + secrets.token_hex(8)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rt(platform: Platform) -> AsyncIterator[AsyncRunTools]:
+    """A client of the platform."""
+    known = json.loads((platform.home / "client.json").read_text())
+    async with AsyncRunTools(known["apiKey"], known["apiUrl"]) as made:
+        yield made
+
+
+async def deployed(rt: AsyncRunTools, slug: str, model: str) -> None:
+    """An agent in a project of its own."""
+    agent = AgentDefinition(slug=slug, name="VM", model=model)
+    plan = await rt.deploys.plan(f"vm-{slug}", [agent])
+    deploy = await rt.deploys.create(plan, [agent])
+    async with asyncio.timeout(60):
+        while (await rt.deploys.get(deploy.id)).state == "running":
+            await asyncio.sleep(0.05)
+
+
+def found_in(folder: Path, needle: bytes) -> list[str]:
+    """The files below a folder that hold some bytes."""
+    found = []
+    for file in folder.rglob("*"):
+        if not file.is_file() or file.is_symlink() or not file.stat().st_size:
+            continue
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            if data.find(needle) >= 0:
+                found.append(str(file.relative_to(folder)))
+    return found
+
+
+async def test_no_key_of_a_model_is_ever_in_the_machine(
+    platform: Platform, rt: AsyncRunTools
+) -> None:
+    await rt.secrets.set("VM_MODEL_KEY", KEY, category="provider")
+    look = f"echo {MARK} > /root/mark; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    async with provider("chat", [Call("bash", {"command": look})], ["done"]) as fake:
+        await rt.models.endpoints.create("vmfake", fake.url, secret="VM_MODEL_KEY")
+        await deployed(rt, "keyless", "vmfake:any")
+        run = await rt.agents.run("keyless", "Look around.", timeout=120)
+        assert run.status == "completed"
+        assert fake.asked[0].headers["authorization"] == f"Bearer {KEY}"
+        seen = json.dumps(fake.asked[1].body)
+    assert "PATH=" in seen
+    assert KEY not in seen
+    assert "rt_run_" not in seen
+    assert run.sandbox_id is not None
+    sandbox = await rt.sandboxes.get(run.sandbox_id)
+    await sandbox.pause()  # its memory lies on the disk now
+    folder = platform.home / "host" / "sandboxes" / run.sandbox_id
+    assert found_in(folder, MARK.encode()), "what is in the machine is found"
+    assert found_in(folder, KEY.encode()) == []
+    assert found_in(folder, b"rt_run_") == []
+    await sandbox.destroy()
+
+
+async def test_the_demo_goes_on_when_its_worker_is_killed(
+    platform: Platform, rt: AsyncRunTools, killed: Callable[[str], None]
+) -> None:
+    await deployed(rt, "demo-vm", "demo")
+    run = await rt.agents.start("demo-vm", "go")
+    async for event in run.events():
+        if event.type == "message" and event.data["turn"] == 2:
+            break
+    await asyncio.to_thread(killed, "worker")
+    ended = await run.wait(timeout=180)
+    assert ended.status == "completed"
+    assert ended.output is not None
+    assert "Hello from a sandbox! 1 visitor so far." in ended.output
+    assert ended.sandbox_id is not None
+    await (await rt.sandboxes.get(ended.sandbox_id)).destroy()
