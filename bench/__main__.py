@@ -36,6 +36,7 @@ SECTIONS = (
     "idle",
     "hostile",
     "deploys",
+    "agents",
 )
 LATEST = Path(__file__).parent / "latest.json"
 

@@ -80,6 +80,7 @@ def killed(platform: Platform) -> Callable[[str], None]:
 
     def kill(part: str) -> None:
         pid = platform.pid(part)
+        assert pid, f"there is no {part}"
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: platform.pid(part) != pid)
         eventually(lambda: platform.cli("status", ok=False).returncode == 0)

@@ -1,4 +1,4 @@
-"""Agents on real machines: what they do there, a worker that is killed, and what never enters the machine."""
+"""Agents on real machines: a worker that is killed, and what never enters the machine."""
 
 from __future__ import annotations
 

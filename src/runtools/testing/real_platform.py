@@ -37,10 +37,10 @@ class Platform:
         """The pid of a part: `up`, `host`, `api` or `worker`; 0 while there is none."""
         if part in ("up", "host"):
             return int((self.home / "run" / f"{part}.lock").read_text() or 0)
-        up = self.pid("up")
+        up, words = self.pid("up"), f"\0runtools.platform\0{part}\0".encode()
         for pid in Path(f"/proc/{up}/task/{up}/children").read_text().split():
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(f"\0{part}\0".encode()):
+                if words in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return int(pid)
         return 0
 
