@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any, cast
 
 from pydantic_ai.models import ModelRequestParameters
@@ -25,10 +26,12 @@ from runtools.platform.agents.held import Held, Means, ended, new_event, result_
 from runtools.platform.agents.history import History, by_run, plain_response
 from runtools.platform.agents.limits import limits_of, out_of_time, reached
 from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.models.http import client
 from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.reins import Broken, Reins, Why
 from runtools.platform.agents.tools.around import Around
+from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.agents.tools.toolbox import Toolbox
 from runtools.platform.core.models import MODELS, PROVIDERS
 from runtools.platform.core.ports.worker import Assignment, NewEvent
@@ -76,7 +79,7 @@ class Drive:
         given = await self._means.link.take(self._run_id, self._lease)
         reach("worker.taken")
         try:
-            self._run = run = _held(self._means, given, self._lease, self._reins)
+            self._run = run = await _held(self._means, given, self._lease, self._reins)
         except RunToolsError as error:
             await failure(self._means, self._run_id, self._lease, error)
             return
@@ -169,7 +172,7 @@ async def _keep_time(run: Held) -> None:
         run.reins.pull("limit")
 
 
-def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> Held:
+async def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> Held:
     """All that is needed to go on."""
     access = given.model
     known = next(
@@ -194,7 +197,12 @@ def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> Held:
         return await means.link.secret(given.run.id, lease, name)
 
     around = Around(secret, means.outbound, search_url=means.search_url)
-    toolbox = Toolbox(means.link, given, lease, means.connect, around, means.clock, sees=sees)
+    http = partial(client, means.outbound)
+    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret)
+    toolbox = Toolbox(
+        means.link, given, lease, means.connect, around, servers, means.clock, sees=sees
+    )
+    await servers.look()
     model = means.build(access)
     # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)

@@ -6,7 +6,7 @@ A name is resolved and checked at the moment of connecting, as for everything th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httpcore2
@@ -20,9 +20,10 @@ _SILENT_SECONDS = 600.0  # a model may think for minutes before its first word
 _CONNECTIONS = 256
 
 
-def client(outbound: Outbound) -> httpx2.AsyncClient:
+def client(outbound: Outbound, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
     """A client that reaches what may be reached."""
     return httpx2.AsyncClient(
+        headers=headers,
         mounts={
             "http://": _Transport(outbound, plain=True),
             "https://": _Transport(outbound, plain=False),

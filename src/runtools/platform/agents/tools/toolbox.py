@@ -20,6 +20,7 @@ from runtools.platform.agents.answer import INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link, LinkLost
 from runtools.platform.agents.tools.around import AROUND, Around
+from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.core.ports.worker import Assignment
 from runtools.platform.kit.clock import Backoff, Clock
 from runtools.sdk.client import AsyncRunTools
@@ -57,6 +58,7 @@ class Toolbox:
         lease: int,
         connect: Connect,
         around: Around,
+        servers: Servers,
         clock: Clock,
         *,
         sees: bool,
@@ -66,6 +68,7 @@ class Toolbox:
         self._lease = lease
         self._client = connect(given.token)
         self._around = around
+        self._servers = servers
         self._clock = clock
         self._sees = sees
         self._sandbox: AsyncSandbox | None = None
@@ -77,19 +80,22 @@ class Toolbox:
     @property
     def definitions(self) -> list[ToolDefinition]:
         """The tools as models are told of them; what the agent may never call is not among them."""
-        tools: list[Tool[Any, Any]] = [*TOOLS.values(), *AROUND.values()]
+        own: list[Tool[Any, Any]] = [*TOOLS.values(), *AROUND.values()]
+        told = [(tool.name, tool.description, tool.schema) for tool in own]
+        told += [
+            (tool.name, tool.description, tool.schema) for tool in self._servers.tools.values()
+        ]
         return [
-            ToolDefinition(
-                name=tool.name, description=tool.description, parameters_json_schema=tool.schema
-            )
-            for tool in tools
-            if self.permission(tool.name) != "deny"
+            ToolDefinition(name=name, description=description, parameters_json_schema=schema)
+            for name, description, schema in told
+            if self.permission(name) != "deny"
         ]
 
     @property
     def missing(self) -> list[str]:
-        """Tools that the agent names and that are not to be had."""
-        return [name for name in self._given.agent.tools if name not in BUILT_IN_TOOLS]
+        """Tools and servers that the agent names and that are not to be had."""
+        tools = [name for name in self._given.agent.tools if name not in BUILT_IN_TOOLS]
+        return [*tools, *self._servers.troubles]
 
     def permission(self, name: str) -> Permission:
         """Whether the agent may call a tool."""
@@ -103,7 +109,7 @@ class Toolbox:
             begun: whether the call may have been made before.
         """
         tool: Tool[Any, Any] | None = TOOLS.get(call.name) or AROUND.get(call.name)
-        if tool is None:
+        if tool is None and call.name not in self._servers.tools:
             there = ", ".join(one.name for one in self.definitions)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if INVALID in call.arguments:
@@ -113,6 +119,8 @@ class Toolbox:
             )
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
+            if tool is None:
+                return await self._servers.call(call.name, call.arguments, begun=begun)
             if call.name in _FILES:
                 await stack.enter_async_context(self._changing)
             return await self._patiently(tool, call, on_output, begun)
