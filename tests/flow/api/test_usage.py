@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, func, select
 
 from runtools.platform.api.hosts.follow import take_in
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.usage import service, store
-from runtools.platform.api.usage.rules import Move, running, within
+from runtools.platform.api.usage.rules import DAY_MS, Move, running, within
+from runtools.platform.api.usage.tables import days as days_table
+from runtools.platform.api.usage.tables import moves, stored
+from runtools.platform.api.usage_days import store as usage_days
 from runtools.platform.core.ports.host import Observed, Stored
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
@@ -290,6 +294,134 @@ class TestStored:
         any_world.host.unavailable = True
         await service.look(platform)
         assert Stored(sandbox_id="x", size_bytes=1).size_bytes == 1
+
+
+class TestAddedUp:
+    """What is long gone is kept by the day, and no sum is another one by that."""
+
+    @pytest.mark.parametrize("seed", range(2))
+    async def test_every_sum_of_whole_days_stays_and_parts_make_the_whole(
+        self, any_world: World, seed: int
+    ) -> None:
+        chance, platform = random.Random(seed), any_world.platform
+        midnight = _midnight(platform.clock.now()) - timedelta(days=6)
+        await _lives(any_world, chance, midnight)
+        days = [midnight + timedelta(days=n) for n in range(7)]
+        asked = [
+            f"from={_iso(a)}&to={_iso(b)}&group={group}"
+            for a, b in itertools.combinations(days, 2)
+            for group in ("sandbox", "project", "day", "org")
+        ]
+        before = [await usage(any_world, query) for query in asked]
+        for cut in (days[2], days[4], days[4]):  # by and by, and once more for nothing
+            await service.add_up(platform, cut)
+            after = [await usage(any_world, query) for query in asked]
+            assert [_used(rows) for rows in after] == [_used(rows) for rows in before]
+        left = await platform.db.read(_counted)
+        assert left["days"] > 0
+        assert await platform.db.read(usage_days.old, days[2], "", 10) == []
+        for _ in range(5):
+            cuts = sorted(
+                midnight + timedelta(milliseconds=chance.randrange(6 * DAY_MS)) for _ in range(5)
+            )
+            cuts = [days[0], *map(_floor, cuts), days[-1]]
+            sums = [await whole(any_world, a, b) for a, b in itertools.pairwise(cuts)]
+            assert sum(sums) == await whole(any_world, days[0], days[-1])
+
+    async def test_little_is_left_of_much(self, any_world: World) -> None:
+        platform, chance = any_world.platform, random.Random(1)
+        midnight = _midnight(platform.clock.now()) - timedelta(days=6)
+        await _lives(any_world, chance, midnight, count=60)
+        before = await platform.db.read(_counted)
+        await service.add_up(platform, midnight + timedelta(days=6))
+        after = await platform.db.read(_counted)
+        assert after["moves"] + after["stored"] < (before["moves"] + before["stored"]) / 4
+
+    async def test_what_comes_too_late_changes_no_day_that_is_added_up(
+        self, any_world: World
+    ) -> None:
+        platform = any_world.platform
+        midnight = _midnight(platform.clock.now()) - timedelta(days=4)
+        made = await any_world.create()
+        await any_world.http.post(f"/v1/sandboxes/{made['id']}/pause")
+        for seq, hours, state in ((1, 1, "running"), (2, 5, "paused")):
+            at = midnight + timedelta(hours=hours)
+            await take_in(platform, HOST_ID, report(made["id"], seq, at, state, epoch=0))
+        period = midnight, midnight + timedelta(days=1)
+        assert await whole(any_world, *period) == 4 * 3_600_000
+        await service.add_up(platform, period[1])
+        for seq, hours, state in ((1, 1, "running"), (0, 0, "running"), (2, 5, "paused")):
+            at = midnight + timedelta(hours=hours)
+            await take_in(platform, HOST_ID, report(made["id"], seq, at, state, epoch=0))
+        assert await whole(any_world, *period) == 4 * 3_600_000
+
+    async def test_one_that_runs_on_is_counted_on(self, any_world: World) -> None:
+        platform = any_world.platform
+        midnight = _midnight(platform.clock.now()) - timedelta(days=4)
+        made = await any_world.create()
+        await take_in(platform, HOST_ID, report(made["id"], 1, midnight, "running", epoch=0))
+        await platform.db.write(store.seen, HOST_ID, {made["id"]: 7}, midnight)
+        await service.add_up(platform, midnight + timedelta(days=2))
+        at = midnight + timedelta(days=3)
+        await take_in(platform, HOST_ID, report(made["id"], 2, at, "paused", epoch=0))
+        await platform.db.write(store.seen, HOST_ID, {}, at)
+        (row,) = await usage(any_world, f"from={_iso(midnight)}&to={_iso(at)}")
+        assert (row["runningMs"], row["storedMbMs"]) == (3 * DAY_MS, 7 * 3 * DAY_MS)
+        assert await whole(any_world, midnight, midnight + timedelta(hours=12)) == DAY_MS // 2
+
+    async def test_nothing_is_half_added_up(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        platform = any_world.platform
+        midnight = _midnight(platform.clock.now()) - timedelta(days=6)
+        await _lives(any_world, random.Random(5), midnight)
+        before = await usage(any_world)
+
+        def cut_off(*_: object) -> None:
+            raise RuntimeError("killed here")
+
+        monkeypatch.setattr(usage_days, "_lay", cut_off)
+        with pytest.raises(RuntimeError):
+            await service.add_up(platform, midnight + timedelta(days=3))
+        assert _used(await usage(any_world)) == _used(before)
+
+
+async def _lives(world: World, chance: random.Random, start: datetime, count: int = 14) -> None:
+    """Sandboxes with moves and sizes all over six days."""
+    for _ in range(2):
+        made = await world.create(**SIZE)
+        await world.http.post(f"/v1/sandboxes/{made['id']}/pause")
+        step = 6 * 86_400 / count
+        at = looked = start
+        for seq in range(1, count):
+            at += timedelta(seconds=chance.uniform(-600, 1.9 * step))
+            if at >= start + timedelta(days=6):
+                break
+            state = chance.choice(["running", "paused"])
+            await take_in(world.platform, HOST_ID, report(made["id"], seq, at, state, epoch=0))
+            looked += timedelta(seconds=chance.uniform(0, step))
+            sizes = {made["id"]: chance.randrange(500)}
+            await world.platform.db.write(store.seen, HOST_ID, sizes, looked)
+        last = start + timedelta(days=6) - timedelta(seconds=1)
+        await take_in(world.platform, HOST_ID, report(made["id"], count, last, "paused", epoch=0))
+        await world.platform.db.write(store.seen, HOST_ID, {}, last)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _used(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in which there is something."""
+    return [row for row in rows if row["runningMs"] or row["storedMbMs"]]
+
+
+def _counted(conn: Connection) -> dict[str, int]:
+    tables = {"moves": moves, "stored": stored, "days": days_table}
+    return {
+        name: int(conn.scalar(select(func.count()).select_from(table)) or 0)
+        for name, table in tables.items()
+    }
 
 
 class TestAsking:

@@ -34,7 +34,7 @@ from runtools.platform.api.snapshots import store as _snapshots
 from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
 from runtools.platform.api.threads import tables as _threads
-from runtools.platform.api.usage import store as _usage
+from runtools.platform.api.usage import tables as _usage
 from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
 from runtools.platform.api.webhooks import store as _webhooks

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from runtools.platform.kit.db import micros, moment
 
 _DAY = timedelta(days=1)
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,49 @@ class Stretch:
     since: int
     until: int
     amount: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was used on a day (UTC) that is long gone, added up; ``since`` is its midnight.
+
+    Where within the day it was is forgotten, so a part of the day has a share by its length. Shares are
+    differences of one rising function of time: those of any parts of the day make the whole again.
+    """
+
+    since: int
+    running_ms: int
+    stored_mb_ms: int
+
+    @property
+    def until(self) -> int:
+        """The next midnight."""
+        return self.since + DAY_MS
+
+    def share(self, since: int, until: int) -> tuple[int, int]:
+        """How much of both counts to a period."""
+        start = min(max(since - self.since, 0), DAY_MS)
+        end = min(max(until - self.since, start), DAY_MS)
+        ran, lay = self.running_ms, self.stored_mb_ms
+        return (
+            ran * end // DAY_MS - ran * start // DAY_MS,
+            lay * end // DAY_MS - lay * start // DAY_MS,
+        )
+
+
+def added_up(running: Iterable[Stretch], stored: Iterable[Stretch], before: int) -> Iterator[Day]:
+    """What lies before a midnight, by day."""
+    found: dict[int, list[int]] = {}
+    for place, stretches in enumerate((running, stored)):
+        for one in stretches:
+            at, end = one.since, min(one.until, before)
+            while at < end:
+                midnight = at // DAY_MS * DAY_MS
+                stop = min(end, midnight + DAY_MS)
+                found.setdefault(midnight, [0, 0])[place] += (stop - at) * one.amount
+                at = stop
+    for since in sorted(found):
+        yield Day(since, *found[since])
 
 
 def millis(at: datetime) -> int:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.calls import Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.usage import store
-from runtools.platform.api.usage.rules import Stretch, days, millis, running, shares, within
+from runtools.platform.api.usage.rules import (
+    DAY_MS,
+    Day,
+    Stretch,
+    days,
+    millis,
+    running,
+    shares,
+    within,
+)
 from runtools.platform.api.usage.store import User
-from runtools.platform.kit.db import Transaction
+from runtools.platform.api.usage_days import store as usage_days
+from runtools.platform.kit.db import Transaction, moment
 from runtools.sdk.shapes.usage import Group, UsageRow
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0
+DETAILED = timedelta(days=62)  # two months to the millisecond, whichever they are
 _CHUNK = 100  # so much is in memory at once
 _MB = 1 << 20
 
@@ -63,10 +74,33 @@ async def by_group(
 
 
 async def look_on(platform: Platform) -> None:
-    """Look at the disks for ever."""
+    """Look at the disks for ever, and once a day add up what is long gone."""
+    done: datetime | None = None
     while True:
         await look(platform)
+        before = detailed_from(platform.clock.now())
+        if before != done:
+            try:
+                await add_up(platform, before)
+                done = before
+            except Exception:
+                # The edge of a loop that must not end.
+                log.exception("adding up what was used before %s", before)
         await platform.clock.sleep(LOOK_SECONDS)
+
+
+def detailed_from(now: datetime) -> datetime:
+    """The midnight (UTC) before which usage is kept by the day alone."""
+    return moment(millis(now) // DAY_MS * DAY_MS * 1000) - DETAILED
+
+
+async def add_up(platform: Platform, before: datetime) -> None:
+    """Add up what every sandbox used before a midnight, each in a transaction of its own."""
+    after = ""
+    while found := await platform.db.read(usage_days.old, before, after, _CHUNK):
+        for sandbox_id in found:
+            await platform.db.write(usage_days.add_up, sandbox_id, before)
+        after = found[-1]
 
 
 async def look(platform: Platform) -> None:
@@ -95,9 +129,11 @@ def _by_sandbox(
     users = store.users(conn, org_id, *period, project_id, after, limit)
     since, until = millis(period[0]), millis(period[1])
     rows = []
-    for user, ran, lay in _stretches(conn, users, period, now):
+    for user, ran, lay, gone in _stretches(conn, users, period, now):
         used = _Used()
         used.add(user, within(ran, since, until), within(lay, since, until))
+        for day in gone:
+            used.add(user, *day.share(since, until))
         rows.append(_row(used, sandbox_id=user.id, name=user.name, project_id=user.project_id))
     return rows
 
@@ -118,16 +154,20 @@ def _by_group(
     }.get(group, lambda _user, _day: "")
     times = [(start, end) for _, start, end in cuts]
     found: dict[str, _Used] = {}
-    for user, ran, lay in _all_stretches(conn, org_id, period, project_id, now):
+    for user, ran, lay, gone in _all_stretches(conn, org_id, period, project_id, now):
         running_in, lying_in = shares(ran, times), shares(lay, times)
         for n in running_in.keys() | lying_in.keys():
             used = found.setdefault(name(user, cuts[n][0]), _Used())
             used.add(user, running_in.get(n, 0), lying_in.get(n, 0))
+        for day in gone:
+            for label, start, end in cuts:
+                if start < day.until and day.since < end:
+                    found.setdefault(name(user, label), _Used()).add(user, *day.share(start, end))
     key = {"day": "day", "project": "project_id"}.get(group)
     return [_row(found[one], **({key: one} if key else {})) for one in sorted(found)]
 
 
-_Stretches = tuple[User, list[Stretch], list[Stretch]]
+_Stretches = tuple[User, list[Stretch], list[Stretch], list[Day]]
 
 
 def _all_stretches(
@@ -148,8 +188,9 @@ def _stretches(
 ) -> Iterator[_Stretches]:
     ids = [user.id for user in users]
     moves, lay = store.moves_of(conn, ids, period), store.stored_of(conn, ids, period, now)
+    gone = usage_days.days_of(conn, ids, period)
     for user in users:
-        yield user, list(running(moves[user.id], now)), lay[user.id]
+        yield user, list(running(moves[user.id], now)), lay[user.id], gone[user.id]
 
 
 def _row(used: _Used, **about: str | None) -> UsageRow:

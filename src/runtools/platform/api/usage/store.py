@@ -1,6 +1,7 @@
 """What usage is added up from: what each sandbox came to be, and what it took on its host's disk.
 
-Both are written in the transactions that learn of them and never changed: no crash loses or doubles any.
+Both are written in the transactions that learn of them: no crash loses or doubles any. What is long gone is
+added up by day (`usage_days`), and never changed any more.
 """
 
 from __future__ import annotations
@@ -11,24 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    ForeignKey,
     FromClause,
     Function,
-    Index,
-    Integer,
     Over,
-    String,
-    Table,
     and_,
     case,
     exists,
     func,
+    literal,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -36,36 +30,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.usage.rules import Move, Stretch, millis
-from runtools.platform.kit.db import Moment, metadata
-
-moves = Table(
-    "usage_moves",
-    metadata,
-    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), primary_key=True),
-    # The host's number of the report. An end that the api found by itself comes after all of them.
-    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("at", Moment, nullable=False),
-    Column("state", String(8), nullable=False),
-)
-
-stored = Table(
-    "usage_stored",
-    metadata,
-    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), primary_key=True),
-    Column("since", Moment, primary_key=True),
-    Column("until", Moment),  # none: it is what was last seen
-    Column("mb", Integer, nullable=False),
-    Index(
-        "ix_usage_stored_open",
-        "sandbox_id",
-        unique=True,
-        sqlite_where=text("until IS NULL"),
-        postgresql_where=text("until IS NULL"),
-    ),
-)
+from runtools.platform.api.usage.tables import days, moves, stored
+from runtools.platform.kit.db import Moment
 
 LAST_EPOCH = 2**62
+_DAY = timedelta(days=1)
 _LEAST = timedelta(microseconds=1)
 
 
@@ -89,7 +58,10 @@ def moved(
     epoch, seq = place or (LAST_EPOCH, 0)
     make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     row = {"sandbox_id": sandbox_id, "epoch": epoch, "seq": seq, "at": at, "state": state}
-    conn.execute(make(moves).values(**row).on_conflict_do_nothing())
+    # What comes too late for a day that is added up already changes it no more.
+    gone = exists().where(days.c.sandbox_id == sandbox_id, days.c.since > at - _DAY)
+    fresh = select(*(literal(value, moves.c[name].type) for name, value in row.items()))
+    conn.execute(make(moves).from_select(list(row), fresh.where(~gone)).on_conflict_do_nothing())
 
 
 def seen(conn: Connection, host_id: str, sizes: Mapping[str, int], at: datetime) -> None:
@@ -169,13 +141,17 @@ def users(
         stored.c.since < until,
         or_(stored.c.until.is_(None), stored.c.until > since),
     )
+    gone = exists().where(
+        days.c.sandbox_id == sandboxes.c.id, days.c.since < until, days.c.since > since - _DAY
+    )
+    used = or_(and_(begun, going), lay, gone)
     query = select(
         sandboxes.c.id,
         sandboxes.c.name,
         sandboxes.c.project_id,
         sandboxes.c.vcpus,
         sandboxes.c.memory_mb,
-    ).where(sandboxes.c.org_id == org_id, sandboxes.c.id > after, or_(and_(begun, going), lay))
+    ).where(sandboxes.c.org_id == org_id, sandboxes.c.id > after, used)
     if project_id is not None:
         query = query.where(sandboxes.c.project_id == project_id)
     return [User(*row) for row in conn.execute(query.order_by(sandboxes.c.id).limit(limit))]

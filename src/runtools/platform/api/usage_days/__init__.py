@@ -1,0 +1,1 @@
+"""Usage of days that are long gone, added up."""
