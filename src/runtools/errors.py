@@ -229,6 +229,12 @@ class DeployRunning(Conflict):
     code = "deploy_running"
 
 
+class DeployCancelled(Conflict):
+    """Somebody has cancelled the deploy: what was done before stays done."""
+
+    code = "deploy_cancelled"
+
+
 class PlanStale(Conflict):
     """What stands in the project has changed since the plan was shown: nothing was done."""
 

@@ -151,7 +151,7 @@ def _follow(rt: RunTools, begun: Deploy) -> Deploy:
                 shown = latest.done
                 say(plan_looks.next_of(latest))
     except KeyboardInterrupt:
-        output.note(f"\n{begun.id} goes on by itself: runtools deploys show {begun.id}")
+        output.note(f"\n{begun.id} goes on by itself: runtools deploys show {begun.id}, or cancel")
         raise typer.Exit(130) from None
     return latest
 

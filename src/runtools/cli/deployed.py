@@ -134,6 +134,20 @@ def list_deploys(
     output.show(found, lambda: plan_looks.deploys(found))
 
 
+@deploys.command("cancel")
+def cancel_deploy(
+    deploy: Annotated[str, typer.Argument(metavar="DEPLOY", help="Its id.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """End a deploy before its next change, or in the middle of a setup; what is done stays done."""
+    with connected() as rt:
+        found = rt.deploys.cancel(deploy)
+        with output.working("waiting until it has ended"):
+            for found in rt.deploys.follow(deploy):  # noqa: B007 - the last one is shown
+                pass
+    output.show(found, lambda: plan_looks.deploy(found))
+
+
 @deploys.command("show")
 def show_deploy(
     deploy: Annotated[str, typer.Argument(metavar="DEPLOY", help="Its id.", show_default=False)],

@@ -81,6 +81,15 @@ class AsyncDeploys:
         answer = await self._transport.call("GET", f"/deploys/{wire.segment(deploy_id)}")
         return wire.shape(Deploy, answer.data)
 
+    async def cancel(self, deploy_id: str) -> Deploy:
+        """Have one end before its next change, or in the middle of a setup; `follow` tells when it has.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        path = f"/deploys/{wire.segment(deploy_id)}/cancel"
+        return wire.shape(Deploy, (await self._transport.call("POST", path)).data)
+
     async def follow(self, deploy_id: str) -> AsyncGenerator[Deploy, None]:
         """The deploy each time that more of it is done; the last one has ended.
 

@@ -98,6 +98,10 @@ ALL = body(
 )
 
 
+async def _nothing_lives(world: World) -> bool:
+    return not await get(world, "/sandboxes")
+
+
 class TestDeploy:
     async def test_all_of_it_and_again_nothing(self, any_world: World) -> None:
         world = any_world
@@ -223,6 +227,41 @@ class TestDeploy:
             assert answer.json()["error"]["code"] == "deploy_running", (method, path)
         await self._let_go(world)
         await ended(world, first.json()["data"]["id"])
+
+    async def test_one_that_is_cancelled_ends_and_the_next_goes_on(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("runtools.platform.api.deploys.setup._LOOK_MS", 100)
+        world = any_world
+        wanted = body(
+            tools=[tool()], agents=[agent()], sandboxes=[box(setup=["touch begun; sleep 600"])]
+        )
+        begun = (await begin(world, wanted)).json()["data"]
+        path = f"/v1/deploys/{begun['id']}/cancel"
+
+        async def sets_up() -> bool:
+            row = await get(world, f"/deploys/{begun['id']}")
+            living = await get(world, "/sandboxes")
+            return row["done"] == 1 and any(one["state"] == "running" for one in living)
+
+        await holds(sets_up)
+        for _ in range(2):
+            answer = await world.http.post(path)
+            assert answer.status_code == 200, answer.text
+        over = await ended(world, begun["id"])
+        assert (over["state"], over["done"]) == ("failed", 1)
+        assert over["error"]["code"] == "deploy_cancelled"
+        assert over["cancelledBy"] == (await get(world, "/me"))["keyId"]
+        await holds(lambda: _nothing_lives(world))
+        assert (await world.http.post(path)).status_code == 409
+        assert (await world.http.get("/v1/standing-sandboxes/dev")).status_code == 404
+        right = body(tools=[tool()], agents=[agent()], sandboxes=[box(setup=["true"])])
+        assert told(await done(world, right)) == [
+            ("create", "sandbox", "dev"),
+            ("create", "agent", "hello"),
+        ]
+        lines = await get(world, "/audit?action=deploys.cancel")
+        assert [one["status"] for one in lines] == [409, 200, 200]
 
     async def test_a_repeat_of_the_same_request_is_the_same_deploy(self, world: World) -> None:
         wanted = body(agents=[agent()])

@@ -117,6 +117,7 @@ class Deploy(Shape, defer_build=True):
     error: DeployError | None
     created_at: datetime
     ended_at: datetime | None
+    cancelled_by: str | None = Field(None, description="the user or key that cancelled it")
 
 
 class Standing(Shape, defer_build=True):

@@ -80,6 +80,15 @@ class Deploys:
         answer = self._transport.call("GET", f"/deploys/{wire.segment(deploy_id)}")
         return wire.shape(Deploy, answer.data)
 
+    def cancel(self, deploy_id: str) -> Deploy:
+        """Have one end before its next change, or in the middle of a setup; `follow` tells when it has.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        path = f"/deploys/{wire.segment(deploy_id)}/cancel"
+        return wire.shape(Deploy, (self._transport.call("POST", path)).data)
+
     def follow(self, deploy_id: str) -> Generator[Deploy, None, None]:
         """The deploy each time that more of it is done; the last one has ended.
 

@@ -345,6 +345,7 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/agents/{ref}/rollback": Scene({"version": 1}),
     "POST /v1/api-keys": Scene(_named),
     "POST /v1/deploys": Scene(_planned),
+    "POST /v1/deploys/{ref}/cancel": Scene(granted=409),  # it has ended
     "POST /v1/deploys/plan": Scene({"project": "both-have-it"}),
     "POST /v1/model-endpoints": Scene({"slug": "both-have-it", "url": NOWHERE}),
     "POST /v1/projects": Scene({"name": "both-have-it"}),

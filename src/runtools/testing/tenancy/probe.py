@@ -51,7 +51,7 @@ _ALWAYS: Mapping[str, Any] = {
 }
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
-    "keys.user_id": ("api_keys", "created_by"),
+    "keys.maker": ("api_keys", "created_by"),
     "definitions.project_id": ("definitions", "project_id"),
     "limits.but": ("sandboxes", "id"),
     "ledger.sandbox_id": ("sandboxes", "id"),

@@ -45,6 +45,7 @@ ACROSS: Mapping[str, str] = {
     "definitions.put": _MAKES,
     "deploys.add": _MAKES,
     "deploys.advance": _LEASE,
+    "deploys.cancelled": _LEASE,
     "deploys.end": _LEASE,
     "deploys.hold": _LEASE,
     "deploys.is_held": _LEASE,

@@ -26,6 +26,7 @@ from runtools.sdk.shapes.egress import EgressChange
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SnapshotCreate
 
 BIRTH_SECONDS = 600.0
+_LOOK_SECONDS = 5.0
 SETUP_SNAPSHOT = "setup"
 _REACH = {"internet", "egress"}
 _LIMITS = {"idleTimeoutSeconds", "maxLifetimeSeconds"}
@@ -82,8 +83,11 @@ async def _born(job: Job, at: int, wanted: SandboxDefinition) -> Record:
     record = await births.create(
         call, SandboxCreate.model_validate({**order, "project_id": job.row.project_id})
     )
-    if not is_settled(record):
-        record = await until(job.platform, record.id, is_settled, BIRTH_SECONDS)
+    clock = job.platform.clock
+    deadline = clock.monotonic() + BIRTH_SECONDS
+    while not is_settled(record) and clock.monotonic() < deadline:
+        await job.check()
+        record = await until(job.platform, record.id, is_settled, _LOOK_SECONDS)
     if record.state == "stopped":
         reason = (record.ending or {}).get("reason", "it was destroyed")
         raise SandboxStopped(f"it never came to run: {reason}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runtools.errors import DeployCancelled
 from runtools.platform.api.calls import Call, behalf
 from runtools.platform.api.deploys import store
 from runtools.platform.api.deploys.tables import Row
@@ -73,6 +74,18 @@ class Job:
         if not await self.platform.db.write(act, self.row.id, self.lease, *values):
             raise Lost
         self.platform.bus.signal(self.row.id)
+
+    async def check(self) -> None:
+        """Go on, unless somebody has cancelled the deploy.
+
+        Raises:
+            DeployCancelled: somebody has.
+        """
+        by = await self.platform.db.read(store.cancelled, self.row.id)
+        if by is not None:
+            raise DeployCancelled(
+                f"cancelled by {by}", hint="what was done before it stays; deploy again to go on"
+            )
 
     async def held(self, act: Callable[[Transaction], None]) -> None:
         """Write something while the lease is ours.

@@ -74,6 +74,16 @@ async def list_(request: Request, asked: Annotated[InProject, Query()]) -> Respo
     return call.page([one(_shown(row)) for row in shown], more)
 
 
+@router.post(
+    "/{ref}/cancel", **document.route(Envelope[Deploy], NotFound, Conflict, IdempotencyMismatch)
+)
+async def cancel(request: Request, ref: str) -> Response:
+    """Have it end before its next change, or in the middle of a setup. `GET` tells when it has."""
+    call = call_of(request)
+    call.subject = ref
+    return call.answer(one(_shown(await service.cancel(call, ref))))
+
+
 @router.get("/{ref}", **document.route(Envelope[Deploy], NotFound))
 async def get(
     request: Request,

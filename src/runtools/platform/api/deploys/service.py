@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from runtools.errors import LossUnconfirmed, NotFound, PlanStale
+from runtools.errors import Conflict, LossUnconfirmed, NotFound, PlanStale
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions.stood import stood
 from runtools.platform.api.deploys import checks, plan, store, work
@@ -66,6 +66,20 @@ async def find(call: Call, deploy_id: str) -> Row:
     if found is None:
         raise NotFound(f"no deploy {deploy_id[:80]!r}", hint="runtools deploys list shows them")
     return found
+
+
+async def cancel(call: Call, deploy_id: str) -> Row:
+    """Have a deploy end before its next change, or in the middle of a setup; what is done stays done.
+
+    Raises:
+        NotFound: the org has none of that id.
+        Conflict: it has ended.
+    """
+    stood = await call.platform.db.write(store.cancel, call.org, deploy_id, call.actor)
+    row = await find(call, deploy_id)
+    if stood != "running":
+        raise Conflict(f"{row.id} has ended ({row.state})", hint="there is nothing to cancel")
+    return row
 
 
 async def progress(call: Call, deploy_id: str, done: int, seconds: float) -> Row:

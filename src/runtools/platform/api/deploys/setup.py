@@ -39,6 +39,7 @@ async def set_up(job: Job, record: Record, wanted: SandboxDefinition) -> None:
             process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
             if process.state != "running":
                 break
+            await job.check()  # what it has made goes with the sandbox
             if clock.monotonic() > deadline:
                 await host.signal_process(record.id, process.id, f"{process.id}-kill", _KILL)
                 process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)

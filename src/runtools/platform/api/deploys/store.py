@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, or_, select, update
+from sqlalchemy import Connection, Select, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import DeployRunning
@@ -106,6 +106,23 @@ def add(
         raise DeployRunning(
             "another deploy of the project has just begun", hint="runtools deploys list shows it"
         ) from exc
+
+
+def cancel(conn: Connection, org_id: str, deploy_id: str, actor: str) -> str | None:
+    """Have the org's deploy end as soon as may be, if it runs; returns its state."""
+    mine = (deploys.c.org_id == org_id) & (deploys.c.id == deploy_id)
+    state: str | None = conn.scalar(select(deploys.c.state).where(mine).with_for_update())
+    if state == "running":
+        first = func.coalesce(deploys.c.cancelled_by, actor)
+        conn.execute(update(deploys).where(mine).values(cancelled_by=first))
+    return state
+
+
+def cancelled(conn: Connection, deploy_id: str) -> str | None:
+    """Who has cancelled a deploy."""
+    query = select(deploys.c.cancelled_by).where(deploys.c.id == deploy_id)
+    found: str | None = conn.scalar(query)
+    return found
 
 
 def waiting(conn: Connection, now: datetime) -> list[str]:

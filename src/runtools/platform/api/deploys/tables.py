@@ -36,6 +36,7 @@ deploys = Table(
     Column("leased_until", Moment),
     Column("created_at", Moment, nullable=False),
     Column("ended_at", Moment),
+    Column("cancelled_by", String(64)),  # who wants it to end; whoever is at it looks
     Index(None, "org_id", "op", unique=True),
     Index(None, "org_id", "created_at", "id"),
     # One at a time in a project.
@@ -69,3 +70,4 @@ class Row:
     error: dict[str, Any] | None
     created_at: datetime
     ended_at: datetime | None
+    cancelled_by: str | None

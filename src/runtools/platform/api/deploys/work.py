@@ -107,6 +107,7 @@ async def _patiently(job: Job, act: Callable[[], Any]) -> None:
 
 
 async def _step(job: Job, at: int) -> None:
+    await job.check()
     work = job.work[at]
     if work.kind == "sandbox":
         await boxes.carry_out(job, at, work)
