@@ -33,6 +33,7 @@ SECTIONS = (
     "bulk",
     "watch",
     "egress",
+    "gateway",
     "idle",
     "hostile",
     "deploys",

@@ -21,6 +21,7 @@ MODULES = (
     "audit",
     "client",
     "deploys",
+    "dev_urls",
     "egress",
     "files",
     "keys",

@@ -12,6 +12,7 @@ from typing import Any
 from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import LEFT, async_farewell
+from runtools.sdk.dev_urls import AsyncDevUrls, AsyncSandboxHttp
 from runtools.sdk.egress import AsyncEgress
 from runtools.sdk.files import AsyncFiles
 from runtools.sdk.processes import AsyncProcesses
@@ -71,6 +72,7 @@ class AsyncSandbox:
         self.files = AsyncFiles(transport, self._path)
         self.processes = AsyncProcesses(transport, self._path)
         self.egress = AsyncEgress(transport, self._path)
+        self.urls = AsyncDevUrls(transport, self._path)
         self._take(view)
 
     def __repr__(self) -> str:
@@ -293,6 +295,14 @@ class AsyncSandbox:
     async def delete_snapshot(self, snapshot: str) -> None:
         """Delete a snapshot by id or name."""
         await self._act("DELETE", f"/snapshots/{wire.segment(snapshot)}", None)
+
+    async def url(self, port: int) -> str:
+        """The address of a port, for browsers: ``urls`` has links, and says who may enter."""
+        return (await self.urls.get(port)).url
+
+    def http(self, port: int) -> AsyncSandboxHttp:
+        """A client for what listens on a port, also where names below ``localhost`` do not resolve."""
+        return AsyncSandboxHttp(self.urls, port, self._transport.url)
 
     async def why(self) -> list[shapes.LedgerEntry]:
         """Everything that happened to it, when, why and by whom: also after its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,13 @@ import httpx
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.schema import upgrade
+from runtools.platform.boot import parts
+from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.gateway.reach import HostReach
+from runtools.platform.gateway.web.asking import Api
+from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.server import listening
+from runtools.platform.host.entrance import entrance
 from runtools.platform.host.server import serving
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -29,7 +37,8 @@ async def local_platform(folder: Path, **said: Any) -> AsyncIterator[tuple[str, 
 
     ``said`` are settings.
     """
-    settings = Settings(home=folder, disk_headroom_mb=1, **said)
+    ports = {"gateway_port": _free_port()}
+    settings = Settings(home=folder, disk_headroom_mb=1, **ports | said)
     clock, db = SystemClock(), Database(sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)
@@ -42,6 +51,8 @@ async def local_platform(folder: Path, **said: Any) -> AsyncIterator[tuple[str, 
         RemoteHost(at) as remote,
         api_world.serving(db, {api_world.HOST_ID: remote}, clock, settings) as (url, _),
         api_world.client(url, key) as http,
+        entrance(host.entering, settings.reach_socket),
+        _gateway(settings, url),
     ):
         answer = await http.post("/v1/templates/base-debian/builds", json={})
         assert answer.status_code == 201, answer.text
@@ -52,6 +63,20 @@ async def local_platform(folder: Path, **said: Any) -> AsyncIterator[tuple[str, 
             for sandbox in found.json()["data"]:
                 await http.delete(f"/v1/sandboxes/{sandbox['id']}")
     await host.stop()
+
+
+@asynccontextmanager
+async def _gateway(settings: Settings, api_url: str) -> AsyncIterator[None]:
+    async with Api(api_url, parts.token(settings, "gateway")) as api:
+        urls, reach = DevUrls.of(settings.dev_url_base), HostReach(settings.reach_socket)
+        house = House(urls, api, reach, SystemClock(), sign_in=f"{api_url}/open")
+        async with listening(house, settings.gateway_host, settings.gateway_port):
+            yield
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 async def _is_built(http: httpx.AsyncClient) -> bool:

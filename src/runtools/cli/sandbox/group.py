@@ -13,6 +13,7 @@ from runtools.cli.sandbox import (
     look,
     processes,
     shell,
+    urls,
     watching,
 )
 
@@ -29,6 +30,7 @@ app.command(rich_help_panel=_INSIDE)(processes.ps)
 app.command(rich_help_panel=_INSIDE)(processes.kill)
 app.command(rich_help_panel=_INSIDE)(copying.cp)
 app.command(rich_help_panel=_INSIDE)(watching.watch)
+app.command(rich_help_panel=_INSIDE)(urls.url)
 app.command(rich_help_panel=_STATE)(life.pause)
 app.command(rich_help_panel=_STATE)(life.resume)
 app.command(rich_help_panel=_STATE)(life.fork)

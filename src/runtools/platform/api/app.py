@@ -23,6 +23,8 @@ from runtools.platform.api.callers import parts
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.deploys import routes as deploys
+from runtools.platform.api.dev_urls import parts as dev_url_parts
+from runtools.platform.api.dev_urls import routes as dev_urls
 from runtools.platform.api.edge import Edge
 from runtools.platform.api.events import routes as events
 from runtools.platform.api.events.bus import Bus
@@ -44,7 +46,7 @@ from runtools.platform.api.metrics import token
 from runtools.platform.api.models import routes as models
 from runtools.platform.api.narrow import NarrowRouter
 from runtools.platform.api.orgs import routes as orgs
-from runtools.platform.api.pages import accounts, approvals, invites, provider
+from runtools.platform.api.pages import accounts, approvals, invites, openings, provider
 from runtools.platform.api.pages import routes as pages
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.processes import routes as processes
@@ -111,9 +113,18 @@ ROUTERS = (
     connection.router,
     tools.router,
     standing.router,
+    dev_urls.router,
+    dev_url_parts.router,
 )
 
-PAGES = (pages.router, accounts.router, invites.router, approvals.router, provider.router)
+PAGES = (
+    pages.router,
+    accounts.router,
+    invites.router,
+    approvals.router,
+    provider.router,
+    openings.router,
+)
 
 # We trace and count ourselves: nothing of the environment may make the framework tell somebody else.
 _NONE: TelemetryConfig = {

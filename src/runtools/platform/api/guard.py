@@ -19,6 +19,7 @@ _NOUNS = {
     "agents": "agent",
     "audit": "audit",
     "deploys": "deploy",
+    "dev-urls": "sandbox",
     "events": "sandbox",
     "hosts": access.PLATFORM,
     "inside": "sandbox",
@@ -46,6 +47,8 @@ _NOUNS = {
 # What is neither looking (`read`) nor changing (`write`) a thing of that kind. None: any key may.
 _OTHERS: dict[tuple[str, str], str | None] = {
     ("account", "me"): None,
+    ("dev-urls", "of_org"): "org:read",
+    ("dev-urls", "choose_for_org"): "org:write",
     ("limits", "change"): f"{access.PLATFORM}:write",
     ("limits", "of_org"): f"{access.PLATFORM}:read",
     ("orgs", "create"): f"{access.PLATFORM}:write",
@@ -65,6 +68,7 @@ _PARTS = {str(part): scope for part, scope in access.PARTS.items()}
 _OF_A_RUN = frozenset(
     {
         ("sandboxes", "get"),
+        *(("dev-urls", name) for name in ("get", "create_link")),
         *(("inside", name) for name in ("exec_", "signal_exec", "stats", "stats_history")),
         *(("inside", name) for name in ("read", "write", "remove", "stat", "list_", "watch")),
         *(("inside", name) for name in ("mkdir", "move", "copy", "chmod", "download", "upload")),

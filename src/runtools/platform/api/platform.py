@@ -79,8 +79,7 @@ class Platform:
     @property
     def public_url(self) -> str:
         """The address at which people's browsers find the api."""
-        chosen = self.settings.public_url.rstrip("/")
-        return chosen or f"http://localhost:{self.settings.api_port}"
+        return self.settings.browser_url
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Do the work beside the request that asked for it; what nobody awaits is logged."""

@@ -17,6 +17,7 @@ from runtools.errors import NotFound, RunToolsError
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.deploys import store as deploy_store
 from runtools.platform.api.deploys import work
+from runtools.platform.api.dev_urls import store as dev_urls
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts import service as hosts
 from runtools.platform.api.hosts import store as host_store
@@ -156,6 +157,7 @@ async def sweep(platform: Platform) -> None:
     kept = timedelta(hours=platform.settings.recover_hours)
     await platform.db.write(idempotency.expire, now - REMEMBERED)
     await platform.db.write(guests.forget_ended, now - kept)
+    await platform.db.write(dev_urls.drop, now)
     # What the audit log names is there as long as the log tells of it.
     for drop in (audit.drop, keys.drop, invitations.drop):
         await platform.db.write(drop, now - timedelta(days=platform.settings.audit_days))

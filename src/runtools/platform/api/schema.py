@@ -10,6 +10,7 @@ from alembic.config import Config
 from runtools.platform.api.audit import store as _audit
 from runtools.platform.api.definitions import tables as _definitions
 from runtools.platform.api.deploys import tables as _deploys
+from runtools.platform.api.dev_urls import store as _dev_urls
 from runtools.platform.api.guests import store as _guests
 from runtools.platform.api.hosts import store as _hosts
 from runtools.platform.api.idempotency import store as _idempotency
@@ -46,6 +47,7 @@ STORES = (
     _audit,
     _definitions,
     _deploys,
+    _dev_urls,
     _guests,
     _hosts,
     _idempotency,

@@ -72,6 +72,10 @@ async def _worker(settings: config.Settings, args: argparse.Namespace) -> int:
     return int(await _part("worker").serve(settings, args.name))
 
 
+async def _gateway(settings: config.Settings, _: argparse.Namespace) -> int:
+    return int(await _part("gateway").serve(settings))
+
+
 async def _host(settings: config.Settings, args: argparse.Namespace) -> int:
     if args.pause_all:
         return int(await _part("host").pause_all(settings))
@@ -90,6 +94,7 @@ _COMMANDS: dict[str, Command] = {
     "api": _api,
     "host": _host,
     "worker": _worker,
+    "gateway": _gateway,
 }
 
 

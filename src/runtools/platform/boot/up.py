@@ -61,7 +61,7 @@ def lock_file(settings: Settings) -> Path:
 async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
     _need_root()
-    _need_port(settings)
+    _need_ports(settings)
     person = await unprivileged(settings, environ)
     uids.claim(settings, home.prepare(settings, person))
     with home.lock(lock_file(settings), "a platform"):
@@ -85,7 +85,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     _need_root()
     if home.holder(lock_file(settings)) is not None:
         raise Conflict("the platform is up already", hint="runtools status shows it")
-    _need_port(settings)
+    _need_ports(settings)
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = settings.log_folder / "runtools.log"
     env = {**child_env(settings, environ), **_sudo(environ)}
@@ -175,6 +175,7 @@ def _parts(person: Person) -> list[Part]:
         Part("api", person.command([*python, "api"]), 10.0),
         # One name over all restarts, so that what a dead one drove waits for nobody.
         Part("worker", person.command([*worker, "worker-1"]), _DRAIN_SECONDS, _OF_THE_API),
+        Part("gateway", person.command([*python, "gateway"]), 10.0, _OF_THE_API),
     ]
 
 
@@ -235,17 +236,21 @@ def _sudo(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: environ[key] for key in ("SUDO_UID", "SUDO_GID") if key in environ}
 
 
-def _need_port(settings: Settings) -> None:
+def _need_ports(settings: Settings) -> None:
     """Whoever answers there already would be taken for this platform."""
-    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    _need_port("API", "api", settings.api_host, settings.api_port)
+    _need_port("gateway", "gateway", settings.gateway_host, settings.gateway_port)
+
+
+def _need_port(what: str, word: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((settings.api_host, settings.api_port), family=family):
+        with socket.create_server((host, port), family=family):
             return
     except OSError as exc:
-        where = f"{settings.api_host}:{settings.api_port}"
         raise Conflict(
-            f"the API cannot listen on {where}: {os.strerror(exc.errno or 0)}",
-            hint="is another platform up? The settings api_host and api_port choose another place",
+            f"the {what} cannot listen on {host}:{port}: {os.strerror(exc.errno or 0)}",
+            hint=f"is another platform up? The settings {word}_host and {word}_port choose another place",
         ) from None
 
 

@@ -31,6 +31,10 @@ class Settings:
     Attributes:
         home: where everything the platform keeps lies.
         api_host, api_port: where the API listens.
+        gateway_host, gateway_port: where the gateway listens for dev URLs.
+        gateway_tls_cert, gateway_tls_key: certificate chain and key (PEM files) that it serves them
+            with; empty: without TLS.
+        dev_url: the address below which browsers find dev URLs: of a domain of their own, or empty.
         accelerator: ``auto`` probes KVM by a guest that must answer; the others are believed.
         require_isolation: ``hardware`` refuses to run sandboxes under emulation.
         memory_factor: how much of a sandbox's memory is counted against the host's, 0 to 1.
@@ -80,6 +84,11 @@ class Settings:
     home: Path = DEFAULT_HOME
     api_host: str = "127.0.0.1"
     api_port: int = 7700
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 7780
+    gateway_tls_cert: str = ""
+    gateway_tls_key: str = ""
+    dev_url: str = ""
     accelerator: Accelerator = "auto"
     require_isolation: Literal["any", "hardware"] = "any"
     memory_factor: float = 0.5
@@ -152,6 +161,17 @@ class Settings:
     def run_folder(self) -> Path:
         """Sockets and pid files."""
         return self.home / "run"
+
+    @property
+    def browser_url(self) -> str:
+        """The address at which people's browsers find the API."""
+        return self.public_url.rstrip("/") or f"http://localhost:{self.api_port}"
+
+    @property
+    def dev_url_base(self) -> str:
+        """The address below which dev URLs are, one label deeper."""
+        scheme = "https" if self.gateway_tls_cert else "http"
+        return self.dev_url or f"{scheme}://sandboxes.localhost:{self.gateway_port}"
 
     @property
     def parts_file(self) -> Path:
@@ -247,28 +267,29 @@ def _typed(values: Mapping[str, Any]) -> Settings:
             raise InvalidRequest(f"setting {name} must be {kind.__name__}: {value!r}") from exc
         if name in _CHOICES and typed[name] not in _CHOICES[name]:
             raise InvalidRequest(f"setting {name} must be one of {', '.join(_CHOICES[name])}")
-    if typed.get("public_url"):
-        typed["public_url"] = _origin(typed["public_url"])
+    for name in ("public_url", "dev_url"):
+        if typed.get(name):
+            typed[name] = _origin(name, typed[name])
     return Settings(**typed)
 
 
-def _origin(url: str) -> str:
+def _origin(name: str, url: str) -> str:
     """The address as browsers write it, in small letters and without the usual port."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _no_origin(url) from None
+        raise _no_origin(name, url) from None
     if not host or not _is_origin(parts):
-        raise _no_origin(url)
+        raise _no_origin(name, url)
     shown = f"[{host}]" if ":" in host else host
     usual = port is None or port == _PORTS[parts.scheme]
     return f"{parts.scheme}://{shown}" if usual else f"{parts.scheme}://{shown}:{port}"
 
 
-def _no_origin(url: str) -> InvalidRequest:
+def _no_origin(name: str, url: str) -> InvalidRequest:
     return InvalidRequest(
-        f"setting public_url must be the address of a server alone: {url!r}",
+        f"setting {name} must be the address of a server alone: {url!r}",
         hint="it looks like https://runtools.example.com",
     )
 

@@ -58,13 +58,14 @@ def peer(scope: Scope, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> str
         return found
     named = b",".join(value for key, value in scope["headers"] if key == b"x-forwarded-for")
     for word in reversed(named.decode("latin-1").split(",")):
-        if not _is_in(found, proxies) or not (further := _address(word)):
+        if not is_in(found, proxies) or not (further := _address(word)):
             break
         found = further
     return found
 
 
-def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+def is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Whether an address is in one of the networks."""
     known = _address(address)
     return known != "" and any(ip_address(known) in network for network in networks)
 

@@ -1,7 +1,7 @@
 """Two connections joined: what comes by one goes out by the other, as fast as that takes it.
 
-A direction that ends is ended on the other side and leaves the other one open. A receiver that is slow
-stops the sender, so that a splice holds no more than a few hundred kilobytes.
+A direction that ends is ended on the other side and leaves the other one open, but for TLS. A receiver
+that is slow stops the sender, so that a splice holds no more than a few hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Half(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.ended = True
         self._splice.ended(self)
-        return True
+        return self.source.can_write_eof()
 
     def pause_writing(self) -> None:
         with contextlib.suppress(RuntimeError):  # the other one is closing
@@ -88,7 +88,9 @@ class Splice:
         if self.inward.ended and self.outward.ended:
             half.source.close()
             half.target.close()
-        elif half.target.can_write_eof() and not half.target.is_closing():
+        elif not half.target.can_write_eof():
+            half.target.close()  # TLS ends both directions at once
+        elif not half.target.is_closing():
             half.target.write_eof()
 
     def lost(self, half: Half, exc: Exception | None) -> None:

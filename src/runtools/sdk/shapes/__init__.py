@@ -1,6 +1,14 @@
 """The public shapes: what travels between users and the platform, defined once for both."""
 
 from runtools.sdk.shapes.base import Request, Shape
+from runtools.sdk.shapes.dev_urls import (
+    DevUrl,
+    DevUrlAccess,
+    DevUrlLink,
+    DevUrlLinkCreate,
+    DevUrls,
+    OrgDevUrls,
+)
 from runtools.sdk.shapes.egress import Egress, EgressChange, EgressLog, EgressRefusal, EgressRules
 from runtools.sdk.shapes.events import (
     Envelope,
@@ -57,6 +65,11 @@ from runtools.sdk.shapes.webhooks import Webhook, WebhookCreate, WebhookDelivery
 __all__ = [
     "BuildLine",
     "ChmodRequest",
+    "DevUrl",
+    "DevUrlAccess",
+    "DevUrlLink",
+    "DevUrlLinkCreate",
+    "DevUrls",
     "DiskUse",
     "Egress",
     "EgressChange",
@@ -80,6 +93,7 @@ __all__ = [
     "Meta",
     "MkdirRequest",
     "MoveRequest",
+    "OrgDevUrls",
     "OutputEnd",
     "OutputPiece",
     "OutputSpan",

@@ -23,6 +23,7 @@ from runtools.sdk.shapes.sandboxes import (
     State,
     Timings,
 )
+from runtools.sdk.sync.dev_urls import DevUrls, SandboxHttp
 from runtools.sdk.sync.egress import Egress
 from runtools.sdk.sync.files import Files
 from runtools.sdk.sync.processes import Processes
@@ -72,6 +73,7 @@ class Sandbox:
         self.files = Files(transport, self._path)
         self.processes = Processes(transport, self._path)
         self.egress = Egress(transport, self._path)
+        self.urls = DevUrls(transport, self._path)
         self._take(view)
 
     def __repr__(self) -> str:
@@ -290,6 +292,14 @@ class Sandbox:
     def delete_snapshot(self, snapshot: str) -> None:
         """Delete a snapshot by id or name."""
         self._act("DELETE", f"/snapshots/{wire.segment(snapshot)}", None)
+
+    def url(self, port: int) -> str:
+        """The address of a port, for browsers: ``urls`` has links, and says who may enter."""
+        return (self.urls.get(port)).url
+
+    def http(self, port: int) -> SandboxHttp:
+        """A client for what listens on a port, also where names below ``localhost`` do not resolve."""
+        return SandboxHttp(self.urls, port, self._transport.url)
 
     def why(self) -> list[shapes.LedgerEntry]:
         """Everything that happened to it, when, why and by whom: also after its end."""

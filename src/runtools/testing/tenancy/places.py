@@ -68,6 +68,10 @@ async def _command(org: Org, _params: Params) -> list[str]:
     return [org.fresh()]
 
 
+async def _port(_org: Org, _params: Params) -> list[str]:
+    return ["3000"]
+
+
 async def _snapshot(org: Org, params: Params) -> list[str]:
     path = f"/v1/sandboxes/{params['ref']}/snapshots"
     made = await org.ask("POST", path, json={"name": org.fresh()})
@@ -232,6 +236,7 @@ PLACES: Mapping[str, Make] = {
     "/v1/sandboxes/{ref}/exec/{process_id}": _command,
     "/v1/sandboxes/{ref}/processes/{process_id}": _process,
     "/v1/sandboxes/{ref}/snapshots/{snapshot_ref}": _snapshot,
+    "/v1/sandboxes/{ref}/urls/{port}": _port,
     "/v1/secrets/{name}": _secret,
     "/v1/ssh-keys/{ref}": _ssh_key,
     "/v1/standing-sandboxes/{ref}": _standing,
@@ -243,7 +248,7 @@ PLACES: Mapping[str, Make] = {
 }
 
 # What is no record of its own, but an id that callers choose inside the record before it.
-CHOSEN = frozenset({"/v1/sandboxes/{ref}/exec/{process_id}"})
+CHOSEN = frozenset({"/v1/sandboxes/{ref}/exec/{process_id}", "/v1/sandboxes/{ref}/urls/{port}"})
 
 
 # --- requests that their owner is granted ---
@@ -379,7 +384,9 @@ SCENES: Mapping[str, Scene] = {
 }
 
 # What makes a record under a name that the caller chooses: another org's name is free to it.
-MAKES_BY_NAME = frozenset({"POST /v1/templates/{slug}/builds"})
+MAKES_BY_NAME = frozenset(
+    {"POST /v1/templates/{slug}/builds", "POST /v1/sandboxes/{ref}/urls/{port}/links"}
+)
 
 # --- references beside the path ---
 

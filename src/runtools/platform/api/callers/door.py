@@ -95,6 +95,10 @@ class Door:
         found = await self._known(caller.digest, caller.kind)
         return found is not None and found.org_id == caller.org_id and found.scopes == caller.scopes
 
+    async def caller_of(self, digest: str, kind: Kind) -> Caller | None:
+        """Who has the secret of that digest now, and with which rights; for what they made."""
+        return await self._known(digest, kind)
+
     async def while_good(
         self, caller: Caller, items: AsyncIterator[ItemT]
     ) -> AsyncGenerator[ItemT, None]:

@@ -21,7 +21,7 @@ from runtools.platform.kit import http
 router = APIRouter(tags=["pages"], include_in_schema=False)
 
 # Where a page may send a person on to: nothing that a link could name is believed.
-_NEXT = frozenset({"/account", "/login", "/invite"})
+_NEXT = frozenset({"/account", "/login", "/invite", "/open"})
 
 
 def onward(wanted: str | None) -> str:

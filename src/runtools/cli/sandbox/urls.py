@@ -1,0 +1,90 @@
+"""``runtools sandbox url``: the address of a port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import webbrowser
+from html import escape
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtools.cli import output
+from runtools.cli.output import Json
+from runtools.cli.session import Ref, connected
+from runtools.errors import InvalidRequest
+from runtools.sdk import settings
+
+_TTL = re.compile(r"([1-9][0-9]*)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def url(
+    ref: Ref,
+    port: Annotated[int, typer.Option("--port", "-p", help="The port inside.")],
+    public: Annotated[
+        bool | None,
+        typer.Option(
+            "--public/--private", help="Choose who may enter: whoever has the address, or the org."
+        ),
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="A link that opens as it stands, so long: 30m, 1h, 2d."),
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open it in the browser, by a link where it is private.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print the address of a port, alone. What listens there may be bound to 127.0.0.1.
+
+    A paused sandbox wakes when somebody asks for it.
+    """
+    seconds = None if ttl is None else _seconds(ttl)
+    with connected() as rt:
+        urls = rt.sandboxes.get(ref).urls
+        if public is not None:
+            urls.choose("public" if public else "private", port)
+        found = urls.get(port)
+        link = None
+        if seconds is not None:
+            link = urls.link(port, seconds)
+        elif open_ and found.access == "private":
+            link = urls.link(port)
+    if open_:
+        _open(found.url if link is None else link.url)
+    if seconds is not None and link is not None:
+        shown = link.url
+        output.show(link, lambda: shown) if json else output.line(shown)
+    elif json:
+        output.show(found, lambda: found.url)
+    else:
+        output.line(found.url)
+
+
+def _seconds(text: str) -> int:
+    found = _TTL.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidRequest(f"--ttl {text!r} is no time", hint="30m, 1h or 2d, or seconds")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _open(address: str) -> None:
+    """By a page of one's own: every user of this machine sees what programs are started with."""
+    logins = settings.logins_file()
+    if logins is None:
+        raise InvalidRequest("--open: neither XDG_CONFIG_HOME nor HOME is set")
+    page = logins.with_name("open.html")
+    page.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    page.unlink(missing_ok=True)
+    fd = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={escape(address)}">\n')
+    with contextlib.suppress(webbrowser.Error):
+        if webbrowser.open(Path(page).as_uri()):
+            return
+    output.note("no browser could be started here: open the address yourself")

@@ -1,0 +1,38 @@
+"""Dev URLs, wired: what the gateway serves them with."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from runtools.platform.boot import parts
+from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.gateway.reach import HostReach
+from runtools.platform.gateway.web.asking import Api
+from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.server import listening, tls
+from runtools.platform.kit.clock import SystemClock
+from runtools.platform.kit.config import Settings
+from runtools.platform.kit.outbound import networks
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def dev_urls(settings: Settings) -> AsyncIterator[None]:
+    """Serve dev URLs."""
+    secured = tls(settings.gateway_tls_cert, settings.gateway_tls_key)
+    async with Api(settings.own_url, parts.token(settings, "gateway")) as api:
+        house = House(
+            DevUrls.of(settings.dev_url_base),
+            api,
+            HostReach(settings.reach_socket),
+            SystemClock(),
+            sign_in=f"{settings.browser_url}/open",
+            proxies=networks(settings.trusted_proxies, "trusted_proxies"),
+        )
+        async with listening(house, settings.gateway_host, settings.gateway_port, secured):
+            where = f"{settings.gateway_host}:{settings.gateway_port}"
+            log.info("dev URLs on %s: %s", where, settings.dev_url_base)
+            yield

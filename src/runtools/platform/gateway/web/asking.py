@@ -1,0 +1,58 @@
+"""The admitting port over HTTP: the gateway asks the api, as the part that it is."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+import httpx
+from pydantic import ValidationError
+
+from runtools.errors import Unavailable
+from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
+
+_PATH: Final = "/parts/gateway/admissions"
+_SECONDS: Final = 5.0
+
+
+class Api(Admitting):
+    """Asks one api.
+
+    Args:
+        url: where it listens.
+        token: what this part shows it.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_SECONDS,
+            trust_env=False,
+        )
+
+    async def admit(self, asked: Asked) -> Verdict:
+        """See `Admitting`."""
+        try:
+            answer = await self._client.post(_PATH, content=asked.model_dump_json())
+            answer.raise_for_status()
+            return Verdict.model_validate(answer.json()["data"])
+        except httpx.HTTPStatusError as exc:
+            raise Unavailable(
+                f"the api answers {exc.response.status_code} to whom to let in"
+            ) from exc
+        except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
+            raise Unavailable("the api does not say whom to let in") from exc
+
+    async def __aenter__(self) -> Api:
+        """Nothing is opened before it is needed."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        await self._client.aclose()

@@ -1,0 +1,145 @@
+"""What all visits share, and what is looked at from time to time: who takes too long, who may not stay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+from urllib.parse import quote
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.core.ports.admitting import Admitting
+from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.web import pages, visitor
+from runtools.platform.gateway.web.admission import Admission, Wish
+from runtools.platform.gateway.web.head import RequestHead
+from runtools.platform.gateway.web.pages import UNKNOWN, Page
+from runtools.platform.gateway.web.upstream import Upstreams
+from runtools.platform.gateway.web.visit import Visit
+from runtools.platform.kit import http
+from runtools.platform.kit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+_GONE_SECONDS: Final = 2.0
+MOST_VISITS: Final = 10_000
+MOST_OF_A_SOURCE: Final = 2_000
+
+
+class House:
+    """One gateway's dev URLs.
+
+    Args:
+        sign_in: the api's page that lets a browser in, or empty.
+        proxies: whose ``X-Forwarded-For`` is believed.
+    """
+
+    def __init__(
+        self,
+        urls: DevUrls,
+        admitting: Admitting,
+        reach: Reach,
+        clock: Clock,
+        *,
+        sign_in: str = "",
+        proxies: Sequence[IPv4Network | IPv6Network] = (),
+    ) -> None:
+        self.urls = urls
+        self.admission = Admission(admitting, clock)
+        self.upstreams = Upstreams(reach)
+        self._sign_in = sign_in
+        self._proxies = proxies
+        self._visits: set[Visit] = set()
+        self._sources: Counter[str] = Counter()
+
+    # --- visits ---
+
+    def enter(self, visit: Visit) -> bool:
+        """Count a visit; False: there is no room for it."""
+        if len(self._visits) >= MOST_VISITS:
+            return False
+        is_proxy = self._is_proxy(visit.source)
+        if not is_proxy and self._sources[visit.source] >= MOST_OF_A_SOURCE:
+            return False
+        self._visits.add(visit)
+        self._sources[visit.source] += 1
+        return True
+
+    def leave(self, visit: Visit) -> None:
+        """Count it off."""
+        if visit in self._visits:
+            self._visits.discard(visit)
+            self._sources[visit.source] -= 1
+            if not self._sources[visit.source]:
+                del self._sources[visit.source]
+
+    def peer(self, source: str, head: RequestHead) -> str:
+        """The address of who asks, by a trusted proxy too."""
+        fields = [(name.lower(), value) for name, value in head.fields]
+        return http.peer({"client": (source, 0), "headers": fields}, self._proxies)
+
+    async def look_on(self) -> None:
+        """Look at all of them, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except Exception:  # the next look finds what this one did not
+                log.exception("looking at visits failed")
+
+    async def look(self) -> None:
+        """End what takes too long, and what may not stay any more."""
+        now = asyncio.get_running_loop().time()
+        for visit in list(self._visits):
+            visit.look(now)
+        self.upstreams.sweep()
+        wishes = {one.wish for one in self._visits if one.wish is not None}
+        verdicts = await asyncio.gather(*(self._may_stay(wish) for wish in wishes))
+        gone = {wish for wish, stays in zip(wishes, verdicts, strict=True) if not stays}
+        for visit in list(self._visits):
+            if visit.wish in gone:
+                visit.abort()
+
+    async def close(self) -> None:
+        """Break everything off, and see it gone."""
+        for visit in list(self._visits):
+            visit.abort()
+        self.upstreams.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_SECONDS):
+                while self._visits:
+                    await asyncio.sleep(0)
+
+    async def _may_stay(self, wish: Wish) -> bool:
+        try:
+            return (await self.admission.verdict(wish)).answer == "enter"
+        except RunToolsError as exc:
+            log.warning("cannot ask who may stay: %s", exc)
+            return True
+
+    # --- pages ---
+
+    def page_of_nobody(self, _: RequestHead) -> Page:
+        """For a host that names no sandbox and port."""
+        return UNKNOWN
+
+    def page_of_stranger(self, head: RequestHead, wish: Wish, own: bytes) -> Page:
+        """For who may not enter, or asks for what is not there: the answer does not tell which.
+
+        A person is sent to sign in, whatever there is; who comes back from there in vain is not again.
+        """
+        shown = wish.shown
+        tried = shown.link is not None or shown.key is not None
+        if self._sign_in and visitor.is_navigation(head) and not tried:
+            to = self.urls.url(wish.sandbox_id, wish.port) + own.decode("latin-1")
+            return pages.away(f"{self._sign_in}?to={quote(to, safe='')}")
+        return UNKNOWN
+
+    def _is_proxy(self, source: str) -> bool:
+        return http.is_in(source, self._proxies)

@@ -1,0 +1,97 @@
+"""What the gateway answers by itself: refusals and waiting pages, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from http import HTTPStatus
+
+from runtools.platform.gateway.web.head import Field, write
+
+RETRY_SECONDS = 2
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 0;padding:0 1.5rem;"
+    "color:#1c1e21;background:#fafafa}h1{font-size:1.35rem;margin:0 0 .5rem}p{margin:.5rem 0}"
+    "code{font:.9em ui-monospace,monospace;background:#ececef;padding:.1em .35em;border-radius:4px}"
+    "a{color:#3455db}.small{color:#6b6f76;font-size:.85rem;margin-top:2rem}"
+    "@media(prefers-color-scheme:dark){body{color:#e6e6e8;background:#16181b}"
+    "code{background:#26292e}a{color:#8fa3ff}.small{color:#8b9098}}"
+)
+_HEADERS: tuple[Field, ...] = (
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (
+        b"Content-Security-Policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer of ours.
+
+    Attributes:
+        links: further addresses, with what they are called.
+        reloads: whether the page looks again by itself.
+    """
+
+    status: int
+    title: str
+    text: str
+    links: Sequence[tuple[str, str]] = ()
+    reloads: bool = False
+    headers: Sequence[Field] = ()
+
+    def to_bytes(self, *, html: bool, body: bool, close: bool) -> bytes:
+        """The whole answer; without its body for a HEAD."""
+        content = (self._html() if html else self._text()).encode()
+        kind = b"text/html; charset=utf-8" if html else b"text/plain; charset=utf-8"
+        fields = [
+            (b"Content-Type", kind),
+            (b"Content-Length", b"%d" % len(content)),
+            *_HEADERS,
+            *self.headers,
+        ]
+        if self.reloads:
+            fields.append((b"Retry-After", b"%d" % RETRY_SECONDS))
+            if html:
+                fields.append((b"Refresh", b"%d" % RETRY_SECONDS))
+        if close:
+            fields.append((b"Connection", b"close"))
+        reason = HTTPStatus(self.status).phrase.encode()
+        head = write(b"HTTP/1.1 %d %b" % (self.status, reason), fields)
+        return head + content if body else head
+
+    def _text(self) -> str:
+        more = "".join(f"\n  {address}" for address, _ in self.links)
+        return f"{self.title}\n{self.text}{more}\n"
+
+    def _html(self) -> str:
+        items = "".join(
+            f'<li><a href="{escape(address)}">{escape(name)}</a></li>'
+            for address, name in self.links
+        )
+        more = f"<ul>{items}</ul>" if items else ""
+        again = "<p class=small>This page looks again by itself.</p>" if self.reloads else ""
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8>"
+            f"<meta name=viewport content='width=device-width'><title>{escape(self.title)}</title>"
+            f"<style>{_STYLE}</style><h1>{escape(self.title)}</h1><p>{escape(self.text)}</p>{more}{again}"
+        )
+
+
+UNKNOWN = Page(
+    404,
+    "There is no such dev URL",
+    "No sandbox has it, or it is private: send an API key of its organisation in the header "
+    "X-RunTools-Key, or open a link that `runtools sandbox url` makes.",
+)
+
+
+def away(address: str, headers: Sequence[Field] = ()) -> Page:
+    """To another address, by a GET."""
+    fields = ((b"Location", address.encode("latin-1", "replace")), *headers)
+    return Page(303, "See there", address, headers=fields)

@@ -1,0 +1,239 @@
+"""Connections to servers in sandboxes: one answer after another is read on each, idle ones are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Final, Protocol, cast
+
+from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.web import framing, head
+from runtools.platform.gateway.web.framing import BadBody, Framing
+from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead
+
+Place = tuple[str, int]
+
+# Servers close idle connections after a few seconds (5 in Node): these are given up before.
+_IDLE_SECONDS: Final = 4.0
+_SURE_SECONDS: Final = 0.5
+_MOST_OF_A_PLACE: Final = 16
+_INTERIM: Final = 200
+_SWITCHING: Final = 101
+
+
+class Listener(Protocol):
+    """Who gets the answer."""
+
+    def answer_begins(self, head: AnswerHead) -> None:
+        """Its head, an interim one included."""
+        ...
+
+    def answer_comes(self, data: bytes) -> None:
+        """Some of its body, as it is."""
+        ...
+
+    def answer_waits(self) -> None:
+        """No more of it is there for now."""
+        ...
+
+    def answer_ends(self) -> None:
+        """It is whole."""
+        ...
+
+    def answer_fails(self, problem: str) -> None:
+        """It is none, or was broken off."""
+        ...
+
+    def upgraded(self, head: AnswerHead, rest: bytes) -> None:
+        """From now on the connection speaks another protocol."""
+        ...
+
+    def server_is_slow(self, *, slow: bool) -> None:
+        """Whether to send it nothing more for now."""
+        ...
+
+
+class Upstream(asyncio.Protocol):
+    """One connection.
+
+    Attributes:
+        is_fresh: nothing was ever answered on it.
+        is_reusable: another request may be sent on it.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.is_fresh = True
+        self.is_reusable = False
+        self.since = 0.0
+        self._listener: Listener | None = None
+        self._method = b""
+        self._upgrades = False
+        self._held = b""
+        self._framing: Framing | None = None
+        self._keeps = False
+
+    def begin(self, listener: Listener, method: bytes, *, upgrades: bool) -> None:
+        """A request is sent on it now."""
+        self._listener = listener
+        self._method = method
+        self._upgrades = upgrades
+        self._framing = None
+        self._held = b""
+        self.is_reusable = False
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
+        self._listener = None
+
+    def abort(self) -> None:
+        """Break off."""
+        self._listener = None
+        self.transport.abort()
+
+    # --- what asyncio tells ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._listener is None:  # an answer to nothing
+            self.is_reusable = False
+            self.transport.abort()
+            return
+        try:
+            self._take(data)
+        except (BadHead, BadBody) as exc:
+            self._fail(f"what listens there gives an answer that is none: {exc}")
+
+    def eof_received(self) -> bool:
+        if isinstance(self._framing, framing.Endless):
+            self._end(b"")
+        else:
+            self._fail(self._broken())
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_reusable = False
+        self._fail(self._broken())
+
+    def pause_writing(self) -> None:
+        if self._listener is not None:
+            self._listener.server_is_slow(slow=True)
+
+    def resume_writing(self) -> None:
+        if self._listener is not None:
+            self._listener.server_is_slow(slow=False)
+
+    # --- how ---
+
+    def _broken(self) -> str:
+        begun = "in the middle of its answer" if self._framing is not None else "without an answer"
+        return f"what listens there broke off {begun}"
+
+    def _fail(self, problem: str) -> None:
+        listener, self._listener = self._listener, None
+        self.is_reusable = False
+        self.transport.abort()
+        if listener is not None:
+            listener.answer_fails(problem)
+
+    def _take(self, data: bytes) -> None:
+        while self._framing is None:
+            self._held += data
+            at = self._held.find(END)
+            if at < 0:
+                if len(self._held) > MAX_HEAD:
+                    raise BadHead("its head has no end")
+                return
+            said, data, self._held = self._held[: at + 4], self._held[at + 4 :], b""
+            if self._take_head(head.answer(said, self._method), data):
+                return
+        assert self._listener is not None  # noqa: S101 - see data_received
+        count = self._framing.take(data) if data else 0
+        if count:
+            self._listener.answer_comes(data[:count] if count < len(data) else data)
+        if self._framing.done:
+            self._end(data[count:])
+        else:
+            self._listener.answer_waits()
+
+    def _take_head(self, answer: AnswerHead, rest: bytes) -> bool:
+        """Whether it ends the talk of HTTP."""
+        assert self._listener is not None  # noqa: S101 - see data_received
+        if answer.status == _SWITCHING:
+            if not self._upgrades:
+                raise BadHead("it changes to a protocol that nobody asked for")
+            listener, self._listener = self._listener, None
+            listener.upgraded(answer, rest)
+            return True
+        self._listener.answer_begins(answer)
+        if answer.status >= _INTERIM:
+            self._keeps = answer.keeps_alive and answer.version == b"1.1"
+            self._framing = framing.of(answer.length)
+        return False
+
+    def _end(self, rest: bytes) -> None:
+        listener, self._listener = self._listener, None
+        self.is_fresh = False
+        endless = isinstance(self._framing, framing.Endless)
+        self.is_reusable = self._keeps and not rest and not endless
+        if not self.is_reusable:
+            self.transport.abort()
+        if listener is not None:
+            listener.answer_ends()
+
+
+class Upstreams:
+    """Opens connections, and keeps those for a moment on which more can be asked."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._idle: dict[Place, list[Upstream]] = defaultdict(list)
+
+    def idle(self, place: Place, *, repeatable: bool) -> Upstream | None:
+        """One that waits for a request. What cannot be sent again is given only one just used."""
+        waiting = self._idle.get(place)
+        now = asyncio.get_running_loop().time()
+        while waiting:
+            one = waiting.pop()
+            age = now - one.since
+            usable = one.is_reusable and not one.transport.is_closing()
+            if usable and age < (_IDLE_SECONDS if repeatable else _SURE_SECONDS):
+                return one
+            one.abort()
+        return None
+
+    async def open(self, place: Place) -> Upstream:
+        """A fresh one; see `Reach`."""
+        made = Upstream(place)
+        await self._reach.attach(*place, made)
+        return made
+
+    def give(self, upstream: Upstream) -> None:
+        """One on which an answer has ended."""
+        waiting = self._idle[upstream.place]
+        if upstream.is_reusable and len(waiting) < _MOST_OF_A_PLACE:
+            upstream.transport.resume_reading()
+            upstream.since = asyncio.get_running_loop().time()
+            waiting.append(upstream)
+        else:
+            upstream.abort()
+
+    def sweep(self) -> None:
+        """Give up those that have waited for too long."""
+        now = asyncio.get_running_loop().time()
+        for place, waiting in list(self._idle.items()):
+            old = [one for one in waiting if now - one.since > _IDLE_SECONDS or not one.is_reusable]
+            for one in old:
+                waiting.remove(one)
+                one.abort()
+            if not waiting:
+                del self._idle[place]
+
+    def close(self) -> None:
+        """Give all up."""
+        for waiting in self._idle.values():
+            for one in waiting:
+                one.abort()
+        self._idle.clear()

@@ -1,0 +1,204 @@
+"""What a request shows to be let in, and what of it goes on: nothing of ours does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from runtools.platform.core.dev_urls import LINK, DevUrls
+from runtools.platform.gateway.web.head import AnswerHead, Field, RequestHead, write
+
+_OURS: Final = b"rt_"  # how all secrets of the platform begin
+_KEY_HEADER: Final = b"x-runtools-key"
+_COOKIES: Final = (b"__Host-runtools-dev", b"runtools-dev")
+_MAX_COOKIES: Final = 4
+_SWITCHING: Final = 101
+_HOP: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
+)
+_FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
+_LOCAL: Final = re.compile(
+    rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
+)
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What opens.
+
+    Attributes:
+        key: an API key or a session, from a header.
+        link: from the address.
+        cookies: from this origin's own pages.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    link: str | None = field(default=None, repr=False)
+    cookies: tuple[str, ...] = field(default=(), repr=False)
+
+
+def shown(head: RequestHead, urls: DevUrls) -> Shown:
+    """Take what is ours out of a request's head."""
+    key, rest = None, []
+    cookies: list[str] = []
+    for name, value in head.fields:
+        low = name.lower()
+        if low == _KEY_HEADER or (low == b"x-api-key" and value.startswith(_OURS)):
+            key = _secret(value)
+        elif low == b"authorization" and _bearer(value).startswith(_OURS):
+            key = _secret(_bearer(value))
+        elif low == b"cookie":
+            kept = _without_ours(value, cookies)
+            if kept:
+                rest.append((name, kept))
+        else:
+            rest.append((name, value))
+    link = _take_link(head)
+    if not _is_own_page(head, urls):
+        cookies = []
+    head.fields = rest
+    return Shown(key, link, tuple(cookies[:_MAX_COOKIES]))
+
+
+def is_navigation(head: RequestHead) -> bool:
+    """Whether a person looks at what comes."""
+    if head.method != b"GET":
+        return False
+    mode = head.one(b"sec-fetch-mode")
+    return mode == b"navigate" if mode is not None else wants_html(head)
+
+
+def wants_html(head: RequestHead) -> bool:
+    """Whether a page is understood."""
+    return b"text/html" in b",".join(head.all(b"accept")).lower()
+
+
+def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
+    """The head as the server in the sandbox gets it.
+
+    To it everything comes from its own machine: development servers take no other host, and no WebSocket
+    from a page of another.
+    """
+    upgrades = head.upgrades
+    dropped = _HOP | head.tokens(b"connection")
+    local = b"localhost:%d" % port
+    fields: list[Field] = [(b"Host", local)]
+    for name, value in head.fields:
+        low = name.lower()
+        if low in dropped or low == b"host" or low in _FORWARDED or low.startswith(b"x-forwarded-"):
+            continue
+        if upgrades and low == b"origin":
+            value = b"http://" + local  # noqa: PLW2901 - a page of its own, which has been looked at
+        fields.append((name, value))
+    if upgrades:
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]
+    fields += [
+        (b"X-Forwarded-For", peer.encode("latin-1")),
+        (b"X-Forwarded-Host", head.host.encode("latin-1")),
+        (b"X-Forwarded-Proto", urls.scheme.encode()),
+    ]
+    return write(b"%b %b HTTP/%b" % (head.method, head.target, head.version), fields)
+
+
+def outward(head: AnswerHead, base: str, port: int, more: list[Field]) -> bytes:
+    """The head of an answer as its caller gets it."""
+    dropped = _HOP | head.tokens(b"connection")
+    fields: list[Field] = []
+    if head.status == _SWITCHING:
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b", ".join(head.all(b"upgrade")))]
+    for name, value in head.fields:
+        low = name.lower()
+        if (
+            low in dropped or low == b"clear-site-data"
+        ):  # that would clear the cookies of others too
+            continue
+        if low == b"set-cookie":
+            kept = _own_cookie(value)
+            if kept is not None:
+                fields.append((name, kept))
+        elif low == b"location":
+            fields.append((name, _outside(value, base, port)))
+        else:
+            fields.append((name, value))
+    first = b"HTTP/%b %d %b" % (head.version, head.status, head.reason)
+    return write(first, fields + more)
+
+
+def cookie(token: str, seconds: int, urls: DevUrls) -> Field:
+    """What makes a browser keep a token for one origin."""
+    secure = urls.keeps_secure_cookies
+    name = _COOKIES[0] if secure else _COOKIES[1]
+    more = b"; Secure" if secure else b""
+    value = b"%b=%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b"
+    return b"Set-Cookie", value % (name, token.encode("ascii"), seconds, more)
+
+
+def _bearer(value: bytes) -> bytes:
+    scheme, _, rest = value.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _secret(value: bytes) -> str | None:
+    text = value.strip().decode("latin-1")
+    return text if _SECRET.fullmatch(text) else None
+
+
+def _without_ours(value: bytes, found: list[str]) -> bytes:
+    """The cookies of others; what ours hold is added to those found."""
+    rest = []
+    for pair in value.split(b";"):
+        name, _, content = pair.strip().partition(b"=")
+        if name.strip() in _COOKIES:
+            token = _secret(content)
+            if token is not None:
+                found.append(token)
+        elif pair.strip():
+            rest.append(pair.strip())
+    return b"; ".join(rest)
+
+
+def _take_link(head: RequestHead) -> str | None:
+    """The secret in the address, which is taken out of it."""
+    path, mark, query = head.target.partition(b"?")
+    if not mark or LINK.encode() not in query:
+        return None
+    link, rest = None, []
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name == LINK.encode():
+            link = _secret(unquote(value.decode("latin-1")).encode("latin-1", "replace"))
+        else:
+            rest.append(pair)
+    head.target = path + (b"?" + b"&".join(rest) if rest else b"")
+    return link
+
+
+def _is_own_page(head: RequestHead, urls: DevUrls) -> bool:
+    """Whether a cookie counts. Browsers send it for pages of other sandboxes too, which are of one site."""
+    origin = head.all(b"origin")
+    if origin:
+        return origin == [f"{urls.scheme}://{head.host}".encode("latin-1")]
+    site = head.one(b"sec-fetch-site")
+    return site in (None, b"same-origin", b"none") or (
+        head.one(b"sec-fetch-mode") == b"navigate" and head.method in (b"GET", b"HEAD")
+    )
+
+
+def _own_cookie(value: bytes) -> bytes | None:
+    """A cookie that a sandbox sets, for its own origin alone; None: it is one of ours."""
+    first, *attributes = value.split(b";")
+    if first.partition(b"=")[0].strip() in _COOKIES:
+        return None
+    kept = [one for one in attributes if one.partition(b"=")[0].strip().lower() != b"domain"]
+    return b";".join([first, *kept])
+
+
+def _outside(value: bytes, base: str, port: int) -> bytes:
+    """An address on the server's own machine, as it is reached from outside."""
+    found = _LOCAL.match(value)
+    if found is None or int(found[1] or 80) != port:
+        return value
+    return base.encode() + value[found.end() :]

@@ -1,0 +1,209 @@
+"""TLS: by nginx before the gateway, as docs/dev-urls.md configures it, and by the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import websockets
+from websockets.asyncio.server import ServerConnection
+
+from runtools.errors import InvalidRequest
+from runtools.platform.gateway.web.server import tls
+from runtools.testing.gateway_world import BOX, KEY, OTHER, Gateway, gateway
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+needs_nginx = pytest.mark.skipif(
+    NGINX is None, reason="nginx is not installed: apt install nginx-light"
+)
+DOCS = Path(__file__).resolve().parents[3] / "docs/dev-urls.md"
+DOMAIN = "sandboxes.example.com"
+MB = 1 << 20
+
+
+def documented(listen: int, gate: int, folder: Path) -> str:
+    """The configuration of the documentation, on ports of a test, with a certificate made for it."""
+    found = re.search(r"^    map \$http_upgrade.*?^    }\n", DOCS.read_text(), re.S | re.M)
+    assert found is not None
+    text = found[0]
+    for old, new in (
+        ("listen 443 ssl", f"listen 127.0.0.1:{listen} ssl"),
+        ("127.0.0.1:7780", f"127.0.0.1:{gate}"),
+        ("/etc/ssl/sandboxes", f"{folder}/sandboxes"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    own = " ".join(f"{one}_temp_path {folder}/{one};" for one in ("proxy", "client_body"))
+    return (
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; {own}\n{text}}}\n"
+    )
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Path:
+    """A folder with a certificate for the domain."""
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN=*.{DOMAIN}"]
+    words += ["-addext", f"subjectAltName=DNS:*.{DOMAIN}", "-days", "1"]
+    words += ["-keyout", f"{tmp_path}/sandboxes.key", "-out", f"{tmp_path}/sandboxes.pem"]
+    subprocess.run(words, check=True, capture_output=True)
+    return tmp_path
+
+
+@contextlib.asynccontextmanager
+async def nginx(gate: Gateway, folder: Path) -> AsyncIterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    conf = folder / "nginx.conf"
+    conf.write_text(documented(port, gate.port, folder))
+    child = await asyncio.create_subprocess_exec(str(NGINX), "-c", str(conf), "-p", str(folder))
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    await writer.wait_closed()
+                    break
+                await asyncio.sleep(0.05)
+        yield port
+    finally:
+        child.terminate()
+        await child.wait()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gate() -> AsyncIterator[Gateway]:
+    async with gateway(proxies="127.0.0.1/32", base=f"https://{DOMAIN}") as made:
+        yield made
+
+
+async def curl(port: int, host: str, folder: Path, *more: str) -> str:
+    words = ["curl", "-sS", "--max-time", "20", "--cacert", f"{folder}/sandboxes.pem"]
+    words += ["--connect-to", f"::127.0.0.1:{port}", "-H", f"X-RunTools-Key: {KEY}", *more]
+    child = await asyncio.create_subprocess_exec(
+        *words, f"https://{host}/path", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await child.communicate()
+    assert child.returncode == 0
+    return out.decode()
+
+
+async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            count = int(length[1]) if length else 0
+            left = count
+            while left:
+                left -= len(await reader.read(min(left, MB)))
+            said = head + b"%d bytes" % count
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+    writer.close()
+
+
+@needs_nginx
+async def test_the_documented_configuration_works(gate: Gateway, certified: Path) -> None:
+    server = await asyncio.start_server(mirror, "127.0.0.1", 0)
+    inside = server.sockets[0].getsockname()[1]
+    async with nginx(gate, certified) as port:
+        for box in (BOX, OTHER):
+            name = f"{inside}-{box}.{DOMAIN}"
+            said = await curl(port, name, certified)
+            assert f"Host: localhost:{inside}\r\n" in said
+            assert f"X-Forwarded-Host: {name}\r\n" in said
+            assert "X-Forwarded-Proto: https\r\n" in said
+            assert "X-Forwarded-For: 127.0.0.1\r\n" in said
+            assert KEY not in said
+        big = certified / "big"
+        big.write_bytes(b"x" * 20 * MB)
+        said = await curl(port, f"{inside}-{BOX}.{DOMAIN}", certified, "--data-binary", f"@{big}")
+        assert said.endswith(f"{20 * MB} bytes")
+    server.close()
+    await server.wait_closed()
+
+
+@needs_nginx
+async def test_websockets_go_through_it(gate: Gateway, certified: Path) -> None:
+    async def echo(sock: ServerConnection) -> None:
+        async for message in sock:
+            await sock.send(message)
+
+    async with websockets.serve(echo, "127.0.0.1", 0) as served, nginx(gate, certified) as port:
+        inside = next(iter(served.sockets)).getsockname()[1]
+        name = f"{inside}-{BOX}.{DOMAIN}"
+        context = ssl.create_default_context(cafile=str(certified / "sandboxes.pem"))
+        async with websockets.connect(
+            f"wss://{name}/",
+            host="127.0.0.1",
+            port=port,
+            ssl=context,
+            server_hostname=name,
+            origin=f"https://{name}",  # type: ignore[arg-type]
+            additional_headers={"X-RunTools-Key": KEY},
+        ) as sock:
+            await sock.send("hello")
+            assert await sock.recv() == "hello"
+
+
+class TestItself:
+    @pytest_asyncio.fixture(loop_scope="module")
+    async def secured(self, certified: Path) -> AsyncIterator[Gateway]:
+        context = tls(f"{certified}/sandboxes.pem", f"{certified}/sandboxes.key")
+        async with gateway(base=f"https://{DOMAIN}", secured=context) as made:
+            yield made
+
+    async def test_it_serves_a_certificate(self, secured: Gateway, certified: Path) -> None:
+        server = await asyncio.start_server(mirror, "127.0.0.1", 0)
+        inside = server.sockets[0].getsockname()[1]
+        said = await curl(secured.port, f"{inside}-{BOX}.{DOMAIN}", certified)
+        assert "X-Forwarded-Proto: https\r\n" in said
+        server.close()
+        await server.wait_closed()
+
+    async def test_a_websocket_that_the_server_ends_is_ended(
+        self, secured: Gateway, certified: Path
+    ) -> None:
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+            writer.write(head)
+            writer.write(await reader.readexactly(5))
+            writer.close()
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        inside = server.sockets[0].getsockname()[1]
+        name = f"{inside}-{BOX}.{DOMAIN}"
+        context = ssl.create_default_context(cafile=str(certified / "sandboxes.pem"))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", secured.port, ssl=context, server_hostname=name
+        )
+        writer.write(
+            f"GET / HTTP/1.1\r\nHost: {name}\r\nX-RunTools-Key: {KEY}\r\n"
+            "Connection: upgrade\r\nUpgrade: x\r\n\r\nhello".encode()
+        )
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b"\r\n\r\nhello")
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    async def test_what_is_no_certificate_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "x.pem").write_text("x")
+        for file in ("x.pem", "none.pem"):
+            with pytest.raises(InvalidRequest, match="gateway_tls_cert"):
+                tls(str(tmp_path / file), "")
+        assert tls("", "") is None
