@@ -8,7 +8,8 @@ What to run stands in ``FOLDER/run.json``: bubblewrap's options, and the command
 ``LOCK_FD`` is a locked file handed down by the driver: while it is locked, the machine lives.
 ``READY_FD`` is told ``ok`` once the sandbox runs, and closed without a word when it did not come up.
 In ``FOLDER`` appear ``holder.json`` (who we are), ``console.log`` and at the end ``exit.json``.
-When the folder is removed, the sandbox goes with it: nobody could ever find it again.
+When the folder is removed, the sandbox goes with it, because nobody could ever find it again; but only
+after a while, as a real one would not go at all: a test that looks finds what an act has left behind.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 # What the sandbox's first command writes to the descriptor STARTED_FD once everything is mounted.
 STARTED = b"started\n"
 _IN_DELETE = 0x200
+_LEFT_SECONDS = 6.0
 
 
 def started_at(pid: int) -> int | None:
@@ -39,6 +41,18 @@ def started_at(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if words[0] in {b"Z", b"X"} else int(words[19])
+
+
+def _stands_still(first: int) -> bool:
+    """Whether every process below the first is stopped, as a suspend leaves them."""
+    states = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                words = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+                if int(words[1]) == first:
+                    states.append(words[0])
+    return all(state in {b"T", b"Z", b"X"} for state in states)
 
 
 def _write(path: Path, value: Mapping[str, int | None]) -> None:
@@ -98,6 +112,9 @@ def _wait(sandbox: subprocess.Popen[bytes], folder: Path, first: int | None) -> 
     poll.register(ended, select.POLLIN)
     while sandbox.poll() is None:
         if first is not None and not (folder / "lock").exists():
+            # One that was suspended would be nothing but the files that are gone.
+            if not _stands_still(first):
+                select.select([ended], [], [], _LEFT_SECONDS)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(first, signal.SIGKILL)
             break

@@ -23,7 +23,7 @@ from runtools.errors import (
 )
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Child, Sizes
-from runtools.platform.host.engine import ledger, machines, snapshots
+from runtools.platform.host.engine import durable, journal, ledger, machines, snapshots
 from runtools.platform.host.guest.client import GuestClient
 
 SLEEPER = "sleep 10000 >/dev/null 2>&1 & echo $!"
@@ -659,6 +659,7 @@ class TestRestart:
     async def test_a_reboot_ends_what_ran_and_keeps_what_was_paused(self, world, settings):
         ran, slept = await world.create(), await world.create()
         await world.pause(slept)
+        await until(lambda: world.look(slept).durable)
         await world.host.stop()
         kill_machine(world, ran)
         (settings.host_home / "boot-id").write_text("another boot")
@@ -667,6 +668,47 @@ class TestRestart:
         assert world.look(ran).ending.cause == "host_restart"
         assert world.look(slept).state == "paused"
         assert world.network.taken == set()
+
+    async def test_after_a_reboot_a_state_that_was_not_durable_is_not_trusted(
+        self, world, settings, monkeypatch
+    ):
+        box = await world.create()
+        await world.sh(box, "echo kept > /root/file")
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "make", lambda _: asyncio.Event().wait())
+            assert not (await world.pause(box)).durable
+            await world.host.stop()
+        (settings.host_home / "boot-id").write_text("another boot")
+        world.__init__(settings)
+        await world.host.start()
+        seen = world.look(box)
+        assert (seen.state, seen.ending.cause) == ("stopped", "host_restart")
+        assert "before its saved state was durable" in seen.ending.reason
+        assert seen.ending.recoverable_until is not None
+        again = await world.create(recover_from=box)
+        assert await world.sh(again, "cat /root/file") == "kept"
+
+    async def test_what_is_said_to_be_durable_is_journaled_as_such_before(
+        self, world, box, monkeypatch
+    ):
+        said, real = [], world.engine.reports.publish
+
+        def publish(record, queue=None):
+            if record.durable and record.state == "paused":
+                said.append(synced[:])
+            return real(record, queue)
+
+        synced, sync = [], durable._sync_some
+
+        def sync_some(paths):
+            synced.append(journal.load(world.folder(box)).durable)
+            sync(paths)
+
+        monkeypatch.setattr(world.engine.reports, "publish", publish)
+        monkeypatch.setattr(durable, "_sync_some", sync_some)
+        await world.pause(box)
+        await until(lambda: world.look(box).durable)
+        assert said == [[True]]
 
     async def test_a_machine_that_no_journal_owns_is_ended(self, world, settings):
         box = await world.create()

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.host import Observed
@@ -24,6 +26,7 @@ from runtools.platform.core.states import Act, Move, State, check
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
+from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.refusals import Refusals
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.clock import Backoff
@@ -77,6 +80,7 @@ class Actor:
         touched: when the sandbox was last active (monotonic).
         stats: what the guest last said of itself.
         refusals: what it wanted to reach and was not let.
+        irrevocable: the act under way has done what cannot be undone: it is not given up any more.
     """
 
     def __init__(self, engine: Engine, record: Record, died: Death) -> None:
@@ -90,6 +94,7 @@ class Actor:
         self.refusals = Refusals(
             engine.places.sandbox(record.sandbox_id), engine.clock, engine.meters.refused
         )
+        self.irrevocable = False
         self._died = died
         self._jobs: deque[_Job] = deque()
         self._bell = asyncio.Event()
@@ -161,11 +166,31 @@ class Actor:
         self.note(self._entered(why, record, detail))
         return self._tell()
 
-    def finish(self, why: Why, record: Record, **detail: Any) -> Observed:
-        """Commit the end of the act under way; a repeat of it is answered from now on."""
+    def finish(
+        self,
+        why: Why,
+        record: Record,
+        result: BaseModel | None = None,
+        point: str | None = None,
+        **detail: Any,
+    ) -> Observed:
+        """Commit the end of the act under way; a repeat of it is answered from now on.
+
+        ``result`` is what a repeat is answered, by default the report; ``point`` names the crash
+        point between the two.
+
+        Raises:
+            OSError: it could not be written; the act is under way as before.
+        """
         record = self._entered(why, replace(record, under_way=None), detail)
-        self.engine.ops.keep(why.op, why.what, self.engine.reports.preview(record))
-        self.note(record)
+        self.engine.ops.keep(why.op, why.what, result or self.engine.reports.preview(record))
+        if point is not None:
+            reach(point)
+        try:
+            self.note(record)
+        except OSError:
+            self.engine.ops.withdraw(why.op)
+            raise
         return self._tell()
 
     def _tell(self) -> Observed:
@@ -261,7 +286,8 @@ class Actor:
         try:
             yield
         except BaseException as exc:
-            if self.record.under_way is not None and not self.engine.stopping:
+            cut_off = self.engine.stopping and isinstance(exc, asyncio.CancelledError)
+            if self.record.under_way is not None and not self.irrevocable and not cut_off:
                 reason = str(exc) or type(exc).__name__
                 self._give_up(why, reason)
             if isinstance(exc, VmmFailed | OSError | CommandFailed):
@@ -270,6 +296,8 @@ class Actor:
                     hint=f"runtools sandbox why {self.id} tells how it stands",
                 ) from exc
             raise
+        finally:
+            self.irrevocable = False
 
     def _give_up(self, why: Why, reason: str) -> None:
         """Say that the act under way failed; on a full disk at least to ourselves."""

@@ -14,11 +14,15 @@ from runtools.platform.host.engine.places import JOURNAL, LEDGER
 
 
 async def make(box: Actor) -> None:
-    """Write a paused sandbox's state through to the disk, then say so."""
+    """Write a paused sandbox's state through to the disk, then say so, as durably."""
     paused_at = box.record.paused_at
     await asyncio.to_thread(trees.sync, box.folder)
     await asyncio.to_thread(_sync_one, box.folder.parent)
-    await box.perform(lambda: _say(box, paused_at))
+    # First the state, then the journal that calls it durable, and only then is it said: after a power
+    # loss, a state that the journal does not call durable is given up.
+    if await box.perform(lambda: _journaled(box, paused_at)):
+        await note(box)
+        await box.perform(lambda: _say(box, paused_at))
 
 
 async def note(box: Actor) -> None:
@@ -28,10 +32,20 @@ async def note(box: Actor) -> None:
     )
 
 
+async def _journaled(box: Actor, paused_at: object) -> bool:
+    if not _is_same(box, paused_at):
+        return False
+    box.note(replace(box.record, durable=True))
+    return True
+
+
 async def _say(box: Actor, paused_at: object) -> None:
-    if box.state is State.PAUSED and box.record.paused_at == paused_at:
-        box.note(replace(box.record, durable=True))
+    if _is_same(box, paused_at):
         box.report()
+
+
+def _is_same(box: Actor, paused_at: object) -> bool:
+    return box.state is State.PAUSED and box.record.paused_at == paused_at
 
 
 def _sync_some(paths: list[Path]) -> None:

@@ -36,6 +36,7 @@ class Engine:
     """Everything that an act may need.
 
     Attributes:
+        taking_over: set while a start makes of the journals what it can: it waits for no disk.
         stopping: set when the host is being stopped: cancelled acts leave their journal as it is.
         first_uid: the first of the user ids that its machines may have.
         pins: snapshots in use, with how often.
@@ -56,6 +57,7 @@ class Engine:
     first_uid: int
     meters: Meters
     tracing: Tracing = OFF
+    taking_over: bool = False
     stopping: bool = False
     actors: dict[str, Actor] = field(default_factory=dict)
     pins: dict[str, int] = field(default_factory=dict)

@@ -67,6 +67,11 @@ class Ops:
             body["result"] = result.model_dump(mode="json")
         write_atomic(self._file(op), json.dumps(body).encode(), durable=False)
 
+    def withdraw(self, op: str) -> None:
+        """Forget how an act ended: the end could not be committed, and a repeat must not be told of it."""
+        if op:
+            self._file(op).unlink(missing_ok=True)
+
     def sweep(self) -> int:
         """Remove results that are too old or too many; returns how many."""
         files = sorted(

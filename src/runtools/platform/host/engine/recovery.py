@@ -32,6 +32,7 @@ from runtools.platform.host.engine.journal import JournalUnreadable, Life, Under
 from runtools.platform.host.engine.meeting import client
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.words import how_it_ended
+from runtools.platform.kit.clock import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Recovery:
         """``rebooted``: the machine itself was restarted, so no VMM of before can be left."""
         self._engine = engine
         self._rebooted = rebooted
+        self._stuck: list[tuple[Actor, UnderWay]] = []
         self._unfinished: list[tuple[Actor, Callable[[], Coroutine[Any, Any, object]]]] = []
         self._after: dict[Act, Callable[[Actor, Why, UnderWay], Awaitable[None]]] = {
             Act.CREATE: self._create,
@@ -61,6 +63,7 @@ class Recovery:
 
     async def run(self) -> None:
         """Bring every sandbox into a state that is true, and reclaim the rest."""
+        self._engine.taking_over = True
         boxes = self._load()
         # Children of a fork before their parent, whose own recovery asks what became of them.
         born = [box for box in boxes if box.state is State.CREATING]
@@ -78,8 +81,11 @@ class Recovery:
             remove(folder)
         for folder in self._engine.places.snapshots.glob(".*"):
             remove(folder)
+        self._engine.taking_over = False
         for box in boxes:
             box.report()
+        for box, under_way in self._stuck:
+            self._engine.later(self._again(box, under_way), f"trying again with {box.id}")
         # Only now, when all that runs is counted: there may be no room.
         for box, act in self._unfinished:
             self._engine.later(self._go_on(box, act), f"going on with {box.id}")
@@ -95,10 +101,30 @@ class Recovery:
                 except Exception:
                     # The edge of a loop: whatever one sandbox makes fail, the host comes up.
                     log.exception("%s could not be recovered; it stays as it is", box.id)
-                    if box.state is State.RUNNING and box.record.under_way is None:
+                    if box.record.under_way is not None:
+                        self._stuck.append((box, box.record.under_way))
+                    elif box.state is State.RUNNING:
                         box.watch()  # the end of one that is gone is tried again until it holds
 
         await asyncio.gather(*(one(box) for box in boxes))
+
+    async def _again(self, box: Actor, under_way: UnderWay) -> None:
+        """Recover one that could not be, as long as nobody has done something else with it."""
+        backoff = Backoff(self._engine.clock)
+
+        async def once() -> None:
+            if box.record.under_way == under_way:
+                await self._recover(box)
+
+        while box.record.under_way == under_way:
+            await backoff.wait()
+            try:
+                await box.perform(once)
+            except (RunToolsError, VmmFailed, OSError) as exc:
+                log.error("%s cannot be recovered yet: %s", box.id, exc)
+        for one, act in self._unfinished:
+            if one is box:
+                await self._go_on(box, act)
 
     def _load(self) -> list[Actor]:
         boxes = []
@@ -155,7 +181,9 @@ class Recovery:
                 await self._gone(box)
         elif box.state is State.PAUSED:
             await self._forget_network(box)
-            if not box.record.durable:
+            if not box.record.durable and self._rebooted:
+                await self._lost(box)
+            elif not box.record.durable:
                 box.engine.later(durable.make(box), f"making {box.id} durable")
 
     async def _is_live(self, box: Actor) -> bool:
@@ -181,12 +209,22 @@ class Recovery:
         if self._rebooted:
             await end.ended(box, "host_restart", "the machine restarted under it", Exit(None, None))
             return
+        if await self._has_state(box):  # saved, and the journal never heard of it
+            why = Why("host_restart", PLATFORM)
+            await became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
+            await self._at_rest(box)
+            return
         try:
             async with asyncio.timeout(_EXIT_SECONDS):
                 seen = await box.engine.driver.watch(box.machine())
         except TimeoutError:
             seen = Exit(None, None)
         await end.ended(box, "vmm_exit", how_it_ended(seen), seen)
+
+    async def _lost(self, box: Actor) -> None:
+        """A state that was not written through when the machine went down is not to be trusted."""
+        reason = "the machine restarted before its saved state was durable; its disk is kept"
+        await end.ended(box, "host_restart", reason, Exit(None, None))
 
     async def _forget_network(self, box: Actor) -> None:
         """A paused sandbox gets a new network when it is resumed; the old one is reclaimed."""
@@ -202,9 +240,9 @@ class Recovery:
         assert record.life is not None  # noqa: S101 - it is journaled with the order
         box.note(replace(record, life=replace(record.life, slot=None)))
         if record.parent_id is not None:
-            end.start_failed(box, why, Unavailable("the platform restarted during the fork"))
+            await end.start_failed(box, why, Unavailable("the platform restarted during the fork"))
         elif record.attempts >= _ATTEMPTS and not under_way.queued:
-            end.start_failed(box, why, Unavailable("the platform went down at every attempt"))
+            await end.start_failed(box, why, Unavailable("the platform went down at every attempt"))
         else:
             again = record.attempts + (0 if under_way.queued else 1)
             box.note(replace(box.record, attempts=again))
@@ -212,10 +250,13 @@ class Recovery:
             self._unfinished.append((box, partial(create, box, again_why)))
 
     async def _pause(self, box: Actor, why: Why, _: UnderWay) -> None:
+        if self._rebooted:
+            await self._lost(box)
+            return
         if await self._is_live(box):
             known.forget(box.machine().folder)  # it went on since they were written down
         if await self._has_state(box):
-            became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
+            await became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
             await self._forget_network(box)
             box.engine.later(durable.make(box), f"making {box.id} durable")
         else:
@@ -229,6 +270,8 @@ class Recovery:
                 return
             box.unwatch()
             self._unfinished.append((box, partial(_greeted, box, why)))
+        elif self._rebooted and not box.record.durable:
+            await self._lost(box)
         elif await self._has_state(box):
             await self._undone(box, why)
         else:
@@ -239,7 +282,7 @@ class Recovery:
         made = snapshots.find(box.engine.places, under_way.things[0])
         await self._stand_up(box)
         if made is not None:
-            snapshot.finish(box, why, made)
+            await snapshot.finish(box, why, made)
         else:
             await self._undone(box, why)
 
@@ -248,7 +291,7 @@ class Recovery:
         if box.state is State.STOPPED:
             return
         if under_way.things == (rollback.SWITCHED,):
-            rollback.finish(box, why)
+            await rollback.finish(box, why)
             if box.state is State.PAUSED:
                 box.engine.later(durable.make(box), f"making {box.id} durable")
         else:
@@ -260,7 +303,7 @@ class Recovery:
         born = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
         children = [child.report() for child in born]
         try:
-            fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
+            await fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
         except Unavailable as exc:
             # Said once and for all: the children's ids are used up.
             if born:
@@ -312,4 +355,4 @@ async def _greeted(box: Actor, why: Why) -> None:
             Why("host_restart", PLATFORM), replace(box.record, under_way=None), failed=str(exc)
         )
         raise
-    became_running(box, why)
+    await became_running(box, why)

@@ -37,7 +37,7 @@ async def create(box: Actor, why: Why) -> None:
     except asyncio.CancelledError:
         raise  # a destroy, which goes on with it, or the host goes down: a restart begins it anew
     except Exception as exc:
-        raise end.start_failed(box, why, exc) from exc
+        raise await end.start_failed(box, why, exc) from exc
 
 
 async def _create(box: Actor, why: Why, span: Span) -> None:
@@ -68,8 +68,6 @@ async def first_start(
     assert life is not None  # noqa: S101 - it was journaled with the order
     life = replace(life, token=source.token)
     up = await bring_up(box, life, source, box.keep_life, undo, phases, points)
-    undo.pop_all()
-    box.guest = up.guest
     ready = replace(
         box.record,
         state=State.RUNNING,
@@ -79,8 +77,11 @@ async def first_start(
         timings=phases.timings(),
         running_since=box.engine.clock.now(),
     )
-    box.touched = box.engine.clock.monotonic()
     box.finish(why, ready)
+    # Not before the journal says so: what fails until then is taken back, the machine too.
+    undo.pop_all()
+    box.guest = up.guest
+    box.touched = box.engine.clock.monotonic()
     assert ready.timings is not None  # noqa: S101 - they were just taken
     box.engine.meters.created(source.started_from, ready.timings)
     span.note(

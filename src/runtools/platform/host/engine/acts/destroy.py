@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from dataclasses import replace
 
 from runtools.platform.core.ports.host import Observed
@@ -11,7 +13,14 @@ from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
+from runtools.platform.kit.clock import Backoff
 from runtools.sdk.shapes.sandboxes import Ending
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SECONDS = 5.0
+# What fails once may be over in a moment; what fails so often is told in the ledger.
+_TELLING = 3
 
 
 async def destroy(box: Actor, why: Why) -> Observed:
@@ -21,24 +30,51 @@ async def destroy(box: Actor, why: Why) -> Observed:
         return box.latest()
     async with box.act(Act.DESTROY, why):
         reach("destroy.begun")
-        box.unwatch()
-        if box.record.life is not None:
-            await end.clear(box, box.record.life)
-        reach("destroy.killed")
-        await _remove_all(box)
-        reach("destroy.removed")
-        box.engine.admission.leave(box.id)
-        gone = replace(
-            box.record,
-            state=State.STOPPED,
-            life=None,
-            destroyed=True,
-            durable=True,
-            ending=Ending(cause=why.cause, reason=f"destroyed by {why.actor}"),
-            stopped_at=box.engine.clock.now(),
-            order=box.record.without_secrets(),
-        )
-        return box.finish(why, gone)
+        # What was begun to be removed is of no use to anybody: there is no giving up any more.
+        box.irrevocable = True
+        backoff = Backoff(box.engine.clock, most=_LONGEST_SECONDS)
+        for attempt in itertools.count(1):
+            try:
+                return await _end(box, why)
+            except Exception as exc:
+                # The edge of a loop: whatever fails of an end is done again until it holds.
+                log.exception("%s could not be destroyed yet", box.id)
+                if box.engine.stopping or box.engine.taking_over:
+                    raise
+                if attempt == _TELLING:
+                    _tell(box, why, str(exc) or type(exc).__name__)
+            await backoff.wait()
+    raise AssertionError("a destroy that neither ended nor failed")
+
+
+async def _end(box: Actor, why: Why) -> Observed:
+    """Give back all that it has, and commit that; what is gone already is no error."""
+    box.unwatch()
+    if box.record.life is not None:
+        await end.clear(box, box.record.life)
+    reach("destroy.killed")
+    await _remove_all(box)
+    reach("destroy.removed")
+    box.engine.admission.leave(box.id)
+    gone = replace(
+        box.record,
+        state=State.STOPPED,
+        life=None,
+        destroyed=True,
+        durable=True,
+        ending=Ending(cause=why.cause, reason=f"destroyed by {why.actor}"),
+        stopped_at=box.engine.clock.now(),
+        order=box.record.without_secrets(),
+    )
+    return box.finish(why, gone)
+
+
+def _tell(box: Actor, why: Why, reason: str) -> None:
+    """Say in the ledger what keeps it from its end; a disk that does not take that is no reason to stop."""
+    try:
+        box.commit(why, box.record, failed=reason)
+    except OSError as exc:
+        log.error("%s: the ledger does not say yet what keeps it: %s", box.id, exc)
 
 
 async def forget_disk(box: Actor) -> None:

@@ -14,6 +14,7 @@ from runtools.platform.core.states import State
 from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
@@ -73,7 +74,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
     engine.meters.ended(cause)
 
 
-def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
+async def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
     """Take a sandbox that never ran to `stopped`; returns what its creator is told."""
     engine = box.engine
     reason = str(failure) or type(failure).__name__
@@ -89,7 +90,7 @@ def start_failed(box: Actor, why: Why, failure: Exception) -> RunToolsError:
         ending=Ending(cause="start_failed", reason=reason),
         stopped_at=engine.clock.now(),
     )
-    box.commit(Why("start_failed", why.actor), stopped, reason=reason)
+    await conclude(box, Why("start_failed", why.actor), stopped, reason=reason)
     engine.meters.not_created()
     if isinstance(failure, RunToolsError):
         return failure

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 
 from runtools.errors import Conflict, SandboxStopped
@@ -21,6 +20,7 @@ from runtools.platform.host.engine import registry
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.acts.create import first_start
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.snapshot import capture
@@ -57,11 +57,11 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
         born = await _born(box, why, ids, source)
         reach("fork.children")
         result = Forked(children=[one.latest() for one in born], standstill_ms=standstill)
-        finish(box, why, result)
+        await finish(box, why, result)
     return result
 
 
-def finish(box: Actor, why: Why, result: Forked) -> None:
+async def finish(box: Actor, why: Why, result: Forked) -> None:
     """Commit what came of it.
 
     Raises:
@@ -80,11 +80,12 @@ def finish(box: Actor, why: Why, result: Forked) -> None:
         )
         box.engine.ops.keep(why.op, why.what, error)
         raise error
-    box.engine.ops.keep(why.op, why.what, result)
-    reach("fork.kept")
-    box.commit(
+    await conclude(
+        box,
         why,
-        replace(box.record, under_way=None),
+        box.record,
+        result,
+        "fork.kept",
         children=running,
         failed_children=failed,
         standstill_ms=round(result.standstill_ms, 2),
@@ -146,5 +147,5 @@ async def _start(child: Actor, why: Why, source: Source) -> None:
     except asyncio.CancelledError:
         raise
     except Exception as exc:
-        raise end.start_failed(child, mine, exc) from exc
+        raise await end.start_failed(child, mine, exc) from exc
     reach("fork.child")

@@ -16,6 +16,7 @@ from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
 from runtools.platform.host.engine import durable, known
 from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.guest.client import GuestClient
 
@@ -42,7 +43,7 @@ async def pause(box: Actor, why: Why) -> Observed:
             known.forget(box.machine().folder)
             raise
         reach("pause.saved")
-        seen = became_paused(box, why, fingerprint)
+        seen = await became_paused(box, why, fingerprint)
         reach("pause.journaled")
     box.engine.later(durable.make(box), f"making {box.id} durable")
     return seen
@@ -61,8 +62,8 @@ async def note_processes(box: Actor, guest: GuestClient, folder: Path) -> None:
         log.warning("the processes of %s are not known while it is paused: %s", box.id, exc)
 
 
-def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:
-    """Commit that the state is saved."""
+async def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:
+    """Commit that the state is saved. There is no way back: the VMM is gone."""
     box.engine.admission.leave(box.id)
     paused = replace(
         box.record,
@@ -72,7 +73,7 @@ def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed
         paused_at=box.engine.clock.now(),
         running_since=None,
     )
-    return box.finish(why, paused)
+    return await conclude(box, why, paused)
 
 
 async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:

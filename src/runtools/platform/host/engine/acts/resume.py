@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 from runtools.errors import HostUnavailable, SandboxStopped
 from runtools.platform.core.ports.driver import Exit, VmmFailed
@@ -13,12 +15,16 @@ from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
+from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.machines import identity_of
 from runtools.platform.host.engine.meeting import RESTORED_SECONDS, client, meet
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.kit.process import CommandFailed
+
+log = logging.getLogger(__name__)
 
 # The sandbox stays usable by execs and file operations while these are under way.
 _HARMLESS = {None, Operation.SNAPSHOTTING, Operation.FORKING}
@@ -49,8 +55,9 @@ async def resume(box: Actor, why: Why) -> Observed:
         undo.push_async_callback(back_to_sleep, box)
         await greet(box, phases)
         reach("resume.renewed")
+        known.forget(box.machine().folder)
         undo.pop_all()
-        seen = became_running(box, why, timings=phases.timings().model_dump())
+        seen = await became_running(box, why, timings=phases.timings().model_dump())
     reach("resume.reported")
     return seen
 
@@ -81,8 +88,8 @@ async def greet(box: Actor, phases: Phases) -> None:
     phases.mark("first_byte")
 
 
-def became_running(box: Actor, why: Why, **detail: object) -> Observed:
-    """Commit that it runs and was renewed."""
+async def became_running(box: Actor, why: Why, **detail: Any) -> Observed:
+    """Commit that it runs and was renewed. There is no way back: it may have worked already."""
     engine = box.engine
     running = replace(
         box.record,
@@ -92,9 +99,8 @@ def became_running(box: Actor, why: Why, **detail: object) -> Observed:
         running_since=engine.clock.now(),
         paused_at=None,
     )
-    known.forget(box.machine().folder)
+    seen = await conclude(box, why, running, **detail)
     box.touched = engine.clock.monotonic()
-    seen = box.finish(why, running, **detail)
     box.watch()
     return seen
 
@@ -139,9 +145,10 @@ async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
 async def back_to_sleep(box: Actor) -> None:
     """Save again what was resumed but could not be handed out: the state was used up."""
     box.drop_guest()
-    known.forget(box.machine().folder)
     try:
         await box.engine.driver.suspend(box.machine())
-    except VmmFailed:
-        box.note(replace(box.record, state=State.RUNNING))
+    except (VmmFailed, OSError, CommandFailed) as exc:
+        log.error("%s could not be put back to sleep: %s", box.id, exc)
         box.watch()  # its VMM is gone: the watch brings it to its end
+        box.note(replace(box.record, state=State.RUNNING))
+    known.forget(box.machine().folder)

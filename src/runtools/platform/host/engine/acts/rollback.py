@@ -80,7 +80,16 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     if box.state is State.PAUSED:
         await note_processes(box, up.guest, box.machine(up.life).folder)
         await box.engine.driver.suspend(box.machine(up.life))
-    box.note(replace(box.record, life=up.life, under_way=switched, fingerprint=fingerprint))
+    is_durable = box.state is State.RUNNING  # the state just saved is not
+    box.note(
+        replace(
+            box.record,
+            life=up.life,
+            under_way=switched,
+            fingerprint=fingerprint,
+            durable=is_durable,
+        )
+    )
     # Not before the journal says so: until then the old machine is the sandbox.
     box.unwatch()
     box.drop_guest()
@@ -89,17 +98,17 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     reach("rollback.switched")
     await _drop(box, old)
     reach("rollback.dropped")
-    return finish(box, why)
+    return await finish(box, why)
 
 
-def finish(box: Actor, why: Why) -> Observed:
+async def finish(box: Actor, why: Why) -> Observed:
     """Commit that the swap is done; the sandbox is in the state it was in."""
     if box.state is State.RUNNING:
-        return became_running(box, why)
+        return await became_running(box, why)
     assert box.record.life is not None  # noqa: S101 - it has just been swapped in
     ticket = f"{box.id} {box.record.life.number}"
     box.engine.admission.leave(ticket)
-    return became_paused(box, why, box.record.fingerprint or {})
+    return await became_paused(box, why, box.record.fingerprint or {})
 
 
 async def _drop(box: Actor, life: Life) -> None:

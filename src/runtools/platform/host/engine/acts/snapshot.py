@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from runtools.platform.core.ports.host import Kept
@@ -14,6 +13,7 @@ from runtools.platform.host.disk.trees import remove, sync, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.places import OVERLAY, make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
@@ -38,16 +38,17 @@ async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
         folder.rename(places.snapshot(snapshot_id))
         await asyncio.to_thread(sync_folder, places.snapshot(snapshot_id).parent)
         reach("snapshot.kept")
-        finish(box, why, made)
+        await finish(box, why, made)
     return made.kept
 
 
-def finish(box: Actor, why: Why, made: Snapshot) -> None:
-    """Commit that a snapshot is kept."""
-    box.engine.ops.keep(why.op, why.what, made.kept)
-    box.commit(
+async def finish(box: Actor, why: Why, made: Snapshot) -> None:
+    """Commit that a snapshot is kept: it bears its name."""
+    await conclude(
+        box,
         why,
-        replace(box.record, under_way=None),
+        box.record,
+        made.kept,
         snapshot=made.snapshot_id,
         standstill_ms=round(made.standstill_ms, 2),
     )

@@ -1,0 +1,49 @@
+"""The end of an act that has done what cannot be undone: written until it holds."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel
+
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.journal import Record
+from runtools.platform.kit.clock import Backoff
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SECONDS = 5.0
+
+
+async def conclude(
+    box: Actor,
+    why: Why,
+    record: Record,
+    result: BaseModel | None = None,
+    point: str | None = None,
+    **detail: Any,
+) -> Observed:
+    """`Actor.finish`, done again until the disk takes it; until then the act is under way.
+
+    To give the act up instead would say of a machine that is saved that it runs, or the other way
+    round. A host that is going down or coming up does not wait: the journal says what was under way,
+    and that is finished afterwards.
+
+    Raises:
+        OSError: it could not be written, and the host does not wait.
+    """
+    box.irrevocable = True
+    backoff = Backoff(box.engine.clock, most=_LONGEST_SECONDS)
+    while True:
+        try:
+            seen = box.finish(why, record, result, point, **detail)
+        except OSError as exc:
+            log.error("%s: the end of an act is not journaled yet: %s", box.id, exc)
+            if box.engine.stopping or box.engine.taking_over:
+                raise
+        else:
+            box.irrevocable = False
+            return seen
+        await backoff.wait()

@@ -1,0 +1,277 @@
+"""The last write of an act fails: nothing is said that is not so, and nothing is lost or left."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+import pytest
+from tests.flow.host.conftest import World, fresh, holders, order, until
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.states import Act, State
+from runtools.platform.host.engine import journal
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Have the journal refuse records that fit, so often; counts what it refused."""
+    real = journal.save
+
+    def fail(fits, times=1):
+        failed = []
+
+        def save(folder, record, **more):
+            if len(failed) < times and fits(record):
+                failed.append(record)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(folder, record, **more)
+
+        monkeypatch.setattr(journal, "save", save)
+        return failed
+
+    yield fail
+    monkeypatch.undo()
+
+
+def over(act):
+    """Records that say that an act of a kind has ended, however."""
+    begun = []
+
+    def fits(record):
+        if record.under_way is not None and record.under_way.act is act:
+            begun.append(record.sandbox_id)
+            return False
+        return record.sandbox_id in begun and record.under_way is None
+
+    return fits
+
+
+async def nothing_left(world, but=0):
+    """As many machine processes as that; one that was suspended ends a moment after its files."""
+    async with asyncio.timeout(4):  # one that was left running would stay for 6 s
+        await until(lambda: len(holders(world.settings.home)) == but)
+
+
+class TestPause:
+    async def test_is_written_again_until_it_holds(self, world, box, failing):
+        await world.sh(box, "sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid")
+        failed = failing(over(Act.PAUSE), 3)
+        seen = await world.pause(box)
+        assert len(failed) == 3
+        assert (seen.state, world.look(box).state) == ("paused", "paused")
+        assert world.engine.admission.taken.sandboxes == 0
+        assert await world.sh(box, "kill -0 $(cat /tmp/pid) && echo lives") == "lives"
+
+    async def test_is_under_way_until_it_is_written(self, world, box, failing):
+        op, known = fresh("op"), set(world.engine.places.ops.iterdir())
+        failed = failing(over(Act.PAUSE), 10**9)
+        pausing = asyncio.ensure_future(world.host.pause(box, op, "key_test"))
+        await until(lambda: failed)
+        # A repeat of it waits as well; what it would be told is not so yet.
+        again = asyncio.ensure_future(world.host.pause(box, op, "key_test"))
+        await asyncio.wait({pausing, again}, timeout=0.2)
+        assert not pausing.done()
+        assert not again.done()
+        assert world.look(box).operation == "pausing"
+        assert set(world.engine.places.ops.iterdir()) == known
+        failing(lambda _: False)
+        assert (await pausing).state == (await again).state == "paused"
+
+    async def test_is_finished_by_the_next_start(self, settings, failing):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        await world.sh(
+            box, "echo kept > /root/file; sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid"
+        )
+        failed = failing(over(Act.PAUSE), 10**9)
+        pausing = asyncio.ensure_future(world.pause(box))
+        await until(lambda: failed)
+        stopping = asyncio.ensure_future(world.host.stop())
+        with pytest.raises(RunToolsError):
+            await pausing
+        await stopping
+        failing(lambda _: False)
+        world = World(settings)
+        await world.host.start()
+        assert world.look(box).state == "paused"
+        assert await world.sh(box, "kill -0 $(cat /tmp/pid) && cat /root/file") == "kept"
+        await world.close()
+
+    async def test_a_saved_state_of_which_no_journal_knows_is_kept(self, settings):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        await world.sh(box, "sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid")
+        record = world.box(box).record
+        await world.pause(box)
+        await until(lambda: world.look(box).durable)
+        await world.host.stop()
+        journal.save(world.folder(box), record)  # as if no write of the pause had come through
+        world = World(settings)
+        await world.host.start()
+        assert world.look(box).state == "paused"
+        assert await world.sh(box, "kill -0 $(cat /tmp/pid) && echo lives") == "lives"
+        await world.close()
+
+    async def test_a_destroy_does_not_wait_for_it(self, world, box, failing):
+        failed = failing(over(Act.PAUSE), 10**9)
+        pausing = asyncio.ensure_future(world.pause(box))
+        await until(lambda: failed)
+        failing(lambda _: False)
+        assert (await world.destroy(box)).state == "stopped"
+        with pytest.raises(RunToolsError):
+            await pausing
+        await nothing_left(world)
+
+
+class TestResume:
+    async def test_is_written_again_until_it_holds(self, world, box, failing):
+        await world.pause(box)
+        failed = failing(over(Act.RESUME), 3)
+        seen = await world.resume(box)
+        assert len(failed) == 3
+        assert (seen.state, world.look(box).state) == ("running", "running")
+        assert world.engine.admission.taken.sandboxes == 1
+        assert world.box(box)._watcher is not None
+
+    async def test_is_finished_by_the_next_start(self, settings, failing):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        await world.pause(box)
+        failed = failing(over(Act.RESUME), 10**9)
+        resuming = asyncio.ensure_future(world.resume(box))
+        await until(lambda: failed)
+        stopping = asyncio.ensure_future(world.host.stop())
+        with pytest.raises(RunToolsError):
+            await resuming
+        await stopping
+        failing(lambda _: False)
+        world = World(settings)
+        await world.host.start()
+        await until(lambda: world.look(box).state == "running")
+        assert world.engine.admission.taken.sandboxes == 1
+        await world.close()
+
+
+class TestRollback:
+    @pytest.mark.parametrize("state", ["running", "paused"])
+    async def test_is_written_again_until_it_holds(self, world, box, failing, state):
+        await world.sh(box, "echo before > /root/file")
+        snapshot = await world.snapshot(box)
+        await world.sh(box, "echo after > /root/file")
+        if state == "paused":
+            await world.pause(box)
+        failed = failing(over(Act.ROLLBACK), 3)
+        assert (await world.rollback(box, snapshot)).state == state
+        assert len(failed) == 3
+        assert (world.box(box)._watcher is not None) == (state == "running")
+        assert await world.sh(box, "cat /root/file") == "before"
+        await nothing_left(world, but=1)
+
+
+class TestSnapshotAndFork:
+    async def test_a_snapshot_is_kept_and_said_to_be(self, world, box, failing):
+        failed = failing(over(Act.SNAPSHOT), 2)
+        name = await world.snapshot(box)
+        assert len(failed) == 2
+        assert (world.engine.places.snapshot(name)).exists()
+        assert world.look(box).detail["snapshot"] == name
+
+    async def test_children_run_and_are_said_to(self, world, box, failing):
+        failed = failing(over(Act.FORK), 2)
+        made = await world.fork(box, 2)
+        assert len(failed) == 2
+        assert [child.state for child in made.children] == ["running"] * 2
+        assert len(world.look(box).detail["children"]) == 2
+        assert world.engine.admission.taken.sandboxes == 3
+
+
+class TestCreate:
+    async def test_leaves_nothing_when_it_cannot_be_committed(self, world, failing):
+        failed = failing(lambda record: record.state is State.RUNNING)
+        wanted = order()
+        with pytest.raises(RunToolsError, match="No space"):
+            await world.host.create(wanted)
+        assert failed
+        assert world.look(wanted.sandbox_id).state == "stopped"
+        assert world.look(wanted.sandbox_id).ending.cause == "start_failed"
+        await nothing_left(world)
+        assert world.engine.admission.taken.sandboxes == 0
+
+    async def test_its_failure_is_written_again_until_it_holds(self, world, failing):
+        refused = []
+
+        def fits(record):
+            if record.state is State.RUNNING:
+                return True
+            refused.append(record.state is State.STOPPED)
+            return refused[-1] and sum(refused) < 3
+
+        failing(fits, 10**9)
+        wanted = order()
+        with pytest.raises(RunToolsError, match="No space"):
+            await world.host.create(wanted)
+        assert world.look(wanted.sandbox_id).state == "stopped"
+        assert sum(refused) == 3
+        await nothing_left(world)
+
+    async def test_a_child_leaves_nothing_either(self, world, box, failing):
+        failing(lambda record: record.parent_id is not None and record.state is State.RUNNING)
+        made = await world.fork(box, 2)
+        assert sorted(child.state for child in made.children) == ["running", "stopped"]
+        await nothing_left(world, but=2)
+        assert world.engine.admission.taken.sandboxes == 2
+
+
+class TestDestroy:
+    async def test_goes_on_until_all_is_gone(self, world, box, monkeypatch):
+        real, failures = world.network.close, [OSError("nft was killed") for _ in range(4)]
+
+        async def close(slot):
+            if failures:
+                raise failures.pop()
+            await real(slot)
+
+        monkeypatch.setattr(world.network, "close", close)
+        destroying = asyncio.ensure_future(world.destroy(box))
+        await until(lambda: "failed" in world.look(box).detail)
+        assert world.look(box).operation == "destroying"
+        assert "nft was killed" in world.look(box).detail["failed"]
+        assert (await destroying).state == "stopped"
+        assert world.engine.admission.taken.sandboxes == 0
+
+    async def test_is_finished_by_a_later_start(self, settings, monkeypatch):
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        failed = []
+
+        async def close(_):
+            failed.append(1)
+            raise OSError("nft was killed")
+
+        monkeypatch.setattr(world.network, "close", close)
+        destroying = asyncio.ensure_future(world.destroy(box))
+        await until(lambda: failed)
+        stopping = asyncio.ensure_future(world.host.stop())
+        with pytest.raises(RunToolsError):
+            await destroying
+        await stopping
+        world = World(settings)
+        real, failures = world.network.close, [OSError("nft was killed")]
+
+        async def close_again(slot):
+            if failures:
+                raise failures.pop()
+            await real(slot)
+
+        monkeypatch.setattr(world.network, "close", close_again)
+        await world.host.start()
+        assert world.look(box).state != "stopped"  # the start did not wait for it
+        await until(lambda: world.look(box).state == "stopped")
+        await nothing_left(world)
+        await world.close()
