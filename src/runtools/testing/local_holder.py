@@ -15,7 +15,6 @@ after a while, as a real one would not go at all: a test that looks finds what a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -27,7 +26,7 @@ from pathlib import Path
 
 # What the sandbox's first command writes to the descriptor STARTED_FD once everything is mounted.
 STARTED = b"started\n"
-_IN_DELETE = 0x200
+_LOOK_SECONDS = 0.5
 _LEFT_SECONDS = 6.0
 
 
@@ -102,15 +101,8 @@ def _wait(sandbox: subprocess.Popen[bytes], folder: Path, first: int | None) -> 
 
     Returns how bubblewrap ended.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    removals = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    if libc.inotify_add_watch(removals, os.fsencode(folder), _IN_DELETE) < 0:
-        raise OSError(ctypes.get_errno(), "inotify_add_watch", str(folder))
     ended = os.pidfd_open(sandbox.pid)
-    poll = select.poll()
-    poll.register(removals, select.POLLIN)
-    poll.register(ended, select.POLLIN)
-    while sandbox.poll() is None:
+    while not select.select([ended], [], [], _LOOK_SECONDS)[0]:
         if first is not None and not (folder / "lock").exists():
             # One that was suspended would be nothing but the files that are gone.
             if not _stands_still(first):
@@ -118,8 +110,6 @@ def _wait(sandbox: subprocess.Popen[bytes], folder: Path, first: int | None) -> 
             with contextlib.suppress(ProcessLookupError):
                 os.kill(first, signal.SIGKILL)
             break
-        if (removals, select.POLLIN) in poll.poll():
-            os.read(removals, 65_536)
     return sandbox.wait()
 
 

@@ -11,6 +11,7 @@ from tests.flow.host.conftest import TEMPLATE, World, fresh, holders, order, san
 from runtools.errors import (
     Conflict,
     GuestMisbehaved,
+    HostUnavailable,
     IllegalMove,
     InvalidRequest,
     IsolationUnavailable,
@@ -164,7 +165,7 @@ class TestGate:
 
     async def test_a_fork_is_refused(self, world, box, no_renewal):
         no_renewal()
-        with pytest.raises(Unavailable, match="machine-id"):
+        with pytest.raises(SandboxStopped, match="machine-id"):
             await world.fork(box)
         assert len(holders(world.settings.home)) == 1
 
@@ -593,10 +594,10 @@ class TestRecoverPaused:
         copying, go_on = asyncio.Event(), asyncio.Event()
         real = machines.files.copy_sparse
 
-        async def slow(source, target):
+        async def slow(*what):
             copying.set()
             await go_on.wait()
-            await real(source, target)
+            await real(*what)
 
         monkeypatch.setattr(machines.files, "copy_sparse", slow)
         making = asyncio.ensure_future(world.host.create(order(recover_from=box)))
@@ -612,7 +613,7 @@ class TestRecoverPaused:
         await world.pause(box)
         copying = asyncio.Event()
 
-        async def endless(source, target):
+        async def endless(*_):
             copying.set()
             await asyncio.Event().wait()
 
@@ -668,6 +669,48 @@ class TestRestart:
         assert world.look(ran).ending.cause == "host_restart"
         assert world.look(slept).state == "paused"
         assert world.network.taken == set()
+
+    @pytest.mark.parametrize("act", ["resume", "fork", "create"])
+    async def test_a_shutdown_leaves_nothing_running_of_what_was_under_way(
+        self, world, settings, monkeypatch, act
+    ):
+        box = await world.create()
+        if act == "resume":
+            await world.pause(box)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        name = {"resume": "resume", "fork": "capture", "create": "clone"}[act]
+        real = getattr(world.driver, name)
+
+        async def slow(*what):
+            begun.set()
+            await go_on.wait()
+            return await real(*what)
+
+        monkeypatch.setattr(world.driver, name, slow)
+        making = {
+            "resume": lambda: world.resume(box),
+            "fork": lambda: world.fork(box, 2),
+            "create": world.create,
+        }[act]
+        acting = asyncio.ensure_future(making())
+        await begun.wait()
+        going = asyncio.ensure_future(world.host.shutdown())
+        await until(lambda: world.engine.stopping)
+        with pytest.raises(HostUnavailable):
+            await world.create()
+        waiting = asyncio.ensure_future(world.snapshot(box))
+        go_on.set()
+        with pytest.raises(HostUnavailable):
+            await waiting
+        await asyncio.gather(acting, return_exceptions=True)
+        await going
+        boxes = list(world.engine.actors.values())
+        assert len(boxes) == {"resume": 1, "fork": 3, "create": 2}[act]
+        assert {one.state for one in boxes} == {"paused"}
+        assert not [one for one in boxes if await world.driver.is_live(one.machine())]
+        assert all(one.record.durable for one in boxes)
+        world.__init__(settings)
+        await world.host.start()
 
     async def test_after_a_reboot_a_state_that_was_not_durable_is_not_trusted(
         self, world, settings, monkeypatch

@@ -132,6 +132,39 @@ class TestIdle:
         last = ledger.read(world.folder(box))[-1]
         assert (last.cause, last.actor) == ("idle", "platform")
 
+    async def test_guests_that_say_nothing_hold_up_nobody(self, world, clock, monkeypatch, caplog):
+        silent, asked, over = await world.create(), [], asyncio.Event()
+        old = await world.create(idle_timeout_seconds=0, max_lifetime_seconds=60)
+        mute = world.box(silent).guest
+
+        async def activity(guest):
+            if guest is mute:
+                asked.append(guest)
+                await over.wait()
+                raise TimeoutError
+            return STILL
+
+        monkeypatch.setattr(GuestClient, "activity", activity)
+        # A lifetime is over while another guest is asked and keeps everybody waiting.
+        clock.advance(60)
+        first = asyncio.ensure_future(world.host.idle.look())
+        await until(lambda: world.look(old).state == "paused")
+        assert not first.done()
+        # Who looks meanwhile does not ask again.
+        await world.host.idle.look()
+        over.set()
+        await first
+        assert len(asked) == 1
+        assert "says nothing, so it counts as idle" in caplog.text
+        # It is left alone for a while, longer each time …
+        for passed, times in ((10, 1), (15, 2), (25, 2), (25, 3)):
+            await self.look_after(world, clock, passed)
+            assert len(asked) == times
+        # … and not kept running for it.
+        await self.look_after(world, clock, 600)
+        assert world.look(silent).state == "paused"
+        assert "paused as idle though its guest agent says nothing" in caplog.text
+
     async def test_zero_is_never(self, world, clock):
         box = await world.create(idle_timeout_seconds=0)
         await self.look_after(world, clock, 1e6)

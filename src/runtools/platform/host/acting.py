@@ -8,7 +8,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from runtools.errors import Conflict, InvalidRequest, NotFound, SandboxStopped, Unavailable
+from runtools.errors import (
+    Conflict,
+    HostUnavailable,
+    InvalidRequest,
+    NotFound,
+    SandboxStopped,
+    Unavailable,
+)
 from runtools.platform.core import ids
 from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
 from runtools.platform.core.states import State
@@ -38,6 +45,8 @@ class Acting:
         why = Why("request", order.actor, order.op, f"create {order.sandbox_id}")
         known = self.engine.actors.get(order.sandbox_id)
         if known is None:
+            if self.engine.stopping:
+                raise HostUnavailable("the platform is going down", hint="try again when it is up")
             box = self._enrolled(order, why)
             making = asyncio.ensure_future(box.perform(lambda: create(box, why)))
             # Read, because nobody waits for it any more once it has its place in the queue.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ log = logging.getLogger(__name__)
 # How long acts under way may take to finish when the host is stopped.
 _GRACE_SECONDS = 30.0
 _PAUSED_AT_ONCE = 4
+_PAUSE_ATTEMPTS = 3
 
 
 class HostService(Acting, Inside, Processes, Reaching, Host):
@@ -132,20 +134,32 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         self.engine.admission.close()
         for loop in self._loops:
             loop.cancel()
-        room = asyncio.Semaphore(_PAUSED_AT_ONCE)
-
-        async def one(box: Actor) -> None:
-            async with room:
-                try:
-                    await box.perform(lambda: pause(box, Why("shutdown", PLATFORM)))
-                except (RunToolsError, OSError) as exc:
-                    log.error("%s could not be paused and runs on: %s", box.id, exc)
-
-        boxes = chosen(self.engine.actors.values(), State.RUNNING, State.CREATING)
-        await asyncio.gather(*(one(box) for box in boxes if not is_queued(box)))
+        await self._pause_all()
         paused = chosen(self.engine.actors.values(), State.PAUSED)
         await asyncio.gather(*(durable.make(box) for box in paused if not box.record.durable))
         await self.stop()
+
+    async def _pause_all(self) -> None:
+        """Pause in turn after what is under way, until nothing runs: that may bring up more."""
+        room = asyncio.Semaphore(_PAUSED_AT_ONCE)
+        attempts: Counter[str] = Counter()
+        said: dict[str, str] = {}
+
+        async def one(box: Actor) -> None:
+            async with room:
+                attempts[box.id] += 1
+                try:
+                    await box.perform(lambda: pause(box, Why("shutdown", PLATFORM)))
+                except (RunToolsError, OSError) as exc:
+                    said[box.id] = str(exc)
+
+        def is_left(box: Actor) -> bool:
+            return _is_up(box) and attempts[box.id] < _PAUSE_ATTEMPTS
+
+        while boxes := list(filter(is_left, self.engine.actors.values())):
+            await asyncio.gather(*(one(box) for box in boxes))
+        for box in filter(_is_up, self.engine.actors.values()):
+            log.error("%s could not be paused: %s", box.id, said.get(box.id, "it is not clear why"))
 
     # --- the port: looking ---
 
@@ -259,6 +273,13 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
             meters=Meters(self._clock),
             tracing=self._tracing,
         )
+
+
+def _is_up(box: Actor) -> bool:
+    """Whether a machine of it runs, or may by the end of what is under way."""
+    if box.state is State.STOPPED or is_queued(box):
+        return False
+    return box.state is not State.PAUSED or box.record.under_way is not None
 
 
 def _host_id(file: Path) -> str:

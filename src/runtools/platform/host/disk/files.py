@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from runtools.errors import CapacityExhausted
 from runtools.platform.kit import process
 
 _FICLONE = 0x40049409
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
-_COPY_AT_ONCE = 64 * 1024 * 1024
+_MB = 2**20
+_COPY_AT_ONCE = 8 * _MB
 _MKFS = (
     # No reserved blocks (everybody is root), metadata together, and no writing of inode tables, which
     # would touch megabytes of a file that is meant to stay sparse.
@@ -38,9 +40,13 @@ async def make_overlay(path: Path, size_mb: int) -> None:
     await process.run([*_MKFS, path])
 
 
-async def copy_sparse(src: Path, dst: Path) -> None:
-    """Copy a file, replacing ``dst``: by reference where the file system can, else without the holes."""
-    await asyncio.to_thread(_copy, src, dst)
+async def copy_sparse(src: Path, dst: Path, keep_free: int = 0) -> None:
+    """Copy a file, replacing ``dst``: by reference where the file system can, else without the holes.
+
+    Raises:
+        CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk; nothing of the copy is.
+    """
+    await asyncio.to_thread(_copy, src, dst, keep_free)
 
 
 async def grow(path: Path, size_mb: int) -> None:
@@ -71,7 +77,7 @@ async def can_reflink(folder: Path) -> bool:
     return await asyncio.to_thread(_try_reflink, folder)
 
 
-def _copy(src: Path, dst: Path) -> None:
+def _copy(src: Path, dst: Path, keep_free: int) -> None:
     fresh = dst.with_name(f".{dst.name}.new")
     source = os.open(src, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -81,7 +87,7 @@ def _copy(src: Path, dst: Path) -> None:
         try:
             if not _clone(source, target):
                 os.ftruncate(target, stat.st_size)
-                _copy_data(source, target, stat.st_size)
+                _copy_data(source, target, stat.st_size, keep_free)
         finally:
             os.close(target)
         fresh.replace(dst)
@@ -102,7 +108,7 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def _copy_data(source: int, target: int, size: int) -> None:
+def _copy_data(source: int, target: int, size: int, keep_free: int) -> None:
     at = 0
     while at < size:
         try:
@@ -112,16 +118,31 @@ def _copy_data(source: int, target: int, size: int) -> None:
                 return
             raise
         at = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, at)
+        _copy_range(source, target, start, at, keep_free)
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
+def _copy_range(source: int, target: int, start: int, end: int, keep_free: int) -> None:
     while start < end:
         count = min(_COPY_AT_ONCE, end - start)
+        if keep_free:
+            _check_room(target, count, keep_free)
         copied = os.copy_file_range(source, target, count, start, start)
         if copied == 0:  # the source was cut while we read
             return
         start += copied
+
+
+def _check_room(target: int, count: int, keep_free: int) -> None:
+    stat = os.fstatvfs(target)
+    free = stat.f_bavail * stat.f_frsize - keep_free
+    if count > free:
+        asked_mb, free_mb = round(count / _MB, 1), round(max(0, free) / _MB, 1)
+        raise CapacityExhausted(
+            f"no room to go on copying a disk: the next part takes {asked_mb:g} MB, "
+            f"{free_mb:g} MB are free above the headroom",
+            hint="runtools df shows what takes the disk, runtools prune frees some of it",
+            details={"what": "MB of disk above the headroom", "asked": asked_mb, "free": free_mb},
+        )
 
 
 def _sync(paths: list[Path]) -> None:

@@ -58,6 +58,9 @@ class Why:
     what: str = ""
 
 
+_LAST_ACTS = (Act.PAUSE, Act.DESTROY)
+"""What a host that goes down still begins."""
+
 _NO_SLOT = Slot(namespace="", tap="", index=-1)
 
 
@@ -271,7 +274,10 @@ class Actor:
 
         Raises:
             Unavailable: the driver or the disk could not do it.
+            HostUnavailable: the host goes down, and begins nothing that would leave something running.
         """
+        if self.engine.stopping and act not in _LAST_ACTS:
+            raise _going_down()
         move = check(act, self.state, self.id)
         about = {"runtools.sandbox.id": self.id, "runtools.cause": why.cause}
         traced = self.engine.tracing.span(f"sandbox.{act}", attributes=about)
@@ -435,7 +441,7 @@ class Actor:
 
     def _overruled(self) -> RunToolsError:
         if self.engine.stopping:
-            return HostUnavailable("the platform is going down", hint="try again when it is up")
+            return _going_down()
         return SandboxStopped(f"{self.id} was destroyed meanwhile")
 
     async def _watch(self, life: Life) -> None:
@@ -468,6 +474,10 @@ class Actor:
             else:
                 return
             await backoff.wait()
+
+
+def _going_down() -> RunToolsError:
+    return HostUnavailable("the platform is going down", hint="try again when it is up")
 
 
 Death = Callable[[Actor, int, Exit], Coroutine[Any, Any, None]]

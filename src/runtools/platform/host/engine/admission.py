@@ -7,8 +7,9 @@ it is paused or gone. Waiters are served strictly in the order in which they cam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runtools.errors import CapacityExhausted, HostUnavailable
@@ -21,6 +22,7 @@ from runtools.platform.host.engine.budget import (
     estimate,
     never,
     refusal,
+    waits,
 )
 from runtools.platform.kit.clock import Clock
 from runtools.sdk.shapes.sandboxes import QueuePlace
@@ -49,6 +51,7 @@ class Admission:
         self._tickets: dict[str, tuple[Load, float]] = {}
         self._queue: deque[_Waiter] = deque()
         self._holds: deque[float] = deque(maxlen=_REMEMBERED_HOLDS)
+        self._reserved_mb = 0.0
         self._closed = False
 
     @property
@@ -106,9 +109,9 @@ class Admission:
         """Take a ticket for each of them at once, or for none.
 
         Raises:
-            CapacityExhausted: there is no room for all of them now.
+            CapacityExhausted: there is no room for all of them now, or others wait for it already.
         """
-        lacking = self._lacking(Load(each.memory_mb * len(who), each.sandboxes * len(who)))
+        lacking = self._turned_away(Load(each.memory_mb * len(who), each.sandboxes * len(who)))
         if lacking is not None:
             raise _exhausted(lacking)
         for one in who:
@@ -123,6 +126,21 @@ class Admission:
         lacking = disk_refusal(self._budget, self.taken, self._free_mb(), megabytes)
         if lacking is not None:
             raise _exhausted(lacking)
+
+    @contextlib.contextmanager
+    def reserve(self, megabytes: float) -> Iterator[None]:
+        """Hold so much disk for what is about to be written, until it has been.
+
+        Raises:
+            CapacityExhausted: the disk would come too close to full.
+        """
+        self.need_disk(megabytes)
+        self._reserved_mb += megabytes
+        try:
+            yield
+        finally:
+            self._reserved_mb -= megabytes
+            self.kick()
 
     async def enter(self, who: str, ask: Load, tell: Callable[[QueuePlace], None]) -> None:
         """Take a ticket, waiting for it if need be; ``tell`` hears of every change of place.
@@ -179,12 +197,13 @@ class Admission:
 
     def _turned_away(self, ask: Load) -> Refusal | None:
         """Why somebody who will not wait cannot come in."""
+        lacking = self._lacking(ask)
         if self._queue:
-            return Refusal("turns", 1, 0, f"{len(self._queue)} others wait for room already")
-        return self._lacking(ask)
+            return lacking or waits(self._budget, self.taken, ask, len(self._queue))
+        return lacking
 
     def _free_mb(self) -> float:
-        return self._free_disk() / MB
+        return self._free_disk() / MB - self._reserved_mb
 
     def _announce(self) -> None:
         now = self._clock.monotonic()
@@ -197,8 +216,9 @@ class Admission:
 
 
 def _exhausted(lacking: Refusal) -> CapacityExhausted:
+    ahead = f"others wait for room already ({lacking.ahead})" if lacking.ahead else "no room"
     return CapacityExhausted(
-        f"no room: asked for {lacking.asked:g} {lacking.what}, {lacking.free:g} free",
+        f"{ahead}: asked for {lacking.asked:g} {lacking.what}, {lacking.free:g} free",
         hint=lacking.hint,
         details={"what": lacking.what, "asked": lacking.asked, "free": lacking.free},
     )

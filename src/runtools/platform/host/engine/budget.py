@@ -36,12 +36,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something does not fit: what ran out, how much was asked, how much is free."""
+    """Why something does not fit: what ran out, how much was asked, how much is free.
+
+    ``ahead``: how many wait already, for one that would fit and must not overtake them.
+    """
 
     what: str
     asked: float
     free: float
     hint: str
+    ahead: int = 0
 
 
 def load_of(memory_mb: int, factor: float, count: int = 1) -> Load:
@@ -60,6 +64,13 @@ def refusal(budget: Budget, taken: Load, free_disk_mb: float, ask: Load) -> Refu
         hint = "pause or destroy a sandbox, ask for less memory, or lower memory_factor"
         return Refusal("MB of memory (as counted)", ask.memory_mb, free_mb, hint)
     return disk_refusal(budget, taken, free_disk_mb, ask.memory_mb)
+
+
+def waits(budget: Budget, taken: Load, ask: Load, ahead: int) -> Refusal:
+    """Why an ask that fits does not come in all the same: others came before it."""
+    free_mb = max(0.0, budget.memory_mb - taken.memory_mb)
+    hint = "try again when they have come in, or pause or destroy a sandbox to let them in sooner"
+    return Refusal("MB of memory (as counted)", ask.memory_mb, free_mb, hint, ahead)
 
 
 def disk_refusal(

@@ -12,6 +12,7 @@ from runtools.errors import NotFound
 from runtools.platform.core.ports.driver import Capabilities, Driver
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.engine.admission import Admission
+from runtools.platform.host.engine.budget import MB
 from runtools.platform.host.engine.meters import Meters
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
@@ -37,7 +38,8 @@ class Engine:
 
     Attributes:
         taking_over: set while a start makes of the journals what it can: it waits for no disk.
-        stopping: set when the host is being stopped: cancelled acts leave their journal as it is.
+        stopping: set when the host is being stopped: cancelled acts leave their journal as it is, and
+            none is begun but pauses and destroys.
         first_uid: the first of the user ids that its machines may have.
         pins: snapshots in use, with how often.
         kept_uids: users of machines whose journal cannot be read; they are nobody else's.
@@ -74,6 +76,11 @@ class Engine:
         if found is None:
             raise NotFound(f"this host knows no sandbox {sandbox_id}")
         return found
+
+    @property
+    def headroom_bytes(self) -> int:
+        """What stays free on the disk, whatever is copied."""
+        return self.settings.disk_headroom_mb * MB
 
     def free_uid(self) -> int:
         """A user id that no living sandbox of this install has, and that nothing runs as."""

@@ -129,7 +129,7 @@ async def _disk(overlay: Path, uid: int, box: Actor, source: Source) -> None:
     elif source.owner is not None:
         await _copied(source.owner, overlay)
     else:
-        await files.copy_sparse(source.overlay, overlay)
+        await files.copy_sparse(source.overlay, overlay, box.engine.headroom_bytes)
     if os.geteuid() == 0:
         os.chown(overlay, uid, uid)
     overlay.chmod(0o600)
@@ -144,7 +144,7 @@ async def _copied(owner: Actor, overlay: Path) -> None:
 
     async def copy() -> None:
         check(Act.RECOVER, owner.state, owner.id)
-        await files.copy_sparse(owner.overlay, overlay)
+        await files.copy_sparse(owner.overlay, overlay, owner.engine.headroom_bytes)
 
     await owner.perform(copy)
 

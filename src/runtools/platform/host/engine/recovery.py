@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from runtools.errors import RunToolsError, Unavailable
+from runtools.errors import RunToolsError, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
@@ -304,10 +304,7 @@ class Recovery:
         children = [child.report() for child in born]
         try:
             await fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
-        except Unavailable as exc:
-            # Said once and for all: the children's ids are used up.
-            if born:
-                box.engine.ops.keep(why.op, why.what, exc)
+        except SandboxStopped:
             await self._undone(box, why)
 
     async def _destroy(self, box: Actor, why: Why, _: UnderWay) -> None:

@@ -127,6 +127,36 @@ async def test_children_come_in_all_or_none(admission):
     assert admission.taken == Load(200, 2)
 
 
+async def test_children_do_not_overtake_those_who_wait(admission):
+    admission.enter_now("a", Load(200, 1))
+    waiting = entering(admission, "b")
+    await soon(lambda: admission.waiting == 1)
+    with pytest.raises(CapacityExhausted, match="others wait for room already") as refused:
+        admission.enter_all_now(["c", "d"], Load(20, 1))
+    assert refused.value.details == {
+        "what": "MB of memory (as counted)",
+        "asked": 40,
+        "free": 50,
+    }
+    assert "asked for 40 MB" in str(refused.value)
+    assert "pause or destroy" in refused.value.hint
+    admission.leave("a")
+    await waiting
+    admission.enter_all_now(["c", "d"], Load(20, 1))
+
+
+async def test_what_is_held_on_the_disk_is_nobody_elses(admission, disk):
+    disk.free = 150 * MB
+    with admission.reserve(100):
+        waiting = entering(admission, "a", Load(60, 1))
+        await soon(lambda: admission.waiting == 1)
+        with pytest.raises(CapacityExhausted, match="disk"), admission.reserve(60):
+            pass
+    await waiting  # comes in with the end of it
+    with admission.reserve(60):
+        pass
+
+
 async def test_a_full_disk_keeps_everybody_out_until_it_has_room(admission, disk):
     disk.free = 99 * MB
     waiting = entering(admission, "a")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 
-from runtools.errors import NotFound
+from runtools.errors import HostUnavailable, NotFound
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
+from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.machines import MB, Source, bring_up
@@ -37,6 +38,8 @@ async def create(box: Actor, why: Why) -> None:
     except asyncio.CancelledError:
         raise  # a destroy, which goes on with it, or the host goes down: a restart begins it anew
     except Exception as exc:
+        if engine.stopping and isinstance(exc, HostUnavailable):
+            raise
         raise await end.start_failed(box, why, exc) from exc
 
 
@@ -48,7 +51,8 @@ async def _create(box: Actor, why: Why, span: Span) -> None:
         phases.mark("queue")
         reach("create.admitted")
         source = await _source(box)
-        await first_start(box, why, source, undo, phases, "create", span)
+        with await _room(box, source):
+            await first_start(box, why, source, undo, phases, "create", span)
     reach("create.reported")
     if source.started_from == "cold":
         engine.later(_warm_up(box), f"warming for {box.id}")
@@ -104,6 +108,13 @@ async def _source(box: Actor) -> Source:
     if found is None or (found / OVERLAY).stat().st_size > order.sizes.disk_mb * MB:
         return Source("cold", None, None, _token())
     return Source("warm", found, found / OVERLAY, engine.warm.token(found))
+
+
+async def _room(box: Actor, source: Source) -> AbstractContextManager[None]:
+    """For a disk as others have left it; that of a warm snapshot is next to nothing."""
+    if source.owner is None:
+        return nullcontext()
+    return await room(box.engine, source.owner.overlay, 1)
 
 
 def recoverable(engine: Engine, sandbox_id: str) -> Actor:

@@ -23,6 +23,7 @@ from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.acts.create import first_start
 from runtools.platform.host.engine.acts.destroy import destroy
+from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.acts.snapshot import capture
 from runtools.platform.host.engine.fitness import check_fit
 from runtools.platform.host.engine.machines import Source
@@ -43,7 +44,11 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
     _check_fit_and_new(box, ids)
     async with box.act(Act.FORK, why, things=tuple(ids)), AsyncExitStack() as undo:
         reach("fork.begun")
-        engine.admission.need_disk(load(box).memory_mb)
+        alone = len(ids) == 1
+        # The capture's disk becomes an only child's; several get a copy each.
+        copies = 1 if alone else 1 + len(ids)
+        memory_mb = box.record.order.sizes.memory_mb
+        undo.enter_context(await room(engine, box.overlay, copies, memory_mb))
         engine.admission.enter_all_now(ids, load(box))
         undo.callback(_give_back_tickets, box, ids)
         folder = engine.places.captures / ids[0]
@@ -52,7 +57,6 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
         standstill = await capture(box, folder, "fork")
         reach("fork.captured")
         token = box.record.life.token if box.record.life else ""
-        alone = len(ids) == 1
         source = Source("fork", folder, folder / OVERLAY, token, take_overlay=alone)
         born = await _born(box, why, ids, source)
         reach("fork.children")
@@ -78,7 +82,8 @@ async def finish(box: Actor, why: Why, result: Forked) -> None:
             f"no child of {box.id} came to run: {next(iter(failed.values()), 'none was asked for')}",
             details={"failed": failed},
         )
-        box.engine.ops.keep(why.op, why.what, error)
+        if failed:  # else nothing was begun: a repeat begins it
+            box.engine.ops.keep(why.op, why.what, error)
         raise error
     await conclude(
         box,

@@ -19,6 +19,7 @@ from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.pause import became_paused, note_processes
 from runtools.platform.host.engine.acts.resume import became_running
+from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.fitness import check_fit
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.machines import Source, Up, bring_up
@@ -42,7 +43,9 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
     with snapshots.pinned(box.engine, snapshot_id):
         async with box.act(Act.ROLLBACK, why, spare=spare), AsyncExitStack() as undo:
             reach("rollback.begun")
-            up = await _second_machine(box, spare, target, undo)
+            overlay = box.engine.places.snapshot(snapshot_id) / OVERLAY
+            with await room(box.engine, overlay, 1):
+                up = await _second_machine(box, spare, target, undo)
             seen = await _swap(box, why, up, undo)
     if box.state is State.PAUSED:
         box.engine.later(durable.make(box), f"making {box.id} durable")

@@ -12,8 +12,8 @@ from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove, sync, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import Actor, Why
-from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.conclude import conclude
+from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.places import OVERLAY, make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
@@ -25,7 +25,8 @@ async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
     places = box.engine.places
     async with box.act(Act.SNAPSHOT, why, things=(snapshot_id,)), AsyncExitStack() as undo:
         reach("snapshot.begun")
-        box.engine.admission.need_disk(load(box).memory_mb)
+        memory_mb = box.record.order.sizes.memory_mb
+        undo.enter_context(await room(box.engine, box.overlay, 1, memory_mb))
         folder = snapshots.scratch(places, snapshot_id)
         remove(folder)
         undo.callback(remove, folder)
@@ -58,7 +59,7 @@ async def capture(box: Actor, into: Path, points: str) -> float:
     """Memory, devices and disk of one moment into a folder; returns the standstill in ms."""
 
     async def while_still() -> None:
-        await files.copy_sparse(box.overlay, into / OVERLAY)
+        await files.copy_sparse(box.overlay, into / OVERLAY, box.engine.headroom_bytes)
         reach(f"{points}.still")
 
     return await box.engine.driver.capture(box.machine(), into, while_still)
