@@ -98,6 +98,11 @@ def at_most(limit: float) -> Bound:
     return Bound(f"≤ {limit:g}", lambda row: row.ours.p50 <= limit)
 
 
+def nearly_always_at_most(limit: float) -> Bound:
+    """Ours, in the row's unit: what holds for every one, seen at the 95th percentile."""
+    return Bound(f"p95 ≤ {limit:g}", lambda row: row.ours.p95 <= limit)
+
+
 def at_least(limit: float) -> Bound:
     """Ours, in the row's unit."""
     return Bound(f"≥ {limit:g}", lambda row: row.ours.p50 >= limit)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from runtools.errors import GuestUnreachable
 from runtools.platform.api import reconcile
 from runtools.platform.api.hosts import follow
+from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import HOST_ID, World, holds
 
 
@@ -96,6 +100,29 @@ class TestLost:
 class TestOrder:
     async def observe(self, world: World, old: Observed, **changed: object) -> None:
         await follow.take_in(world.platform, HOST_ID, old.model_copy(update=changed))
+
+    async def test_one_that_never_fits_is_passed_over_and_said_to_be(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        odd, plain = await any_world.create(), await any_world.create()
+        real, tried = follow.observe, []
+
+        def observe(conn: Transaction, observed: Observed) -> Record | None:
+            if observed.sandbox_id == odd["id"]:
+                tried.append(observed.seq)
+                raise ValueError("it does not fit")
+            return real(conn, observed)
+
+        monkeypatch.setattr(follow, "_LONGEST_PAUSE", 0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(follow, "observe", observe)
+            await any_world.host.die(odd["id"], "nobody hears of it")
+            await any_world.host.die(plain["id"], "heard of")
+            await any_world.becomes(plain["id"], state="stopped")
+        assert len(tried) == 5
+        assert len(set(tried)) == 1
+        assert f"that {odd['id']} is stopped, is passed over" in caplog.text
+        assert (await any_world.get(odd["id"]))["state"] == "running"
 
     async def test_older_reports_are_ignored(self, any_world: World) -> None:
         made = await any_world.create()

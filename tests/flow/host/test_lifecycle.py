@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -146,8 +147,6 @@ class TestGate:
         real = GuestClient.renew
 
         async def renew(self, identity):
-            import dataclasses
-
             other = dataclasses.replace(identity, machine_id="0" * 32) if identity.fresh else None
             told = await real(self, other or identity)
             return told if identity.fresh else dataclasses.replace(told, nonce="stale")
@@ -162,6 +161,40 @@ class TestGate:
         assert refused.value.details["notRenewed"] == ["machine-id"]
         assert world.look(wish.sandbox_id).state == "stopped"
         assert holders(world.settings.home) == []
+
+    @pytest.fixture
+    def not_renewed(self, monkeypatch):
+        """A machine whose agent answers as asked, and left its clock or its entropy as they were."""
+        real = GuestClient.renew
+
+        def leave(what):
+            async def renew(self, identity):
+                told = dataclasses.replace(await real(self, identity), machine=True, reseeded=True)
+                old = {"clock": {"clock": told.clock - 3600}, "entropy": {"reseeded": False}}
+                return dataclasses.replace(told, **old[what])
+
+            monkeypatch.setattr(GuestClient, "renew", renew)
+
+        return leave
+
+    @pytest.mark.parametrize("what", ["clock", "entropy"])
+    async def test_what_is_not_renewed_is_not_handed_out(
+        self, world, box, not_renewed, monkeypatch, what
+    ):
+        await world.pause(box)
+        not_renewed(what)
+        wish = order()
+        with pytest.raises(GuestMisbehaved) as refused:
+            await world.host.create(wish)
+        assert refused.value.details["notRenewed"] == [what]
+        assert world.look(wish.sandbox_id).state == "stopped"
+        with pytest.raises(GuestMisbehaved) as refused:
+            await world.resume(box)
+        assert refused.value.details["notRenewed"] == [what]
+        assert world.look(box).state == "paused"
+        assert len(holders(world.settings.home)) == 1
+        monkeypatch.undo()
+        assert (await world.resume(box)).state == "running"
 
     async def test_a_fork_is_refused(self, world, box, no_renewal):
         no_renewal()

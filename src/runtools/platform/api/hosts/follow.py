@@ -7,6 +7,7 @@ whatever is killed when.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.hosts import store
@@ -22,18 +23,22 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
+# How often a report is tried before it is passed over: it fits as little as ever, others wait behind it.
+_MOST_TRIES = 5
 
 
 async def follow(platform: Platform, host_id: str) -> None:
     """Take in every report of the host until cancelled."""
     await platform.db.write(store.enrol, host_id)
     pause = _FIRST_PAUSE
+    tries: Counter[tuple[int, int]] = Counter()
     while True:
         try:
             epoch, seq = await platform.db.read(store.position, host_id)
             async for observed in platform.hosts.port(host_id).reports(epoch, seq):
                 platform.away.discard(host_id)
-                await take_in(platform, host_id, observed)
+                await _take_in_or_over(platform, host_id, observed, tries)
+                tries.clear()
                 pause = _FIRST_PAUSE
         except RunToolsError as error:
             log.debug("host %s: %s", host_id, error)
@@ -43,6 +48,30 @@ async def follow(platform: Platform, host_id: str) -> None:
         platform.away.add(host_id)
         await platform.clock.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _take_in_or_over(
+    platform: Platform, host_id: str, observed: Observed, tries: Counter[tuple[int, int]]
+) -> None:
+    """One report, or a word in the log that it was passed over; a database that is away is no reason to.
+
+    Raises:
+        Exception: it was not taken in, this time.
+    """
+    place = (observed.epoch, observed.seq)
+    try:
+        await take_in(platform, host_id, observed)
+    except RunToolsError:
+        raise
+    except Exception:
+        tries[place] += 1
+        if tries[place] < _MOST_TRIES:
+            raise
+        log.exception(
+            "report %d/%d of host %s, that %s is %s, is passed over: it cannot be taken in",
+            *(*place, host_id, observed.sandbox_id, observed.state),
+        )
+        await platform.db.write(store.advance, host_id, *place)
 
 
 async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
