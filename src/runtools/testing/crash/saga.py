@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from runtools.errors import HostUnavailable, Unavailable
+from runtools.errors import HostUnavailable, SandboxStopped, Unavailable
 from runtools.platform.core.ids import new_id, new_sandbox_id
 from runtools.platform.core.ports.host import Child, CreateOrder, Guest, Observed, Sizes
 from runtools.sdk.shapes.inside import ExecRequest
@@ -171,7 +171,7 @@ class Saga:
         """Ask again for what was cut off: twice, and both answers are one."""
         try:
             first = await self.do(act)
-        except Unavailable as exc:
+        except (Unavailable, SandboxStopped) as exc:
             if not self._may_fail(act) or isinstance(exc, HostUnavailable):
                 raise
             await self._came_to_nothing(act)
@@ -184,7 +184,7 @@ class Saga:
 
     async def _came_to_nothing(self, act: Act) -> None:
         """What was given up is said again the same way, and nothing of it runs."""
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, SandboxStopped):
             await self._ask(act)
             raise AssertionError(f"{act} failed, and its repeat did not")
         made = act.things if act.kind == "fork" else (act.box,)
