@@ -47,6 +47,8 @@ from runtools.testing.fake_host import FakeHost
 from runtools.testing.made_once import bare_app
 
 HOST_ID = "hst_one"
+# Within which anything must have come about, on the busiest of machines.
+PATIENCE_SECONDS = 60.0
 
 
 @cache
@@ -113,7 +115,7 @@ class World:
     ) -> dict[str, Any]:
         """The sandbox, once it is shown so."""
         seen: dict[str, Any] = {}
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             seen = await self.get(ref, by)
             if all(seen[name] == value for name, value in wanted.items()):
@@ -194,7 +196,7 @@ def client(url: str, key: str) -> httpx.AsyncClient:
     )
 
 
-async def holds(condition: Callable[[], Any], seconds: float = 15) -> None:
+async def holds(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until the condition (which may be a coroutine function) holds."""
     deadline = time.monotonic() + seconds
     while True:

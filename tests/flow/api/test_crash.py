@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest_asyncio
 from websockets.exceptions import WebSocketException
 
 from runtools.errors import RunToolsError
+from runtools.platform.api.deploys.work import LEASE
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.points import API_CRASH_POINTS
@@ -40,6 +42,13 @@ from runtools.testing.made_once import sqlite_url
 ROUNDS, LIVES = 6, 3
 
 
+class Later(SystemClock):
+    """The time at which whatever a dead process had a lease on is free."""
+
+    def now(self) -> datetime:
+        return super().now() + LEASE
+
+
 @dataclass
 class Rig:
     """A host that lives on, and an api that dies."""
@@ -49,12 +58,14 @@ class Rig:
     apis: Maker
     pid: int | None = None
     url: str = ""
+    deaths: int = 0
     http: httpx.AsyncClient | None = None
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
         """The api in this process, to look at what is there; it ends in order."""
-        clock, db = SystemClock(), Database(sqlite_url(self.folder))
+        clock = Later() if self.deaths else SystemClock()
+        db = Database(sqlite_url(self.folder))
         await upgrade(db)
         _, key = await ensure_first(db, clock)
         if key is not None:
@@ -95,6 +106,7 @@ class Rig:
         await holds(self._is_dead, 20)
         assert self.pid is not None
         pid, self.pid = self.pid, None
+        self.deaths += 1
         return await self.apis.wait(pid) == -signal.SIGKILL
 
     async def kill(self) -> None:
