@@ -17,7 +17,7 @@ from runtools.testing.real_platform import Platform, eventually
 pytestmark = pytest.mark.vm
 
 _MB = 1 << 20
-_ROUNDS = 10
+_ROUNDS = 5
 _DISK_MB = 1024
 
 
@@ -43,7 +43,7 @@ def test_a_guest_that_fills_everything_hurts_only_itself(platform, neighbour, na
             assert attacker.id in {one.id for one in platform.rt.sandboxes.list()}
         with platform.rt.sandboxes.create() as other:  # others still come into being
             assert other.exec("echo new").stdout == "new\n"
-        eventually(lambda: ticks(vmm) - before > 500)
+        eventually(lambda: ticks(vmm) - before > 300)
         (life,) = folder.glob("*/vmm")
         assert on_disk(life.parent / "overlay.img") <= (_DISK_MB + 16) * _MB
         assert sum(on_disk(one) for one in (life / "held").iterdir()) < 2 * _MB
