@@ -158,13 +158,13 @@ class FakeRuns:
         run.cancel = True
         self._wake(run)
 
-    async def until(self, holds: Callable[[], Any], seconds: float = 20.0) -> None:
+    async def until(self, holds: Callable[[], Any], seconds: float = 60.0) -> None:
         """Wait until something holds."""
         async with asyncio.timeout(seconds):
             while not holds():
                 await asyncio.sleep(_LOOK_SECONDS)
 
-    async def ended(self, run: FakeRun, seconds: float = 20.0) -> dict[str, Any]:
+    async def ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
         """Wait for the end of a run."""
         await self.until(lambda: run.status not in ("queued", "running", "waiting"), seconds)
         return run.done

@@ -24,7 +24,15 @@ def _start(agent: Agent, name: str, line: str, timeout_ms: int = 30_000) -> dict
     agent.talk().send(request)
     until((agent.root / "root/pid").exists)
     until(lambda: bool((agent.root / "root/pid").read_text()))
+    # Whom the next agent is to look after is noted a moment after it has begun.
+    until(lambda: _is_noted(agent))
     return request
+
+
+def _is_noted(agent: Agent) -> bool:
+    wanted = (b'"group"', b'"pid":%d' % _pid(agent), b'"pid": %d' % _pid(agent))
+    kept = [file.read_bytes() for file in agent.state.rglob("*") if file.is_file()]
+    return any(word in text for word in wanted for text in kept)
 
 
 def _pid(agent: Agent) -> int:
