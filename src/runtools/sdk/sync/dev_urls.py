@@ -21,6 +21,7 @@ _PARAMETER = "runtools-link"
 _COOKIE = "runtools-dev"
 _RENEWED_BEFORE = timedelta(seconds=60)
 _HTTP_SECONDS = 120.0
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class DevUrls:
@@ -112,7 +113,8 @@ class SandboxHttp:
         body = content.encode() if isinstance(content, str) else content
         sent = [("Host", parts.netloc), ("Cookie", f"{_COOKIE}={self._token}")]
         sent += [(name, text) for name, text in (headers or {}).items()]
-        sent.append(("Content-Length", str(len(body))))
+        if body or method in _WITH_BODY:
+            sent.append(("Content-Length", str(len(body))))
         target = httpcore.URL(
             scheme=parts.scheme.encode(),
             host=at.encode(),
