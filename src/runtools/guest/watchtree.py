@@ -92,7 +92,7 @@ class Tree:
         self._recursive = recursive
         self._room = room
         self._folders: dict[int, _Folder] = {}
-        self._found: set[tuple[int, bytes]] = set()
+        self._found: dict[tuple[int, bytes], int] = {}  # inodes of what was told by a look
         self._elsewhere: frozenset[bytes] = frozenset()
         self._inotify: Inotify | None = None
         self.gone = False
@@ -221,7 +221,9 @@ class Tree:
         self, event: Event, folder: _Folder, told: list[_Told], left: _Leaving | None
     ) -> None:
         path, is_folder = folder.path(event.name), bool(event.mask & inotify.IS_FOLDER)
-        ours, found = bool(_OURS.fullmatch(event.name)), self._was_found(event)
+        # Also where one was found of that name, another may have taken its place since.
+        seen = self._found.pop((event.wd, event.name), None)
+        ours, found = bool(_OURS.fullmatch(event.name)), seen is not None and _inode(path) == seen
         if left is not None and not (left.ours or ours or found):
             told[left.at] = (folder, Change(MOVE, path, left.path, is_folder))
         elif not (ours or found):
@@ -229,7 +231,7 @@ class Tree:
         if not is_folder or not self._recursive:
             return
         moved = left.folder if left is not None else None
-        if found:
+        if found and (moved is None or self._folders.get(moved.wd) is not moved):
             return  # it is watched at its new place already
         self._forget(folder.children.pop(event.name, None), alive=False)
         if ours or not self._settled(moved, folder, event.name):
@@ -253,11 +255,7 @@ class Tree:
 
     def _was_found(self, event: Event) -> bool:
         """Whether it was told when its folder was looked into; the kernel says it once more."""
-        key = (event.wd, event.name)
-        if key not in self._found:
-            return False
-        self._found.discard(key)
-        return True
+        return self._found.pop((event.wd, event.name), None) is not None
 
     # --- folders ---
 
@@ -278,7 +276,7 @@ class Tree:
                     for entry in entries:
                         is_folder = entry.is_dir(follow_symlinks=False)
                         if told is not None and not _OURS.fullmatch(entry.name):
-                            self._found.add((folder.wd, entry.name))
+                            self._found[folder.wd, entry.name] = _inode(entry.path)
                             told.append((folder, Change(CREATE, entry.path, None, is_folder)))
                         if is_folder:
                             child = self._try_watch(folder, entry.name, entry.path)
@@ -332,6 +330,14 @@ class Tree:
             f"{len(self._folders)} folders are watched below {os.fsdecode(self._top())!r}: {why}",
             hint="watch a part of the tree, or without recursive",
         )
+
+
+def _inode(path: bytes) -> int:
+    """The number of what stands there at this moment; -1: nothing does."""
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return -1
 
 
 def _mounts() -> frozenset[bytes]:

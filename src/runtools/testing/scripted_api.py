@@ -45,6 +45,7 @@ class ScriptedApi:
     door: Door = field(default_factory=Door)
     sandboxes: dict[str, shapes.Sandbox] = field(default_factory=dict)
     streams: dict[str, list[bytes]] = field(default_factory=dict)
+    kept: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     waits: int = 0
     url: str = ""
@@ -93,7 +94,7 @@ class ScriptedApi:
         self.folder, self.waits = folder, 0
         for held in (self.failures, self.seen, self.door.answers):
             held.clear()
-        for kept in (self.sandboxes, self.streams, self.fixed):
+        for kept in (self.sandboxes, self.streams, self.kept, self.fixed):
             kept.clear()
 
     def add(self, **fields: Any) -> shapes.Sandbox:
@@ -242,9 +243,20 @@ class ScriptedApi:
             bodies = self.streams[path]
             body = bodies.pop(0) if bodies else b""
             return Response(body, media_type="text/event-stream")
+        if path in self.kept:
+            return _kept(self.kept[path], int(request.query_params["offset"]))
         if (data := self.fixed.get(f"{request.method} {path}")) is not None:
             return reply(data)
         return Response(b'{"detail":"Not Found"}', 404)
+
+
+def _kept(pieces: list[tuple[int, bytes]], offset: int) -> Response:
+    """The first of the pieces, each with its place, that has something from an offset on."""
+    begin, data = offset, b""
+    for at, piece in reversed(pieces):
+        if at + len(piece) > offset:
+            begin, data = max(at, offset), piece[max(offset - at, 0) :]
+    return Response(data, headers={"X-Output-Offset": str(begin)})
 
 
 def _run(wanted: shapes.ExecRequest, folder: Path) -> shapes.ExecResult:

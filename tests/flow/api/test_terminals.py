@@ -280,6 +280,26 @@ class TestRefusals:
             await viewer.hears("end")
             assert int(viewer.data) == taken * 32_768
 
+    async def test_of_a_long_message_a_part_may_be_taken_and_that_is_said(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(terminal, "_FULL_SECONDS", 0.1)
+        busy = await desk(world, "until [ -e go ]; do sleep 0.02; done; wc -c")
+        size = 114_688  # one piece of 64 KiB, and one that is shorter
+        async with busy.open() as viewer:
+            for _ in range(6):
+                await viewer.connection.send(bytes(size))
+            while not any(one.get("message") == 5 for one in viewer.told):
+                await viewer.step()
+            exec_ = {"command": "touch go"}
+            await world.http.post(f"/v1/sandboxes/{busy.sandbox}/exec", json=exec_)
+            await viewer.say(type="close-input")
+            await viewer.hears("end")
+        refused = [one["bytes"] for one in viewer.told if one["type"] == "refused"]
+        taken = sum(one["type"] == "taken" for one in viewer.told) - 1  # the end of input
+        assert set(refused) == {0, 65_536}
+        assert int(viewer.data) == taken * size + sum(refused)
+
     async def test_a_message_beyond_the_bound(self, shell: Desk) -> None:
         async with shell.open() as viewer:
             await viewer.connection.send(bytes(websocket.MAX_MESSAGE_BYTES + 1))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from sqlalchemy import insert, select
 
 from runtools.platform.api.schema import metadata
 from runtools.platform.api.webhooks import sender, store
 from runtools.platform.api.webhooks.sender import Sender
 from runtools.platform.boot.keyring import rekey
+from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Database, Transaction
 from runtools.testing import api_world
 from runtools.testing.api_world import World, holds
@@ -229,6 +234,102 @@ class TestDelivery:
         assert [one["type"] for one in await deliveries(world, made)] == ["sandbox.stopped"]
 
 
+class TestFairness:
+    async def test_receivers_whose_first_event_waits_hold_nobody_up(
+        self, world: World, receiver: Receiver, hook: dict[str, Any]
+    ) -> None:
+        """More of them than are looked at in one round, each with a second event behind the first."""
+        now = world.platform.clock.now()
+        mine = await world.platform.db.read(store.find, world.org, hook["id"])
+        assert mine is not None
+
+        def fill(conn: Transaction) -> None:
+            for _ in range(sender._AT_ONCE + 1):
+                held_up = replace(mine, id=new_id("whk"), op=new_id("opn"))
+                store.add(conn, held_up, most=1000)
+                head = replace(waiting(held_up.id, 0, now), attempts=6)
+                rows = [replace(head, next_at=now + timedelta(hours=2))]
+                rows.append(replace(waiting(held_up.id, 0, now), ledger_id=2))
+                conn.execute(insert(store.deliveries), [asdict(row) for row in rows])
+
+        await world.platform.db.write(fill)
+        box = await live(world)
+        await holds(lambda: receiver.types(box) == LIFE)
+
+    async def test_receivers_that_hang_take_the_room_of_nobody(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As many as two orgs may have, the receiver's own one of them."""
+        monkeypatch.setattr(sender, "ATTEMPT_SECONDS", 1.0)
+        deaf = socket.create_server(("127.0.0.1", 0), backlog=1000)  # accepts nothing
+        body = {"url": f"http://127.0.0.1:{deaf.getsockname()[1]}/"}
+        with deaf:
+            await self._beside_deaf_ones(world, receiver, hook, body)
+
+    async def _beside_deaf_ones(
+        self, world: World, receiver: Receiver, hook: dict[str, Any], body: dict[str, str]
+    ) -> None:
+        async with await world.stranger() as theirs:
+            for http, count in ((world.http, 19), (theirs, 20)):
+                for _ in range(count):
+                    assert (await http.post("/v1/webhooks", json=body)).status_code == 201
+            now = world.platform.clock.now()
+
+            def fill(conn: Transaction) -> None:
+                hung = store.webhooks.c.id != hook["id"]
+                ids = [row.id for row in conn.execute(select(store.webhooks.c.id).where(hung))]
+                rows = [waiting(one, n, now) for one in ids for n in range(20)]
+                conn.execute(insert(store.deliveries), [asdict(row) for row in rows])
+
+            await world.platform.db.write(fill)
+            box = await live(world)
+            await holds(lambda: receiver.types(box) == LIFE)
+
+    async def test_orgs_take_turns(self, world: World, hook: dict[str, Any]) -> None:
+        now = world.platform.clock.now() + timedelta(hours=1)
+        async with await world.stranger() as theirs:
+            body = {"url": "http://127.0.0.1:1/"}
+            other = (await theirs.post("/v1/webhooks", json=body)).json()["data"]["id"]
+        mine = await world.platform.db.read(store.find, world.org, hook["id"])
+        assert mine is not None
+        more = [replace(mine, id=new_id("whk"), op=new_id("opn")) for _ in range(3)]
+
+        def found(conn: Transaction) -> list[list[str]]:
+            for one in more:
+                store.add(conn, one, most=1000)
+            ids = [*(one.id for one in more), other]
+            rows = [asdict(waiting(one, n, now - timedelta(0, 9 - n))) for n, one in enumerate(ids)]
+            conn.execute(insert(store.deliveries), rows)
+            some = [store.due(conn, now, 3), store.due(conn, now, 9, [world.org])]
+            some.append(store.due(conn, now, 9, [more[0].id]))
+            conn.rollback()  # the sender is to have none of it
+            return [[one.webhook_id for one in few] for few in some]
+
+        turns, theirs_alone, without_one = await world.platform.db.write(found)
+        assert turns == [more[0].id, other, more[1].id]
+        assert theirs_alone == [other]
+        assert without_one == [more[1].id, other, more[2].id]
+
+
+def waiting(webhook_id: str, sandbox: int, since: datetime) -> store.Delivery:
+    """An event that has waited since then."""
+    return store.Delivery(
+        id=new_id("dlv"),
+        webhook_id=webhook_id,
+        event_id=new_id("evt"),
+        type="sandbox.paused",
+        body="{}",
+        created_at=since,
+        sandbox_id=f"sandbox-{sandbox:012}",
+        ledger_id=1,
+        next_at=since,
+    )
+
+
 class TestSeveralProcesses:
     async def test_two_senders_send_each_event_once(
         self, world: World, receiver: Receiver, hook: dict[str, Any]
@@ -363,6 +464,7 @@ class TestRoutes:
         [
             "http://10.0.0.1/", "https://169.254.169.254/latest", "https://[::1]/", "file:///etc",
             "https://u:p@127.0.0.1/", "https://no-such-name.invalid/", "", "x" * 3000,
+            "https://a..b/", "https://.com/", f"https://{'a' * 64}.com/", "https://[::1%25eth0]/",
         ],
     )  # fmt: skip
     async def test_bad_urls_are_refused(self, world: World, url: str) -> None:

@@ -8,16 +8,19 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runtools.guest import watches
+from runtools.guest import watches, watchtree
 from runtools.guest.files import temporary
+from runtools.guest.inotify import Event, Inotify
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem
 from runtools.guest.watches import Watches
+from runtools.guest.watchtree import Change, Tree
 
 from .conftest import Agent, until
 
@@ -210,6 +213,77 @@ class TestFolders:
                     picture[path + old.removeprefix(source)] = is_folder
         there = {f"/t/{p.relative_to(reader.top)}": p.is_dir() for p in reader.top.rglob("*")}
         assert picture == there
+
+
+class TestWhatTakesAPlace:
+    """Something moves to where another was found a moment ago, before the kernel's word was read."""
+
+    @pytest.fixture
+    def between(self, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+        """Acts that are done before the second reading of the kernel's queue."""
+        acts: list[Callable[[], None]] = []
+        read, count = Inotify.read, 0
+
+        def reading(queue: Inotify) -> list[Event]:
+            nonlocal count
+            count += 1
+            for act in acts if count == 2 else ():
+                act()
+            return read(queue)
+
+        monkeypatch.setattr(Inotify, "read", reading)
+        return acts
+
+    def test_a_watched_folder_over_an_empty_one(
+        self, top: Path, between: list[Callable[[], None]]
+    ) -> None:
+        (top / "Y").mkdir()
+        tree = Tree(os.fsencode(top), True, lambda: 1000)
+        tree.arm()
+        between.append(lambda: (top / "Y").rename(top / "a" / "X"))
+        (top / "a" / "X").mkdir(parents=True)
+        moved = Change("move", os.fsencode(top / "a" / "X"), os.fsencode(top / "Y"), True)
+        assert tree.changes()[-1] == moved
+        (top / "a" / "X" / "new").mkdir()
+        assert tree.wait(5, -1)
+        assert [one.path for one in tree.changes()] == [os.fsencode(top / "a" / "X" / "new")]
+        tree.close()
+
+    def test_a_stranger_over_an_empty_one(
+        self, top: Path, tmp_path: Path, between: list[Callable[[], None]]
+    ) -> None:
+        (tmp_path / "Y" / "in").mkdir(parents=True)
+        tree = Tree(os.fsencode(top), True, lambda: 1000)
+        tree.arm()
+        between.append(lambda: (tmp_path / "Y").rename(top / "a" / "X"))
+        (top / "a" / "X").mkdir(parents=True)
+        assert Change("create", os.fsencode(top / "a/X/in"), None, True) in tree.changes()
+        (top / "a" / "X" / "in" / "new").mkdir()
+        assert tree.wait(5, -1)
+        assert [one.path for one in tree.changes()] == [os.fsencode(top / "a/X/in/new")]
+        tree.close()
+
+    def test_a_file_over_one_that_was_read_meanwhile(
+        self, top: Path, between: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The tree is so busy that the changes are handed on before the queue is empty."""
+        tree = Tree(os.fsencode(top), True, lambda: 1000)
+        tree.arm()
+        between.append((top / "noise").touch)
+        (top / "a").mkdir()
+        (top / "a" / "f").write_text("old")
+        now = time.monotonic
+        clock = iter([now(), now(), now(), now() + 60])
+        with monkeypatch.context() as patched:
+            patched.setattr(watchtree.time, "monotonic", lambda: next(clock))
+            told = [one.path for one in tree.changes()]
+        assert os.fsencode(top / "a" / "f") in told
+        (top / "tmp").write_text("new")
+        (top / "tmp").rename(top / "a" / "f")
+        assert tree.wait(5, -1)
+        moved = Change("move", os.fsencode(top / "a" / "f"), os.fsencode(top / "tmp"), False)
+        assert moved in tree.changes()
+        tree.close()
 
 
 class TestLoss:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from runtools import AsyncRunTools, RunTools
+from runtools.cli.sandbox.processes import show_output
 from runtools.errors import DeadlineExceeded, InputFull, VersionMismatch
 from runtools.sdk import shapes
 from runtools.sdk.sync.processes import Process, Processes
-from runtools.testing.scripted_api import Failure, ScriptedApi
+from runtools.testing.scripted_api import KEY, Failure, ScriptedApi
 
 SPAN = {"keptFrom": 0, "end": 0}
 RUNNING: dict[str, Any] = {
@@ -199,3 +200,44 @@ class TestActs:
         api.streams[path(box, "/prc_1/output")] = [b"data"]
         with pytest.raises(VersionMismatch, match="X-Output-Offset"):
             process.output()
+
+
+class TestHoles:
+    """Output of which bytes are missing in front, in the middle and at the end."""
+
+    @pytest.fixture
+    def holed(self, api: ScriptedApi, process: Process, box: str) -> Process:
+        seen = ENDED | {"output": {"keptFrom": 10, "end": 320}}
+        api.fixed[f"GET {path(box)}"] = seen
+        api.kept[path(box, "/prc_1/output")] = [
+            (10, b"A" * 100),
+            (150, b"C" * 70),
+            (300, b"E" * 20),
+        ]
+        return process
+
+    def test_what_is_there_is_given_and_each_hole_is_told(self, holed: Process) -> None:
+        holes: list[int] = []
+        given = holed.output(on_dropped=holes.append)
+        assert given == b"A" * 100 + b"C" * 70 + b"E" * 20
+        assert holes == [10, 40, 80]
+
+    def test_from_within_one(self, holed: Process) -> None:
+        assert holed.output(120) == b"C" * 70 + b"E" * 20
+        assert holed.output(310) == b"E" * 10
+        assert holed.output(320) == b""
+
+    @pytest.mark.usefixtures("holed")
+    def test_the_command_line_says_how_many(
+        self,
+        api: ScriptedApi,
+        box: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("RUNTOOLS_API_URL", api.url)
+        monkeypatch.setenv("RUNTOOLS_API_KEY", KEY)
+        show_output(box, "prc_1", follow=False, offset=0, stream="output")
+        said = capfd.readouterr()
+        assert said.out == "A" * 100 + "C" * 70 + "E" * 20
+        assert "130 bytes" in said.err

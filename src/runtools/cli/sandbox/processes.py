@@ -50,10 +50,10 @@ def show_output(ref: str, process: str, *, follow: bool, offset: int, stream: St
             for data in found.follow(offset, stream, on_dropped=_tell_dropped):
                 _write(data)
             return
-        data = found.output(offset, stream)
-        kept_from = getattr(found.refresh().view, stream).kept_from
-        if kept_from > offset:
-            _tell_dropped(kept_from - offset)
+        dropped: list[int] = []
+        data = found.output(offset, stream, on_dropped=dropped.append)
+        if dropped:
+            output.note(f"runtools: {sum(dropped)} bytes of this are no longer kept")
         _write(data)
 
 

@@ -34,9 +34,11 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _UNICAST = ip_network("2000::/3")
 _TRIED = 3
+_SHOWN = 80  # characters of a name that is none
 _CONNECT_SECONDS = 5.0
 # Names are looked up in threads; a resolver that hangs must not take those that others need.
-_RESOLVERS = 8
+# As many as there may be requests: each may be for a name whose nameserver is silent.
+_RESOLVERS = 128
 
 
 class Refused(Exception):
@@ -121,6 +123,8 @@ class Outbound:
             found = await self._resolve(host, port)
         except OSError as exc:
             raise Refused(f"{host} does not resolve: {exc.strerror or exc}") from exc
+        except UnicodeError:  # a label that is empty or too long
+            raise Refused(f"{host[:_SHOWN]!r} is no name") from None
         usable = [text for text in found if self._may(_unwrapped(text), plain=plain)]
         if usable:
             return usable

@@ -143,33 +143,51 @@ class Process:
             if until is not None and monotonic() >= until:
                 raise DeadlineExceeded(f"{self.id} still runs after {timeout} seconds")
 
-    def output(self, offset: int = 0, stream: Stream = "output") -> bytes:
+    def output(
+        self,
+        offset: int = 0,
+        stream: Stream = "output",
+        *,
+        on_dropped: Callable[[int], None] | None = None,
+    ) -> bytes:
         """The bytes it has written so far, from an offset on; at most 1 GiB. Wakes a paused sandbox.
 
-        Those that are no longer kept are missing in front: ``view.output.kept_from`` says up to where.
+        Those that are no longer kept are left out: in front, where there was more than is kept, and in
+        the middle, where the disk inside was full for a while.
 
         Args:
             offset: in bytes from the first that it ever wrote.
             stream: ``output``: both as they came; or ``stdout`` or ``stderr``.
+            on_dropped: called with the number of bytes that are missing, for each such place.
 
         Raises:
             InvalidRequest: the offset lies beyond the end, which ``details["end"]`` says.
         """
         pieces: list[bytes] = []
+        end: int | None = None
         for _ in range(_MAX_READS):
-            query = [("stream", stream), ("offset", offset)]
-            with self._transport.stream(f"{self._path}/output", query=query) as response:
-                begin = wire.count(response.header("X-Output-Offset"), "X-Output-Offset")
-                size = 0
-                if begin != offset:
-                    pieces.clear()  # what came before is not joined to this: bytes between are gone
-                for chunk in response.chunks():
-                    pieces.append(chunk)
-                    size += len(chunk)
+            begin, size = self._read(offset, stream, pieces)
+            if begin > offset and on_dropped is not None:
+                on_dropped(begin - offset)
             offset = begin + size
-            if size < MAX_READ_BYTES:
-                break
+            if size < MAX_READ_BYTES:  # the end so far, or a hole before more
+                if end is None:
+                    self.refresh()
+                    end = int(getattr(self.view, stream).end)
+                if not size or offset >= end:
+                    break
         return b"".join(pieces)
+
+    def _read(self, offset: int, stream: Stream, pieces: list[bytes]) -> tuple[int, int]:
+        """Add a piece; returns where it begins, and its size."""
+        query = [("stream", stream), ("offset", offset)]
+        size = 0
+        with self._transport.stream(f"{self._path}/output", query=query) as response:
+            begin = wire.count(response.header("X-Output-Offset"), "X-Output-Offset")
+            for chunk in response.chunks():
+                pieces.append(chunk)
+                size += len(chunk)
+        return begin, size
 
     def follow(
         self,

@@ -47,6 +47,21 @@ def test_every_setting_is_documented_with_its_default():
     assert rows == wanted
 
 
+def test_what_is_written_names_no_setting_that_is_not():
+    """As a variable of the environment, or as ``setting `name```."""
+    root = DOCS.parents[1]
+    pages = [*root.glob("*.md"), *(root / "docs").glob("*.md"), *(root / "examples").rglob("*.md")]
+    known = {field.name for field in fields(Settings)} | {"api_key", "api_url"}
+    found = set()
+    for page in pages:
+        if page.name != "CHANGELOG.md":  # it tells of what was
+            text = page.read_text()
+            found |= {name.lower() for name in re.findall(r"\bRUNTOOLS_([A-Z_]+)", text)}
+            found |= set(re.findall(r"(?i)\bsettings?:? `([a-z_]+)`", text))
+    assert "outbound_allow" in found
+    assert found - known == set()
+
+
 @pytest.mark.parametrize(
     ("said", "kept"),
     [

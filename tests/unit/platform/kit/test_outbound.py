@@ -108,6 +108,14 @@ async def test_every_spelling_of_this_machine_is_refused(url: str) -> None:
         await Outbound().ask("POST", url, [], b"", 5)
 
 
+@pytest.mark.parametrize("host", ["a..b", ".com", f"{'a' * 64}.com"])
+async def test_what_cannot_be_a_name_is_refused(host: str) -> None:
+    with pytest.raises(Refused, match="no name"):
+        await Outbound().check(f"https://{host}/")
+    with pytest.raises(Refused, match="no name"):
+        await Outbound().ask("POST", f"https://{host}/", [], b"", 5)
+
+
 async def test_names_are_resolved_and_checked_at_each_connection() -> None:
     """A name that was good when it was set, and answers with a private address later."""
     answers = [["93.184.216.34"], ["127.0.0.1"]]

@@ -4,7 +4,8 @@
              binary  bytes of output, without a hole from ``offset`` on
              text    {"type": "dropped", "offset", "bytes"}     so many before the offset are gone
              text    {"type": "taken", "message"}               that message of the viewer was done
-             text    {"type": "refused", "message", "error"}    … was not, and will not be
+             text    {"type": "refused", "message", "error", "bytes"}    … was not, and will not be, but for
+                                                                so many bytes at the beginning of input
              text    {"type": "end", "offset", "process"}       all was given; closes with 1000
              text    {"type": "error", "error"}                 closes with 4000 + the HTTP status
     viewer   binary  input
@@ -140,6 +141,7 @@ class _Viewer:
         self._number = asked.message
         self._coming: asyncio.Queue[bytes | str] = asyncio.Queue(_WAITING_MESSAGES)
         self._reads = True
+        self._given = 0  # bytes of the message at hand
 
     async def show(self, start: int) -> None:
         """Send output as it comes, at the pace of the viewer, and how it ended."""
@@ -171,13 +173,19 @@ class _Viewer:
         """Do what the messages say, one after the other."""
         while True:
             message = await self._coming.get()
+            self._given = 0
             try:
                 await self._do(message)
             except Unavailable:
                 raise  # not done, or not known to be: it comes again by another connection
             except RunToolsError as error:
-                refusal = error.to_wire()
-                await say(self._sock, type="refused", message=self._number, error=refusal)
+                await say(
+                    self._sock,
+                    type="refused",
+                    message=self._number,
+                    error=error.to_wire(),
+                    bytes=self._given,
+                )
             else:
                 await say(self._sock, type="taken", message=self._number)
             self._number += 1
@@ -186,7 +194,9 @@ class _Viewer:
         host, sandbox, process = self._host, self._sandbox, self._process
         if isinstance(message, bytes):
             for n in range(0, len(message), MAX_INPUT_BYTES):
-                await self._send(message[n : n + MAX_INPUT_BYTES], self._op(n))
+                piece = message[n : n + MAX_INPUT_BYTES]
+                await self._send(piece, self._op(n))
+                self._given += len(piece)
             return
         control = _control(message)
         if isinstance(control, Resize):

@@ -33,8 +33,13 @@ LEASE = timedelta(seconds=60)
 PAUSES_SECONDS = (5, 30, 120, 600, 1800, 7200, 21_600, 50_400)
 KEPT = timedelta(days=7)
 MOST_WAITING = 10_000
-_AT_ONCE = 32
+# What one process sends at once. An org has room for more receivers than it may have (`service.MOST`), so
+# that those of its own which hang, one attempt each, keep none of its others from being served.
+_AT_ONCE = 96
+_AT_ONCE_ORG = 24
 _AT_ONCE_EACH = 4
+_AT_ONCE_FAILING = 1
+_REMEMBERED = 10_000
 _SWEEP_SECONDS = 60.0
 _GONE = 410
 
@@ -57,7 +62,9 @@ class Sender:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()  # attempts under way, by webhook and by org
+        self._under_way = 0
+        self._failing: set[str] = set()  # webhooks whose last attempt did not arrive
 
     async def run(self) -> None:
         """Send for ever."""
@@ -75,25 +82,50 @@ class Sender:
                 await watch.wait()
 
     async def round(self) -> None:
-        """Begin to send what may be sent now."""
+        """Begin to send what may be sent now: first to those for whom the least is under way."""
         platform = self._platform
         now = platform.clock.now()
-        for webhook_id in await platform.db.read(store.due, now, _AT_ONCE):
-            room = min(_AT_ONCE_EACH - self._busy[webhook_id], _AT_ONCE - self._busy.total())
+        full = [name for name in self._busy if self._busy[name] >= self._most(name)]
+        if self._under_way >= _AT_ONCE:
+            return  # the end of an attempt wakes the loop
+        found = await platform.db.read(store.due, now, _AT_ONCE, full)
+        found.sort(key=lambda one: (self._busy[one.org_id], self._busy[one.webhook_id]))
+        for one in found:
+            room = min(
+                self._most(one.webhook_id) - self._busy[one.webhook_id],
+                _AT_ONCE_ORG - self._busy[one.org_id],
+                _AT_ONCE - self._under_way,
+            )
             if room <= 0:
                 continue
             lease = new_id("lse")
-            taken = await platform.db.write(store.claim, webhook_id, lease, now, now + LEASE, room)
+            taken = await platform.db.write(
+                store.claim, one.webhook_id, lease, now, now + LEASE, room
+            )
             for hook, delivery in taken:
-                self._busy[webhook_id] += 1
-                sending = self._send(hook, delivery, lease)
-                platform.spawn(sending, f"delivery {delivery.id}")
+                self._count(hook, 1)
+                platform.spawn(self._send(hook, delivery, lease), f"delivery {delivery.id}")
+
+    def _most(self, name: str) -> int:
+        """How many attempts may be under way for an org, or for a webhook."""
+        if name.startswith("org_"):
+            return _AT_ONCE_ORG
+        return _AT_ONCE_FAILING if name in self._failing else _AT_ONCE_EACH
+
+    def _count(self, hook: Hook, change: int) -> None:
+        self._under_way += change
+        for name in (hook.id, hook.org_id):
+            self._busy[name] += change
+            if self._busy[name] <= 0:
+                del self._busy[name]
 
     async def sweep(self) -> None:
         """Forget what is old, and give up receivers for which too much waits."""
         platform = self._platform
         now = platform.clock.now()
         await platform.db.write(store.forget_old, now - KEPT)
+        if len(self._failing) > _REMEMBERED:  # most of them are long gone
+            self._failing.clear()
         for webhook_id in await platform.db.read(store.overfull, MOST_WAITING):
             reason = f"more than {MOST_WAITING} events waited to be sent"
             await platform.db.write(store.disable, webhook_id, reason, now)
@@ -102,11 +134,10 @@ class Sender:
         try:
             outcome = await attempt(self._platform, hook, delivery)
             self._platform.meters.webhook(arrived=outcome.arrived)
+            (self._failing.discard if outcome.arrived else self._failing.add)(hook.id)
             await settle(self._platform, hook, delivery, lease, outcome, delivery.attempts + 1)
         finally:
-            self._busy[hook.id] -= 1
-            if self._busy[hook.id] <= 0:
-                del self._busy[hook.id]
+            self._count(hook, -1)
             self._platform.bus.signal(store.TOPIC)
 
 

@@ -333,16 +333,40 @@ def _of(org_id: str, webhook_id: str) -> ColumnElement[bool]:
     return deliveries.c.webhook_id.in_(mine)
 
 
-def due(conn: Connection, now: datetime, limit: int) -> list[str]:
-    """Webhooks for which something waits to be sent now, the longest waiting first."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A webhook for which something may be sent now."""
+
+    org_id: str
+    webhook_id: str
+
+
+def due(conn: Connection, now: datetime, limit: int, without: Collection[str] = ()) -> list[Due]:
+    """Webhooks for which something may be sent now: of each org one, then of each a second …
+
+    Those that have waited longest come first, of an org and of the orgs. ``without``: webhooks and orgs
+    to pass by.
+    """
+    since = func.min(deliveries.c.next_at).label("since")
+    turn = func.row_number().over(partition_by=webhooks.c.org_id, order_by=since).label("turn")
+    waiting = (
+        select(webhooks.c.org_id, deliveries.c.webhook_id, since, turn)
+        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+        .where(
+            *_is_due(now),
+            webhooks.c.id.not_in(without),
+            webhooks.c.org_id.not_in(without),
+            ~_held_up(),
+        )
+        .group_by(webhooks.c.org_id, deliveries.c.webhook_id)
+        .subquery()
+    )
     query = (
-        select(deliveries.c.webhook_id)
-        .where(*_is_due(now))
-        .group_by(deliveries.c.webhook_id)
-        .order_by(func.min(deliveries.c.next_at))
+        select(waiting.c.org_id, waiting.c.webhook_id)
+        .order_by(waiting.c.turn, waiting.c.since)
         .limit(limit)
     )
-    return [str(row.webhook_id) for row in conn.execute(query)]
+    return [Due(*row) for row in conn.execute(query)]
 
 
 def claim(
@@ -352,16 +376,9 @@ def claim(
 
     What another process has taken is passed by.
     """
-    earlier = deliveries.alias("earlier")
-    held_up = exists().where(
-        earlier.c.webhook_id == deliveries.c.webhook_id,
-        earlier.c.sandbox_id == deliveries.c.sandbox_id,
-        earlier.c.ledger_id < deliveries.c.ledger_id,
-        earlier.c.state == "pending",
-    )
     query = (
         select(*_DELIVERY)
-        .where(*_is_due(now), deliveries.c.webhook_id == webhook_id, ~held_up)
+        .where(*_is_due(now), deliveries.c.webhook_id == webhook_id, ~_held_up())
         .order_by(deliveries.c.next_at, deliveries.c.ledger_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -376,6 +393,17 @@ def claim(
         .values(lease=lease, leased_until=until, attempts=deliveries.c.attempts + 1)
     )
     return [(Hook(*row), one) for one in taken]
+
+
+def _held_up() -> ColumnElement[bool]:
+    """Whether an earlier event of the same sandbox has not arrived yet."""
+    earlier = deliveries.alias("earlier")
+    return exists().where(
+        earlier.c.webhook_id == deliveries.c.webhook_id,
+        earlier.c.sandbox_id == deliveries.c.sandbox_id,
+        earlier.c.ledger_id < deliveries.c.ledger_id,
+        earlier.c.state == "pending",
+    )
 
 
 def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
