@@ -144,7 +144,7 @@ class Between:
     def load(self, rule: Policy) -> None:
         """Put a policy in force, with the name leading to the world."""
         known = [Known(IPv4Address(WORLD), 3600)] if rule.by_name else []
-        self._nft(rules.namespace(rule, NO_LIMITS, known))
+        self._nft(rules.namespace(rule, known))
         self._do(self._relay.tell(rule))
 
     def limit(self, mbit: int) -> None:

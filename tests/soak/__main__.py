@@ -37,6 +37,8 @@ from runtools.testing.integrity.known import Mismatch
 
 PARTS = ("points", "integrity", "kills")
 _SAGA_ROUNDS = 10
+_CYCLES = 100
+_SHORT = 3  # what was asked for in numbers was not reached; nothing was wrong with what was
 
 
 def say(line: str) -> None:
@@ -53,6 +55,7 @@ class Soak:
         self._home = home
         self._until = time.monotonic() + args.minutes * 60
         self.done: list[str] = []
+        self.missed: list[str] = []  # what was asked for and not reached
 
     async def play(self) -> None:
         """Play every part.
@@ -85,7 +88,8 @@ class Soak:
             with self._scene(name, seed) as tell:
                 await scenes.point(self._home, name, seed, tell)
             done += 1
-        self._sum_up("points" if len(names) > 1 else f"time {names[0]}", done, len(names))
+        what = "points" if len(names) > 1 else f"time {names[0]}"
+        self._sum_up(what, done, len(names), asked=len(names) == 1)
 
     async def _kills(self, until: float) -> None:
         done, wanted, seed = 0, self._args.rounds or math.inf, self._args.seed
@@ -94,17 +98,29 @@ class Soak:
             with self._scene("kills", seed) as tell:
                 await scenes.kills(self._home, rounds, seed, tell)
             done, seed = done + rounds, seed + 1
-        self._sum_up("rounds of kills", done, self._args.rounds or done)
+        asked = self._args.rounds
+        self._sum_up("rounds of kills", done, asked or done, asked=asked is not None)
 
     async def _integrity(self, until: float) -> None:
-        seed = self._args.seed
+        seed, asked = self._args.seed, self._args.cycles
+        wanted = asked or _CYCLES
         with self._scene("integrity", seed) as tell:
-            done = await scenes.integrity(self._home, self._args.cycles, until, seed, tell)
-        self._sum_up("cycles of integrity", done, self._args.cycles)
+            done = await scenes.integrity(self._home, wanted, until, seed, tell)
+        self._sum_up("cycles of integrity", done, wanted, asked=asked is not None)
 
-    def _sum_up(self, what: str, done: int, wanted: int) -> None:
+    def _sum_up(self, what: str, done: int, wanted: int, *, asked: bool) -> None:
         short = f" of {wanted}, the time was over" if done < wanted else ""
         self.done.append(f"{done} {what}{short}")
+        if short and asked:
+            self.missed.append(f"{wanted} {what}")
+
+    def told(self) -> str:
+        """What was played, and what was not that should have been."""
+        held = "what was played held: " if self.missed else "all held: "
+        said = held + "; ".join(self.done)
+        if self.missed:
+            said += "\nNOT REACHED: " + "; ".join(self.missed) + "; give it more --minutes"
+        return said
 
     @contextmanager
     def _scene(self, name: str, seed: int) -> Iterator[Callable[[str], None]]:
@@ -140,14 +156,20 @@ def _part(word: str) -> str:
     return word
 
 
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError("a number from 1 on")
+    return int(word)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dev soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_part, action="append", help="a part; may be repeated")
     parser.add_argument("--minutes", type=float, default=60.0, help="for all parts together")
-    parser.add_argument("--cycles", type=int, default=100, help="of integrity, at most")
-    parser.add_argument("--rounds", type=int, help="of kills, at most; else as there is time for")
+    parser.add_argument("--cycles", type=_count, help=f"of integrity; else {_CYCLES} at most")
+    parser.add_argument("--rounds", type=_count, help="of kills; else as there is time for")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--driver", choices=get_args(Driver), default="qemu")
     parser.add_argument("--home", type=Path, help="where to take a built template from")
@@ -166,7 +188,9 @@ def main() -> None:
     soak = Soak(args, Home(folder, args.driver, template))
     asyncio.run(soak.play())
     shutil.rmtree(folder)
-    say("all held: " + "; ".join(soak.done))
+    say(soak.told())
+    if soak.missed:
+        sys.exit(_SHORT)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import secrets
 import select
 import socket
@@ -1053,6 +1054,73 @@ class TestLimits:
             os.close(tap)
             await network.close(slot)
             await network.stop()
+
+    async def test_of_connections_outlive_a_change_of_the_policy(self, world, echoes):
+        network = new_network(limits=Limits(connections=5))
+        log = Log()
+        slot = await network.open(OPEN, log.append)
+        tap = await inside(slot.namespace, lambda: open_tap(slot.tap))
+        try:
+            guest = FakeGuest(tap)
+            assert await waits(lambda: guest.asks(ping(rules.GATEWAY), is_pong))
+            for n in range(3):
+                for port in range(10):
+                    guest.send(udp(PUBLIC, 5000 + 100 * n + port, b"x"))
+                await waits(lambda: guest.asks(ping(rules.GATEWAY), is_pong))
+                await network.change(slot, policy(True, ["*"], [f"8.8.8.{n}"]))
+            assert sum(one.times for one in log) == 30 - 4  # the ping is a flow, too
+        finally:
+            os.close(tap)
+            await network.close(slot)
+            await network.stop()
+
+    async def test_of_new_flows_in_a_second(self, world, echoes, kernels, network):
+        """Those that were closed count no more, and are remembered all the same."""
+        mine = new_network(limits=Limits(connections=400))
+        log = Log()
+        slot = await mine.open(OPEN, log.append)
+        try:
+            guest = await kernels(slot)
+
+            def closed(count: int) -> int:
+                made = 0
+                for _ in range(count):
+                    with socket.socket() as sock:
+                        sock.settimeout(0.05)
+                        made += sock.connect_ex((PUBLIC, 2222)) == 0
+                return made
+
+            begun = time.monotonic()
+            made = await guest.do(lambda: closed(300))
+            assert made <= 110 + 50 * (time.monotonic() - begun)
+            await until(lambda: ("too_many", "tcp") in log.reasons())
+        finally:
+            await mine.close(slot)
+            await mine.stop()
+
+    async def test_of_what_the_kernel_holds_for_a_relayed_connection(
+        self, network, world, names, kernels
+    ):
+        """Whose other side does not read."""
+        slot = await network.open(BY_NAME)
+        guest = await kernels(slot)
+        await guest.do(lambda: resolved("good.example.org"))
+        deaf = await asyncio.to_thread(
+            world.do, lambda: socket.create_server(("0.0.0.0", 443), backlog=8)
+        )
+
+        def pushed() -> int:
+            with socket.create_connection((PUBLIC, 443), 5) as sock:
+                sock.sendall(tls_hello("good.example.org"))
+                sock.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        sock.sendall(bytes(65536))
+                held = sh("ip", "netns", "exec", slot.namespace, "ss", "-tmnH")
+                return sum(map(int, re.findall(r"(?:\(r|,w)(\d+)", held)))
+
+        with deaf:
+            assert 0 < await guest.do(pushed) < 1 << 20
 
     async def test_of_packets_and_bandwidth(self, world):
         network = new_network(limits=Limits(mbit=100, packets=50))

@@ -24,6 +24,7 @@ from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.drivers.qemu import groups
 from runtools.platform.host.net import nft
+from runtools.platform.host.net.firewall import tracked
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
 from runtools.platform.kit import process
@@ -78,6 +79,7 @@ async def examine(settings: Settings, driver: Driver | None = None) -> list[Find
         _tun,
         _namespaces,
         _firewall,
+        lambda: _flows(settings),
         _groups,
         _counter,
         _clock,
@@ -195,6 +197,22 @@ async def _firewall() -> Finding:
         hint = "a kernel with nf_tables is needed, and an nft that reads what is in it"
         return Finding("firewall", False, "error", str(exc)[:300], hint)
     return Finding("firewall", True, "error", "nftables answers")
+
+
+async def _flows(settings: Settings) -> Finding:
+    name = "connection tracking"
+    most, wanted = tracked(), settings.network_connections * settings.max_sandboxes
+    found = f"{most} flows are remembered at most"
+    if settings.network_connections and 2 * wanted <= most:
+        return Finding(name, True, "info", found)
+    each = most // 2 // settings.max_sandboxes
+    advice = (
+        f"{settings.max_sandboxes} hostile sandboxes together could fill that: "
+        f"network_connections = {each} keeps them to half of it"
+    )
+    if wanted:
+        advice += f", and so does sysctl net.netfilter.nf_conntrack_max={2 * wanted}"
+    return Finding(name, False, "info", found, advice)
 
 
 async def _groups() -> Finding:

@@ -21,7 +21,7 @@ from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.netlink import Counters, Elements, Logged, PacketLog
 from runtools.platform.host.net.relays import Relay, RelayLost
 from runtools.platform.host.net.resolver import Desk, TooManyPins, Upstreams
-from runtools.platform.host.net.rules import Known, Limits
+from runtools.platform.host.net.rules import Known
 from runtools.platform.kit import process
 from runtools.sdk.shapes.egress import RefusalProtocol, RefusalReason
 
@@ -46,11 +46,10 @@ class Egress:
     under that policy is a matter of plugging in.
     """
 
-    def __init__(self, names: Names, slot: Slot, relay_uid: int, limits: Limits) -> None:
+    def __init__(self, names: Names, slot: Slot, relay_uid: int) -> None:
         self.slot = slot
         self._names = names
         self._relay_uid = relay_uid
-        self._limits = limits
         self._loaded = OPEN
         self._policy = OPEN
         self._refused: Refused | None = None
@@ -65,15 +64,13 @@ class Egress:
         self._relay: Relay | None = None
 
     @classmethod
-    async def open(
-        cls, names: Names, slot: Slot, relay_uid: int, limits: Limits, upstreams: Upstreams
-    ) -> Egress:
+    async def open(cls, names: Names, slot: Slot, relay_uid: int, upstreams: Upstreams) -> Egress:
         """Serve a slot that is there; its names are refused until `admit`.
 
         Raises:
             OSError: it is not there, or somebody serves it already.
         """
-        made = cls(names, slot, relay_uid, limits)
+        made = cls(names, slot, relay_uid)
         try:
             made._desk = await Desk.open(slot.namespace, upstreams, made)
             made._packets = await PacketLog.open(slot.namespace, rules.LOG_GROUP, made._heard)
@@ -151,7 +148,7 @@ class Egress:
             uid = self._relay_uid
             self._relay = await Relay.open(self.slot.namespace, uid, policy, self.refuse)
         if policy != self._loaded:
-            text = rules.namespace(policy, self._limits, list(self._known()))
+            text = rules.namespace(policy, list(self._known()))
             self.count()
             await nft.apply(text, self.slot.namespace)
             self._loaded = policy

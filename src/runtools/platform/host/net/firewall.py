@@ -28,6 +28,8 @@ from runtools.platform.kit import process
 log = logging.getLogger(__name__)
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+_TRACKED_USUALLY = 65_536
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << (7 - 1)
 _SETTLE_SECONDS = 0.1
@@ -78,7 +80,7 @@ class Firewall:
             self._events.close()
 
     async def _load(self) -> None:
-        await nft.apply(rules.host(self._names, self._cables))
+        await nft.apply(rules.host(self._names, self._cables, rules.new_flows(tracked())))
         self._loaded = _content(await _ruleset(), self._names.table)
 
     async def _watch(self, events: socket.socket) -> None:
@@ -125,6 +127,14 @@ class Firewall:
             for rule in _items(await _ruleset(), "rule")
             if rule.get("comment") == self._names.table
         ]
+
+
+def tracked() -> int:
+    """How many flows this machine remembers at most."""
+    try:
+        return int(_TRACKED.read_text())
+    except FileNotFoundError:  # it has remembered none yet
+        return _TRACKED_USUALLY
 
 
 async def taken() -> list[IPv4Network]:

@@ -168,7 +168,7 @@ class NamespaceNetwork:
 
     async def _serve(self, slot: Slot) -> Egress:
         uid = self._relay_uid + slot.index
-        return await Egress.open(self._names, slot, uid, self._limits, self._upstreams)
+        return await Egress.open(self._names, slot, uid, self._upstreams)
 
     async def _ready(self) -> IPv4Network:
         """Addresses chosen and firewall in force: once, and before anything else."""

@@ -40,6 +40,10 @@ _HELLO_SECONDS = 10.0
 _DIAL_SECONDS = 10.0
 _READS = 256  # in so many pieces a beginning may come
 _BUFFER = 1 << 17
+# What the kernel holds of a flow while one side does not read (it keeps twice of that): without a bound of
+# ours some megabytes. To the sandbox is no distance; from far away more is on its way.
+NEAR_BUFFER = 1 << 15
+_FAR_BUFFER = 1 << 17
 _UNHEARD = 1 << 16  # refusals that the host part has not read yet, in bytes
 _UNTOLD_SECONDS = 0.2
 _KEEPALIVE_SECONDS = 60
@@ -48,6 +52,13 @@ _ABORT = struct.pack("ii", 1, 0)
 _NO_NEW_PRIVILEGES = 38
 _MEMORY = 512 << 20
 _FILES = 2 * FLOWS + 64
+
+
+def bounded(sock: socket.socket, size: int) -> socket.socket:
+    """Have the kernel hold no more than that of it, each way; what a listener takes in inherits it."""
+    for way in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, way, size)
+    return sock
 
 
 class Refused(Exception):
@@ -65,6 +76,7 @@ class Flow:
     def __init__(self, client: socket.socket) -> None:
         self.client = client
         self.server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        bounded(self.server, _FAR_BUFFER)
         self.name: str | None = None
         self.judged = False
         found = client.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)

@@ -172,6 +172,7 @@ async def _listener(namespace: str) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            relay.bounded(sock, relay.NEAR_BUFFER)
             sock.bind((rules.GATEWAY, rules.RELAY_PORT))
             sock.listen(_BACKLOG)
         except BaseException:

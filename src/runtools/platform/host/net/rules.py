@@ -74,12 +74,34 @@ COUNTED: tuple[RefusalReason, ...] = (
     "too_many",
 )
 
+# What the packets bear that begin a flow too many.
+_OVER = "0x0000f10f"
+# Of the flows that a sandbox may have at once, so many parts may begin in a second, and in a burst. TCP
+# that was closed counts no more, and lingers on the host.
+_RATE_SHARE = 16
+_BURST_SHARE = 4
+
 # The set in a host's table that says which addresses an installation has taken.
 CABLES = "cables"
 
 
-def host(names: Names, cables: IPv4Network) -> str:
-    """The host's table; loading it again replaces what is there as a whole."""
+# The host remembers a closed TCP connection, and UDP that was answered, for so long.
+_LINGER_SECONDS = 120
+
+
+def new_flows(tracked: int) -> int:
+    """How many flows all cables may begin in a second, on a host that can remember so many:
+
+    what lingers of them fills half of its table, and leaves the rest to others.
+    """
+    return max(tracked // (2 * _LINGER_SECONDS), 10)
+
+
+def host(names: Names, cables: IPv4Network, flows: int) -> str:
+    """The host's table; loading it again replaces what is there as a whole.
+
+    ``flows``: how many all cables together may begin in a second.
+    """
     mine = names.veths
     return f"""\
 table inet {names.table}
@@ -107,6 +129,7 @@ table inet {names.table} {{
     ip saddr != @{CABLES} drop
     ip daddr @closed drop
     oifname "{mine}" drop
+    ct state new limit rate over {flows}/second burst {flows} packets drop
     tcp flags syn tcp option maxseg size set rt mtu
     accept
   }}
@@ -154,10 +177,11 @@ class Known:
 
 
 def guard(limits: Limits) -> str:
-    """What is looked at before anything else, in every namespace: the guest's frames.
+    """What no policy changes, in every namespace: the guest's frames, and how many flows it may have.
 
     Only its own MAC, only IPv4 from its own address, and ARP for it; no tag of a VLAN, the empty one
-    included, which the kernel would take off.
+    included, which the kernel would take off. Flows are counted here, for a table that is loaded
+    again counts anew; what is over is marked, and refused by the policy's table.
     """
     return f"""\
 table netdev guard {{
@@ -169,10 +193,16 @@ table netdev guard {{
     ether saddr {GUEST_MAC} arp saddr ether {GUEST_MAC} arp saddr ip {GUEST} accept
   }}
 }}
+table ip flows {{
+  chain counted {{
+    type filter hook prerouting priority mangle - 1; policy accept;
+    {_connections(limits.connections)}
+  }}
+}}
 """
 
 
-def namespace(policy: Policy, limits: Limits, known: Sequence[Known] = ()) -> str:
+def namespace(policy: Policy, known: Sequence[Known] = ()) -> str:
     """The table of a namespace under a policy; loading it again replaces what is there as a whole.
 
     Of the namespace itself the guest reaches the resolver, and may ping it.
@@ -221,7 +251,7 @@ table ip {TABLE} {{
   }}
   chain counted {{
     type filter hook prerouting priority mangle; policy accept;
-    {_connections(limits.connections)}
+    iifname "{TAP}" meta mark {_OVER} goto too_many
   }}
   chain divert {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -366,7 +396,11 @@ def _packets(limit: int) -> str:
 def _connections(limit: int) -> str:
     if not limit:
         return ""
-    return f'iifname "{TAP}" ct state new ct count over {limit} goto too_many'
+    new = f'iifname "{TAP}" ct state new'
+    rate = f"{max(limit // _RATE_SHARE, 50)}/second burst {max(limit // _BURST_SHARE, 100)} packets"
+    return f"""\
+{new} ct count over {limit} meta mark set {_OVER}
+    {new} limit rate over {rate} meta mark set {_OVER}"""
 
 
 def _having(elements: Iterable[str]) -> str:

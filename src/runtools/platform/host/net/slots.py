@@ -46,7 +46,7 @@ async def make(names: Names, cables: IPv4Network, index: int, limits: Limits) ->
         await _batch(_cable(names, cables, index))
         await _batch(_interior(cables, index), "-n", slot.namespace)
         _host_settings(names.veth(index))
-        text = rules.guard(limits) + rules.namespace(OPEN, limits)
+        text = rules.guard(limits) + rules.namespace(OPEN)
         await nft.apply(text, slot.namespace)
         if limits.mbit:
             tc = ("tc", "-n", slot.namespace, "-batch", "-")

@@ -30,12 +30,12 @@ def test_our_cables_are_closed_to_sandboxes():
 
 
 def test_the_host_says_it_and_the_namespace_says_it():
-    for text in (rules.host(NAMES, CABLES), rules.namespace(OPEN, rules.NO_LIMITS)):
+    for text in (rules.host(NAMES, CABLES, 1000), rules.namespace(OPEN)):
         assert all(net in text for net in (*rules.CLOSED, *rules.CLOSED_HOSTS))
 
 
 def test_a_second_load_replaces_the_first():
-    text = rules.host(NAMES, CABLES)
+    text = rules.host(NAMES, CABLES, 1000)
     assert text.index("delete table inet runtools_abc123") < text.index("chain input")
 
 
@@ -81,7 +81,7 @@ def test_what_is_closed_of_ipv6(address):
 
 def test_a_policy_without_rules_costs_nothing():
     """No mark, no set that is looked into but the closed ranges, no relay."""
-    text = rules.namespace(OPEN, rules.NO_LIMITS)
+    text = rules.namespace(OPEN)
     forward = text.split("chain forward {")[1].split("}")[0]
     assert forward.count("accept") == 2
     assert "judged" not in forward
@@ -100,7 +100,7 @@ def test_a_policy_without_rules_costs_nothing():
     ],
 )
 def test_the_relay_is_for_names_alone(rule: Policy, relayed: bool):
-    assert ("redirect to" in rules.namespace(rule, rules.NO_LIMITS)) is relayed
+    assert ("redirect to" in rules.namespace(rule)) is relayed
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_packets_meet_as_many_rules_under_200_addresses_as_under_one(names):
     def met(count: int) -> list[str]:
         found = [f"203.0.{n // 2}.{n % 2 * 128}/26" for n in range(count)]
         rule = policy(True, [*names, *found], found[:-1])
-        lines = rules.namespace(rule, rules.NO_LIMITS).splitlines()
+        lines = rules.namespace(rule).splitlines()
         mark = f"{rules.mark_of(rule):08x}"
         return [line.replace(mark, "MARK") for line in lines if "elements" not in line]
 
@@ -137,3 +137,8 @@ def test_a_table_that_was_changed_is_told_from_one_that_was_not():
     emptied = ruleset(policy="drop", family="inet", table=NAMES.table)
     content = [firewall._content(one, NAMES.table) for one in (found, again, emptied)]
     assert content[0] == content[1] != content[2]
+
+
+def test_what_lingers_of_all_cables_leaves_half_of_the_hosts_table():
+    assert rules.new_flows(262_144) * 120 <= 131_072
+    assert "ct state new limit rate over 1000/second" in rules.host(NAMES, CABLES, 1000)

@@ -1,0 +1,75 @@
+"""What the soak says at its end: what held, and what was not reached."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.soak import __main__ as soak
+from tests.soak import scenes
+
+
+@pytest.fixture(autouse=True)
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing real: two cycles or rounds take the whole time."""
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    async def two(*_: Any) -> int:
+        return 2
+
+    async def over(*_: Any) -> None:
+        monkeypatch.setattr(soak.time, "monotonic", lambda: float("inf"))
+
+    monkeypatch.setattr(soak, "find_template", lambda _: None)
+    monkeypatch.setattr(soak.Home, "make", nothing)
+    monkeypatch.setattr(soak.Home, "close", nothing)
+    monkeypatch.setattr(scenes, "integrity", two)
+    monkeypatch.setattr(scenes, "kills", over)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["soak", *words])
+    code = 0
+    try:
+        soak.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "last"),
+    [
+        (["--only", "integrity", "--cycles", "2"], 0, "all held: 2 cycles of integrity"),
+        (["--only", "integrity", "--cycles", "5"], 3, "NOT REACHED: 5 cycles of integrity"),
+        (["--only", "integrity"], 0, "all held: 2 cycles of integrity of 100, the time was over"),
+        (["--only", "kills", "--rounds", "20"], 3, "NOT REACHED: 20 rounds of kills"),
+        (["--only", "kills", "--rounds", "10"], 0, "all held: 10 rounds of kills"),
+    ],
+)
+def test_a_number_that_was_asked_for_and_not_reached_is_no_success(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    last: str,
+) -> None:
+    ended, line = said(monkeypatch, capsys, *words)
+    assert ended == code
+    assert line.startswith(last)
+
+
+def test_a_bound_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soak", "--cycles", "0"])
+    with pytest.raises(SystemExit):
+        soak.main()
+    assert "a number from 1 on" in capsys.readouterr().err
