@@ -23,6 +23,7 @@ from runtools.cli import (
     output,
     people,
     project,
+    runs,
     secret,
     space,
     ssh_key,
@@ -82,6 +83,7 @@ app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 usage.register(app)
 audit.register(app)
 deployed.register(app)
+runs.register(app, deployed.agents)
 models.register(app)
 mcp.register(app)
 

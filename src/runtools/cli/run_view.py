@@ -1,0 +1,253 @@
+"""A run as people see it: what the agent says as it says it, its tools folded to a line or two.
+
+What the agent says goes to stdout, all else to stderr. On a terminal whole blocks of Markdown are printed
+as they are complete and the one being written is shown live below them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.spinner import Spinner
+from rich.text import Text
+
+from runtools.sdk.shapes.runs import (
+    PAYLOADS,
+    ApprovalRequested,
+    ApprovalResolved,
+    Compaction,
+    Delta,
+    Done,
+    Message,
+    RunEvent,
+    RunUsage,
+    Started,
+    ToolCall,
+    ToolOutput,
+    ToolResult,
+    Trouble,
+)
+
+_FOLDED_LINES = 3
+_ARGUMENT = 100
+_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+# What of a call's arguments tells most; the first that is there is shown.
+_TELLING = ("command", "path", "pattern", "query", "url", "port", "process_id")
+
+
+class RunView:
+    """Shows the events of one run."""
+
+    def __init__(self) -> None:
+        self._out = Console(highlight=False, emoji=False)
+        self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._is_live = self._out.is_terminal
+        self._live: Live | None = None
+        self._began = monotonic()
+        self._turn = 0
+        self._attempt = 0
+        self._heard = ""  # of the turn under way
+        self._printed = 0  # how much of it stands there for good
+        self._thinking = ""
+        self._calls: dict[str, tuple[ToolCall, str]] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[RunView]:
+        """Show what is under way live, as long as this lasts."""
+        if not self._is_live:
+            yield self
+            return
+        with Live(console=self._out, refresh_per_second=12, transient=True) as live:
+            self._live = live
+            try:
+                yield self
+            finally:
+                self._live = None
+
+    def show(self, event: RunEvent) -> None:
+        """Show one event."""
+        heard: Any = PAYLOADS[event.type].model_validate(event.data)
+        getattr(self, f"_on_{event.type.replace('-', '_')}")(heard)
+        if self._live is not None:
+            self._live.update(self._under_way())
+
+    # --- what is said ---
+
+    def _on_run_started(self, started: Started) -> None:
+        self._note(f"{started.agent_slug}@{started.agent_version} on {started.model}")
+
+    def _on_text_delta(self, delta: Delta) -> None:
+        if not self._is_current(delta):
+            return
+        self._thinking = ""
+        self._heard += delta.text
+        if self._is_live:
+            self._print_blocks()
+        else:
+            self._write(delta.text)
+            self._printed = len(self._heard)
+
+    def _on_thinking(self, delta: Delta) -> None:
+        if self._is_current(delta):
+            self._thinking += delta.text
+
+    def _on_message(self, message: Message) -> None:
+        if message.role == "user":
+            if message.steering is not None:
+                self._note(f"you: {message.text}")
+            return
+        if message.turn != self._turn or not message.text.startswith(self._heard):
+            # Heard in part, or not at all: it is shown from where it is not known.
+            self._heard, self._printed = "", 0
+        self._heard, self._thinking = message.text, ""
+        rest = self._heard[self._printed :]
+        if self._is_live:
+            self._print_markdown(rest)
+        elif self._heard:
+            self._write(f"{rest}\n")
+        self._turn, self._attempt = message.turn + 1, 0
+        self._heard, self._printed = "", 0
+
+    def _is_current(self, delta: Delta) -> bool:
+        if (delta.turn, delta.attempt) < (self._turn, self._attempt):
+            return False
+        if (delta.turn, delta.attempt) > (self._turn, self._attempt):
+            if self._printed and not self._is_live:
+                self._write("\n")
+            self._turn, self._attempt = delta.turn, delta.attempt
+            self._heard, self._printed, self._thinking = "", 0, ""
+        return True
+
+    def _print_blocks(self) -> None:
+        """Print the blocks that are complete: up to the last empty line outside of a fence."""
+        rest = self._heard[self._printed :]
+        end = rest.rfind("\n\n")
+        while end > 0 and len(_FENCE.findall(rest[:end])) % 2:
+            end = rest.rfind("\n\n", 0, end)
+        if end > 0:
+            self._print_markdown(rest[:end])
+            self._printed += end + 2
+
+    def _print_markdown(self, text: str) -> None:
+        if text.strip():
+            self._out.print(Markdown(text))
+            self._out.print()
+
+    # --- what is done ---
+
+    def _on_tool_call(self, call: ToolCall) -> None:
+        self._calls[call.call_id] = (call, "")
+        if not self._is_live:
+            self._note(f"→ {call.name} {told(call.arguments)}")
+
+    def _on_tool_output_delta(self, output: ToolOutput) -> None:
+        if output.call_id in self._calls:
+            call, before = self._calls[output.call_id]
+            self._calls[output.call_id] = (call, (before + output.text)[-4000:])
+
+    def _on_tool_result(self, result: ToolResult) -> None:
+        call = self._calls.pop(result.call_id, None)
+        arguments = "" if call is None else told(call[0].arguments)
+        mark, style = ("✗", "red") if result.failed else ("✓", "green")
+        took = f"{result.duration_ms / 1000:.1f} s"
+        self._print(
+            Text.assemble(
+                (mark, style), " ", (result.name, "bold"), f" {arguments} ", (took, "dim")
+            )
+        )
+        lines = [line for line in result.output.splitlines() if line.strip()]
+        for line in lines[:_FOLDED_LINES]:
+            self._print(Text(f"  {line[:200]}", style="dim"))
+        if len(lines) > _FOLDED_LINES:
+            self._print(Text(f"  … {len(lines) - _FOLDED_LINES} more lines", style="dim"))
+
+    def _on_approval_requested(self, asked: ApprovalRequested) -> None:
+        words = Text.assemble(("?", "yellow"), " ", (asked.name, "bold"), " waits to be allowed")
+        self._print(words)
+        self._print(Text(f"  {json.dumps(asked.arguments, ensure_ascii=False)[:500]}", style="dim"))
+
+    def _on_approval_resolved(self, resolved: ApprovalResolved) -> None:
+        word = "allowed" if resolved.decision == "allow" else "denied"
+        changed = ", with other arguments" if resolved.arguments is not None else ""
+        why = f": {resolved.reason}" if resolved.reason else ""
+        self._note(f"{word} by {resolved.actor}{changed}{why}")
+
+    # --- how it goes ---
+
+    def _on_usage(self, _: Any) -> None:
+        """The end says it all together."""
+
+    def _on_compaction(self, compaction: Compaction) -> None:
+        before = f"{compaction.tokens_before:,} tokens"
+        self._note(f"the conversation was {before} long and goes on from a summary")
+
+    def _on_error(self, trouble: Trouble) -> None:
+        again = "" if trouble.retrying is None else f"; again in {trouble.retrying:g} s"
+        self._note(f"{trouble.message}{again}")
+
+    def _on_done(self, done: Done) -> None:
+        if done.error is not None:
+            self._print(Text(f"error: {done.error.message}", style="red"))
+            if done.error.hint:
+                self._print(Text(f"hint:  {done.error.hint}"))
+        if done.limit is not None:
+            self._note(f"stopped at a limit: {done.limit}")
+        self._note(f"{done.status.replace('_', ' ')} · {sums(done, monotonic() - self._began)}")
+
+    def _under_way(self) -> RenderableType:
+        shown: list[RenderableType] = []
+        rest = self._heard[self._printed :]
+        if rest.strip():
+            shown.append(Markdown(rest[-4000:]))
+        elif self._thinking:
+            last = self._thinking.strip().splitlines()[-1:] or [""]
+            shown.append(Text(f"thinking: {last[0][-160:]}", style="dim italic"))
+        for call, output in self._calls.values():
+            shown.append(Text.assemble(("●", "cyan"), f" {call.name} {told(call.arguments)}"))
+            last = [line for line in output.splitlines() if line.strip()][-_FOLDED_LINES:]
+            shown += [Text(f"  {line[:200]}", style="dim") for line in last]
+        clock = Text(f" {monotonic() - self._began:.0f} s", style="dim")
+        return Group(*shown, Spinner("dots", text=clock))
+
+    def _note(self, text: str) -> None:
+        self._print(Text(text, style="dim"))
+
+    def _print(self, text: Text) -> None:
+        console = self._out if self._is_live else self._err
+        console.print(text, soft_wrap=not self._is_live)
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def told(arguments: dict[str, Any]) -> str:
+    """The arguments of a call in a few words."""
+    found = next((arguments[name] for name in _TELLING if name in arguments), None)
+    text = json.dumps(arguments, ensure_ascii=False) if found is None else str(found)
+    text = " ".join(text.split())
+    return text if len(text) <= _ARGUMENT else f"{text[:_ARGUMENT]}…"
+
+
+def sums(done: Done, seconds: float) -> str:
+    """What it took."""
+    turns = f"{done.iterations} turn{'' if done.iterations == 1 else 's'}"
+    return f"{seconds:.1f} s · {turns} · {taken(done.usage)}"
+
+
+def taken(usage: RunUsage) -> str:
+    """Tokens and money."""
+    tokens = f"{usage.input_tokens + usage.output_tokens:,} tokens"
+    if usage.cost_usd is None:
+        return f"{tokens} · price unknown"
+    return f"{tokens} · ${float(usage.cost_usd):.4f}"

@@ -1,0 +1,407 @@
+"""``runtools agent run|chat``, ``runtools runs …`` and ``runtools threads …``: agents at work."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from runtools.cli import lazy, output
+from runtools.cli.output import Json
+from runtools.cli.session import connected, flag
+from runtools.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from runtools import RunTools
+    from runtools.cli import run_looks as looks
+    from runtools.cli import run_view
+    from runtools.sdk.shapes.runs import RunEvent, RunStatus
+    from runtools.sdk.sync.runs import AgentRun
+else:
+    looks = lazy.module("runtools.cli.run_looks")
+    run_view = lazy.module("runtools.cli.run_view")
+
+runs = typer.Typer(help="Runs of agents: follow, steer, approve, cancel.", no_args_is_help=True)
+threads = typer.Typer(help="Conversations that are kept across runs.", no_args_is_help=True)
+
+CANCELLED = 130
+_ENDINGS = {"completed": 0, "failed": 1, "limit_reached": 3, "cancelled": CANCELLED}
+
+Slug = Annotated[str, typer.Argument(metavar="AGENT", help="Its slug.", show_default=False)]
+RunRef = Annotated[str, typer.Argument(metavar="RUN", help="Its id.", show_default=False)]
+ThreadRef = Annotated[str, typer.Argument(metavar="THREAD", help="Its id.", show_default=False)]
+Project = Annotated[
+    str | None, typer.Option(metavar="PROJECT", help="By id or name; slugs are a project's own.")
+]
+InThread = Annotated[
+    str | None, typer.Option("--thread", metavar="THREAD", help="Go on with this conversation.")
+]
+InSandbox = Annotated[
+    str | None, typer.Option("--sandbox", metavar="SANDBOX", help="Work in this one.")
+]
+Limit = Annotated[int, typer.Option(help="How many at most.", min=1)]
+
+
+def register(app: typer.Typer, agents: typer.Typer) -> None:
+    """Add the groups, and to the agents' their work."""
+    agents.command("run")(run)
+    agents.command("chat")(chat)
+    app.add_typer(runs, name="runs", rich_help_panel="Agents")
+    app.add_typer(threads, name="threads", rich_help_panel="Agents")
+
+
+def run(
+    slug: Slug,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="What to do; - reads stdin."),
+    ] = None,
+    thread: InThread = None,
+    sandbox: InSandbox = None,
+    max_iterations: Annotated[int | None, typer.Option(min=1, max=100)] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="USD", help="Stop before it costs more.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON Schema of an object that it must end with."),
+    ] = None,
+    detach: Annotated[bool, flag("--detach", "-d", help="Do not follow it; print its id.")] = False,
+    project: Project = None,
+    json: Json = False,
+) -> None:
+    """Give an agent work and watch it. Ctrl-C cancels it; twice leaves it running.
+
+    Its words go to stdout. Exit code: 0 completed, 1 failed, 3 at a limit, 130 cancelled.
+    """
+    message = _prompt(prompt)
+    limits = {"max_iterations": max_iterations, "max_cost_usd": max_cost}
+    config = {name: value for name, value in limits.items() if value is not None}
+    with connected() as rt:
+        begun = rt.agents.start(
+            slug,
+            message,
+            thread_id=thread,
+            sandbox_id=_sandbox_id(rt, sandbox),
+            config=config,
+            output_schema=None if schema is None else _schema(schema),
+            project=project,
+        )
+        if detach:
+            output.show(begun.view, lambda: begun.id)
+            return
+        ending = _watch(begun, cancels=True)
+    raise typer.Exit(_ENDINGS[ending])
+
+
+def chat(
+    slug: Slug, thread: InThread = None, sandbox: InSandbox = None, project: Project = None
+) -> None:
+    """Talk with an agent. Ctrl-C cancels what it does, Ctrl-D ends the talk; its thread is kept."""
+    if not sys.stdin.isatty():
+        raise InvalidRequest(
+            "chat needs a terminal", hint=f"runtools agent run {slug} --prompt … takes one message"
+        )
+    with connected() as rt:
+        place = _sandbox_id(rt, sandbox)
+        while (message := _line()) is not None:
+            if not message.strip():
+                continue
+            begun = rt.agents.start(
+                slug, message, thread_id=thread, sandbox_id=place, project=project
+            )
+            thread = begun.thread_id
+            _watch(begun, cancels=True)
+    if thread is not None:
+        output.note(f"to go on: runtools agent chat {slug} --thread {thread}")
+
+
+@runs.command("list")
+def list_runs(
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help="How they stand.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="AGENT", help="Whose.")] = None,
+    thread: Annotated[str | None, typer.Option("--thread", metavar="THREAD")] = None,
+    limit: Limit = 20,
+    project: Project = None,
+    json: Json = False,
+) -> None:
+    """List runs, the latest first."""
+    with connected() as rt:
+        stands: RunStatus | None = status  # type: ignore[assignment]  # the API checks it
+        every = rt.runs.list(status=stands, agent=agent, thread_id=thread, project_id=project)
+        found = list(islice(every, limit))
+    output.show(found, lambda: looks.runs(found))
+
+
+@runs.command("show")
+def show_run(ref: RunRef, json: Json = False) -> None:
+    """Show how a run stands."""
+    with connected() as rt:
+        found = rt.runs.get(ref).view
+    output.show(found, lambda: looks.run(found))
+
+
+@runs.command("follow")
+def follow(
+    ref: RunRef,
+    after: Annotated[int, typer.Option(help="Begin after this event.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Show a run's events from the beginning, and follow it to its end. Ctrl-C leaves it alone."""
+    with connected() as rt:
+        ending = _watch(rt.runs.get(ref), cancels=False, after=after)
+    raise typer.Exit(_ENDINGS[ending])
+
+
+@runs.command("cancel")
+def cancel(ref: RunRef, json: Json = False) -> None:
+    """End a run; a command that it has under way is ended too."""
+    with connected() as rt:
+        found = rt.runs.get(ref).cancel().view
+    output.show(found, lambda: f"{found.id} is {found.status}")
+
+
+@runs.command("approve")
+def approve(
+    ref: RunRef,
+    call: Annotated[
+        str | None, typer.Argument(metavar="[CALL]", help="Which; default: all that wait.")
+    ] = None,
+    deny: Annotated[bool, flag("--deny", help="Refuse it.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the model is told.")
+    ] = None,
+    arguments: Annotated[
+        str | None, typer.Option(metavar="JSON", help="In place of the model's; of one call.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Allow calls that wait for a person, or refuse them."""
+    given = None if arguments is None else _object(arguments, "--arguments")
+    decision: Literal["allow", "deny"] = "deny" if deny else "allow"
+    with connected() as rt:
+        found = rt.runs.get(ref)
+        waiting = [call] if call is not None else _waiting(found)
+        if given is not None and len(waiting) != 1:
+            raise InvalidRequest("--arguments are those of one call", hint="name it")
+        for each in waiting:
+            found.approve(each, decision, arguments=given, reason=reason)
+    done = "denied" if deny else "allowed"
+    output.show(found.view, lambda: f"{done}: {', '.join(waiting) or 'nothing waits'}")
+
+
+@runs.command("steer")
+def steer(
+    ref: RunRef,
+    message: Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads stdin.")],
+    interrupt: Annotated[bool, flag("--interrupt", help="Break off what it does.")] = False,
+    json: Json = False,
+) -> None:
+    """Say something to a run under way: it is heard after the turn, or at once."""
+    with connected() as rt:
+        mode: Literal["queue", "interrupt"] = "interrupt" if interrupt else "queue"
+        found = rt.runs.get(ref).steer(_prompt(message), mode=mode).view
+    output.show(found, lambda: f"said to {found.id}")
+
+
+@runs.command("continue")
+def resume(
+    ref: RunRef,
+    message: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What to say beside.")
+    ] = None,
+    max_iterations: Annotated[int | None, typer.Option(min=1, max=100)] = None,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", metavar="USD")] = None,
+    json: Json = False,
+) -> None:
+    """Go on from where a limit stopped a run, as a run of its own."""
+    limits = {"max_iterations": max_iterations, "max_cost_usd": max_cost}
+    config = {name: value for name, value in limits.items() if value is not None}
+    with connected() as rt:
+        ending = _watch(rt.runs.get(ref).resume(message, config=config), cancels=True)
+    raise typer.Exit(_ENDINGS[ending])
+
+
+@threads.command("list")
+def list_threads(
+    agent: Annotated[str | None, typer.Option(metavar="AGENT", help="Whose.")] = None,
+    limit: Limit = 20,
+    project: Project = None,
+    json: Json = False,
+) -> None:
+    """List threads, the one used last first."""
+    with connected() as rt:
+        found = list(islice(rt.threads.list(agent=agent, project_id=project), limit))
+    output.show(found, lambda: looks.threads(found))
+
+
+@threads.command("show")
+def show_thread(ref: ThreadRef, json: Json = False) -> None:
+    """Show what was said in a thread."""
+    with connected() as rt:
+        found = rt.threads.messages(ref)
+    output.show(found, lambda: looks.messages(found))
+
+
+@threads.command("rename")
+def rename_thread(
+    ref: ThreadRef,
+    title: Annotated[str, typer.Argument(metavar="TITLE", help="Empty: none.")],
+    json: Json = False,
+) -> None:
+    """Give a thread another title."""
+    with connected() as rt:
+        found = rt.threads.rename(ref, title or None)
+    output.show(found, lambda: looks.threads([found]))
+
+
+@threads.command("delete")
+def delete_thread(
+    ref: ThreadRef, force: Annotated[bool, flag("--force", "-f", help="Do not ask.")] = False
+) -> None:
+    """Delete a thread with its runs and all that was said in it. Its sandbox stays."""
+    if not force:
+        typer.confirm(f"Delete {ref} and all that was said in it?", abort=True, err=True)
+    with connected() as rt:
+        rt.threads.delete(ref)
+
+
+@threads.command("export")
+def export_thread(ref: ThreadRef) -> None:
+    """Print all of a thread as one JSON document: its runs and their whole logs."""
+    with connected() as rt:
+        output.line(rt.threads.export(ref).model_dump_json())
+
+
+# --- watching ---
+
+
+def _watch(found: AgentRun, *, cancels: bool, after: int = 0) -> str:
+    """Show a run to its end, and how it ended. Ctrl-C cancels it first, and then leaves it."""
+    if not output.is_json():
+        output.note(f"{found.id}  thread {found.thread_id}")
+    seen = _Seen(after)
+    while True:
+        try:
+            return _show(found, seen)
+        except KeyboardInterrupt:
+            if not cancels or seen.cancelled:
+                output.note(f"it goes on: runtools runs follow {found.id}")
+                raise typer.Exit(CANCELLED) from None
+            seen.cancelled = True
+            output.note("cancelling; Ctrl-C once more leaves it")
+            found.cancel()
+
+
+class _Seen:
+    """How far a run was shown."""
+
+    def __init__(self, after: int) -> None:
+        self.last = after
+        self.cancelled = False
+        self.view: Any = None
+
+
+def _show(found: AgentRun, seen: _Seen) -> str:
+    events = found.events(seen.last)
+    if output.is_json():
+        return _through(found, seen, events, output.item)
+    if seen.view is None:
+        seen.view = run_view.RunView()
+    asks = sys.stdin.isatty() and sys.stderr.isatty()
+    while True:
+        with seen.view.shown() as view:
+            for event in events:
+                seen.last = event.seq or seen.last
+                view.show(event)
+                if event.type == "done":
+                    return str(event.data["status"])
+                if event.type == "approval-requested" and asks:
+                    break
+        _decide(found, str(event.data["callId"]))
+        events = found.events(seen.last)
+
+
+def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any) -> str:
+    for event in events:
+        seen.last = event.seq or seen.last
+        tell(event)
+        if event.type == "done":
+            return str(event.data["status"])
+    raise InvalidRequest(f"the events of {found.id} broke off")  # pragma: no cover
+
+
+def _decide(found: AgentRun, call_id: str) -> None:
+    """Ask the person at the terminal about a call that waits."""
+    if call_id not in _waiting(found):
+        return  # somebody else was faster
+    sys.stderr.write("  allow it? [y]es, [n]o, or what to tell the model instead: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip()
+    if answer.lower() in ("y", "yes"):
+        found.approve(call_id)
+    elif answer.lower() in ("", "n", "no"):
+        found.approve(call_id, "deny")
+    else:
+        found.approve(call_id, "deny", reason=answer)
+
+
+def _waiting(found: AgentRun) -> list[str]:
+    """The calls that wait for a person."""
+    waiting: dict[str, None] = {}
+    if found.refresh().status not in ("waiting", "running"):
+        return []
+    for event in found.events():
+        if event.type == "approval-requested":
+            waiting[str(event.data["callId"])] = None
+        elif event.type in ("approval-resolved", "tool-result"):
+            waiting.pop(str(event.data["callId"]), None)
+        if event.seq is None or event.seq >= found.view.last_seq:
+            break
+    return list(waiting)
+
+
+# --- what is given ---
+
+
+def _prompt(given: str | None) -> str:
+    if given is None and sys.stdin.isatty():
+        raise InvalidRequest("nothing is asked for", hint='--prompt "…", or - to read stdin')
+    text = sys.stdin.read() if given in (None, "-") else str(given)
+    if not text.strip():
+        raise InvalidRequest("nothing is asked for", hint='--prompt "…"')
+    return text
+
+
+def _line() -> str | None:
+    try:
+        return input("> ")
+    except (EOFError, KeyboardInterrupt):
+        output.note("")
+        return None
+
+
+def _sandbox_id(rt: RunTools, ref: str | None) -> str | None:
+    return None if ref is None else rt.sandboxes.get(ref).id
+
+
+def _schema(file: Path) -> dict[str, Any]:
+    try:
+        return _object(file.read_text(), str(file))
+    except OSError as exc:
+        raise InvalidRequest(f"{file}: {exc.strerror}") from None
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = json_.loads(text)
+    except ValueError as exc:
+        raise InvalidRequest(f"{what} is no JSON: {exc}") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{what} is no JSON object")
+    return found
