@@ -60,6 +60,8 @@ Agents:
                         command (stdin and stdout).
   agent                 Deployed agents and their versions.
   tool                  Deployed custom tools and their versions.
+  runs                  Runs of agents: follow, steer, approve, cancel.
+  threads               Conversations that are kept across runs.
   endpoint              OpenAI-compatible servers of your own: Ollama, vLLM, a
                         gateway.
 

@@ -19,11 +19,13 @@ from runtools.errors import (
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.frontends import streams
 from runtools.platform.api.lists import InProject, mark, place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.runs import service, store
 from runtools.platform.api.runs.look import look
 from runtools.platform.api.runs.tables import Event, Record
+from runtools.platform.core.runs import Status
 from runtools.platform.kit import sse
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.runs import (
@@ -38,12 +40,20 @@ from runtools.sdk.shapes.runs import (
 router = APIRouter(prefix="/v1", tags=["runs"])
 
 _STREAM = "text/event-stream"
-_HEADERS = {"X-Run-ID": "the run", "X-Thread-ID": "its thread"}
+_OF_FORMATS = {"x-vercel-ai-ui-message-stream": "v1, where that is the format asked for"}
+_HEADERS = {"X-Run-ID": "the run", "X-Thread-ID": "its thread", **_OF_FORMATS}
 _WAIT_SECONDS, _MOST_SECONDS = 300, 3600
 _ACT = (NotFound, RunEnded, Conflict, IdempotencyMismatch)
 _NO_NUL = r"^[^\x00]*$"
 
 After = Annotated[int, Query(ge=0, le=2**62, description="go on after this event")]
+Kind = Annotated[
+    streams.Format,
+    Query(
+        alias="format",
+        description="events: our own; ai-sdk: UI message chunks of the AI SDK; ag-ui: events of AG-UI",
+    ),
+]
 WaitSeconds = Annotated[
     int,
     Query(
@@ -87,7 +97,9 @@ def _run_route() -> dict[str, Any]:
 
 
 @router.post("/run", **_run_route())
-async def run(request: Request, wait_seconds: WaitSeconds = _WAIT_SECONDS) -> Response:
+async def run(
+    request: Request, wait_seconds: WaitSeconds = _WAIT_SECONDS, kind: Kind = "events"
+) -> Response:
     """Give an agent work. Answers with the run when it has ended; or, when the time is up or it waits for
     an
 
@@ -100,7 +112,7 @@ async def run(request: Request, wait_seconds: WaitSeconds = _WAIT_SECONDS) -> Re
     call.subject = record.id
     named = {"X-Run-ID": record.id, "X-Thread-ID": record.thread_id}
     if wanted.stream:
-        return _follow(call, record, 0, named)
+        return _follow(call, record, 0, named, kind)
     if wait_seconds:
         record = await service.until(call, record.id, wait_seconds)
     call.headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
@@ -138,8 +150,13 @@ async def get(
     return call.answer(look(await service.get(call, run_id)))
 
 
-@router.get("/runs/{run_id}/events", **document.route(None, NotFound, streams=_STREAM))
-async def events(request: Request, run_id: str, after: After = 0) -> Response:
+@router.get(
+    "/runs/{run_id}/events",
+    **document.route(None, NotFound, streams=_STREAM, headers=_OF_FORMATS),
+)
+async def events(
+    request: Request, run_id: str, after: After = 0, kind: Kind = "events"
+) -> Response:
     """Its events after a number, then what comes, until its `done`. Each is named by its type, and its id
     is
 
@@ -148,7 +165,7 @@ async def events(request: Request, run_id: str, after: After = 0) -> Response:
     call = call_of(request)
     start = sse.resume_point(request.scope, after) or 0
     record = await service.get(call, run_id)
-    return _follow(call, record, start, {})
+    return _follow(call, record, start, {}, kind)
 
 
 @router.post("/runs/{run_id}/cancel", **document.route(Envelope[Run], *_ACT))
@@ -192,7 +209,9 @@ async def continue_(request: Request, run_id: str) -> Response:
     return call.answer(look(record), 201)
 
 
-def _follow(call: Call, record: Record, after: int, headers: dict[str, str]) -> Response:
+def _follow(
+    call: Call, record: Record, after: int, headers: dict[str, str], kind: streams.Format
+) -> Response:
     platform, org_id = call.platform, call.org
 
     async def log(position: int, limit: int) -> list[Event]:
@@ -203,5 +222,12 @@ def _follow(call: Call, record: Record, after: int, headers: dict[str, str]) -> 
 
     if store.is_over(record) and after >= record.last_seq:
         after = record.last_seq - 1  # there is an end to be told, whatever number was sent
+
+    async def waits() -> bool:
+        return (await service.get(call, record.id)).status == Status.WAITING
+
     written = platform.readers.follow(record.id, after, log, may)
-    return sse.WrittenStream(written, headers)
+    tells = streams.teller(kind, record.id, record.thread_id)
+    if tells is not None:
+        written = streams.translated(kind, tells, written, waits)
+    return sse.WrittenStream(written, headers | streams.headers(kind))

@@ -1,0 +1,111 @@
+"""A run's stream of events, told in the language of a front end as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any, Final, Literal, Protocol
+
+from runtools.platform.api.frontends import ag_ui, ai_sdk
+from runtools.platform.kit.sse import PING
+from runtools.sdk.shapes.runs import RunEvent
+
+Format = Literal["events", "ai-sdk", "ag-ui"]
+"""``events``: our own."""
+
+_LOOK_SECONDS: Final = 0.5
+_ENDS: Final[dict[Format, bytes]] = {"events": b"", "ai-sdk": b"data: [DONE]\n\n", "ag-ui": b""}
+
+
+class Teller(Protocol):
+    """Tells of a run in a front end's words."""
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """What every stream begins with."""
+        ...
+
+    def of(self, event: RunEvent) -> Iterator[dict[str, Any]]:
+        """What an event is there."""
+        ...
+
+    def pause(self) -> Iterator[dict[str, Any]]:
+        """The run waits for approvals, and the stream ends here."""
+        ...
+
+
+def teller(kind: Format, run_id: str, thread_id: str) -> Teller | None:
+    """Who tells of a run; None: nobody has to."""
+    if kind == "ai-sdk":
+        return ai_sdk.Chunks(run_id)
+    return ag_ui.Events(thread_id, run_id) if kind == "ag-ui" else None
+
+
+def headers(kind: Format) -> dict[str, str]:
+    """What the answer must bear for the front end to know it."""
+    return ai_sdk.HEADERS if kind == "ai-sdk" else {}
+
+
+async def translated(
+    kind: Format,
+    tells: Teller,
+    written: AsyncGenerator[bytes, None],
+    waits: Callable[[], Awaitable[bool]],
+) -> AsyncGenerator[bytes, None]:
+    """The stream in another language; it ends too where the run waits for a person.
+
+    Args:
+        kind: which language.
+        tells: who speaks it.
+        written: the events as they are written on a stream of our own.
+        waits: whether the run waits for a person now.
+    """
+    asked: set[str] = set()
+    async with aclosing(written):
+        yield _frames(tells.begin())
+        async for piece in _at_times(written):
+            if piece == PING:
+                yield PING
+                continue
+            for event in _events(piece):
+                if event.type == "approval-requested":
+                    asked.add(event.data["callId"])
+                elif event.type in ("approval-resolved", "tool-result"):
+                    asked.discard(event.data["callId"])
+                yield _frames(tells.of(event))
+            if asked and await waits():
+                yield _frames(tells.pause())
+                break
+    yield _ENDS[kind]
+
+
+async def _at_times(written: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """What comes, and nothing now and then where nothing does: waiting is no event."""
+    coming: asyncio.Task[bytes] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(written))
+            done, _ = await asyncio.wait((coming,), timeout=_LOOK_SECONDS)
+            if done:
+                piece, coming = coming.result(), None
+                yield piece
+            else:
+                yield b""
+    except StopAsyncIteration:
+        return
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait((coming,))
+
+
+def _events(piece: bytes) -> Iterator[RunEvent]:
+    for block in piece.split(b"\n\n"):
+        for line in block.split(b"\n"):
+            if line.startswith(b"data: "):
+                yield RunEvent.model_validate_json(line.removeprefix(b"data: "))
+
+
+def _frames(said: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(one, ensure_ascii=False).encode() for one in said)
