@@ -77,10 +77,12 @@ class Cli:
 
 @dataclass(frozen=True)
 class Platform:
-    """A running api."""
+    """A running api, and the loop that it runs in."""
 
     url: str
     key: str
+    world: api_world.World
+    loop: asyncio.AbstractEventLoop
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +96,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         made["loop"], made["stop"] = asyncio.get_running_loop(), asyncio.Event()
         db = Database(sqlite_url(folder))
         async with api_world.world(db, folder) as world:
-            made["platform"] = Platform(world.url, world.key)
+            made["platform"] = Platform(world.url, world.key, world, made["loop"])
             ready.set()
             await made["stop"].wait()
 

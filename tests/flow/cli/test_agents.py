@@ -1,0 +1,212 @@
+"""Agents at work, as commands; a worker of the test's does what it is told in the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.flow.cli.conftest import Cli, Platform
+
+from runtools.platform.core.ports.worker import Assignment, Held
+from runtools.testing.fake_worker import (
+    FakeWorker,
+    answered,
+    asked,
+    called,
+    done,
+    fake_worker,
+    said,
+    used,
+)
+from runtools.testing.run_stage import furnish
+
+
+async def drive(worker: FakeWorker, run: Held, given: Assignment) -> None:
+    """Do what the prompt says; of a run that has waited, go on after it."""
+    prompt = next(one.data["text"] for one in given.log if one.type == "message")
+    if any(one.type == "approval-resolved" for one in given.log):
+        decided = next(one for one in given.log if one.type == "approval-resolved").data
+        output = f"{decided['decision']} {decided['reason']} {json.dumps(decided['arguments'])}"
+        await worker.append(run, answered("bash", output=output), done(output))
+        return
+    if prompt == "ask":
+        call = called("bash", command="rm -r /")
+        await worker.append(run, said("May I?"), call, asked("bash", command="rm -r /"), wait=True)
+    elif prompt == "fail":
+        error = {"code": "model_refused", "message": "it will not", "hint": "ask otherwise"}
+        await worker.append(run, done(status="failed", error=error))
+    elif prompt == "limit":
+        await worker.append(run, said("So far."), done("So far.", "limit_reached", limit="few"))
+    elif prompt == "hang":
+        while not (await worker.read(run, 0)).cancel:
+            # Pieces are for who reads at the moment, and somebody is about to.
+            await worker.delta(run, "text-delta", text="I am at it", turn=1, attempt=1)
+            await asyncio.sleep(0.02)
+        await worker.append(run, done(status="cancelled"))
+    else:
+        await worker.delta(run, "text-delta", text="I **look**", turn=1, attempt=1)
+        call = called("bash", command="ls")
+        await worker.append(run, said("I **look** around."), call, used())
+        lines = "\n".join(f"line {n}" for n in range(10))
+        await worker.append(run, answered("bash", output=lines))
+        await worker.append(run, said("Done.", turn=2), used(2), done("Done."))
+
+
+@asynccontextmanager
+async def driven(platform: Platform) -> AsyncIterator[None]:
+    world = platform.world
+
+    async def work(worker: FakeWorker) -> None:
+        while True:
+            offer = await worker.offers.get()
+            given = await worker.take(offer)
+            await drive(worker, Held(run_id=offer.run_id, lease=offer.lease), given)
+
+    async with fake_worker(world.url, world.token("worker")) as worker:
+        working = asyncio.create_task(work(worker))
+        yield
+        working.cancel()
+
+
+@pytest.fixture(scope="module")
+def worker(platform: Platform) -> Iterator[None]:
+    """An agent `coder`, and somebody who drives its runs."""
+
+    async def run() -> None:
+        await furnish(platform.world)
+        async with driven(platform):
+            ready.set_result(None)
+            await stop.wait()
+
+    async def prepare() -> tuple[asyncio.Future[None], asyncio.Event]:
+        return asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    ready, stop = asyncio.run_coroutine_threadsafe(prepare(), platform.loop).result(10)
+    running = asyncio.run_coroutine_threadsafe(run(), platform.loop)
+
+    async def begun() -> None:
+        await ready
+
+    asyncio.run_coroutine_threadsafe(begun(), platform.loop).result(30)
+    yield
+    platform.loop.call_soon_threadsafe(stop.set)
+    running.result(20)
+
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+class TestRun:
+    def test_its_words_are_stdout_and_all_else_is_not(self, cli: Cli) -> None:
+        ended = cli("agent", "run", "coder", "--prompt", "look")
+        assert (ended.code, ended.text) == (0, "I **look** around.\nDone.\n")
+        assert "bash ls" in ended.err
+        assert "  line 0\n  line 1\n  line 2\n  … 7 more lines\n" in ended.err
+        assert "completed · " in ended.err
+
+    def test_a_prompt_from_stdin(self, cli: Cli) -> None:
+        assert cli("agent", "run", "coder", stdin=b"look").text.endswith("Done.\n")
+
+    def test_as_json_an_event_a_line(self, cli: Cli) -> None:
+        ended = cli.ok("agent", "run", "coder", "-p", "look", "--json")
+        events = [json.loads(line) for line in ended.text.splitlines()]
+        numbers = [event["seq"] for event in events if event["seq"] is not None]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert (events[0]["type"], events[-1]["type"]) == ("run-started", "done")
+
+    @pytest.mark.parametrize(("prompt", "code"), [("fail", 1), ("limit", 3)])
+    def test_its_end_is_the_exit_code(self, cli: Cli, prompt: str, code: int) -> None:
+        ended = cli("agent", "run", "coder", "-p", prompt)
+        assert ended.code == code
+        assert ("it will not" if prompt == "fail" else "stopped at a limit: few") in ended.err
+
+    def test_detached_and_followed(self, cli: Cli) -> None:
+        run = cli.ok("agent", "run", "coder", "-p", "look", "--detach").text.strip()
+        assert cli.ok("runs", "follow", run).text == "I **look** around.\nDone.\n"
+        assert cli.ok("runs", "show", run, "--json").data["status"] == "completed"
+        assert run in cli.ok("runs", "list").text
+
+    def test_ctrl_c_cancels_it(self, cli: Cli) -> None:
+        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
+        with subprocess.Popen(
+            [*argv, "agent", "run", "coder", "-p", "hang"],
+            env=cli.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as running:
+            assert running.stdout is not None
+            assert running.stdout.read(10) == b"I am at it"
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=30)
+        assert running.returncode == 130
+        assert "cancelled · " in err.decode()
+
+    def test_nothing_is_asked_for(self, cli: Cli) -> None:
+        ended = cli("agent", "run", "coder", stdin=b"  \n")
+        assert (ended.code, ended.text) == (1, "")
+        assert "nothing is asked for" in ended.err
+
+
+class TestApprovals:
+    def waiting(self, cli: Cli) -> str:
+        run = str(cli.ok("agent", "run", "coder", "-p", "ask", "--detach").text.strip())
+        while cli.ok("runs", "show", run, "--json").data["status"] != "waiting":
+            pass
+        return run
+
+    def test_allowed_with_other_arguments(self, cli: Cli) -> None:
+        run = self.waiting(cli)
+        given = '{"command": "ls"}'
+        assert "allowed: c1" in cli.ok("runs", "approve", run, "--arguments", given).text
+        assert 'allow None {"command": "ls"}' in cli("runs", "follow", run).err
+
+    def test_denied_with_a_reason(self, cli: Cli) -> None:
+        run = self.waiting(cli)
+        cli.ok("runs", "approve", run, "--deny", "--reason", "too much")
+        assert "deny too much null" in cli("runs", "follow", run).err
+
+    def test_asked_where_somebody_sits(self, cli: Cli) -> None:
+        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*argv, "agent", "run", "coder", "-p", "ask"],
+            env=cli.env | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as running:
+            os.close(theirs)
+            seen = b""
+            while b"allow it?" not in seen:
+                seen += os.read(ours, 4096)
+            os.write(ours, b"not like that\n")
+            while True:
+                try:
+                    seen += os.read(ours, 4096)
+                except OSError:
+                    break
+            assert running.wait(30) == 0
+        os.close(ours)
+        assert b"deny not like that" in seen
+
+
+class TestThreads:
+    def test_a_conversation(self, cli: Cli) -> None:
+        first = cli.ok("agent", "run", "coder", "-p", "look", "--detach", "--json").data
+        thread = first["threadId"]
+        cli.ok("runs", "follow", first["id"])
+        cli.ok("agent", "run", "coder", "-p", "look", "--thread", thread)
+        assert cli.ok("threads", "show", thread).text.count("user: look") == 2
+        cli.ok("threads", "rename", thread, "Looking around")
+        assert "Looking around" in cli.ok("threads", "list").text
+        assert len(json.loads(cli.ok("threads", "export", thread).text)["runs"]) == 2
+        cli.ok("threads", "delete", thread, "--force")
+        assert cli("threads", "show", thread).code == 1
