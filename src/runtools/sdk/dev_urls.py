@@ -124,7 +124,7 @@ class AsyncSandboxHttp:
         extensions = {"timeout": times, "sni_hostname": host}
         try:
             answer = await self._pool.request(
-                method, target, headers=_merged(sent), content=body, extensions=extensions
+                method, target, headers=_merged(sent), content=body or None, extensions=extensions
             )
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
             raise GuestUnreachable(

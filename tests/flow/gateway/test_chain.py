@@ -85,6 +85,7 @@ async def test_a_client_is_ready_and_shows_the_sandbox_nothing(box: AsyncSandbox
         assert (answer.status, answer.text.splitlines()[0]) == (200, "GET /a?b=1 0")
         assert "Cookie: mine=1\n" in answer.text
         assert "rt_" not in answer.text
+        assert "Content-Length" not in answer.text
         sent = await http.post("/up", b"x" * (5 << 20))
         assert sent.text.startswith("POST /up 5242880\n")
 

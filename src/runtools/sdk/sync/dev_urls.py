@@ -125,7 +125,7 @@ class SandboxHttp:
         extensions = {"timeout": times, "sni_hostname": host}
         try:
             answer = self._pool.request(
-                method, target, headers=_merged(sent), content=body, extensions=extensions
+                method, target, headers=_merged(sent), content=body or None, extensions=extensions
             )
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
             raise GuestUnreachable(
