@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtools.errors import InvalidRequest
-from runtools.platform.boot import packages, people, uids
+from runtools.platform.boot import home, packages, people, status, uids
 from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.drivers.qemu import groups
@@ -90,6 +90,7 @@ async def examine(settings: Settings, driver: Driver | None = None) -> list[Find
         lambda: _users(settings),
         lambda: _installation(settings),
         lambda: _template(settings),
+        lambda: _worker(settings),
     ]
     findings = [await check() for check in checks]
     if driver is not None:
@@ -366,6 +367,17 @@ async def _template(settings: Settings) -> Finding:
         return Finding("template", False, "info", f"{slug} is not built yet", advice)
     newest = max(ready, key=lambda record: record.order.version)
     return Finding("template", True, "info", f"{slug} version {newest.order.version} is ready")
+
+
+async def _worker(settings: Settings) -> Finding:
+    if home.holder(settings.run_folder / "up.lock") is None:
+        return Finding("worker", True, "info", "the platform is down; `runtools up` starts one")
+    pid = status.process_of(settings, "worker")
+    if pid is None:
+        log = settings.log_folder / "runtools.log"
+        advice = f"runs of agents wait; the platform's log says why it ends ({log} when detached)"
+        return Finding("worker", False, "warning", "it is not running", advice)
+    return Finding("worker", True, "info", f"process {pid}, {settings.worker_slots} runs at once")
 
 
 def _unchecked(name: str) -> Finding:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import httpcore
 from pydantic import ValidationError
 
+from runtools.platform.boot import home
 from runtools.platform.kit.config import Settings
 from runtools.sdk.shapes import Envelope, Health
 
@@ -52,6 +54,26 @@ async def until_ready(settings: Settings, seconds: float) -> bool:
     return True
 
 
+def process_of(settings: Settings, part: str) -> int | None:
+    """The process of a part that the supervisor of this home has started; None: there is none now."""
+    up = home.holder(settings.run_folder / "up.lock")
+    if up is None:
+        return None
+    words = f"\0runtools.platform\0{part}\0".encode()
+    try:
+        children = Path(f"/proc/{up}/task/{up}/children").read_text().split()
+        return next((int(pid) for pid in children if words in _words(pid)), None)
+    except OSError:
+        return None
+
+
+def _words(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended
+
+
 async def show(settings: Settings) -> int:
     """Print one line per fact; 0 only when the platform answers and is ready."""
     health = await _whoever(settings)
@@ -67,6 +89,11 @@ async def show(settings: Settings) -> int:
         )
         return 1
     print(f"ready    RunTools {health.version} at http://{settings.api_host}:{settings.api_port}")
+    worker = process_of(settings, "worker")
+    if worker is None:
+        print("worker   none runs here: runs of agents wait until one is connected")
+    else:
+        print(f"worker   process {worker}")
     for text in health.warnings:
         print(f"warning  {text}")
     return 0

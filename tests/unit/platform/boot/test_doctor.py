@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from runtools.platform.boot import doctor, packages, people
+from runtools.platform.boot import doctor, home, packages, people
 from runtools.platform.boot.doctor import Finding
 from runtools.platform.core.ports.driver import Capabilities, Driver
 from runtools.platform.core.ports.host import BuildOrder
@@ -216,3 +216,17 @@ async def serve(reply: bytes) -> asyncio.Server:
 def port_of(server: asyncio.Server) -> int:
     port: int = server.sockets[0].getsockname()[1]
     return port
+
+
+class TestWorker:
+    async def test_a_platform_that_is_down_has_none(self, settings: Settings) -> None:
+        found = await look(settings, "worker")
+        assert found.ok
+        assert "down" in found.found
+
+    async def test_one_that_is_missing_is_told(self, settings: Settings) -> None:
+        settings.run_folder.mkdir(parents=True)
+        with home.lock(settings.run_folder / "up.lock", "a platform"):
+            found = await look(settings, "worker")
+        assert not found.ok
+        assert "runs of agents wait" in found.advice
