@@ -6,9 +6,13 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
+from runtools.errors import Forbidden
+from runtools.platform.api import guard
 from runtools.platform.api.app import ROUTERS
 from runtools.platform.api.guard import PARTS_PATH, is_peoples, needed
+from runtools.platform.api.sandboxes import inside_routes
 from runtools.platform.core import access
+from runtools.platform.core.access import Caller
 
 
 def test_every_route_needs_a_scope_that_exists():
@@ -62,3 +66,32 @@ def test_a_route_of_which_nothing_is_said_is_not_served():
     router.add_api_route("/new", lambda: None)
     with pytest.raises(KeyError, match="something-new"):
         needed(router.routes[0])
+
+
+def test_what_a_run_may_do_is_there_and_is_about_its_sandbox():
+    there = {
+        (str(route.tags[0]), route.name): route.path
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.tags
+    }
+    for name in guard._OF_A_RUN:
+        assert there[name].startswith("/v1/sandboxes/{ref}"), name
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "ref", "may"),
+    [("sandbox-a", "sandbox-a", True), ("sandbox-a", "sandbox-b", False), (None, None, False)],
+)
+def test_a_run_works_in_its_own_sandbox(sandbox, ref, may):
+    run = Caller("run", "run_x", "", "org_x", frozenset({"sandbox:write"}), sandbox_id=sandbox)
+    [exec_] = [one for one in inside_routes.router.routes if one.name == "exec_"]
+    [egress] = [one for one in inside_routes.router.routes if one.name == "change_egress"]
+    params = {} if ref is None else {"ref": ref}
+    if may:
+        guard.check(run, exec_, params)
+    else:
+        with pytest.raises(Forbidden, match="its own sandbox"):
+            guard.check(run, exec_, params)
+    with pytest.raises(Forbidden, match="its own sandbox"):
+        guard.check(run, egress, params)
