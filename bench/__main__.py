@@ -33,6 +33,7 @@ SECTIONS = (
     "bulk",
     "watch",
     "egress",
+    "ssh",
     "gateway",
     "idle",
     "hostile",

@@ -36,6 +36,7 @@ MODULES = (
     "sandboxes",
     "secrets",
     "sessions",
+    "ssh",
     "ssh_keys",
     "templates",
     "transport",

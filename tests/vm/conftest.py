@@ -62,6 +62,7 @@ def platform() -> Iterator[Platform]:
     os.environ["RUNTOOLS_API_PORT"] = str(_free_port())
     os.environ["RUNTOOLS_OUTBOUND_ALLOW"] = "127.0.0.0/8"  # providers of models that tests are
     os.environ["RUNTOOLS_GATEWAY_PORT"] = str(_free_port())
+    os.environ["RUNTOOLS_SSH_PORT"] = str(_free_port())
     subprocess.run([RUNTOOLS, "down"], check=True, timeout=300)
     subprocess.run([RUNTOOLS, "up", "--detach"], check=True, timeout=120)
     try:

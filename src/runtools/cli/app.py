@@ -32,6 +32,7 @@ from runtools.cli import (
     webhook,
 )
 from runtools.cli.sandbox import group as sandbox
+from runtools.cli.sandbox import ssh
 from runtools.errors import RunToolsError
 
 app = typer.Typer(
@@ -68,6 +69,7 @@ def root(
 deploy.register(app)
 machine.register(app)
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
+app.command("ssh-config", rich_help_panel="Sandboxes")(ssh.ssh_config)
 app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
 app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
 space.register(app)

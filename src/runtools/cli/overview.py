@@ -26,6 +26,7 @@ This machine:
                         was restored. Needs root.
 
 Sandboxes:
+  ssh-config            Print a Host entry for ssh, scp, rsync, git and editors.
   df                    Show what takes how much disk.
   prune                 Free disk: kept disks of ended sandboxes (no `recover`
                         after it), warm snapshots.

@@ -26,6 +26,7 @@ from runtools.sdk.shapes.sandboxes import (
     State,
     Timings,
 )
+from runtools.sdk.ssh import AsyncSsh
 from runtools.sdk.transport import AsyncTransport
 
 _WAIT_SECONDS = 30  # how long one request waits for a change; the platform allows 60
@@ -72,6 +73,7 @@ class AsyncSandbox:
         self.files = AsyncFiles(transport, self._path)
         self.processes = AsyncProcesses(transport, self._path)
         self.egress = AsyncEgress(transport, self._path)
+        self.ssh = AsyncSsh(transport, self._path)
         self.urls = AsyncDevUrls(transport, self._path)
         self._take(view)
 

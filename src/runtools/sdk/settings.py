@@ -97,6 +97,12 @@ def logins_file(environ: Mapping[str, str] | None = None) -> Path | None:
     return None if folder is None else Path(folder) / "runtools" / "logins.json"
 
 
+def ssh_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where the command line keeps its key for SSH; None: this process has no home."""
+    file = logins_file(environ)
+    return None if file is None else file.with_name("ssh")
+
+
 def logins(environ: Mapping[str, str] | None = None) -> Logins:
     """What `runtools login` has kept.
 

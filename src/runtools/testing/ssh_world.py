@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -296,5 +298,21 @@ async def _answers(port: int) -> None:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
+                await writer.wait_closed()
                 return
             await asyncio.sleep(0.02)
+
+
+async def _serve(folder: Path) -> None:
+    """A world for other processes: its ports and key in a line, until stdin is closed."""
+    async with ssh_world(folder, per_source=1000, per_sandbox=1000) as world:
+        public = asyncssh.read_private_key(world.key).export_public_key().decode()
+        (world.sshd.folder / "authorized").write_text(public)
+        said = {"gateway": world.port, "sshd": world.sshd.port, "key": str(world.key)}
+        sys.stdout.write(f"{json.dumps(said)}\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))

@@ -138,6 +138,13 @@ async def open_port(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
             await asyncio.sleep(0.02)
 
 
+async def shut(writer: asyncio.StreamWriter) -> None:
+    """Close it, and let it be closed."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 async def empty(world: SshWorld) -> None:
     """Wait until nobody is in."""
     async with asyncio.timeout(10):
@@ -292,7 +299,7 @@ class TestForwarding:
                 writer.write(piece)
                 await writer.drain()
             writer.write(b"END")
-            writer.close()
+            await shut(writer)
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server:
@@ -305,7 +312,7 @@ class TestForwarding:
         async with asyncio.timeout(20):
             got = await reader.read(-1)
         await sending
-        writer.close()
+        await shut(writer)
         assert got == data + b"END"
 
     async def test_local(self, shared: SshWorld, echo: int) -> None:
@@ -320,7 +327,7 @@ class TestForwarding:
         async with server, background(shared.ssh("-N", "-L", f"{port}:{path}")):
             reader, writer = await open_port(port)
             assert await reader.read(-1) == b"hello"
-            writer.close()
+            await shut(writer)
 
     async def test_remote(self, shared: SshWorld, echo: int) -> None:
         port = free_port()
@@ -336,7 +343,7 @@ class TestForwarding:
                     return
                 except ConnectionResetError:
                     continue
-                writer.close()
+                await shut(writer)
                 await asyncio.sleep(0.02)
 
     async def test_remote_with_a_port_that_is_chosen_there(
@@ -359,14 +366,14 @@ class TestForwarding:
             assert (await reader.readexactly(10))[1] == 0
             writer.write(b"through")
             assert await reader.readexactly(7) == b"through"
-            writer.close()
+            await shut(writer)
 
     async def test_where_nobody_listens(self, shared: SshWorld) -> None:
         port, nobody = free_port(), free_port()
         async with background(shared.ssh("-N", "-L", f"{port}:127.0.0.1:{nobody}")) as process:
             reader, writer = await open_port(port)
             assert await reader.read(-1) == b""
-            writer.close()
+            await shut(writer)
             assert process.stderr is not None
             assert b"open failed: connect failed" in await process.stderr.readline()
 
@@ -397,7 +404,7 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 async def _greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"hello")
-    writer.close()
+    await shut(writer)
 
 
 def _waiting(world: SshWorld) -> int:
@@ -478,7 +485,7 @@ class TestLogin:
                 _, third = await open_port(world.port)
                 code, _, err = await world.run(world.ssh("--", "true"))
                 assert (code, "too many connections from your address" in err) == (255, True)
-                third.close()
+                await shut(third)
 
     async def test_the_api_is_away(self, world: SshWorld) -> None:
         world.doorway.failure = Unavailable("the api is away")
@@ -521,7 +528,7 @@ class TestEnds:
             code, err = await ends(process, within=5)
             assert (code, "the SSH key was taken away" in err) == (255, True)
             await reader.read(-1)
-            writer.close()
+            await shut(writer)
 
     async def test_a_sandbox_that_is_destroyed_says_so(self, world: SshWorld) -> None:
         sentence = f"{SANDBOX} has stopped: it was destroyed"
@@ -596,5 +603,5 @@ class TestGarbage:
         async with asyncio.timeout(20):
             with contextlib.suppress(ConnectionError):
                 await reader.read(-1)
-        writer.close()
+        await shut(writer)
         assert (await shared.run(shared.ssh("--", "true")))[0] == 0

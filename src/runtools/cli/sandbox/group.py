@@ -13,6 +13,7 @@ from runtools.cli.sandbox import (
     look,
     processes,
     shell,
+    ssh,
     urls,
     watching,
 )
@@ -26,6 +27,7 @@ app.command(rich_help_panel=_BEGIN)(life.destroy)
 app.command(rich_help_panel=_BEGIN)(life.recover)
 app.command("exec", rich_help_panel=_INSIDE)(inside.exec_)
 app.command(rich_help_panel=_INSIDE)(shell.shell)
+app.command(rich_help_panel=_INSIDE)(ssh.ssh)
 app.command(rich_help_panel=_INSIDE)(processes.ps)
 app.command(rich_help_panel=_INSIDE)(processes.kill)
 app.command(rich_help_panel=_INSIDE)(copying.cp)

@@ -59,6 +59,8 @@ from runtools.platform.api.secrets import routes as secrets
 from runtools.platform.api.sessions import routes as sessions
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.snapshots import routes as snapshots
+from runtools.platform.api.ssh_access import part_routes as ssh_door
+from runtools.platform.api.ssh_access import routes as ssh_access
 from runtools.platform.api.ssh_keys import routes as ssh_keys
 from runtools.platform.api.standing import routes as standing
 from runtools.platform.api.templates import routes as templates
@@ -89,6 +91,8 @@ ROUTERS = (
     keys.router,
     projects.router,
     ssh_keys.router,
+    ssh_access.router,
+    ssh_door.router,
     limits.router,
     usage.router,
     events.router,

@@ -36,6 +36,7 @@ _NOUNS = {
     "orgs": "org",
     "secrets": "secret",
     "snapshots": "sandbox",
+    "ssh-access": "sandbox",
     "ssh-keys": "ssh-key",
     "standing": "sandbox",
     "templates": "template",

@@ -32,6 +32,7 @@ from runtools.platform.api.secrets import store as _secrets
 from runtools.platform.api.sessions import store as _sessions
 from runtools.platform.api.signin import store as _signin
 from runtools.platform.api.snapshots import store as _snapshots
+from runtools.platform.api.ssh_access import store as _ssh_access
 from runtools.platform.api.ssh_keys import store as _ssh_keys
 from runtools.platform.api.templates import store as _templates
 from runtools.platform.api.threads import tables as _threads
@@ -69,6 +70,7 @@ STORES = (
     _sessions,
     _signin,
     _snapshots,
+    _ssh_access,
     _ssh_keys,
     _templates,
     _threads,

@@ -11,12 +11,13 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from runtools.platform.boot.ssh_door import ssh
 from runtools.platform.boot.web_door import dev_urls
 from runtools.platform.kit.config import Settings
 
 Listener = Callable[[Settings], AbstractAsyncContextManager[object]]
 
-LISTENERS: tuple[Listener, ...] = (dev_urls,)
+LISTENERS: tuple[Listener, ...] = (dev_urls, ssh)
 
 
 async def serve(settings: Settings) -> int:

@@ -31,10 +31,11 @@ def prepare(settings: Settings, api_person: Person) -> str:
         _folder(settings.host_home, 0o711)
         _folder(settings.run_folder, 0o711)
         _folder(settings.log_folder, 0o700)
-        _folder(settings.api_home, 0o700)
-        os.chown(settings.api_home, api_person.uid, api_person.gid)
-        for file in settings.api_home.iterdir():
-            os.chown(file, api_person.uid, api_person.gid, follow_symlinks=False)
+        for folder in (settings.api_home, settings.gateway_home):
+            _folder(folder, 0o700)
+            os.chown(folder, api_person.uid, api_person.gid)
+            for file in folder.iterdir():
+                os.chown(file, api_person.uid, api_person.gid, follow_symlinks=False)
     except PermissionError as exc:
         raise Forbidden(
             f"cannot make {exc.filename}: permission denied",

@@ -239,6 +239,7 @@ def _sudo(environ: Mapping[str, str]) -> dict[str, str]:
 def _need_ports(settings: Settings) -> None:
     """Whoever answers there already would be taken for this platform."""
     _need_port("API", "api", settings.api_host, settings.api_port)
+    _need_port("SSH gateway", "ssh", settings.ssh_host, settings.ssh_port)
     _need_port("gateway", "gateway", settings.gateway_host, settings.gateway_port)
 
 

@@ -7,6 +7,7 @@ else from the default below. A name that no setting bears is refused, so a typo 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,9 @@ DEFAULT_HOME = Path("/var/lib/runtools")
 # Read by the SDK and the CLI, or by tests; no settings of the platform.
 _FOREIGN = {"RUNTOOLS_API_KEY", "RUNTOOLS_API_URL"}
 
+# A name or IPv4 address, or an IPv6 address in brackets; then perhaps a port.
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+))(?::([0-9]{1,5}))?")
+
 Accelerator = Literal["auto", "kvm", "tcg"]
 
 
@@ -31,6 +35,9 @@ class Settings:
     Attributes:
         home: where everything the platform keeps lies.
         api_host, api_port: where the API listens.
+        ssh_host, ssh_port: where the gateway listens for SSH.
+        ssh_address: how people reach it, ``host`` or ``host:port``; empty: where it listens.
+        ssh_per_source, ssh_per_sandbox: SSH connections at once from one address, and to one sandbox.
         gateway_host, gateway_port: where the gateway listens for dev URLs.
         gateway_tls_cert, gateway_tls_key: certificate chain and key (PEM files) that it serves them
             with; empty: without TLS.
@@ -84,6 +91,11 @@ class Settings:
     home: Path = DEFAULT_HOME
     api_host: str = "127.0.0.1"
     api_port: int = 7700
+    ssh_host: str = "127.0.0.1"
+    ssh_port: int = 2222
+    ssh_address: str = ""
+    ssh_per_source: int = 64
+    ssh_per_sandbox: int = 64
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 7780
     gateway_tls_cert: str = ""
@@ -156,6 +168,24 @@ class Settings:
     def metrics_token_file(self) -> Path:
         """What ``/metrics`` is read with, unless a setting says."""
         return self.api_home / "metrics-token"
+
+    @property
+    def gateway_home(self) -> Path:
+        """What the gateway keeps: the keys that it is known by and vouches with."""
+        return self.home / "gateway"
+
+    @property
+    def ssh_place(self) -> tuple[str, int]:
+        """Host and port at which people reach the gateway by SSH."""
+        if not self.ssh_address:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.ssh_host, self.ssh_host)
+            return host, self.ssh_port
+        found = _ADDRESS.fullmatch(self.ssh_address)
+        if found is None or not 0 < int(found[3] or 22) < 65_536:
+            raise InvalidRequest(
+                f"setting ssh_address is no host or host:port: {self.ssh_address!r}"
+            )
+        return found[1] or found[2], int(found[3] or 22)
 
     @property
     def run_folder(self) -> Path:

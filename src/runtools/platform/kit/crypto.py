@@ -36,6 +36,22 @@ def same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
 
 
+async def login_fits(password: str, kept: str) -> bool:
+    """Whether a password is the one of a hash that `login_hash` has made. Costs the same for all.
+
+    What no password can be (control characters, too many bytes) fits none.
+    """
+    _, _, salt, _ = kept.split("$")
+    data = password.encode("utf-8", "replace")
+    sane = 0 < len(data) <= MAX_PASSWORD_BYTES and password.isprintable()
+    done = await process.run(
+        ["openssl", "passwd", "-6", "-salt", salt, "-stdin"],
+        stdin=(data if sane else b"-") + b"\n",
+        timeout=10,
+    )
+    return same(done.stdout.decode().strip(), kept) and sane
+
+
 async def login_hash(password: str) -> str:
     """The password as crypt(5) with SHA-512 and a fresh salt (``$6$…``), for a login on Linux.
 

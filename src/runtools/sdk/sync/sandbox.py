@@ -27,6 +27,7 @@ from runtools.sdk.sync.dev_urls import DevUrls, SandboxHttp
 from runtools.sdk.sync.egress import Egress
 from runtools.sdk.sync.files import Files
 from runtools.sdk.sync.processes import Processes
+from runtools.sdk.sync.ssh import Ssh
 from runtools.sdk.sync.transport import Transport
 
 _WAIT_SECONDS = 30  # how long one request waits for a change; the platform allows 60
@@ -73,6 +74,7 @@ class Sandbox:
         self.files = Files(transport, self._path)
         self.processes = Processes(transport, self._path)
         self.egress = Egress(transport, self._path)
+        self.ssh = Ssh(transport, self._path)
         self.urls = DevUrls(transport, self._path)
         self._take(view)
 

@@ -366,6 +366,7 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/sandboxes/{ref}/files/copy": Scene(_TO, ready=_written),
     "POST /v1/sandboxes/{ref}/files/mkdir": Scene({"path": "/workspace/folder"}),
     "POST /v1/sandboxes/{ref}/files/move": Scene(_TO, ready=_written),
+    "POST /v1/sandboxes/{ref}/ssh": Scene({"publicKey": _public_key("both have it")}),
     "POST /v1/sandboxes/{ref}/processes": Scene({"command": ["true"]}),
     "POST /v1/sandboxes/{ref}/processes/{process_id}/input": Scene(b"input"),
     "POST /v1/sandboxes/{ref}/processes/{process_id}/terminal-ticket": Scene(

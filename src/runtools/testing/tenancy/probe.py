@@ -64,6 +64,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "snapshots.dropped_by.op": ("snapshots", "drop_op"),
     "snapshots.sandbox_id": ("snapshots", "sandbox_id"),
     "templates.dropped_by.op": ("template_versions", "drop_op"),
+    "ssh_keys.makers": ("ssh_keys", "created_by"),
     "templates.op": ("template_versions", "op"),
     "webhooks.delivery_id": ("webhook_deliveries", "id"),
 }
@@ -94,7 +95,7 @@ _SPECIAL: Mapping[str, Any] = {
     "usage.since": datetime(2020, 1, 1, tzinfo=UTC),
     "usage.until": datetime(2100, 1, 1, tzinfo=UTC),
 }
-_LISTS = frozenset({"but", "ids", "names"})
+_LISTS = frozenset({"but", "ids", "makers", "names"})
 # Those that neither find nor change anything: a lock.
 EFFECTLESS = frozenset({"members.lock"})
 _NAMES_ORG = re.compile(

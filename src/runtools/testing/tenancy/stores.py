@@ -21,6 +21,7 @@ from runtools.platform import api
 _DOOR = (
     "the doorkeeper: who holds what is looked up by its digest, and this says of which org they are"
 )
+_SSH = "the doorkeeper of SSH: the sandbox says of which org its keys must be"
 _CODE = "whoever has the code may: it is found by its digest, and is of no org until then"
 _HOST = "a host's report, about a sandbox that the platform itself gave to it"
 _REPAIR = "the loop that repairs: it looks after every org's"
@@ -73,6 +74,7 @@ ACROSS: Mapping[str, str] = {
     "keys.caller": _DOOR,
     "keys.drop": _SWEEP,
     "keys.has_operator": _MACHINE,
+    "keys.made_by": _PERSON,
     "keys.revoke_all_made_by": _PERSON,
     "keys.living": _DOOR,
     "keys.used": "notes when keys that were let in were last used",
@@ -142,6 +144,12 @@ ACROSS: Mapping[str, str] = {
     "snapshots.ready": _INSIDE,
     "snapshots.unfinished": _REPAIR,
     "snapshots.users_of": "counts what stands on a template version, which is one org's",
+    "ssh_keys.remove_all_made_by": _PERSON,
+    "ssh_access.host_keys": _MACHINE,
+    "ssh_access.opens": _SSH,
+    "ssh_access.password_of": _SSH,
+    "ssh_access.place": _SSH,
+    "ssh_access.set_host_keys": _MACHINE,
     "templates.change": _INSIDE,
     "templates.get": _REPAIR,
     "templates.in_state": _REPAIR,

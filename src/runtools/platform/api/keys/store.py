@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     Column,
     ColumnElement,
     Connection,
@@ -185,6 +186,11 @@ def used(conn: Connection, times: Mapping[str, datetime]) -> None:
         conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))
 
 
+def made_by(conn: Connection, maker: str) -> list[str]:
+    """The ids of the keys that a user or key made, or those did, in every org."""
+    return list(conn.scalars(select(_made(maker).c.id)))
+
+
 def revoke_made_by(conn: Connection, org_id: str, maker: str, now: datetime) -> list[str]:
     """Close the doors of the org's keys that a user or key made, or those did; returns their digests."""
     return _revoke_made(conn, maker, now, api_keys.c.org_id == org_id)
@@ -208,11 +214,16 @@ def has_operator(conn: Connection, now: datetime) -> bool:
     return conn.scalar(select(api_keys.c.id).where(living, named).limit(1)) is not None
 
 
+def _made(maker: str) -> CTE:
+    """The ids of the keys that a user or key made, or those did."""
+    made = select(api_keys.c.id).where(api_keys.c.created_by == maker).cte("made", recursive=True)
+    return made.union(select(api_keys.c.id).where(api_keys.c.created_by == made.c.id))
+
+
 def _revoke_made(
     conn: Connection, maker: str, now: datetime, which: ColumnElement[bool]
 ) -> list[str]:
-    made = select(api_keys.c.id).where(api_keys.c.created_by == maker).cte("made", recursive=True)
-    made = made.union(select(api_keys.c.id).where(api_keys.c.created_by == made.c.id))
+    made = _made(maker)
     mine = api_keys.c.id.in_(select(made.c.id)) & api_keys.c.revoked_at.is_(None) & which
     closed = update(api_keys).where(mine).values(revoked_at=now)
     return list(conn.scalars(closed.returning(api_keys.c.digest)))

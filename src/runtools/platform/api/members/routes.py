@@ -25,7 +25,9 @@ router = APIRouter(prefix="/v1/members", tags=["members"])
 class Removal(Asked):
     """How a member goes."""
 
-    revoke_keys: bool = Field(False, description="the API keys that the member made end, too")
+    revoke_keys: bool = Field(
+        False, description="the API and SSH keys that the member made end, too"
+    )
 
 
 @router.get("", **document.route(Envelope[list[Member]]))

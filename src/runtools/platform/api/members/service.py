@@ -9,6 +9,7 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.members import store
 from runtools.platform.api.members.store import Member
+from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.core import access
 from runtools.platform.core.access import Caller, Role
 from runtools.platform.kit.db import Transaction
@@ -28,7 +29,7 @@ async def set_role(call: Call, user_id: str, role: Role) -> Member:
 
 
 async def remove(call: Call, user_id: str, *, revoke_keys: bool) -> Member:
-    """Take a member out of the org, and with ``revoke_keys`` the API keys that the member made.
+    """Take a member out of the org, and with ``revoke_keys`` the API and SSH keys that the member made.
 
     Raises:
         NotFound: the org has no such member.
@@ -74,8 +75,11 @@ def _remove(
     there = _held(conn, org_id, who, user_id)
     _keep_an_admin(conn, there)
     store.remove(conn, org_id, user_id)
-    ended = keys.revoke_made_by(conn, org_id, user_id, now) if revoke_keys else []
-    return there, ended
+    if not revoke_keys:
+        return there, []
+    makers = [user_id, *keys.made_by(conn, user_id)]
+    ssh_keys.remove_made_by(conn, org_id, makers)
+    return there, keys.revoke_made_by(conn, org_id, user_id, now)
 
 
 def _held(conn: Transaction, org_id: str, who: Caller, user_id: str) -> Member:

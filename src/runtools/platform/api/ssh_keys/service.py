@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runtools.errors import NotFound
+from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.projects import store as projects
 from runtools.platform.api.ssh_keys import store
@@ -22,7 +23,12 @@ _ID = re.compile(r"ssh_[a-z0-9]{20}")
 
 
 async def add(call: Call, wanted: SshKeyCreate) -> SshKey:
-    """Register a key; the same act again gets the one that it registered."""
+    """Register a key; the same act again gets the one that it registered.
+
+    Raises:
+        Forbidden: the caller may not work in sandboxes, which the key then opens.
+    """
+    guard.check_scope(call.who, "sandbox:write")
     if _ID.fullmatch(wanted.label):
         raise http.wrong_field("label", "has the form of an id")
     key = public_key(wanted.public_key, "publicKey")

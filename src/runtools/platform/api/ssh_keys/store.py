@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
@@ -132,6 +133,17 @@ def remove(conn: Connection, org_id: str, ref: str) -> SshKey | None:
     if found is not None:
         conn.execute(delete(ssh_keys).where(ssh_keys.c.org_id == org_id, ssh_keys.c.id == found.id))
     return found
+
+
+def remove_made_by(conn: Connection, org_id: str, makers: Sequence[str]) -> None:
+    """Take away those that a person or its API keys have registered."""
+    mine = (ssh_keys.c.org_id == org_id) & ssh_keys.c.created_by.in_(makers)
+    conn.execute(delete(ssh_keys).where(mine))
+
+
+def remove_all_made_by(conn: Connection, makers: Sequence[str]) -> None:
+    """The same in every org."""
+    conn.execute(delete(ssh_keys).where(ssh_keys.c.created_by.in_(makers)))
 
 
 def _known(fingerprint: str, label: str | None) -> Conflict:

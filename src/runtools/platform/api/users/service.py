@@ -19,6 +19,7 @@ from runtools.platform.api.members import service as membership
 from runtools.platform.api.members import store as members
 from runtools.platform.api.resets import store as resets
 from runtools.platform.api.sessions import store as sessions
+from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.api.users import store
 from runtools.platform.api.users.store import User
 from runtools.platform.core import access
@@ -96,7 +97,10 @@ def _close(
     places = members.places(conn, user_id)
     for place in sorted(places, key=lambda place: place.org_id):
         membership.leave(conn, place.org_id, user_id)
-    ended = keys.revoke_all_made_by(conn, user_id, now) if revoke_keys else []
+    ended = []
+    if revoke_keys:
+        ssh_keys.remove_all_made_by(conn, [user_id, *keys.made_by(conn, user_id)])
+        ended = keys.revoke_all_made_by(conn, user_id, now)
     _keep_an_operator(conn, user, now)
     resets.end(conn, user_id)
     logins.end_approved(conn, user_id)

@@ -98,10 +98,12 @@ class Inner(End):
     """The end in the sandbox's connection."""
 
     other: Outer
+    _asked = False
 
     def open(self, outer: Outer) -> None:
         """Ask the sandbox for what the client has asked for, with the client's own window."""
         self.other = outer
+        self._asked = True
         self.connection.send_packet(
             MSG_CHANNEL_OPEN,
             String(outer.kind),
@@ -115,6 +117,9 @@ class Inner(End):
         self, theirs: int, window: int, packet: int, _rest: SSHPacket
     ) -> None:
         """It is open: tell the client, with the sandbox's window."""
+        if not self._asked:
+            return  # it was answered already
+        self._asked = False
         self.theirs = theirs
         if self.other.is_over:
             self.close()
@@ -123,8 +128,10 @@ class Inner(End):
 
     def process_open_failure(self, code: int, reason: str, _language: str) -> None:
         """It was refused: tell the client, in the sandbox's words."""
-        self.leave()
-        self.other.refuse(reason, code)
+        if self._asked:
+            self._asked = False
+            self.leave()
+            self.other.refuse(reason, code)
 
     def came(self, kind: int, body: bytes) -> None:
         """Count what the client is sent."""

@@ -31,6 +31,7 @@ MOST_KEYS, MOST_PASSWORDS = 10, 6  # that one connection may try
 MOST_CHANNELS, MOST_LISTENERS = 256, 64
 _MOST_PASSWORD = 1024
 _GRACE_SECONDS = 2.0
+_KNOWN_SECONDS, _ASK_SECONDS = 2.0, 0.25
 _SILENT = "the platform does not answer at the moment; try again"
 
 
@@ -88,7 +89,9 @@ class Door(asyncssh.SSHServer):
         may_try = is_sandbox_id(username) and len(password) <= _MOST_PASSWORD
         if may_try and not passwords.wait(name):
             shown = PasswordShown(sandbox_id=name, password=password, source=self._source[:64])
-            if await self._opens(self._house.doorway.password_opens(shown)):
+            async with self._house.checking:
+                opens = await self._opens(self._house.doorway.password_opens(shown))
+            if opens:
                 self._shown = Visit(sandbox_id=name)
                 return True
         passwords.failed(name)
@@ -172,13 +175,19 @@ class Door(asyncssh.SSHServer):
             self._house.spawn(self._say_why(self.visit), f"asking why {self.visit.sandbox_id} left")
 
     async def _say_why(self, visit: Visit) -> None:
-        sentence = f"the connection into {visit.sandbox_id} broke off"
+        """A machine that ends takes its connections along a moment before its end is known."""
+        clock = self._house.clock
+        until = clock.monotonic() + _KNOWN_SECONDS
+        sentence = None
         try:
-            for over in await self._house.doorway.ended([visit]):
-                sentence = over.because
+            while sentence is None and clock.monotonic() < until and not self._gone.is_set():
+                for over in await self._house.doorway.ended([visit]):
+                    sentence = over.because
+                if sentence is None:
+                    await clock.sleep(_ASK_SECONDS)
         except RunToolsError as error:
             log.warning("cannot ask why %s left: %s", visit.sandbox_id, error)
-        self.end(sentence)
+        self.end(sentence or f"the connection into {visit.sandbox_id} broke off")
 
     def end(self, sentence: str) -> None:
         """Say why, and end."""

@@ -9,6 +9,8 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import asyncssh
+
 from runtools.errors import RunToolsError
 from runtools.platform.core.ports.doorway import MOST_VISITS, Doorway, Visit
 from runtools.platform.core.ports.reach import Reach
@@ -25,6 +27,7 @@ LOOKING = "looking who is to leave"
 _FREE_OF_SOURCE = 10
 _FREE_OF_SANDBOX = 30
 _LONGEST_WAIT = 300.0
+_AT_ONCE = 4
 
 
 class Inside(Protocol):
@@ -49,6 +52,7 @@ class House:
         passwords: wrong passwords by the sandbox that they were for.
         places: connections by address.
         rooms: logins by sandbox.
+        checking: bounds how many passwords are checked at once: each costs the api some work.
         inside: all connections that have logged in.
         tasks: what goes on beside the connections.
     """
@@ -61,6 +65,7 @@ class House:
     passwords: Guesses
     places: Rooms
     rooms: Rooms
+    checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     inside: set[Inside] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -73,7 +78,11 @@ class House:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, RunToolsError | asyncssh.Error):
+            log.info("%s: %s", task.get_name(), error)
+        else:
             log.error("%s failed", task.get_name(), exc_info=error)
 
     def refusal(self, source: str) -> str | None:
@@ -91,6 +100,9 @@ class House:
                 await self.look()
             except RunToolsError as error:
                 log.warning("cannot ask who is to leave: %s", error)
+            except Exception:
+                # Whatever it was: without this loop no key that is taken away would end anything.
+                log.exception("cannot ask who is to leave")
 
     async def look(self) -> None:
         """End the visits that are over."""

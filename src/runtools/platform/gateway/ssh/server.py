@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SOFTWARE = "RunTools"
 LOGIN_SECONDS = 60
 KEEPALIVE_SECONDS, KEEPALIVE_MOST = 30, 4
+MOST_STRANGERS = 256  # connections without a login, from everywhere
 _LEAVE_SECONDS = 3.0
 # As OpenSSH since 8.8: no signatures with SHA-1.
 _SIGNATURES = (
@@ -104,6 +105,8 @@ class _Listening:
         """A connection for a socket; None: it was told that it gets none."""
         source = _source(wire)
         refusal = self._house.refusal(source)
+        if refusal is None and len(self._wires) - len(self._house.inside) >= MOST_STRANGERS:
+            refusal = "too many have not logged in yet; try again"
         if refusal is None and not self._house.places.take(source):
             refusal = "too many connections from your address"
         if refusal is not None:
