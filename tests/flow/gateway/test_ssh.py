@@ -212,8 +212,11 @@ class TestTerminal:
             fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
             process.send_signal(28)  # SIGWINCH
             assert b"40 120" in await asyncio.to_thread(_read_until, master, b"40 120")
-            os.write(master, b"\x03")
-            await asyncio.to_thread(process.wait, 10)
+            # Again and again: bash goes on after one that comes while a command of its ends by itself.
+            async with asyncio.timeout(20):
+                while process.poll() is None:
+                    os.write(master, b"\x03")
+                    await asyncio.sleep(0.2)
         finally:
             process.kill()
             process.wait()
