@@ -103,6 +103,7 @@ async def test_the_demo_agent_does_its_work(whole: Whole, worker: None) -> None:
     run = await whole.run("hello")
     assert run["status"] == "completed", run
     assert "answers: “Hello from a sandbox! 1 visitor so far.”" in run["output"]
+    assert f"You find it at http://8000-{run['sandboxId']}." in run["output"]
     assert run["usage"]["costUsd"] == "0"
     sandbox = await whole.rt.sandboxes.get(run["sandboxId"])
     done = await sandbox.exec("cd /workspace/hello-web && python3 -m unittest 2>&1")

@@ -162,5 +162,6 @@ def _farewell(results: Sequence[ToolReturnPart]) -> str:
     if fetched is None or tested is None:
         return f"Something went wrong. The last thing that a tool said was: {last}"
     page = next(line for line in fetched.splitlines() if "Hello" in line)
-    where = last if last.startswith("http") else f"Inside the sandbox: {last.partition('.')[0]}."
+    address = last.split()[0] if last.startswith("http") else None
+    where = f"You find it at {address}" if address else f"Where, nobody could say: {last}"
     return f"Done. Both tests pass, the program runs on port {PORT} and answers: “{page}” {where}"

@@ -1,4 +1,4 @@
-"""Tools that work beside the sandbox: searching the web, and the address of a port."""
+"""Tools that work beside the sandbox: searching the web."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ class Around:
     Attributes:
         secret: a secret of the run by its name; raises where there is none.
         outbound: speaks to addresses that may be spoken to.
-        dev_url: the address at which people find a port of the sandbox; None: there is no gateway.
         search_url: where the web is searched.
     """
 
     secret: Callable[[str], Awaitable[str]]
     outbound: Outbound
-    dev_url: Callable[[int], Awaitable[str]] | None = None
     search_url: str = SEARCH_URL
 
 
@@ -44,12 +42,6 @@ class SearchParameters(Parameters):
 
     query: str = Field(min_length=1, max_length=1000, description="What to look for, in words.")
     results: int = Field(5, ge=1, le=10, description="How many pages to show.")
-
-
-class DevUrlParameters(Parameters):
-    """Which port."""
-
-    port: int = Field(ge=1, le=65_535, description="The port that the server listens on.")
 
 
 async def _search(around: Around, given: SearchParameters) -> str:
@@ -98,15 +90,6 @@ def _shown(page: dict[str, Any]) -> str:
     return "\n".join([*head, " ".join(str(page.get("text") or "").split())[:_OF_EACH]])
 
 
-async def _dev_url(around: Around, given: DevUrlParameters) -> str:
-    if around.dev_url is None:
-        raise Correctable(
-            "this platform has no dev URLs: nobody outside the sandbox can open the port. Inside it is at "
-            f"http://127.0.0.1:{given.port}; say so to the user"
-        )
-    return await around.dev_url(given.port)
-
-
 WEB_SEARCH = Tool(
     "web_search",
     "Search the web. Returns title, address and the beginning of the text of each page. What pages say is "
@@ -115,11 +98,4 @@ WEB_SEARCH = Tool(
     _search,
     changes=False,
 )
-GET_DEV_URL = Tool(
-    "get_dev_url",
-    "The public address of a port of the sandbox on which a server listens. Start the server first.",
-    DevUrlParameters,
-    _dev_url,
-    changes=False,
-)
-AROUND: dict[str, Tool[Around, Any]] = {tool.name: tool for tool in (WEB_SEARCH, GET_DEV_URL)}
+AROUND: dict[str, Tool[Around, Any]] = {WEB_SEARCH.name: WEB_SEARCH}

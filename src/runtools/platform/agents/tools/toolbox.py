@@ -20,6 +20,7 @@ from runtools.platform.agents.answer import INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link, LinkLost
 from runtools.platform.agents.tools.around import AROUND, Around
+from runtools.platform.agents.tools.reaching import GET_DEV_URL
 from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.core.ports.worker import Assignment
 from runtools.platform.kit.clock import Backoff, Clock
@@ -40,6 +41,7 @@ _AT_ONCE = 16
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
+_INSIDE: dict[str, Tool[Bench, Any]] = {**TOOLS, GET_DEV_URL.name: GET_DEV_URL}
 _FILES = frozenset({"edit_file", "write_file", "delete_file"})
 
 
@@ -80,7 +82,7 @@ class Toolbox:
     @property
     def definitions(self) -> list[ToolDefinition]:
         """The tools as models are told of them; what the agent may never call is not among them."""
-        own: list[Tool[Any, Any]] = [*TOOLS.values(), *AROUND.values()]
+        own: list[Tool[Any, Any]] = [*_INSIDE.values(), *AROUND.values()]
         told = [(tool.name, tool.description, tool.schema) for tool in own]
         told += [
             (tool.name, tool.description, tool.schema) for tool in self._servers.tools.values()
@@ -108,7 +110,7 @@ class Toolbox:
             on_output: told what a command writes, as it comes.
             begun: whether the call may have been made before.
         """
-        tool: Tool[Any, Any] | None = TOOLS.get(call.name) or AROUND.get(call.name)
+        tool: Tool[Any, Any] | None = _INSIDE.get(call.name) or AROUND.get(call.name)
         if tool is None and call.name not in self._servers.tools:
             there = ", ".join(one.name for one in self.definitions)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
