@@ -28,6 +28,9 @@ async def _furnish(org: Org) -> None:
     await org.ask("DELETE", f"/v1/sandboxes/{box}/snapshots/{kept}", headers=key)
     await org.ask("DELETE", f"/v1/templates/{made['/v1/templates/{slug}'][0]}")
     await PLACES["/v1/templates/{slug}"](org, {})
+    await org.ask("POST", f"/v1/sandboxes/{box}/urls", json={"access": "public", "port": 3000})
+    await org.ask("POST", f"/v1/sandboxes/{box}/urls/3000/links", json={})
+    await org.ask("POST", "/v1/dev-urls", json={"access": "public"})
     project, box = made["/v1/projects/{ref}"][0], made["/v1/sandboxes/{ref}"][0]
     await org.ask("POST", f"/v1/projects/{project}/move", json={"sandboxes": [box]})
     await org.world.person("member", email=f"{org.word}@example.org", org=org.id)

@@ -51,6 +51,7 @@ _ALWAYS: Mapping[str, Any] = {
 }
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
+    "dev_urls.sandbox_id": ("dev_url_links", "sandbox_id"),
     "keys.maker": ("api_keys", "created_by"),
     "definitions.project_id": ("definitions", "project_id"),
     "limits.but": ("sandboxes", "id"),
@@ -75,6 +76,8 @@ _SPECIAL: Mapping[str, Any] = {
     "definitions.named": 1,
     "definitions.number": 1,
     "deploys.before": None,
+    "dev_urls.access": "private",
+    "dev_urls.port": 3000,
     "invitations.before": None,
     "keys.before": None,
     "ledger.after": 0,
