@@ -21,6 +21,7 @@
     │   ├── IdempotencyMismatch        409 idempotency_mismatch
     │   ├── OutcomeUnknown             409 outcome_unknown
     │   ├── DeployRunning              409 deploy_running
+    │   ├── DeployCancelled            409 deploy_cancelled
     │   ├── PlanStale                  409 plan_stale
     │   ├── LossUnconfirmed            409 loss_unconfirmed
     │   ├── ToolsUnavailable           409 tools_unavailable

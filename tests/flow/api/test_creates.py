@@ -18,12 +18,19 @@ from runtools.testing.tenancy.operations import Operation, Params, operations
 from runtools.testing.tenancy.places import NOT_OF_AN_ORG, PLACES, SCENES, Org, Scene
 
 # What is in the first answer alone begins like this.
-SHOWN_ONCE = ("rt_live_", "rt_test_", "rt_invite_", "whsec_")
+SHOWN_ONCE = ("rt_live_", "rt_test_", "rt_invite_", "rt_reset_", "rt_link_", "whsec_")
 PREFIX = 14  # so much of a key is shown for ever
 # Answered anew by who keeps it, with how it stands by now.
 LIVES_ON = frozenset({"POST /v1/sandboxes/{ref}/processes"})
-# Makes no record: what it shows is good once and for seconds, and a repeat shows another one.
-MAKES_NONE = frozenset({"POST /v1/sandboxes/{ref}/processes/{process_id}/terminal-ticket"})
+# Makes no record: what it shows is good for a while, and a repeat shows another one in its place.
+MAKES_NONE = frozenset(
+    {
+        "POST /v1/members/{user_id}/reset",
+        "POST /v1/people/{user_id}/reset",
+        "POST /v1/sandboxes/{ref}/processes/{process_id}/terminal-ticket",
+        "POST /v1/sandboxes/{ref}/urls/{port}/links",
+    }
+)
 
 
 def _creates() -> list[Operation]:
@@ -65,7 +72,8 @@ def _remembered(conn: Connection) -> str:
 def _is_shown_once(value: Any) -> bool:
     if not isinstance(value, str):
         return False
-    secret = value.rpartition("#")[2]  # a link bears it there
+    # A link bears it there.
+    secret = value.rpartition("#")[2].rpartition("runtools-link=")[2]
     return secret.startswith(SHOWN_ONCE) and len(secret) > PREFIX
 
 

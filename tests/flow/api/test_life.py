@@ -385,5 +385,8 @@ class TestOrgs:
             assert (await other.get("/v1/sandboxes/mine")).status_code == 404
             assert (await other.delete(f"/v1/sandboxes/{made['id']}")).status_code == 404
             assert (await other.get("/v1/sandboxes")).json()["data"] == []
-            assert (await other.get("/v1/templates")).json()["data"] == []
+            # What the platform's own org has built by a recipe as it stands is there for all to use.
+            shared = (await other.get("/v1/templates")).json()["data"]
+            assert [one["slug"] for one in shared] == ["base-debian"]
+            assert (await other.delete("/v1/templates/base-debian")).status_code == 404
         assert (await any_world.get("mine"))["state"] == "running"

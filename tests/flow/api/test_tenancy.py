@@ -21,6 +21,7 @@ from runtools.testing.tenancy.places import (
     SCENES,
     WHOLE_MACHINE,
     Org,
+    Scene,
 )
 from runtools.testing.tenancy.walk import Walk, uncovered
 
@@ -49,9 +50,13 @@ class TestWalk:
     async def test_the_machine_is_shown_to_the_operator_alone(self, two: Two, name: str) -> None:
         house, other = two
         method, path = name.replace("{org_id}", house.id).split()
+        if "{user_id}" in path:
+            (person,) = await PLACES[path.removesuffix("/reset")](house, {})
+            path = path.replace("{user_id}", person)
+        body = SCENES.get(name, Scene()).body
         if path != "/v1/orgs":  # the house's key must say who is to be its Admin
-            assert (await house.http.request(method, path)).status_code == 200
-        answer = await other.http.request(method, path)
+            assert (await house.http.request(method, path, json=body)).is_success
+        answer = await other.http.request(method, path, json=body)
         assert answer.json()["error"]["code"] == "forbidden"
 
     @on_sqlite
