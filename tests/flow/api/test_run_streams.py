@@ -313,3 +313,22 @@ async def _until(lines: Any, seen: list[dict[str, Any]], count: int) -> None:
 
 async def _all(http: httpx.AsyncClient, run_id: str, after: int) -> list[dict[str, Any]]:
     return [one async for one in follow(http, run_id, after)]
+
+
+class TestNumbersBeyondTheEnd:
+    async def test_who_asks_for_one_is_given_what_comes_and_holds_up_nobody(
+        self, stage: Stage
+    ) -> None:
+        run, _ = await stage.taken("Hello?")
+
+        async def read(after: int) -> list[str]:
+            path = f"/v1/runs/{run.run_id}/events?after={after}"
+            async with asyncio.timeout(20), stage.org.http.stream("GET", path) as stream:
+                return [line async for line in stream.aiter_lines() if line.startswith("event: ")]
+
+        early = asyncio.create_task(read(10**9))
+        await holds(lambda: len(stage.world.platform.readers) == 1)
+        late = asyncio.create_task(read(0))
+        await holds(lambda: len(stage.world.platform.readers) == 2)
+        await stage.worker.finish(run)
+        assert (await early)[-1] == (await late)[-1] == "event: done"

@@ -95,6 +95,7 @@ class Stream:
                 pass
 
     def _say(self, kind: Kind, text: str) -> None:
+        text = whole_text(text)
         if kind == "text-delta":
             self._text.append(text)
         self._on_delta(kind, text)
@@ -110,6 +111,10 @@ def tidy(response: ModelResponse, taken: set[str], turn: int) -> ModelResponse:
     parts: list[Any] = []
     ids = set(taken)
     for place, part in enumerate(response.parts):
+        if isinstance(part, TextPart | ThinkingPart):
+            text = whole_text(part.content)
+            parts.append(part if text == part.content else replace(part, content=text))
+            continue
         if not isinstance(part, ToolCallPart):
             parts.append(part)
             continue
@@ -125,14 +130,31 @@ def tidy(response: ModelResponse, taken: set[str], turn: int) -> ModelResponse:
 def arguments(part: ToolCallPart) -> dict[str, Any]:
     """What a call is made with; what is no JSON object is shown as such."""
     given: Any = part.args
+    if isinstance(given, dict):
+        given = json.dumps(given)
     if isinstance(given, str):
         try:
-            given = json.loads(given) if given.strip() else {}
+            given = _whole(json.loads(given)) if given.strip() else {}
         except (ValueError, RecursionError):
-            return {INVALID: given[:_SHOWN]}
+            return {INVALID: whole_text(given[:_SHOWN])}
     if given is None:
         return {}
     return given if isinstance(given, dict) else {INVALID: str(given)[:_SHOWN]}
+
+
+def whole_text(text: str) -> str:
+    """Text without halves of characters, as a stream that is cut in the middle of one gives them."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {whole_text(name): _whole(one) for name, one in value.items()}
+    return value
 
 
 def calls_of(response: ModelResponse) -> list[ToolCallPart]:

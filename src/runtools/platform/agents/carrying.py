@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from itertools import islice
 from typing import Any
 
 import jsonschema
+from referencing import Registry
 
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
@@ -157,7 +159,9 @@ async def _judge(run: Held) -> bool:
 def _faults(schema: dict[str, Any], given: dict[str, Any]) -> str:
     """What is wrong with a result, in words for the model."""
     try:
-        found = list(jsonschema.Draft202012Validator(schema).iter_errors(given))[:_MOST_FAULTS]
-    except (jsonschema.SchemaError, RecursionError) as exc:
+        # With a registry of its own it fetches nothing, from wherever a reference leads to.
+        validator = jsonschema.Draft202012Validator(schema, registry=Registry())
+        found = list(islice(validator.iter_errors(given), _MOST_FAULTS))
+    except Exception as exc:  # noqa: BLE001 - whatever is wrong with a schema that somebody sent
         return f"the schema itself is wrong: {exc}"[:500]
     return "; ".join(f"{one.json_path}: {one.message[:300]}" for one in found)

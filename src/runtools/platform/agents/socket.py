@@ -36,6 +36,8 @@ from runtools.platform.core.ports.worker import (
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.runs import DeltaType
 
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+
 Told = Offer | Poke
 OnTold = Callable[[Told], None]
 
@@ -111,6 +113,7 @@ class SocketLink:
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
+            self._end()  # what this worker has is offered to another, or to this one again
             raise LinkLost(f"the api did not answer within {seconds:.0f} s") from None
         finally:
             self._asked.pop(number, None)
@@ -166,10 +169,18 @@ class SocketLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _of_run(self, frame: Shape) -> Any:
-        try:
-            return await self.call(frame)
-        except Conflict as error:
-            raise LinkLost(error.message) from error
+        for pause in (*_PAUSES, None):
+            try:
+                return await self.call(frame)
+            except Conflict as error:
+                raise LinkLost(error.message) from error
+            except Unavailable as error:
+                # Every frame may be said again: what stands there is the answer.
+                if pause is None:
+                    self._end()
+                    raise LinkLost(error.message) from error
+                await asyncio.sleep(pause)
+        raise AssertionError  # the last try returns or raises
 
     def _put(self, frame: str | Delta) -> None:
         self._out.append(frame)
@@ -185,7 +196,9 @@ class SocketLink:
                     text = frame if isinstance(frame, str) else frame.model_dump_json()
                     await self._socket.send(text)
         except websockets.ConnectionClosed:
-            self._end()
+            pass
+        finally:
+            self._end()  # whatever it was: a link that sends nothing is none
 
     async def _hear(self) -> None:
         try:

@@ -170,6 +170,8 @@ class Stream(Splice):
     def is_left(self) -> bool:
         """Whether the caller has closed its end altogether."""
         fd = self.inward.source.get_extra_info("socket").fileno()
+        if fd < 0:
+            return True
         poll = select.poll()
         poll.register(fd, 0)
         return bool(poll.poll(0))

@@ -189,17 +189,19 @@ async def admit(platform: Platform, asked: Asked) -> Verdict:
         return by_token or Verdict(answer="enter")
     if by_token is not None:
         return by_token
-    if asked.key is not None and await _opens(platform, asked.key, place.org_id):
+    if asked.key is not None and await _opens(platform, asked, place.org_id):
         return Verdict(answer="enter")
     return _UNKNOWN
 
 
-async def _opens(platform: Platform, key: str, org_id: str) -> bool:
+async def _opens(platform: Platform, asked: Asked, org_id: str) -> bool:
     try:
-        caller = await platform.door.admit(key)
+        caller = await platform.door.admit(asked.key)
     except Unauthenticated:
         return False
-    return caller.org_id == org_id and covers(caller.scopes, NEEDED)
+    # A run may enter the sandbox that it works in, and no other.
+    is_its = caller.sandbox_id in (None, asked.sandbox_id)
+    return is_its and caller.org_id == org_id and covers(caller.scopes, NEEDED)
 
 
 async def _by_token(platform: Platform, asked: Asked) -> Verdict | None:

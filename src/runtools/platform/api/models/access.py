@@ -23,5 +23,7 @@ async def access(platform: Platform, org_id: str, name: str) -> ModelAccess:
         api_id=chosen.api_id,
         base_url=None if endpoint is None else endpoint.url,
         key_name=key_name,
-        api_key=None if key_name is None else await keys.value(platform, org_id, key_name),
+        api_key=None
+        if key_name is None
+        else await keys.value(platform, org_id, key_name, around=endpoint is None),
     )

@@ -23,12 +23,17 @@ async def sources(platform: Platform, org_id: str, names: Iterable[str]) -> dict
     return await platform.db.read(_sources, org_id, frozenset(names), platform.provider_keys.keys())
 
 
-async def value(platform: Platform, org_id: str, name: str) -> str | None:
-    """The key of that name; None: the org has none."""
+async def value(platform: Platform, org_id: str, name: str, *, around: bool = True) -> str | None:
+    """The key of that name; None: the org has none.
+
+    Args:
+        around: whether the machine's environment serves too: not where an address that a member has
+            chosen would get it.
+    """
     found = await platform.db.read(secrets.value, org_id, name)
     if found is not None and is_usable(found[0]):
         return platform.vault.open(found[1], secrets.LABEL, org_id, name)
-    if org_id == await platform.db.read(orgs.first):
+    if around and org_id == await platform.db.read(orgs.first):
         return platform.provider_keys.get(name)
     return None
 

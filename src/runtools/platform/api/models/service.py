@@ -95,7 +95,7 @@ async def ask(call: Call, slug: str) -> list[str]:
     endpoint = await get(call, slug)
     headers = [("Accept", "application/json")]
     if endpoint.secret is not None:
-        key = await keys.value(call.platform, call.org, endpoint.secret)
+        key = await keys.value(call.platform, call.org, endpoint.secret, around=False)
         if key is None:
             raise _no_secret(endpoint.secret)
         headers.append(("Authorization", f"Bearer {key}"))

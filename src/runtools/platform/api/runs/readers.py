@@ -158,8 +158,8 @@ class Readers:
                     yield given
                 if over:
                     return
-                if given or behind:
-                    continue
+                if given or (behind and position + 1 >= feed.low):
+                    continue  # where nothing was found and it is still behind, the log is gone
                 if self._clock.monotonic() - spoke >= PING_SECONDS:
                     spoke = self._clock.monotonic()
                     yield PING

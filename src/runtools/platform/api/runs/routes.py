@@ -220,6 +220,7 @@ def _follow(
     async def may() -> bool:
         return await platform.door.still_good(call.who)
 
+    after = min(after, record.last_seq)
     if store.is_over(record) and after >= record.last_seq:
         after = record.last_seq - 1  # there is an end to be told, whatever number was sent
 

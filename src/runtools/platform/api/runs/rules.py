@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from runtools.platform.kit import http
 from runtools.sdk.shapes.definitions import AgentDefinition
@@ -23,6 +24,7 @@ _COUNTS = (
 )
 _TITLE = 80
 _MAX_DIGITS = 40
+_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 
 
 def check(wanted: RunRequest) -> None:
@@ -39,6 +41,23 @@ def check(wanted: RunRequest) -> None:
     schema = wanted.output_schema
     if schema is not None and schema.get("type") != "object":
         raise http.wrong_field("outputSchema", 'it must say "type": "object"')
+    if schema is not None and not _is_whole(schema):
+        raise http.wrong_field("outputSchema", "its references must lie in itself: #/$defs/…")
+
+
+def _is_whole(schema: Any) -> bool:
+    """Whether nothing that a schema refers to lies elsewhere: no file, and no address."""
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            for name, one in value.items():
+                if name in _REFERENCES and isinstance(one, str) and not one.startswith("#"):
+                    return False
+                waiting.append(one)
+    return True
 
 
 def check_images(images: Sequence[RunImage], field: str) -> None:

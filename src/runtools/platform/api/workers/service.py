@@ -298,7 +298,9 @@ async def secret(platform: Platform, worker_id: str, asked: Secret) -> Value:
             f"{record.id} has no business with secret {asked.name!r}",
             hint="the key of its model, of the search, and what its agent's MCP servers name",
         )
-    value = await keys.value(platform, record.org_id, asked.name)
+    # The machine's own keys are not for addresses that members choose.
+    around = asked.name not in servers and (asked.name == SEARCH_KEY or model.base_url is None)
+    value = await keys.value(platform, record.org_id, asked.name, around=around)
     if value is None and asked.name != model.key_name:
         value = await _any_value(platform, record.org_id, asked.name)
     if value is None:

@@ -94,8 +94,9 @@ class Door(asyncssh.SSHServer):
             if opens:
                 self._shown = Visit(sandbox_id=name)
                 return True
-        passwords.failed(name)
-        self._house.sources.failed(self._network)
+            passwords.failed(name)
+            self._house.sources.failed(self._network)
+        # While nobody may try, nothing is learnt and nothing counted: else anybody could keep it so.
         self._passwords += 1
         self._enough(self._passwords >= MOST_PASSWORDS, "too many wrong passwords")
         return False
@@ -131,7 +132,7 @@ class Door(asyncssh.SSHServer):
         """It is gone."""
         self._gone.set()
         self._house.inside.discard(self)
-        if self.visit is None and self._keys:
+        if self.visit is None and not self._passwords:  # who came and tried nothing, too
             self._house.sources.failed(self._network)
         if self._has_room and self.visit is not None:
             self._house.rooms.leave(self.visit.sandbox_id)

@@ -21,7 +21,7 @@ from runtools.platform.gateway.web.head import RequestHead
 from runtools.platform.gateway.web.pages import UNKNOWN, Page
 from runtools.platform.gateway.web.upstream import Upstreams
 from runtools.platform.gateway.web.visit import Visit
-from runtools.platform.kit import http
+from runtools.platform.kit import http, rates
 from runtools.platform.kit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -65,19 +65,21 @@ class House:
         if len(self._visits) >= MOST_VISITS:
             return False
         is_proxy = self._is_proxy(visit.source)
-        if not is_proxy and self._sources[visit.source] >= MOST_OF_A_SOURCE:
+        source = rates.source(visit.source)
+        if not is_proxy and self._sources[source] >= MOST_OF_A_SOURCE:
             return False
         self._visits.add(visit)
-        self._sources[visit.source] += 1
+        self._sources[source] += 1
         return True
 
     def leave(self, visit: Visit) -> None:
         """Count it off."""
         if visit in self._visits:
             self._visits.discard(visit)
-            self._sources[visit.source] -= 1
-            if not self._sources[visit.source]:
-                del self._sources[visit.source]
+            source = rates.source(visit.source)
+            self._sources[source] -= 1
+            if not self._sources[source]:
+                del self._sources[source]
 
     def peer(self, source: str, head: RequestHead) -> str:
         """The address of who asks, by a trusted proxy too."""

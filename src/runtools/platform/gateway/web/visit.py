@@ -367,7 +367,10 @@ class Visit(asyncio.Protocol):
         """Close so that the answer is read, though more may be coming that nobody reads."""
         self._lingers = True
         self._held, self._body, self._head, self.wish = b"", None, None, None
-        self.moved = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.moved = loop.time()
+        # Also where it takes nothing, and where the house had no room to count it.
+        loop.call_later(_LINGER_SECONDS, self._transport.abort)
         if self._ended:
             self._transport.close()
         elif self._transport.can_write_eof():

@@ -18,6 +18,9 @@ _SWITCHING: Final = 101
 _HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 )
+# What says how long a message is and whose: nobody may name it as a matter of one connection alone, for
+# without it the next hop would read the body as another message.
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
@@ -83,7 +86,7 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
     from a page of another.
     """
     upgrades = head.upgrades
-    dropped = _HOP | head.tokens(b"connection")
+    dropped = _HOP | (head.tokens(b"connection") - _FRAMING)
     local = b"localhost:%d" % port
     fields: list[Field] = [(b"Host", local)]
     for name, value in head.fields:
@@ -105,7 +108,7 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
 
 def outward(head: AnswerHead, base: str, port: int, more: list[Field]) -> bytes:
     """The head of an answer as its caller gets it."""
-    dropped = _HOP | head.tokens(b"connection")
+    dropped = _HOP | (head.tokens(b"connection") - _FRAMING)
     fields: list[Field] = []
     if head.status == _SWITCHING:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b", ".join(head.all(b"upgrade")))]
@@ -137,8 +140,8 @@ def cookie(token: str, seconds: int, urls: DevUrls) -> Field:
 
 
 def _bearer(value: bytes) -> bytes:
-    scheme, _, rest = value.partition(b" ")
-    return rest.strip() if scheme.lower() == b"bearer" else b""
+    scheme, *rest = value.split(None, 1)
+    return rest[0].strip() if rest and scheme.lower() == b"bearer" else b""
 
 
 def _secret(value: bytes) -> str | None:
