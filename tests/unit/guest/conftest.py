@@ -38,7 +38,11 @@ class Talk:
     def __init__(self, path: Path, token: str = TOKEN, versions: object = (1,)) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(30)
-        self.sock.connect(str(path))
+        try:
+            self.sock.connect(str(path))
+        except OSError:
+            self.sock.close()
+            raise
         self.file = self.sock.makefile("rb")
         self.hello = self.ask({"versions": versions, "token": token})
 
