@@ -80,8 +80,7 @@ def run(
     Its words go to stdout. Exit code: 0 completed, 1 failed, 3 at a limit, 130 cancelled.
     """
     message = _prompt(prompt)
-    limits = {"max_iterations": max_iterations, "max_cost_usd": max_cost}
-    config = {name: value for name, value in limits.items() if value is not None}
+    config = _config(max_iterations, max_cost)
     with connected() as rt:
         begun = rt.agents.start(
             slug,
@@ -220,8 +219,7 @@ def resume(
     json: Json = False,
 ) -> None:
     """Go on from where a limit stopped a run, as a run of its own."""
-    limits = {"max_iterations": max_iterations, "max_cost_usd": max_cost}
-    config = {name: value for name, value in limits.items() if value is not None}
+    config = _config(max_iterations, max_cost)
     with connected() as rt:
         ending = _watch(rt.runs.get(ref).resume(message, config=config), cancels=True)
     raise typer.Exit(_ENDINGS[ending])
@@ -388,6 +386,11 @@ def _line() -> str | None:
 
 def _sandbox_id(rt: RunTools, ref: str | None) -> str | None:
     return None if ref is None else rt.sandboxes.get(ref).id
+
+
+def _config(max_iterations: int | None, max_cost: float | None) -> dict[str, Any]:
+    limits = {"max_iterations": max_iterations, "max_cost_usd": max_cost}
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def _schema(file: Path) -> dict[str, Any]:

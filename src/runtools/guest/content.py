@@ -37,10 +37,11 @@ class Reader:
             self.end = size if end is None else max(min(end, size), self.start)
             seen = {**entry(root, place, found), "size": size}
             self.head = {"entry": seen, "start": self.start, "end": self.end}
-        except BaseException as exc:
+        except OSError as exc:
             os.close(self._fd)
-            if isinstance(exc, OSError):
-                raise of_errno(exc, self._path) from exc
+            raise of_errno(exc, self._path) from exc
+        except BaseException:
+            os.close(self._fd)
             raise
 
     def send(self, conn: Conn) -> None:

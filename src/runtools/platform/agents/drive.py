@@ -99,6 +99,7 @@ class Drive:
             try:
                 await run.look()
             except Exception:
+                # Whatever it was: who no longer hears of cancels must not drive on.
                 run.reins.pull("leave")
                 raise
 

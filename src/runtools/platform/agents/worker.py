@@ -110,6 +110,7 @@ class Worker:
             log.warning("run %s: %s", offer.run_id, error.message)
             await failure(means, offer.run_id, offer.lease, error)
         except Exception as error:
+            # The edge of one run: it ends with what went wrong, and the others go on.
             log.exception("run %s", offer.run_id)
             await failure(means, offer.run_id, offer.lease, error)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TypeVar
 
 import httpx
@@ -24,6 +23,7 @@ from runtools.platform.core.ports.doorway import (
     Standing,
     Visit,
 )
+from runtools.platform.gateway.part import PartClient
 
 _SECONDS = 10.0
 _ENTER_SECONDS = 180.0  # a sandbox may have to be woken, and wait for room
@@ -31,7 +31,7 @@ _ENTER_SECONDS = 180.0  # a sandbox may have to be woken, and wait for room
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 
-class ApiDoorway(Doorway):
+class ApiDoorway(PartClient, Doorway):
     """Asks one api.
 
     Args:
@@ -40,12 +40,7 @@ class ApiDoorway(Doorway):
     """
 
     def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_SECONDS,
-            trust_env=False,
-        )
+        super().__init__(url, token, _SECONDS)
 
     async def key_opens(self, shown: KeyShown) -> bool:
         """See `Doorway`."""
@@ -81,16 +76,3 @@ class ApiDoorway(Doorway):
         except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
             raise Unavailable("the api does not say whom to let in") from exc
         raise error
-
-    async def __aenter__(self) -> ApiDoorway:
-        """Nothing is opened before it is needed."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        await self._client.aclose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Final
 
 import httpx
@@ -10,12 +9,13 @@ from pydantic import ValidationError
 
 from runtools.errors import Unavailable
 from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
+from runtools.platform.gateway.part import PartClient
 
 _PATH: Final = "/parts/gateway/admissions"
 _SECONDS: Final = 5.0
 
 
-class Api(Admitting):
+class Api(PartClient, Admitting):
     """Asks one api.
 
     Args:
@@ -24,12 +24,7 @@ class Api(Admitting):
     """
 
     def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_SECONDS,
-            trust_env=False,
-        )
+        super().__init__(url, token, _SECONDS)
 
     async def admit(self, asked: Asked) -> Verdict:
         """See `Admitting`."""
@@ -43,16 +38,3 @@ class Api(Admitting):
             ) from exc
         except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
             raise Unavailable("the api does not say whom to let in") from exc
-
-    async def __aenter__(self) -> Api:
-        """Nothing is opened before it is needed."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        await self._client.aclose()
