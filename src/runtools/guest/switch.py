@@ -165,8 +165,10 @@ class Switch:
         pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, _PIPE)
         while True:
-            for fd, events in epoll.poll():
-                with self._lock:
+            told = epoll.poll()
+            # In one hold: a number that one stream gives up is another's at once, and what was told was not of it.
+            with self._lock:
+                for fd, events in told:
                     if fd in self._streams:  # else its other half was the end of it, a moment ago
                         self._serve(epoll, self._streams[fd], self._sockets[fd], events, pipe)
 

@@ -84,6 +84,27 @@ def test_a_peer_that_vanishes_takes_its_stream_with_it(agent: Agent) -> None:
     assert agent.talk().do("ping") == {}
 
 
+def test_a_stream_is_not_told_of_what_befell_the_one_whose_number_it_got() -> None:
+    """A stream that breaks is told of at both its ends, and its numbers are given out again at once."""
+    streams = switch.Switch(1)
+    missing = []
+
+    def churn(port: int) -> None:
+        for _ in range(300):
+            ours, theirs = socket.socketpair()
+            streams.take(theirs, streams.connect(port), b"")
+            with ours, ours.makefile("rb") as file:
+                missing.append((1 << 18) - len(file.read(1 << 18)))
+
+    with serving("flood") as port:
+        threads = [threading.Thread(target=churn, args=(port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert missing == [0] * 1200
+
+
 def test_slow_streams_do_not_hold_up_others(agent: Agent) -> None:
     with serving("flood") as flood, serving("echo") as echo:
         slow = [stream(agent, flood) for _ in range(5)]
