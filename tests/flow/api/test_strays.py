@@ -127,13 +127,14 @@ class TestCommand:
         ):
             first = (await stray(world)).sandbox_id
             second = (await stray(world, op="opn_other")).sandbox_id
+            await strays.watch(world.platform)  # before the loop does
             await command.serve(settings, "list", None, None)
             assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
                 first,
                 second,
             ]
             await command.serve(settings, "adopt", first, None)
-            assert (await world.get(first))["state"] == "running"
+            assert (await world.get(first))["state"] == "paused"
             await command.serve(settings, "destroy", second, None)
             assert world.host.machines[second].state == "stopped"
             capsys.readouterr()
