@@ -166,7 +166,7 @@ class Switch:
         fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, _PIPE)
         while True:
             told = epoll.poll()
-            # In one hold: a number that one stream gives up is another's at once, and what was told was not of it.
+            # In one hold: a number that one stream gives up may be another's at once.
             with self._lock:
                 for fd, events in told:
                     if fd in self._streams:  # else its other half was the end of it, a moment ago
