@@ -97,12 +97,16 @@ class Platform:
         else:
             log.error("%s failed", task.get_name(), exc_info=error)
 
-    async def close(self) -> None:
-        """Stop what goes on, and let go of the database."""
+    async def rest(self) -> None:
+        """Stop all that goes on beside requests."""
         running = list(self.tasks)
         for task in running:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*running, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop what goes on, and let go of the database."""
+        await self.rest()
         self.outbound.close()
         await self.db.close()

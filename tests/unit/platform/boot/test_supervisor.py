@@ -31,9 +31,11 @@ class Quick:
 
 async def pid_in(file: Path, other_than: int = 0) -> int:
     async with asyncio.timeout(20):
-        while not (file.exists() and file.read_text() and int(file.read_text()) != other_than):
+        while True:
+            text = file.read_text() if file.exists() else ""  # empty while it is written anew
+            if text and int(text) != other_than:
+                return int(text)
             await asyncio.sleep(0.01)
-    return int(file.read_text())
 
 
 def part(file: Path, code: str = WRITES_PID, grace: float = 20.0) -> Part:
