@@ -1,9 +1,9 @@
-"""Run pytest; what failed beside other tests is run again by itself: ``python scripts/run_tests.py ARGUMENTS…``.
+"""Run pytest, and what failed beside other tests once more by itself: ``run_tests.py ARGUMENTS…``.
 
-Thousands of tests share two processors. One that fails in that crowd and holds alone is unsteady: a fault of
-the test or a race of the platform, to be found and mended, but no reason to throw away what all others show.
-It is named at the end, with its first failure above. More than a few at once are never put down to the crowd,
-and what fails alone as well fails.
+Thousands of tests share two processors. One that fails in that crowd and holds alone is unsteady: a fault
+of the test or a race of the platform, to be found and mended, but no reason to throw away what all others
+show. It is named at the end, with its first failure above. More than a few at once are never put down to
+the crowd, and what fails alone as well fails.
 """
 
 from __future__ import annotations
