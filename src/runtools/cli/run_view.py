@@ -6,7 +6,6 @@ as they are complete and the one being written is shown live below them.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from rich.markdown import Markdown
 from rich.spinner import Spinner
 from rich.text import Text
 
+from runtools.cli import words
+from runtools.cli.run_looks import asked_for, taken, told
 from runtools.sdk.shapes.runs import (
     PAYLOADS,
     ApprovalRequested,
@@ -29,7 +30,6 @@ from runtools.sdk.shapes.runs import (
     Done,
     Message,
     RunEvent,
-    RunUsage,
     Started,
     ToolCall,
     ToolOutput,
@@ -38,10 +38,10 @@ from runtools.sdk.shapes.runs import (
 )
 
 _FOLDED_LINES = 3
-_ARGUMENT = 100
+_NAME = 128
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
-# What of a call's arguments tells most; the first that is there is shown.
-_TELLING = ("command", "path", "pattern", "query", "url", "port", "process_id")
+# To who reads it through a pipe, what an agent says is as it said it.
+_SPOKEN = ("text-delta", "message")
 
 
 class RunView:
@@ -75,7 +75,9 @@ class RunView:
 
     def show(self, event: RunEvent) -> None:
         """Show one event."""
-        heard: Any = PAYLOADS[event.type].model_validate(event.data)
+        is_raw = event.type in _SPOKEN and not self._is_live
+        data = event.data if is_raw else words.harmless_data(event.data)
+        heard: Any = PAYLOADS[event.type].model_validate(data)
         getattr(self, f"_on_{event.type.replace('-', '_')}")(heard)
         if self._live is not None:
             self._live.update(self._under_way())
@@ -103,7 +105,7 @@ class RunView:
     def _on_message(self, message: Message) -> None:
         if message.role == "user":
             if message.steering is not None:
-                self._note(f"you: {message.text}")
+                self._note(f"you: {words.harmless(message.text)}")
             return
         if message.turn != self._turn or not message.text.startswith(self._heard):
             # Heard in part, or not at all: it is shown from where it is not known.
@@ -139,7 +141,7 @@ class RunView:
 
     def _print_markdown(self, text: str) -> None:
         if text.strip():
-            self._out.print(Markdown(text))
+            self._out.print(_markdown(text))
             self._out.print()
 
     # --- what is done ---
@@ -147,7 +149,7 @@ class RunView:
     def _on_tool_call(self, call: ToolCall) -> None:
         self._calls[call.call_id] = (call, "")
         if not self._is_live:
-            self._note(f"→ {call.name} {told(call.arguments)}")
+            self._note(f"→ {_name(call.name)} {told(call.arguments)}")
 
     def _on_tool_output_delta(self, output: ToolOutput) -> None:
         if output.call_id in self._calls:
@@ -161,7 +163,7 @@ class RunView:
         took = f"{result.duration_ms / 1000:.1f} s"
         self._print(
             Text.assemble(
-                (mark, style), " ", (result.name, "bold"), f" {arguments} ", (took, "dim")
+                (mark, style), " ", (_name(result.name), "bold"), f" {arguments} ", (took, "dim")
             )
         )
         lines = [line for line in result.output.splitlines() if line.strip()]
@@ -171,9 +173,11 @@ class RunView:
             self._print(Text(f"  … {len(lines) - _FOLDED_LINES} more lines", style="dim"))
 
     def _on_approval_requested(self, asked: ApprovalRequested) -> None:
-        words = Text.assemble(("?", "yellow"), " ", (asked.name, "bold"), " waits to be allowed")
-        self._print(words)
-        self._print(Text(f"  {json.dumps(asked.arguments, ensure_ascii=False)[:500]}", style="dim"))
+        self._print(
+            Text.assemble(("?", "yellow"), " ", (_name(asked.name), "bold"), " waits to be allowed")
+        )
+        for line in asked_for(asked, all_of_it=not self._is_live):
+            self._print(Text(line, style="dim"))
 
     def _on_approval_resolved(self, resolved: ApprovalResolved) -> None:
         word = "allowed" if resolved.decision == "allow" else "denied"
@@ -207,12 +211,14 @@ class RunView:
         shown: list[RenderableType] = []
         rest = self._heard[self._printed :]
         if rest.strip():
-            shown.append(Markdown(rest[-4000:]))
+            shown.append(_markdown(rest[-4000:]))
         elif self._thinking:
             last = self._thinking.strip().splitlines()[-1:] or [""]
             shown.append(Text(f"thinking: {last[0][-160:]}", style="dim italic"))
         for call, output in self._calls.values():
-            shown.append(Text.assemble(("●", "cyan"), f" {call.name} {told(call.arguments)}"))
+            shown.append(
+                Text.assemble(("●", "cyan"), f" {_name(call.name)} {told(call.arguments)}")
+            )
             last = [line for line in output.splitlines() if line.strip()][-_FOLDED_LINES:]
             shown += [Text(f"  {line[:200]}", style="dim") for line in last]
         clock = Text(f" {monotonic() - self._began:.0f} s", style="dim")
@@ -231,23 +237,17 @@ class RunView:
         sys.stdout.flush()
 
 
-def told(arguments: dict[str, Any]) -> str:
-    """The arguments of a call in a few words."""
-    found = next((arguments[name] for name in _TELLING if name in arguments), None)
-    text = json.dumps(arguments, ensure_ascii=False) if found is None else str(found)
-    text = " ".join(text.split())
-    return text if len(text) <= _ARGUMENT else f"{text[:_ARGUMENT]}…"
+def _markdown(text: str) -> Markdown:
+    """Text as Markdown. Where a link leads stands beside it: nobody opens one unseen."""
+    return Markdown(text, hyperlinks=False)
+
+
+def _name(text: str) -> str:
+    """The name of a tool, as a model wrote it, in one line."""
+    return " ".join(text.split())[:_NAME]
 
 
 def sums(done: Done, seconds: float) -> str:
     """What it took."""
     turns = f"{done.iterations} turn{'' if done.iterations == 1 else 's'}"
     return f"{seconds:.1f} s · {turns} · {taken(done.usage)}"
-
-
-def taken(usage: RunUsage) -> str:
-    """Tokens and money."""
-    tokens = f"{usage.input_tokens + usage.output_tokens:,} tokens"
-    if usage.cost_usd is None:
-        return f"{tokens} · price unknown"
-    return f"{tokens} · ${float(usage.cost_usd):.4f}"

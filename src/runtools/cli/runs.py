@@ -18,11 +18,12 @@ from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from runtools import RunTools
+    from runtools.cli import deciding, run_view
     from runtools.cli import run_looks as looks
-    from runtools.cli import run_view
     from runtools.sdk.shapes.runs import RunEvent, RunStatus
     from runtools.sdk.sync.runs import AgentRun
 else:
+    deciding = lazy.module("runtools.cli.deciding")
     looks = lazy.module("runtools.cli.run_looks")
     run_view = lazy.module("runtools.cli.run_view")
 
@@ -139,10 +140,11 @@ def list_runs(
 
 @runs.command("show")
 def show_run(ref: RunRef, json: Json = False) -> None:
-    """Show how a run stands."""
+    """Show how a run stands, and all of what waits to be allowed."""
     with connected() as rt:
-        found = rt.runs.get(ref).view
-    output.show(found, lambda: looks.run(found))
+        found = rt.runs.get(ref)
+        waiting = deciding.waiting(found)
+    output.show(found.view, lambda: looks.run(found.view, waiting.values()))
 
 
 @runs.command("follow")
@@ -185,7 +187,7 @@ def approve(
     decision: Literal["allow", "deny"] = "deny" if deny else "allow"
     with connected() as rt:
         found = rt.runs.get(ref)
-        waiting = [call] if call is not None else _waiting(found)
+        waiting = [call] if call is not None else list(deciding.waiting(found))
         if given is not None and len(waiting) != 1:
             raise InvalidRequest("--arguments are those of one call", hint="name it")
         for each in waiting:
@@ -321,7 +323,7 @@ def _show(found: AgentRun, seen: _Seen) -> str:
                     return str(event.data["status"])
                 if event.type == "approval-requested" and asks:
                     break
-        _decide(found, str(event.data["callId"]))
+        deciding.decide(found, str(event.data["callId"]))
         events = found.events(seen.last)
 
 
@@ -332,36 +334,6 @@ def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any
         if event.type == "done":
             return str(event.data["status"])
     raise InvalidRequest(f"the events of {found.id} broke off")  # pragma: no cover
-
-
-def _decide(found: AgentRun, call_id: str) -> None:
-    """Ask the person at the terminal about a call that waits."""
-    if call_id not in _waiting(found):
-        return  # somebody else was faster
-    sys.stderr.write("  allow it? [y]es, [n]o, or what to tell the model instead: ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline().strip()
-    if answer.lower() in ("y", "yes"):
-        found.approve(call_id)
-    elif answer.lower() in ("", "n", "no"):
-        found.approve(call_id, "deny")
-    else:
-        found.approve(call_id, "deny", reason=answer)
-
-
-def _waiting(found: AgentRun) -> list[str]:
-    """The calls that wait for a person."""
-    waiting: dict[str, None] = {}
-    if found.refresh().status not in ("waiting", "running"):
-        return []
-    for event in found.events():
-        if event.type == "approval-requested":
-            waiting[str(event.data["callId"])] = None
-        elif event.type in ("approval-resolved", "tool-result"):
-            waiting.pop(str(event.data["callId"]), None)
-        if event.seq is None or event.seq >= found.view.last_seq:
-            break
-    return list(waiting)
 
 
 # --- what is given ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
+from typing import Any
 
 ORIGINS = {
     "warm": "from a warm snapshot",
@@ -11,6 +12,8 @@ ORIGINS = {
     "fork": "forked",
     "recovery": "from the disk of an ended one",
 }
+# Emoji and some scripts are written with the two joiners.
+_LEFT = "\t\n\u200c\u200d"
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -75,12 +78,23 @@ def between(start: datetime, end: datetime) -> float:
 
 def harmless(text: str) -> str:
     """Text from a sandbox without what would steer a terminal; tabs and line ends stay."""
+    if text.isprintable():
+        return text
     return "".join(
-        letter
-        if letter in "\t\n" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
-        else "�"
-        for letter in text
+        letter if letter in _LEFT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs") else "�"
+        for letter in text.replace("\r\n", "\n")
     )
+
+
+def harmless_data(value: Any) -> Any:
+    """Texts wherever they are in some JSON, likewise."""
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, list):
+        return [harmless_data(one) for one in value]
+    if isinstance(value, dict):
+        return {harmless(name): harmless_data(one) for name, one in value.items()}
+    return value
 
 
 def harmless_name(text: str) -> str:

@@ -1,0 +1,122 @@
+"""Runs on a terminal: what models and tools say steers nothing, and what is asked for is shown whole."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from runtools.cli import deciding, run_looks, run_view
+from runtools.sdk.shapes.runs import ApprovalRequested, RunEvent
+
+EVIL = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\x9b31m\u202eevil\x7f"
+STEERING = ("\x1b]52", "\x1b[2J", "\x07", "\x9b", "\u202e", "\x7f")
+USAGE = {"inputTokens": 1, "outputTokens": 1}
+
+
+def event(kind: str, **data: Any) -> RunEvent:
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    return RunEvent.model_validate(
+        {"type": kind, "seq": 1, "runId": "run_1", "at": now, "data": data}
+    )
+
+
+EVENTS = [
+    event("run-started", agentSlug="a", agentVersion=1, model=EVIL, threadId="t"),
+    event("thinking", text=EVIL, turn=1, attempt=1),
+    event("text-delta", text=f"{EVIL} ", turn=1, attempt=1),
+    event("message", role="assistant", text=f"{EVIL} [good](https://evil.example)", turn=1),
+    event("message", role="user", text=EVIL, turn=1, steering="queue"),
+    event("tool-call", callId="c", name=EVIL, arguments={"command": EVIL}, turn=1),
+    event("tool-output-delta", callId="c", text=EVIL, attempt=1),
+    event("approval-requested", callId="c", name=EVIL, arguments={EVIL: EVIL}, turn=1),
+    event("approval-resolved", callId="c", decision="deny", reason=EVIL, actor=EVIL),
+    event("tool-result", callId="c", name=EVIL, output=EVIL, durationMs=1, turn=1),
+    event("error", code="x", message=EVIL, turn=1),
+    event("done", status="failed", output=None, usage=USAGE, iterations=1,
+          error={"code": "x", "message": EVIL, "hint": EVIL}, limit=EVIL),
+]  # fmt: skip
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is written to a terminal."""
+    written = io.StringIO()
+
+    def console(**_: Any) -> Console:
+        return Console(file=written, force_terminal=True, width=80, color_system=None)
+
+    monkeypatch.setattr(run_view, "Console", console)
+    return written
+
+
+def test_nothing_that_was_said_steers_the_terminal(screen: io.StringIO) -> None:
+    view = run_view.RunView()
+    with view.shown() as shown:
+        for one in EVENTS:
+            shown.show(one)
+            shown._live.refresh()
+    text = screen.getvalue()
+    assert text.count("evil") >= len(EVENTS)
+    assert [found for found in STEERING if found in text] == []
+    assert "https://evil.example" in text  # a link says where it leads
+    assert "\x1b]8" not in text
+
+
+def test_what_is_said_goes_through_a_pipe_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = run_view.RunView()
+    for one in EVENTS:
+        view.show(one)
+    out, err = capsys.readouterr()
+    assert EVIL in out
+    assert [found for found in STEERING if found in err] == []
+
+
+def asked(**arguments: Any) -> ApprovalRequested:
+    return ApprovalRequested(call_id="c", name="write_file", arguments=arguments, turn=1)
+
+
+def test_short_ones_are_shown_whole() -> None:
+    wanted = asked(path="a.py", content="one\n\x1b[8mtwo\n", mode=7)
+    lines = run_looks.asked_for(wanted, all_of_it=False)
+    assert lines == ['  path: "a.py"', "  content:", "    one", "    �[8mtwo", "    ", "  mode: 7"]
+
+
+def test_long_ones_say_what_is_missing() -> None:
+    wanted = asked(content="safe\n" * 1000 + "rm -rf /")
+    assert run_looks.is_long(wanted.arguments)
+    shown = run_looks.asked_for(wanted, all_of_it=False)
+    assert "rm -rf" not in "\n".join(shown)
+    assert shown[-1].endswith("more characters are not shown")
+    assert "rm -rf /" in run_looks.whole(wanted)
+    assert "rm -rf /" in "\n".join(run_looks.asked_for(wanted, all_of_it=True))
+
+
+@pytest.mark.parametrize(
+    ("answers", "pages", "said"),
+    [
+        (["y", "y"], 1, "y"),
+        (["v", "n"], 1, "n"),
+        (["yes", ""], 1, ""),
+        (["no"], 0, "no"),
+        (["do it otherwise"], 0, "do it otherwise"),
+        (["v", "v"], 1, "v"),
+    ],
+)
+def test_nobody_allows_what_was_not_shown(answers: list[str], pages: int, said: str) -> None:
+    shown: list[str] = []
+    wanted = asked(content="x" * 5000 + "the end")
+    left = iter(answers)
+    assert deciding.answered(wanted, lambda _: next(left), shown.append) == said
+    assert len(shown) == pages
+    assert all("the end" in page for page in shown)
+
+
+def test_what_was_shown_is_asked_about_once() -> None:
+    left = iter(["y"])
+    assert deciding.answered(asked(path="a"), lambda _: next(left), pytest.fail) == "y"
