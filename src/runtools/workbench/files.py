@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import hashlib
 import json
 
 from pydantic import Field, model_validator
 
 from runtools.errors import FileIsDirectory, FileMissing
+from runtools.sdk import pictures
 from runtools.workbench.bench import Bench, absolute
+from runtools.workbench.changes import changed, nearest
 from runtools.workbench.cut import cut, first_lines
 from runtools.workbench.tool import Correctable, Image, Parameters, Result, Tool
 
 MAX_READ_BYTES = 8 * 1024 * 1024
-MAX_IMAGE_BYTES = 5 * 1024 * 1024
 _LOOK_BYTES = 8192
-_PICTURES = {
-    "image/png": b"\x89PNG\r\n\x1a\n",
-    "image/jpeg": b"\xff\xd8\xff",
-    "image/gif": b"GIF8",
-    "image/webp": b"RIFF",
-}
 _MAX_PLACES = 10
 _MAX_ENTRIES = 1000
-_NEAR = 0.6
 
 Path = Field(min_length=1, max_length=4096, description="Absolute, or relative to /workspace.")
 
@@ -111,13 +105,11 @@ def _decoded(path: str, data: bytes) -> str:
 
 def _picture(path: str, data: bytes) -> Result | None:
     """A picture that a model can be shown."""
-    kind = next((kind for kind, begins in _PICTURES.items() if data.startswith(begins)), None)
-    if kind is None or (kind == "image/webp" and data[8:12] != b"WEBP"):
+    kind = pictures.kind_of(data)
+    if kind is None:
         return None
-    if len(data) > MAX_IMAGE_BYTES:
-        raise Correctable(
-            f"{path} is a picture of more than {MAX_IMAGE_BYTES} bytes: make it smaller"
-        )
+    if (wrong := pictures.fault(data)) is not None:
+        raise Correctable(f"{path} {wrong}: make another of it with bash")
     return Result(f"{path}: {kind}, {len(data)} bytes", images=(Image(kind, data),))
 
 
@@ -159,25 +151,35 @@ async def _write(bench: Bench, given: WriteParameters) -> str:
 async def _edit(bench: Bench, given: EditParameters) -> str:
     path = absolute(given.path)
     before = await _text(bench, path)
-    if bench.begun and (said := await _edited(bench, path, before)) is not None:
-        return said
-    count = before.count(given.old)
-    if count == 0:
-        raise Correctable(f"{path} does not hold that text{_nearest(before, given.old)}")
-    if count > 1 and not given.replace_all:
-        raise Correctable(
-            f"that text stands {count} times in {path} ({_places(before, given.old)}): add lines around "
-            "it until it is unique, or set replace_all"
-        )
-    after = before.replace(given.old, given.new)
-    diff = difflib.unified_diff(_lines(before), _lines(after), "before", "after", n=3, lineterm="")
-    shown = cut("\n".join(diff), bench.max_characters, "read_file shows the file as it is now")
-    said = f"{path}: {count} replaced\n{shown}"
+    if bench.begun and (once := await _edited(bench, path, before)) is not None:
+        return once
+    after, said = await asyncio.to_thread(_replaced, path, before, given, bench.max_characters)
     if bench.act is not None:
         note = {"before": _digest(before), "after": _digest(after), "said": said}
         await bench.sandbox.files.write(bench.file(f"edits/{bench.act}"), json.dumps(note))
     await bench.sandbox.files.write(path, after)
     return said
+
+
+def _replaced(path: str, before: str, given: EditParameters, most: int) -> tuple[str, str]:
+    """The text afterwards, and what is said of it. In a thread: others wait for the loop."""
+    count = before.count(given.old)
+    if count == 0:
+        raise Correctable(f"{path} does not hold that text{nearest(before, given.old)}")
+    if count > 1 and not given.replace_all:
+        raise Correctable(
+            f"that text stands {count} times in {path} ({_places(before, given.old)}): add lines around "
+            "it until it is unique, or set replace_all"
+        )
+    size = len(before.encode()) + count * (len(given.new.encode()) - len(given.old.encode()))
+    if size > MAX_READ_BYTES:
+        raise Correctable(
+            f"{path} would have {size} bytes afterwards; this tool writes at most {MAX_READ_BYTES}"
+        )
+    after = before.replace(given.old, given.new)
+    diff = changed(before, given.old, given.new, most)
+    shown = cut(diff, most, "read_file shows the file as it is now")
+    return after, f"{path}: {count} replaced\n{shown}"
 
 
 async def _edited(bench: Bench, path: str, now: str) -> str | None:
@@ -209,19 +211,6 @@ def _places(text: str, old: str) -> str:
         at = text.find(old, at + len(old))
     shown = ", ".join(map(str, lines[:_MAX_PLACES]))
     return f"lines {shown}{' …' if len(lines) > _MAX_PLACES else ''}"
-
-
-def _nearest(text: str, old: str) -> str:
-    """A word about where something like it stands, so that the model sees what differs."""
-    lines, wanted = _lines(text), old.strip().splitlines()
-    first = next((line for line in wanted if line.strip()), "")
-    squeezed = " ".join(old.split())
-    if squeezed and squeezed in " ".join(text.split()):
-        return ": only the white space differs. read_file shows it exactly"
-    near = difflib.get_close_matches(first, lines, n=1, cutoff=_NEAR)
-    if not near:
-        return ". read_file shows what it holds"
-    return f". Line {lines.index(near[0]) + 1} is like its first: {near[0][:200]!r}"
 
 
 async def _delete(bench: Bench, given: DeleteParameters) -> str:

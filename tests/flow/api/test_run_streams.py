@@ -16,6 +16,8 @@ from runtools.testing.run_stage import Stage, follow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
 
 class TestAnswer:
     async def test_it_waits_for_the_end(self, stage: Stage) -> None:
@@ -75,6 +77,12 @@ class TestAnswer:
                 400,
                 "invalid_request",
             ),
+            (
+                {"images": [{"mediaType": "image/png", "data": "PHN2Zy8+"}]},
+                400,
+                "invalid_request",
+            ),
+            ({"images": [{"mediaType": "image/png", "data": GIF}]}, 400, "invalid_request"),
         ],
     )
     async def test_what_cannot_be_is_told(

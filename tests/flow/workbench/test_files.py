@@ -104,6 +104,15 @@ class TestEdit:
         assert why in refused.text
         assert await bench.sandbox.files.read(at) == b"def f(x):\n\treturn x\n"
 
+    async def test_what_would_grow_without_end_is_refused(
+        self, call: Call, bench: Bench, at: str
+    ) -> None:
+        await bench.sandbox.files.write(at, "a" * 10_000)
+        refused = await call("edit_file", path=at, old="a", new="b" * 10_000, replace_all=True)
+        assert refused.failed
+        assert "would have 100000000 bytes" in refused.text
+        assert await bench.sandbox.files.read(at) == b"a" * 10_000
+
     async def test_what_would_change_nothing_is_refused(self, call: Call, at: str) -> None:
         assert (await call("edit_file", path=at, old="a", new="a")).failed
 

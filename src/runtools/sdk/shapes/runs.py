@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from runtools.sdk.pictures import MediaType
 from runtools.sdk.shapes.base import Request, Shape
 from runtools.sdk.shapes.definitions import Label
 from runtools.sdk.shapes.sandboxes import Name, TagText
@@ -49,8 +50,8 @@ ThreadId = Annotated[str, StringConstraints(pattern=r"^thr_[a-z0-9]{20}$")]
 class RunImage(Request, defer_build=True):
     """A picture for a model that can see."""
 
-    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: str = Field(max_length=14_000_000, description="base64")
+    media_type: MediaType
+    data: str = Field(max_length=5_000_000, description="base64")
 
 
 class RunMessage(Request, defer_build=True):

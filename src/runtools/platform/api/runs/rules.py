@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from runtools.platform.kit import http
+from runtools.sdk import pictures
 from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.runs import Budget, RunConfig, RunImage, RunRequest, RunUsage
 
@@ -31,7 +32,7 @@ def check(wanted: RunRequest) -> None:
     """Refuse what the shape alone does not.
 
     Raises:
-        InvalidRequest: an image that is no base64, or a schema of no object.
+        InvalidRequest: an image that models cannot be shown, or a schema of no object.
     """
     if wanted.messages is not None and wanted.images:
         raise http.wrong_field("images", "with messages, each has its own")
@@ -61,12 +62,16 @@ def _is_whole(schema: Any) -> bool:
 
 
 def check_images(images: Sequence[RunImage], field: str) -> None:
-    """Refuse what is no base64."""
+    """Refuse what is no picture: providers would refuse the thread with it, from then on."""
     for n, image in enumerate(images):
         try:
-            base64.b64decode(image.data, validate=True)
+            data = base64.b64decode(image.data, validate=True)
         except (binascii.Error, ValueError):
             raise http.wrong_field(f"{field}.{n}.data", "is no base64") from None
+        if (wrong := pictures.fault(data)) is not None:
+            raise http.wrong_field(f"{field}.{n}.data", wrong)
+        if (kind := pictures.kind_of(data)) != image.media_type:
+            raise http.wrong_field(f"{field}.{n}.mediaType", f"the data is {kind}")
 
 
 def title_of(text: str) -> str | None:
