@@ -34,6 +34,17 @@ class Break:
 
 
 @dataclass(frozen=True)
+class Flood:
+    """An answer that does not end: bytes, in one line, for as long as somebody reads.
+
+    Attributes:
+        coding: what it says that they are packed with.
+    """
+
+    coding: str = "identity"
+
+
+@dataclass(frozen=True)
 class Pause:
     """Nothing comes for a moment."""
 
@@ -81,6 +92,15 @@ class FakeProvider:
             writer.write("\r\n".join(lines).encode())
             await writer.drain()
             return
+        if isinstance(answer, Flood):
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                b"Content-Encoding: %s\r\n\r\ndata: " % answer.coding.encode()
+            )
+            while not writer.is_closing():
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+            raise ConnectionError
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )

@@ -372,6 +372,17 @@ class TestPictures:
         assert [one.data for one in seen] == [PNG, PNG]
         assert run.of("tool-result")[0]["images"][0]["mediaType"] == "image/png"
 
+    async def test_one_that_is_broken_is_told_of(self, stage: Stage) -> None:
+        """Also in a thread that has one from before anybody looked."""
+        await stage.sandbox.files.write("/workspace/half.png", PNG[:40])
+        script = Script([Call("read_file", {"path": "half.png"})], ["it is broken"])
+        picture = {"mediaType": "image/png", "data": base64.b64encode(b"<svg/>").decode()}
+        run = await stage.played(script, model=ENDPOINT, images=[picture])
+        [result] = run.of("tool-result")
+        assert result["failed"]
+        assert "begins like image/png and is not whole" in result["output"]
+        assert any("cannot be shown: it is no PNG" in text for text in shown(script.asked[0]))
+
     async def test_a_model_that_cannot_see_is_told_so(self, stage: Stage) -> None:
         script = Script(["I cannot see it"])
         picture = {"mediaType": "image/png", "data": base64.b64encode(PNG).decode()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from tests.flow.agents.conftest import Stage
+from tests.flow.agents.test_loop import PNG
 
 from runtools.platform.agents.models.build import Models
 from runtools.platform.agents.models.http import client
@@ -18,6 +20,7 @@ from runtools.testing.fake_provider import (
     OUT_TOKENS,
     Break,
     FakeProvider,
+    Flood,
     Refuse,
     Wire,
     provider,
@@ -114,6 +117,78 @@ async def test_what_is_refused_says_why_and_not_by_which_key(
         done = await stage.runs.ended(run)
         assert done["error"]["code"] == code
         assert "sk-test-key" not in str(run.log)
+        assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(("name", "api_id", "wire"), WIRES[:5])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_an_answer_without_end_is_not_read_to_it(
+    stage: Stage, name: str, api_id: str, wire: Wire, coding: str
+) -> None:
+    models = Models(lambda: client(stage.outbound, most=300_000))
+    async with provider(wire, Flood(coding)) as fake:
+        run = stage.make(model=access(name, api_id, fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["error"]["code"] == "model_answer_too_large", done
+        why = "packed (gzip)" if coding == "gzip" else "larger than it may be"
+        assert why in done["error"]["message"]
+        assert fake.asked[0].headers["accept-encoding"] == "identity"
+        assert len(fake.asked) == 1
+    await models.close()
+
+
+async def test_nor_is_all_of_it_kept_where_it_says_too_much(
+    stage: Stage, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtools.platform.agents.answer.MOST_BYTES", 1000)
+    for said in (["x" * 1001], [Think("x" * 1001)], [Call("bash", {"command": "x" * 1001})]):
+        async with provider("anthropic", said) as fake:
+            run = stage.make(model=access("anthropic", "claude-sonnet-4-5", fake))
+            stage.worker(models.build)
+            done = await stage.runs.ended(run)
+            assert done["error"]["code"] == "model_answer_too_large", done
+            assert "more than 1000 bytes" in done["error"]["message"]
+            assert "tool-call" not in run.types()
+
+
+async def test_nor_does_it_make_calls_without_end(stage: Stage, models: Models) -> None:
+    calls = [Call("bash", {"command": "true"})] * 129
+    async with provider("chat", calls) as fake:
+        run = stage.make(model=access("ollama", "qwen3:8b", fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert "more than 128 calls" in done["error"]["message"]
+        assert "tool-call" not in run.types()
+
+
+async def test_a_picture_that_is_refused_does_not_end_the_thread(
+    stage: Stage, models: Models
+) -> None:
+    no = Refuse(400, body='{"error": {"type": "invalid", "message": "cannot process image"}}')
+    picture = {"mediaType": "image/png", "data": base64.b64encode(PNG).decode()}
+    async with provider("anthropic", no, ["I see nothing."]) as fake:
+        run = stage.make(
+            model=access("anthropic", "claude-sonnet-4-5", fake), images=[picture, picture]
+        )
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["output"] == "I see nothing."
+        assert [one["code"] for one in run.of("error")] == ["model_rejected"]
+        first, second = (json.dumps(one.body["messages"]) for one in fake.asked)
+        assert picture["data"] in first
+        assert picture["data"] not in second
+        assert second.count("refused the request with it") == 2
+
+
+async def test_what_is_refused_without_a_picture_is_not_asked_again(
+    stage: Stage, models: Models
+) -> None:
+    async with provider("anthropic", Refuse(400)) as fake:
+        run = stage.make(model=access("anthropic", "claude-sonnet-4-5", fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["error"]["code"] == "model_rejected"
         assert len(fake.asked) == 1
 
 

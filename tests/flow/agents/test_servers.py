@@ -6,6 +6,7 @@ import pytest
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.kit.outbound import Outbound
+from runtools.testing.fake_provider import Flood, provider
 from runtools.testing.scripted_model import Call, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,3 +57,12 @@ async def test_addresses_are_checked(stage: Stage) -> None:
     script = Script(["I cannot"])
     await stage.played(script, agent=agent(stage.url))
     assert "is not public" in str(script.asked[0][0].parts[0])
+
+
+async def test_one_that_never_stops_is_not_heard_to_the_end(stage: Stage) -> None:
+    script = Script(["I cannot"])
+    async with provider("chat", Flood()) as fake:
+        server = {"name": "flood", "url": fake.url}
+        run = await stage.played(script, agent={"mcp_servers": [server]})
+    assert run.done["status"] == "completed"
+    assert "not to be had: flood (" in str(script.asked[0][0].parts[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pydantic_ai.messages import (
     ThinkingPart,
     ThinkingPartDelta,
     ToolCallPart,
+    ToolCallPartDelta,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
@@ -29,10 +31,18 @@ OnDelta = Callable[[Kind, str], None]
 INVALID = "invalid_arguments"
 """The one argument of a call whose arguments were no JSON object: what stood there instead."""
 _SHOWN = 2000
+MOST_BYTES = 4 * 1024 * 1024
+"""Of what an answer says, thinks and gives to calls; no model that is known says a tenth of it."""
+MOST_CALLS = 128
+_LONGEST_SECONDS = 3600.0
 
 
 class Cut(Exception):
     """The stream ended before the answer did."""
+
+
+class TooMuch(Exception):
+    """The answer is more than a run can keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ class Stream:
         self._asked = asked
         self._on_delta = on_delta
         self._text: list[str] = []
+        self._bytes = 0
         self.response: ModelResponse | None = None
 
     @property
@@ -64,12 +75,15 @@ class Stream:
 
         Raises:
             Cut: the stream ended too early.
+            TooMuch: it says more than it may.
+            TimeoutError: it went on for an hour.
             pydantic_ai.exceptions.AgentRunError: the provider refused or failed.
         """
         asked = self._asked
-        async with asked.model.request_stream(
-            messages, asked.settings, asked.parameters
-        ) as streamed:
+        async with (
+            asyncio.timeout(_LONGEST_SECONDS),
+            asked.model.request_stream(messages, asked.settings, asked.parameters) as streamed,
+        ):
             try:
                 async for event in streamed:
                     self._take(event)
@@ -79,9 +93,14 @@ class Stream:
         unfinished = asked.says_finish and response.finish_reason is None
         if response.state != "complete" or unfinished:
             raise Cut
+        if len(calls_of(response)) > MOST_CALLS:
+            raise TooMuch(f"the model made more than {MOST_CALLS} calls in one answer")
         return response
 
     def _take(self, event: object) -> None:
+        self._bytes += _size(event)
+        if self._bytes > MOST_BYTES:
+            raise TooMuch(f"the model said more than {MOST_BYTES} bytes in one answer")
         match event:
             case PartStartEvent(part=TextPart(content=text)) if text:
                 self._say("text-delta", text)
@@ -99,6 +118,32 @@ class Stream:
         if kind == "text-delta":
             self._text.append(text)
         self._on_delta(kind, text)
+
+
+def _size(event: object) -> int:
+    """About how much of the answer a piece of it is."""
+    match event:
+        case PartStartEvent(part=TextPart(content=text)):
+            return _bytes(text)
+        case PartStartEvent(part=ThinkingPart(content=text, signature=signed)):
+            return _bytes(text) + _bytes(signed)
+        case PartStartEvent(part=ToolCallPart(tool_name=name, args=args)):
+            return _bytes(name) + _bytes(args)
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return _bytes(text)
+        case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text, signature_delta=signed)):
+            return _bytes(text) + _bytes(signed)
+        case PartDeltaEvent(delta=ToolCallPartDelta(tool_name_delta=name, args_delta=args)):
+            return _bytes(name) + _bytes(args)
+        case _:
+            return 0
+
+
+def _bytes(said: object) -> int:
+    if said is None:
+        return 0
+    text = said if isinstance(said, str) else json.dumps(said)
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def tidy(response: ModelResponse, taken: set[str], turn: int) -> ModelResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from pydantic_ai.exceptions import ContentFilterError
@@ -25,7 +26,7 @@ from runtools.platform.agents.limits import add
 from runtools.platform.agents.models.prices import usage_of
 from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_prompt
 from runtools.platform.agents.points import reach
-from runtools.platform.agents.trouble import Empty, Trouble, pause, understood
+from runtools.platform.agents.trouble import REJECTED, Empty, Trouble, pause, understood
 from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.outbound import Refused
 from runtools.sdk.shapes.runs import Delta, Message, RunError, ToolCall, TurnUsage
@@ -58,7 +59,11 @@ async def ask(run: Held) -> None:
                 await run.append(spent)
             if not await compacting.compact(run, turn):
                 return
-        elif not await _again(run, turn, tries, came, spent):
+            continue
+        if came.error.code == REJECTED and run.history.hide_pictures():
+            # It may be for a picture, which no later request of the thread would get past either.
+            came = replace(came, then="again", after=0.0)
+        if not await _again(run, turn, tries, came, spent):
             return
 
 

@@ -31,7 +31,7 @@ from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.reins import Broken, Reins, Why
 from runtools.platform.agents.tools.around import Around
-from runtools.platform.agents.tools.servers import Servers
+from runtools.platform.agents.tools.servers import MOST_BYTES, Servers
 from runtools.platform.agents.tools.toolbox import Toolbox
 from runtools.platform.core.models import MODELS, PROVIDERS
 from runtools.platform.core.ports.worker import Assignment, NewEvent
@@ -198,13 +198,17 @@ async def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> He
         return await means.link.secret(given.run.id, lease, name)
 
     around = Around(secret, means.outbound, search_url=means.search_url)
-    http = partial(client, means.outbound)
-    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret)
+    http = partial(client, means.outbound, most=MOST_BYTES)
+    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret, given.run.id, lease)
     toolbox = Toolbox(
         means.link, given, lease, means.connect, around, servers, means.clock, sees=sees
     )
-    await servers.look()
-    model = means.build(access)
+    try:
+        model = means.build(access)
+        await servers.look(toolbox.place)
+    except BaseException:
+        await to_its_end(toolbox.close())
+        raise
     # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)

@@ -27,6 +27,7 @@ from pydantic_ai.messages import (
 )
 
 from runtools.platform.core.ports.worker import Logged
+from runtools.sdk import pictures
 
 RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 
@@ -35,6 +36,8 @@ GO_ON = "Go on."
 _SUMMARY = "The conversation so far was too long and is summed up here:\n\n{summary}"
 _LAST = "\n\nThe last thing that was asked, word for word:\n\n{request}"
 _UNSEEN = "[a picture ({media_type}) was here; this model cannot see pictures]"
+_UNFIT = "[a picture was here that cannot be shown: it {wrong}]"
+_REFUSED = "[a picture was here; the model's provider refused the request with it]"
 
 
 class History:
@@ -46,6 +49,7 @@ class History:
 
     def __init__(self, *, sees: bool) -> None:
         self._sees = sees
+        self._hides = False
         self._messages: list[ModelMessage] = []
         self._waiting: list[tuple[int, dict[str, Any]]] = []
         self._open: dict[str, str] = {}
@@ -71,6 +75,13 @@ class History:
         self._open, self._returns, self._waiting = {}, {}, []
         if request is not None:
             self._messages.append(request)
+
+    def hide_pictures(self) -> bool:
+        """Show none from here on, for the provider refuses them; False: none was shown."""
+        shows = any(_has_picture(message) for message in self.shown(""))
+        self._hides = True
+        self._messages = [_without_pictures(message) for message in self._messages]
+        return shows
 
     def take(self, events: Iterable[Logged]) -> None:
         """Take up more of a run's log."""
@@ -138,10 +149,37 @@ class History:
     def _pictures(self, images: Iterable[dict[str, Any]]) -> list[UserContent]:
         if not self._sees:
             return [_UNSEEN.format(media_type=image["mediaType"]) for image in images]
-        return [
-            BinaryContent(data=base64.b64decode(image["data"]), media_type=image["mediaType"])
-            for image in images
-        ]
+        return [_REFUSED if self._hides else _picture(image["data"]) for image in images]
+
+
+def _picture(text: str) -> UserContent:
+    """A picture; what is none, or was taken for one before that was looked at, is told of in words."""
+    data = base64.b64decode(text)
+    if (wrong := pictures.fault(data)) is not None:
+        return _UNFIT.format(wrong=wrong)
+    return BinaryContent(data=data, media_type=str(pictures.kind_of(data)))
+
+
+def _has_picture(message: ModelMessage) -> bool:
+    return any(
+        isinstance(one, BinaryContent)
+        for part in message.parts
+        if isinstance(part, UserPromptPart)
+        for one in part.content
+    )
+
+
+def _without_pictures(message: ModelMessage) -> ModelMessage:
+    if not isinstance(message, ModelRequest) or not _has_picture(message):
+        return message
+    return ModelRequest(parts=[_in_words(part) for part in message.parts])
+
+
+def _in_words(part: ModelRequestPart) -> ModelRequestPart:
+    if not isinstance(part, UserPromptPart) or isinstance(part.content, str):
+        return part
+    said = [_REFUSED if isinstance(one, BinaryContent) else one for one in part.content]
+    return UserPromptPart(content=said)
 
 
 def plain_response(text: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic_ai import exceptions as theirs
 
-from runtools.platform.agents.answer import Cut
+from runtools.platform.agents.answer import Cut, TooMuch
+from runtools.platform.agents.models.http import Unbounded
 from runtools.sdk.shapes.runs import RunError
 
 Then = Literal["again", "shorten", "give_up"]
@@ -19,6 +20,7 @@ _MOST_STRANGE = 3
 _FIRST, _LONGEST = 1.0, 60.0
 _PATIENCE = 300.0
 _TEXT = 500
+REJECTED = "model_rejected"
 _TOO_LONG = ("context length", "context window", "maximum context", "too many tokens", "too long")
 
 
@@ -43,6 +45,10 @@ def understood(failure: Exception, secret: str | None) -> Trouble:
         failure: what was raised.
         secret: the key that was sent: it is in no message.
     """
+    beyond = _beyond(failure)
+    if beyond is not None:
+        hint = "an answer has bounds that no model needs: look at who answers there"
+        return _give("model_answer_too_large", beyond, secret, hint)
     match failure:
         case theirs.ModelAPIError():
             return _refused(failure, secret) or _passing(failure, secret)
@@ -58,6 +64,15 @@ def understood(failure: Exception, secret: str | None) -> Trouble:
             return Trouble("again", RunError(code="model_unavailable", message=message))
         case _:
             return _give("model_failed", failure, secret)
+
+
+def _beyond(failure: BaseException | None) -> Exception | None:
+    """That an answer was larger than it may be, wherever a provider's client has packed it in."""
+    while failure is not None:
+        if isinstance(failure, TooMuch | Unbounded):
+            return failure
+        failure = failure.__cause__ or failure.__context__
+    return None
 
 
 def _refused(failure: theirs.ModelAPIError, secret: str | None) -> Trouble | None:
@@ -77,7 +92,7 @@ def _refused(failure: theirs.ModelAPIError, secret: str | None) -> Trouble | Non
             hint = "the provider knows no such model: name another, as provider:id"
             return _give("model_not_found", failure, secret, hint)
         case theirs.ModelRequestRejectedError():
-            return _give("model_rejected", failure, secret)
+            return _give(REJECTED, failure, secret)
         case _:
             return None
 
@@ -91,7 +106,7 @@ def _passing(failure: theirs.ModelAPIError, secret: str | None) -> Trouble:
     else:
         code = "model_unavailable"
         if isinstance(failure, theirs.ModelHTTPError) and not _may_pass(failure.status_code):
-            return _give("model_rejected", failure, secret)
+            return _give(REJECTED, failure, secret)
     return _again(code, failure, secret, failure.retry_after)
 
 

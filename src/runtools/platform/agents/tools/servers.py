@@ -1,54 +1,39 @@
-"""Servers of tools that an agent brings along: MCP over streamable HTTP, at checked addresses.
+"""Servers of tools that an agent brings along: MCP at checked addresses, or inside the sandbox (`inside`).
 
-Each listing and each call is a connection of its own: nothing is held open over a model's thinking, and
-nothing has to be found again after a restart. What a server says is data for the model, and is bounded.
+Each listing and each call at an address is a connection of its own: nothing is held open over a model's
+thinking, and nothing has to be found again after a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from runtools.errors import RunToolsError
+from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.tools import shown
+from runtools.platform.agents.tools.inside import Ended, Place, Resident
+from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.kit.outbound import Outbound, Refused
 from runtools.sdk.shapes.definitions import McpServer
-from runtools.workbench.cut import cut
-from runtools.workbench.tool import Image, Result
+from runtools.workbench.tool import Result
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
 
 MAX_TOOLS = 128
-_MAX_NAME = 64  # what providers take
+MOST_BYTES = 16 * 1024 * 1024
+"""Of one answer of a server."""
+_MOST_PAGES = 20
 _LIST_SECONDS, _CALL_SECONDS = 15.0, 300.0
-_MOST_CHARACTERS = 30_000
-_MOST_DESCRIPTION = 2000
-_MOST_IMAGE = 5 * 1024 * 1024
+_START_SECONDS = 60.0  # one in the sandbox may have to be fetched first
 
 Secret = Callable[[str], Awaitable[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTool:
-    """One tool of a server, as the model is told of it.
-
-    Attributes:
-        again: whether it may be called a second time without harm.
-    """
-
-    server: McpServer
-    tool: str
-    name: str
-    description: str
-    schema: dict[str, Any]
-    again: bool
+Http = Callable[[dict[str, str]], httpx2.AsyncClient]
 
 
 class Servers:
@@ -57,24 +42,38 @@ class Servers:
     Args:
         http: makes a client that connects to checked addresses, with headers of its own.
         secret: a secret of the run by its name.
+        run_id, lease: whose they are.
     """
 
     def __init__(
         self,
         servers: list[McpServer],
-        http: Callable[[dict[str, str]], httpx2.AsyncClient],
+        http: Http,
         outbound: Outbound,
         secret: Secret,
+        run_id: str,
+        lease: int,
     ) -> None:
         self._servers = servers
         self._http = http
         self._outbound = outbound
         self._secret = secret
+        self._run_id = run_id
+        self._lease = lease
+        self._residents: dict[str, Resident] = {}
         self.tools: dict[str, ServerTool] = {}
         self.troubles: list[str] = []
 
-    async def look(self) -> None:
-        """Learn which tools there are. A server that cannot be asked is a trouble the model is told of."""
+    async def look(self, place: Place) -> None:
+        """Learn which tools there are. A server that cannot be asked is a trouble the model is told of.
+
+        Args:
+            place: the sandbox, for those that run there.
+        """
+        for server in self._servers:
+            if server.command is not None:
+                name = f"mcp.{self._run_id}.{server.name}"
+                self._residents[server.name] = Resident(server, place, name, self._lease)
         found = await asyncio.gather(*(self._listed(server) for server in self._servers))
         for tools in found:
             for tool in tools[: MAX_TOOLS - len(self.tools)]:
@@ -91,74 +90,91 @@ class Servers:
             )
         try:
             async with asyncio.timeout(_CALL_SECONDS), self._client(tool.server) as client:
-                return _shown(await client.call_tool(tool.tool, given))
+                return shown.result(await client.call_tool(tool.tool, given))
         except TimeoutError:
             return Result(
                 f"{tool.server.name} did not answer within {_CALL_SECONDS:.0f} s", failed=True
             )
         except (Refused, RunToolsError) as error:
             return Result(str(error), failed=True)
+        except LinkLost:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a stranger's server makes of the client
-            return Result(f"{tool.server.name}: {_why(error)}", failed=True)
+            return Result(f"{tool.server.name}: {await self._why(tool.server, error)}", failed=True)
+
+    async def close(self) -> None:
+        """End those that run in the sandbox."""
+        await asyncio.gather(*(resident.close() for resident in self._residents.values()))
 
     async def _listed(self, server: McpServer) -> list[ServerTool]:
-        if server.url is None:
-            self.troubles.append(
-                f"{server.name} (it would run in the sandbox, which is not possible yet)"
-            )
-            return []
+        seconds = _LIST_SECONDS if server.command is None else _START_SECONDS
         try:
-            async with asyncio.timeout(_LIST_SECONDS), self._client(server) as client:
-                listed = (await client.list_tools()).tools
+            async with asyncio.timeout(seconds), self._client(server) as client:
+                return await self._all_of(server, client)
         except TimeoutError:
             self.troubles.append(f"{server.name} (it did not answer)")
+        except LinkLost:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a stranger's server makes of the client
-            self.troubles.append(f"{server.name} ({_why(error)})")
-        else:
-            wanted = [one for one in listed if server.tools is None or one.name in server.tools]
-            return [_told(server, one) for one in wanted]
+            self.troubles.append(f"{server.name} ({await self._why(server, error)})")
         return []
+
+    async def _all_of(self, server: McpServer, client: Client) -> list[ServerTool]:
+        found: dict[str, ServerTool] = {}
+        cursor = None
+        for _ in range(_MOST_PAGES):
+            page = await client.list_tools(cursor=cursor)
+            for tool in page.tools:
+                if server.tools is not None and tool.name not in server.tools:
+                    continue
+                made = shown.told(server, tool)
+                if made is None or found.setdefault(made.name, made).tool != made.tool:
+                    self.troubles.append(f"a tool of {server.name} (it cannot be told of)")
+                if len(found) >= MAX_TOOLS:
+                    return list(found.values())
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return list(found.values())
 
     @asynccontextmanager
     async def _client(self, server: McpServer) -> AsyncIterator[Client]:
+        resident = self._residents.get(server.name)
+        if resident is not None:
+            yield _unjudged(await resident.client())
+            return
         from mcp.client.client import Client  # noqa: PLC0415 - few agents bring servers
         from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
-        assert server.url is not None  # noqa: S101 - others are not listed
+        assert server.url is not None  # noqa: S101 - it has one where it has no command
         await self._outbound.check(server.url)
         headers = {}
         if server.secret is not None:
             headers["Authorization"] = f"Bearer {await self._secret(server.secret)}"
         async with self._http(headers) as http:
-            transport = streamable_http_client(server.url, http_client=http)
+            transport = streamable_http_client(
+                server.url, http_client=http, max_sse_event_size=MOST_BYTES
+            )
             async with Client(transport) as client:
-                yield client
+                yield _unjudged(client)
+
+    async def _why(self, server: McpServer, error: BaseException) -> str:
+        if isinstance(error, Ended | Refused | RunToolsError):
+            return str(error)
+        resident = self._residents.get(server.name)
+        ended = None if resident is None else await resident.how_it_ended()
+        return ended or shown.why(error)
 
 
-def _told(server: McpServer, tool: Any) -> ServerTool:
-    name = re.sub(r"[^a-zA-Z0-9_-]", "_", f"{server.name}__{tool.name}")[:_MAX_NAME]
-    hints = tool.annotations
-    again = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
-    description = (tool.description or tool.name)[:_MOST_DESCRIPTION]
-    return ServerTool(server, tool.name, name, description, dict(tool.input_schema), again)
+def _unjudged(client: Client) -> Client:
+    """A client that holds no result against the schema that the server itself has sent.
+
+    The model judges it; a schema of a stranger's, with patterns that never come to an end, does not.
+    """
+    session: Any = client.session
+    session.validate_tool_result = _taken
+    return client
 
 
-def _shown(result: Any) -> Result:
-    texts, images = [], []
-    for part in result.content:
-        kind = getattr(part, "type", "")
-        if kind == "text":
-            texts.append(part.text)
-        elif kind == "image" and len(part.data) <= _MOST_IMAGE:
-            images.append(Image(part.mime_type, base64.b64decode(part.data)))
-        else:
-            texts.append(f"[{kind} that cannot be shown]")
-    text = cut("\n".join(texts), _MOST_CHARACTERS, "the rest is not kept")
-    return Result(text or "[nothing]", bool(result.is_error), tuple(images))
-
-
-def _why(error: BaseException) -> str:
-    """The innermost of what went wrong: groups of errors say little themselves."""
-    while isinstance(error, BaseExceptionGroup) and error.exceptions:
-        error = error.exceptions[0]
-    return (str(error) or type(error).__name__)[:300]
+async def _taken(_name: str, _result: object) -> None:
+    """It is as it is."""

@@ -136,7 +136,8 @@ class Toolbox:
             await shell.stop(await self._bench(call, lambda _: None, begun=True))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end what serves this run alone."""
+        await self._servers.close()
         await self._client.close()
 
     async def _patiently(
@@ -165,7 +166,7 @@ class Toolbox:
         return replace(result, text=f"{_NEW_SANDBOX}\n{result.text}")
 
     async def _bench(self, call: Call, on_output: OnOutput, *, begun: bool) -> Bench:
-        sandbox = await self._place()
+        sandbox = await self.place()
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return Bench(
             sandbox,
@@ -176,7 +177,8 @@ class Toolbox:
             sees=self._sees,
         )
 
-    async def _place(self) -> AsyncSandbox:
+    async def place(self) -> AsyncSandbox:
+        """The sandbox of the run, made where there is none yet."""
         async with self._placing:
             if self._sandbox is None:
                 placed = await self._link.place(self._given.run.id, self._lease)
