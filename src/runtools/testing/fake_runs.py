@@ -183,17 +183,12 @@ class FakeRuns:
         self._ears.pop(who, None)
         for run in self.runs.values():
             if run.holder is who:
-                run.holder = None
-                run.spent += monotonic() - run.taken_at
-                if run.status == "running":
-                    run.status = "queued"
-                    run.lease += 1
-                    self._offer(run)
+                self._release(run)
 
     async def answer(self, who: object, frame: Mapping[str, Any]) -> Shape | None:
         """What a frame is answered with."""
         call = frame["call"]
-        if call == "hello":
+        if call in ("hello", "here"):
             return None
         run = self.runs.get(frame["runId"])
         if run is None:
@@ -213,11 +208,20 @@ class FakeRuns:
                 return News(events=run.log[frame["after"] :], cancel=run.cancel)
             case "place":
                 return await self._place(run)
+            case "release":
+                self._release(run)
+                return None
             case "secret":
-                if frame["name"] not in self.secrets:
-                    raise NotFound(f"there is no secret {frame['name']}")
-                return Value(value=self.secrets[frame["name"]])
+                return self._secret(frame["name"])
         raise NotFound(f"no call {call}")
+
+    def _release(self, run: FakeRun) -> None:
+        run.holder = None
+        run.spent += monotonic() - run.taken_at
+        if run.status == "running":
+            run.status = "queued"
+            run.lease += 1
+            self._offer(run)
 
     def _take(self, run: FakeRun, who: object) -> Assignment:
         if run.status != "queued":
@@ -258,6 +262,11 @@ class FakeRuns:
             run.sandbox_id = await self.place(run)
         assert run.sandbox_id is not None
         return Placed(sandbox_id=run.sandbox_id)
+
+    def _secret(self, name: str) -> Value:
+        if name not in self.secrets:
+            raise NotFound(f"there is no secret {name}")
+        return Value(value=self.secrets[name])
 
     def _put(self, run: FakeRun, event: NewEvent) -> Logged:
         for there in run.log:
@@ -370,6 +379,10 @@ class FakeLink:
         value: Value = await self._ask(call="secret", runId=run_id, lease=lease, name=name)
         return value.value
 
+    async def release(self, run_id: str, lease: int) -> None:
+        """Give a run back."""
+        await self._ask(call="release", runId=run_id, lease=lease)
+
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
         """A live piece."""
         run = self._runs.runs[run_id]
@@ -445,5 +458,5 @@ async def _reply(
         answer["ok"] = None if said is None else said.model_dump(mode="json")
     except RunToolsError as error:
         answer["error"] = error.to_wire()
-    if frame["call"] != "delta":
+    if frame["call"] not in ("delta", "here"):
         ear.put_nowait(json.dumps(answer))

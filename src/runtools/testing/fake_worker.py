@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from runtools.errors import Unavailable, from_wire
 from runtools.platform.core.ports.worker import (
+    BEAT_SECONDS,
     MAX_FRAME_BYTES,
     PATH,
     Append,
@@ -22,12 +23,14 @@ from runtools.platform.core.ports.worker import (
     Delta,
     Held,
     Hello,
+    Here,
     NewEvent,
     News,
     Offer,
     Place,
     Placed,
     Read,
+    Release,
     Secret,
     Take,
     Value,
@@ -57,6 +60,7 @@ class FakeWorker:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reading = asyncio.create_task(self._read())
+        self._beating = asyncio.create_task(self._beat())
 
     async def offered(self) -> Offer:
         """The next run that it is offered."""
@@ -101,6 +105,10 @@ class FakeWorker:
         said = await self.call(Secret(run_id=run.run_id, lease=run.lease, name=name))
         return Value.model_validate(said).value
 
+    async def release(self, run: Held) -> None:
+        """Give a run back."""
+        await self.call(Release(run_id=run.run_id, lease=run.lease))
+
     async def delta(self, run: Held, kind: Any, **data: Any) -> None:
         """A live piece."""
         await self.say(Delta(run_id=run.run_id, lease=run.lease, type=kind, data=data))
@@ -130,6 +138,11 @@ class FakeWorker:
         """Send a frame."""
         await self._socket.send(json.dumps(frame.model_dump(mode="json", by_alias=True) | more))
 
+    async def freeze(self) -> None:
+        """Say by itself no more that it is there; the connection holds."""
+        self._beating.cancel()
+        await asyncio.wait((self._beating,))
+
     async def die(self) -> None:
         """Be gone from one moment to the next."""
         self._socket.transport.abort()
@@ -145,6 +158,12 @@ class FakeWorker:
         """Whether it has been disconnected."""
         return self._reading.done()
 
+    async def _beat(self) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                await self.say(Here())
+
     async def _read(self) -> None:
         try:
             async for text in self._socket:
@@ -152,6 +171,7 @@ class FakeWorker:
         except ConnectionClosed:
             pass
         finally:
+            self._beating.cancel()
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(Unavailable("the connection is gone"))

@@ -200,7 +200,8 @@ class TestContinue:
         run, given = await stage.take(made["id"])
         assert given.limits["max_iterations"] == 9
         assert given.config["temperature"] == 0.5
-        assert [one.type for one in given.log] == ["run-started"]
+        assert [one.type for one in given.log] == ["run-started", "message"]
+        assert given.log[1].data["text"] == "Go on."
         assert [one.data["text"] for one in given.earlier] == ["Do it.", "Half."]
         again = await stage.org.http.post(path, json={})
         assert _error(again) == (409, "conflict")

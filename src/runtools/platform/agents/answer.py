@@ -56,9 +56,13 @@ class Asked:
 
 
 class Stream:
-    """One request: what has come of its answer so far is here also after it broke off."""
+    """One request: what has come of its answer so far is here also after it broke off.
 
-    def __init__(self, asked: Asked, on_delta: OnDelta) -> None:
+    Args:
+        on_delta: told what it says, piece by piece; None: nobody is, and nothing counts as said.
+    """
+
+    def __init__(self, asked: Asked, on_delta: OnDelta | None) -> None:
         self._asked = asked
         self._on_delta = on_delta
         self._text: list[str] = []
@@ -114,6 +118,8 @@ class Stream:
                 pass
 
     def _say(self, kind: Kind, text: str) -> None:
+        if self._on_delta is None:
+            return
         text = whole_text(text)
         if kind == "text-delta":
             self._text.append(text)

@@ -22,15 +22,13 @@ from runtools.platform.agents.answer import (
     wire_of,
 )
 from runtools.platform.agents.held import PREVIEW, Held, new_event
-from runtools.platform.agents.limits import add
-from runtools.platform.agents.models.prices import usage_of
 from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_prompt
 from runtools.platform.agents.points import reach
-from runtools.platform.agents.trouble import REJECTED, Empty, Trouble, pause, understood
+from runtools.platform.agents.trouble import REJECTED, Empty, Trouble, understood
+from runtools.platform.agents.trying import again, spent, with_spent
 from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.outbound import Refused
-from runtools.sdk.shapes.runs import Delta, Message, RunError, ToolCall, TurnUsage
-from runtools.sdk.shapes.runs import Trouble as TroubleShape
+from runtools.sdk.shapes.runs import Delta, Message, RunError, RunUsage, ToolCall
 
 log = logging.getLogger(__name__)
 
@@ -46,24 +44,26 @@ async def ask(run: Held) -> None:
         tries += 1
         run.known = seen = run.book.last
         reminder = REMINDER if run.is_owed_a_result else None
-        stream = _stream(run, turn, tries)
+        stream = _stream(run, turn)
         came = await run.reins.hold(_came(run, stream, _messages(run, reminder)))
         run.stream = None
         if isinstance(came, ModelResponse):
             reach("worker.answered")
             await _answered(run, turn, seen, reminder, came)
             return
-        spent = _spent(run, stream.response, turn, f"{run.lease}.{tries}")
+        took = spent(run, stream.response, turn)
         if came.then == "shorten" and run.book.compacted != turn:
-            if spent:
-                await run.append(spent)
+            if took:
+                await run.append(took)
             if not await compacting.compact(run, turn):
                 return
             continue
         if came.error.code == REJECTED and run.history.hide_pictures():
             # It may be for a picture, which no later request of the thread would get past either.
             came = replace(came, then="again", after=0.0)
-        if not await _again(run, turn, tries, came, spent):
+        if not await again(run, turn, tries, came, took):
+            end = run.done("failed", error=came.error, usage=with_spent(run, took))
+            await run.append([*took, end])
             return
 
 
@@ -74,7 +74,7 @@ async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse
         response = await stream.run(messages)
         if response.finish_reason == "error":
             raise Cut
-        if not text_of(response).strip() and not calls_of(response):
+        if not (text_of(response).strip() or calls_of(response) or _is_cut(response)):
             raise ContentFilterError("it said nothing") if _is_refusal(response) else Empty
     except Refused as refused:
         hint = "the operator can allow it by the setting outbound_allow"
@@ -86,21 +86,9 @@ async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse
     return response
 
 
-async def _again(run: Held, turn: int, tries: int, trouble: Trouble, spent: list[NewEvent]) -> bool:
-    """Say what went wrong, and wait for the next try; False: there is none, and the run has ended."""
-    seconds = pause(trouble, tries)
-    if seconds is None:
-        await run.append([*spent, run.done("failed", error=trouble.error)])
-        return False
-    told = TroubleShape(**trouble.error.model_dump(), turn=turn, retrying=round(seconds, 2))
-    error = new_event(f"t{turn}:error:{run.lease}.{tries}", "error", told)
-    await run.append([*spent, error])
-    await run.reins.hold(run.means.clock.sleep(seconds))
-    return True
-
-
-def _stream(run: Held, turn: int, tries: int) -> Stream:
-    attempt = (run.lease - 1) * PREVIEW + tries
+def _stream(run: Held, turn: int) -> Stream:
+    run.count_try(turn)
+    attempt = (run.lease - 1) * PREVIEW + run.tries
 
     def told(kind: Kind, text: str) -> None:
         delta = Delta(text=text, turn=turn, attempt=attempt)
@@ -133,24 +121,26 @@ async def _answered(
             call_id=call.tool_call_id, name=call.tool_name, arguments=arguments(call), turn=turn
         )
         events.append(new_event(f"t{turn}:call:{index}", "tool-call", wanted))
-    events += _spent(run, response, turn, "answer")
-    done = _end_of(run, turn, seen, response, text)
+    events += spent(run, response, turn, "answer")
+    done = _end_of(run, turn, seen, response, with_spent(run, events))
     if done is not None:
         await run.append([*events, done], guarded=True)
     if run.book.turn < turn:  # nothing ends here, or somebody spoke just now
         await run.append(events)
 
 
-def _end_of(run: Held, turn: int, seen: int, response: ModelResponse, text: str) -> NewEvent | None:
+def _end_of(
+    run: Held, turn: int, seen: int, response: ModelResponse, usage: RunUsage
+) -> NewEvent | None:
     """`done`, where the answer ends the run."""
     if calls_of(response) or run.book.said > seen:
         return None
-    usage = add(run.book.usage, usage_of(run.given.model, response.usage))
+    text = text_of(response)
     ending: dict[str, Any] = {"output": text or None, "usage": usage, "iterations": turn}
     if _is_refusal(response):
         error = RunError(code="model_refused", message="the model's provider stopped the answer")
         return run.done("failed", error=error, **ending)
-    if response.finish_reason == "length":
+    if _is_cut(response):
         limit = "max_tokens: the answer was cut off; continue it, or allow longer answers"
         return run.done("limit_reached", limit=limit, **ending)
     if run.given.output_schema is None:
@@ -165,11 +155,6 @@ def _is_refusal(response: ModelResponse) -> bool:
     return response.finish_reason == "content_filter"
 
 
-def _spent(run: Held, response: ModelResponse | None, turn: int, attempt: str) -> list[NewEvent]:
-    """What a request took, where the provider said."""
-    if response is None:
-        return []
-    one = usage_of(run.given.model, response.usage)
-    total = add(run.book.usage, one)
-    usage = TurnUsage(**one.model_dump(), turn=turn, total=total)
-    return [new_event(f"t{turn}:usage:{attempt}", "usage", usage)]
+def _is_cut(response: ModelResponse) -> bool:
+    """Whether it was as long as it might be; thoughts alone may have been."""
+    return response.finish_reason == "length"

@@ -123,8 +123,9 @@ class Book:
                 self._call(data["callId"]).resolved = ApprovalResolved.model_validate(data)
             case "usage":
                 self.usage = RunUsage.model_validate(data["total"])
+                # Of an answer that broke off a provider may say nothing.
                 if data["turn"] == self.turn:
-                    self.size = data["inputTokens"] + data["outputTokens"]
+                    self.size = data["inputTokens"] + data["outputTokens"] or self.size
             case "compaction":
                 self.compacted, self.size = data["turn"], 0
             case "done":

@@ -88,8 +88,10 @@ def _is_waiting(run: Held) -> bool:
 async def _let_go(run: Held) -> bool:
     """Whether the run waits now; not where somebody has just spoken."""
     news = await run.append([], guarded=True, wait=True)
-    run.reins.check()
-    return not news.events and not news.cancel
+    run.waits = not news.events and not news.cancel
+    if not run.waits:
+        run.reins.check()
+    return run.waits
 
 
 async def _make(run: Held, call: Call) -> None:

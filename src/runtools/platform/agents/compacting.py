@@ -18,12 +18,11 @@ from pydantic_ai.models import ModelRequestParameters
 
 from runtools.platform.agents.answer import Asked, Stream, text_of
 from runtools.platform.agents.held import Held, new_event
-from runtools.platform.agents.limits import add
-from runtools.platform.agents.models.prices import usage_of
 from runtools.platform.agents.persona import SUMMARIZE
-from runtools.platform.agents.trouble import Trouble, understood
+from runtools.platform.agents.trouble import Empty, Trouble, understood
+from runtools.platform.agents.trying import again, spent, with_spent
 from runtools.platform.core.models import MODELS
-from runtools.sdk.shapes.runs import Compaction, RunError, TurnUsage
+from runtools.sdk.shapes.runs import Compaction, RunError
 
 FULL = 0.8
 """Of a model's window: what is more is made shorter before the next question."""
@@ -31,6 +30,8 @@ _CHARACTERS_A_TOKEN = 3
 _UNKNOWN_WINDOW = 32_000
 _OF_EACH = 4000
 _OF_REQUEST = 8000
+_MOST_SHORTER = 4
+"""Tries with half as much each."""
 
 
 def window_of(run: Held) -> int | None:
@@ -50,45 +51,59 @@ def is_full(run: Held) -> bool:
 
 async def compact(run: Held, turn: int) -> bool:
     """Append a summary in place of all that was said; False: it could not be had, and the run has ended."""
-    messages = run.history.shown("")
-    window = window_of(run) or _UNKNOWN_WINDOW
-    told = transcript(messages, int(window * _CHARACTERS_A_TOKEN * FULL / 2))
-    question: list[ModelMessage] = [
-        ModelRequest(parts=[SystemPromptPart(content=SUMMARIZE), UserPromptPart(content=told)])
-    ]
-    seen, before = run.book.last, run.book.size
-    came = await run.reins.hold(_summed_up(run, question))
-    if isinstance(came, Trouble):
-        error = RunError(
-            code="context_overflow",
-            message="the conversation is too long for the model and could not be summed up: "
-            + came.error.message,
-            hint="begin a new thread, or use a model with a larger context window",
-        )
-        await run.append([run.done("failed", error=error)])
-        return False
-    one = usage_of(run.given.model, came.usage)
-    usage = TurnUsage(**one.model_dump(), turn=turn, total=add(run.book.usage, one))
+    messages, before = run.history.shown(""), run.book.size
+    # What is said from here on is in no summary: it stands after it.
+    wire = {"seen": run.book.last, "request": run.book.request[:_OF_REQUEST]}
+    most = int((window_of(run) or _UNKNOWN_WINDOW) * _CHARACTERS_A_TOKEN * FULL / 2)
+    tries = 0
+    while True:
+        tries += 1
+        stream = _stream(run, turn)
+        came = await run.reins.hold(_summed_up(run, stream, transcript(messages, most)))
+        run.stream = None
+        if isinstance(came, ModelResponse):
+            break
+        took = spent(run, stream.response, turn)
+        if came.then == "shorten" and tries < _MOST_SHORTER:
+            most //= 2
+            if took:
+                await run.append(took)
+        elif not await again(run, turn, tries, came, took):
+            end = run.done("failed", error=_overflow(came), usage=with_spent(run, took))
+            await run.append([*took, end])
+            return False
     summary = Compaction(turn=turn, tokens_before=before, summary=text_of(came))
-    wire = {"seen": seen, "request": run.book.request[:_OF_REQUEST]}
-    await run.append(
-        [
-            new_event(f"t{turn}:compaction", "compaction", summary, wire),
-            new_event(f"t{turn}:usage:compaction", "usage", usage),
-        ]
-    )
+    event = new_event(f"t{turn}:compaction", "compaction", summary, wire)
+    await run.append([event, *spent(run, came, turn, "compaction")])
     return True
 
 
-async def _summed_up(run: Held, question: list[ModelMessage]) -> ModelResponse | Trouble:
-    plain = Asked(
-        run.asked.model, run.asked.settings, ModelRequestParameters(), run.asked.says_finish
+def _overflow(trouble: Trouble) -> RunError:
+    return RunError(
+        code="context_overflow",
+        message="the conversation is too long for the model and could not be summed up: "
+        + trouble.error.message,
+        hint="begin a new thread, or use a model with a larger context window",
     )
-    stream = Stream(plain, lambda _kind, _text: None)
+
+
+def _stream(run: Held, turn: int) -> Stream:
+    """A request whose words are for nobody to read."""
+    run.count_try(turn)
+    asked = run.asked
+    plain = Asked(asked.model, asked.settings, ModelRequestParameters(), asked.says_finish)
+    run.stream = stream = Stream(plain, None)
+    return stream
+
+
+async def _summed_up(run: Held, stream: Stream, told: str) -> ModelResponse | Trouble:
+    question: list[ModelMessage] = [
+        ModelRequest(parts=[SystemPromptPart(content=SUMMARIZE), UserPromptPart(content=told)])
+    ]
     try:
         response = await stream.run(question)
         if not text_of(response).strip():
-            raise ValueError("the summary is empty")
+            raise Empty
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
         return understood(failure, run.given.model.api_key)
     return response

@@ -33,6 +33,7 @@ from runtools.platform.agents.reins import Broken, Reins, Why
 from runtools.platform.agents.tools.around import Around
 from runtools.platform.agents.tools.servers import MOST_BYTES, Servers
 from runtools.platform.agents.tools.toolbox import Toolbox
+from runtools.platform.agents.trying import check_price, spent, with_spent
 from runtools.platform.core.models import MODELS, PROVIDERS
 from runtools.platform.core.ports.worker import Assignment, NewEvent
 from runtools.platform.kit.unbroken import to_its_end
@@ -49,6 +50,9 @@ class Drive:
 
     Args:
         reins: pulled by the worker when it is to be left.
+
+    Attributes:
+        leaving: set when it is.
     """
 
     def __init__(self, means: Means, run_id: str, lease: int, reins: Reins) -> None:
@@ -57,12 +61,12 @@ class Drive:
         self._lease = lease
         self._reins = reins
         self._poked = asyncio.Event()
-        self._leaving = False
+        self.leaving = asyncio.Event()
         self._run: Held | None = None
 
     def leave(self, *, at_once: bool) -> None:
         """Go no further; unless it is to be at once, an answer under way may end."""
-        self._leaving = True
+        self.leaving.set()
         if at_once or self._run is None or self._run.stream is None:
             self._reins.pull("leave")
 
@@ -70,27 +74,35 @@ class Drive:
         """Somebody has appended something, or wants a cancel: look."""
         self._poked.set()
 
-    async def go(self) -> None:
-        """Take the run and drive it.
+    async def go(self) -> bool:
+        """Take the run and drive it; False: it goes on, and was left.
 
         Raises:
             LinkLost: it is somebody else's, or the api cannot be reached.
         """
         given = await self._means.link.take(self._run_id, self._lease)
         reach("worker.taken")
+        toolbox = _toolbox(self._means, given, self._lease)
         try:
-            self._run = run = await _held(self._means, given, self._lease, self._reins)
-        except RunToolsError as error:
-            await failure(self._means, self._run_id, self._lease, error)
-            return
+            self._run = run = await _held(self._means, given, self._lease, self._reins, toolbox)
+        except BaseException as error:
+            is_over = isinstance(error, Exception) and not isinstance(error, LinkLost)
+            await to_its_end(_put_away(toolbox, given if is_over else None))
+            raise
         helpers = [asyncio.create_task(self._listen(run)), asyncio.create_task(_keep_time(run))]
         try:
             if given.run.cancel_requested:
                 self._reins.pull("cancel")
-            while not run.book.ended and not self._leaving and not await _step(run):
+            while not run.is_over and not self.leaving.is_set() and not await _step(run):
                 pass
+        except LinkLost:
+            raise
+        except Exception:
+            await run.stop_calls()  # nobody will look after what they have left running
+            raise
         finally:
             await to_its_end(_over(run, helpers))
+        return run.is_over
 
     async def _listen(self, run: Held) -> None:
         while True:
@@ -142,29 +154,38 @@ async def _broken(run: Held, why: Why) -> bool:
     if why == "leave":
         return True
     words = {"cancel": CANCELLED, "interrupt": INTERRUPTED, "limit": OVER_TIME}[why]
-    await run.close_calls(words)
-    if run.stream is not None:
-        await run.append(_half_said(run, run.stream.text))
-        run.stream = None
+    await run.stop_calls()
+    said, ending = _half_said(run)
+    events = [*run.closed(words), *said]
+    run.stream = None
     if why == "interrupt":
+        if events:
+            await run.append(events)
         run.known = max(run.known, run.book.interrupts)
         run.reins.slacken(why)
         return False
+    # Beside its end, at once: what was half said is never there alone, to be taken for an answer.
     if why == "cancel":
-        await run.append([run.done("cancelled")])
+        await run.append([*events, run.done("cancelled", **ending)])
     else:
-        await run.append([run.done("limit_reached", limit=out_of_time(run.limits))])
+        limit = out_of_time(run.limits)
+        await run.append([*events, run.done("limit_reached", limit=limit, **ending)])
     return True
 
 
-def _half_said(run: Held, text: str) -> list[NewEvent]:
-    """What the model had said when it was broken off."""
-    if not text.strip():
-        return []
-    turn = run.book.turn + 1
-    wire = {"seen": run.known, "response": plain_response(text)}
-    said = Message(role="assistant", text=text, turn=turn)
-    return [new_event(f"t{turn}:message", "message", said, wire)]
+def _half_said(run: Held) -> tuple[list[NewEvent], dict[str, Any]]:
+    """What the model had said when it was broken off and what that took, and what `done` says of it."""
+    stream, turn = run.stream, run.book.turn + 1
+    if stream is None:
+        return [], {}
+    took = spent(run, stream.response, turn)
+    ending: dict[str, Any] = {"usage": with_spent(run, took)}
+    if not stream.text.strip():
+        return took, ending
+    wire = {"seen": run.known, "response": plain_response(stream.text)}
+    said = Message(role="assistant", text=stream.text, turn=turn)
+    message = new_event(f"t{turn}:message", "message", said, wire)
+    return [message, *took], {**ending, "output": stream.text, "iterations": turn}
 
 
 async def _keep_time(run: Held) -> None:
@@ -173,19 +194,32 @@ async def _keep_time(run: Held) -> None:
         run.reins.pull("limit")
 
 
-async def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> Held:
+def _toolbox(means: Means, given: Assignment, lease: int) -> Toolbox:
+    async def secret(name: str) -> str:
+        return await means.link.secret(given.run.id, lease, name)
+
+    around = Around(secret, means.outbound, search_url=means.search_url)
+    http = partial(client, means.outbound, most=MOST_BYTES)
+    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret, given.run.id, lease)
+    sees = _sees(given)
+    return Toolbox(means.link, given, lease, means.connect, around, servers, means.clock, sees=sees)
+
+
+async def _put_away(toolbox: Toolbox, given: Assignment | None) -> None:
+    """Close the toolbox; of a run that is over, end what an earlier lease has left running."""
+    book = Book()
+    book.take([] if given is None else given.log)
+    await asyncio.gather(*(toolbox.stop(call) for call in book.open))
+    await toolbox.close()
+
+
+async def _held(
+    means: Means, given: Assignment, lease: int, reins: Reins, toolbox: Toolbox
+) -> Held:
     """All that is needed to go on."""
     access = given.model
-    known = next(
-        (
-            one
-            for one in MODELS.values()
-            if (one.provider, one.api_id) == (access.provider, access.api_id)
-        ),
-        None,
-    )
-    sees = known is None or known.images
-    history = History(sees=sees)
+    check_price(given)
+    history = History(sees=_sees(given))
     size = 0
     for log in by_run(given.earlier):
         book = Book()
@@ -194,27 +228,24 @@ async def _held(means: Means, given: Assignment, lease: int, reins: Reins) -> He
         history.end()
         size = book.size or (0 if book.compacted else size)
 
-    async def secret(name: str) -> str:
-        return await means.link.secret(given.run.id, lease, name)
-
-    around = Around(secret, means.outbound, search_url=means.search_url)
-    http = partial(client, means.outbound, most=MOST_BYTES)
-    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret, given.run.id, lease)
-    toolbox = Toolbox(
-        means.link, given, lease, means.connect, around, servers, means.clock, sees=sees
-    )
-    try:
-        model = means.build(access)
-        await servers.look(toolbox.place)
-    except BaseException:
-        await to_its_end(toolbox.close())
-        raise
+    model = means.build(access)
+    if not given.run.cancel_requested:
+        await toolbox.look()
     # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
     run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history)
     run.book.size = run.book.size or size
     return run
+
+
+def _sees(given: Assignment) -> bool:
+    """Whether the model can look at pictures; of one that nobody knows it is believed."""
+    access = given.model
+    for one in MODELS.values():
+        if (one.provider, one.api_id) == (access.provider, access.api_id):
+            return one.images
+    return True
 
 
 def _settings(given: Assignment) -> ModelSettings:
@@ -241,8 +272,8 @@ def _schema(given: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", **given}
 
 
-async def failure(means: Means, run_id: str, lease: int, error: Exception) -> None:
-    """End a run that cannot go on; where even that cannot be said, the next worker finds it as it is."""
+async def failure(means: Means, run_id: str, lease: int, error: Exception) -> bool:
+    """End a run that cannot go on; False: nor can that be said, and the next worker finds it as it is."""
     if isinstance(error, RunToolsError):
         why = RunError(code=error.code, message=error.message, hint=error.hint)
     else:
@@ -252,7 +283,7 @@ async def failure(means: Means, run_id: str, lease: int, error: Exception) -> No
         book = Book()
         book.take(news.events)
         if book.ended:
-            return
+            return True
         done = Done(
             status="failed",
             output=book.text or None,
@@ -262,3 +293,5 @@ async def failure(means: Means, run_id: str, lease: int, error: Exception) -> No
         )
         closed = [result_event(call, why.message, failed=True) for call in book.open]
         await means.link.append(run_id, lease, [*closed, new_event("done", "done", done)])
+        return True
+    return False

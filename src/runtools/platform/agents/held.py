@@ -74,6 +74,8 @@ class Held:
         self.exceeded: str | None = None  # which budget of the org is used up
         self._began = means.clock.monotonic()
         self.known = 0  # up to where whoever is at work knows the log
+        self.waits = False  # it was let go of, until somebody wakes it
+        self._tried = (0, 0)
         self.changed = asyncio.Event()
         self.stream: Stream | None = None  # an answer under way
         history.take(self.book.take(given.log))
@@ -84,6 +86,21 @@ class Held:
     def seconds(self) -> float:
         """How long it has worked, waiting for people left out."""
         return self.given.spent_seconds + self.means.clock.monotonic() - self._began
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to be done here."""
+        return self.waits or self.book.ended
+
+    @property
+    def tries(self) -> int:
+        """How often the model was asked in the turn under way, under this lease, for whatever reason."""
+        return self._tried[1]
+
+    def count_try(self, turn: int) -> None:
+        """It is asked once more."""
+        before = self._tried[1] if self._tried[0] == turn else 0
+        self._tried = (turn, before + 1)
 
     @property
     def is_owed_a_result(self) -> bool:
@@ -121,12 +138,13 @@ class Held:
         if self.book.has_gap:
             await self.look()
 
-    async def close_calls(self, why: str) -> None:
-        """Give every open call a result, after what it has left running is ended."""
-        calls = self.book.open
-        await asyncio.gather(*(self.toolbox.stop(call) for call in calls))
-        if calls:
-            await self.append([result_event(call, why, failed=True) for call in calls])
+    async def stop_calls(self) -> None:
+        """End what open calls have left running."""
+        await asyncio.gather(*(self.toolbox.stop(call) for call in self.book.open))
+
+    def closed(self, why: str) -> list[NewEvent]:
+        """A result for every open call."""
+        return [result_event(call, why, failed=True) for call in self.book.open]
 
     def done(
         self,

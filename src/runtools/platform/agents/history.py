@@ -20,7 +20,10 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelRequestPart,
     ModelResponse,
+    ModelResponsePart,
     SystemPromptPart,
+    TextPart,
+    ToolCallPart,
     ToolReturnPart,
     UserContent,
     UserPromptPart,
@@ -111,10 +114,10 @@ class History:
         self._open, self._returns = {}, {}
         if request is not None:
             self._messages.append(request)
-        if wire.get("response") is not None:
-            self._messages.append(RESPONSE.validate_python(wire["response"]))
-        else:  # what was said before the run, by whoever
-            self._messages.append(RESPONSE.validate_python(plain_response(data["text"])))
+        # What was said before the run, by whoever, has no form of a provider's.
+        response = RESPONSE.validate_python(wire.get("response") or plain_response(data["text"]))
+        if any(isinstance(part, ToolCallPart) or _says(part) for part in response.parts):
+            self._messages.append(response)  # thoughts alone, cut off, no provider takes back
 
     def _compact(self, wire: dict[str, Any], data: dict[str, Any]) -> None:
         seen = int(wire.get("seen") or 0)
@@ -180,6 +183,10 @@ def _in_words(part: ModelRequestPart) -> ModelRequestPart:
         return part
     said = [_REFUSED if isinstance(one, BinaryContent) else one for one in part.content]
     return UserPromptPart(content=said)
+
+
+def _says(part: ModelResponsePart) -> bool:
+    return isinstance(part, TextPart) and bool(part.content.strip())
 
 
 def plain_response(text: str) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Link(Protocol):
         """A secret that this run's agent may use."""
         ...
 
+    async def release(self, run_id: str, lease: int) -> None:
+        """Give a run back that is not at its end: it is offered anew."""
+        ...
+
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
         """A live piece for whoever is reading. Never waits, and is not kept."""
         ...

@@ -16,12 +16,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from runtools.errors import Conflict, Unavailable, from_wire
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.core.ports.worker import (
+    BEAT_SECONDS,
     MAX_FRAME_BYTES,
     PATH,
     Append,
     Assignment,
     Delta,
     Hello,
+    Here,
     NewEvent,
     News,
     Offer,
@@ -29,6 +31,7 @@ from runtools.platform.core.ports.worker import (
     Placed,
     Poke,
     Read,
+    Release,
     Secret,
     Take,
     Value,
@@ -97,7 +100,9 @@ class SocketLink:
         self._out: deque[str | Delta] = deque()
         self._more = asyncio.Event()
         self.lost = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._hear())]
+        self._tasks = [
+            asyncio.create_task(each) for each in (self._send(), self._hear(), self._beat())
+        ]
 
     async def call(self, frame: Shape, seconds: float = _ANSWER_SECONDS) -> Any:
         """Say something and wait for its answer."""
@@ -151,6 +156,10 @@ class SocketLink:
         answer = await self.call(Secret(run_id=run_id, lease=lease, name=name))
         return Value.model_validate(answer).value
 
+    async def release(self, run_id: str, lease: int) -> None:
+        """Give a run back."""
+        await self._of_run(Release(run_id=run_id, lease=lease))
+
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
         """A live piece; pieces that wait for a slow connection are joined."""
         piece = Delta(run_id=run_id, lease=lease, type=kind, data=dict(data))
@@ -199,6 +208,14 @@ class SocketLink:
             pass
         finally:
             self._end()  # whatever it was: a link that sends nothing is none
+
+    async def _beat(self) -> None:
+        """Say every second that there is somebody, unless something waits to be sent anyhow."""
+        beat = Here().model_dump_json()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            if not self._out:
+                self._put(beat)
 
     async def _hear(self) -> None:
         try:

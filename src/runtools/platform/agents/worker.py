@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,10 @@ from runtools.platform.agents.reins import Reins
 from runtools.platform.core.ports.worker import Offer, Poke
 
 log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 1.0
+"""Before a run is given back with which something went wrong: the next one may fare no better."""
+_LONGEST_PAUSE = 30.0
 
 
 @dataclass(slots=True)
@@ -103,18 +108,46 @@ class Worker:
 
     async def _run(self, means: Means, drive: Drive, offer: Offer) -> None:
         try:
-            await drive.go()
-        except LinkLost as lost:
-            log.info("run %s is left: %s", offer.run_id, lost)
-        except RunToolsError as error:
-            log.warning("run %s: %s", offer.run_id, error.message)
-            await failure(means, offer.run_id, offer.lease, error)
-        except Exception as error:
-            # The edge of one run: it ends with what went wrong, and the others go on.
-            log.exception("run %s", offer.run_id)
-            await failure(means, offer.run_id, offer.lease, error)
+            if not await _driven(means, drive, offer):
+                await _give_back(means, drive, offer)
         finally:
             self._jobs.pop(offer.run_id, None)
             if not self._jobs:
                 self._idle.set()
             self._fill()
+
+
+async def _driven(means: Means, drive: Drive, offer: Offer) -> bool:
+    """Drive a run; False: it is neither at its end nor waiting for anybody, and was left."""
+    try:
+        return await drive.go()
+    except LinkLost as lost:
+        log.info("run %s is left: %s", offer.run_id, lost)
+        return False
+    except RunToolsError as error:
+        log.warning("run %s: %s", offer.run_id, error.message)
+        return await failure(means, offer.run_id, offer.lease, error)
+    except Exception as error:
+        # The edge of one run: it ends with what went wrong, and the others go on.
+        log.exception("run %s", offer.run_id)
+        return await failure(means, offer.run_id, offer.lease, error)
+
+
+async def _give_back(means: Means, drive: Drive, offer: Offer) -> None:
+    """Have a run that was left offered anew. Nobody takes it from a worker that is connected and well."""
+    pause = _PAUSE_SECONDS
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await drive.leaving.wait()
+        try:
+            await means.link.release(offer.run_id, offer.lease)
+        except LinkLost:
+            return  # it is another's already, or this worker is gone
+        except RunToolsError as error:
+            log.warning("run %s cannot be given back: %s", offer.run_id, error.message)
+            if drive.leaving.is_set():
+                return  # the connection ends next, and says it
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        else:
+            return

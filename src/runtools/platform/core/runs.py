@@ -87,6 +87,11 @@ def check(move: Move, status: str, run_id: str, to: str | None = None) -> Status
     return next(iter(led))
 
 
+def process_of(run_id: str, turn: int, index: int) -> str:
+    """What the command of a call is called in the sandbox, by the call's place among those of its turn."""
+    return f"{run_id}.{turn}.{index}"
+
+
 def ended(run_id: str, status: str) -> RunEnded:
     """What is said to who wants something of a run that is over."""
     return RunEnded(

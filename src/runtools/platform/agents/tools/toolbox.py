@@ -18,11 +18,12 @@ from pydantic_ai.tools import ToolDefinition
 from runtools.errors import RateLimited, RunToolsError, Unavailable
 from runtools.platform.agents.answer import INVALID
 from runtools.platform.agents.book import Call
-from runtools.platform.agents.link import Link, LinkLost
+from runtools.platform.agents.link import Link
 from runtools.platform.agents.tools.around import AROUND, Around
 from runtools.platform.agents.tools.reaching import GET_DEV_URL
 from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.core.ports.worker import Assignment
+from runtools.platform.core.runs import process_of
 from runtools.platform.kit.clock import Backoff, Clock
 from runtools.sdk.client import AsyncRunTools
 from runtools.sdk.sandbox import AsyncSandbox
@@ -128,12 +129,29 @@ class Toolbox:
             return await self._patiently(tool, call, on_output, begun)
         raise AssertionError  # the stack swallows nothing
 
+    async def look(self) -> None:
+        """Learn what the servers have."""
+        await self._servers.look(self._place)
+
     async def stop(self, call: Call) -> None:
-        """End what a call that was broken off has left running."""
-        if call.name != shell.BASH.name or "process_id" in call.arguments:
+        """End what a call that was broken off has left running. Where there is no sandbox, nothing runs."""
+        changed = None if call.resolved is None else call.resolved.arguments
+        given = call.arguments if changed is None else changed
+        if call.name != shell.BASH.name or "process_id" in given:
             return
-        with contextlib.suppress(RunToolsError, LinkLost):
-            await shell.stop(await self._bench(call, lambda _: None, begun=True))
+        backoff = Backoff(self._clock, first=0.2, most=1.0)
+        for left in reversed(range(_TRIES)):
+            try:
+                sandbox = await self._placed()
+                if sandbox is not None:
+                    await shell.stop(self._bench_in(sandbox, call, lambda _: None, begun=True))
+            except (Unavailable, RateLimited):
+                if left:
+                    await backoff.wait()
+                    continue
+            except RunToolsError:
+                pass  # it is gone with its sandbox, or cannot be reached
+            return
 
     async def close(self) -> None:
         """Close the connections, and end what serves this run alone."""
@@ -148,7 +166,7 @@ class Toolbox:
             try:
                 if tool.name in AROUND:
                     return await tool.call(self._around, call.arguments)
-                bench = await self._bench(call, on_output, begun=begun)
+                bench = self._bench_in(await self._place(), call, on_output, begun=begun)
                 return self._told(await tool.call(bench, call.arguments))
             except (Unavailable, RateLimited) as error:
                 if not left:
@@ -165,20 +183,26 @@ class Toolbox:
         self._is_news = False
         return replace(result, text=f"{_NEW_SANDBOX}\n{result.text}")
 
-    async def _bench(self, call: Call, on_output: OnOutput, *, begun: bool) -> Bench:
-        sandbox = await self.place()
+    def _bench_in(
+        self, sandbox: AsyncSandbox, call: Call, on_output: OnOutput, *, begun: bool
+    ) -> Bench:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return Bench(
             sandbox,
             self._given.run.thread_id.replace("_", "-"),
             on_output=lambda piece: on_output(decoder.decode(piece)),
-            act=f"{self._given.run.id}.{call.turn}.{call.index}",
+            act=process_of(self._given.run.id, call.turn, call.index),
             begun=begun,
             sees=self._sees,
         )
 
-    async def place(self) -> AsyncSandbox:
-        """The sandbox of the run, made where there is none yet."""
+    async def _placed(self) -> AsyncSandbox | None:
+        """The sandbox that the run has worked in, if there is one; none is made."""
+        if self._sandbox is not None or self._given.run.sandbox_id is None:
+            return self._sandbox
+        return await self._client.sandboxes.get(self._given.run.sandbox_id)
+
+    async def _place(self) -> AsyncSandbox:
         async with self._placing:
             if self._sandbox is None:
                 placed = await self._link.place(self._given.run.id, self._lease)

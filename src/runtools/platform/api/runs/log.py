@@ -6,6 +6,7 @@ Everything here is done under the lock of the run's row.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,12 +25,14 @@ from runtools.platform.core import runs as states
 from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import Move, Status
 from runtools.platform.kit import http
+from runtools.platform.kit.crypto import digest
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.runs import Done, Message, RunUsage, ToolCall, ToolResult
 
 MAX_EVENT_BYTES = 12 * 1024 * 1024
 """What readers take in one piece; pictures included."""
+_LONGEST_KEY = 128
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -213,14 +216,31 @@ def _done(record: Record, one: New, now: datetime) -> tuple[Record, str]:
     return ended, look.text(data)
 
 
-def _dangling(conn: Transaction, record: Record) -> list[New]:
-    """Results for calls that have none."""
+def own_key(what: str, of: str) -> str:
+    """The key of an event of the api's about something with an id of somebody else's, however long."""
+    key = f"{OWN_KEYS}{what}:{of}"
+    return key if len(key) <= _LONGEST_KEY else f"{OWN_KEYS}{what}::{digest(of)}"
+
+
+def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
+    """Calls that have no result, each with its place among those of its turn."""
     found = store.of_types(conn, record, ("tool-call", "tool-result"))
     answered = {json.loads(one.data)["callId"] for one in found if one.type == "tool-result"}
     calls = [ToolCall.model_validate_json(one.data) for one in found if one.type == "tool-call"]
+    of_turn: Counter[int] = Counter()
+    opened: list[tuple[ToolCall, int]] = []
+    for call in calls:
+        if call.call_id not in answered:
+            opened.append((call, of_turn[call.turn]))
+        of_turn[call.turn] += 1
+    return opened
+
+
+def _dangling(conn: Transaction, record: Record) -> list[New]:
+    """Results for calls that have none."""
     return [
         New(
-            f"{OWN_KEYS}dropped:{call.call_id}"[:128],
+            own_key("dropped", call.call_id),
             "tool-result",
             ToolResult(
                 call_id=call.call_id,
@@ -231,8 +251,7 @@ def _dangling(conn: Transaction, record: Record) -> list[New]:
                 turn=call.turn,
             ).model_dump(mode="json"),
         )
-        for call in calls
-        if call.call_id not in answered
+        for call, _ in open_calls(conn, record)
     ]
 
 

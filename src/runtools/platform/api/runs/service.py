@@ -38,6 +38,9 @@ from runtools.sdk.shapes.runs import (
     RunSteer,
 )
 
+GO_ON = "Go on."
+"""What a run that continues another is told where nothing else is said."""
+
 
 async def create(call: Call, wanted: RunRequest) -> Record:
     """A new run, queued; a repeat of the act gets the one that it has made.
@@ -149,7 +152,7 @@ async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:
             return _same_decision(record, wanted, before), []
         if store.is_over(record):
             raise ended(record.id, record.status)
-        new = New(f"{OWN_KEYS}approval:{wanted.call_id}"[:128], kinds[1], {**said, "actor": who})
+        new = New(log.own_key("approval", wanted.call_id), kinds[1], {**said, "actor": who})
         grown = log.append(conn, record, [new], now, usual)
         return log.wake(conn, grown.record, now), grown.fresh
 
@@ -189,12 +192,15 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
     Raises:
         RunIllegalMove: it was not stopped by a limit.
         Conflict: another run goes on from it already.
+        Forbidden: it worked in a sandbox that was named for it, and the caller may not.
     """
     platform = call.platform
     made = await platform.db.read(store.made_by, call.org, call.op)
     if made is not None:
         return made
     old = await get(call, run_id)
+    if old.wanted_sandbox is not None:
+        guard.check_scope(call.who, "sandbox:write")
     now = platform.clock.now()
     record = Record(
         id=new_id("run"),
@@ -217,7 +223,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
         wanted_sandbox=old.wanted_sandbox,
         lane=old.lane,
     )
-    messages = [] if wanted.message is None else [RunMessage(role="user", content=wanted.message)]
+    messages = [RunMessage(role="user", content=wanted.message or GO_ON)]
     usual = standard(platform.settings)
     record = await platform.db.write(_continue, old, record, messages, usual)
     platform.bus.signal(QUEUE)

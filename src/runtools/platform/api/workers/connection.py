@@ -24,8 +24,10 @@ from runtools.platform.core.ports.worker import (
     Append,
     Delta,
     Hello,
+    Here,
     Place,
     Read,
+    Release,
     Secret,
     Take,
 )
@@ -36,7 +38,7 @@ from runtools.sdk.shapes.events import ErrorBody
 log = logging.getLogger(__name__)
 router = APIRouter()
 
-Frame = Hello | Take | Append | Read | Place | Secret | Delta
+Frame = Hello | Take | Append | Read | Place | Secret | Release | Here | Delta
 _FRAME: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="call")])
 _HELLO_SECONDS = 10.0
 _ENDS = frozenset({1000, 1001})
@@ -67,7 +69,7 @@ class _Connection:
         self._platform = platform
         self._sock = sock
         self._hello = hello
-        self._link = Link(hello.worker_id, hello.slots)
+        self._link = Link(hello.worker_id, hello.slots, platform.clock.monotonic())
         self._doing: set[asyncio.Task[None]] = set()
 
     async def serve(self, number: int) -> None:
@@ -99,6 +101,9 @@ class _Connection:
     async def _listen(self) -> None:
         while True:
             number, frame = _parsed(await self._sock.receive_text())
+            self._link.spoke = self._platform.clock.monotonic()
+            if isinstance(frame, Here):
+                continue
             if isinstance(frame, Delta):
                 self._piece(frame)
                 continue
@@ -135,9 +140,7 @@ class _Connection:
     async def _do(self, frame: Frame) -> Shape | None:
         platform, me = self._platform, self._link.worker_id
         if isinstance(frame, Take):
-            given = await service.take(platform, me, frame)
-            self._link.drives(frame.run_id, frame.lease, given.run.last_seq)
-            return given
+            return await self._give(frame)
         if isinstance(frame, Append):
             news, record = await service.append(platform, me, frame)
             if record.last_seq and frame.run_id in self._link.driving:
@@ -151,7 +154,19 @@ class _Connection:
             return await places.place(platform, me, frame)
         if isinstance(frame, Secret):
             return await service.secret(platform, me, frame)
+        if isinstance(frame, Release):
+            await service.release(platform, me, frame)
+            return None
         raise InvalidRequest(f"a worker says {frame.call} once")
+
+    async def _give(self, frame: Take) -> Shape:
+        self._link.taking.add(frame.run_id)
+        try:
+            given = await service.take(self._platform, self._link.worker_id, frame)
+            self._link.drives(frame.run_id, frame.lease, given.run.last_seq)
+        finally:
+            self._link.taking.discard(frame.run_id)
+        return given
 
     def _heard(self, run_id: str, seq: int | None) -> None:
         if seq is not None and run_id in self._link.heard:

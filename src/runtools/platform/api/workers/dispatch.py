@@ -1,9 +1,8 @@
 """Offering runs to workers, and taking them back from those that are gone.
 
 A loop in each api process: it offers what is queued to the workers that are connected here, notes that
-these are
-there still, and offers anew what was driven by one that nobody has seen for `GRACE_SECONDS`. Whatever it
-believes, a run is driven by one worker: its lease says by whom.
+these are there still, and offers anew what was driven by one that nobody has heard of for `GRACE_SECONDS`,
+or that knows nothing of it. Whatever it believes, a run is driven by one worker: its lease says by whom.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from runtools.platform.api.runs import log as runs_log
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE, told
-from runtools.platform.api.workers import store
-from runtools.platform.core.ports.worker import GRACE_SECONDS, Hello
+from runtools.platform.api.workers import leftovers, store
+from runtools.platform.api.workers.links import Link
+from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS, Hello
 from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
 
@@ -39,6 +39,9 @@ async def loop(platform: Platform) -> None:
         while True:
             try:
                 now = platform.clock.monotonic()
+                if now - looked > SILENT_SECONDS:
+                    # It stood still itself: who spoke meanwhile has not been heard yet.
+                    began = now
                 if now - looked >= _LOOK_SECONDS:
                     looked = now
                     # Those who were connected when this process began come back first.
@@ -63,18 +66,22 @@ async def offer(platform: Platform) -> None:
 async def look(platform: Platform, *, may_take_back: bool) -> None:
     """Note who is there, tell them what they may have missed, and take back from those who are not."""
     now = platform.clock.now()
-    here = platform.workers.ids
+    here = platform.workers.heard(platform.clock.monotonic())
     if here:
         await platform.db.write(store.seen, here, now)
-        await _poke(platform)
+    for link in list(platform.workers):
+        await _compare(platform, link)
     if not may_take_back:
         return
     present = {*here, *await platform.db.read(store.present, now - _GRACE)}
     lost = await platform.db.read(runs.driven_but_by, sorted(present), _AT_ONCE)
     for record in lost:
         await take_back(platform, record)
-    for record in await platform.db.read(runs.uncancelled, now - _UNCANCELLED, _AT_ONCE):
-        await _drop(platform, record)
+    since = now - _UNCANCELLED if present else now
+    for record in await platform.db.read(runs.uncancelled, since, _AT_ONCE):
+        if record.id not in platform.asking:
+            platform.asking.add(record.id)
+            platform.spawn(_drop(platform, record), f"cancelling {record.id}")
     await platform.db.write(store.forget, now - _KEPT)
 
 
@@ -116,22 +123,41 @@ async def left(platform: Platform, worker_id: str) -> None:
         await take_back(platform, record)
 
 
-async def _poke(platform: Platform) -> None:
-    """Tell workers of what another process has appended to the logs of their runs."""
-    for link in platform.workers:
-        if not link.driving:
-            continue
-        for record in await platform.db.read(runs.driven_by, link.worker_id):
-            heard = link.heard.get(record.id)
-            if heard is None:
-                continue
+async def _compare(platform: Platform, link: Link) -> None:
+    """Set right what a worker knows of its runs, and what is believed of it.
+
+    It is told of what another process has appended to their logs. What it was given when it could not hear
+    of it any more (its connection broke in that moment) is taken back; what is another's now, or over,
+    fills no place of its.
+    """
+    driving = dict(link.driving)
+    found = await platform.db.read(runs.driven_by, link.worker_id)
+    if not platform.workers.is_latest(link):
+        return
+    for record in found:
+        heard = link.heard.get(record.id)
+        if heard is not None:
             if record.last_seq > heard or record.cancel_requested:
                 link.heard[record.id] = record.last_seq
                 link.poke(record.id)
+        elif record.id not in link.taking:
+            await take_back(platform, record)
+    leases = {record.id: record.lease for record in found}
+    for run_id, lease in driving.items():
+        if leases.get(run_id) != lease and link.driving.get(run_id) == lease:
+            link.lets_go(run_id)
 
 
 async def _drop(platform: Platform, record: Record) -> None:
-    """Cancel a run for which no worker came."""
+    """Cancel a run for which no worker came, and what it has left running."""
+    try:
+        await leftovers.end_commands(platform, record)
+        await _dropped(platform, record)
+    finally:
+        platform.asking.discard(record.id)
+
+
+async def _dropped(platform: Platform, record: Record) -> None:
     usual, now = standard(platform.settings), platform.clock.now()
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:

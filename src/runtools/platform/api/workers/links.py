@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from runtools.platform.core.ports.worker import Answer, Offer, Poke
+from runtools.platform.core.ports.worker import SILENT_SECONDS, Answer, Offer, Poke
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import ErrorBody
 
@@ -17,15 +17,19 @@ class Link:
     """One worker's connection.
 
     Attributes:
+        spoke: when it last said anything.
         driving: the runs that it drives, each with its lease.
+        taking: those that it is being given at the moment.
         heard: of each of them, the number of the last event that it was told of.
         offers: what it was offered and may take still, and since when.
     """
 
-    def __init__(self, worker_id: str, slots: int) -> None:
+    def __init__(self, worker_id: str, slots: int, now: float) -> None:
         self.worker_id = worker_id
         self.slots = slots
+        self.spoke = now
         self.driving: dict[str, int] = {}
+        self.taking: set[str] = set()
         self.heard: dict[str, int] = {}
         self.offers: dict[str, float] = {}
         self.offered_at = 0.0
@@ -35,6 +39,10 @@ class Link:
     def load(self) -> float:
         """How full it is: 1 and more have no room."""
         return (len(self.driving) + len(self.offers)) / self.slots if self.slots else 1.0
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it may stand still, or be out of reach."""
+        return now - self.spoke > SILENT_SECONDS
 
     def drives(self, run_id: str, lease: int, last_seq: int) -> None:
         """A run is its from now on."""
@@ -80,10 +88,9 @@ class Workers:
     def __len__(self) -> int:
         return len(self._links)
 
-    @property
-    def ids(self) -> list[str]:
-        """The ids of those that are connected."""
-        return list(self._links)
+    def heard(self, now: float) -> list[str]:
+        """The ids of those that are connected and have said so just now."""
+        return [link.worker_id for link in self._links.values() if not link.is_silent(now)]
 
     def add(self, link: Link) -> None:
         """A worker has connected; an earlier connection of its is worth nothing any more."""
@@ -116,7 +123,7 @@ class Workers:
             link.offers = {run: at for run, at in link.offers.items() if now - at < OFFER_SECONDS}
         if any(run_id in link.offers for link in links):
             return True
-        free = [link for link in links if link.load < 1]
+        free = [link for link in links if link.load < 1 and not link.is_silent(now)]
         if not free:
             return False
         # Who has the most room; among those, who was offered something the longest ago.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,6 +32,7 @@ from runtools.platform.api.runs.telling import told
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
 from runtools.platform.api.threads import store as threads
+from runtools.platform.api.workers import leftovers
 from runtools.platform.core import runs as states
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
@@ -42,6 +44,7 @@ from runtools.platform.core.ports.worker import (
     ModelAccess,
     News,
     Read,
+    Release,
     Secret,
     Take,
     Value,
@@ -185,14 +188,26 @@ def _limits(
 
 
 def _since_compaction(found: list[Event]) -> list[Event]:
+    """What no summary stands for: from the last one on, with what came while that was made."""
     for n in range(len(found) - 1, -1, -1):
-        if found[n].type == "compaction":
-            return found[n:]
+        summary = found[n]
+        if summary.type == "compaction":
+            seen = int(json.loads(summary.wire or "{}").get("seen") or summary.seq)
+            missed = [
+                one
+                for one in found[:n]
+                if one.run_id == summary.run_id and one.seq > seen and one.type == "message"
+            ]
+            return [*missed, *found[n:]]
     return found
 
 
 async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> None:
-    """End a run that nobody can drive."""
+    """End a run that nobody can drive, and what an earlier worker has left running."""
+    seen = await platform.db.read(store.known, asked.run_id)
+    if seen is None or seen.lease != asked.lease or store.is_over(seen):
+        return
+    await leftovers.end_commands(platform, seen)
     usual, now = standard(platform.settings), platform.clock.now()
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
@@ -277,6 +292,26 @@ async def read(platform: Platform, worker_id: str, asked: Read) -> tuple[News, R
         return News(events=look.logged(found), cancel=record.cancel_requested), record
 
     return await platform.db.read(look_up)
+
+
+async def release(platform: Platform, worker_id: str, asked: Release) -> None:
+    """Offer a run anew that its worker does not go on with.
+
+    Raises:
+        Conflict: the lease is not the latest.
+    """
+    now = platform.clock.now()
+
+    def act(conn: Transaction) -> tuple[Record, Record]:
+        record = _leased(conn, worker_id, asked.run_id, asked.lease)
+        if record.status != Status.RUNNING:
+            return record, record
+        return record, log.requeue(conn, record, now)
+
+    before, record = await platform.db.write(act)
+    if before.token_digest is not None and record.token_digest is None:
+        platform.door.forget(before.token_digest)
+    told(platform, record, [])
 
 
 # --- secrets ---

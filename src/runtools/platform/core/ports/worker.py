@@ -12,6 +12,9 @@ Who writes what: the api appends ``run-started`` and the messages that a run beg
 run, then what people say (messages with ``steering``, ``approval-resolved``) as they say it, and pokes the
 worker. All else is the worker's. A run that waits is woken, that is offered anew, by either of the two and
 by a cancel; one that is cancelled is offered too, for its worker to end what is under way and say ``done``.
+
+A worker that says nothing for `SILENT_SECONDS` counts as one whose connection broke, whatever that looks
+like: one that stands still, or whose network is gone, does not say so. So it says `Here` every second.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ PATH = "/parts/worker"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 GRACE_SECONDS = 5.0
 """How long the runs of a worker whose connection broke are kept for it."""
+BEAT_SECONDS = 1.0
+SILENT_SECONDS = 2.5
+"""How long a worker may say nothing before its grace begins."""
 OWN_KEYS = "api:"
 """How the keys of events begin that the api appends, and those of workers do not."""
 
@@ -127,6 +133,23 @@ class Secret(Shape):
     name: str
 
 
+class Release(Shape):
+    """Give back a run that is not at its end and that this worker does not go on with: it is offered anew.
+
+    Answered with None, also where there is nothing to give back any more.
+    """
+
+    call: Literal["release"] = "release"
+    run_id: str
+    lease: int
+
+
+class Here(Shape):
+    """The worker is there, said every `BEAT_SECONDS`; not answered."""
+
+    call: Literal["here"] = "here"
+
+
 class Delta(Shape):
     """A live piece for whoever is reading; not answered and not kept."""
 
@@ -143,7 +166,7 @@ class Delta(Shape):
 class Answer(Shape):
     """The frame that answers the one of the same ``id``: with one of the shapes below, or with an error.
 
-    `Hello` and nothing else is answered with None; `Secret` with a `Value`.
+    `Hello` and `Release` are answered with None; `Secret` with a `Value`.
     """
 
     id: int

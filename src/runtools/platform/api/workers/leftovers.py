@@ -1,0 +1,50 @@
+"""Ending what a run has left running in its sandbox, where no worker is there to do it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from runtools.errors import NotFound, ProcessEnded, RunToolsError
+from runtools.platform.api.calls import behalf
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.runs import log as runs_log
+from runtools.platform.api.runs.tables import Record
+from runtools.platform.api.sandboxes import inside
+from runtools.platform.core.runs import process_of
+from runtools.platform.kit.crypto import keyed_digest
+from runtools.platform.kit.db import Transaction
+
+log = logging.getLogger(__name__)
+
+_WITHIN_SECONDS = 20.0
+
+
+async def end_commands(platform: Platform, record: Record) -> None:
+    """End the commands of its open calls, as far as its host can be reached. None is made for that."""
+    if record.sandbox_id is None:
+        return
+    for name in await platform.db.read(_commands, record):
+        try:
+            async with asyncio.timeout(_WITHIN_SECONDS):
+                await _end(platform, record, record.sandbox_id, name)
+        except (NotFound, ProcessEnded):
+            continue
+        except (RunToolsError, TimeoutError) as error:
+            log.warning("command %s of %s was not ended: %s", name, record.sandbox_id, error)
+
+
+async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -> None:
+    op = f"opn_{keyed_digest(name, b'end')[:32]}"
+    host, box = await inside.enter(behalf(platform, record.org_id, record.id, op), sandbox_id)
+    await host.signal_process(box, name, op, signal.SIGKILL)
+
+
+def _commands(conn: Transaction, record: Record) -> list[str]:
+    """What the commands of open calls are called in the sandbox; those that came back to one have none."""
+    return [
+        process_of(record.id, call.turn, place)
+        for call, place in runs_log.open_calls(conn, record)
+        if call.name == "bash" and "process_id" not in call.arguments
+    ]

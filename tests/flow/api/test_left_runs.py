@@ -1,0 +1,255 @@
+"""Runs that nobody drives any more, though nobody has said so: each is found, offered anew, or ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from runtools.errors import Conflict, NotFound
+from runtools.platform.api.runs import store as runs
+from runtools.platform.api.workers import dispatch, service
+from runtools.platform.api.workers import store as workers
+from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.testing.api_world import client, holds
+from runtools.testing.fake_worker import asked, called, done, fake_worker, said
+from runtools.testing.run_stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG = timedelta(minutes=5)
+
+
+def link_of(stage: Stage) -> Any:
+    """The api's side of the worker's connection."""
+    [link] = [
+        one for one in stage.world.platform.workers if one.worker_id == stage.worker.worker_id
+    ]
+    return link
+
+
+async def status(stage: Stage, run: Held) -> str:
+    """How it stands."""
+    return str((await stage.get(run.run_id))["status"])
+
+
+def becomes(stage: Stage, run: Held, wanted: str) -> Callable[[], Any]:
+    """Whether it stands so."""
+
+    async def stands() -> bool:
+        return await status(stage, run) == wanted
+
+    return stands
+
+
+def killed(stage: Stage, box: str, process_id: str) -> Callable[[], Any]:
+    """Whether a process was ended by force."""
+
+    async def ended() -> bool:
+        shown = await stage.org.ask("GET", f"/v1/sandboxes/{box}/processes/{process_id}")
+        return bool((shown["state"], shown["signal"]) == ("ended", 9))
+
+    return ended
+
+
+class TestGivenBack:
+    async def test_what_a_worker_gives_back_is_offered_anew(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        await stage.worker.place(run)
+        await stage.worker.append(run, said("So far."))
+        await stage.worker.release(run)
+        with pytest.raises(Conflict):
+            await stage.worker.append(run, said("More.", 2))
+        async with client(stage.world.url, given.token) as http:
+            box = (await stage.get(run.run_id))["sandboxId"]
+            assert (await http.get(f"/v1/sandboxes/{box}")).status_code == 401
+        again, given = await stage.take(run.run_id)
+        assert again.lease == run.lease + 1
+        assert given.log[-1].data["text"] == "So far."
+        await stage.worker.finish(again)
+        await stage.worker.release(again)  # there is nothing to give back any more
+        assert await status(stage, run) == "completed"
+
+    async def test_nobody_gives_back_anothers(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        async with fake_worker(stage.world.url, stage.world.token("worker"), slots=0) as other:
+            for lease in (run.lease, run.lease + 1):
+                with pytest.raises(Conflict):
+                    await other.release(Held(run_id=run.run_id, lease=lease))
+        assert await status(stage, run) == "running"
+        await stage.worker.finish(run)
+
+    async def test_one_that_was_given_into_a_connection_that_broke(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        link_of(stage).lets_go(run.run_id)  # it is the worker's, and the worker knows nothing of it
+        again, _ = await stage.take(run.run_id)
+        assert again.lease == run.lease + 1
+        await stage.worker.finish(again)
+
+    async def test_what_is_anothers_now_fills_no_place(self, stage: Stage) -> None:
+        link = link_of(stage)
+        link.drives("run_of_another", 3, 0)
+        await holds(lambda: "run_of_another" not in link.driving)
+
+
+class TestSilent:
+    async def test_one_that_stands_still_is_taken_over_though_it_is_connected(
+        self, stage: Stage
+    ) -> None:
+        platform = stage.world.platform
+        run, _ = await stage.taken()
+        await stage.worker.freeze()
+        link = link_of(stage)
+        link.spoke -= LONG.total_seconds()
+        me = stage.worker.worker_id
+        assert me not in platform.workers.heard(platform.clock.monotonic())
+        await platform.db.write(workers.seen, [me], platform.clock.now() - LONG)
+        async with fake_worker(stage.world.url, stage.world.token("worker")) as other:
+            await dispatch.look(platform, may_take_back=True)
+            offer = await other.offered()  # and no offer waits for the one that is silent
+            assert (offer.run_id, offer.lease) == (run.run_id, run.lease + 1)
+            await other.take(offer)
+            await other.finish(Held(run_id=offer.run_id, lease=offer.lease))
+        with pytest.raises(Conflict):  # when it goes on it finds that it has nothing to do
+            await stage.worker.append(run, said("I am back."))
+        assert me in platform.workers.heard(platform.clock.monotonic())
+
+    async def test_whoever_says_anything_is_there(self, stage: Stage) -> None:
+        link = link_of(stage)
+        link.spoke -= LONG.total_seconds()
+        await holds(lambda: not link.is_silent(stage.world.platform.clock.monotonic()))
+
+
+class TestCancel:
+    async def test_one_that_no_worker_takes_ends_with_its_command(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        await stage.worker.append(
+            run,
+            said("I run it."),
+            called("bash", "c0", command="true", process_id="other"),
+            called("bash", "c1", command="sleep 60"),
+        )
+        process: Any = {"command": ["sleep", "60"], "processId": f"{run.run_id}.1.1"}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=process)
+        await stage.worker.close()
+        await holds(becomes(stage, run, "queued"))
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await holds(becomes(stage, run, "cancelled"))
+        await holds(killed(stage, box, process["processId"]))
+        results = [one for one in await stage.events(run.run_id) if one["type"] == "tool-result"]
+        assert len(results) == 2
+
+    async def test_one_whose_model_cannot_be_asked_any_more_likewise(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        await stage.worker.append(run, said("I run it."), called("bash", command="sleep 60"))
+        process: Any = {"command": ["sleep", "60"], "processId": f"{run.run_id}.1.0"}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=process)
+
+        async def refuse(*_: Any) -> Any:
+            raise NotFound("its key is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service, "access", refuse)
+            await stage.worker.release(run)
+            await holds(becomes(stage, run, "queued"))
+            offer = await stage.worker.offered()
+            while offer.run_id != run.run_id:
+                offer = await stage.worker.offered()
+            with pytest.raises(NotFound):
+                await stage.worker.take(offer)
+        assert await status(stage, run) == "failed"
+        await holds(killed(stage, box, process["processId"]))
+
+
+class TestKeys:
+    async def test_ids_that_differ_at_their_ends_alone(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        ids = [f"{'x' * 127}{n}" for n in range(2)]
+        calls = [
+            NewEvent(key=f"{one.type}:{n}", type=one.type, data={**one.data, "callId": call_id})
+            for n, call_id in enumerate(ids)
+            for one in (called("bash"), asked("bash"))
+        ]
+        await stage.worker.append(run, *calls, wait=True)
+        path = f"/v1/runs/{run.run_id}/approve"
+        for call_id in ids:
+            await stage.org.ask("POST", path, json={"callId": call_id, "decision": "allow"})
+        again, given = await stage.take(run.run_id)
+        decided = [one.data["callId"] for one in given.log if one.type == "approval-resolved"]
+        assert decided == ids
+        await stage.worker.release(again)
+        await stage.worker.close()
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await holds(becomes(stage, run, "cancelled"))
+        log = await stage.events(run.run_id)
+        assert [one["data"]["callId"] for one in log if one["type"] == "tool-result"] == ids
+
+
+class TestGoingOn:
+    async def test_what_came_while_it_was_summed_up_is_told_to_later_runs(
+        self, stage: Stage
+    ) -> None:
+        run, given = await stage.taken("Long story.")
+        news = await stage.worker.append(run, said("Yes."))
+        path = f"/v1/runs/{run.run_id}/messages"
+        await stage.org.ask("POST", path, json={"message": "And this too."})
+        summary = {"turn": 2, "tokensBefore": 9, "summary": "It was long."}
+        wire = {"seen": news.events[-1].seq}
+        await stage.worker.append(
+            run, NewEvent(key="2:c", type="compaction", data=summary, wire=wire)
+        )
+        await stage.worker.finish(run, "End.")
+        made = await stage.run("And?", threadId=given.run.thread_id)
+        run, given = await stage.take(made["id"])
+        assert [one.type for one in given.earlier] == ["message", "compaction", "message"]
+        assert given.earlier[0].data["text"] == "And this too."
+        await stage.worker.finish(run)
+
+    async def test_who_may_not_work_in_a_sandbox_continues_none_in_it(self, stage: Stage) -> None:
+        box = await stage.world.create()
+        run, _ = await stage.taken(sandboxId=box["id"])
+        await stage.worker.append(run, done(status="limit_reached"))
+        key = {"name": "runner", "scopes": ["agent:run"]}
+        secret = (await stage.org.ask("POST", "/v1/api-keys", json=key))["key"]
+        async with client(stage.world.url, secret) as http:
+            answer = await http.post(f"/v1/runs/{run.run_id}/continue", json={})
+        assert answer.json()["error"]["details"]["needed"] == "sandbox:write"
+
+
+class TestWaits:
+    async def test_a_run_says_what_it_waits_for(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        assert (await stage.get(run.run_id))["waitsFor"] is None
+        second = await stage.run(threadId=given.run.thread_id)
+        assert second["waitsFor"] == "turn"
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        assert (await stage.get(run.run_id))["waitsFor"] == "approval"
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await stage.org.ask("POST", f"/v1/runs/{second['id']}/cancel")
+
+    async def test_also_that_no_worker_is_there(self, stage: Stage) -> None:
+        platform = stage.world.platform
+        async with fake_worker(stage.world.url, stage.world.token("worker"), slots=0):
+            await stage.worker.close()
+            await holds(lambda: len(platform.workers) == 1)
+            made = await stage.run()
+            assert made["waitsFor"] == "room"
+        await platform.db.write(workers.forget, platform.clock.now() + LONG)
+        await holds(lambda: not len(platform.workers))
+        await platform.db.write(workers.forget, platform.clock.now() + LONG)
+        assert (await stage.get(made["id"]))["waitsFor"] == "worker"
+        [listed] = await stage.org.ask("GET", "/v1/runs?status=queued&limit=1")
+        assert listed["waitsFor"] == "worker"
+        health = (await stage.org.http.get("/healthz")).json()["data"]
+        assert any("no worker is connected" in one for one in health["warnings"])
+        counts = await platform.db.read(runs.counts)
+        assert counts["queued"] >= 1
+        await stage.org.ask("POST", f"/v1/runs/{made['id']}/cancel")
+        assert json.loads((await stage.org.http.get("/healthz")).text)["data"]["status"] == "ok"
