@@ -46,6 +46,7 @@ def run(found: Run, waiting: Iterable[ApprovalRequested] = ()) -> RenderableType
         ("agent", f"{found.agent_slug}@{found.agent_version}"),
         ("model", found.model),
         ("status", found.status + (" (to be cancelled)" if found.cancel_requested else "")),
+        ("waits for", None if found.waits_for is None else _WAITS_FOR[found.waits_for]),
         ("thread", found.thread_id),
         ("sandbox", found.sandbox_id),
         ("created", _ago(found.created_at)),
@@ -57,6 +58,14 @@ def run(found: Run, waiting: Iterable[ApprovalRequested] = ()) -> RenderableType
         ("output", output),
         *((f"waits: {one.call_id}", whole(one)) for one in waiting),
     )
+
+
+_WAITS_FOR = {
+    "approval": "an approval",
+    "turn": "its turn",
+    "room": "a worker that has room",
+    "worker": "a worker: none is connected",
+}
 
 
 def threads(found: Sequence[Thread]) -> RenderableType:

@@ -285,6 +285,8 @@ def _watch(found: AgentRun, *, cancels: bool, after: int = 0) -> str:
     """Show a run to its end, and how it ended. Ctrl-C cancels it first, and then leaves it."""
     if not output.is_json():
         output.note(f"{found.id}  thread {found.thread_id}")
+    if found.view.waits_for == "worker":
+        output.note("no worker is connected: it begins when there is one (runtools status)")
     seen = _Seen(after)
     while True:
         try:

@@ -21,6 +21,8 @@ RunStatus = Literal[
     "queued", "running", "waiting", "completed", "failed", "cancelled", "limit_reached"
 ]
 """``waiting``: for an approval; nobody works on it meanwhile."""
+WaitsFor = Literal["approval", "turn", "room", "worker"]
+"""``turn``: of its thread or sandbox; ``room``: at a worker; ``worker``: none is connected."""
 EndStatus = Literal["completed", "failed", "cancelled", "limit_reached"]
 
 DurableType = Literal[
@@ -140,6 +142,10 @@ class Run(Shape, defer_build=True):
     agent_slug: str
     agent_version: int
     model: str
+    waits_for: WaitsFor | None = Field(
+        None,
+        description="what one that is queued or waiting waits for; `worker`: none is connected",
+    )
     thread_id: str
     sandbox_id: str | None
     project_id: str

@@ -108,6 +108,7 @@ ACROSS: Mapping[str, str] = {
     "projects.unknown": _PURE,
     "resets.end": _PERSON,
     "resets.find": _CODE,
+    "runs.behind": _INSIDE,
     "runs.caller": _DOOR,
     "runs.counts": "counts over every org, for the operator's own token",
     "runs.driven_but_by": _REPAIR,

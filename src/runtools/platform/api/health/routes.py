@@ -10,6 +10,7 @@ from runtools.errors import Unavailable
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.hosts import service, store
+from runtools.platform.api.runs import standing
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope, Health, HostView
 
@@ -22,7 +23,7 @@ async def live(request: Request) -> Response:
     call = call_of(request)
     known = await call.platform.db.read(store.views)
     last = [HostView.model_validate(view) for view in known.values()]
-    told = service.warnings(call.platform, last)
+    told = service.warnings(call.platform, last) + await standing.warnings(call.platform)
     return call.answer(one(_health(call, "ok", told)))
 
 
@@ -31,7 +32,7 @@ async def ready(request: Request) -> Response:
     """A host answers, so sandboxes can be made; else 503 with what stands in the way."""
     call = call_of(request)
     views = await service.views(call.platform)
-    told = service.warnings(call.platform, views)
+    told = service.warnings(call.platform, views) + await standing.warnings(call.platform)
     if not any(view.alive for view in views):
         raise Unavailable(
             "no host answers", hint="runtools status shows the parts", details={"warnings": told}

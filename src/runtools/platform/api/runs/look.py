@@ -11,22 +11,26 @@ from pydantic import BaseModel
 
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.core.ports.worker import Logged
+from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
-from runtools.sdk.shapes.runs import PAYLOADS, Run
+from runtools.sdk.shapes.runs import PAYLOADS, Run, WaitsFor
 
 _ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
-_SAME = tuple(set(Run.model_fields) - {"usage", "error"})
+_SAME = tuple(set(Run.model_fields) - {"usage", "error", "waits_for"})
 
 
-def shape(record: Record) -> Run:
-    """The row as the public shape."""
+def shape(record: Record, waits_for: WaitsFor | None = None) -> Run:
+    """The row as the public shape; ``waits_for``: where its row alone does not say it."""
     same = {name: getattr(record, name) for name in _SAME}
-    return Run.model_validate({**same, "usage": record.usage, "error": record.error})
+    if record.status == Status.WAITING:
+        waits_for = "approval"
+    more = {"usage": record.usage, "error": record.error, "waits_for": waits_for}
+    return Run.model_validate({**same, **more})
 
 
-def look(record: Record) -> bytes:
+def look(record: Record, waits_for: WaitsFor | None = None) -> bytes:
     """The row as the public shape's JSON."""
-    return http.one(shape(record))
+    return http.one(shape(record, waits_for))
 
 
 def payload(kind: str, data: object) -> BaseModel:

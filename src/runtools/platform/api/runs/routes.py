@@ -20,10 +20,10 @@ from runtools.errors import (
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.frontends import streams
-from runtools.platform.api.lists import InProject, mark, place
+from runtools.platform.api.lists import InProject, cut, mark, place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.runs import service, store
-from runtools.platform.api.runs.look import look
+from runtools.platform.api.runs.standing import all_shown, shown
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.core.runs import Status
 from runtools.platform.kit import sse
@@ -116,7 +116,9 @@ async def run(
     if wait_seconds:
         record = await service.until(call, record.id, wait_seconds)
     call.headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
-    return call.answer(look(record), 200 if store.is_over(record) else 202, keep=False)
+    return call.answer(
+        await shown(call.platform, record), 200 if store.is_over(record) else 202, keep=False
+    )
 
 
 @router.get("/runs", **document.route(Envelope[list[Run]], NotFound))
@@ -131,10 +133,8 @@ async def list_(request: Request, page: Annotated[RunPage, Query()]) -> Response
     )
     below = place(page.cursor)
     found = await call.platform.db.read(store.page, call.org, sought, below, page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
-    return call.page([look(record) for record in shown], next_cursor)
+    listed, next_cursor = cut(found, page.limit, lambda one: mark(one.created_at, one.id))
+    return call.page(await all_shown(call.platform, listed), next_cursor)
 
 
 @router.get("/runs/{run_id}", **document.route(Envelope[Run], NotFound))
@@ -146,8 +146,10 @@ async def get(
     """A run. `waitSeconds` waits so long for it to end, or to wait for an approval."""
     call = call_of(request)
     if wait_seconds:
-        return call.answer(look(await service.until(call, run_id, wait_seconds)))
-    return call.answer(look(await service.get(call, run_id)))
+        record = await service.until(call, run_id, wait_seconds)
+    else:
+        record = await service.get(call, run_id)
+    return call.answer(await shown(call.platform, record))
 
 
 @router.get(
@@ -172,7 +174,8 @@ async def events(
 async def cancel(request: Request, run_id: str) -> Response:
     """End a run: what is under way is ended, and no call stays without a result. One that is over stays."""
     call = call_of(request)
-    return call.answer(look(await service.cancel(call, run_id)))
+    record = await service.cancel(call, run_id)
+    return call.answer(await shown(call.platform, record))
 
 
 @router.post(
@@ -182,7 +185,8 @@ async def cancel(request: Request, run_id: str) -> Response:
 async def approve(request: Request, run_id: str) -> Response:
     """Decide on a call that waits for a person; with other arguments, or a reason for the model."""
     call = call_of(request)
-    return call.answer(look(await service.approve(call, run_id, call.take(RunApproval))))
+    record = await service.approve(call, run_id, call.take(RunApproval))
+    return call.answer(await shown(call.platform, record))
 
 
 @router.post(
@@ -192,7 +196,8 @@ async def approve(request: Request, run_id: str) -> Response:
 async def steer(request: Request, run_id: str) -> Response:
     """Say something to a run under way: after the turn (`queue`), or breaking it off (`interrupt`)."""
     call = call_of(request)
-    return call.answer(look(await service.steer(call, run_id, call.take(RunSteer))))
+    record = await service.steer(call, run_id, call.take(RunSteer))
+    return call.answer(await shown(call.platform, record))
 
 
 @router.post(
@@ -206,7 +211,7 @@ async def continue_(request: Request, run_id: str) -> Response:
     call = call_of(request)
     record = await service.continue_(call, run_id, call.take(RunContinue))
     call.subject = record.id
-    return call.answer(look(record), 201)
+    return call.answer(await shown(call.platform, record), 201)
 
 
 def _follow(

@@ -158,6 +158,17 @@ def offerable(conn: Connection, limit: int) -> list[Record]:
     return [Record(*row) for row in conn.execute(query)]
 
 
+def behind(conn: Connection, run_ids: Sequence[str]) -> set[str]:
+    """Which of these runs wait for their turn in their thread or lane."""
+    other = runs.alias("other")
+    before = or_(
+        other.c.created_at < runs.c.created_at,
+        and_(other.c.created_at == runs.c.created_at, other.c.id < runs.c.id),
+    )
+    ahead = exists().where(_in_the_way(other, before))
+    return set(conn.scalars(select(runs.c.id).where(runs.c.id.in_(run_ids), ahead)))
+
+
 def is_next(conn: Connection, record: Record) -> bool:
     """Whether nothing stands before a run in its thread and its lane."""
     before = or_(
