@@ -17,7 +17,7 @@ from runtools.sdk.shapes.dev_urls import DEFAULT_TTL_SECONDS, Access
 from runtools.sdk.transport import AsyncTransport
 
 _PARAMETER = "runtools-link"
-_COOKIE = "runtools-dev"
+_HEADER = "X-RunTools-Key"
 _RENEWED_BEFORE = timedelta(seconds=60)
 _HTTP_SECONDS = 120.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -110,7 +110,7 @@ class AsyncSandboxHttp:
         host = parts.hostname or ""
         at = self._api_host if host.endswith(".localhost") else host
         body = content.encode() if isinstance(content, str) else content
-        sent = [("Host", parts.netloc), ("Cookie", f"{_COOKIE}={self._token}")]
+        sent = [("Host", parts.netloc), (_HEADER, self._token)]
         sent += [(name, text) for name, text in (headers or {}).items()]
         if body or method in _WITH_BODY:
             sent.append(("Content-Length", str(len(body))))

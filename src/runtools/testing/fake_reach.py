@@ -19,25 +19,28 @@ class FakeReach(Reach):
         sandboxes: the ids that there are, with what each fails with, if it does.
         ports: where a port of a sandbox really is, if not at the same number.
         opened: what was asked for, in order.
+        wakes: whether each was to wake its sandbox.
     """
 
     sandboxes: dict[str, RunToolsError | None] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
     opened: list[tuple[str, int]] = field(default_factory=list)
+    wakes: list[bool] = field(default_factory=list)
 
-    async def open(self, sandbox_id: str, port: int) -> Stream:
+    async def open(self, sandbox_id: str, port: int, *, wakes: bool = True) -> Stream:
         """See `Reach`."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport = await self.attach(sandbox_id, port, protocol)
+        transport = await self.attach(sandbox_id, port, protocol, wakes=wakes)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def attach(
-        self, sandbox_id: str, port: int, protocol: asyncio.Protocol
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
     ) -> asyncio.Transport:
         """See `Reach`."""
         self.opened.append((sandbox_id, port))
+        self.wakes.append(wakes)
         self._check(sandbox_id, port)
         loop = asyncio.get_running_loop()
         for address in ("127.0.0.1", "::1"):

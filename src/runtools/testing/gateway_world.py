@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from runtools.platform.core.dev_urls import DevUrls
@@ -32,25 +32,53 @@ class FakeAdmitting(Admitting):
         public: sandboxes and ports that are open to everybody.
         secrets: what opens every sandbox there is.
         asked: what it was asked.
+        stood: of whom it was asked whether they may stay.
         failure: what it fails with instead.
+        limited: the org of the sandboxes has limits to keep.
+        woken: which it was to have awake.
+        asleep_for_good: what it says to that.
     """
 
     public: set[tuple[str, int]] = field(default_factory=set)
     secrets: set[str] = field(default_factory=lambda: {KEY, LINK})
     asked: list[Asked] = field(default_factory=list)
+    stood: list[Asked] = field(default_factory=list)
     failure: Exception | None = None
+    limited: bool = False
+    woken: list[str] = field(default_factory=list)
+    asleep_for_good: Exception | None = None
 
     async def admit(self, asked: Asked) -> Verdict:
         """See `Admitting`."""
         self.asked.append(asked)
         if self.failure is not None:
             raise self.failure
+        public = (asked.sandbox_id, asked.port) in self.public
+        wakes = not self.limited
         if asked.link in self.secrets:
-            return Verdict(answer="enter", cookie=asked.link, seconds=60)
-        shown = {asked.key, *asked.cookies}
-        if (asked.sandbox_id, asked.port) in self.public or shown & self.secrets:
-            return Verdict(answer="enter")
+            return Verdict(
+                answer="enter", cookie=asked.link, seconds=60, public=public, wakes=wakes
+            )
+        if public or {asked.key, *asked.cookies} & self.secrets:
+            return Verdict(answer="enter", public=public, wakes=wakes)
         return Verdict(answer="unknown")
+
+    async def stays(self, asked: Sequence[Asked]) -> Sequence[bool]:
+        """See `Admitting`."""
+        self.stood += asked
+        if self.failure is not None:
+            raise self.failure
+        return [
+            (one.sandbox_id, one.port) in self.public
+            or bool({one.key, *one.cookies} & self.secrets)
+            for one in asked
+        ]
+
+    async def waken(self, sandbox_id: str) -> None:
+        """See `Admitting`."""
+        self.woken.append(sandbox_id)
+        if self.asleep_for_good is not None:
+            raise self.asleep_for_good
 
 
 @dataclass

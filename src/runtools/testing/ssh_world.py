@@ -116,12 +116,12 @@ class CutReach(FakeReach):
     hold: asyncio.Event | None = None
 
     async def attach(
-        self, sandbox_id: str, port: int, protocol: asyncio.Protocol
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
     ) -> asyncio.Transport:
         """See `Reach`."""
         if self.hold is not None:
             await self.hold.wait()
-        transport = await super().attach(sandbox_id, port, protocol)
+        transport = await super().attach(sandbox_id, port, protocol, wakes=wakes)
         self.transports.append(transport)
         return transport
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
+from sqlalchemy import Connection, event
 from tests.flow.api.test_pages import Browser
 
 from runtools.platform.api.callers import sent
-from runtools.platform.api.dev_urls import service
+from runtools.platform.api.dev_urls import admission, service
 from runtools.platform.api.sandboxes.load import load
+from runtools.platform.core.ports.admitting import PREFIX, Asked, Verdict
+from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
 from runtools.testing.clock import ManualClock
 from runtools.testing.made_once import sqlite_url
 
-ADMIT = "/parts/gateway/admissions"
+ADMIT = f"{PREFIX}/admit"
+T = TypeVar("T")
 
 
 class Gateway:
@@ -39,7 +44,7 @@ class Gateway:
     async def enters(self, box: str, port: int = 3000, **shown: Any) -> bool:
         said = await self.ask(box, port, **shown)
         if said["answer"] == "unknown":
-            assert said == {"answer": "unknown", "cookie": None, "seconds": 0}
+            assert said == Verdict(answer="unknown").model_dump()
         return bool(said["answer"] == "enter")
 
 
@@ -53,6 +58,39 @@ async def gate(any_world: World) -> AsyncIterator[Gateway]:
     made = Gateway(any_world)
     yield made
     await made.http.aclose()
+
+
+class Statements:
+    """What is said to the database for one caller's sake, while others talk to it too."""
+
+    def __init__(self) -> None:
+        self.lists: list[list[str]] = []
+        self._mine: ContextVar[list[str] | None] = ContextVar("mine", default=None)
+
+    async def of(self, work: Coroutine[Any, Any, T]) -> T:
+        self.lists.append([])
+        token = self._mine.set(self.lists[-1])
+        try:
+            return await work
+        finally:
+            self._mine.reset(token)
+
+    def read(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        async def noted(ask: Callable[..., Any], *args: Any) -> Any:
+            found = self._mine.get()
+            if found is None:
+                return await real(ask, *args)
+
+            def asked(conn: Connection, *args: Any) -> Any:
+                def note(*words: Any) -> None:
+                    found.append(words[2])
+
+                event.listen(conn, "before_cursor_execute", note)
+                return ask(conn, *args)
+
+            return await real(asked, *args)
+
+        return noted
 
 
 async def ask(http: httpx.AsyncClient, method: str, path: str, **body: Any) -> Any:
@@ -152,6 +190,84 @@ class TestKeys:
         assert not await gate.enters(box, key="rt_live_nobodys")
         await stranger.aclose()
 
+    async def test_foreign_and_unknown_are_looked_up_alike(
+        self, any_world: World, box: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stranger = await any_world.stranger()
+        keys = [stranger.headers["authorization"].removeprefix("Bearer "), "rt_live_nobodys", None]
+        await stranger.aclose()
+        platform, said = any_world.platform, Statements()
+        monkeypatch.setattr(platform.db, "read", said.read(platform.db.read))
+        for key in keys:
+            for shown in ({}, {"link": "rt_link_a", "cookies": ("rt_link_b",)}):
+                for one in (box, "sandbox-zzzzzzzzzzzz"):
+                    if key is not None:
+                        platform.door.forget(crypto.digest(key))
+                    asked = Asked(sandbox_id=one, port=3000, key=key, **shown)  # type: ignore[arg-type]
+                    assert (await said.of(admission.admit(platform, asked))).answer == "unknown"
+                assert said.lists[-1] == said.lists[-2]
+                assert said.lists[-1]
+
+
+class TestStaying:
+    async def stays(self, gate: Gateway, *asked: dict[str, Any]) -> list[bool]:
+        answer = await gate.http.post(f"{PREFIX}/stays", json={"asked": asked})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["data"]["stays"])
+
+    async def test_many_are_asked_about_at_once(
+        self, any_world: World, gate: Gateway, box: str
+    ) -> None:
+        await ask(any_world.http, "POST", "/v1/sandboxes/web/urls", port=80, access="public")
+        made = await ask(any_world.http, "POST", "/v1/api-keys", name="ci")
+        link = await ask(any_world.http, "POST", "/v1/sandboxes/web/urls/3000/links")
+        asked = [
+            {"sandbox_id": box, "port": 3000, "key": made["key"]},
+            {"sandbox_id": box, "port": 3000, "cookies": [secret(link["url"])]},
+            {"sandbox_id": box, "port": 80},
+            {"sandbox_id": box, "port": 3000},
+            {"sandbox_id": box, "port": 3000, "link": secret(link["url"])},
+            {"sandbox_id": "sandbox-zzzzzzzzzzzz", "port": 80, "key": made["key"]},
+        ]
+        assert await self.stays(gate, *asked) == [True, True, True, False, False, False]
+        await ask(any_world.http, "DELETE", f"/v1/api-keys/{made['id']}")
+        await ask(any_world.http, "DELETE", "/v1/sandboxes/web/urls/3000/links")
+        await ask(any_world.http, "DELETE", "/v1/sandboxes/web/urls")
+        assert await self.stays(gate, *asked) == [False] * 6
+        assert await self.stays(gate) == []
+
+
+class TestWaking:
+    async def waken(self, gate: Gateway, box: str) -> httpx.Response:
+        return await gate.http.post(f"{PREFIX}/waken", json={"sandbox_id": box})
+
+    async def test_what_wakes_by_a_request_is_counted(
+        self, any_world: World, gate: Gateway, box: str
+    ) -> None:
+        other = (await any_world.create())["id"]
+        key = any_world.http.headers["authorization"].removeprefix("Bearer ")
+        assert (await gate.ask(box, key=key))["wakes"] is True
+        org = (await ask(any_world.http, "GET", "/v1/me"))["orgId"]
+        await any_world.http.post(f"/v1/sandboxes/{box}/pause")
+        await ask(any_world.http, "PATCH", f"/v1/orgs/{org}/limits", sandboxes=1)
+        said = await gate.ask(box, key=key)
+        assert (said["answer"], said["wakes"]) == ("enter", False)
+        full = await self.waken(gate, box)
+        assert (full.status_code, full.json()["error"]["code"]) == (409, "quota_exceeded")
+        assert (await any_world.get(box))["state"] == "paused"
+        await any_world.http.post(f"/v1/sandboxes/{other}/pause")
+        assert (await self.waken(gate, box)).status_code == 200
+        await any_world.becomes(box, state="running")
+        assert (await self.waken(gate, box)).status_code == 200
+        assert (await self.waken(gate, other)).status_code == 409
+
+    async def test_what_is_not_there_does_not_wake(
+        self, any_world: World, gate: Gateway, box: str
+    ) -> None:
+        assert (await self.waken(gate, "sandbox-zzzzzzzzzzzz")).status_code == 404
+        await any_world.http.delete(f"/v1/sandboxes/{box}")
+        assert (await self.waken(gate, box)).json()["error"]["code"] == "sandbox_stopped"
+
 
 class TestLinks:
     async def link(self, world: World, port: int = 3000, **body: Any) -> str:
@@ -217,6 +333,21 @@ class TestLinks:
         assert await gate.enters(box, link=secret(link))
         await ask(any_world.http, "DELETE", f"/v1/api-keys/{made['id']}")
         assert not await gate.enters(box, link=secret(link))
+
+    async def test_its_use_is_no_use_of_its_makers_session(
+        self, any_world: World, gate: Gateway, box: str
+    ) -> None:
+        member = await any_world.person("member")
+        link = (await ask(member.http, "POST", "/v1/sandboxes/web/urls/3000/links"))["url"]
+        await member.http.aclose()
+        door = any_world.platform.door
+        await door.write_uses()
+        assert await gate.enters(box, link=secret(link))
+        door.forget_user(member.user_id)
+        assert await gate.enters(box, cookies=[secret(link)])
+        assert door._used == {}
+        assert await gate.enters(box, key=member.secret)
+        assert list(door._used) == [member.session_id]
 
     async def test_one_of_the_platforms_own_for_an_agent(
         self, any_world: World, gate: Gateway, box: str

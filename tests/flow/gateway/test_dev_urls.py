@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import resource
@@ -14,7 +15,8 @@ import pytest_asyncio
 import websockets
 from websockets.asyncio.server import ServerConnection
 
-from runtools.errors import GuestUnreachable, SandboxStopped, Unavailable
+from runtools.errors import GuestUnreachable, QuotaExceeded, SandboxStopped, Unavailable
+from runtools.platform.gateway.web import talk
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,6 +25,8 @@ MB = 1 << 20
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+WINDOW = ("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+FRAME = ("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe")
 _servers: list[asyncio.Server] = []
 
 
@@ -436,13 +440,14 @@ class TestAccess:
             f"X-RunTools-Key: {KEY}",
             f"X-API-Key: {KEY}",
             f"Authorization: Bearer {KEY}",
+            f"X-RunTools-Key: {LINK}",
             f"Cookie: a=1; __Host-runtools-dev={LINK}; b=2",
             f"Cookie: runtools-dev={LINK}",
         ],
     )
     async def test_what_opens_stays_outside(self, gate: Gateway, field: str) -> None:
         port = await server(mirror)
-        said = await gate.say(head(gate, port, field, key=""))
+        said = await gate.say(head(gate, port, field, "Sec-Fetch-Site: none", key=""))
         assert said.startswith(b"HTTP/1.1 200 ")
         assert b"rt_l" not in said
         assert (b"Cookie: a=1; b=2" in said) is ("b=2" in field)
@@ -474,6 +479,24 @@ class TestAccess:
         assert b"POST / HTTP/1.1\r\n" in said
         assert said.endswith(b"hi")
 
+    async def test_a_link_stands_in_no_request_of_its_page(self, gate: Gateway) -> None:
+        async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nreferrer-policy: unsafe-url\r\n\r\n"
+            )
+
+        port = await server(page)
+        first = f"POST /?runtools-link={LINK} HTTP/1.1"
+        said = await gate.say(head(gate, port, "Content-Length: 0", first=first, key=""))
+        assert b"\r\nReferrer-Policy: no-referrer\r\n" in said
+        assert b"unsafe-url" not in said
+        port = await server(mirror)
+        referer = f"Referer: http://{gate.host(port)}/a?b=1&runtools-link={LINK}&c=2"
+        said = await gate.say(head(gate, port, referer))
+        assert f"Referer: http://{gate.host(port)}/a?b=1&c=2\r\n".encode() in said
+        assert LINK.encode() not in said
+
     async def test_a_person_is_sent_to_sign_in_whatever_there_is(self, gate: Gateway) -> None:
         fields = ["Sec-Fetch-Mode: navigate", "Accept: text/html"]
         said = [
@@ -499,9 +522,23 @@ class TestAccess:
             (["Origin: http://3000-sandbox-evilevilevil.sandboxes.localhost"], 404),
             (["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors"], 404),
             (["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors"], 404),
-            (["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 200),
+            (["Sec-Fetch-Site: cross-site", *WINDOW], 200),
+            (["Sec-Fetch-Site: same-site", *WINDOW], 200),
+            (["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate"], 404),
+            (["Sec-Fetch-Site: same-site", *FRAME], 404),
+            (["Sec-Fetch-Site: same-origin", *FRAME], 200),
             (["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors"], 200),
             (["Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate"], 200),
+            (["Sec-Fetch-Site: none", "Sec-Fetch-Site: cross-site"], 404),
+            # Browsers that do not say: a script, a picture; a window; pages of its own, and of another.
+            ([], 404),
+            (["Accept: image/avif,image/webp,*/*"], 404),
+            (["Accept: text/html,*/*"], 200),
+            (["Referer: http://{own}/a"], 200),
+            (["Referer: http://{own}"], 200),
+            (["Referer: http://{own}.evil.org/"], 404),
+            (["Referer: http://3000-sandbox-evilevilevil.sandboxes.localhost/"], 404),
+            (["Accept: text/html", "Connection: Upgrade", "Upgrade: websocket"], 404),
         ],
     )
     async def test_pages_of_others_do_not_come_in_by_the_cookie(
@@ -510,6 +547,7 @@ class TestAccess:
         """All dev URLs are one site to a browser, which sends the cookie for each of them."""
         port = await server(mirror)
         cookie = f"Cookie: __Host-runtools-dev={LINK}"
+        fields = [field.replace("{own}", gate.host(port)) for field in fields]
         said = await gate.say(head(gate, port, cookie, *fields, key=""))
         found = int(said.split(b" ")[1])
         assert (404 if found == 303 else found) == status
@@ -528,6 +566,81 @@ class TestAccess:
         assert b"Set-Cookie: a=1; Path=/\r\n" in said
         assert b"stolen" not in said
         assert b"Clear-Site-Data" not in said
+
+
+class TestWaking:
+    """Of a sandbox whose org has limits on what runs."""
+
+    @pytest.fixture
+    def limited(self, gate: Gateway) -> Gateway:
+        gate.admitting.limited = True
+        return gate
+
+    async def test_it_is_awake_and_counted_before_it_is_reached(self, limited: Gateway) -> None:
+        port = await server(mirror)
+        assert (await limited.say(head(limited, port))).startswith(b"HTTP/1.1 200 ")
+        assert limited.admitting.woken == [BOX]
+        assert limited.reach.wakes == [False]
+
+    async def test_without_limits_it_is_not_asked_for(self, gate: Gateway) -> None:
+        await gate.say(head(gate, await server(mirror)))
+        assert (gate.admitting.woken, gate.reach.wakes) == ([], [True])
+
+    async def test_one_that_may_not_be_woken_is_not_reached(self, limited: Gateway) -> None:
+        limited.admitting.asleep_for_good = QuotaExceeded("the org may have 1 running sandboxes")
+        said = await limited.say(head(limited, 3000))
+        assert said.startswith(b"HTTP/1.1 409 ")
+        assert b"the org may have 1 running sandboxes" in said
+        assert limited.reach.opened == []
+
+    async def test_what_is_said_after_a_silence_asks_first(
+        self, limited: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(talk, "QUIET_SECONDS", 0)
+
+        async def repeat(sock: ServerConnection) -> None:
+            async for message in sock:
+                await sock.send(message)
+
+        async with websockets.serve(repeat, "127.0.0.1", 0) as served:
+            port = next(iter(served.sockets)).getsockname()[1]
+            async with websockets.connect(
+                f"ws://{limited.host(port)}/",
+                host="127.0.0.1",
+                additional_headers={"X-RunTools-Key": KEY},
+            ) as sock:
+                for message in ("a" * MB, "b", "c" * MB):
+                    before = len(limited.admitting.woken)
+                    await sock.send(message)
+                    assert await sock.recv() == message
+                    assert len(limited.admitting.woken) > before
+                limited.admitting.asleep_for_good = QuotaExceeded("full")
+                await sock.send("d")
+                async with asyncio.timeout(20):
+                    with pytest.raises(websockets.ConnectionClosed):
+                        await sock.recv()
+
+
+class TestStaying:
+    async def test_visitors_of_a_public_port_are_asked_about_as_one(self, gate: Gateway) -> None:
+        async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        port = await server(wait)
+        gate.admitting.public.add((BOX, port))
+        held = [await gate.connect() for _ in range(5)]
+        for n, (_, writer) in enumerate(held):
+            writer.write(head(gate, port, key=f"rt_live_{n}"))
+        async with asyncio.timeout(20):
+            while len(gate.reach.opened) < 5 or not gate.admitting.stood:
+                await asyncio.sleep(0.01)
+        assert {(one.key, one.cookies) for one in gate.admitting.stood} == {(None, ())}
+        gate.admitting.public.clear()
+        async with asyncio.timeout(20):
+            for reader, writer in held:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()
 
 
 class TestPages:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from runtools.platform.gateway.web import house, visit
+from runtools.platform.gateway.web import house, pace, visit
 from runtools.testing.gateway_world import BOX, KEY, Gateway, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,6 +21,14 @@ MB = 1 << 20
 async def gate() -> AsyncIterator[Gateway]:
     async with gateway() as made:
         yield made
+
+
+def held(one: visit.Visit) -> int:
+    """Bytes that are kept for a visit."""
+    flows = [one._transport.get_write_buffer_size(), len(one._held)]
+    if one._upstream is not None:
+        flows += [one._upstream.transport.get_write_buffer_size(), len(one._upstream._held)]
+    return sum(flows)
 
 
 class Guest:
@@ -184,12 +192,89 @@ class TestRequests:
     async def test_a_connection_that_says_nothing_is_closed(
         self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(visit, "IDLE_SECONDS", 0.3)
+        monkeypatch.setattr(visit, "HEAD_SECONDS", 0.3)
         monkeypatch.setattr(house, "LOOK_SECONDS", 0.1)
         reader, writer = await gate.connect()
         async with asyncio.timeout(20):
             assert await reader.read() == b""
         writer.close()
+
+    async def test_nor_does_one_stay_that_has_been_answered(
+        self, gate: Gateway, guest: tuple[Guest, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(visit, "IDLE_SECONDS", 0.3)
+        monkeypatch.setattr(house, "LOOK_SECONDS", 0.1)
+        _, host = guest
+        reader, writer = await gate.connect()
+        writer.write(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b"ok")
+        writer.close()
+
+    async def test_a_body_in_drops_is_given_up(
+        self, gate: Gateway, guest: tuple[Guest, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pace, "BODY_SECONDS", 0.3)
+        monkeypatch.setattr(house, "LOOK_SECONDS", 0.1)
+        hostile, host = guest
+        hostile.answer = b""
+        reader, writer = await gate.connect()
+        writer.write(f"POST / HTTP/1.1\r\n{host}Content-Length: 1000000\r\n\r\n".encode())
+
+        async def drip() -> None:
+            while not writer.is_closing():
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        async with asyncio.timeout(20):
+            assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+            while not hostile.closed:
+                await asyncio.sleep(0.01)
+        dripping.cancel()
+        writer.close()
+
+    @pytest.mark.parametrize("upgrade", [False, True])
+    async def test_a_reader_that_takes_nothing_is_ended(
+        self,
+        gate: Gateway,
+        guest: tuple[Guest, str],
+        monkeypatch: pytest.MonkeyPatch,
+        upgrade: bool,
+    ) -> None:
+        monkeypatch.setattr(pace, "STALL_SECONDS", 0.3)
+        monkeypatch.setattr(house, "LOOK_SECONDS", 0.1)
+        hostile, host = guest
+        hostile.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 64 * MB
+        if upgrade:
+            host += "Connection: upgrade\r\nUpgrade: x\r\n"
+            switching = b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+            hostile.answer = switching + b"x" * 64 * MB
+        reader, writer = await gate.connect()
+        writer.write(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while not hostile.closed:
+                await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+    async def test_what_a_visit_holds_is_bounded(
+        self, gate: Gateway, guest: tuple[Guest, str]
+    ) -> None:
+        """Of a visitor that sends requests and takes no answers, to a server that takes none either."""
+        hostile, host = guest
+        hostile.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 64 * MB
+        ask = f"POST / HTTP/1.1\r\n{host}Content-Length: 99999999\r\n\r\n".encode()
+        _, writer = await gate.connect()
+        writer.write(ask + b"x" * 64 * MB)
+        before = -1
+        [one] = gate.house._visits
+        assert isinstance(one, visit.Visit)
+        while before != (before := held(one)):
+            await asyncio.sleep(0.3)
+        assert 0 < before < 700 * 1024
+        writer.transport.abort()
 
     async def test_one_source_does_not_take_all_room(
         self, gate: Gateway, monkeypatch: pytest.MonkeyPatch

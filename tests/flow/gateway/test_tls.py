@@ -18,8 +18,10 @@ import websockets
 from websockets.asyncio.server import ServerConnection
 
 from runtools.errors import InvalidRequest
+from runtools.platform.gateway.web import house
+from runtools.platform.gateway.web import server as server_module
 from runtools.platform.gateway.web.server import tls
-from runtools.testing.gateway_world import BOX, KEY, OTHER, Gateway, gateway
+from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,20 +35,21 @@ MB = 1 << 20
 
 def documented(listen: int, gate: int, folder: Path) -> str:
     """The configuration of the documentation, on ports of a test, with a certificate made for it."""
-    found = re.search(r"^    map \$http_upgrade.*?^    }\n", DOCS.read_text(), re.S | re.M)
+    found = re.search(r"^    log_format .*?^    }\n", DOCS.read_text(), re.S | re.M)
     assert found is not None
     text = found[0]
     for old, new in (
         ("listen 443 ssl", f"listen 127.0.0.1:{listen} ssl"),
         ("127.0.0.1:7780", f"127.0.0.1:{gate}"),
         ("/etc/ssl/sandboxes", f"{folder}/sandboxes"),
+        ("/var/log/nginx/", f"{folder}/"),
     ):
         assert old in text
         text = text.replace(old, new)
     own = " ".join(f"{one}_temp_path {folder}/{one};" for one in ("proxy", "client_body"))
     return (
         f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{ access_log off; {own}\n{text}}}\n"
+        f"events {{}}\nhttp {{ {own}\n{text}}}\n"
     )
 
 
@@ -130,6 +133,11 @@ async def test_the_documented_configuration_works(gate: Gateway, certified: Path
         big.write_bytes(b"x" * 20 * MB)
         said = await curl(port, f"{inside}-{BOX}.{DOMAIN}", certified, "--data-binary", f"@{big}")
         assert said.endswith(f"{20 * MB} bytes")
+        said = await curl(port, f"{inside}-{BOX}.{DOMAIN}/?runtools-link={LINK}&", certified)
+        assert "GET /&/path HTTP/1.1" in said or "GET /?/path HTTP/1.1" in said
+    assert f"{inside}-{BOX}.{DOMAIN}" in (certified / "dev-urls.log").read_text()
+    for log in certified.glob("*.log"):
+        assert LINK not in log.read_text(), log
     server.close()
     await server.wait_closed()
 
@@ -200,6 +208,38 @@ class TestItself:
             await writer.wait_closed()
         server.close()
         await server.wait_closed()
+
+    async def test_who_shakes_no_hand_is_counted_and_goes(
+        self, secured: Gateway, certified: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(house, "MOST_OF_A_SOURCE", 3)
+        held = [await secured.connect() for _ in range(3)]
+        async with asyncio.timeout(20):
+            while len(secured.house._visits) < 3:
+                await asyncio.sleep(0.01)
+            reader, _ = await secured.connect()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            held[0][1].write(b"GET / HTTP/1.1\r\n\r\n")
+            held[1][1].write_eof()
+            for reader, writer in held[:2]:
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+                writer.close()
+            while len(secured.house._visits) > 1:
+                await asyncio.sleep(0.01)
+        held[2][1].transport.abort()
+
+    async def test_a_handshake_has_so_long(
+        self, secured: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server_module, "HANDSHAKE_SECONDS", 0.3)
+        reader, _ = await secured.connect()
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            while secured.house._visits:
+                await asyncio.sleep(0.01)
 
     async def test_what_is_no_certificate_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "x.pem").write_text("x")

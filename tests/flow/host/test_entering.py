@@ -100,6 +100,22 @@ async def test_one_lives_over_a_pause_and_what_is_said_wakes(world, reach, box):
     stream[1].close()
 
 
+async def test_one_that_is_to_wake_nothing_is_broken_off(world, reach, box):
+    port = await listen(world, box, "echo")
+    stream = await reach.open(box, port, wakes=False)
+    await talk(stream, b"before")
+    await world.pause(box)
+    stream[1].write(b"after")
+    await ends(stream)
+    assert world.look(box).state == "paused"
+    # Where somebody else has woken it, it goes on.
+    stream = await reach.open(box, port, wakes=False)
+    await world.pause(box)
+    await world.resume(box)
+    await talk(stream, b"again")
+    stream[1].close()
+
+
 async def test_an_idle_one_keeps_nothing_awake_and_bytes_do(world, reach, clock, box):
     stream = await reach.open(box, await listen(world, box, "echo"))
     await world.host.idle.look()

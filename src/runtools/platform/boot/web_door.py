@@ -10,8 +10,9 @@ from runtools.platform.boot import parts
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.reach import HostReach
 from runtools.platform.gateway.web.asking import Api
-from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.house import FILES_OF_A_VISIT, MOST_VISITS, House
 from runtools.platform.gateway.web.server import listening, tls
+from runtools.platform.kit import descriptors
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.outbound import networks
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 async def dev_urls(settings: Settings) -> AsyncIterator[None]:
     """Serve dev URLs."""
     secured = tls(settings.gateway_tls_cert, settings.gateway_tls_key)
+    files = descriptors.raise_limit()
+    most = min(MOST_VISITS, int(files / FILES_OF_A_VISIT))
+    if most < MOST_VISITS:
+        log.warning("of %d open files that it may have: %d connections at once", files, most)
     async with Api(settings.own_url, parts.token(settings, "gateway")) as api:
         house = House(
             DevUrls.of(settings.dev_url_base),
@@ -31,6 +36,7 @@ async def dev_urls(settings: Settings) -> AsyncIterator[None]:
             SystemClock(),
             sign_in=f"{settings.browser_url}/open",
             proxies=networks(settings.trusted_proxies, "trusted_proxies"),
+            most=most,
         )
         async with listening(house, settings.gateway_host, settings.gateway_port, secured):
             where = f"{settings.gateway_host}:{settings.gateway_port}"

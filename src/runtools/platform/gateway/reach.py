@@ -24,19 +24,19 @@ class HostReach(Reach):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    async def open(self, sandbox_id: str, port: int) -> Stream:
+    async def open(self, sandbox_id: str, port: int, *, wakes: bool = True) -> Stream:
         """See `Reach`."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(_LIMIT, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport = await self.attach(sandbox_id, port, protocol)
+        transport = await self.attach(sandbox_id, port, protocol, wakes=wakes)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def attach(
-        self, sandbox_id: str, port: int, protocol: asyncio.Protocol
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
     ) -> asyncio.Transport:
         """See `Reach`."""
-        ask = reach_wire.pack_ask(sandbox_id, port)
+        ask = reach_wire.pack_ask(sandbox_id, port, wakes=wakes)
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[None] = loop.create_future()
         try:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtools.errors import GuestUnreachable, InvalidRequest, RateLimited, RunToolsError
+from runtools.errors import Conflict, GuestUnreachable, InvalidRequest, RateLimited, RunToolsError
 from runtools.guest.protocol import PORT
 from runtools.platform.core.states import State
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
@@ -90,7 +90,13 @@ class Entering:
         return leave
 
     async def join(
-        self, front: asyncio.Transport, early: bytes, way: Way, over: Callable[[], None]
+        self,
+        front: asyncio.Transport,
+        early: bytes,
+        way: Way,
+        over: Callable[[], None],
+        *,
+        wakes: bool = True,
     ) -> None:
         """Move bytes between a caller and a port from now on.
 
@@ -99,6 +105,7 @@ class Entering:
             early: what came from it already.
             way: from `connect`.
             over: is called when the stream has ended.
+            wakes: see `Reach.open`.
         """
         loop = asyncio.get_running_loop()
         back, _ = await loop.create_connection(Unread, sock=way.sock)
@@ -107,7 +114,7 @@ class Entering:
             self._streams.discard(stream)
             over()
 
-        stream = Stream(front, back, way, ended)
+        stream = Stream(front, back, way, ended, wakes=wakes)
         self._streams.add(stream)
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep())
@@ -140,9 +147,16 @@ class Stream(Splice):
     """One stream: the caller is the front, the machine the back."""
 
     def __init__(
-        self, front: asyncio.Transport, back: asyncio.Transport, way: Way, over: Callable[[], None]
+        self,
+        front: asyncio.Transport,
+        back: asyncio.Transport,
+        way: Way,
+        over: Callable[[], None],
+        *,
+        wakes: bool,
     ) -> None:
         super().__init__(front, back, over)
+        self._wakes = wakes
         self._box = way.box
         self._guest = way.guest
         self._clock = way.box.engine.clock
@@ -208,6 +222,8 @@ class Stream(Splice):
         """Wake the sandbox, and tell it what was said meanwhile."""
         try:
             with self._box.use():
+                if not self._wakes:
+                    await self._going_on()
                 await awake(self._box, Why("request", PLATFORM))
         except RunToolsError as exc:
             log.info("a stream to %s ends: %s", self._box.id, exc)
@@ -221,6 +237,17 @@ class Stream(Splice):
         self._work = None
         self.carry(self.inward, data)
         self.inward.source.resume_reading()
+
+    async def _going_on(self) -> None:
+        """Wait until the sandbox goes on, if somebody has it do so.
+
+        Raises:
+            Conflict: it sleeps.
+        """
+        while self._box.state is not State.STOPPED and not is_usable(self._box):
+            if self._box.state is State.PAUSED and self._box.record.operation is None:
+                raise Conflict(f"{self._box.id} sleeps, and this stream is not to wake it")
+            await self._box.changed()
 
     async def _sleep(self) -> None:
         """Hold the caller as long as the sandbox sleeps, though the way to it is gone."""

@@ -94,7 +94,7 @@ class _Caller(asyncio.Protocol):
         way = await self._entering.connect(wanted.sandbox_id, wanted.port)
         self._transport.write(reach_wire.pack_answer())
         self._callers.discard(self)
-        await self._entering.join(self._transport, early, way, leave)
+        await self._entering.join(self._transport, early, way, leave, wakes=wanted.wakes)
 
 
 @contextlib.asynccontextmanager

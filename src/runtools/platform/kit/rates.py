@@ -43,14 +43,20 @@ class Buckets:
         self._most = per_minute
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def wait(self, name: str) -> float:
+        """For how many seconds there is no token (0: there is one)."""
+        if not self._most:
+            return 0.0
+        level = self._level(name, self._clock.monotonic())
+        return 0.0 if level >= 1 else (1 - level) * _MINUTE / self._most
+
     def take(self, name: str) -> tuple[Standing | None, float]:
         """Take a token; returns how it stands then, and for how many seconds there is none (0: taken)."""
         if not self._most:
             return None, 0.0
+        wait = self.wait(name)
         now = self._clock.monotonic()
-        level, at = self._levels.get(name, (float(self._most), now))
-        level = min(self._most, level + (now - at) * self._most / _MINUTE)
-        wait = 0.0 if level >= 1 else (1 - level) * _MINUTE / self._most
+        level = self._level(name, now)
         if not wait:
             level -= 1
         self._levels[name] = (level, now)
@@ -60,6 +66,10 @@ class Buckets:
         full = (self._most - level) * _MINUTE / self._most
         reset = math.ceil(self._clock.now().timestamp() + full)
         return Standing(self._most, int(level), reset), wait
+
+    def _level(self, name: str, now: float) -> float:
+        level, at = self._levels.get(name, (float(self._most), now))
+        return min(self._most, level + (now - at) * self._most / _MINUTE)
 
 
 class Open:

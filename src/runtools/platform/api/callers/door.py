@@ -80,6 +80,7 @@ class Door:
         if found is None:
             wrong = _BAD[kind]
             raise Unauthenticated(wrong.message, hint=wrong.hint)
+        self._note_use(found)
         return found
 
     def _part(self, secret: str) -> Caller:
@@ -93,10 +94,16 @@ class Door:
         if caller.kind == "part":
             return self._parts.caller(caller.digest) is not None
         found = await self._known(caller.digest, caller.kind)
-        return found is not None and found.org_id == caller.org_id and found.scopes == caller.scopes
+        if found is None:
+            return False
+        self._note_use(found)
+        return found.org_id == caller.org_id and found.scopes == caller.scopes
 
     async def caller_of(self, digest: str, kind: Kind) -> Caller | None:
-        """Who has the secret of that digest now, and with which rights; for what they made."""
+        """Who has the secret of that digest now, and with which rights; for what they made.
+
+        That somebody uses what they made is no use of the secret: it keeps no session from its end.
+        """
         return await self._known(digest, kind)
 
     async def while_good(
@@ -148,9 +155,11 @@ class Door:
         if len(self._believed) >= _MAX_BELIEVED:
             self._believed.clear()
         self._believed[digest] = (now, found)
-        if kind != "run":
-            self._used[found.id] = self._clock.now()
         return found
+
+    def _note_use(self, caller: Caller) -> None:
+        if caller.kind != "run":
+            self._used[caller.id] = self._clock.now()
 
     async def _find(self, digest: str, kind: Kind) -> Caller | None:
         if kind == "session":

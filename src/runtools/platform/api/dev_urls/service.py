@@ -1,4 +1,4 @@
-"""What can be done with dev URLs: looking, choosing who may enter, making links, letting in."""
+"""What can be done with dev URLs: looking, choosing who may enter, making links."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from runtools.errors import SandboxStopped, Unauthenticated
+from runtools.errors import SandboxStopped
 from runtools.platform.api.calls import Call
 from runtools.platform.api.dev_urls import store
 from runtools.platform.api.dev_urls.store import ALL, Choice, Kind, Link
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.tables import Record
-from runtools.platform.core.access import Caller, covers
+from runtools.platform.core.access import Caller
 from runtools.platform.core.dev_urls import LINK, is_open
 from runtools.platform.core.dev_urls import DevUrls as Names
 from runtools.platform.core.ids import new_id
-from runtools.platform.core.ports.admitting import Asked, Verdict
 from runtools.platform.kit import crypto, http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.dev_urls import Access, DevUrl, DevUrlAccess, DevUrlLink, DevUrls
@@ -27,8 +26,6 @@ NEEDED = "sandbox:write"
 """To enter is to use what runs inside."""
 
 _TICKET = timedelta(seconds=60)
-_COOKIE = timedelta(hours=12)
-_UNKNOWN = Verdict(answer="unknown")
 
 
 def names(platform: Platform) -> Names:
@@ -174,72 +171,6 @@ def _link(
 
 def _with(url: str, secret: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{LINK}={secret}"
-
-
-# --- letting in ---
-
-
-async def admit(platform: Platform, asked: Asked) -> Verdict:
-    """Whether somebody may enter. What is private, another org's or nowhere gets one answer."""
-    place = await platform.db.read(store.place, asked.sandbox_id, asked.port)
-    by_token = await _by_token(platform, asked)
-    if place is None or not is_open(asked.port):
-        return _UNKNOWN
-    if place.access == "public":
-        return by_token or Verdict(answer="enter")
-    if by_token is not None:
-        return by_token
-    if asked.key is not None and await _opens(platform, asked, place.org_id):
-        return Verdict(answer="enter")
-    return _UNKNOWN
-
-
-async def _opens(platform: Platform, asked: Asked, org_id: str) -> bool:
-    try:
-        caller = await platform.door.admit(asked.key)
-    except Unauthenticated:
-        return False
-    # A run may enter the sandbox that it works in, and no other.
-    is_its = caller.sandbox_id in (None, asked.sandbox_id)
-    return is_its and caller.org_id == org_id and covers(caller.scopes, NEEDED)
-
-
-async def _by_token(platform: Platform, asked: Asked) -> Verdict | None:
-    shown = [*([asked.link] if asked.link else []), *asked.cookies]
-    if not shown:
-        return None
-    now = platform.clock.now()
-    digests = [crypto.digest(secret) for secret in shown]
-    found = await platform.db.read(store.opening, asked.sandbox_id, asked.port, digests, now)
-    for one in found:
-        is_link = asked.link is not None and crypto.same(one.digest, digests[0])
-        if one.kind == ("cookie" if is_link else "ticket") or not await _still_may(platform, one):
-            continue
-        if not is_link:
-            return Verdict(answer="enter")
-        seconds = int((one.expires_at - now).total_seconds())
-        if one.kind == "link":
-            return Verdict(answer="enter", cookie=asked.link, seconds=seconds)
-        secret = crypto.new_secret(PREFIX)
-        cookie = replace(
-            one,
-            digest=crypto.digest(secret),
-            kind="cookie",
-            created_at=now,
-            expires_at=now + _COOKIE,
-        )
-        if await platform.db.write(store.redeem, one, cookie):
-            seconds = int(_COOKIE.total_seconds())
-            return Verdict(answer="enter", cookie=secret, seconds=seconds)
-    return None
-
-
-async def _still_may(platform: Platform, made: Link) -> bool:
-    """A link opens no longer than its maker could still enter; an agent's outlives its run."""
-    if made.maker_kind in ("part", "run"):
-        return True
-    maker = await platform.door.caller_of(made.maker_digest, made.maker_kind)
-    return maker is not None and maker.org_id == made.org_id and covers(maker.scopes, NEEDED)
 
 
 def _look(conn: Transaction, known: Names, record: Record, now: datetime) -> DevUrls:

@@ -15,12 +15,15 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Reach(Protocol):
     """Opens streams into sandboxes."""
 
-    async def open(self, sandbox_id: str, port: int) -> Stream:
+    async def open(self, sandbox_id: str, port: int, *, wakes: bool = True) -> Stream:
         """Connect to what listens on a TCP port of the sandbox, be it on its loopback alone.
 
         Closing one direction closes it there too, and the other stays open. A stream lives over a
         pause: what is sent on it then wakes the sandbox. It ends with the sandbox, a rollback, or a
         resume after a pause so long that the network was given back.
+
+        ``wakes`` false: what is sent on it to a sandbox that sleeps breaks it off instead, for whoever
+        opened it is to see first that the sandbox may run.
 
         Raises:
             NotFound: no such sandbox.
@@ -34,7 +37,7 @@ class Reach(Protocol):
         ...
 
     async def attach(
-        self, sandbox_id: str, port: int, protocol: asyncio.Protocol
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
     ) -> asyncio.Transport:
         """As `open`, for who moves bytes by a protocol of their own: it is connected when this returns.
 

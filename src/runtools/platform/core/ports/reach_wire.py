@@ -19,12 +19,13 @@ MAX_ANSWER: Final = 64 << 10
 
 
 class Ask(BaseModel):
-    """A sandbox and one of its ports."""
+    """A sandbox and one of its ports, and whether what is said on the stream later may wake it."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     sandbox_id: Annotated[str, Field(max_length=64)]
     port: Annotated[int, Field(ge=1, le=65535)]
+    wakes: bool = True
 
 
 class _Answer(BaseModel):
@@ -40,14 +41,14 @@ def frame(payload: bytes) -> bytes:
     return LENGTH.pack(len(payload)) + payload
 
 
-def pack_ask(sandbox_id: str, port: int) -> bytes:
+def pack_ask(sandbox_id: str, port: int, *, wakes: bool = True) -> bytes:
     """A question.
 
     Raises:
         InvalidRequest: there is no such port or id.
     """
     try:
-        ask = Ask(sandbox_id=sandbox_id, port=port)
+        ask = Ask(sandbox_id=sandbox_id, port=port, wakes=wakes)
     except ValidationError as exc:
         raise InvalidRequest(f"port {port} of {sandbox_id[:64]!r} cannot be reached") from exc
     return frame(ask.model_dump_json().encode())

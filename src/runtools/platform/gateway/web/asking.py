@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from runtools.errors import Unavailable
-from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
+from runtools.errors import RunToolsError, Unavailable, from_wire
+from runtools.platform.core.ports.admitting import (
+    MOST_STAYS,
+    PREFIX,
+    Admitting,
+    Asked,
+    Standing,
+    Stays,
+    Verdict,
+    Waking,
+)
 from runtools.platform.gateway.part import PartClient
 
-_PATH: Final = "/parts/gateway/admissions"
 _SECONDS: Final = 5.0
+_WAKE_SECONDS: Final = 180.0  # it may wait for room
+
+ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 
 class Api(PartClient, Admitting):
@@ -28,13 +40,41 @@ class Api(PartClient, Admitting):
 
     async def admit(self, asked: Asked) -> Verdict:
         """See `Admitting`."""
+        return await self._say("admit", asked, Verdict)
+
+    async def stays(self, asked: Sequence[Asked]) -> Sequence[bool]:
+        """See `Admitting`."""
+        found: list[bool] = []
+        for at in range(0, len(asked), MOST_STAYS):
+            some = tuple(asked[at : at + MOST_STAYS])
+            said = (await self._say("stays", Standing(asked=some), Stays)).stays
+            if len(said) != len(some):
+                raise Unavailable("the api does not say of all whether they may stay")
+            found += said
+        return found
+
+    async def waken(self, sandbox_id: str) -> None:
+        """See `Admitting`."""
+        await self._ask("waken", Waking(sandbox_id=sandbox_id), Waking, _WAKE_SECONDS)
+
+    async def _say(self, path: str, says: BaseModel, model: type[ShapeT]) -> ShapeT:
+        """An answer to who may enter; an error is none, and nothing that a stranger is told of."""
         try:
-            answer = await self._client.post(_PATH, content=asked.model_dump_json())
-            answer.raise_for_status()
-            return Verdict.model_validate(answer.json()["data"])
-        except httpx.HTTPStatusError as exc:
-            raise Unavailable(
-                f"the api answers {exc.response.status_code} to whom to let in"
-            ) from exc
-        except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
+            return await self._ask(path, says, model)
+        except RunToolsError as exc:
             raise Unavailable("the api does not say whom to let in") from exc
+
+    async def _ask(
+        self, path: str, says: BaseModel, model: type[ShapeT], seconds: float = _SECONDS
+    ) -> ShapeT:
+        try:
+            answer = await self._client.post(
+                f"{PREFIX}/{path}", content=says.model_dump_json(), timeout=seconds
+            )
+            said = answer.json()
+            if answer.is_success:
+                return model.model_validate(said["data"])
+            error = from_wire(said["error"])
+        except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
+            raise Unavailable("the api does not answer the gateway") from exc
+        raise error

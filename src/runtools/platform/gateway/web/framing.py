@@ -1,4 +1,7 @@
-"""Where bodies end, on their way through: bytes are counted and chunks walked over, nothing is unpacked."""
+"""Where bodies end, on their way through: bytes are counted and chunks walked over, nothing is unpacked.
+
+Of chunked bodies the trailers are read line by line: what a head would not hand on goes no further there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,18 @@ from typing import Final, Protocol
 _MAX_LINE: Final = 4096  # of a chunk's size with its extensions, or of a trailer
 _MAX_TRAILERS: Final = 64
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
-_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[^\r\n\0]*")
+# What a trailer may never say: how long a message is, who sends it and where to, who may see it, and what
+# is a matter of one connection or of a head alone.
+_NEVER: Final = frozenset(
+    b"accept-ranges age authorization cache-control clear-site-data connection content-encoding "
+    b"content-length content-location content-range content-security-policy content-type cookie date "
+    b"expect expires forwarded host keep-alive location max-forwards origin proxy-authenticate "
+    b"proxy-authorization proxy-connection range referer refresh retry-after set-cookie "
+    b"strict-transport-security te trailer transfer-encoding upgrade vary via www-authenticate "
+    b"x-api-key x-real-ip".split()
+)
+_NEVER_SO: Final = (b"x-forwarded-", b"x-runtools-", b"access-control-", b"sec-")
 
 
 class BadBody(Exception):
@@ -20,8 +34,8 @@ class Framing(Protocol):
 
     done: bool
 
-    def take(self, data: bytes) -> int:
-        """How many of these bytes belong to it.
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of these bytes is to be handed on, and what does not belong to the body any more.
 
         Raises:
             BadBody: they do not fit.
@@ -36,12 +50,15 @@ class Counted:
         self._left = length
         self.done = length == 0
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
         """See `Framing`."""
-        count = min(len(data), self._left)
-        self._left -= count
-        self.done = self._left == 0
-        return count
+        left = self._left
+        if len(data) <= left:
+            self._left = left - len(data)
+            self.done = self._left == 0
+            return data, b""
+        self._left, self.done = 0, True
+        return data[:left], data[left:]
 
 
 class Endless:
@@ -49,9 +66,9 @@ class Endless:
 
     done = False
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
         """See `Framing`."""
-        return len(data)
+        return data, b""
 
 
 class Chunked:
@@ -64,51 +81,64 @@ class Chunked:
         self._after_chunk = False  # an empty line is due
         self._trailers = -1  # so many have come, after the last chunk
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
         """See `Framing`."""
         at = 0
-        while at < len(data) and not self.done:
+        while at < len(data) and self._trailers < 0:
             if self._left:
                 step = min(self._left, len(data) - at)
                 self._left -= step
                 at += step
                 continue
-            end = data.find(b"\n", at)
-            piece = data[at:] if end < 0 else data[at : end + 1]
-            at += len(piece)
-            self._line += piece
-            if len(self._line) > _MAX_LINE:
-                raise BadBody("a line among chunks that is too long")
-            if end >= 0:
-                line, self._line = self._line, b""
+            at, line = self._next_line(data, at)
+            if line is not None:
                 self._take_line(line)
-        return at
+        goes = [data[:at] if at < len(data) else data]
+        while at < len(data) and not self.done:
+            at, line = self._next_line(data, at)
+            if line is not None and self._keeps_trailer(line):
+                goes.append(line)
+        return b"".join(goes) if len(goes) > 1 else goes[0], data[at:]
 
-    def _take_line(self, line: bytes) -> None:
+    def _next_line(self, data: bytes, at: int) -> tuple[int, bytes | None]:
+        """The place behind what was read, and the line, if it is whole."""
+        end = data.find(b"\n", at)
+        piece = data[at:] if end < 0 else data[at : end + 1]
+        self._line += piece
+        if len(self._line) > _MAX_LINE:
+            raise BadBody("a line among chunks that is too long")
+        if end < 0:
+            return len(data), None
+        line, self._line = self._line, b""
         if not line.endswith(b"\r\n"):
             raise BadBody("a bare line feed among chunks")
+        return end + 1, line
+
+    def _take_line(self, line: bytes) -> None:
         text = line[:-2]
         if self._after_chunk:
             if text:
                 raise BadBody("a chunk that is longer than it says")
             self._after_chunk = False
-        elif self._trailers >= 0:
-            self._take_trailer(text)
-        else:
-            found = _SIZE.fullmatch(text)
-            if found is None:
-                raise BadBody("a chunk without a size")
-            self._left = int(found[1], 16)
-            self._after_chunk = self._left > 0
-            self._trailers = -1 if self._left else 0
-
-    def _take_trailer(self, text: bytes) -> None:
-        if not text:
-            self.done = True
             return
+        found = _SIZE.fullmatch(text)
+        if found is None:
+            raise BadBody("a chunk without a size")
+        self._left = int(found[1], 16)
+        self._after_chunk = self._left > 0
+        self._trailers = -1 if self._left else 0
+
+    def _keeps_trailer(self, line: bytes) -> bool:
+        """Whether a line after the last chunk goes on; the empty one ends the body."""
+        if line == b"\r\n":
+            self.done = True
+            return True
         self._trailers += 1
-        if self._trailers > _MAX_TRAILERS or _TRAILER.fullmatch(text) is None:
+        found = _TRAILER.fullmatch(line[:-2])
+        if self._trailers > _MAX_TRAILERS or found is None:
             raise BadBody("trailers that are none")
+        name = found[1].lower()
+        return name not in _NEVER and not name.startswith(_NEVER_SO)
 
 
 def of(length: int | None) -> Framing:

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from runtools.errors import RunToolsError
@@ -20,7 +20,6 @@ from runtools.platform.gateway.web.admission import Admission, Wish
 from runtools.platform.gateway.web.head import RequestHead
 from runtools.platform.gateway.web.pages import UNKNOWN, Page
 from runtools.platform.gateway.web.upstream import Upstreams
-from runtools.platform.gateway.web.visit import Visit
 from runtools.platform.kit import http, rates
 from runtools.platform.kit.clock import Clock
 
@@ -29,7 +28,29 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 2.0
 MOST_VISITS: Final = 10_000
+# Two connections each, a quarter as many that wait to be used again, and some for everything else.
+FILES_OF_A_VISIT: Final = 2.5
 MOST_OF_A_SOURCE: Final = 2_000
+
+
+class Guest(Protocol):
+    """A connection that is counted.
+
+    Attributes:
+        source: the address that it comes from.
+        wish: what it was let in by, where it was.
+    """
+
+    source: str
+    wish: Wish | None
+
+    def look(self, now: float) -> None:
+        """End what takes too long."""
+        ...
+
+    def abort(self) -> None:
+        """Break it off."""
+        ...
 
 
 class House:
@@ -38,6 +59,7 @@ class House:
     Args:
         sign_in: the api's page that lets a browser in, or empty.
         proxies: whose ``X-Forwarded-For`` is believed.
+        most: connections at once.
     """
 
     def __init__(
@@ -49,30 +71,32 @@ class House:
         *,
         sign_in: str = "",
         proxies: Sequence[IPv4Network | IPv6Network] = (),
+        most: int = MOST_VISITS,
     ) -> None:
         self.urls = urls
         self.admission = Admission(admitting, clock)
-        self.upstreams = Upstreams(reach)
+        self.upstreams = Upstreams(reach, most // 4)
         self._sign_in = sign_in
         self._proxies = proxies
-        self._visits: set[Visit] = set()
+        self._most = most
+        self._visits: set[Guest] = set()
+        self._asking: asyncio.Task[None] | None = None
         self._sources: Counter[str] = Counter()
 
     # --- visits ---
 
-    def enter(self, visit: Visit) -> bool:
+    def enter(self, visit: Guest) -> bool:
         """Count a visit; False: there is no room for it."""
-        if len(self._visits) >= MOST_VISITS:
+        if len(self._visits) >= self._most:
             return False
-        is_proxy = self._is_proxy(visit.source)
         source = rates.source(visit.source)
-        if not is_proxy and self._sources[source] >= MOST_OF_A_SOURCE:
+        if self._sources[source] >= MOST_OF_A_SOURCE and not self._is_proxy(visit.source):
             return False
         self._visits.add(visit)
         self._sources[source] += 1
         return True
 
-    def leave(self, visit: Visit) -> None:
+    def leave(self, visit: Guest) -> None:
         """Count it off."""
         if visit in self._visits:
             self._visits.discard(visit)
@@ -83,6 +107,8 @@ class House:
 
     def peer(self, source: str, head: RequestHead) -> str:
         """The address of who asks, by a trusted proxy too."""
+        if not self._proxies:
+            return source
         fields = [(name.lower(), value) for name, value in head.fields]
         return http.peer({"client": (source, 0), "headers": fields}, self._proxies)
 
@@ -91,25 +117,40 @@ class House:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self.look()
+                self.look()
             except Exception:  # the next look finds what this one did not
                 log.exception("looking at visits failed")
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """End what takes too long, and what may not stay any more."""
         now = asyncio.get_running_loop().time()
         for visit in list(self._visits):
             visit.look(now)
         self.upstreams.sweep()
-        wishes = {one.wish for one in self._visits if one.wish is not None}
-        verdicts = await asyncio.gather(*(self._may_stay(wish) for wish in wishes))
-        gone = {wish for wish, stays in zip(wishes, verdicts, strict=True) if not stays}
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_who_stays())
+
+    async def _ask_who_stays(self) -> None:
+        wishes = list({one.wish for one in self._visits if one.wish is not None})
+        if not wishes:
+            return
+        try:
+            stays = await self.admission.stays(wishes)
+        except RunToolsError as exc:
+            log.warning("cannot ask who may stay: %s", exc)
+            return
+        except Exception:  # likewise
+            log.exception("cannot ask who may stay")
+            return
+        gone = {wish for wish, may in zip(wishes, stays, strict=True) if not may}
         for visit in list(self._visits):
             if visit.wish in gone:
                 visit.abort()
 
     async def close(self) -> None:
         """Break everything off, and see it gone."""
+        if self._asking is not None:
+            self._asking.cancel()
         for visit in list(self._visits):
             visit.abort()
         self.upstreams.close()
@@ -117,13 +158,6 @@ class House:
             async with asyncio.timeout(_GONE_SECONDS):
                 while self._visits:
                     await asyncio.sleep(0)
-
-    async def _may_stay(self, wish: Wish) -> bool:
-        try:
-            return (await self.admission.verdict(wish)).answer == "enter"
-        except RunToolsError as exc:
-            log.warning("cannot ask who may stay: %s", exc)
-            return True
 
     # --- pages ---
 

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 
+from runtools.errors import (
+    PortClosed,
+    QuotaExceeded,
+    RateLimited,
+    RunToolsError,
+    SandboxStopped,
+    Unavailable,
+)
+from runtools.platform.core.dev_urls import DevUrls, is_open
 from runtools.platform.gateway.web.head import Field, write
 
 RETRY_SECONDS = 2
@@ -95,3 +104,32 @@ def away(address: str, headers: Sequence[Field] = ()) -> Page:
     """To another address, by a GET."""
     fields = ((b"Location", address.encode("latin-1", "replace")), *headers)
     return Page(303, "See there", address, headers=fields)
+
+
+def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) -> Page:
+    """What an error of the way to a sandbox is to whoever asks for it."""
+    sentence = str(error)
+    if isinstance(error, PortClosed):
+        return _waiting(error, urls, sandbox_id, port)
+    if isinstance(error, SandboxStopped):
+        return Page(410, "The sandbox has stopped", sentence)
+    if isinstance(error, QuotaExceeded):
+        return Page(error.status, "The sandbox sleeps, and may not be woken now", sentence)
+    if isinstance(error, RateLimited):
+        after = b"%d" % error.details.get("retryAfterSeconds", RETRY_SECONDS)
+        return Page(error.status, "Too much at once", sentence, headers=((b"Retry-After", after),))
+    if isinstance(error, Unavailable):
+        return Page(503, "The sandbox cannot be reached now", sentence, reloads=True)
+    return Page(error.status, "The sandbox cannot be reached", sentence)
+
+
+def _waiting(error: PortClosed, urls: DevUrls, sandbox_id: str, port: int) -> Page:
+    ports = [one for one in error.details.get("ports", []) if is_open(one)]
+    others = "Something listens on:" if ports else "Nothing listens on any other port either."
+    return Page(
+        503,
+        f"Nothing listens on port {port} yet",
+        f"Start a server in {sandbox_id}, on any address, 127.0.0.1 included. {others}",
+        links=[(urls.url(sandbox_id, one), f"port {one}") for one in ports],
+        reloads=True,
+    )

@@ -150,11 +150,11 @@ class Upstream(asyncio.Protocol):
             if self._take_head(head.answer(said, self._method), data):
                 return
         assert self._listener is not None  # noqa: S101 - see data_received
-        count = self._framing.take(data) if data else 0
-        if count:
-            self._listener.answer_comes(data[:count] if count < len(data) else data)
+        goes, rest = self._framing.take(data) if data else (b"", b"")
+        if goes:
+            self._listener.answer_comes(goes)
         if self._framing.done:
-            self._end(data[count:])
+            self._end(rest)
         else:
             self._listener.answer_waits()
 
@@ -185,10 +185,16 @@ class Upstream(asyncio.Protocol):
 
 
 class Upstreams:
-    """Opens connections, and keeps those for a moment on which more can be asked."""
+    """Opens connections, and keeps those for a moment on which more can be asked.
 
-    def __init__(self, reach: Reach) -> None:
+    Args:
+        most: how many are kept.
+    """
+
+    def __init__(self, reach: Reach, most: int) -> None:
         self._reach = reach
+        self._most = most
+        self._kept = 0
         self._idle: dict[Place, list[Upstream]] = defaultdict(list)
 
     def idle(self, place: Place, *, repeatable: bool) -> Upstream | None:
@@ -197,6 +203,7 @@ class Upstreams:
         now = asyncio.get_running_loop().time()
         while waiting:
             one = waiting.pop()
+            self._kept -= 1
             age = now - one.since
             usable = one.is_reusable and not one.transport.is_closing()
             if usable and age < (_IDLE_SECONDS if repeatable else _SURE_SECONDS):
@@ -204,19 +211,21 @@ class Upstreams:
             one.abort()
         return None
 
-    async def open(self, place: Place) -> Upstream:
+    async def open(self, place: Place, *, wakes: bool) -> Upstream:
         """A fresh one; see `Reach`."""
         made = Upstream(place)
-        await self._reach.attach(*place, made)
+        await self._reach.attach(*place, made, wakes=wakes)
         return made
 
     def give(self, upstream: Upstream) -> None:
         """One on which an answer has ended."""
         waiting = self._idle[upstream.place]
-        if upstream.is_reusable and len(waiting) < _MOST_OF_A_PLACE:
+        has_room = len(waiting) < _MOST_OF_A_PLACE and self._kept < self._most
+        if upstream.is_reusable and has_room:
             upstream.transport.resume_reading()
             upstream.since = asyncio.get_running_loop().time()
             waiting.append(upstream)
+            self._kept += 1
         else:
             upstream.abort()
 
@@ -227,6 +236,7 @@ class Upstreams:
             old = [one for one in waiting if now - one.since > _IDLE_SECONDS or not one.is_reusable]
             for one in old:
                 waiting.remove(one)
+                self._kept -= 1
                 one.abort()
             if not waiting:
                 del self._idle[place]

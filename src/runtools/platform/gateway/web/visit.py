@@ -1,22 +1,20 @@
 """One connection of a browser or program: request after request, each judged by its own head.
 
 What comes is handed on as it comes, once the head has been judged. Two bounds keep memory: a head of
-64 KB, and what either side has not taken yet, which stops the other one.
+64 KB, and what either side has not taken yet, which stops the other one. What neither comes nor is taken
+at any pace ends (`look`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import struct
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from runtools.errors import PortClosed, RunToolsError, SandboxStopped, Unavailable
-from runtools.platform.core.dev_urls import DevUrls, is_open
-from runtools.platform.gateway.web import framing, pages, visitor
-from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web import framing, visitor, way
+from runtools.platform.gateway.web.admission import Wish, lasting
 from runtools.platform.gateway.web.framing import BadBody, Framing
 from runtools.platform.gateway.web.head import (
     END,
@@ -27,24 +25,21 @@ from runtools.platform.gateway.web.head import (
     RequestHead,
     request,
 )
+from runtools.platform.gateway.web.pace import Inflow, Outflow
 from runtools.platform.gateway.web.pages import Page
+from runtools.platform.gateway.web.talk import HIGH, Talk
 from runtools.platform.gateway.web.upstream import Upstream
-from runtools.platform.gateway.web.visitor import Shown
-from runtools.platform.kit.splice import HIGH, Splice
+from runtools.platform.gateway.web.way import Way
 
 if TYPE_CHECKING:
     from runtools.platform.gateway.web.house import House
-
-log = logging.getLogger(__name__)
 
 HEAD_SECONDS: Final = 20.0
 IDLE_SECONDS: Final = 75.0
 ANSWER_SECONDS: Final = 600.0
 _LINGER_SECONDS: Final = 5.0
-_MAX_AHEAD: Final = 256 << 10  # of requests that come before the answer to the one before
+_MAX_AHEAD: Final = 64 << 10  # of requests that come before the answer to the one before
 _RESET: Final = struct.pack("ii", 1, 0)
-_REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class Visit(asyncio.Protocol):
@@ -56,6 +51,7 @@ class Visit(asyncio.Protocol):
 
     def __init__(self, house: House) -> None:
         self._house = house
+        self._loop = asyncio.get_running_loop()
         self.wish: Wish | None = None
         self.moved = 0.0  # when bytes last went in either direction
         self._held = b""  # came, and is not handed on yet
@@ -64,11 +60,16 @@ class Visit(asyncio.Protocol):
         self._more: list[Field] = []  # for its answer
         self._begun = False  # its answer has
         self._said = b""  # the head of the answer, not written yet
+        self._inflow: Inflow | None = None  # of the request's body
+        self._awaits_leave = False  # it sends the body when it is told to
+        self._wakes = True  # what is sent wakes the sandbox
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._splice: Splice | None = None
+        self._talk: Talk | None = None
         self._lingers = False
+        self._is_new = True  # no head has come yet
         self._is_slow = False  # it does not read what it is sent
+        self._server_is_slow = False  # likewise
         self._since = 0.0  # when the head that is not whole yet began
         self._ended = False  # it sends nothing more
 
@@ -77,21 +78,18 @@ class Visit(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH)
-        peer = self._transport.get_extra_info("peername")
-        self.source = str(peer[0]) if peer else "-"
-        self.moved = asyncio.get_running_loop().time()
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self.source = source_of(transport)
+        self.moved = self._loop.time()
+        self._outflow = Outflow(self._transport, self.moved)
         if not self._house.enter(self):
             self._answer(Page(503, "The gateway is full", "Try again in a moment."))
+            # Nobody looks at it.
+            self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._lingers:
             return
-        self.moved = asyncio.get_running_loop().time()
+        self.moved = self._loop.time()
         if self._body is not None and not self._held:
             self._take_body(data)
             return
@@ -128,26 +126,41 @@ class Visit(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break everything off."""
-        if self._splice is not None:
-            self._splice.abort()
+        if self._talk is not None:
+            self._talk.abort()
         else:
             self._transport.abort()
 
     def look(self, now: float) -> None:
         """End what takes too long."""
         quiet = now - self.moved
-        if self._splice is not None:
-            return
-        if self._lingers:
-            if quiet > _LINGER_SECONDS:
+        if self._talk is not None:
+            self._talk.look(now)
+        elif self._outflow.stalls(now):
+            self._break_off()
+        elif self._lingers:
+            if quiet > _LINGER_SECONDS and not self._transport.get_write_buffer_size():
                 self._transport.abort()
         elif self._head is None:
             if self._held and now - self._since > HEAD_SECONDS:
                 self._answer(Page(408, "The request did not come", "Its head took too long."))
-            elif quiet > IDLE_SECONDS:
+            elif quiet > (HEAD_SECONDS if self._is_new else IDLE_SECONDS):
                 self._transport.close()
-        elif self._upstream is not None and not self._begun and quiet > ANSWER_SECONDS:
+        elif not self._begun:
+            self._look_at_request(now, quiet)
+
+    def _look_at_request(self, now: float, quiet: float) -> None:
+        """End one whose body comes in drops, or of which nothing becomes."""
+        inflow = self._inflow
+        if inflow is not None and inflow.drips(now, excused=self._is_held_up(inflow)):
+            self._answer(Page(408, "The request did not come", "Its body came too slowly."))
+        elif quiet > ANSWER_SECONDS:
             self.answer_fails(f"nothing was said for {ANSWER_SECONDS:g} s", 504)
+
+    def _is_held_up(self, inflow: Inflow) -> bool:
+        """Whether it is not for the visitor that little of its body comes."""
+        is_whole = self._body is None or self._body.done
+        return is_whole or self._server_is_slow or (self._awaits_leave and not inflow.came)
 
     # --- the request ---
 
@@ -167,7 +180,7 @@ class Visit(asyncio.Protocol):
         except BadHead as exc:
             self._answer(Page(exc.status, "That is no request that goes on", str(exc)))
             return
-        self._head, self._more, self._begun = head, [], False
+        self._head, self._more, self._begun, self._is_new = head, [], False, False
         self._begin(head)
 
     def _begin(self, head: RequestHead) -> None:
@@ -179,74 +192,56 @@ class Visit(asyncio.Protocol):
             return
         own = head.target
         wish = Wish(*place, visitor.shown(head, house.urls))
-        verdict = house.admission.known(wish)
-        if verdict is not None and verdict.answer == "enter":
-            upstream = house.upstreams.idle(place, repeatable=self._is_repeatable(head))
-            if upstream is not None:
-                self._send(head, wish, upstream)
-                return
+        found = way.known(house, head, wish)
+        if found is not None:
+            self._send(head, found)
+            return
         self._transport.pause_reading()
         self._task = asyncio.create_task(self._serve(head, wish, own))
 
     async def _serve(self, head: RequestHead, wish: Wish, own: bytes) -> None:
-        place = (wish.sandbox_id, wish.port)
-        try:
-            verdict = await self._house.admission.verdict(wish)
-            if verdict.answer != "enter":
-                self._answer(self._house.page_of_stranger(head, wish, own))
-                return
-            if verdict.cookie is not None:
-                kept = visitor.cookie(verdict.cookie, verdict.seconds, self._house.urls)
-                if visitor.is_navigation(head):
-                    address = self._house.urls.url(*place) + head.target.decode("latin-1")
-                    self._answer(pages.away(address, [kept]))
-                    return
-                self._more.append(kept)
-                wish = replace(wish, shown=Shown(cookies=(verdict.cookie,)))  # which is asked again
-            upstream = self._house.upstreams.idle(place, repeatable=self._is_repeatable(head))
-            if upstream is None:
-                upstream = await self._house.upstreams.open(place)
-            if self._transport.is_closing():
-                upstream.abort()
-                return
-            self._send(head, wish, upstream)
-        except RunToolsError as exc:
-            self._answer(page_of(exc, self._house.urls, wish))
-        except Exception:
-            # The edge of a connection: whatever it is, the caller is told and it is logged.
-            log.exception("a request to %s failed", wish.sandbox_id)
-            self._answer(Page(500, "The gateway failed", "Its log says how."))
-        finally:
-            self._task = None
+        found = await way.find(self._house, head, wish, own, self.source)
+        self._task = None
+        if isinstance(found, Page):
+            self._answer(found)
+        elif self._transport.is_closing():
+            found.upstream.abort()
+        else:
+            self._send(head, found)
 
-    def _is_repeatable(self, head: RequestHead) -> bool:
-        return head.method in _REPEATABLE and head.length == 0
-
-    def _send(self, head: RequestHead, wish: Wish, upstream: Upstream) -> None:
-        self.wish, self._upstream = wish, upstream
+    def _send(self, head: RequestHead, found: Way) -> None:
+        wish, upstream = found.wish, found.upstream
+        self.wish, self._upstream = lasting(wish, found.verdict), upstream
+        self._more += found.more
+        self._wakes, self._server_is_slow = found.verdict.wakes, False
+        self._awaits_leave = b"expect" in head.named
         peer = self._house.peer(self.source, head)
         upstream.begin(self, head.method, upgrades=head.upgrades)
         upstream.transport.write(visitor.inward(head, wish.port, self._house.urls, peer))
         if self._is_slow:
             upstream.transport.pause_reading()
         self._body = framing.of(head.length)
-        self.moved = asyncio.get_running_loop().time()
-        held, self._held = self._held, b""
-        self._take_body(held)
+        self.moved = self._loop.time()
+        self._inflow = None if self._body.done else Inflow(self.moved)
+        if self._held:
+            held, self._held = self._held, b""
+            self._take_body(held)
         self._transport.resume_reading()
 
     def _take_body(self, data: bytes) -> None:
         body, upstream = self._body, self._upstream
         assert body is not None  # noqa: S101 - see the callers
         try:
-            count = body.take(data) if data and not body.done else 0
+            goes, rest = body.take(data) if data and not body.done else (b"", data)
         except BadBody as exc:
             self._answer(Page(400, "That is no request that goes on", str(exc)))
             return
-        if count and upstream is not None:
-            upstream.transport.write(data[:count] if count < len(data) else data)
-        if count < len(data):
-            self._held += data[count:]
+        if self._inflow is not None:
+            self._inflow.came += len(data) - len(rest)
+        if goes and upstream is not None:
+            upstream.transport.write(goes)
+        if rest:
+            self._held += rest
 
     # --- the answer (see `upstream.Listener`) ---
 
@@ -254,7 +249,8 @@ class Visit(asyncio.Protocol):
         """Hand its head on."""
         assert self._head is not None  # noqa: S101 - it is the answer to it
         assert self.wish is not None  # noqa: S101 - likewise
-        self.moved = asyncio.get_running_loop().time()
+        self.moved = self._loop.time()
+        self._awaits_leave = False
         more: list[Field] = []
         if head.status >= 200:
             self._begun = True
@@ -274,7 +270,8 @@ class Visit(asyncio.Protocol):
 
     def answer_comes(self, data: bytes) -> None:
         """Hand it on."""
-        self.moved = asyncio.get_running_loop().time()
+        self.moved = self._loop.time()
+        self._outflow.written += len(data)
         said, self._said = self._said, b""
         self._transport.write(said + data if said else data)
 
@@ -296,12 +293,14 @@ class Visit(asyncio.Protocol):
             else:
                 upstream.abort()
         self._head, self.wish = None, None
-        if not (whole and self._keeps):
+        if not whole:
             self._linger()
-            return
-        self._transport.resume_reading()
-        if self._held:
-            asyncio.get_running_loop().call_soon(self._take_next)
+        elif not self._keeps:
+            self._end()
+        else:
+            self._transport.resume_reading()
+            if self._held:
+                self._loop.call_soon(self._take_next)
 
     def answer_fails(self, problem: str, status: int = 502) -> None:
         """Say so, where nothing of an answer was handed on; else break off: a part is not the whole."""
@@ -309,13 +308,11 @@ class Visit(asyncio.Protocol):
         if upstream is not None:
             upstream.abort()
         head, wish = self._head, self.wish
-        if self._begun or head is None or wish is None:
-            sock = self._transport.get_extra_info("socket")
-            if sock is not None:  # a reset, for an end would make a part the whole
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._transport.abort()
+        if self._begun or head is None:
+            self._break_off()
             return
-        if upstream is not None and not upstream.is_fresh and self._is_repeatable(head):
+        is_stale = upstream is not None and not upstream.is_fresh
+        if is_stale and wish is not None and way.is_repeatable(head):
             # The server has closed an idle connection just when this was sent on it.
             self._body = None
             self._transport.pause_reading()
@@ -337,11 +334,14 @@ class Visit(asyncio.Protocol):
         if self._held:
             back.write(self._held)
             self._held = b""
-        self._splice = Splice(self._transport, back, self._leave)
-        self._splice.begin()
+        assert self.wish is not None  # noqa: S101 - it was let in
+        waken = partial(self._house.admission.waken, self.wish.sandbox_id)
+        self._talk = Talk(self._transport, back, self._leave, None if self._wakes else waken)
+        self._talk.begin()
 
     def server_is_slow(self, *, slow: bool) -> None:
         """Send it nothing for now."""
+        self._server_is_slow = slow
         if slow:
             self._transport.pause_reading()
         else:
@@ -355,6 +355,8 @@ class Visit(asyncio.Protocol):
 
     def _answer(self, page: Page) -> None:
         """Answer by a page of ours, and close: of what still comes nobody knows what it is."""
+        if self._task is not None:
+            self._task.cancel()
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
@@ -363,14 +365,27 @@ class Visit(asyncio.Protocol):
         self._transport.write(page.to_bytes(html=html, body=body, close=True))
         self._linger()
 
+    def _break_off(self) -> None:
+        """A reset, for an end would make a part the whole."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    def _end(self) -> None:
+        """Close behind an answer to all that came; what waits to be taken is waited for."""
+        if self._held:
+            self._linger()
+            return
+        self._lingers = True
+        self.moved = self._loop.time()
+        self._transport.close()
+
     def _linger(self) -> None:
         """Close so that the answer is read, though more may be coming that nobody reads."""
         self._lingers = True
         self._held, self._body, self._head, self.wish = b"", None, None, None
-        loop = asyncio.get_running_loop()
-        self.moved = loop.time()
-        # Also where it takes nothing, and where the house had no room to count it.
-        loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        self.moved = self._loop.time()
         if self._ended:
             self._transport.close()
         elif self._transport.can_write_eof():
@@ -383,30 +398,12 @@ class Visit(asyncio.Protocol):
         self._house.leave(self)
         if self._task is not None:
             self._task.cancel()
-        if self._upstream is not None and self._splice is None:
+        if self._upstream is not None and self._talk is None:
             self._upstream.abort()
             self._upstream = None
 
 
-def page_of(error: RunToolsError, urls: DevUrls, wish: Wish) -> Page:
-    """What an error of the way to the sandbox is to somebody who may enter."""
-    if isinstance(error, PortClosed):
-        return _waiting(error, urls, wish)
-    sentence = str(error)
-    if isinstance(error, SandboxStopped):
-        return Page(410, "The sandbox has stopped", sentence)
-    if isinstance(error, Unavailable):
-        return Page(503, "The sandbox cannot be reached now", sentence, reloads=True)
-    return Page(error.status, "The sandbox cannot be reached", sentence)
-
-
-def _waiting(error: PortClosed, urls: DevUrls, wish: Wish) -> Page:
-    ports = [port for port in error.details.get("ports", []) if is_open(port)]
-    others = "Something listens on:" if ports else "Nothing listens on any other port either."
-    return Page(
-        503,
-        f"Nothing listens on port {wish.port} yet",
-        f"Start a server in {wish.sandbox_id}, on any address, 127.0.0.1 included. {others}",
-        links=[(urls.url(wish.sandbox_id, port), f"port {port}") for port in ports],
-        reloads=True,
-    )
+def source_of(transport: asyncio.BaseTransport) -> str:
+    """The address that a connection comes from."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else "-"

@@ -11,6 +11,7 @@ from runtools.platform.core.dev_urls import LINK, DevUrls
 from runtools.platform.gateway.web.head import AnswerHead, Field, RequestHead, write
 
 _OURS: Final = b"rt_"  # how all secrets of the platform begin
+_LINK_BEGINS: Final = "rt_link_"
 _KEY_HEADER: Final = b"x-runtools-key"
 _COOKIES: Final = (b"__Host-runtools-dev", b"runtools-dev")
 _MAX_COOKIES: Final = 4
@@ -25,6 +26,7 @@ _FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
 )
+_PARAMETER: Final = LINK.encode()
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
@@ -35,7 +37,8 @@ class Shown:
     Attributes:
         key: an API key or a session, from a header.
         link: from the address.
-        cookies: from this origin's own pages.
+        cookies: what links have become, from this origin's own pages; or a link from a header, which no
+            page of another can send.
     """
 
     key: str | None = field(default=None, repr=False)
@@ -45,7 +48,8 @@ class Shown:
 
 def shown(head: RequestHead, urls: DevUrls) -> Shown:
     """Take what is ours out of a request's head."""
-    key, rest = None, []
+    key: str | None = None
+    rest: list[Field] = []
     cookies: list[str] = []
     for name, value in head.fields:
         low = name.lower()
@@ -57,11 +61,18 @@ def shown(head: RequestHead, urls: DevUrls) -> Shown:
             kept = _without_ours(value, cookies)
             if kept:
                 rest.append((name, kept))
+        elif low == b"referer" and _PARAMETER in value:
+            rest.append((name, _without_link(value)[0]))
         else:
             rest.append((name, value))
-    link = _take_link(head)
-    if not _is_own_page(head, urls):
+    link = None
+    if _PARAMETER in head.target:
+        head.target, link = _without_link(head.target)
+    if cookies and not _is_own_page(head, urls):
         cookies = []
+    if key is not None and key.startswith(_LINK_BEGINS):
+        cookies.insert(0, key)
+        key = None
     head.fields = rest
     return Shown(key, link, tuple(cookies[:_MAX_COOKIES]))
 
@@ -107,8 +118,10 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
 
 
 def outward(head: AnswerHead, base: str, port: int, more: list[Field]) -> bytes:
-    """The head of an answer as its caller gets it."""
+    """The head of an answer as its caller gets it; what we say besides, it says alone."""
     dropped = _HOP | (head.tokens(b"connection") - _FRAMING)
+    if more:
+        dropped |= {name.lower() for name, _ in more} - {b"set-cookie"}
     fields: list[Field] = []
     if head.status == _SWITCHING:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b", ".join(head.all(b"upgrade")))]
@@ -116,7 +129,7 @@ def outward(head: AnswerHead, base: str, port: int, more: list[Field]) -> bytes:
         low = name.lower()
         if (
             low in dropped or low == b"clear-site-data"
-        ):  # that would clear the cookies of others too
+        ):  # which would clear the cookies of others too
             continue
         if low == b"set-cookie":
             kept = _own_cookie(value)
@@ -137,6 +150,10 @@ def cookie(token: str, seconds: int, urls: DevUrls) -> Field:
     more = b"; Secure" if secure else b""
     value = b"%b=%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b"
     return b"Set-Cookie", value % (name, token.encode("ascii"), seconds, more)
+
+
+# An address that opens stands in no request that its page makes.
+UNSEEN: Final[Field] = (b"Referrer-Policy", b"no-referrer")
 
 
 def _bearer(value: bytes) -> bytes:
@@ -163,31 +180,44 @@ def _without_ours(value: bytes, found: list[str]) -> bytes:
     return b"; ".join(rest)
 
 
-def _take_link(head: RequestHead) -> str | None:
-    """The secret in the address, which is taken out of it."""
-    path, mark, query = head.target.partition(b"?")
-    if not mark or LINK.encode() not in query:
-        return None
-    link, rest = None, []
+def _without_link(address: bytes) -> tuple[bytes, str | None]:
+    """An address without the secret in it, and that."""
+    path, mark, query = address.partition(b"?")
+    if not mark:
+        return address, None
+    link: str | None = None
+    rest = []
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
-        if name == LINK.encode():
+        if name == _PARAMETER:
             link = _secret(unquote(value.decode("latin-1")).encode("latin-1", "replace"))
         else:
             rest.append(pair)
-    head.target = path + (b"?" + b"&".join(rest) if rest else b"")
-    return link
+    return path + (b"?" + b"&".join(rest) if rest else b""), link
 
 
 def _is_own_page(head: RequestHead, urls: DevUrls) -> bool:
-    """Whether a cookie counts. Browsers send it for pages of other sandboxes too, which are of one site."""
+    """Whether a cookie counts. Browsers send it for pages of other sandboxes too, which are of one site.
+
+    What others may have of it is what anybody's link has: the whole window. They get no part of a page of
+    theirs (a frame, a script, a picture) by it. Browsers that do not say what they ask for are asked what
+    they say instead: whose page it is, or that they want a page.
+    """
+    own = f"{urls.scheme}://{head.host}".encode("latin-1")
     origin = head.all(b"origin")
     if origin:
-        return origin == [f"{urls.scheme}://{head.host}".encode("latin-1")]
-    site = head.one(b"sec-fetch-site")
-    return site in (None, b"same-origin", b"none") or (
-        head.one(b"sec-fetch-mode") == b"navigate" and head.method in (b"GET", b"HEAD")
-    )
+        return origin == [own]
+    sites = head.all(b"sec-fetch-site")
+    if sites in ([b"same-origin"], [b"none"]):
+        return True
+    looks = head.method in (b"GET", b"HEAD")
+    if sites:
+        dest, mode = head.one(b"sec-fetch-dest"), head.one(b"sec-fetch-mode")
+        return looks and mode == b"navigate" and dest == b"document"
+    referer = head.one(b"referer")
+    if referer is not None and (referer + b"/").startswith(own + b"/"):
+        return True
+    return looks and not head.upgrades and wants_html(head)
 
 
 def _own_cookie(value: bytes) -> bytes | None:

@@ -1,0 +1,88 @@
+"""The way of a request to its server: let in, the sandbox awake, connected; or a page that says why not."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from runtools.errors import RunToolsError
+from runtools.platform.core.ports.admitting import Verdict
+from runtools.platform.gateway.web import pages, visitor
+from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.head import Field, RequestHead
+from runtools.platform.gateway.web.pages import Page
+from runtools.platform.gateway.web.upstream import Upstream
+
+if TYPE_CHECKING:
+    from runtools.platform.gateway.web.house import House
+
+log = logging.getLogger(__name__)
+
+_REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a request goes on.
+
+    Attributes:
+        more: fields for its answer.
+    """
+
+    wish: Wish
+    verdict: Verdict
+    upstream: Upstream
+    more: list[Field] = field(default_factory=list)
+
+
+def is_repeatable(head: RequestHead) -> bool:
+    """Whether a request may be sent again that a server may have had already."""
+    return head.method in _REPEATABLE and head.length == 0
+
+
+def known(house: House, head: RequestHead, wish: Wish) -> Way | None:
+    """The way, where all that it needs is at hand."""
+    verdict = house.admission.known(wish)
+    if verdict is None:
+        return None
+    place = (wish.sandbox_id, wish.port)
+    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head))
+    return None if upstream is None else Way(wish, verdict, upstream)
+
+
+async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: str) -> Way | Page:
+    """The way, or what is said instead.
+
+    Args:
+        own: the target as it came.
+        source: the address of who is connected.
+    """
+    try:
+        return await _find(house, head, wish, own, source)
+    except RunToolsError as exc:
+        return pages.of_error(exc, house.urls, wish.sandbox_id, wish.port)
+    except Exception:
+        # The edge of a connection: whatever it is, the caller is told and it is logged.
+        log.exception("a request to %s failed", wish.sandbox_id)
+        return Page(500, "The gateway failed", "Its log says how.")
+
+
+async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source: str) -> Way | Page:
+    place = (wish.sandbox_id, wish.port)
+    verdict = await house.admission.verdict(wish, house.peer(source, head))
+    if verdict.answer != "enter":
+        return house.page_of_stranger(head, wish, own)
+    more: list[Field] = []
+    if verdict.cookie is not None:
+        kept = visitor.cookie(verdict.cookie, verdict.seconds, house.urls)
+        if visitor.is_navigation(head):
+            address = house.urls.url(*place) + head.target.decode("latin-1")
+            return pages.away(address, [kept])
+        more = [kept, visitor.UNSEEN]
+    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head))
+    if upstream is None:
+        if not verdict.wakes:
+            await house.admission.waken(wish.sandbox_id)
+        upstream = await house.upstreams.open(place, wakes=verdict.wakes)
+    return Way(wish, verdict, upstream, more)
