@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncssh
@@ -288,6 +289,35 @@ class TestPasses:
         await any_world.http.delete(f"/v1/api-keys/{made['id']}")
         assert not await opens(doorway, box, mine)
         assert len(await doorway.ended([visit(box, mine)])) == 1
+
+    async def test_it_ends_when_the_key_that_gave_it_expires(
+        self, any_world: World, doorway: ApiDoorway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And a clock that jumps ends nothing else: no session of a key of the org's, and none by a pass
+        that is over, as long as who gave it may act.
+        """
+        given, own, passed = key(), key(), key()
+        box = (await any_world.create())["id"]
+        body = {"name": "k", "expiresIn": "1d"}
+        made = (await any_world.http.post("/v1/api-keys", json=body)).json()["data"]
+        headers = {"Authorization": f"Bearer {made['key']}"}
+        body = {"publicKey": line(given)}
+        answer = await any_world.http.post(f"/v1/sandboxes/{box}/ssh", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        await register(any_world.http, own)
+        await give(any_world.http, box, passed, ttlSeconds=60)
+        visits = [visit(box, one) for one in (given, own, passed)]
+        assert await doorway.ended(visits) == []
+        now = any_world.platform.clock.now()
+        later, sooner = now + timedelta(days=2), now - timedelta(days=300)
+        monkeypatch.setattr(any_world.platform.clock, "now", lambda: sooner)
+        assert await service.ended(any_world.platform, visits) == []
+        monkeypatch.setattr(any_world.platform.clock, "now", lambda: later)
+        [over] = await service.ended(any_world.platform, visits)
+        assert (over.place, "was taken away" in over.because) == (0, True)
+        for one, opens_it in ((given, False), (own, True), (passed, False)):
+            found = await service.key_opens(any_world.platform, box, one.get_fingerprint())
+            assert found is opens_it
 
     async def test_it_ends_with_the_membership(self, any_world: World, doorway: ApiDoorway) -> None:
         ann = await any_world.person("member")

@@ -34,6 +34,7 @@ async def ssh(settings: Settings) -> AsyncIterator[None]:
             clock,
             per_source=settings.ssh_per_source,
             per_sandbox=settings.ssh_per_sandbox,
+            agents=settings.ssh_agents == "allowed",
         )
         async with serving(made, settings.ssh_host, settings.ssh_port) as port:
             log.info("ssh on %s:%s", settings.ssh_host, port)

@@ -38,6 +38,7 @@ class Settings:
         ssh_host, ssh_port: where the gateway listens for SSH.
         ssh_address: how people reach it, ``host`` or ``host:port``; empty: where it listens.
         ssh_per_source, ssh_per_sandbox: SSH connections at once from one address, and to one sandbox.
+        ssh_agents: ``allowed``: sandboxes may use the SSH agent of who logs in with ``ssh -A``.
         gateway_host, gateway_port: where the gateway listens for dev URLs.
         gateway_tls_cert, gateway_tls_key: certificate chain and key (PEM files) that it serves them
             with; empty: without TLS.
@@ -96,6 +97,7 @@ class Settings:
     ssh_address: str = ""
     ssh_per_source: int = 64
     ssh_per_sandbox: int = 64
+    ssh_agents: Literal["refused", "allowed"] = "refused"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 7780
     gateway_tls_cert: str = ""
@@ -278,6 +280,7 @@ _PORTS = {"http": 80, "https": 443}
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "accelerator": ("auto", "kvm", "tcg"),
     "require_isolation": ("any", "hardware"),
+    "ssh_agents": ("refused", "allowed"),
 }
 
 

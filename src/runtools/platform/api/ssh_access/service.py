@@ -90,8 +90,8 @@ async def enter(platform: Platform, entering: Entering) -> Entry:
 
 async def ended(platform: Platform, visits: Sequence[Visit]) -> list[Over]:
     """Which of these are over, and why."""
-    idle = platform.settings.session_idle
-    return await platform.db.read(_ended, platform.vault, idle, visits)
+    idle, now = platform.settings.session_idle, platform.clock.now()
+    return await platform.db.read(_ended, platform.vault, idle, visits, now)
 
 
 # --- passes ---
@@ -152,11 +152,13 @@ async def _after(platform: Platform, began: float, least: float, opens: bool) ->
     return opens
 
 
-def _ended(conn: Transaction, vault: Vault, idle: timedelta, visits: Sequence[Visit]) -> list[Over]:
+def _ended(
+    conn: Transaction, vault: Vault, idle: timedelta, visits: Sequence[Visit], now: datetime
+) -> list[Over]:
     known: dict[Visit, str | None] = {}
     for visit in visits:
         if visit not in known:
-            known[visit] = _why_over(conn, vault, idle, visit)
+            known[visit] = _why_over(conn, vault, idle, visit, now)
     return [
         Over(place=place, because=because)
         for place, visit in enumerate(visits)
@@ -164,7 +166,9 @@ def _ended(conn: Transaction, vault: Vault, idle: timedelta, visits: Sequence[Vi
     ]
 
 
-def _why_over(conn: Transaction, vault: Vault, idle: timedelta, visit: Visit) -> str | None:
+def _why_over(
+    conn: Transaction, vault: Vault, idle: timedelta, visit: Visit, now: datetime
+) -> str | None:
     name = visit.sandbox_id
     there = store.place(conn, name)
     if there is None:
@@ -173,7 +177,7 @@ def _why_over(conn: Transaction, vault: Vault, idle: timedelta, visit: Visit) ->
         return f"{name} has stopped: {(there.ending or {}).get('reason', 'it was destroyed')}"
     if visit.fingerprint is None:
         return None
-    if store.opens(conn, vault, idle, name, visit.fingerprint, None) is None:
+    if store.opens(conn, vault, idle, name, visit.fingerprint, now, is_in=True) is None:
         return f"the SSH key that opened {name} was taken away"
     return None
 

@@ -94,17 +94,19 @@ def opens(
     idle: timedelta,
     sandbox_id: str,
     fingerprint: str,
-    now: datetime | None,
+    now: datetime,
+    *,
+    is_in: bool = False,
 ) -> Place | None:
     """The sandbox, where the key opens it: one of its org's, one that it was made with, or a pass.
 
     Args:
-        now: also the times of passes count; None: for who has come in already.
+        is_in: it is asked for who has come in already: the time of a pass does not count.
     """
     found = place(conn, sandbox_id)
     told = guests.of(conn, vault, sandbox_id)
     registered = _registered(conn, sandbox_id, fingerprint)
-    passing = _passing(conn, idle, sandbox_id, fingerprint, now)
+    passing = _passing(conn, idle, sandbox_id, fingerprint, now, is_in=is_in)
     if found is None:
         return None
     actor = registered or passing or (fingerprint if _was_given(told, fingerprint) else None)
@@ -141,19 +143,25 @@ def _was_given(told: Guest, fingerprint: str) -> bool:
 
 
 def _passing(
-    conn: Connection, idle: timedelta, sandbox_id: str, fingerprint: str, now: datetime | None
+    conn: Connection,
+    idle: timedelta,
+    sandbox_id: str,
+    fingerprint: str,
+    now: datetime,
+    *,
+    is_in: bool,
 ) -> str | None:
     """Who made a pass that opens now; their rights are those of this moment."""
     mine = (passes.c.sandbox_id == sandbox_id) & (passes.c.fingerprint == fingerprint)
     row = conn.execute(
         select(passes.c.org_id, passes.c.caller_id, passes.c.expires_at).where(mine)
     ).first()
-    if row is None or (now is not None and row.expires_at is not None and row.expires_at <= now):
+    if row is None or (not is_in and row.expires_at is not None and row.expires_at <= now):
         return None
     maker = _living(conn, row.caller_id, idle)
     if maker is None or maker.org_id != row.org_id or not access.covers(maker.scopes, NEEDED):
         return None
-    return None if now and maker.expires_at and maker.expires_at <= now else maker.actor
+    return None if maker.expires_at is not None and maker.expires_at <= now else maker.actor
 
 
 def _living(conn: Connection, caller_id: str, idle: timedelta) -> Caller | None:

@@ -94,29 +94,29 @@ class End:
         """It is over."""
 
 
-class Inner(End):
-    """The end in the sandbox's connection."""
+class Giver(End):
+    """The end where the channel is asked for on, in the words of who wants it."""
 
-    other: Outer
+    other: Asker
     _asked = False
 
-    def open(self, outer: Outer) -> None:
-        """Ask the sandbox for what the client has asked for, with the client's own window."""
-        self.other = outer
+    def open(self, asker: Asker) -> None:
+        """Ask for what the asker has asked for, with its own window."""
+        self.other = asker
         self._asked = True
         self.connection.send_packet(
             MSG_CHANNEL_OPEN,
-            String(outer.kind),
+            String(asker.kind),
             UInt32(self.number),
-            UInt32(outer.window),
-            UInt32(outer.packet),
-            outer.about,
+            UInt32(asker.window),
+            UInt32(asker.packet),
+            asker.about,
         )
 
     def process_open_confirmation(
         self, theirs: int, window: int, packet: int, _rest: SSHPacket
     ) -> None:
-        """It is open: tell the client, with the sandbox's window."""
+        """It is open: tell who asked, with the window that is given."""
         if not self._asked:
             return  # it was answered already
         self._asked = False
@@ -127,27 +127,27 @@ class Inner(End):
             self.other.opened(self, window, packet)
 
     def process_open_failure(self, code: int, reason: str, _language: str) -> None:
-        """It was refused: tell the client, in the sandbox's words."""
+        """It was refused: tell who asked, in the same words."""
         if self._asked:
             self._asked = False
             self.leave()
             self.other.refuse(reason, code)
 
     def came(self, kind: int, body: bytes) -> None:
-        """Count what the client is sent."""
+        """Count what the asker is sent."""
         if kind == MSG_CHANNEL_DATA:
             self.other.window -= len(body) - 4
         elif kind == MSG_CHANNEL_EXTENDED_DATA:
             self.other.window -= len(body) - 8
 
 
-class Outer(End):
-    """The end in the client's connection.
+class Asker(End):
+    """The end of who wants the channel: of the client, or of the sandbox where a port of it leads back.
 
     Args:
         kind: the channel's type.
         about: what its opening says beside that.
-        begin: is called with it when the client waits for it to be opened.
+        begin: is called with it when somebody waits for it to be opened.
         end: is called with it when it is over.
     """
 
@@ -156,8 +156,8 @@ class Outer(End):
         connection: Any,
         kind: bytes,
         about: bytes,
-        begin: Callable[[Outer], None],
-        end: Callable[[Outer], None],
+        begin: Callable[[Asker], None],
+        end: Callable[[Asker], None],
     ) -> None:
         super().__init__(connection)
         self.kind = kind
@@ -166,31 +166,31 @@ class Outer(End):
         self.packet = 0
         self._begin = begin
         self._end = end
-        self._client = 0
+        self._asked_as = 0
 
     @property
     def is_over(self) -> bool:
-        """Whether the client has gone, or was refused."""
+        """Whether who asked has gone, or was refused."""
         return not self._there
 
     def process_open(self, theirs: int, window: int, packet: int, _session: object) -> None:
-        """The client asks for it."""
-        self._client, self.window, self.packet = theirs, window, packet
+        """Somebody asks for it."""
+        self._asked_as, self.window, self.packet = theirs, window, packet
         self._begin(self)
 
-    def opened(self, inner: Inner, window: int, packet: int) -> None:
-        """The sandbox has opened it."""
-        self.other, self.theirs = inner, self._client
+    def opened(self, giver: Giver, window: int, packet: int) -> None:
+        """It was given."""
+        self.other, self.theirs = giver, self._asked_as
         self.connection.send_channel_open_confirmation(self.theirs, self.number, window, packet)
 
     def refuse(self, reason: str, code: int = OPEN_CONNECT_FAILED) -> None:
         """It will not be opened."""
         if self._there:
-            self.connection.send_channel_open_failure(self._client, code, reason, "en")
+            self.connection.send_channel_open_failure(self._asked_as, code, reason, "en")
             self.leave()
 
     def came(self, kind: int, body: bytes) -> None:
-        """Count what the client may be sent."""
+        """Count what it may be sent."""
         if kind == MSG_CHANNEL_WINDOW_ADJUST:
             self.window += int.from_bytes(body[:4], "big")
 

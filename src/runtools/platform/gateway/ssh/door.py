@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncssh
 from asyncssh.constants import (
     DISC_BY_APPLICATION,
     DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+    DISC_PROTOCOL_ERROR,
     DISC_TOO_MANY_CONNECTIONS,
+    MSG_CHANNEL_OPEN,
+    MSG_GLOBAL_REQUEST,
+    MSG_KEXINIT,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    MSG_USERAUTH_REQUEST,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_RESOURCE_SHORTAGE,
 )
-from asyncssh.packet import String, UInt32
+from asyncssh.packet import SSHPacket, String, UInt32
 
 from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ids import is_sandbox_id
 from runtools.platform.core.ports.doorway import Entering, KeyShown, PasswordShown, Visit
 from runtools.platform.gateway.ssh import upstream
-from runtools.platform.gateway.ssh.channels import SESSION, Inner, Outer, refused
+from runtools.platform.gateway.ssh.channels import SESSION, Asker, Giver, refused
 from runtools.platform.gateway.ssh.house import House
-from runtools.platform.gateway.ssh.wires import ClientWire
+from runtools.platform.gateway.ssh.packets import Packets, Taker
+from runtools.platform.gateway.ssh.requests import Requests
+from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
 from runtools.platform.kit import rates
 
 log = logging.getLogger(__name__)
 
-MOST_KEYS, MOST_PASSWORDS = 10, 6  # that one connection may try
-MOST_CHANNELS, MOST_LISTENERS = 256, 64
+MOST_KEYS, MOST_PASSWORDS, MOST_TRIES = 10, 6, 64  # of one connection, the last ones of any kind
+MOST_CHANNELS = 256
 _MOST_PASSWORD = 1024
 _GRACE_SECONDS = 2.0
 _KNOWN_SECONDS, _ASK_SECONDS = 2.0, 0.25
+_LEADING_BACK = (b"forwarded-tcpip", b"forwarded-streamlocal@openssh.com")
+_AGENT = b"auth-agent@openssh.com"
 _SILENT = "the platform does not answer at the moment; try again"
 
 
@@ -41,15 +54,16 @@ class Door(asyncssh.SSHServer):
     def __init__(self, house: House) -> None:
         self._house = house
         self._connection: Any = None
-        self._wire: ClientWire | None = None
+        self._wire: ClientWire  # from here on: once somebody is there
+        self._requests: Requests
         self._source = self._network = ""
-        self._keys = self._passwords = 0
+        self._keys = self._passwords = self._tries = self._exchanges = 0
+        self._is_blamed = True  # for having come without logging in
         self._shown: Visit | None = None
         self.visit: Visit | None = None
         self._has_room = self._ending = False
         self._entering: asyncio.Task[asyncssh.SSHClientConnection] | None = None
-        self._channels: set[Outer] = set()
-        self._listeners = 0
+        self._channels: set[Asker] = set()
         self._gone = asyncio.Event()
 
     # --- who it is ---
@@ -60,6 +74,25 @@ class Door(asyncssh.SSHServer):
         self._wire = conn.get_extra_info("wire")
         self._source = str(conn.get_extra_info("peername")[0])
         self._network = rates.source(self._source)
+        self._requests = Requests(conn, self._misbehaved)
+        takers: dict[int, Taker] = {
+            MSG_KEXINIT: self._keys_exchanged,
+            MSG_USERAUTH_REQUEST: self._tried,
+            MSG_GLOBAL_REQUEST: self._requests.came,
+        }
+        Packets(conn, self._wire, takers, self._misbehaved)
+
+    def _keys_exchanged(self, _payload: bytes, _go_on: object) -> bool:
+        """Who has not logged in has no reason to have the same work done again and again."""
+        self._exchanges += 1
+        return self._enough(
+            self._exchanges > 1 and self._is_blamed, "log in before you exchange keys again"
+        )
+
+    def _tried(self, _payload: bytes, _go_on: object) -> bool:
+        """Whatever is tried, and however its answer is waited for, is counted."""
+        self._tries += 1
+        return self._enough(self._tries > MOST_TRIES, "too many logins were tried")
 
     def public_key_auth_supported(self) -> bool:
         """Keys are."""
@@ -71,48 +104,68 @@ class Door(asyncssh.SSHServer):
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whether a key opens. Asked before its owner has proven to have it, and again after."""
-        shown = KeyShown(sandbox_id=username[:64], fingerprint=key.get_fingerprint())
         self._shown = None
-        if is_sandbox_id(username) and await self._opens(self._house.doorway.key_opens(shown)):
-            self._shown = Visit(sandbox_id=username, fingerprint=shown.fingerprint)
-            return True
-        self._keys += 1
-        self._enough(
-            self._keys >= MOST_KEYS, "too many keys were tried; name the right one: ssh -i"
-        )
-        return False
+        self._keys += 1  # before it is asked: who does not wait for the answer has tried it, too
+        if self._enough(
+            self._keys > MOST_KEYS, "too many keys were tried; name the right one: ssh -i"
+        ):
+            return False
+        shown = KeyShown(sandbox_id=username[:64], fingerprint=key.get_fingerprint())
+        if not is_sandbox_id(username) or not await self._opens(
+            self._house.doorway.key_opens(shown)
+        ):
+            return False
+        self._keys -= 1
+        self._shown = Visit(sandbox_id=username, fingerprint=shown.fingerprint)
+        return True
 
     async def validate_password(self, username: str, password: str) -> bool:
         """Whether a password opens."""
         self._shown = None
-        name, passwords = username[:64], self._house.passwords
-        may_try = is_sandbox_id(username) and len(password) <= _MOST_PASSWORD
-        if may_try and not passwords.wait(name):
-            shown = PasswordShown(sandbox_id=name, password=password, source=self._source[:64])
-            async with self._house.checking:
-                opens = await self._opens(self._house.doorway.password_opens(shown))
-            if opens:
-                self._shown = Visit(sandbox_id=name)
-                return True
-            passwords.failed(name)
-            self._house.sources.failed(self._network)
-        # While nobody may try, nothing is learnt and nothing counted: else anybody could keep it so.
         self._passwords += 1
-        self._enough(self._passwords >= MOST_PASSWORDS, "too many wrong passwords")
-        return False
+        if self._enough(self._passwords > MOST_PASSWORDS, "too many wrong passwords"):
+            return False
+        if not is_sandbox_id(username) or len(password) > _MOST_PASSWORD:
+            return False
+        shown = PasswordShown(sandbox_id=username, password=password, source=self._source[:64])
+        async with self._house.checking:
+            opens = await self._fits(shown)
+        if opens:
+            self._shown = Visit(sandbox_id=username)
+        return opens
+
+    async def _fits(self, shown: PasswordShown) -> bool:
+        """Ask, where one may try. It counts as wrong until it is known to be right.
+
+        While nobody may try, nothing is learnt and nothing counted: else anybody could keep it so.
+        """
+        sources, passwords = self._house.sources, self._house.passwords
+        if refusal := self._house.refusal(self._network):
+            self._enough(True, refusal)
+            return False
+        if passwords.wait(shown.sandbox_id):
+            return False
+        passwords.failed(shown.sandbox_id)
+        sources.failed(self._network)
+        opens = await self._opens(self._house.doorway.password_opens(shown))
+        if opens or not self._is_blamed:
+            passwords.forgive(shown.sandbox_id)
+            sources.forgive(self._network)
+        return opens
 
     async def _opens(self, asking: Awaitable[bool]) -> bool:
         try:
             return await asking
         except Unavailable as error:
             log.warning("cannot ask whom to let in: %s", error)
-            self._passwords = self._keys = 0
+            self._is_blamed = False
             self._leave(DISC_BY_APPLICATION, _SILENT)
             return False
 
-    def _enough(self, is_enough: bool, sentence: str) -> None:
+    def _enough(self, is_enough: bool, sentence: str) -> bool:
         if is_enough:
             self._leave(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, sentence)
+        return is_enough
 
     def auth_completed(self) -> None:
         """It is who it says: let it in."""
@@ -120,6 +173,8 @@ class Door(asyncssh.SSHServer):
         if visit is None or visit.sandbox_id != self._connection.get_extra_info("username"):
             self._leave(DISC_BY_APPLICATION, "that login cannot be told from another one")
             return
+        self._is_blamed = False
+        self._house.strangers.leave(self._wire)
         self._has_room = self._house.rooms.take(visit.sandbox_id)
         if not self._has_room:
             self._leave(DISC_TOO_MANY_CONNECTIONS, f"too many are logged in at {visit.sandbox_id}")
@@ -132,7 +187,7 @@ class Door(asyncssh.SSHServer):
         """It is gone."""
         self._gone.set()
         self._house.inside.discard(self)
-        if self.visit is None and not self._passwords:  # who came and tried nothing, too
+        if self._is_blamed and not self._passwords:  # who came and tried nothing, too
             self._house.sources.failed(self._network)
         if self._has_room and self.visit is not None:
             self._house.rooms.leave(self.visit.sandbox_id)
@@ -151,13 +206,31 @@ class Door(asyncssh.SSHServer):
             entry = await house.doorway.enter(
                 Entering(visit=visit, source=self._source[:64], authority=keys.authority_line)
             )
-            assert self._wire is not None  # noqa: S101 - it came by one
-            return await upstream.connect(
-                house.reach, keys, visit.sandbox_id, entry.host_keys, who, self._wire, self._lost
+            inside = await upstream.connect(
+                house.reach,
+                keys,
+                visit.sandbox_id,
+                entry.host_keys,
+                who,
+                self._wire,
+                house.streams,
+                agents=house.agents,
+                made=self._watch,
+                lost=self._lost,
             )
         except RunToolsError as error:
             self._leave(DISC_BY_APPLICATION, str(error))
             raise refused(str(error)) from error
+        self._requests.entered(inside)
+        return inside
+
+    def _watch(self, inside: asyncssh.SSHClientConnection, wire: SandboxWire) -> None:
+        takers: dict[int, Taker] = {
+            MSG_CHANNEL_OPEN: lambda payload, _: self._led_back(inside, payload),
+            MSG_REQUEST_SUCCESS: partial(self._answered, MSG_REQUEST_SUCCESS),
+            MSG_REQUEST_FAILURE: partial(self._answered, MSG_REQUEST_FAILURE),
+        }
+        Packets(inside, wire, takers, self.end)
 
     @property
     def _inside(self) -> asyncssh.SSHClientConnection | None:
@@ -206,6 +279,9 @@ class Door(asyncssh.SSHServer):
                 pass
         self._leave(DISC_BY_APPLICATION, sentence)
 
+    def _misbehaved(self, sentence: str) -> None:
+        self._leave(DISC_PROTOCOL_ERROR, sentence)
+
     def _leave(self, code: int, sentence: str) -> None:
         if not self._gone.is_set():
             self._connection.disconnect(code, sentence, "en")
@@ -229,68 +305,57 @@ class Door(asyncssh.SSHServer):
             b"direct-streamlocal@openssh.com", String(dest_path) + String("") + UInt32(0)
         )
 
-    async def server_requested(self, listen_host: str, listen_port: int) -> Any:
-        """A port of the sandbox that leads to the client (``-R``)."""
-        made: list[asyncssh.SSHListener] = []
-
-        async def arrived(orig_host: str, orig_port: int) -> asyncssh.SSHForwarder:
-            port = made[0].get_port() if made else listen_port
-            _, peer = await self._connection.create_connection(
-                asyncssh.SSHForwarder, listen_host, port, orig_host, orig_port
-            )
-            return asyncssh.SSHForwarder(peer)
-
-        return await self._listener(
-            lambda inside: inside.create_server(arrived, listen_host, listen_port), made
-        )
-
-    async def unix_server_requested(self, listen_path: str) -> Any:
-        """A socket of the sandbox that leads to the client."""
-
-        async def arrived() -> asyncssh.SSHForwarder:
-            _, peer = await self._connection.create_unix_connection(
-                asyncssh.SSHForwarder, listen_path
-            )
-            return asyncssh.SSHForwarder(peer)
-
-        return await self._listener(
-            lambda inside: inside.create_unix_server(arrived, listen_path), []
-        )
-
-    async def _listener(self, listen: Any, made: list[asyncssh.SSHListener]) -> Any:
-        if self._listeners >= MOST_LISTENERS:
-            return False
-        self._listeners += 1
+    def _led_back(self, inside: Any, payload: bytes) -> bool:
+        """The sandbox asks for a channel to the client: for who came to a port of ``-R``, or the agent."""
+        packet = SSHPacket(payload)
+        kind = packet.get_string()
+        number, window, most = packet.get_uint32(), packet.get_uint32(), packet.get_uint32()
+        if not most:
+            return False  # asyncssh ends who sends that
         try:
-            made.append(await listen(await self._upstream()))
-        except asyncssh.Error as error:
-            log.info("a port could not be listened on: %s", error)
-            return False
-        return made[0]
+            if kind not in _LEADING_BACK and not (kind == _AGENT and self._house.agents):
+                raise refused("that is not forwarded", OPEN_ADMINISTRATIVELY_PROHIBITED)
+            about = packet.get_remaining_payload()
+            channel = self._counted(
+                inside, kind, about, lambda asker: self._open(asker, self._connection)
+            )
+        except asyncssh.ChannelOpenError as error:
+            inside.send_channel_open_failure(number, error.code, error.reason, error.lang)
+        else:
+            channel.process_open(number, window, most, None)
+        return True
 
-    def _channel(self, kind: bytes, about: bytes) -> tuple[Outer, None]:
+    def _answered(self, kind: int, payload: bytes, _go_on: object) -> bool:
+        return self._requests.answered(kind, payload)
+
+    def _channel(self, kind: bytes, about: bytes) -> tuple[Asker, None]:
+        return self._counted(self._connection, kind, about, self._begin), None
+
+    def _counted(
+        self, connection: Any, kind: bytes, about: bytes, begin: Callable[[Asker], None]
+    ) -> Asker:
         if len(self._channels) >= MOST_CHANNELS or self._ending:
             raise refused("too many channels are open", OPEN_RESOURCE_SHORTAGE)
-        channel = Outer(self._connection, kind, about, self._begin, self._channels.discard)
+        channel = Asker(connection, kind, about, begin, self._channels.discard)
         self._channels.add(channel)
-        return channel, None
+        return channel
 
-    def _begin(self, channel: Outer) -> None:
+    def _begin(self, channel: Asker) -> None:
         inside = self._inside
         if inside is not None:
             self._open(channel, inside)
         else:
             self._house.spawn(self._open_later(channel), "opening a channel")
 
-    async def _open_later(self, channel: Outer) -> None:
+    async def _open_later(self, channel: Asker) -> None:
         try:
             self._open(channel, await self._upstream())
         except asyncssh.ChannelOpenError as error:
             if not self._gone.is_set():
                 channel.refuse(error.reason)
 
-    def _open(self, channel: Outer, inside: asyncssh.SSHClientConnection) -> None:
+    def _open(self, channel: Asker, connection: Any) -> None:
         try:
-            Inner(inside).open(channel)
+            Giver(connection).open(channel)
         except asyncssh.ChannelOpenError as error:
             channel.refuse(error.reason)

@@ -41,15 +41,26 @@ class Guesses:
     def failed(self, name: str) -> None:
         """Count a failure. Of too many names the one that failed the longest ago is forgotten."""
         now = self._clock.monotonic()
-        before = self._tries.pop(name, None)
-        if before is not None and now - before.last > FORGOTTEN_AFTER:
-            before = None
-        failures = 1 if before is None else before.failures + 1
-        beyond = failures - self._free
-        pause = 0.0 if beyond < 0 else min(_FIRST_SECONDS * 2 ** min(beyond, 30), self._longest)
-        self._tries[name] = _Tries(failures, now, now + pause)
+        before = self._tries.get(name)
+        if before is None or now - before.last > FORGOTTEN_AFTER:
+            self._count(name, 1, now)
+        else:
+            self._count(name, before.failures + 1, now)
         if len(self._tries) > MOST:
             self._tries.popitem(last=False)
+
+    def forgive(self, name: str) -> None:
+        """Take a failure back that was counted before it was known to be none."""
+        before = self._tries.get(name)
+        if before is not None:
+            self._count(name, before.failures - 1, before.last)
+
+    def _count(self, name: str, failures: int, at: float) -> None:
+        self._tries.pop(name, None)
+        beyond = failures - self._free
+        pause = 0.0 if beyond < 0 else min(_FIRST_SECONDS * 2 ** min(beyond, 30), self._longest)
+        if failures:
+            self._tries[name] = _Tries(failures, at, at + pause)
 
     def __len__(self) -> int:
         """How many names are remembered."""

@@ -17,6 +17,8 @@ from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.ssh.guesses import Guesses
 from runtools.platform.gateway.ssh.keys import GatewayKeys
 from runtools.platform.gateway.ssh.rooms import Rooms
+from runtools.platform.gateway.ssh.strangers import Strangers
+from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
 from runtools.platform.kit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -51,9 +53,12 @@ class House:
         sources: failures by the address that they come from.
         passwords: wrong passwords by the sandbox that they were for.
         places: connections by address.
+        strangers: those that have not logged in yet.
         rooms: logins by sandbox.
         checking: bounds how many passwords are checked at once: each costs the api some work.
+        agents: whether a sandbox may use the agent of who is in and asks for it (``ssh -A``).
         inside: all connections that have logged in.
+        streams: all connections into sandboxes.
         tasks: what goes on beside the connections.
     """
 
@@ -64,9 +69,12 @@ class House:
     sources: Guesses
     passwords: Guesses
     places: Rooms
+    strangers: Strangers[ClientWire]
     rooms: Rooms
+    agents: bool
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     inside: set[Inside] = field(default_factory=set)
+    streams: set[SandboxWire] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
@@ -128,6 +136,7 @@ def house(
     *,
     per_source: int,
     per_sandbox: int,
+    agents: bool = False,
 ) -> House:
     """A gateway in which nobody is yet."""
     return House(
@@ -138,7 +147,9 @@ def house(
         sources=Guesses(clock, free=_FREE_OF_SOURCE, longest=_LONGEST_WAIT),
         passwords=Guesses(clock, free=_FREE_OF_SANDBOX, longest=_LONGEST_WAIT),
         places=Rooms(per_source),
+        strangers=Strangers(clock),
         rooms=Rooms(per_sandbox),
+        agents=agents,
     )
 
 

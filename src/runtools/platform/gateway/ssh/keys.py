@@ -36,18 +36,24 @@ class GatewayKeys:
         """What a sandbox is told to believe."""
         return line(self.authority)
 
-    def certified(self, who: str) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+    def certified(
+        self, who: str, *, agents: bool
+    ) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
         """What to show a sandbox for one login; its log then says who came in.
 
         It has no end: the key that it certifies is gone with this process, and a sandbox's clock may
         stand anywhere.
+
+        Args:
+            who: who comes in.
+            agents: whether the sandbox may use the agent of who comes in.
         """
         certificate = self.authority.generate_user_certificate(
             self.own,
             who,
             principals=[LOGIN_NAME],
             permit_x11_forwarding=False,
-            permit_agent_forwarding=False,
+            permit_agent_forwarding=agents,
         )
         return self.own, certificate
 

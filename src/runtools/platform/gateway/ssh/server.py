@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from asyncssh.packet import Byte, String, UInt32
 
 from runtools.platform.gateway.ssh.door import Door
 from runtools.platform.gateway.ssh.house import LOOKING, House
-from runtools.platform.gateway.ssh.upstream import CIPHERS
+from runtools.platform.gateway.ssh.upstream import CIPHERS, EXCHANGES
 from runtools.platform.gateway.ssh.wires import ClientWire
 from runtools.platform.kit import rates
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SOFTWARE = "RunTools"
 LOGIN_SECONDS = 60
 KEEPALIVE_SECONDS, KEEPALIVE_MOST = 30, 4
-MOST_STRANGERS = 256  # connections without a login, from everywhere
+MOST_FAREWELLS = 256  # that are under way at once; whoever comes then is dropped without one
 _LEAVE_SECONDS = 3.0
 # As OpenSSH since 8.8: no signatures with SHA-1.
 _SIGNATURES = (
@@ -53,6 +53,7 @@ async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
         server_host_keys=list(house.keys.host),
         server_version=SOFTWARE,
         signature_algs=list(_SIGNATURES),
+        kex_algs=EXCHANGES,
         encryption_algs=list(CIPHERS),
         compression_algs=["none"],
         gss_host=None,
@@ -79,8 +80,7 @@ class _Listening:
         self._house = house
         self._server: asyncio.Server | None = None
         self._wires: set[ClientWire] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._refused: set[ClientWire] = set()
 
     @property
     def port(self) -> int:
@@ -105,23 +105,38 @@ class _Listening:
         """A connection for a socket; None: it was told that it gets none."""
         source = _source(wire)
         refusal = self._house.refusal(source)
-        if refusal is None and len(self._wires) - len(self._house.inside) >= MOST_STRANGERS:
-            refusal = "too many have not logged in yet; try again"
         if refusal is None and not self._house.places.take(source):
             refusal = "too many connections from your address"
-        if refusal is not None:
+        elif refusal is None:
+            gone = self._house.strangers.come(wire, source)
+            if gone is not None:
+                self._send_home(gone)
+                self._wires.add(wire)
+                return factory("", 0)
+            self._house.places.leave(source)
+            refusal = "too many from your address have not logged in yet; try again"
+        self._refused.add(wire)
+        if len(self._refused) <= MOST_FAREWELLS:
             wire.write(f"SSH-2.0-{SOFTWARE}\r\n".encode() + _farewell(refusal))
-            return None
-        self._wires.add(wire)
-        self._empty.clear()
-        return factory("", 0)
+            wire.abort()
+        else:
+            wire.drop()
+        return None
+
+    def _send_home(self, gone: Iterable[ClientWire]) -> None:
+        for wire in gone:
+            if wire.connection is None:  # it is being told something already
+                wire.drop()
+            else:
+                code, sentence = DISC_TOO_MANY_CONNECTIONS, "others wait to log in; try again"
+                wire.connection.disconnect(code, sentence, "en")
 
     def _left(self, wire: ClientWire) -> None:
+        self._refused.discard(wire)
         if wire in self._wires:
             self._wires.discard(wire)
+            self._house.strangers.leave(wire)
             self._house.places.leave(_source(wire))
-            if not self._wires:
-                self._empty.set()
 
     def close(self) -> None:
         """Take no more."""
@@ -132,7 +147,9 @@ class _Listening:
         """Wait until all have left; who has not logged in is not waited for."""
         for wire in list(self._wires):
             asyncio.get_running_loop().call_later(_LEAVE_SECONDS, wire.abort)
-        await self._empty.wait()
+        for wires in (self._wires, self._refused, self._house.streams):
+            while wires:
+                await next(iter(wires)).over.wait()
 
 
 def _source(wire: ClientWire) -> str:

@@ -14,6 +14,8 @@ from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
 
 PORT = 22
 CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com")
+# Not those whose work is great (groups of Diffie-Hellman, RSA): one thread does it for all.
+EXCHANGES = "-diffie-hellman-*,rsa*"
 LOGIN_SECONDS = 60.0  # under emulation a login may take seconds
 _NEVER = 10**9  # new session keys by time would be traffic that wakes who sleeps
 
@@ -25,6 +27,10 @@ async def connect(
     host_keys: Sequence[str],
     who: str,
     client: ClientWire,
+    streams: set[SandboxWire],
+    *,
+    agents: bool,
+    made: Callable[[asyncssh.SSHClientConnection, SandboxWire], None],
     lost: Callable[[], None],
 ) -> asyncssh.SSHClientConnection:
     """Log in at a sandbox.
@@ -33,6 +39,9 @@ async def connect(
         host_keys: what it must show.
         who: what its log will say of who came.
         client: whom it is for.
+        streams: all that are open.
+        agents: whether it may use the client's agent.
+        made: is called with the connection and its wire, before anything was sent.
         lost: is called when the connection is gone.
 
     Raises:
@@ -46,14 +55,15 @@ async def connect(
             return await asyncssh.connect(
                 sandbox_id,
                 PORT,
-                tunnel=_Tunnel(reach, client),
+                tunnel=_Tunnel(reach, client, streams, made),
                 client_factory=lambda: _Inside(lost),
                 config=None,
                 username=LOGIN_NAME,
-                client_keys=[keys.certified(who)],
+                client_keys=[keys.certified(who, agents=agents)],
                 known_hosts=(trusted, [], []),
                 agent_path=None,
                 preferred_auth="publickey",
+                kex_algs=EXCHANGES,
                 encryption_algs=list(CIPHERS),
                 compression_algs=["none"],
                 rekey_seconds=_NEVER,
@@ -80,16 +90,26 @@ async def connect(
 class _Tunnel:
     """What asyncssh asks for a connection, and gets a stream into the sandbox as."""
 
-    def __init__(self, reach: Reach, client: ClientWire) -> None:
+    def __init__(
+        self,
+        reach: Reach,
+        client: ClientWire,
+        streams: set[SandboxWire],
+        made: Callable[[asyncssh.SSHClientConnection, SandboxWire], None],
+    ) -> None:
         self._reach = reach
         self._client = client
+        self._streams = streams
+        self._made = made
 
     async def create_connection(
         self, factory: Callable[[], asyncssh.SSHClientConnection], sandbox_id: str, port: int
     ) -> tuple[None, asyncssh.SSHClientConnection]:
         """Bind a stream to a connection."""
         connection = factory()
-        await self._reach.attach(sandbox_id, port, SandboxWire(connection, self._client))
+        wire = SandboxWire(connection, self._client, self._streams)
+        self._made(connection, wire)
+        await self._reach.attach(sandbox_id, port, wire)
         return None, connection
 
 

@@ -1,6 +1,7 @@
 """The two sockets of a visit, each between the operating system and an SSH connection.
 
-What one of them does not take is not read from the other, so that little lies here in between.
+What one of them does not take is not read from the other, so that little lies here in between. Who asks for
+answers and takes none is not read either, once that much of them waits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-HIGH = 1024 * 1024  # bytes that may wait to be sent
+HIGH = 1024 * 1024  # bytes that may wait to be sent before the partner is held up
+MOST = 4 * HIGH  # more than that can only be answers to the other side itself
+_FULL = "it takes nothing at present"
 _FAREWELL_SECONDS = 2.0
 _PIECE = 64 * 1024  # larger ones are copied over and over while they are taken apart
 
@@ -19,14 +22,19 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     Attributes:
         connection: the SSH connection; None: what comes is dropped.
-        partner: who is not read while this one's other side does not take what is sent.
+        blocks: why what is for this one's other side has to wait.
+        partner: who is not read as long as there is such a reason.
+        over: set once the socket is gone.
     """
 
     def __init__(self, connection: Any) -> None:
         asyncio.Transport.__init__(self)
         self.connection = connection
         self.partner: Wire | None = None
+        self.blocks: set[str] = set()
+        self.over = asyncio.Event()
         self._socket: asyncio.Transport | None = None
+        self._brims = False
 
     # --- the socket's protocol ---
 
@@ -43,6 +51,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         for start in range(0, len(data), _PIECE):
             if self.connection is not None:
                 self.connection.data_received(data[start : start + _PIECE])
+        if self.waiting() > MOST:
+            self._brims = True
+            self.look()
 
     def eof_received(self) -> bool:
         """The other side will send no more: SSH knows no half of a connection."""
@@ -50,19 +61,46 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self.resume_writing()
+        self.over.set()
+        self.blocks.clear()
+        self._tell()
         if self.connection is not None:
             self.connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The other side does not take what is sent."""
-        if self.partner is not None:
-            self.partner.pause_reading()
+        self.block(_FULL)
 
     def resume_writing(self) -> None:
         """It does again."""
+        self._brims = False
+        self.look()
+        self.unblock(_FULL)
+
+    # --- who is read ---
+
+    def block(self, why: str) -> None:
+        """What is for its other side has to wait: read nothing of that."""
+        self.blocks.add(why)
+        self._tell()
+
+    def unblock(self, why: str) -> None:
+        """That reason is gone."""
+        self.blocks.discard(why)
+        self._tell()
+
+    def _tell(self) -> None:
         if self.partner is not None:
-            self.partner.resume_reading()
+            self.partner.look()
+
+    def look(self) -> None:
+        """Read, or do not for now."""
+        if self._socket is None or self.connection is None or self._socket.is_closing():
+            return
+        if self._brims or (self.partner is not None and self.partner.blocks):
+            self._socket.pause_reading()
+        else:
+            self._socket.resume_reading()
 
     # --- the connection's transport ---
 
@@ -90,19 +128,14 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         else:
             asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._there.abort)
 
+    def drop(self) -> None:
+        """End it without a word."""
+        self.connection = None
+        self._there.abort()
+
     def is_closing(self) -> bool:
         """Whether it is over."""
         return self._there.is_closing()
-
-    def pause_reading(self) -> None:
-        """Read nothing for now."""
-        if not self._there.is_closing():
-            self._there.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on."""
-        if not self._there.is_closing():
-            self._there.resume_reading()
 
     def waiting(self) -> int:
         """How many bytes wait to be sent."""
@@ -122,7 +155,8 @@ class ClientWire(Wire):
     """A client's.
 
     Args:
-        make: makes the SSH connection, once the socket is there; None: there is to be none.
+        make: makes the SSH connection, once the socket is there; None: there is none, and the wire was
+            ended.
         gone: is called when the socket is gone.
     """
 
@@ -135,9 +169,7 @@ class ClientWire(Wire):
         """A client is there."""
         super().connection_made(transport)
         self.connection = self._make(self)
-        if self.connection is None:
-            self.abort()
-        else:
+        if self.connection is not None:
             self.connection.connection_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,13 +179,26 @@ class ClientWire(Wire):
 
 
 class SandboxWire(Wire):
-    """A sandbox's, for a client."""
+    """A sandbox's, for a client.
 
-    def __init__(self, connection: Any, client: ClientWire) -> None:
+    Args:
+        every: those that are there; it is one of them from its beginning to its end.
+    """
+
+    def __init__(self, connection: Any, client: ClientWire, every: set[SandboxWire]) -> None:
         super().__init__(connection)
         self._client = client
+        self._every = every
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The stream is there."""
+        self._every.add(self)
         super().connection_made(transport)
         self.partner, self._client.partner = self._client, self
+        self.look()
+        self._client.look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._every.discard(self)
+        super().connection_lost(exc)

@@ -38,3 +38,20 @@ def test_a_million_names_take_no_more_room_than_a_bound() -> None:
         tries.failed(str(n))
     assert len(tries) == guesses.MOST
     assert tries.wait("first") == 0
+
+
+def test_a_failure_that_was_none_leaves_no_trace() -> None:
+    clock = ManualClock()
+    tries = Guesses(clock, free=2, longest=10)
+    tries.failed("a")
+    tries.forgive("a")
+    assert len(tries) == 0
+    for _ in range(3):
+        tries.failed("a")
+    assert tries.wait("a") == 2
+    tries.forgive("a")
+    assert tries.wait("a") == 1
+    tries.forgive("a")
+    assert tries.wait("a") == 0
+    tries.forgive("b")
+    assert len(tries) == 1

@@ -1,0 +1,104 @@
+"""Who is read, and who is not for now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from runtools.platform.gateway.ssh import wires
+from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
+
+
+class Socket(asyncio.Transport):
+    """A socket that takes as much as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self.is_read = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """None: the test says when."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.waits
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+
+class Connection:
+    """What an SSH connection is to its wire."""
+
+    def connection_made(self, _wire: object) -> None: ...
+
+    def data_received(self, _data: bytes) -> None: ...
+
+    def connection_lost(self, _exc: Exception | None) -> None: ...
+
+
+def pair() -> tuple[ClientWire, Socket, SandboxWire, Socket]:
+    """A client's and a sandbox's wire with their sockets."""
+    outer, inner = Socket(), Socket()
+    client = ClientWire(lambda _: cast("Any", Connection()), lambda: None)
+    client.connection_made(outer)
+    sandbox = SandboxWire(Connection(), client, set())
+    sandbox.connection_made(inner)
+    return client, outer, sandbox, inner
+
+
+def test_who_takes_nothing_holds_up_what_is_for_it() -> None:
+    client, outer, sandbox, inner = pair()
+    client.pause_writing()
+    assert (outer.is_read, inner.is_read) == (True, False)
+    client.resume_writing()
+    sandbox.pause_writing()
+    assert (outer.is_read, inner.is_read) == (False, True)
+    sandbox.resume_writing()
+    assert (outer.is_read, inner.is_read) == (True, True)
+
+
+def test_one_reason_that_is_gone_is_not_the_other() -> None:
+    client, _, _, inner = pair()
+    client.pause_writing()
+    client.block("keys")
+    client.resume_writing()
+    assert not inner.is_read
+    client.unblock("keys")
+    assert inner.is_read
+
+
+def test_a_reason_from_before_the_sandbox_was_there_counts() -> None:
+    client = ClientWire(lambda _: cast("Any", Connection()), lambda: None)
+    client.connection_made(Socket())
+    client.block("keys")
+    inner = Socket()
+    SandboxWire(Connection(), client, set()).connection_made(inner)
+    assert not inner.is_read
+
+
+def test_who_asks_for_answers_and_takes_none_is_read_no_further() -> None:
+    client, outer, _, inner = pair()
+    client.pause_writing()
+    outer.waits = wires.MOST
+    client.data_received(b"x")
+    assert outer.is_read  # what waits may be the sandbox's
+    outer.waits = wires.MOST + 1
+    client.data_received(b"x")
+    assert (outer.is_read, inner.is_read) == (False, False)
+    outer.waits = 0
+    client.resume_writing()
+    assert (outer.is_read, inner.is_read) == (True, True)
+
+
+def test_a_client_that_is_gone_holds_nothing_up() -> None:
+    client, _, _, inner = pair()
+    client.pause_writing()
+    client.connection_lost(None)
+    assert inner.is_read
