@@ -122,7 +122,8 @@ class Database:
         writers = 1 if self.sqlite else _WRITERS
         if self.sqlite:
             _private(target.database)
-        shared: dict[str, Any] = {"max_overflow": 0}
+        # An error of the database names its statement and never what was bound: some of that is private.
+        shared: dict[str, Any] = {"max_overflow": 0, "hide_parameters": True}
         self._writer = create_engine(target, pool_size=writers, **shared)
         self._reader = create_engine(
             target,

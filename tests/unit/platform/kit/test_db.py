@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
-from runtools.errors import InvalidRequest
+from runtools.errors import InvalidRequest, Unavailable
 from runtools.platform.kit.db import Database, Document, Moment, micros, moment
 from runtools.testing import postgres
 
@@ -135,6 +138,26 @@ class TestColumns:
     def test_micros_and_back(self, at: datetime) -> None:
         assert moment(micros(at)) == at
         assert micros(at + timedelta(microseconds=1)) == micros(at) + 1
+
+
+class TestErrors:
+    async def test_they_name_nothing_that_was_bound(
+        self, db: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        private = token_hex()
+
+        def wrong(conn: Connection) -> None:
+            ask = text("SELECT id FROM no_such_table WHERE id = :value")
+            conn.execute(ask, {"value": private})
+
+        for act in (db.read, db.write):
+            with pytest.raises(
+                (Unavailable, DBAPIError), match=r"database|no_such_table"
+            ) as caught:
+                await act(wrong)
+            told = "".join(traceback.format_exception(caught.value)) + caplog.text
+            assert "no_such_table" in told
+            assert private not in told
 
 
 class TestFile:
