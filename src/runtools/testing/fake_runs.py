@@ -374,9 +374,11 @@ class FakeLink:
         placed: Placed = await self._ask(call="place", runId=run_id, lease=lease)
         return placed
 
-    async def secret(self, run_id: str, lease: int, name: str) -> str:
+    async def secret(self, run_id: str, lease: int, name: str, server: str | None = None) -> str:
         """A secret."""
-        value: Value = await self._ask(call="secret", runId=run_id, lease=lease, name=name)
+        value: Value = await self._ask(
+            call="secret", runId=run_id, lease=lease, name=name, server=server
+        )
         return value.value
 
     async def release(self, run_id: str, lease: int) -> None:

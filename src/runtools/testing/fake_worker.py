@@ -100,9 +100,10 @@ class FakeWorker:
         """The sandbox of a run."""
         return Placed.model_validate(await self.call(Place(run_id=run.run_id, lease=run.lease)))
 
-    async def secret(self, run: Held, name: str) -> str:
+    async def secret(self, run: Held, name: str, server: str | None = None) -> str:
         """A secret for a run."""
-        said = await self.call(Secret(run_id=run.run_id, lease=run.lease, name=name))
+        frame = Secret(run_id=run.run_id, lease=run.lease, name=name, server=server)
+        said = await self.call(frame)
         return Value.model_validate(said).value
 
     async def release(self, run: Held) -> None:

@@ -165,6 +165,17 @@ class TestDeploy:
         answer = await world.http.post("/v1/agents/hello/rollback")
         assert answer.status_code == 404
 
+    async def test_none_brings_back_an_agent_that_names_what_is_gone(self, world: World) -> None:
+        await done(world, body(tools=[tool()], agents=[agent(tools=["count"])]))
+        await done(world, body(agents=[agent()], prune=True))
+        answer = await world.http.post("/v1/agents/hello/rollback", json={"version": 1})
+        assert answer.status_code == 409
+        assert answer.json()["error"]["details"]["named"] == ["tool count"]
+        assert (await get(world, "/agents/hello"))["version"] == 2
+        await done(world, body(tools=[tool()], agents=[agent()]))
+        answer = await world.http.post("/v1/agents/hello/rollback", json={"version": 1})
+        assert answer.json()["data"]["version"] == 1
+
     async def test_a_plan_that_is_stale_is_not_carried_out(self, any_world: World) -> None:
         world = any_world
         wanted = body(agents=[agent(systemPrompt="mine")])
@@ -488,6 +499,48 @@ class TestProjects:
         assert not (await plan(world, ALL))["makesProject"]
         await done(world, ALL)
         assert len(await get(world, "/projects")) == 2
+
+
+def server(url: str = "https://theirs.example/mcp", secret: str = "DOCS_KEY") -> dict[str, Any]:
+    return {"name": "docs", "url": url, "secret": secret}
+
+
+class TestServers:
+    async def test_who_may_not_see_secrets_has_none_sent_anywhere(self, world: World) -> None:
+        member = await world.person("member")
+        wanted = body(agents=[agent(mcpServers=[server()])])
+        async with member.http as http:
+            for path, more in (("/plan", {}), ("", {"plan": "0" * 64})):
+                answer = await http.post(f"/v1/deploys{path}", json={**wanted, **more})
+                error = answer.json()["error"]
+                assert (answer.status_code, error["details"]["needed"]) == (403, "secret:reveal")
+                assert "DOCS_KEY" in error["message"]
+            bare = [{"name": "docs", "url": "https://theirs.example/mcp"}]
+            answer = await http.post("/v1/deploys/plan", json=body(agents=[agent(mcpServers=bare)]))
+            assert answer.status_code == 200, answer.text
+        assert await get(world, "/deploys") == []
+
+    async def test_what_is_sent_there_already_may_be_deployed_again(self, world: World) -> None:
+        await done(world, body(agents=[agent(mcpServers=[server()])]))
+        member = await world.person("member")
+        async with member.http as http:
+            same = body(agents=[agent(description="New.", mcpServers=[server()])])
+            answer = await http.post("/v1/deploys/plan", json=same)
+            assert told(answer.json()["data"]) == [("update", "agent", "hello")]
+            for other in (server(url="https://other.example/mcp"), server(secret="OTHER_KEY")):
+                wanted = body(agents=[agent(mcpServers=[other])])
+                answer = await http.post("/v1/deploys/plan", json=wanted)
+                assert answer.json()["error"]["code"] == "forbidden"
+
+    async def test_no_rollback_brings_it_back_either(self, world: World) -> None:
+        await done(world, body(agents=[agent(mcpServers=[server()])]))
+        await done(world, body(agents=[agent()]))
+        member = await world.person("member")
+        async with member.http as http:
+            answer = await http.post("/v1/agents/hello/rollback", json={})
+            assert answer.json()["error"]["details"]["needed"] == "secret:reveal"
+        answer = await world.http.post("/v1/agents/hello/rollback", json={})
+        assert answer.json()["data"]["version"] == 1
 
 
 class TestTools:

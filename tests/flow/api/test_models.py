@@ -155,6 +155,16 @@ class TestEndpoints:
             answer = await own.http.post("/v1/model-endpoints", json=body | {"secret": name})
             assert answer.status_code == status, answer.text
 
+    async def test_who_may_not_see_secrets_has_none_sent_anywhere(self, own: World) -> None:
+        await secret(own, "GATE_KEY")
+        asked = {"name": "models", "scopes": ["model:*", "secret:read"]}
+        key = (await own.http.post("/v1/api-keys", json=asked)).json()["data"]["key"]
+        async with api_world.client(own.url, key) as http:
+            body = {"slug": "gate", "url": "http://127.0.0.1:9/v1"}
+            answer = await http.post("/v1/model-endpoints", json={**body, "secret": "GATE_KEY"})
+            assert answer.json()["error"]["details"]["needed"] == "secret:reveal"
+            assert (await http.post("/v1/model-endpoints", json=body)).status_code == 201
+
     async def test_two_of_one_slug_and_repeats(self, own: World) -> None:
         body = {"slug": "o", "url": "http://127.0.0.1/v1"}
         named = {"Idempotency-Key": "once"}

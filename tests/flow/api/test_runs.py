@@ -22,7 +22,8 @@ from runtools.testing.fake_worker import (
     said,
     used,
 )
-from runtools.testing.run_stage import Stage
+from runtools.testing.run_stage import AGENT, Stage
+from runtools.testing.tenancy.places import deployed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -417,7 +418,7 @@ class TestPlace:
 class TestSecrets:
     async def test_what_the_run_needs_and_nothing_else(self, stage: Stage) -> None:
         secrets = (
-            ("MCP_KEY", "custom", "agents"),
+            ("MCP_KEY", "tool", "agents"),
             ("OTHER_KEY", "provider", "all"),
             ("EXA_API_KEY", "provider", "all"),
         )
@@ -429,10 +430,13 @@ class TestSecrets:
         assert given.limits["max_total_tokens"] == 900
         assert await stage.worker.secret(run, "ANTHROPIC_API_KEY") == "of the machine"
         assert await stage.worker.secret(run, "EXA_API_KEY") == "v-EXA_API_KEY"
-        assert await stage.worker.secret(run, "MCP_KEY") == "v-MCP_KEY"
-        for name in ("OTHER_KEY", "OPENAI_API_KEY", "NOTHING"):
+        assert await stage.worker.secret(run, "MCP_KEY", "x") == "v-MCP_KEY"
+        for name in ("OTHER_KEY", "OPENAI_API_KEY", "NOTHING", "MCP_KEY"):
             with pytest.raises(Forbidden):
                 await stage.worker.secret(run, name)
+        for name, server in (("EXA_API_KEY", "x"), ("MCP_KEY", "y"), ("OTHER_KEY", "x")):
+            with pytest.raises(Forbidden):
+                await stage.worker.secret(run, name, server)
         await stage.org.ask("DELETE", "/v1/secrets/EXA_API_KEY")
         with pytest.raises(NotFound):
             await stage.worker.secret(run, "EXA_API_KEY")
@@ -443,9 +447,24 @@ class TestSecrets:
         await stage.worker.finish(run)
 
     async def test_a_secret_that_is_not_for_agents_is_not_told(self, stage: Stage) -> None:
-        body = {"name": "MCP_KEY", "value": "v", "category": "custom", "scope": "sandboxes"}
-        await stage.org.ask("POST", "/v1/secrets", json=body)
         run, _ = await stage.taken(agent="claude")
+        kinds = (("tool", "sandboxes"), ("provider", "agents"), ("custom", "all"))
+        for category, scope in kinds:
+            body = {"name": "MCP_KEY", "value": "v", "category": category, "scope": scope}
+            await stage.org.ask("POST", "/v1/secrets", json=body)
+            with pytest.raises(NotFound, match="of category tool"):
+                await stage.worker.secret(run, "MCP_KEY", "x")
+        await stage.worker.finish(run)
+
+    async def test_a_server_is_never_sent_the_key_of_a_model(self, stage: Stage) -> None:
+        theirs = [{"name": "x", "url": "https://x.example/mcp", "secret": "ANTHROPIC_API_KEY"}]
+        agents = [{**AGENT, "slug": "thief", "model": "claude-haiku", "mcpServers": theirs}]
+        await deployed(stage.org, agents=agents)
+        body = {"name": "ANTHROPIC_API_KEY", "value": "v", "category": "provider", "scope": "all"}
+        await stage.org.ask("POST", "/v1/secrets", json=body)
+        run, _ = await stage.taken(agent="thief")
+        assert await stage.worker.secret(run, "ANTHROPIC_API_KEY") == "v"
         with pytest.raises(NotFound):
-            await stage.worker.secret(run, "MCP_KEY")
+            await stage.worker.secret(run, "ANTHROPIC_API_KEY", "x")
+        await stage.org.ask("DELETE", "/v1/secrets/ANTHROPIC_API_KEY")
         await stage.worker.finish(run)

@@ -195,8 +195,8 @@ async def _keep_time(run: Held) -> None:
 
 
 def _toolbox(means: Means, given: Assignment, lease: int) -> Toolbox:
-    async def secret(name: str) -> str:
-        return await means.link.secret(given.run.id, lease, name)
+    async def secret(name: str, server: str | None = None) -> str:
+        return await means.link.secret(given.run.id, lease, name, server)
 
     around = Around(secret, means.outbound, search_url=means.search_url)
     http = partial(client, means.outbound, most=MOST_BYTES)

@@ -49,8 +49,8 @@ class Link(Protocol):
         """The run's sandbox, made where there is none yet."""
         ...
 
-    async def secret(self, run_id: str, lease: int, name: str) -> str:
-        """A secret that this run's agent may use."""
+    async def secret(self, run_id: str, lease: int, name: str, server: str | None = None) -> str:
+        """A secret that this run's agent may use, for the MCP server of that name or for ourselves."""
         ...
 
     async def release(self, run_id: str, lease: int) -> None:

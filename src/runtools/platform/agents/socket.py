@@ -151,9 +151,9 @@ class SocketLink:
         answer = await self.call(Place(run_id=run_id, lease=lease), _PLACE_SECONDS)
         return Placed.model_validate(answer)
 
-    async def secret(self, run_id: str, lease: int, name: str) -> str:
+    async def secret(self, run_id: str, lease: int, name: str, server: str | None = None) -> str:
         """A secret of the run."""
-        answer = await self.call(Secret(run_id=run_id, lease=lease, name=name))
+        answer = await self.call(Secret(run_id=run_id, lease=lease, name=name, server=server))
         return Value.model_validate(answer).value
 
     async def release(self, run_id: str, lease: int) -> None:

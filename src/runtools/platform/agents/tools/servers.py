@@ -32,7 +32,7 @@ _MOST_PAGES = 20
 _LIST_SECONDS, _CALL_SECONDS = 15.0, 300.0
 _START_SECONDS = 60.0  # one in the sandbox may have to be fetched first
 
-Secret = Callable[[str], Awaitable[str]]
+Secret = Callable[[str, str], Awaitable[str]]
 Http = Callable[[dict[str, str]], httpx2.AsyncClient]
 
 
@@ -41,7 +41,7 @@ class Servers:
 
     Args:
         http: makes a client that connects to checked addresses, with headers of its own.
-        secret: a secret of the run by its name.
+        secret: a secret of the run by its name and that of the server it is for.
         run_id, lease: whose they are.
     """
 
@@ -150,7 +150,8 @@ class Servers:
         await self._outbound.check(server.url)
         headers = {}
         if server.secret is not None:
-            headers["Authorization"] = f"Bearer {await self._secret(server.secret)}"
+            value = await self._secret(server.secret, server.name)
+            headers["Authorization"] = f"Bearer {value}"
         async with self._http(headers) as http:
             transport = streamable_http_client(
                 server.url, http_client=http, max_sse_event_size=MOST_BYTES

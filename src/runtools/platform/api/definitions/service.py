@@ -11,11 +11,12 @@ from runtools.errors import Conflict, NotFound
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import store
 from runtools.platform.api.definitions.tables import Made, Row
+from runtools.platform.api.deploys import checks
 from runtools.platform.api.deploys import store as deploys
 from runtools.platform.api.projects import service as projects
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
-from runtools.sdk.shapes.definitions import Kind
+from runtools.sdk.shapes.definitions import AgentDefinition, Kind
 from runtools.sdk.shapes.deploys import Commit
 
 _MAX_VERSION = 2**31 - 1
@@ -71,7 +72,7 @@ async def version(call: Call, row: Row, ref: str) -> Made:
 async def roll_back(call: Call, kind: Kind, ref: str, project: str | None, to: int | None) -> Row:
     """Put another version in force: that one, or the one before the one in force."""
     row = await find(call, kind, ref, project)
-    await call.platform.db.write(_roll_back, call.org, row, to, call.platform.clock.now())
+    await call.platform.db.write(_roll_back, call, row, to, call.platform.clock.now())
     return await find(call, kind, row.id, None)
 
 
@@ -125,12 +126,16 @@ def _only(found: Sequence[Row], kind: Kind, ref: str) -> Row:
     return found[0]
 
 
-def _roll_back(conn: Transaction, org_id: str, row: Row, to: int | None, now: datetime) -> None:
+def _roll_back(conn: Transaction, call: Call, row: Row, to: int | None, now: datetime) -> None:
     deploys.refuse_beside(conn, row.project_id)
     target = row.version - 1 if to is None else to
-    if store.version(conn, org_id, row.id, target) is None:
+    made = store.version(conn, call.org, row.id, target)
+    if made is None:
         raise _no_version(row, target)
-    if not store.put_back(conn, org_id, row.id, target, now):
+    if row.kind == "agent":
+        standing = store.standing(conn, call.org, row.project_id)
+        checks.check_return(call.who, AgentDefinition.model_validate(made.says), standing)
+    if not store.put_back(conn, call.org, row.id, target, now):
         raise NotFound(f"{row.kind} {row.slug} has just been deleted")
 
 

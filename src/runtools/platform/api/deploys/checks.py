@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from runtools.errors import Conflict, RunToolsError
+from runtools.errors import Conflict, Forbidden, RunToolsError
+from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
+from runtools.platform.api.definitions.tables import Standing
 from runtools.platform.api.deploys.boxes import name_of
 from runtools.platform.api.deploys.plan import Step, Stood
 from runtools.platform.api.models import service as models
 from runtools.platform.api.sandboxes import births, rules, store
 from runtools.platform.api.secrets import service as secrets
+from runtools.platform.core.access import Caller
 from runtools.platform.core.models import choose
 from runtools.platform.kit.http import wrong_field
 from runtools.sdk.shapes.definitions import (
@@ -22,6 +26,7 @@ from runtools.sdk.shapes.definitions import (
 )
 from runtools.sdk.shapes.deploys import PlanRequest
 
+_REVEAL = "secret:reveal"
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)($|_)", re.IGNORECASE)
 
 
@@ -92,17 +97,78 @@ def _named(agent: AgentDefinition) -> Iterator[tuple[str, str]]:
         yield "tool", tool
 
 
-def _check_agent(agent: AgentDefinition, there: set[tuple[str, str]]) -> None:
+def _lacking(agent: AgentDefinition, there: set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     known = BUILT_IN_TOOLS | MARKETPLACE_TOOLS
     for kind, slug in _named(agent):
-        if (kind, slug) in there or (kind == "tool" and slug in known):
-            continue
+        if (kind, slug) not in there and not (kind == "tool" and slug in known):
+            yield kind, slug
+
+
+def _check_agent(agent: AgentDefinition, there: set[tuple[str, str]]) -> None:
+    for kind, slug in _lacking(agent, there):
         field = "sandbox" if kind == "sandbox" else "tools"
         raise wrong_field(
             f"agents.{agent.slug}.{field}",
             f"there is no {kind} {slug!r} in the project",
             hint=f"define it, or deploy without --agents-only if it is defined: agent {agent.slug}",
         )
+
+
+def check_secrets(who: Caller, steps: Sequence[Step]) -> None:
+    """Who may see secrets alone has one sent to an address: whoever runs the server there reads it.
+
+    What the agent's version in force sends to the same address already is no news.
+
+    Raises:
+        Forbidden: an agent to come has an MCP server with a secret, and the caller may not see secrets.
+    """
+    for step in steps:
+        if isinstance(step.wanted, AgentDefinition):
+            _check_sent(who, step.wanted, None if step.stood is None else step.stood.says)
+
+
+def check_return(who: Caller, agent: AgentDefinition, standing: Iterable[Standing]) -> None:
+    """An earlier version of an agent may come back: the same holds of it as of one that is deployed.
+
+    Raises:
+        Conflict: it names a sandbox or tool that is not there any more.
+        Forbidden: as `check_secrets`.
+    """
+    mine = {(one.kind, one.slug): one for one in standing}
+    there: set[tuple[str, str]] = {
+        key for key, one in mine.items() if "stopped" not in (one.state, one.wanted)
+    }
+    if lost := sorted(f"{kind} {slug}" for kind, slug in _lacking(agent, there)):
+        raise Conflict(
+            f"that version of agent {agent.slug} names {', '.join(lost)}, which the project does not have",
+            hint="deploy what it names first, or deploy the agent without it",
+            details={"agent": agent.slug, "named": lost},
+        )
+    now = mine.get(("agent", agent.slug))
+    _check_sent(who, agent, None if now is None else now.says)
+
+
+def _check_sent(who: Caller, agent: AgentDefinition, says: Mapping[str, Any] | None) -> None:
+    known = set() if says is None else _sent(AgentDefinition.model_validate(says))
+    fresh = sorted(secret for _, secret in _sent(agent) - known)
+    if not fresh:
+        return
+    try:
+        guard.check_scope(who, _REVEAL)
+    except Forbidden as error:
+        error.message = (
+            f"agent {agent.slug} has {', '.join(fresh)} sent to an MCP server, and whoever runs that"
+            f" reads the value; {error.message}"
+        )
+        raise
+
+
+def _sent(agent: AgentDefinition) -> set[tuple[str, str]]:
+    return {
+        (one.url, one.secret)
+        for one in agent.mcp_servers
+        if one.url is not None and one.secret is not None
+    }
 
 
 async def check_models(call: Call, steps: Sequence[Step]) -> None:

@@ -34,6 +34,7 @@ async def make_plan(call: Call, wanted: PlanRequest) -> Plan:
     )
     steps = _steps(wanted, standing)
     checks.check_whole(steps, standing)
+    checks.check_secrets(call.who, steps)
     await checks.check_models(call, steps)
     await checks.check_sandboxes(call, wanted.project, steps)
     return Plan(

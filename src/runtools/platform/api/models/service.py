@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtools.errors import Conflict, Forbidden, NotFound, Unavailable
+from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.models import keys, store
 from runtools.platform.api.models.store import Endpoint
@@ -46,9 +47,12 @@ async def add(call: Call, wanted: ModelEndpointCreate) -> Endpoint:
     Raises:
         InvalidRequest: its URL cannot or may not be spoken to, or its slug is a provider's.
         NotFound: there is no such secret.
-        Forbidden: the secret is none that models are asked with.
+        Forbidden: the secret is none that models are asked with, or the caller may not see secrets:
+            whoever runs the server there reads it.
         Conflict: there is one of that slug, or there are too many.
     """
+    if wanted.secret is not None:
+        guard.check_scope(call.who, "secret:reveal")
     if wanted.slug in PROVIDERS:
         raise http.wrong_field("slug", f"{wanted.slug} is a provider of the catalogue")
     try:

@@ -60,6 +60,7 @@ _EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compact
 _WHOLE_LOG = 1_000_000
 MAX_CONVERSATION_BYTES = MAX_FRAME_BYTES // 2  # as text; in bytes it may be more
 _AGENTS = frozenset({"all", "agents"})
+_TOOL = "tool"
 _SECOND = timedelta(seconds=1)
 
 
@@ -322,38 +323,50 @@ async def secret(platform: Platform, worker_id: str, asked: Secret) -> Value:
 
     Raises:
         Forbidden: it is none of those.
-        NotFound: the org has none of that name that agents may use.
+        NotFound: the org has none of that name that agents may use for it.
     """
     record = await held(platform, worker_id, asked.run_id, asked.lease)
-    agent = await platform.db.read(agent_of, record)
-    model = await access(platform, record.org_id, record.model)
-    servers = {one.secret for one in agent.mcp_servers if one.secret is not None}
-    if asked.name not in {model.key_name, SEARCH_KEY, *servers}:
-        raise Forbidden(
-            f"{record.id} has no business with secret {asked.name!r}",
-            hint="the key of its model, of the search, and what its agent's MCP servers name",
-        )
-    # The machine's own keys are not for addresses that members choose.
-    around = asked.name not in servers and (asked.name == SEARCH_KEY or model.base_url is None)
-    value = await keys.value(platform, record.org_id, asked.name, around=around)
-    if value is None and asked.name != model.key_name:
-        value = await _any_value(platform, record.org_id, asked.name)
+    if asked.server is None:
+        value, category = await _own_key(platform, record, asked.name), keys.CATEGORY
+    else:
+        value, category = await _servers_key(platform, record, asked.server, asked.name), _TOOL
     if value is None:
         raise NotFound(
-            f"the org has no secret {asked.name!r} that agents may use",
-            hint=f"runtools secret set {asked.name}; its scope must be agents or all",
+            f"the org has no secret {asked.name!r} of category {category} that agents may use",
+            hint=f"runtools secret set {asked.name} --category {category}; its scope must be agents"
+            " or all",
             details={"name": asked.name},
         )
     await _tell(platform, record, asked.name)
     return Value(value=value)
 
 
-async def _any_value(platform: Platform, org_id: str, name: str) -> str | None:
-    """A secret of whatever category, if agents may use it."""
-    found = await platform.db.read(secrets.value, org_id, name)
-    if found is None or found[0].scope not in _AGENTS:
+async def _own_key(platform: Platform, record: Record, name: str) -> str | None:
+    """What the platform itself asks the run's model, or the search, with."""
+    model = await access(platform, record.org_id, record.model)
+    if name not in {model.key_name, SEARCH_KEY}:
+        raise _no_business(record, name)
+    # The machine's own keys are not for addresses that members choose.
+    around = name == SEARCH_KEY or model.base_url is None
+    return await keys.value(platform, record.org_id, name, around=around)
+
+
+async def _servers_key(platform: Platform, record: Record, server: str, name: str) -> str | None:
+    """What is sent to an MCP server: of category `tool` alone, never what a model is asked with."""
+    agent = await platform.db.read(agent_of, record)
+    if not any((one.name, one.secret) == (server, name) for one in agent.mcp_servers):
+        raise _no_business(record, name)
+    found = await platform.db.read(secrets.value, record.org_id, name)
+    if found is None or found[0].category != _TOOL or found[0].scope not in _AGENTS:
         return None
-    return platform.vault.open(found[1], secrets.LABEL, org_id, name)
+    return platform.vault.open(found[1], secrets.LABEL, record.org_id, name)
+
+
+def _no_business(record: Record, name: str) -> Forbidden:
+    return Forbidden(
+        f"{record.id} has no business with secret {name!r}",
+        hint="the key of its model, of the search, and what its agent's MCP servers name",
+    )
 
 
 async def _tell(platform: Platform, record: Record, name: str) -> None:

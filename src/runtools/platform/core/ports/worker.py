@@ -125,12 +125,16 @@ class Place(Shape):
 
 
 class Secret(Shape):
-    """A secret that this run's agent may use; the api checks that it is one of those."""
+    """A secret that this run's agent may use; the api checks that it is one of those.
+
+    ``server`` is the agent's MCP server that it is sent to; None: it is a key of the platform's own tools.
+    """
 
     call: Literal["secret"] = "secret"
     run_id: str
     lease: int
     name: str
+    server: str | None = None
 
 
 class Release(Shape):
