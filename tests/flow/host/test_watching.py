@@ -14,6 +14,7 @@ from runtools.errors import CapacityExhausted
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Sizes
 from runtools.platform.host.engine import idle, ledger
+from runtools.platform.host.engine import space as space_of_host
 from runtools.platform.host.guest.client import Activity, GuestClient
 from runtools.testing.clock import ManualClock
 
@@ -259,7 +260,8 @@ class TestDisk:
     async def test_before_it_is_full_what_runs_is_paused(self, world, box, full):
         full()
         await world.host.space.look()
-        assert (world.look(box).state, world.look(box).cause) == ("paused", "disk_low")
+        await until(lambda: world.look(box).state == "paused")
+        assert world.look(box).cause == "disk_low"
 
     async def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(
         self, world, box, full, monkeypatch
@@ -275,7 +277,56 @@ class TestDisk:
         monkeypatch.setattr(world.driver, "suspend", fail)
         full()
         await world.host.space.look()
-        assert [world.look(one).state for one in (box, other)] == ["running", "paused"]
+        await until(lambda: world.look(other).state == "paused")
+        assert world.look(box).state == "running"
+
+    async def test_one_that_is_busy_does_not_either_and_is_paused_before_what_waits(
+        self, world, box, full
+    ):
+        other = await world.create()
+        over, seen = asyncio.Event(), []
+
+        async def see():
+            seen.append(world.look(box).state)
+
+        acts = [asyncio.ensure_future(world.box(box).perform(act)) for act in (over.wait, see)]
+        await until(lambda: world.box(box)._current and world.box(box)._jobs)
+        full()
+        await world.host.space.look()
+        await until(lambda: world.look(other).state == "paused")
+        assert world.look(box).state == "running"
+        over.set()
+        await asyncio.gather(*acts)
+        assert seen == ["paused"]
+        assert world.look(box).cause == "disk_low"
+
+    async def test_a_pause_that_came_to_its_turn_when_there_is_room_again_is_none(
+        self, world, box, full
+    ):
+        over = asyncio.Event()
+        busy = asyncio.ensure_future(world.box(box).perform(over.wait))
+        await until(lambda: world.box(box)._current)
+        full()
+        await world.host.space.look()
+        full(full=False)
+        over.set()
+        await busy
+        await world.box(box).perform(world.host.view)  # what waited is over
+        assert world.look(box).state == "running"
+
+    async def test_what_a_pause_must_still_write_is_not_free(self, world, box, monkeypatch):
+        """Half of 1024 MB are counted for it, of which so much lies on the disk already."""
+        space, saved = world.host.space, []
+        free = property(lambda self: (1 + 500) << 20)
+        monkeypatch.setattr(type(space), "free_bytes", free)
+        monkeypatch.setattr(space_of_host, "used_bytes", lambda folder: sum(saved))
+        saved[:] = [20 << 20]
+        await space.look()
+        assert not space._pausing
+        saved[:] = [10 << 20]
+        await space.look()
+        await until(lambda: world.look(box).state == "paused")
+        assert world.look(box).cause == "disk_low"
 
     async def test_creates_are_refused_meanwhile(self, settings):
         made = World(dataclasses.replace(settings, disk_headroom_mb=10**9))

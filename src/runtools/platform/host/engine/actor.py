@@ -316,10 +316,13 @@ class Actor:
 
     # --- what it does ---
 
-    async def perform(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do an act in its turn. It goes on when the caller is cancelled."""
+    async def perform(self, run: Callable[[], Coroutine[Any, Any, T]], *, first: bool = False) -> T:
+        """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it."""
         job = self._job(run)
-        self._jobs.append(job)
+        if first:
+            self._jobs.appendleft(job)
+        else:
+            self._jobs.append(job)
         self._ring()
         result: T = await asyncio.shield(job.done)
         return result

@@ -17,6 +17,7 @@ from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.destroy import forget_disk
 from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.budget import MB
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 SWEEP_SECONDS = 600.0
+_PAUSED_AT_ONCE = 4
 # How long the ledger of a sandbox without anything else is kept on the host. The api has its own.
 REMEMBERED = timedelta(days=7)
 
@@ -36,6 +38,8 @@ class Space:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._pausing: set[str] = set()
+        self._room = asyncio.Semaphore(_PAUSED_AT_ONCE)
 
     @property
     def free_bytes(self) -> int:
@@ -57,19 +61,48 @@ class Space:
                 log.exception("looking after the disk failed; it is tried again")
 
     async def look(self) -> None:
-        """Below the headroom, pause what runs: a full disk would kill it."""
+        """Where the disk may not take what the running must still write, begin to pause them.
+
+        It waits for none: one whose actor is busy is not to keep the others, nor the next look.
+        """
         self._engine.admission.kick()
-        if self.free_bytes >= self._engine.settings.disk_headroom_mb * MB:
+        if not await self._is_low():
             return
         running = chosen(self._engine.actors.values(), State.RUNNING)
-        if running:
-            log.warning("the disk is almost full: pausing %d sandboxes", len(running))
-        # The least recently used first, one after the other: a pause may write memory itself.
-        for box in sorted(running, key=lambda one: one.touched):
-            try:
-                await box.perform(partial(pause, box, Why("disk_low", PLATFORM)))
-            except (RunToolsError, OSError) as exc:
-                log.error("%s could not be paused: %s", box.id, exc)
+        boxes = [box for box in running if box.id not in self._pausing]
+        if boxes:
+            log.warning("the disk is almost full: pausing sandboxes, of which %d run", len(running))
+        # The least recently used first, and those last who have something else to end before.
+        for box in sorted(boxes, key=lambda one: (one.record.under_way is not None, one.touched)):
+            self._pausing.add(box.id)
+            self._engine.later(self._pause(box), f"pausing {box.id} before the disk is full")
+
+    async def _pause(self, box: Actor) -> None:
+        try:
+            await box.perform(partial(self._pause_in_turn, box), first=True)
+        except (RunToolsError, OSError) as exc:
+            log.error("%s could not be paused: %s", box.id, exc)
+        finally:
+            self._pausing.discard(box.id)
+
+    async def _pause_in_turn(self, box: Actor) -> None:
+        # Not all at once: a pause may write memory itself, and those before it may be enough.
+        async with self._room:
+            if box.state is State.RUNNING and await self._is_low():
+                await pause(box, Why("disk_low", PLATFORM))
+
+    async def _is_low(self) -> bool:
+        """Whether less is free than the headroom and what the running must still write at a pause."""
+        above = self.free_bytes - self._engine.headroom_bytes
+        most = self._engine.admission.taken.memory_mb * MB
+        if above < 0 or above >= most:
+            return above < 0
+        lives = [
+            (self._engine.places.life(box.id, box.record.life.number), load(box).memory_mb * MB)
+            for box in chosen(self._engine.actors.values(), State.RUNNING)
+            if box.record.life is not None
+        ]
+        return above < most - await asyncio.to_thread(_saved, lives)
 
     async def sweep(self) -> None:
         """Remove disks kept for recovery, ledgers and results that are past their time."""
@@ -138,6 +171,17 @@ class Space:
 
     async def _forget(self, box: Actor) -> None:
         await box.perform(partial(forget_disk, box))
+
+
+def _saved(lives: list[tuple[Path, float]]) -> float:
+    """How much of their memory, as it is counted, lies on the disk already."""
+    saved = 0.0
+    for folder, counted in lives:
+        try:
+            saved += min(counted, used_bytes(folder / "vmm"))
+        except OSError as exc:
+            log.warning("what %s has saved cannot be told: %s", folder, exc)
+    return saved
 
 
 def _each(place: Path) -> dict[str, int]:
