@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -669,6 +670,52 @@ class TestRestart:
         assert world.look(box).state == "running"
         assert await world.sh(box, "pgrep sleep") == pid
         assert world.engine.admission.taken.sandboxes == 1
+
+    @pytest.mark.parametrize(("times", "state"), [(2, "running"), (10**9, "paused")])
+    async def test_a_network_that_cannot_be_had_again_ends_nothing(
+        self, world, settings, monkeypatch, times, state
+    ):
+        box = await world.create()
+        pid = await world.sh(box, SLEEPER)
+        await world.host.stop()
+        world.__init__(settings)
+        adopt, failures = world.network.adopt, itertools.count()
+
+        async def sometimes(*slot):
+            if next(failures) < times:
+                raise Unavailable("the firewall is busy")
+            await adopt(*slot)
+
+        monkeypatch.setattr(world.network, "adopt", sometimes)
+        await world.host.start()
+        assert world.look(box).state == state
+        assert len(world.network.taken) == (1 if state == "running" else 0)
+        assert await world.sh(box, "pgrep sleep") == pid
+        assert world.engine.admission.taken.sandboxes == 1
+
+    async def test_one_without_a_network_that_cannot_be_saved_runs_on(
+        self, world, settings, monkeypatch
+    ):
+        box = await world.create()
+        pid = await world.sh(box, SLEEPER)
+        await world.host.stop()
+        world.__init__(settings)
+
+        async def fail(*_):
+            raise Unavailable("not now")
+
+        async def fail_to_save(_):
+            raise VmmFailed("no space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.network, "adopt", fail)
+            patch.setattr(world.driver, "suspend", fail_to_save)
+            await world.host.start()
+        assert world.look(box).state == "running"
+        with pytest.raises(HostUnavailable, match="could not be adopted"):
+            await world.sh(box, "true")
+        await world.pause(box)
+        assert await world.sh(box, "pgrep sleep") == pid
 
     async def test_what_died_meanwhile_is_stopped_with_its_reason(self, world, settings):
         box = await world.create()

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from runtools.errors import RunToolsError, SandboxStopped, Unavailable
-from runtools.platform.core.ports.driver import Exit, VmmFailed
+from runtools.platform.core.ports.driver import Exit, Slot, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.disk.trees import remove
@@ -25,7 +25,7 @@ from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
 from runtools.platform.host.engine.acts.destroy import destroy
-from runtools.platform.host.engine.acts.pause import became_paused
+from runtools.platform.host.engine.acts.pause import became_paused, release
 from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 2
 _EXIT_SECONDS = 5.0
 _AT_ONCE = 8
+_NETWORK_ATTEMPTS = 3
 
 
 class Recovery:
@@ -196,14 +197,44 @@ class Recovery:
         engine.admission.adopt(box.id, load(box))
         if life.slot is not None:
             try:
-                policy = box.record.order.policy
-                await engine.network.adopt(life.slot, policy, box.refusals.add)
-            except RunToolsError as exc:  # without it nobody can ever speak to the guest again
-                await end.ended(box, "host_restart", str(exc), Exit(None, None))
+                await self._connected(box, life.slot)
+            except (RunToolsError, OSError) as exc:
+                log.error("%s cannot have its network back, so it is paused: %s", box.id, exc)
+                await self._put_to_sleep(box, str(exc))
                 return
         if box.guest is None:
             box.guest = client(engine, box.machine(), life.token, lambda: None)
         box.watch()
+
+    async def _connected(self, box: Actor, slot: Slot) -> None:
+        """Serve its network again; what fails may be over in a moment."""
+        engine, backoff = self._engine, Backoff(self._engine.clock)
+        for attempt in range(1, _NETWORK_ATTEMPTS + 1):
+            try:
+                await engine.network.adopt(slot, box.record.order.policy, box.refusals.add)
+            except (RunToolsError, OSError):
+                if attempt == _NETWORK_ATTEMPTS:
+                    raise
+                await backoff.wait()
+            else:
+                return
+
+    async def _put_to_sleep(self, box: Actor, reason: str) -> None:
+        """Save one to which nobody can speak any more: a resume makes it another network."""
+        if not await self._has_state(box):
+            if await box.engine.driver.is_live(box.machine()):
+                await self._forget_network(box)
+                raise Unavailable(f"{box.id} has no network and could not be saved: {reason}")
+            await end.ended(box, "host_restart", reason, Exit(None, None))
+            return
+        fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
+        await became_paused(box, Why("host_restart", PLATFORM), fingerprint, reason=reason)
+        try:
+            await release(box)
+        except (RunToolsError, OSError) as exc:
+            log.error("what is left of the network of %s could not be removed: %s", box.id, exc)
+            await self._forget_network(box)
+        box.engine.later(durable.make(box), f"making {box.id} durable")
 
     async def _gone(self, box: Actor) -> None:
         if self._rebooted:
@@ -266,7 +297,7 @@ class Recovery:
         if await self._is_live(box):
             await box.engine.driver.resume(box.machine())
             await self._adopt(box)
-            if box.state is State.STOPPED:
+            if box.record.under_way is None:  # it has ended, or was saved again
                 return
             box.unwatch()
             self._unfinished.append((box, partial(_greeted, box, why)))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from runtools.errors import RunToolsError
 from runtools.platform.core.ports.host import Observed
@@ -62,7 +63,9 @@ async def note_processes(box: Actor, guest: GuestClient, folder: Path) -> None:
         log.warning("the processes of %s are not known while it is paused: %s", box.id, exc)
 
 
-async def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Observed:
+async def became_paused(
+    box: Actor, why: Why, fingerprint: dict[str, str], **detail: Any
+) -> Observed:
     """Commit that the state is saved. There is no way back: the VMM is gone."""
     box.engine.admission.leave(box.id)
     paused = replace(
@@ -73,7 +76,7 @@ async def became_paused(box: Actor, why: Why, fingerprint: dict[str, str]) -> Ob
         paused_at=box.engine.clock.now(),
         running_since=None,
     )
-    return await conclude(box, why, paused)
+    return await conclude(box, why, paused, **detail)
 
 
 async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:
