@@ -16,7 +16,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from runtools.errors import Conflict, FileIsDirectory, InvalidRequest, NotFound, ProcessEnded
+from runtools.errors import (
+    Conflict,
+    FileIsDirectory,
+    IdempotencyMismatch,
+    InvalidRequest,
+    NotFound,
+    ProcessEnded,
+)
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
@@ -123,23 +130,33 @@ class FakeHost(FakeLife):
         """Copies of its files and environment."""
 
         async def act() -> Forked:
-            made = []
             async with self._acting(sandbox_id, Act.FORK, actor) as parent:
-                for child in children:
-                    order = parent.order.model_copy(update={"sandbox_id": child.sandbox_id})
-                    folder = self.folder / child.sandbox_id
-                    shutil.copytree(parent.inside.folder, folder, symlinks=True)
-                    machine = Machine(order, Inside(folder, parent.inside.env))
-                    machine.inside.processes = parent.inside.processes.copy()
-                    self.machines[child.sandbox_id] = machine
-                    made.append(
-                        await self._report(
-                            machine, State.RUNNING, None, "request", actor, started_from="fork"
-                        )
+                born = [self._copied(parent, child) for child in children]
+                for machine in born:
+                    await self._report(machine, State.CREATING, "starting", "request", actor)
+                await self.births.wait()
+                made = [
+                    await self._report(
+                        machine, State.RUNNING, None, "request", actor, started_from="fork"
                     )
+                    for machine in born
+                ]
             return Forked(children=made, standstill_ms=2.5)
 
+        if f"fork {op}" in self._journal and self._forks[op] != children:
+            raise IdempotencyMismatch(f"op {op} was used before for other children")
+        self._forks[op] = children
         return await self._once(f"fork {op}", sandbox_id, act)
+
+    def _copied(self, parent: Machine, child: Child) -> Machine:
+        order = parent.order.model_copy(update={"sandbox_id": child.sandbox_id})
+        folder = self.folder / child.sandbox_id
+        shutil.copytree(parent.inside.folder, folder, symlinks=True)
+        machine = self.machines[child.sandbox_id] = Machine(
+            order, Inside(folder, parent.inside.env)
+        )
+        machine.inside.processes = parent.inside.processes.copy()
+        return machine
 
     async def known(self) -> builtins.list[Observed]:
         """The latest report of each."""

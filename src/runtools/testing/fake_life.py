@@ -28,6 +28,7 @@ from runtools.errors import (
 )
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import (
+    Child,
     CreateOrder,
     Observed,
 )
@@ -91,9 +92,13 @@ class FakeLife:
         self.calls: list[tuple[str, str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.births = asyncio.Event()
+        """Children of forks stay `creating` while it is cleared."""
+        self.births.set()
         self._log: list[Observed] = []
         self._news = asyncio.Condition()
         self._journal: dict[str, asyncio.Future[Any]] = {}
+        self._forks: dict[str, list[Child]] = {}
         self._refusals: deque[RunToolsError] = deque()
         self._lost_answers = 0
 

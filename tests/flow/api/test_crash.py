@@ -312,6 +312,7 @@ CASES = [
     ("api.report.taken", CREATE),
     ("api.report.taken#2", CREATE),
     ("api.report.taken", FORK),
+    ("api.report.taken#2", FORK),
     ("api.report.taken", DESTROY),
 ]
 

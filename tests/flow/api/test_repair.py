@@ -10,6 +10,7 @@ import pytest
 from runtools.errors import GuestUnreachable
 from runtools.platform.api import reconcile
 from runtools.platform.api.hosts import follow
+from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
@@ -183,6 +184,36 @@ class TestOrder:
         await self.observe(world, now, seq=now.seq + 1, queue=place)
         assert (await world.get(made["id"]))["queue"]["position"] == 7
         assert len(await world.why(made["id"])) == before
+
+
+class TestForks:
+    async def test_one_of_which_some_children_were_seen_is_asked_for_as_a_whole(
+        self, any_world: World
+    ) -> None:
+        """As after an end of the api between the first reports of two children."""
+        world = any_world
+        parent = await world.create()
+        world.host.births.clear()
+        path, body = f"/v1/sandboxes/{parent['id']}/fork", {"count": 2, "name": "kid"}
+        forking = asyncio.create_task(world.http.post(path, json=body))
+        for name in ("kid-1", "kid-2"):
+            await holds(lambda name=name: _taken_up(world, name))
+        unseen = {"epoch": -1, "seq": -1, "wish_open": True}
+        kid = (await world.get("kid-2"))["id"]
+        await world.platform.db.write(store.change, kid, unseen)
+        world.platform.asking.clear()
+        await repair(world)
+        await holds(lambda: [name.split()[0] for name, _ in world.host.calls].count("fork") == 2)
+        world.host.births.set()
+        children = (await forking).json()["data"]["children"]
+        assert [child["state"] for child in children] == ["running", "running"]
+        await world.becomes(kid, state="running")
+        assert (await world.get("kid-1"))["state"] == "running"
+
+
+async def _taken_up(world: World, name: str) -> bool:
+    made = (await world.http.get(f"/v1/sandboxes/{name}")).json().get("data")
+    return made is not None and made["operation"] == "starting"
 
 
 class TestSnapshots:

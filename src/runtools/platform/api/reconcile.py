@@ -8,7 +8,6 @@ is younger than a few seconds, for another process may be at it.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
@@ -73,19 +72,20 @@ async def repair(platform: Platform, young: timedelta) -> None:
     keeps = await platform.db.read(snapshots.unfinished, before, _BATCH)
     building = await platform.db.read(template_store.in_state, "building")
     dropping = await platform.db.read(template_store.in_state, "dropping")
-    forks: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    forks: set[tuple[str, str]] = set()
     for record in wishes:
         if record.id in platform.asking:
             continue
         if not _unborn(record):
             _again(platform, record.id, acts.ask(platform, record))
         elif record.born == "fork":
-            forks[record.org_id, record.born_op].append(record)
+            forks.add((record.org_id, record.born_op))
         else:
             _again(platform, record.id, births.ask(platform, record))
-    for children in forks.values():
-        ids = children[0].id
-        _again(platform, ids, births.ask_fork(platform, children))
+    for org_id, op in forks:
+        # All children, also those that were seen already: under that op the host was asked for them all.
+        children = await platform.db.read(store.born_by, org_id, op)
+        _again(platform, children[0].id, births.ask_fork(platform, children))
     for keep in keeps:
         if keep.id in platform.asking:
             continue
