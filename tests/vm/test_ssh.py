@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -34,11 +35,13 @@ class Entry:
         return done.stdout
 
     @contextlib.contextmanager
-    def session(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    def session(
+        self, *words: str, stdin: int | IO[bytes] = subprocess.PIPE
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """One that goes on."""
         pipe = subprocess.PIPE
         argv = ["ssh", "-F", str(self.file), *words]
-        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        with subprocess.Popen(argv, stdin=stdin, stdout=pipe, stderr=pipe) as process:
             try:
                 yield process
             finally:
@@ -130,16 +133,36 @@ def test_a_pause_is_woken_by_a_login_and_by_what_is_typed(entry: Entry, sandbox:
     assert entry.run("ssh", "box", "echo awake") == b"awake\n"
 
 
+def test_a_clock_that_jumps_inside_ends_nothing_and_keeps_nobody_out(entry: Entry) -> None:
+    with entry.session("box", "cat") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            for when in ("2001-01-01", "2060-01-01"):
+                entry.run("ssh", "box", f"date -s {when}")
+                process.stdin.write(b"still\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == b"still\n"
+        finally:
+            entry.run("ssh", "box", f"date -s @{int(time.time())}")
+
+
 def test_a_host_that_is_killed_and_a_sandbox_that_is_destroyed_are_told(
     platform: Platform, entry: Entry, sandbox: Sandbox, killed: Callable[[str], None]
 ) -> None:
-    with entry.session("box", "echo in; exec cat >/dev/null") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"in\n"
+    """The host dies in the middle of an upload that never ends: it is told, and the sandbox lives on."""
+    upload = "exec >&2; head -c 1M >/root/up; echo in; exec cat >/dev/null"
+    with (
+        Path("/dev/zero").open("rb") as zeros,
+        entry.session("box", upload, stdin=zeros) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"in\n"
         killed("host")
         _, err = process.communicate(timeout=30)
         assert f"the connection into {sandbox.id} broke off" in err.decode()
         assert process.returncode == 255
+    assert entry.run("ssh", "box", "wc -c </root/up") == b"1048576\n"
     with entry.session("box", "echo in; exec sleep 60") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"in\n"

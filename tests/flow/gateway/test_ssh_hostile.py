@@ -143,9 +143,9 @@ class TestExchangesOfKeys:
             connection.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(channel.number), UInt32(more))
             hold_exchange(connection)
             [stream] = world.house.streams
-            await holds(lambda: not stream._there.is_reading())
-            for _ in range(20):
-                await asyncio.sleep(0)
+            # What had been sent before is taken, so that is no reason any more to read nothing.
+            await holds(lambda: there._connection._kex is not None and not there._wire.waiting())
+            assert (stream._there.is_closing(), stream._there.is_reading()) == (False, False)
             kept = there._connection._deferred_packets
             assert sum(len(arg) for _, args in kept for arg in args) <= packets.MOST_KEPT
 
@@ -324,6 +324,15 @@ class TestGuesses:
                     client_keys=None,
                 )
             assert asked <= most
+
+    async def test_names_that_no_sandbox_has_count_too(self, world: SshWorld) -> None:
+        """They are what most tries of strangers are made with."""
+        world.house.sources = Guesses(ManualClock(), free=2, longest=10)
+        for _ in range(2):
+            with pytest.raises(asyncssh.Error):
+                await connected(world, username="root", client_keys=None, password="toor")
+            await holds(lambda: not len(world.house.places))
+        assert world.house.refusal("127.0.0.1") is not None
 
     async def test_a_right_password_costs_nothing(self, world: SshWorld) -> None:
         world.house.passwords = Guesses(ManualClock(), free=1, longest=10)

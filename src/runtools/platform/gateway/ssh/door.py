@@ -58,7 +58,8 @@ class Door(asyncssh.SSHServer):
         self._requests: Requests
         self._source = self._network = ""
         self._keys = self._passwords = self._tries = self._exchanges = 0
-        self._is_blamed = True  # for having come without logging in
+        self._is_blamed = True  # for having come without logging in ...
+        self._is_judged = False  # ... unless its passwords were looked at one by one
         self._shown: Visit | None = None
         self.visit: Visit | None = None
         self._has_room = self._ending = False
@@ -140,6 +141,7 @@ class Door(asyncssh.SSHServer):
         While nobody may try, nothing is learnt and nothing counted: else anybody could keep it so.
         """
         sources, passwords = self._house.sources, self._house.passwords
+        self._is_judged = True
         if refusal := self._house.refusal(self._network):
             self._enough(True, refusal)
             return False
@@ -187,7 +189,7 @@ class Door(asyncssh.SSHServer):
         """It is gone."""
         self._gone.set()
         self._house.inside.discard(self)
-        if self._is_blamed and not self._passwords:  # who came and tried nothing, too
+        if self._is_blamed and not self._is_judged:  # who came and tried nothing, too
             self._house.sources.failed(self._network)
         if self._has_room and self.visit is not None:
             self._house.rooms.leave(self.visit.sandbox_id)
