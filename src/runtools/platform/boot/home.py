@@ -83,6 +83,11 @@ def lock(file: Path, owner: str) -> Iterator[None]:
         os.close(fd)
 
 
+def lock_file(settings: Settings) -> Path:
+    """What the running supervisor holds."""
+    return settings.run_folder / "up.lock"
+
+
 def holder(file: Path) -> int | None:
     """The pid of the process that holds the lock, or None when nobody does."""
     try:

@@ -53,18 +53,13 @@ _OF_THE_API = KEYS | {
 }
 
 
-def lock_file(settings: Settings) -> Path:
-    """What the running supervisor holds."""
-    return settings.run_folder / "up.lock"
-
-
 async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
     _need_root()
     _need_ports(settings)
     person = await unprivileged(settings, environ)
     uids.claim(settings, home.prepare(settings, person))
-    with home.lock(lock_file(settings), "a platform"):
+    with home.lock(home.lock_file(settings), "a platform"):
         env = child_env(settings, environ)
         parts.make(settings, dict.fromkeys(PARTS, person), person)
         await _first_start(settings, person, caller(environ), env)
@@ -83,7 +78,7 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
 async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     """Start the platform in the background and return when it answers."""
     _need_root()
-    if home.holder(lock_file(settings)) is not None:
+    if home.holder(home.lock_file(settings)) is not None:
         raise Conflict("the platform is up already", hint="runtools status shows it")
     _need_ports(settings)
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
@@ -108,7 +103,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
 async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     """End the platform in order: what runs is paused first. Also when only machines are left."""
     _need_root()
-    pid = home.holder(lock_file(settings))
+    pid = home.holder(home.lock_file(settings))
     if pid is not None:
         await _end(pid)
         return 0

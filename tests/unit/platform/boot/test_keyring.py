@@ -1,26 +1,43 @@
 from __future__ import annotations
 
+import asyncio
 import stat
 
 import pytest
+from sqlalchemy import text
 
-from runtools.errors import InvalidRequest, Unavailable, WrongMasterKey
+from runtools.errors import Conflict, InvalidRequest, Unavailable, WrongMasterKey
 from runtools.platform.api import schema
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.secrets import store
 from runtools.platform.api.vault import store as vault_store
-from runtools.platform.boot.keyring import Keyring, open_vault, rekey
+from runtools.platform.boot import home
+from runtools.platform.boot.keyring import Keyring, note_known, open_vault, rekey
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.sealing import MasterKey
+from runtools.testing import postgres
 
 CLOCK = SystemClock()
 
 
-@pytest.fixture
-async def db(tmp_path):
-    made = Database(f"sqlite:///{tmp_path}/api/x.db")
+@pytest.fixture(scope="module")
+def cluster():
+    """A server."""
+    with postgres.cluster() as server:
+        yield server
+
+
+@pytest.fixture(params=postgres.ENGINES)
+async def db(request, tmp_path):
+    """A database with the schema in it."""
+    (tmp_path / "api").mkdir()
+    url = f"sqlite:///{tmp_path}/api/x.db"
+    if request.param == "postgresql":
+        server = request.getfixturevalue("cluster")
+        url = server.url(server.create())
+    made = Database(url)
     await schema.upgrade(made)
     yield made
     await made.close()
@@ -48,6 +65,14 @@ async def kept(db, vault):
         values[secret.name] = vault.open(value, store.LABEL, org_id, secret.name)
         keys.add(value.key_id)
     return values, keys
+
+
+def wait_for_lock(conn):
+    """Until another transaction of this database waits for what this one holds."""
+    ask = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+    deadline = CLOCK.monotonic() + 60
+    while conn.scalar(ask) == 0:
+        assert CLOCK.monotonic() < deadline
 
 
 class TestFirstStart:
@@ -128,6 +153,28 @@ class TestRekey:
         (new,) = Keyring(settings)()
         assert await kept(db, running) == ({"OLD": "1", "NEW": "2"}, {new.id})
 
+    async def test_who_seals_in_the_very_moment_seals_with_the_new_key(
+        self, db, tmp_path, monkeypatch
+    ):
+        """The switch is written and not yet committed while another transaction asks for the key."""
+        settings = Settings(home=tmp_path)
+        running = await open_vault(settings, db, CLOCK)
+        await keep(db, running, "OLD", "1")
+        switch, loop, beside = vault_store.make_current, asyncio.get_running_loop(), []
+
+        def slowly(conn, *given):
+            switch(conn, *given)
+            writing = asyncio.run_coroutine_threadsafe(keep(db, running, "NEW", "2"), loop)
+            beside.append(writing)
+            if not db.sqlite:
+                wait_for_lock(conn)
+
+        monkeypatch.setattr(vault_store, "make_current", slowly)
+        await rekey(settings, db, CLOCK)
+        await asyncio.wrap_future(beside[0])
+        (new,) = Keyring(settings)()
+        assert await kept(db, running) == ({"OLD": "1", "NEW": "2"}, {new.id})
+
     @pytest.mark.parametrize("broken", ["written", "switched", "half", "retired"])
     async def test_broken_off_anywhere_it_is_readable_and_can_be_finished(
         self, db, tmp_path, monkeypatch, broken
@@ -182,6 +229,22 @@ class TestRekey:
         await rekey(both, db, CLOCK)
         vault = await open_vault(Settings(master_key=new.text()), db, CLOCK)
         assert await kept(db, vault) == ({"A": "1"}, {new.id})
+
+    async def test_one_that_the_running_platform_was_not_given_is_refused(self, db, tmp_path):
+        old, new = MasterKey.new(), MasterKey.new()
+        running = Settings(home=tmp_path, master_key=old.text())
+        both = Settings(home=tmp_path, master_key=f"{new.text()},{old.text()}")
+        vault = await open_vault(running, db, CLOCK)
+        await keep(db, vault, "A", "1")
+        running.run_folder.mkdir()
+        with home.lock(home.lock_file(running), "a platform"):
+            note_known(running)
+            with pytest.raises(Conflict, match=new.id):
+                await rekey(both, db, CLOCK)
+            assert await kept(db, vault) == ({"A": "1"}, {old.id})
+            note_known(both)
+            await rekey(both, db, CLOCK)
+        assert await kept(db, await open_vault(both, db, CLOCK)) == ({"A": "1"}, {new.id})
 
     async def test_what_does_not_open_stops_it_before_the_old_key_goes(self, db, tmp_path):
         settings = Settings(home=tmp_path)

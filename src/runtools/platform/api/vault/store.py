@@ -59,8 +59,11 @@ def known(conn: Connection) -> list[Known]:
 def current_id(conn: Connection) -> str | None:
     """The key that seals. It stays the current one until the transaction's end."""
     query = select(master_keys.c.id).where(master_keys.c.state == "current")
-    found: str | None = conn.scalar(query.with_for_update(read=True))
-    return found
+    query = query.with_for_update(read=True)
+    found: str | None = conn.scalar(query)
+    # Who has waited for another key to become the current one is told of the old one that it is not,
+    # and finds the new one when it asks again.
+    return found or conn.scalar(query)
 
 
 def make_current(conn: Connection, key_id: str, proof: str, now: datetime) -> None:
