@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
@@ -190,6 +192,31 @@ class TestKeeping:
         assert ran.json()["data"]["exitCode"] == 0
         assert (await any_world.get("one"))["state"] == "running"
         refused(await http.post("/v1/sandboxes/two/resume"))
+
+    async def test_a_terminal_wakes_none_beyond_them(self, any_world: World) -> None:
+        http = any_world.http
+        one = await any_world.create(name="one", **SIZE)
+        started = await http.post("/v1/sandboxes/one/processes", json={"command": ["cat"]})
+        process = started.json()["data"]["id"]
+        await http.post("/v1/sandboxes/one/pause")
+        await any_world.create(name="two", **SIZE)
+        await allow(any_world, sandboxes=1)
+        url = any_world.url.replace("http", "ws")
+        path = f"{url}/v1/sandboxes/{one['id']}/processes/{process}/terminal"
+        named = {"Authorization": f"Bearer {any_world.key}"}
+        async with connect(path, proxy=None, additional_headers=named) as viewer:
+            assert json.loads(await viewer.recv())["type"] == "start"
+            for message in (b"x", '{"type": "signal", "signal": 9}', '{"type": "close-input"}'):
+                await viewer.send(message)
+                told = json.loads(await viewer.recv())
+                assert (told["type"], told["error"]["code"]) == ("refused", "quota_exceeded")
+            assert (await any_world.get("one"))["state"] == "paused"
+            await http.post("/v1/sandboxes/two/pause")
+            await viewer.send(b"x")
+            heard: list[str | bytes] = []
+            while not any(isinstance(one, str) and '"taken"' in one for one in heard):
+                heard.append(await viewer.recv())
+        assert (await any_world.get("one"))["state"] == "running"
 
     async def test_many_that_wake_at_once(self, any_world: World) -> None:
         http = any_world.http

@@ -316,6 +316,17 @@ class TestRefusals:
         await shell.refused(404, "not_found", path=nowhere)
 
 
+class TestAudit:
+    async def test_who_opened_it_is_told_before_anything_is_shown(self, shell: Desk) -> None:
+        async with shell.open() as viewer:
+            await viewer.hears("start")
+            path = "/v1/audit?action=processes.terminal"
+            (line,) = (await shell.world.http.get(path)).json()["data"]
+        me = (await shell.world.http.get("/v1/me")).json()["data"]
+        assert (line["actor"], line["status"]) == (me["keyId"], 101)
+        assert line["resource"] == f"{shell.sandbox}/{shell.id}"
+
+
 class TestWhoMay:
     async def test_no_key_and_a_wrong_one(self, shell: Desk) -> None:
         await shell.refused(401, "unauthenticated", key=None)

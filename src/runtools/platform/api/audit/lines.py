@@ -13,8 +13,7 @@ _RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
 
 def line_of(call: Call, scope: Scope, status: int, error: str | None = None) -> Line:
     """The line of a request that is answered so."""
-    route = scope.get("route")
-    noun, verb = (route.tags[0], route.name) if route is not None else ("route", "none")
+    noun, verb = _named(scope)
     named = list(scope.get("path_params", {}).values())
     resource = call.subject or (str(named[-1]) if named else None)
     return Line(
@@ -29,6 +28,15 @@ def line_of(call: Call, scope: Scope, status: int, error: str | None = None) -> 
         request_id=call.request_id,
         source=_clean(call.source)[:_SOURCE_LETTERS],
     )
+
+
+def _named(scope: Scope) -> tuple[str, str]:
+    """The noun and verb of a route; FastAPI gives WebSockets no tags: those there are show processes."""
+    route = scope.get("route")
+    if route is None:
+        return "route", "none"
+    tags = getattr(route, "tags", None)
+    return (tags[0] if tags else "processes"), route.name
 
 
 def _clean(text: str) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from runtools.errors import SetupFailed
+from runtools.platform.api.calls import Call
 from runtools.platform.api.deploys.job import Job
 from runtools.platform.api.guests import store as guests
+from runtools.platform.api.sandboxes import inside
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.sdk.shapes.definitions import SandboxDefinition
-from runtools.sdk.shapes.processes import Process, ProcessRequest
+from runtools.sdk.shapes.processes import MAX_READ_BYTES, Process, ProcessRequest
 
 SETUP_SECONDS = 3600.0
 _LOOK_MS = 5_000
@@ -22,19 +24,20 @@ _SHORTEST_HIDDEN = 4
 _KILL = 9
 
 
-async def set_up(job: Job, record: Record, wanted: SandboxDefinition) -> None:
+async def set_up(job: Job, call: Call, record: Record, wanted: SandboxDefinition) -> None:
     """Run every command to its end.
 
     Raises:
         SetupFailed: one failed, or all together took too long.
+        QuotaExceeded: somebody paused it meanwhile, and its org runs as much as it may.
     """
     clock = job.platform.clock
     deadline = clock.monotonic() + SETUP_SECONDS
-    host = job.platform.hosts.port(record.host_id)
     for n, line in enumerate(wanted.setup, 1):
         request = ProcessRequest(command=line, process_id=f"setup-{n}", keep_input=False)
         while True:
             # Starting it again is how it is woken, should the sandbox have been paused meanwhile.
+            host, _ = await inside.enter(call, record.id)
             await host.start_process(record.id, request)
             process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
             if process.state != "running":
@@ -60,10 +63,13 @@ async def _failed(
     job: Job, host: Host, record: Record, process: Process, n: int, how: str
 ) -> SetupFailed:
     """What is told of it, without the values that the sandbox was given to keep."""
-    start = max(process.output.kept_from, process.output.end - _TOLD_BYTES)
-    piece = await host.read_output(record.id, process.id, "output", start, _TOLD_BYTES)
     guest = await job.platform.db.read(guests.of, job.platform.vault, record.id)
-    output = hidden(piece.data.decode(errors="replace"), guest.env.values())
+    # Read by so much more that no value begins before what is read and ends in what is told.
+    longest = max((len(value.encode()) for value in guest.env.values()), default=0)
+    wanted = min(_TOLD_BYTES + longest, MAX_READ_BYTES)
+    start = max(process.output.kept_from, process.output.end - wanted)
+    piece = await host.read_output(record.id, process.id, "output", start, wanted)
+    output = hidden(piece.data.decode(errors="replace"), guest.env.values())[-_TOLD_BYTES:]
     line = hidden(str(process.command), guest.env.values())
     return SetupFailed(
         f"setup command {n} {how}: {line[:200]}",

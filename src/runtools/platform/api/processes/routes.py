@@ -233,7 +233,7 @@ async def ticket(request: Request, ref: str, process_id: str) -> Response:
     return call.answer(one(made), 201, keep=False)
 
 
-@router.websocket("/{process_id}/terminal")
+@router.websocket("/{process_id}/terminal", name="terminal")
 async def watch(socket: WebSocket, ref: str, process_id: str) -> None:
     """A terminal; the messages are described in `terminal`."""
     await terminal.serve(socket, ref, process_id)

@@ -29,8 +29,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runtools.errors import InputFull, RunToolsError, Unauthenticated, Unavailable
+from runtools.platform.api.audit import store as audit
+from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service
+from runtools.platform.api.sandboxes import inside
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import http, websocket
@@ -45,6 +48,7 @@ from runtools.sdk.shapes.processes import (
     TerminalSize,
 )
 
+_OPENED = 101
 _WAITING_MESSAGES = 16
 _FULL_SECONDS = 10.0  # how long input waits for a process that does not read
 _FULL_PAUSES = (0.02, 0.25)
@@ -87,6 +91,9 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     asked = _asked(sock)
     host, record, process = await service.look(call, ref, process_id)
     start = service.first(record, process, "output", asked.offset)
+    call.subject = f"{record.id}/{process.id}"
+    line = line_of(call, sock.scope, _OPENED)
+    await call.platform.db.write(audit.add, [line])
     spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
     await sock.accept(spoken)
     viewer = _Viewer(call, sock, host, record, process_id, asked)
@@ -191,7 +198,7 @@ class _Viewer:
             self._number += 1
 
     async def _do(self, message: bytes | str) -> None:
-        host, sandbox, process = self._host, self._sandbox, self._process
+        sandbox, process = self._sandbox, self._process
         if isinstance(message, bytes):
             for n in range(0, len(message), MAX_INPUT_BYTES):
                 piece = message[n : n + MAX_INPUT_BYTES]
@@ -201,11 +208,22 @@ class _Viewer:
         control = _control(message)
         if isinstance(control, Resize):
             size = TerminalSize(rows=control.rows, columns=control.columns)
+            host = await self._enter()
             await host.resize_terminal(sandbox, process, self._op(), size)
         elif isinstance(control, Signal):
+            host = await self._enter()
             await host.signal_process(sandbox, process, self._op(), control.signal)
         else:
+            host = await self._enter()
             await host.close_input(sandbox, process, self._op())
+
+    async def _enter(self) -> Host:
+        """The host of the sandbox; one that sleeps is woken, if its org may run it.
+
+        Asked anew for every act: the sandbox may have been paused since the last one.
+        """
+        host, _ = await inside.enter(self._call, self._sandbox)
+        return host
 
     async def _send(self, data: bytes, op: str) -> None:
         """Give input to a process, which may take its time to read it."""
@@ -214,7 +232,8 @@ class _Viewer:
         pause, longest = _FULL_PAUSES
         while True:
             try:
-                await self._host.send_input(self._sandbox, self._process, op, data)
+                host = await self._enter()
+                await host.send_input(self._sandbox, self._process, op, data)
             except InputFull:
                 self._reads = clock.monotonic() < until
                 if not self._reads:
