@@ -8,9 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection, select, update
 
-from runtools.errors import CapacityExhausted
-from runtools.platform.api.deploys import store, work
+from runtools.errors import CapacityExhausted, Unavailable
+from runtools.platform.api.definitions import store as definitions
+from runtools.platform.api.definitions.tables import definition_versions
+from runtools.platform.api.deploys import boxes, checks, setup, store, work
 from runtools.platform.core.states import State
 from runtools.testing.api_world import World, holds
 
@@ -102,6 +105,11 @@ async def _nothing_lives(world: World) -> bool:
     return not await get(world, "/sandboxes")
 
 
+async def _all_run(world: World) -> bool:
+    found = await get(world, "/sandboxes")
+    return bool(found) and all(one["state"] == "running" for one in found)
+
+
 class TestDeploy:
     async def test_all_of_it_and_again_nothing(self, any_world: World) -> None:
         world = any_world
@@ -184,6 +192,41 @@ class TestDeploy:
         answer = await world.http.post("/v1/deploys", json={**wanted, "plan": shown["digest"]})
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "plan_stale")
         assert (await get(world, "/agents/hello"))["definition"]["systemPrompt"] == "theirs"
+
+    async def test_what_an_agent_names_is_there_when_it_begins(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It goes after the plan has been looked at once more, and before the deploy is written."""
+        await done(world, body(tools=[tool()]))
+        wanted = body(tools=[tool()], agents=[agent(tools=["count"])])
+        shown = await plan(world, wanted)
+        look = checks.check_sandboxes
+
+        async def late(*given: Any) -> None:
+            await look(*given)
+            assert (await world.http.delete("/v1/tools/count")).status_code == 200
+
+        monkeypatch.setattr(checks, "check_sandboxes", late)
+        only = {**wanted, "tools": [], "only": ["agent"], "plan": shown["digest"]}
+        answer = await world.http.post("/v1/deploys", json=only)
+        assert answer.status_code == 400, answer.text
+        assert "there is no tool" in answer.json()["error"]["message"]
+        assert await get(world, "/agents") == []
+
+    async def test_a_database_that_is_away_for_a_moment_fails_none(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(work, "_PAUSE_SECONDS", 0.01)
+        put, away = definitions.put, [Unavailable("away"), Unavailable("away")]
+
+        def sometimes(*given: Any) -> None:
+            if away:
+                raise away.pop()
+            put(*given)
+
+        monkeypatch.setattr(definitions, "put", sometimes)
+        data = await done(world, ALL)
+        assert (data["done"], away) == (3, [])
 
     async def test_two_at_once_do_not_mix(self, any_world: World) -> None:
         world = any_world
@@ -363,6 +406,42 @@ class TestSandboxes:
         data = await done(world, right, losing=["dev"])
         assert told(data) == [("replace", "sandbox", "dev"), ("create", "agent", "hello")]
 
+    async def test_whatever_becomes_of_it_the_one_that_was_replaced_ends(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = any_world
+        await done(world, body(sandboxes=[box()]))
+        before = await stands(world)
+
+        def dies(point: str) -> None:
+            if point == "api.deploy.taken_over":
+                raise ZeroDivisionError
+
+        monkeypatch.setattr(boxes, "reach", dies)
+        data = await deploy(world, body(sandboxes=[box(env={"A": "1"})]), losing=["dev"])
+        assert data["state"] == "failed"
+        assert await stands(world) != before
+        assert (await world.becomes(before, state="stopped"))["name"] is None
+
+    async def test_what_was_said_in_fewer_words_is_no_change(self, any_world: World) -> None:
+        """A field that came into a shape later is not in the versions that were made before."""
+        world = any_world
+        await done(world, ALL)
+        before = await stands(world)
+
+        def forget(conn: Connection) -> None:
+            new = {"sideBySide", "requireIsolation", "credentials"}
+            rows = conn.execute(select(definition_versions.c.id, definition_versions.c.says)).all()
+            for version_id, says in rows:
+                fewer = {name: says[name] for name in says if name not in new}
+                assert fewer != says
+                mine = definition_versions.c.id == version_id
+                conn.execute(update(definition_versions).where(mine).values(says=fewer))
+
+        await world.platform.db.write(forget)
+        assert (await plan(world, ALL))["changes"] == []
+        assert await stands(world) == before
+
     async def test_what_failed_half_way_is_completed_by_the_next(self, world: World) -> None:
         wrong = body(tools=[tool()], sandboxes=[box(setup=["exit 1"])], agents=[agent()])
         data = await deploy(world, wrong)
@@ -405,6 +484,35 @@ class TestSandboxes:
         for path in ("/deploys", "/standing-sandboxes", "/audit"):
             assert SECRET not in str(await get(world, path))
         assert (await get(world, "/standing-sandboxes/dev"))["definition"]["env"] == {"A": ""}
+
+    async def test_nor_is_the_end_of_a_value_that_what_is_told_begins_in(
+        self, world: World
+    ) -> None:
+        line = "printf '%s%03990d' \"$A\" 7; exit 1"
+        data = await deploy(world, body(sandboxes=[box(env={"A": SECRET}, setup=[line])]))
+        output = data["error"]["output"]
+        assert output == f"***{7:03990}"
+
+    async def test_a_setup_wakes_nothing_beyond_the_limits(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(setup, "_LOOK_MS", 20)
+        begun = await begin(world, body(sandboxes=[box(setup=["sleep 600"])]))
+        deploy_id = begun.json()["data"]["id"]
+        await holds(lambda: _all_run(world))
+        (made,) = await get(world, "/sandboxes")
+        await world.create(name="other")
+        limits = f"/v1/orgs/{world.org}/limits"
+        assert (await world.http.patch(limits, json={"sandboxes": 1})).status_code == 200
+
+        async def refused() -> bool:
+            # Again, should it just have been about to be used.
+            await world.http.post(f"/v1/sandboxes/{made['id']}/pause")
+            return bool((await get(world, f"/deploys/{deploy_id}"))["state"] != "running")
+
+        await holds(refused)
+        data = await ended(world, deploy_id)
+        assert (data["state"], data["error"]["code"]) == ("failed", "quota_exceeded")
 
     async def test_what_looks_like_a_secret_is_noted(self, world: World) -> None:
         shown = await plan(

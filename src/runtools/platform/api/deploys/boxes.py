@@ -65,11 +65,11 @@ async def _make(job: Job, at: int, work: Work) -> None:
     record = await _born(job, at, wanted)
     reach("api.deploy.made")
     if wanted.setup:
-        await set_up(job, record, wanted)
+        await set_up(job, job.call(at), record, wanted)
         reach("api.deploy.set_up")
         keep = SnapshotCreate(name=SETUP_SNAPSHOT)
         await snapshots.make(job.call(at, "-s"), record.id, keep)
-    await job.held(partial(_take_over, job, work, record.id))
+    await job.held(partial(_take_over, job, at, work, record.id))
     reach("api.deploy.taken_over")
     if work.sandbox_id is not None and work.action == "replace":
         await acts.destroy(job.call(at, "-d"), work.sandbox_id)
@@ -100,12 +100,19 @@ async def _born(job: Job, at: int, wanted: SandboxDefinition) -> Record:
     return record
 
 
-def _take_over(job: Job, work: Work, sandbox_id: str, conn: Transaction) -> None:
-    """From now on this sandbox stands for the slug, and bears the name."""
+def _take_over(job: Job, at: int, work: Work, sandbox_id: str, conn: Transaction) -> None:
+    """From now on this sandbox stands for the slug, and bears the name; the old one is to end.
+
+    That is wished here already: whatever becomes of the deploy, nobody would find it by a name again.
+    """
     if definitions.sandbox_of(conn, *job.place(work)) == sandbox_id:
         return  # a repeat
     if work.sandbox_id is not None:
+        old = store.locked(conn, work.sandbox_id)
         store.change(conn, work.sandbox_id, {"name": None})
+        if old is not None and "stopped" not in (old.state, old.wanted):
+            call = job.call(at, "-d")
+            store.wish(conn, old, "stopped", call.op, call.actor, job.platform.clock.now())
     store.rename(conn, sandbox_id, name_of(job.row.project, work.slug))
     _put(conn, job, work, sandbox_id)
 

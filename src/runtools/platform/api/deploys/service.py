@@ -127,8 +127,12 @@ def _begin(conn: Transaction, call: Call, wanted: DeployRequest) -> Row:
         project_id = new_id("prj")
         projects.add(conn, project_id, call.org, wanted.project, default=False, now=now)
     store.refuse_beside(conn, project_id)
-    steps = _steps(wanted, stood(conn, vault, call.org, project_id))
+    standing = stood(conn, vault, call.org, project_id)
+    steps = _steps(wanted, standing)
     _compare(wanted, plan.digest(wanted.project, steps))
+    # The plan holds what changes; what the rest says may have changed since it was looked at.
+    checks.check_whole(steps, standing)
+    checks.check_secrets(call.who, steps)
     _check_losses(wanted, steps)
     deploy_id = new_id("dep")
     values: dict[str, Any] = {

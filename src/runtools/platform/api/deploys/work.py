@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from runtools.errors import HostUnavailable, OutcomeUnknown, RunToolsError
+from runtools.errors import OutcomeUnknown, RunToolsError, Unavailable
 from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.deploys import boxes, store
 from runtools.platform.api.deploys.job import Job, Lost, Work
@@ -92,13 +92,13 @@ async def _all(job: Job) -> None:
 
 
 async def _patiently(job: Job, act: Callable[[], Any]) -> None:
-    """Do it again while its host does not answer."""
+    """Do it again while its host, or the database, does not answer."""
     clock = job.platform.clock
     deadline = clock.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             await act()
-        except (HostUnavailable, OutcomeUnknown):
+        except (Unavailable, OutcomeUnknown):
             if clock.monotonic() > deadline:
                 raise
         else:
