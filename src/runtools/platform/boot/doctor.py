@@ -27,13 +27,14 @@ from runtools.platform.host.net import nft
 from runtools.platform.host.net.firewall import tracked
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
-from runtools.platform.kit import process
+from runtools.platform.kit import open_files, process
 from runtools.platform.kit.config import Settings, environment
 
 Level = Literal["error", "warning", "info"]
 
 _MARKS = {"error": "✗", "warning": "!", "info": "·"}
 _LEAST_MEMORY_MB = 2048
+_LEAST_FILES = 65_536
 _ROOMY_BYTES = 10 << 30
 _TIME_ERROR = 5  # what adjtimex(2) returns for a clock that nothing keeps right
 
@@ -84,6 +85,7 @@ async def examine(settings: Settings, driver: Driver | None = None) -> list[Find
         _counter,
         _clock,
         _memory,
+        _files,
         lambda: _disk(settings),
         lambda: _reflink(settings),
         lambda: _port(settings),
@@ -271,6 +273,15 @@ async def _memory() -> Finding:
         advice = "a sandbox takes 1024 MB unless told otherwise"
         return Finding("memory", False, "warning", found, advice)
     return Finding("memory", True, "warning", found)
+
+
+async def _files() -> Finding:
+    most = open_files.most()
+    found = f"{most} at once for a process started here"
+    if most < _LEAST_FILES:
+        advice = "raise the hard limit: LimitNOFILE= of the service, or nofile in /etc/security/limits.conf"
+        return Finding("open files", False, "warning", found, advice)
+    return Finding("open files", True, "warning", found)
 
 
 async def _disk(settings: Settings) -> Finding:
