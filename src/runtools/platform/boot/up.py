@@ -20,6 +20,7 @@ from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.core.access import PARTS
 from runtools.platform.core.models import KEYS
+from runtools.platform.host.drivers.qemu.ending import users_of
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
@@ -106,13 +107,21 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     pid = home.holder(home.lock_file(settings))
     if pid is not None:
         await _end(pid)
-        return 0
-    if not settings.run_folder.exists():
+        # Its host may have been dead, or not yet up, when it was told to pause what runs.
+        if not await asyncio.to_thread(_runs_machines, settings):
+            return 0
+    elif not settings.run_folder.exists():
         return 0
     # The platform was killed; its machines may still run. A host that only pauses them cleans up.
     argv = [sys.executable, "-m", "runtools.platform", "host", "--pause-all"]
     await _part(argv, child_env(settings, environ), _PAUSE_ALL_SECONDS)
     return 0
+
+
+def _runs_machines(settings: Settings) -> bool:
+    """Whether something runs as one of the users that this home's machines have."""
+    first = uids.kept(settings)
+    return first is not None and bool(users_of([range(first, first + uids.SIZE)]))
 
 
 async def as_owner(settings: Settings, environ: Mapping[str, str], words: Sequence[str]) -> int:

@@ -26,6 +26,30 @@ async def test_a_port_that_somebody_has_is_refused_before_anything_is_made(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("left", [True, False])
+async def test_down_pauses_what_the_host_of_a_running_platform_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    """As when the host part was dead, or coming up, at the moment of the end."""
+    settings, done = Settings(home=tmp_path), []
+
+    async def end(pid: int) -> None:
+        done.append(pid)
+
+    async def part(argv: list[str], *_: object) -> bytes:
+        done.append(argv[-2:])
+        return b""
+
+    monkeypatch.setattr(up, "_need_root", lambda: None)
+    monkeypatch.setattr(up.home, "holder", lambda _: 4711)
+    monkeypatch.setattr(up, "_end", end)
+    monkeypatch.setattr(up, "_part", part)
+    monkeypatch.setattr(up.uids, "kept", lambda _: 900_000)
+    monkeypatch.setattr(up, "users_of", lambda ranges: {ranges[0][7]} if left else set())
+    assert await up.down(settings, {}) == 0
+    assert done == [4711, ["host", "--pause-all"]] if left else [4711]
+
+
 def test_processes_are_told_settings_and_provider_keys_and_nothing_else(tmp_path: Path) -> None:
     given = {
         "RUNTOOLS_API_PORT": "7711",
