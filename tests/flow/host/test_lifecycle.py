@@ -203,6 +203,25 @@ class TestGate:
             await world.fork(box)
         assert len(holders(world.settings.home)) == 1
 
+    async def test_what_is_saved_again_after_a_refusal_is_not_called_durable_before_it_is(
+        self, world, box, no_renewal, monkeypatch
+    ):
+        await world.pause(box)
+        await until(lambda: world.look(box).durable)
+        make, seen = durable.make, []
+
+        def watched(actor):
+            seen.append(actor.record.durable)
+            return make(actor)
+
+        monkeypatch.setattr(durable, "make", watched)
+        no_renewal()
+        with pytest.raises(GuestMisbehaved):
+            await world.resume(box)
+        assert seen == [False]
+        await until(lambda: world.look(box).durable)
+        assert world.look(box).state == "paused"
+
     async def test_a_resume_is_refused_and_the_state_is_kept(
         self, world, box, no_renewal, monkeypatch
     ):
@@ -513,6 +532,29 @@ class TestDestroy:
         for act in (pausing, resuming):
             with pytest.raises(SandboxStopped):
                 await act
+
+    @pytest.mark.parametrize("state", ["running", "paused"])
+    async def test_it_overrules_the_last_step_of_a_rollback(self, world, box, monkeypatch, state):
+        kept = await world.snapshot(box)
+        if state == "paused":
+            await world.pause(box)
+        old, kill, begun = world.box(box).machine(), world.driver.kill, asyncio.Event()
+
+        async def hang(machine):
+            if machine.id == old.id and not begun.is_set():
+                begun.set()
+                await asyncio.Event().wait()
+            await kill(machine)
+
+        monkeypatch.setattr(world.driver, "kill", hang)
+        going_back = asyncio.ensure_future(world.rollback(box, kept))
+        await until(begun.is_set)
+        await world.destroy(box)
+        with pytest.raises(SandboxStopped):
+            await going_back
+        assert world.network.taken == set()
+        assert world.engine.admission.taken.sandboxes == 0
+        await until(lambda: holders(world.settings.home) == [])
 
     async def test_a_destroyed_one_can_be_asked_nothing_but_why(self, world, box):
         await world.destroy(box)

@@ -28,7 +28,9 @@ async def destroy(box: Actor, why: Why) -> Observed:
     if box.state is State.STOPPED:
         await forget_disk(box)
         return box.latest()
-    async with box.act(Act.DESTROY, why):
+    # A second machine that an overruled rollback could not remove any more.
+    spare = box.record.under_way.spare if box.record.under_way else None
+    async with box.act(Act.DESTROY, why, spare=spare):
         reach("destroy.begun")
         # What was begun to be removed is of no use to anybody: there is no giving up any more.
         box.irrevocable = True
@@ -50,8 +52,10 @@ async def destroy(box: Actor, why: Why) -> Observed:
 async def _end(box: Actor, why: Why) -> Observed:
     """Give back all that it has, and commit that; what is gone already is no error."""
     box.unwatch()
-    if box.record.life is not None:
-        await end.clear(box, box.record.life)
+    spare = box.record.under_way.spare if box.record.under_way else None
+    for life in (box.record.life, spare):
+        if life is not None:
+            await end.clear(box, life)
     reach("destroy.killed")
     await _remove_all(box)
     reach("destroy.removed")

@@ -11,7 +11,7 @@ from runtools.errors import HostUnavailable, SandboxStopped
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
-from runtools.platform.host.engine import known
+from runtools.platform.host.engine import durable, known
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
@@ -142,6 +142,17 @@ async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
     box.keep_life(replace(life, slot=slot))
 
 
+def _saved_anew(box: Actor) -> None:
+    """Say of the state that it is not written through, whatever the one that is used up was."""
+    record = replace(box.record, durable=False, paused_at=box.engine.clock.now())
+    try:
+        box.note(record)
+    except OSError as exc:
+        log.error("%s: that it was saved again is not journaled yet: %s", box.id, exc)
+        box.record = record  # it is, with the end of the act
+    box.engine.later(durable.make(box), f"making {box.id} durable")
+
+
 async def back_to_sleep(box: Actor) -> None:
     """Save again what was resumed but could not be handed out: the state was used up."""
     box.drop_guest()
@@ -151,4 +162,6 @@ async def back_to_sleep(box: Actor) -> None:
         log.error("%s could not be put back to sleep: %s", box.id, exc)
         box.watch()  # its VMM is gone: the watch brings it to its end
         box.note(replace(box.record, state=State.RUNNING))
+    else:
+        _saved_anew(box)
     known.forget(box.machine().folder)

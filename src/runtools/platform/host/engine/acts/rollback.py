@@ -64,9 +64,8 @@ def _target(box: Actor, snapshot_id: str) -> Snapshot:
 async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: AsyncExitStack) -> Up:
     engine = box.engine
     if box.state is State.PAUSED:
-        ticket = f"{box.id} {spare.number}"
-        engine.admission.enter_now(ticket, load(box))
-        undo.callback(engine.admission.leave, ticket)
+        engine.admission.enter_now(_ticket(box, spare), load(box))
+        undo.callback(engine.admission.leave, _ticket(box, spare))
     folder = engine.places.snapshot(target.snapshot_id)
     source = Source("fork", folder, folder / OVERLAY, target.token, fresh=False)
     phases = Phases(engine.clock, engine.tracing)
@@ -83,6 +82,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     if box.state is State.PAUSED:
         await note_processes(box, up.guest, box.machine(up.life).folder)
         await box.engine.driver.suspend(box.machine(up.life))
+        box.engine.admission.leave(_ticket(box, up.life))
     is_durable = box.state is State.RUNNING  # the state just saved is not
     box.note(
         replace(
@@ -93,6 +93,8 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
             durable=is_durable,
         )
     )
+    # From here on there is no giving up: a destroy finds the old machine in the journal.
+    box.irrevocable = True
     # Not before the journal says so: until then the old machine is the sandbox.
     box.unwatch()
     box.drop_guest()
@@ -108,10 +110,12 @@ async def finish(box: Actor, why: Why) -> Observed:
     """Commit that the swap is done; the sandbox is in the state it was in."""
     if box.state is State.RUNNING:
         return await became_running(box, why)
-    assert box.record.life is not None  # noqa: S101 - it has just been swapped in
-    ticket = f"{box.id} {box.record.life.number}"
-    box.engine.admission.leave(ticket)
     return await became_paused(box, why, box.record.fingerprint or {})
+
+
+def _ticket(box: Actor, spare: Life) -> str:
+    """Of the second machine of a paused sandbox, which has none of its own."""
+    return f"{box.id} {spare.number}"
 
 
 async def _drop(box: Actor, life: Life) -> None:
