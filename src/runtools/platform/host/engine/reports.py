@@ -95,20 +95,26 @@ class Reports:
 
     async def sync(self) -> None:
         """Make what was reported so far outlive a power loss."""
-        await asyncio.to_thread(os.fsync, self._fd)
+        fd = os.dup(self._fd)  # the log may be continued in another file meanwhile
+        try:
+            await asyncio.to_thread(os.fsync, fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Stop writing."""
         os.close(self._fd)
 
     def _begin(self, epoch: int) -> None:
+        write_atomic(self._epoch_file, str(epoch).encode())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fresh = os.open(self._file(epoch), flags, 0o600)
+        # Only now, when nothing can fail any more: what is written goes on in the former one until then.
         if self._fd >= 0:
             os.close(self._fd)
-        write_atomic(self._epoch_file, str(epoch).encode())
+        self._fd = fresh
         self._epoch, self._seq, self._size = epoch, 0, 0
         self._prune()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(self._file(epoch), flags, 0o600)
 
     def _file(self, epoch: int) -> Path:
         return self._folder / f"{epoch}.jsonl"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 
 import pytest
 from tests.unit.platform.host.engine.worlds import record
@@ -112,4 +114,30 @@ async def test_a_torn_line_ends_the_former_log_but_not_the_following(start, tmp_
     reports.publish(record())
     stream = reports.follow(1, 0)
     assert await take(stream, 2) == [(1, 1), (2, 1)]
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("failing", ["write_atomic", "os.open"])
+async def test_a_disk_that_refuses_a_new_file_leaves_the_old_one_in_use(
+    start, monkeypatch, failing
+):
+    """And closes it once: its number may be somebody else's by then."""
+    reports = start()
+    reports.publish(record())
+    held = os.fstat(reports._fd).st_ino
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SEGMENT_BYTES", 0)
+        patch.setattr(f"{module.__name__}.{failing}", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                reports.publish(record())
+            assert os.fstat(reports._fd).st_ino == held
+    reports.publish(record())
+    await reports.sync()
+    stream = reports.follow(1, 0)
+    assert await take(stream, 2) == [(1, 1), (1, 2)]
     await stream.aclose()
