@@ -94,7 +94,7 @@ def _start(view: shapes.Sandbox) -> str | None:
 def _queue(view: shapes.Sandbox) -> str | None:
     if view.queue is None:
         return None
-    return f"place {view.queue.position}, about {words.span(view.queue.estimated_wait_seconds)}"
+    return words.place(view.queue)
 
 
 def _paused(view: shapes.Sandbox) -> str | None:

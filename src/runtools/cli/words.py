@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtools.sdk.shapes.sandboxes import QueuePlace
 
 ORIGINS = {
     "warm": "from a warm snapshot",
@@ -48,6 +51,13 @@ def span(seconds: float) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+def place(queue: QueuePlace) -> str:
+    """Where somebody stands in a queue, and for how long where that is known."""
+    if queue.estimated_wait_seconds is None:
+        return f"place {queue.position} in the queue; nobody can tell yet for how long"
+    return f"place {queue.position} in the queue, about {span(queue.estimated_wait_seconds)}"
 
 
 def age(then: datetime, now: datetime) -> str:

@@ -194,6 +194,13 @@ def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None
                 state="creating", queue={"position": 3, "estimated_wait_seconds": 20}, timings=None
             )
         ),
+        looks.sandbox(
+            sandbox(
+                state="creating",
+                queue={"position": 3, "estimated_wait_seconds": None},
+                timings=None,
+            )
+        ),
         looks.snapshots([SNAPSHOT]),
         looks.stats(STATS),
         looks.stats_history(HOUR),

@@ -139,8 +139,7 @@ def progress(sandbox: Sandbox) -> str:
     ref = sandbox.name or sandbox.id
     if sandbox.queue is None:
         return f"{ref} is starting"
-    wait = words.span(sandbox.queue.estimated_wait_seconds)
-    return f"{ref} waits for room: place {sandbox.queue.position} in the queue, about {wait}"
+    return f"{ref} waits for room: {words.place(sandbox.queue)}"
 
 
 def outcome(sandbox: Sandbox) -> str:

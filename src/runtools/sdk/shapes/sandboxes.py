@@ -124,10 +124,10 @@ class Timings(Shape):
 
 
 class QueuePlace(Shape):
-    """Where a waiting create stands."""
+    """Where a waiting create stands; how long is not known until some have come and gone."""
 
     position: int
-    estimated_wait_seconds: float
+    estimated_wait_seconds: float | None
 
 
 class Ending(Shape):

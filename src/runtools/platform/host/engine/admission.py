@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from runtools.platform.host.engine.budget import (
 from runtools.platform.kit.clock import Clock
 from runtools.sdk.shapes.sandboxes import QueuePlace
 
+log = logging.getLogger(__name__)
+
 MAX_WAITING = 1000
 _REMEMBERED_HOLDS = 64
 
@@ -37,7 +40,7 @@ class _Waiter:
     ask: Load
     turn: asyncio.Future[None]
     tell: Callable[[QueuePlace], None]
-    place: int = 0
+    place: QueuePlace | None = None
 
 
 class Admission:
@@ -159,16 +162,16 @@ class Admission:
         if len(self._queue) >= MAX_WAITING:
             raise _exhausted(Refusal("places in the queue", 1, 0, "try again later"))
         waiter = _Waiter(who, ask, asyncio.get_running_loop().create_future(), tell)
-        self._queue.append(waiter)
-        self._announce()
         try:
+            self._queue.append(waiter)
+            self._announce()
             await waiter.turn
-        except asyncio.CancelledError:
-            if not waiter.turn.cancelled():
-                self.leave(who)  # its turn came while it was being cancelled
-            elif waiter in self._queue:
+        except BaseException:
+            if waiter in self._queue:
                 self._queue.remove(waiter)
                 self.kick()
+            else:
+                self.leave(who)  # its turn came while it was being cancelled
             raise
 
     def leave(self, who: str) -> None:
@@ -206,13 +209,20 @@ class Admission:
         return self._free_disk() / MB - self._reserved_mb
 
     def _announce(self) -> None:
-        now = self._clock.monotonic()
-        holds = list(self._holds) or [now - since for _, since in self._tickets.values()]
         for number, waiter in enumerate(self._queue, start=1):
-            if waiter.place != number:
-                waiter.place = number
-                wait = estimate(number, holds, len(self._tickets))
-                waiter.tell(QueuePlace(position=number, estimated_wait_seconds=round(wait, 1)))
+            wait = estimate(number, self._holds, len(self._tickets))
+            place = QueuePlace(
+                position=number, estimated_wait_seconds=None if wait is None else round(wait, 1)
+            )
+            if waiter.place == place:
+                continue
+            try:
+                waiter.tell(place)
+            except OSError as exc:
+                # Told at the next look. Whoever has made room meanwhile is not to suffer for it.
+                log.warning("%s is not told its place in the queue yet: %s", waiter.who, exc)
+            else:
+                waiter.place = place
 
 
 def _exhausted(lacking: Refusal) -> CapacityExhausted:

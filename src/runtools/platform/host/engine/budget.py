@@ -7,7 +7,7 @@ Overlays are sparse and count by what lies on the disk already, which is in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 MB = 2**20
@@ -89,13 +89,13 @@ def never(budget: Budget, ask: Load) -> Refusal | None:
     return refusal(budget, Load(), float("inf"), ask)
 
 
-def estimate(position: int, holds: Sequence[float], running: int) -> float:
-    """Seconds until the waiter at a position (1 is next) may start.
+def estimate(position: int, holds: Collection[float], running: int) -> float | None:
+    """Seconds until the waiter at a position (1 is next) may start; None where nobody can tell.
 
     ``running`` machines, each held for about the mean of the recent ``holds``, end one after the
     other at evenly spread moments.
     """
     if not holds:
-        return 0.0
+        return None
     mean = sum(holds) / len(holds)
     return position * mean / max(1, running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -75,17 +76,72 @@ async def test_nobody_overtakes_the_queue(admission):
 
 
 async def test_places_and_waits_are_told(admission, clock):
-    for who in "ab":
+    for who in "xab":
+        admission.leave("x")
         admission.enter_now(who, ONE)
-    clock.advance(60)
+        clock.advance(30)
     places = {"c": [], "d": []}
     waiters = [entering(admission, who, tell=places[who].append) for who in "cd"]
     await soon(lambda: admission.waiting == 2)
     admission.leave("a")
     await waiters[0]
     assert [place.position for place in places["d"]] == [2, 1]
-    assert places["c"][0].estimated_wait_seconds == 30  # one of two that take a minute each
+    assert places["c"][0].estimated_wait_seconds == 15  # one of two that take half a minute each
     waiters[1].cancel()
+
+
+async def test_a_wait_is_told_when_it_is_known_and_when_it_changes(admission, clock):
+    admission.enter_now("a", Load(250, 1))
+    told = []
+    waiting = entering(admission, "b", tell=told.append)
+    await soon(lambda: told)
+    clock.advance(40)
+    admission.kick()
+    admission.adopt("c", Load(250, 1))
+    admission.leave("c")  # a hold that makes no room
+    clock.advance(40)
+    admission.adopt("c", Load(250, 1))
+    clock.advance(20)
+    admission.leave("c")
+    assert [(one.position, one.estimated_wait_seconds) for one in told] == [
+        (1, None),
+        (1, 0.0),
+        (1, 10.0),
+    ]
+    waiting.cancel()
+
+
+async def test_a_place_that_cannot_be_told_hurts_nobody_and_is_told_later(admission):
+    full, told = [True], []
+
+    def tell(place):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        told.append(place)
+
+    admission.enter_now("a", Load(100, 1))
+    admission.enter_now("b", Load(150, 1))
+    waiting = entering(admission, "c", Load(250, 1), tell)
+    await soon(lambda: admission.waiting == 1)
+    admission.leave("a")
+    full.clear()
+    admission.kick()
+    assert [place.position for place in told] == [1]
+    admission.leave("b")
+    await waiting
+    assert admission.taken == Load(250, 1)
+
+
+async def test_one_that_fails_while_it_is_told_its_place_leaves_no_ghost(admission):
+    def tell(_):
+        raise RuntimeError("nobody foresaw it")
+
+    admission.enter_now("a", Load(250, 1))
+    with pytest.raises(RuntimeError):
+        await admission.enter("b", ONE, tell)
+    assert admission.waiting == 0
+    admission.leave("a")
+    assert admission.taken == Load()
 
 
 async def test_a_cancelled_waiter_gives_its_place_up(admission):

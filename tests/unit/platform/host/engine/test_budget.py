@@ -57,4 +57,4 @@ def test_too_large_for_the_empty_host_is_never():
 def test_the_wait_grows_with_the_place_and_shrinks_with_the_number_that_runs():
     assert estimate(1, [100, 300], 2) == 100
     assert estimate(3, [100, 300], 2) == 300
-    assert estimate(1, [], 2) == 0
+    assert estimate(1, [], 2) is None
