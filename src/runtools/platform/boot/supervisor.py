@@ -69,12 +69,16 @@ class Supervisor:
         while True:
             began = self._clock.monotonic()
             told = {name: value for name, value in self._env.items() if name not in part.untold}
-            process = await start_child(part.command, env=told)
-            self._running[part.name] = process
-            code = await process.wait()
+            try:
+                process = await start_child(part.command, env=told)
+            except OSError as exc:  # no memory, or no process more: it may be over in a moment
+                said = f"could not be started ({exc})"
+            else:
+                self._running[part.name] = process
+                said = f"ended ({_how(await process.wait())})"
             if self._clock.monotonic() - began > _HEALTHY_AFTER:
                 pause = _FIRST_PAUSE
-            log.warning("%s ended (%s); starting it again in %.1f s", part.name, _how(code), pause)
+            log.warning("%s %s; starting it again in %.1f s", part.name, said, pause)
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
 
+import pytest
+
+from runtools.platform.boot import supervisor as supervisor_module
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.kit.process import PLAIN_ENV
 
@@ -68,4 +72,26 @@ async def test_a_part_that_will_not_end_is_killed(tmp_path):
     pid = await pid_in(file)
     supervisor.stop()
     await running
+    assert not is_alive(pid)
+
+
+async def test_a_part_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, file, failures = Quick(), tmp_path / "pid", [errno.EAGAIN, errno.ENOMEM]
+    real = supervisor_module.start_child
+
+    async def start(*command, **more):
+        if failures:
+            number = failures.pop()
+            raise OSError(number, os.strerror(number))
+        return await real(*command, **more)
+
+    monkeypatch.setattr(supervisor_module, "start_child", start)
+    supervisor = Supervisor([part(file)], PLAIN_ENV, clock)
+    running = asyncio.create_task(supervisor.run())
+    pid = await pid_in(file)
+    supervisor.stop()
+    await running
+    assert clock.pauses == [0.2, 0.4]
     assert not is_alive(pid)
