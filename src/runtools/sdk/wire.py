@@ -194,10 +194,10 @@ def stdin(given: str | bytes | None) -> dict[str, str]:
     data = _utf8(given) if isinstance(given, str) else given
     if len(data) > MAX_STDIN_BYTES:
         raise TooLarge(
-            f"stdin is {len(data)} bytes; a command is given at most {MAX_STDIN_BYTES}",
+            f"stdin has more than the {MAX_STDIN_BYTES} bytes that a command is given",
             hint="write it to a file in the sandbox (files.upload, `runtools sandbox cp`) and have "
             "the command read that: 'program < /workspace/input'",
-            details={"field": "stdin", "bytes": len(data), "limitBytes": MAX_STDIN_BYTES},
+            details={"field": "stdin", "limitBytes": MAX_STDIN_BYTES},
         )
     return {"stdin": base64.b64encode(data).decode(), "stdinEncoding": "base64"}
 

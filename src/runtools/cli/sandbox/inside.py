@@ -140,7 +140,12 @@ def _run(
 
 
 def _piped() -> bytes | None:
-    """What is piped in, whole; None where a person sits there or nothing can come."""
+    """What is piped in; None where a person sits there or nothing can come.
+
+    Of what is too much only as much is read as shows that, so that it is refused at once.
+    """
+    from runtools.sdk.wire import MAX_STDIN_BYTES  # noqa: PLC0415 - takes longer than most commands
+
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -148,7 +153,7 @@ def _piped() -> bytes | None:
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
         return None
     with _explained():
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
 
 
 @contextmanager
