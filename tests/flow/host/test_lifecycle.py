@@ -26,6 +26,7 @@ from runtools.errors import (
 )
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Child, Sizes
+from runtools.platform.host import service
 from runtools.platform.host.engine import durable, journal, ledger, machines, snapshots
 from runtools.platform.host.guest.client import GuestClient
 
@@ -833,6 +834,34 @@ class TestRestart:
         assert all(one.record.durable for one in boxes)
         world.__init__(settings)
         await world.host.start()
+
+    async def test_a_fork_that_was_cut_off_tells_its_standstill(self, world, settings, monkeypatch):
+        box = await world.create()
+        children = [Child(sandbox_id=sandbox_id()) for _ in range(2)]
+        clone, capture, cloned = world.driver.clone, world.driver.capture, []
+
+        async def still(*what):
+            await capture(*what)
+            return 12.5
+
+        async def only_one(machine, source):
+            cloned.append(machine.id)
+            if len(cloned) > 1:
+                await asyncio.Event().wait()
+            await clone(machine, source)
+
+        monkeypatch.setattr(world.driver, "capture", still)
+        monkeypatch.setattr(world.driver, "clone", only_one)
+        monkeypatch.setattr(service, "_GRACE_SECONDS", 0)
+        forking = asyncio.ensure_future(world.host.fork(box, "op_cut_off", "key_test", children))
+        await until(lambda: len(cloned) == 2 and world.look(cloned[0]).state == "running")
+        await world.host.stop()
+        await asyncio.wait({forking})
+        world.__init__(settings)
+        await world.host.start()
+        again = await world.host.fork(box, "op_cut_off", "key_test", children)
+        assert again.standstill_ms == 12.5
+        assert sorted(child.state for child in again.children) == ["running", "stopped"]
 
     async def test_after_a_reboot_a_state_that_was_not_durable_is_not_trusted(
         self, world, settings, monkeypatch

@@ -46,6 +46,7 @@ class UnderWay:
         queued: it waits for room and has touched nothing yet.
         spare: a second machine that is being made (rollback).
         things: what it makes (ids of children, of a snapshot), or how far it is.
+        standstill_ms: how long the guest stood still for it, once that is known.
     """
 
     act: Act
@@ -55,6 +56,7 @@ class UnderWay:
     queued: bool = False
     spare: Life | None = None
     things: tuple[str, ...] = ()
+    standstill_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,7 +334,8 @@ class Recovery:
         born = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
         children = [child.report() for child in born]
         try:
-            await fork.finish(box, why, Forked(children=children, standstill_ms=0.0))
+            result = Forked(children=children, standstill_ms=under_way.standstill_ms)
+            await fork.finish(box, why, result)
         except SandboxStopped:
             await self._undone(box, why)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
 from runtools.errors import Conflict, SandboxStopped
@@ -55,6 +56,7 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
         undo.push_async_callback(clear_away, folder)
         make_folder(folder)
         standstill = await capture(box, folder, "fork")
+        _note_standstill(box, standstill)
         reach("fork.captured")
         token = box.record.life.token if box.record.life else ""
         source = Source("fork", folder, folder / OVERLAY, token, take_overlay=alone)
@@ -95,6 +97,13 @@ async def finish(box: Actor, why: Why, result: Forked) -> None:
         failed_children=failed,
         standstill_ms=round(result.standstill_ms, 2),
     )
+
+
+def _note_standstill(box: Actor, standstill_ms: float) -> None:
+    """For the case that the host ends before the act does."""
+    under_way = box.record.under_way
+    assert under_way is not None  # noqa: S101 - we are in it
+    box.note(replace(box.record, under_way=replace(under_way, standstill_ms=standstill_ms)))
 
 
 def _check_fit_and_new(box: Actor, ids: list[str]) -> None:
