@@ -28,6 +28,7 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Child, Sizes
 from runtools.platform.host import service
 from runtools.platform.host.engine import durable, journal, ledger, machines, snapshots
+from runtools.platform.host.engine.acts import create as create_act
 from runtools.platform.host.guest.client import GuestClient
 
 SLEEPER = "sleep 10000 >/dev/null 2>&1 & echo $!"
@@ -68,6 +69,14 @@ class TestCreate:
         first, second = await asyncio.gather(world.host.create(wish), world.host.create(wish))
         assert first == second == await world.host.create(wish)
         assert len(holders(world.settings.home)) == 1
+
+    async def test_a_repeat_after_its_end_is_told_that_it_ran(self, world):
+        wish = order()
+        await world.host.create(wish)
+        kill_machine(world, wish.sandbox_id)
+        await until(lambda: world.look(wish.sandbox_id).state == "stopped")
+        with pytest.raises(SandboxStopped, match="ran and has stopped"):
+            await world.host.create(wish)
 
     async def test_an_id_is_used_once(self, world, box):
         with pytest.raises(Conflict):
@@ -685,6 +694,26 @@ class TestRecoverPaused:
         go_on.set()
         assert (await making).state == "running"
         assert (await waking).state == "running"
+
+    async def test_one_whose_kept_disk_was_removed_meanwhile_is_not_found(
+        self, world, box, monkeypatch
+    ):
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        begun, go_on, bring_up = asyncio.Event(), asyncio.Event(), create_act.bring_up
+
+        async def late(*what):
+            begun.set()
+            await go_on.wait()
+            return await bring_up(*what)
+
+        monkeypatch.setattr(create_act, "bring_up", late)
+        making = asyncio.ensure_future(world.create(recover_from=box))
+        await until(begun.is_set)
+        await world.host.prune(ended=True, warm=False)
+        go_on.set()
+        with pytest.raises(NotFound, match="not kept"):
+            await making
 
     async def test_one_that_was_destroyed_meanwhile_leaves_nothing(self, world, box, monkeypatch):
         await world.pause(box)

@@ -170,9 +170,12 @@ async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) ->
             break
     if making is not None and box.state is not State.RUNNING and not is_queued(box):
         await making
+    ending = box.record.ending
     if box.state is State.STOPPED and not box.record.destroyed:
-        reason = box.record.ending.reason if box.record.ending else ""
-        raise Unavailable(f"{box.id} did not start: {reason}")
+        reason, hint = ending.reason if ending else "", f"runtools sandbox why {box.id} tells more"
+        if ending is not None and ending.cause == "start_failed":
+            raise Unavailable(f"{box.id} did not start: {reason}", hint=hint)
+        raise SandboxStopped(f"{box.id} ran and has stopped: {reason}", hint=hint)
     return box.latest()
 
 

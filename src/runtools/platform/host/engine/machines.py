@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtools.errors import NotFound
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.states import Act, check
+from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine.actor import Actor
@@ -140,13 +141,29 @@ async def _copied(owner: Actor, overlay: Path) -> None:
 
     Raises:
         IllegalMove: it runs by now.
+        NotFound: its disk was removed meanwhile.
     """
 
     async def copy() -> None:
-        check(Act.RECOVER, owner.state, owner.id)
+        check_recoverable(owner)
         await files.copy_sparse(owner.overlay, overlay, owner.engine.headroom_bytes)
 
     await owner.perform(copy)
+
+
+def check_recoverable(owner: Actor) -> None:
+    """Make sure that a disk is there which nobody writes.
+
+    Raises:
+        NotFound: it was destroyed, or its disk was removed.
+        IllegalMove: it runs.
+    """
+    check(Act.RECOVER, owner.state, owner.id)
+    if owner.state is State.STOPPED and not owner.record.keeps_disk:
+        raise NotFound(
+            f"the disk of {owner.id} is not kept (any more)",
+            hint="a disk is kept for a while when a sandbox ends other than by destroy",
+        )
 
 
 async def _give_back(box: Actor, opening: asyncio.Future[Slot]) -> None:

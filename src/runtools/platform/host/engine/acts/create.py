@@ -7,8 +7,8 @@ import secrets
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 
-from runtools.errors import HostUnavailable, NotFound
-from runtools.platform.core.states import Act, State, check
+from runtools.errors import HostUnavailable
+from runtools.platform.core.states import State
 from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts import end
@@ -16,7 +16,7 @@ from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
-from runtools.platform.host.engine.machines import MB, Source, bring_up
+from runtools.platform.host.engine.machines import MB, Source, bring_up, check_recoverable
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY
 from runtools.platform.host.engine.points import reach
@@ -125,12 +125,7 @@ def recoverable(engine: Engine, sandbox_id: str) -> Actor:
         IllegalMove: it runs.
     """
     left = engine.actor(sandbox_id)
-    check(Act.RECOVER, left.state, sandbox_id)
-    if left.state is State.STOPPED and not left.record.keeps_disk:
-        raise NotFound(
-            f"the disk of {sandbox_id} is not kept (any more)",
-            hint="a disk is kept for a while when a sandbox ends other than by destroy",
-        )
+    check_recoverable(left)
     return left
 
 
