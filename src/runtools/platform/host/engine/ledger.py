@@ -34,9 +34,21 @@ def read(folder: Path) -> list[LedgerEntry]:
 
 def mend(folder: Path, last: LedgerEntry) -> None:
     """Bring the ledger up to the entry that the journal carries, after a crash between the two."""
+    _cut_torn(folder / LEDGER)
     entries = read(folder)
     if not entries or entries[-1].seq < last.seq:
         append(folder, last)
+
+
+def _cut_torn(file: Path) -> None:
+    """Take away what follows the last whole line: another entry appended to it would be lost."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        os.truncate(file, whole)
 
 
 def append_line(file: Path, line: bytes) -> None:

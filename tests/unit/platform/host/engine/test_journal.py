@@ -76,3 +76,13 @@ def test_the_entry_that_a_crash_kept_from_the_ledger_is_added(tmp_path, written)
     ledger.mend(tmp_path, entry(2))
     assert ledger.read(tmp_path)[-1] == entry(2)
     assert len(ledger.read(tmp_path)) == max(1, min(2, written + 1))
+
+
+@pytest.mark.parametrize("torn", ['{"seq": 2, "at"', "\0" * 300])
+def test_what_a_power_loss_has_torn_is_cut_before_another_is_added(tmp_path, torn):
+    ledger.append(tmp_path, entry(1))
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write(torn)
+    ledger.mend(tmp_path, entry(2))
+    ledger.append(tmp_path, entry(3))
+    assert ledger.read(tmp_path) == [entry(1), entry(2), entry(3)]
