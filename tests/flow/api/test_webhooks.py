@@ -16,6 +16,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import insert, select
 
+from runtools.platform.api.hosts import follow
+from runtools.platform.api.sandboxes import settle
 from runtools.platform.api.schema import metadata
 from runtools.platform.api.webhooks import sender, store
 from runtools.platform.api.webhooks.sender import Sender
@@ -139,6 +141,43 @@ class TestDelivery:
         assert ended["sandbox"]["state"] == "stopped"
         assert ended["actor"].startswith("key_")
         await holds(lambda: _all_delivered(world, hook))
+
+    async def test_all_is_told_when_reports_are_read_long_after_the_answers(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The caller sees what the host answered; what it means to others comes in order."""
+        box = (await world.create())["id"]
+        await world.heard()
+        read, gate = follow.take_in, asyncio.Event()
+
+        async def lagging(*said: Any) -> None:
+            await gate.wait()
+            await read(*said)
+
+        monkeypatch.setattr(settle, "LAG_SECONDS", 0.01)
+        monkeypatch.setattr(follow, "take_in", lagging)
+        url = f"/v1/sandboxes/{box}"
+        keep = await world.http.post(f"{url}/snapshots", json={"name": "s"})
+        assert keep.status_code == 201
+        for act, body, state in (
+            ("pause", {}, "paused"),
+            ("resume", {}, "running"),
+            ("rollback", {"to": "s"}, "running"),
+        ):
+            answer = await world.http.post(f"{url}/{act}", json=body)
+            assert (answer.status_code, answer.json()["data"]["state"]) == (200, state)
+        answer = await world.http.delete(url)
+        assert answer.json()["data"]["state"] == "stopped"
+        assert (await world.get(box))["state"] == "running", "nobody has read of it yet"
+        gate.set()
+        await holds(lambda: len(receiver.types(box)) == 7)
+        acts = ["snapshotted", "paused", "resumed", "rolled_back", "stopped"]
+        assert receiver.types(box) == LIFE[:2] + [f"sandbox.{act}" for act in acts]
+        assert [line for line in await world.why(box) if line["state"] == "stopped"] != []
 
     @pytest.mark.usefixtures("soon")
     async def test_who_fails_is_asked_again_and_later_events_wait(

@@ -26,13 +26,13 @@ from runtools.platform.api.invitations import store as invitations
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import acts, births, egress, observe, store
-from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import service as keeping
 from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates import store as template_store
 from runtools.platform.api.templates.store import Version
+from runtools.platform.api.webhooks import store as webhooks
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,10 @@ async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
             if (record.id, epoch) in asked:
                 continue
             try:
-                await settle(platform, await platform.hosts.port(host_id).settled(record.id, 0))
+                seen = await platform.hosts.port(host_id).settled(record.id, 0)
+                if seen.epoch < epoch:  # else the reports tell it
+                    await platform.db.write(observe.observe, seen)
+                    platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
             except NotFound:
                 await _mourn(platform, record)
             except RunToolsError as error:

@@ -51,7 +51,7 @@ def observe(conn: Transaction, observed: Observed) -> Record | None:
         return record
     if record.state == "stopped" and observed.state != "stopped":
         return _risen(conn, record, observed)
-    after = _after(record, observed)
+    after = as_seen(record, observed)
     moved = (after.state, after.operation) != (record.state, record.operation)
     store.change(conn, record.id, _changed(record, after))
     if _is_over(after):
@@ -130,7 +130,12 @@ def _tell(conn: Transaction, record: Record, news: News, event: EventType | None
         )
 
 
-def _after(record: Record, observed: Observed) -> Record:
+def as_seen(record: Record, observed: Observed) -> Record:
+    """What a row becomes by a report; one that is as new already, or has stopped for good, stays."""
+    if (observed.epoch, observed.seq) <= (record.epoch, record.seq):
+        return record
+    if record.state == "stopped" and observed.state != "stopped":
+        return record
     ending = observed.ending
     stopped = observed.state == "stopped"
     after = replace(

@@ -1,23 +1,26 @@
-"""Making a host's direct answer visible before the caller gets it.
+"""What a caller gets to see of a host's direct answer.
 
-The follower of the host's reports brings the same news in order; it is only waited for. Where it lags
-(its stream is broken), the answer is taken in by itself, so that a caller reads its own writes.
+The follower of the host's reports brings the same news in order, and it alone writes them down: a report
+that was taken in ahead of those before it would make late news of them, which nobody is told of (an
+event of its own for what was done, for one). So the follower is waited for. Where it lags for long (its
+stream is broken), the answer goes to the caller alone: what others see, names and limits among it, comes
+with the reports.
 """
 
 from __future__ import annotations
 
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes.load import until
-from runtools.platform.api.sandboxes.observe import observe
+from runtools.platform.api.sandboxes.observe import as_seen
 from runtools.platform.api.sandboxes.tables import Record
-from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core.ports.host import Observed
 
-LAG_SECONDS = 0.5
+# Longer than a stream that broke takes to be followed again.
+LAG_SECONDS = 5.0
 
 
 async def settle(platform: Platform, observed: Observed) -> Record:
-    """The row, at least as new as what a host has answered."""
+    """The row, or what it will be: at least as new as what a host has answered."""
     place = (observed.epoch, observed.seq)
     record = await until(
         platform,
@@ -25,8 +28,4 @@ async def settle(platform: Platform, observed: Observed) -> Record:
         lambda row: (row.epoch, row.seq) >= place,
         LAG_SECONDS,
     )
-    if (record.epoch, record.seq) >= place:
-        return record
-    taken = await platform.db.write(observe, observed)
-    platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
-    return record if taken is None else taken
+    return as_seen(record, observed)
