@@ -38,6 +38,7 @@ from runtools.testing.integrity.known import Mismatch
 PARTS = ("points", "integrity", "kills")
 _SAGA_ROUNDS = 10
 _CYCLES = 100
+_MINUTES = 60
 _SHORT = 3  # what was asked for in numbers was not reached; nothing was wrong with what was
 
 
@@ -53,7 +54,7 @@ class Soak:
     def __init__(self, args: argparse.Namespace, home: Home) -> None:
         self._args = args
         self._home = home
-        self._until = time.monotonic() + args.minutes * 60
+        self._until = time.monotonic() + (args.minutes or _MINUTES) * 60
         self.done: list[str] = []
         self.missed: list[str] = []  # what was asked for and not reached
 
@@ -103,6 +104,8 @@ class Soak:
 
     async def _integrity(self, until: float) -> None:
         seed, asked = self._args.seed, self._args.cycles
+        if self._args.minutes is None and self._args.only is None:
+            asked = asked or _CYCLES  # the whole soak, which is for nothing less
         wanted = asked or _CYCLES
         with self._scene("integrity", seed) as tell:
             done = await scenes.integrity(self._home, wanted, until, seed, tell)
@@ -167,8 +170,10 @@ def _parse() -> argparse.Namespace:
         prog="dev soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_part, action="append", help="a part; may be repeated")
-    parser.add_argument("--minutes", type=float, default=60.0, help="for all parts together")
-    parser.add_argument("--cycles", type=_count, help=f"of integrity; else {_CYCLES} at most")
+    whole = f"for all parts together; else {_MINUTES}"
+    parser.add_argument("--minutes", type=float, help=whole)
+    cycles = f"of integrity; else {_CYCLES}, or as there is time for with --minutes or --only"
+    parser.add_argument("--cycles", type=_count, help=cycles)
     parser.add_argument("--rounds", type=_count, help="of kills; else as there is time for")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--driver", choices=get_args(Driver), default="qemu")

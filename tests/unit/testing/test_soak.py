@@ -29,6 +29,7 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(soak.Home, "close", nothing)
     monkeypatch.setattr(scenes, "integrity", two)
     monkeypatch.setattr(scenes, "kills", over)
+    monkeypatch.setattr(scenes, "point", nothing)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
@@ -50,6 +51,8 @@ def said(
         (["--only", "integrity", "--cycles", "2"], 0, "all held: 2 cycles of integrity"),
         (["--only", "integrity", "--cycles", "5"], 3, "NOT REACHED: 5 cycles of integrity"),
         (["--only", "integrity"], 0, "all held: 2 cycles of integrity of 100, the time was over"),
+        (["--minutes", "9"], 0, "all held: "),
+        ([], 3, "NOT REACHED: 100 cycles of integrity"),
         (["--only", "kills", "--rounds", "20"], 3, "NOT REACHED: 20 rounds of kills"),
         (["--only", "kills", "--rounds", "10"], 0, "all held: 10 rounds of kills"),
     ],
