@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
-from runtools.platform.gateway.web.visitor import Shown
+from runtools.platform.gateway.web.visitor import NOTHING, Shown
 from runtools.platform.kit import rates
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.rates import Buckets
@@ -22,11 +21,9 @@ STRANGE_A_MINUTE: Final = 600
 _MOST: Final = 10_000
 _AT_ONCE: Final = 64
 _AT_ONCE_OF_STRANGE: Final = 4
-_NOTHING: Final = Shown()
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """Where somebody wants to, and with what."""
 
     sandbox_id: str
@@ -60,8 +57,8 @@ class Admission:
     def known(self, wish: Wish) -> Verdict | None:
         """What was said a moment ago, if that was that it may enter."""
         found = self._known.get(wish)
-        if found is None and wish.shown is not _NOTHING and wish.shown.link is None:
-            found = self._known.get(Wish(wish.sandbox_id, wish.port, _NOTHING))
+        if found is None and wish.shown is not NOTHING and wish.shown.link is None:
+            found = self._known.get(Wish(wish.sandbox_id, wish.port, NOTHING))
             if found is not None and not found[1].public:
                 return None
         if found is None or self._clock.monotonic() - found[0] >= BELIEVED_SECONDS:
@@ -125,7 +122,7 @@ class Admission:
 def lasting(wish: Wish, verdict: Verdict) -> Wish:
     """By what somebody stays who was let in so: of a public port by nothing, of a link by its cookie."""
     if verdict.public:
-        return Wish(wish.sandbox_id, wish.port, _NOTHING)
+        return Wish(wish.sandbox_id, wish.port, NOTHING)
     if verdict.cookie is not None:
         return Wish(wish.sandbox_id, wish.port, Shown(cookies=(verdict.cookie,)))
     return wish

@@ -7,7 +7,7 @@ is written anew from its parts, so that what the other side reads is what was ju
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,11 @@ MAX_FIELDS: Final = 200
 END: Final = b"\r\n\r\n"
 
 Field = tuple[bytes, bytes]
+Named = tuple[bytes, bytes, bytes]
+
+_VERSIONS: Final = {"1.1": b"1.1", "1.0": b"1.0"}
+_FRAMING: Final = (b"transfer-encoding", b"content-length")
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class BadHead(Exception):
@@ -34,15 +39,20 @@ class BadHead(Exception):
 
 @dataclass(slots=True)
 class Head:
-    """What requests and answers have in common. Names of fields are as they came.
+    """What requests and answers have in common.
 
     Attributes:
+        fields: name as it came, value, and name in small letters.
         named: the values as they came, by their names in small letters.
+        connection: the words of its ``Connection``, in small letters.
+        length: bytes of the body; None: it is chunked; -1: as many as come.
     """
 
-    fields: list[Field]
+    fields: list[Named]
     named: dict[bytes, list[bytes]]
     version: bytes
+    connection: Set[bytes]
+    length: int | None
 
     def all(self, name: bytes) -> list[bytes]:
         """The values of the fields of a (lower-case) name."""
@@ -53,39 +63,26 @@ class Head:
         found = self.all(name)
         return found[0] if len(found) == 1 else None
 
-    def tokens(self, name: bytes) -> set[bytes]:
-        """The words of a list of tokens, in small letters."""
-        if name not in self.named:
-            return set()
-        words = b",".join(self.all(name)).lower().split(b",")
-        return {word.strip() for word in words} - {b""}
-
     @property
     def keeps_alive(self) -> bool:
         """Whether the connection is to stay open by what the head says."""
-        said = self.tokens(b"connection")
         if self.version == b"1.0":
-            return b"keep-alive" in said
-        return b"close" not in said
+            return b"keep-alive" in self.connection
+        return b"close" not in self.connection
 
 
 @dataclass(slots=True)
 class RequestHead(Head):
-    """A request's."""
+    """A request's.
+
+    Attributes:
+        upgrades: it asks for another protocol on this connection.
+    """
 
     method: bytes
     target: bytes
     host: str
-
-    @property
-    def upgrades(self) -> bool:
-        """Whether it asks for another protocol on this connection."""
-        return b"upgrade" in self.tokens(b"connection") and bool(self.all(b"upgrade"))
-
-    @property
-    def length(self) -> int | None:
-        """Bytes of the body; None: it is chunked."""
-        return _length(self, 0)
+    upgrades: bool
 
 
 @dataclass(slots=True)
@@ -94,28 +91,15 @@ class AnswerHead(Head):
 
     status: int
     reason: bytes
-    method: bytes  # of the request
-
-    @property
-    def length(self) -> int | None:
-        """Bytes of the body; None: it is chunked; -1: as many as come."""
-        if self.method == b"HEAD" or self.status in (204, 304) or self.status < 200:
-            return 0
-        return _length(self, -1)
-
-
-def _length(head: Head, without: int) -> int | None:
-    if head.all(b"transfer-encoding"):
-        return None
-    said = head.all(b"content-length")
-    return int(said[0]) if said else without
 
 
 class _Parts:
     """What the parser calls."""
 
+    __slots__ = ("fields", "is_whole", "named", "status", "url")
+
     def __init__(self) -> None:
-        self.fields: list[Field] = []
+        self.fields: list[Named] = []
         self.named: dict[bytes, list[bytes]] = {}
         self.url = b""
         self.status = b""
@@ -128,12 +112,29 @@ class _Parts:
         self.status += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        value = value.rstrip(b" \t")
-        self.fields.append((name, value))
-        self.named.setdefault(name.lower(), []).append(value)
+        value, low = value.rstrip(b" \t"), name.lower()
+        self.fields.append((name, value, low))
+        if low in self.named:
+            self.named[low].append(value)
+        else:
+            self.named[low] = [value]
 
     def on_headers_complete(self) -> None:
         self.is_whole = True
+
+    def tokens(self, name: bytes) -> Set[bytes]:
+        """The words of a list of tokens, in small letters."""
+        found = self.named.get(name)
+        if found is None:
+            return _NONE
+        return {word.strip() for word in b",".join(found).lower().split(b",")} - {b""}
+
+    def length(self, without: int) -> int | None:
+        """The body's, by what these say."""
+        if b"transfer-encoding" in self.named:
+            return None
+        said = self.named.get(b"content-length")
+        return int(said[0]) if said else without
 
 
 def request(data: bytes) -> RequestHead:
@@ -145,20 +146,29 @@ def request(data: bytes) -> RequestHead:
     parts = _Parts()
     parser = httptools.HttpRequestParser(parts)
     _feed(parser, data, parts)
-    method, version = parser.get_method(), parser.get_http_version().encode()
-    _check(parts, version)
+    method, named = parser.get_method(), parts.named
+    version = _check(parts, parser.get_http_version())
     if method == b"CONNECT":
         raise BadHead("this is no proxy", 405)
     if not parts.url.startswith(b"/") and not (method == b"OPTIONS" and parts.url == b"*"):
         raise BadHead("the request names more than a path")
-    hosts = parts.named.get(b"host", [])
-    if len(hosts) != 1:
+    hosts = named.get(b"host")
+    if hosts is None or len(hosts) != 1:
         raise BadHead("a request needs one Host")
-    host = hosts[0].decode("latin-1")
-    head = RequestHead(parts.fields, parts.named, version, method, parts.url, host)
-    if version == b"1.0" and head.all(b"transfer-encoding"):
+    if version == b"1.0" and b"transfer-encoding" in named:
         raise BadHead("HTTP/1.0 has no transfer codings")
-    return head
+    connection = parts.tokens(b"connection")
+    return RequestHead(
+        parts.fields,
+        named,
+        version,
+        connection,
+        parts.length(0),
+        method,
+        parts.url,
+        hosts[0].decode("latin-1"),
+        b"upgrade" in connection and b"upgrade" in named,
+    )
 
 
 def answer(data: bytes, method: bytes) -> AnswerHead:
@@ -170,16 +180,22 @@ def answer(data: bytes, method: bytes) -> AnswerHead:
     parts = _Parts()
     parser = httptools.HttpResponseParser(parts)
     _feed(parser, data, parts)
-    version = parser.get_http_version().encode()
-    _check(parts, version)
+    version, status = _check(parts, parser.get_http_version()), parser.get_status_code()
+    is_empty = method == b"HEAD" or status in (204, 304) or status < 200
     return AnswerHead(
-        parts.fields, parts.named, version, parser.get_status_code(), parts.status, method
+        parts.fields,
+        parts.named,
+        version,
+        parts.tokens(b"connection"),
+        0 if is_empty else parts.length(-1),
+        status,
+        parts.status,
     )
 
 
 def write(first: bytes, fields: Iterable[Field]) -> bytes:
     """A head."""
-    return b"%b\r\n%b\r\n" % (first, b"".join(b"%b: %b\r\n" % pair for pair in fields))
+    return b"%b\r\n%b\r\n" % (first, b"".join([b"%b: %b\r\n" % pair for pair in fields]))
 
 
 def _feed(
@@ -195,14 +211,16 @@ def _feed(
         raise BadHead("the head is not whole")
 
 
-def _check(parts: _Parts, version: bytes) -> None:
-    if version not in (b"1.1", b"1.0"):
+def _check(parts: _Parts, version: str) -> bytes:
+    """The version; what must hold of both kinds."""
+    known = _VERSIONS.get(version)
+    if known is None:
         raise BadHead("only HTTP/1.1 and HTTP/1.0 are spoken", 505)
     if len(parts.fields) > MAX_FIELDS:
         raise BadHead(f"more than {MAX_FIELDS} header fields", 431)
-    codings = parts.named.get(b"transfer-encoding", [])
-    lengths = parts.named.get(b"content-length", [])
+    codings, lengths = (parts.named.get(name) for name in _FRAMING)
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or lengths):
         raise BadHead("the end of the body could be read in two ways")
-    if len(lengths) > 1:
+    if lengths and len(lengths) > 1:
         raise BadHead("two lengths")
+    return known

@@ -109,7 +109,7 @@ class House:
         """The address of who asks, by a trusted proxy too."""
         if not self._proxies:
             return source
-        fields = [(name.lower(), value) for name, value in head.fields]
+        fields = [(low, value) for _, value, low in head.fields]
         return http.peer({"client": (source, 0), "headers": fields}, self._proxies)
 
     async def look_on(self) -> None:

@@ -16,7 +16,7 @@ Place = tuple[str, int]
 # Servers close idle connections after a few seconds (5 in Node): these are given up before.
 _IDLE_SECONDS: Final = 4.0
 _SURE_SECONDS: Final = 0.5
-_MOST_OF_A_PLACE: Final = 16
+_MOST_OF_A_PLACE: Final = 64
 _INTERIM: Final = 200
 _SWITCHING: Final = 101
 
@@ -192,6 +192,7 @@ class Upstreams:
     """
 
     def __init__(self, reach: Reach, most: int) -> None:
+        self._time = asyncio.get_running_loop().time
         self._reach = reach
         self._most = most
         self._kept = 0
@@ -200,7 +201,9 @@ class Upstreams:
     def idle(self, place: Place, *, repeatable: bool) -> Upstream | None:
         """One that waits for a request. What cannot be sent again is given only one just used."""
         waiting = self._idle.get(place)
-        now = asyncio.get_running_loop().time()
+        if not waiting:
+            return None
+        now = self._time()
         while waiting:
             one = waiting.pop()
             self._kept -= 1
@@ -223,7 +226,7 @@ class Upstreams:
         has_room = len(waiting) < _MOST_OF_A_PLACE and self._kept < self._most
         if upstream.is_reusable and has_room:
             upstream.transport.resume_reading()
-            upstream.since = asyncio.get_running_loop().time()
+            upstream.since = self._time()
             waiting.append(upstream)
             self._kept += 1
         else:
@@ -231,7 +234,7 @@ class Upstreams:
 
     def sweep(self) -> None:
         """Give up those that have waited for too long."""
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         for place, waiting in list(self._idle.items()):
             old = [one for one in waiting if now - one.since > _IDLE_SECONDS or not one.is_reusable]
             for one in old:

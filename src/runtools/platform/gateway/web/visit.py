@@ -60,6 +60,8 @@ class Visit(asyncio.Protocol):
         self._more: list[Field] = []  # for its answer
         self._begun = False  # its answer has
         self._said = b""  # the head of the answer, not written yet
+        self._host = ""  # that the last request named
+        self._place: tuple[str, int] | None = None  # what that is
         self._inflow: Inflow | None = None  # of the request's body
         self._awaits_leave = False  # it sends the body when it is told to
         self._wakes = True  # what is sent wakes the sandbox
@@ -186,7 +188,9 @@ class Visit(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         """Judge the request; at once, where all that it needs is at hand."""
         house = self._house
-        place = house.urls.place(head.host)
+        if head.host != self._host:
+            self._host, self._place = head.host, house.urls.place(head.host)
+        place = self._place
         if place is None:
             self._answer(house.page_of_nobody(head))
             return
@@ -212,7 +216,8 @@ class Visit(asyncio.Protocol):
     def _send(self, head: RequestHead, found: Way) -> None:
         wish, upstream = found.wish, found.upstream
         self.wish, self._upstream = lasting(wish, found.verdict), upstream
-        self._more += found.more
+        if found.more:
+            self._more += found.more
         self._wakes, self._server_is_slow = found.verdict.wakes, False
         self._awaits_leave = b"expect" in head.named
         peer = self._house.peer(self.source, head)
@@ -260,9 +265,9 @@ class Visit(asyncio.Protocol):
                 and self._body is not None
                 and not self._ended
             )
-            more = [*self._more, *([] if self._keeps else [(b"Connection", b"close")])]
-        base = self._house.urls.url(self.wish.sandbox_id, self.wish.port)
-        said = visitor.outward(head, base, self.wish.port, more)
+            more = self._more if self._keeps else [*self._more, (b"Connection", b"close")]
+        wish, urls = self.wish, self._house.urls
+        said = visitor.outward(head, wish.sandbox_id, wish.port, urls, more)
         if head.status < 200 or self._upstream is None:
             self._transport.write(said)
         else:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from runtools.platform.core.dev_urls import LINK, DevUrls
-from runtools.platform.gateway.web.head import AnswerHead, Field, RequestHead, write
+from runtools.platform.gateway.web.head import AnswerHead, Field, Named, RequestHead, write
 
 _OURS: Final = b"rt_"  # how all secrets of the platform begin
 _LINK_BEGINS: Final = "rt_link_"
@@ -22,7 +21,10 @@ _HOP: Final = frozenset(
 # What says how long a message is and whose: nobody may name it as a matter of one connection alone, for
 # without it the next hop would read the body as another message.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
+_NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via"}
+_NOT_OUTWARD: Final = _HOP | {b"clear-site-data"}  # which would clear the cookies of others too
+# Where something of ours may stand.
+_TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cookie", b"referer"})
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
 )
@@ -30,9 +32,8 @@ _PARAMETER: Final = LINK.encode()
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What opens.
+class Shown(NamedTuple):
+    """What opens. It is not printed.
 
     Attributes:
         key: an API key or a session, from a header.
@@ -41,40 +42,58 @@ class Shown:
             page of another can send.
     """
 
-    key: str | None = field(default=None, repr=False)
-    link: str | None = field(default=None, repr=False)
-    cookies: tuple[str, ...] = field(default=(), repr=False)
+    key: str | None = None
+    link: str | None = None
+    cookies: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Nothing secret."""
+        return "Shown(…)"
+
+
+NOTHING: Final = Shown()
 
 
 def shown(head: RequestHead, urls: DevUrls) -> Shown:
     """Take what is ours out of a request's head."""
-    key: str | None = None
-    rest: list[Field] = []
-    cookies: list[str] = []
-    for name, value in head.fields:
-        low = name.lower()
-        if low == _KEY_HEADER or (low == b"x-api-key" and value.startswith(_OURS)):
-            key = _secret(value)
-        elif low == b"authorization" and _bearer(value).startswith(_OURS):
-            key = _secret(_bearer(value))
-        elif low == b"cookie":
-            kept = _without_ours(value, cookies)
-            if kept:
-                rest.append((name, kept))
-        elif low == b"referer" and _PARAMETER in value:
-            rest.append((name, _without_link(value)[0]))
-        else:
-            rest.append((name, value))
     link = None
     if _PARAMETER in head.target:
         head.target, link = _without_link(head.target)
+    if _TELLING.isdisjoint(head.named):
+        return Shown(None, link) if link is not None else NOTHING
+    cookies: list[str] = []
+    key, head.fields = _taken_out(head.fields, cookies)
     if cookies and not _is_own_page(head, urls):
         cookies = []
     if key is not None and key.startswith(_LINK_BEGINS):
         cookies.insert(0, key)
         key = None
-    head.fields = rest
+    if key is None and link is None and not cookies:
+        return NOTHING
     return Shown(key, link, tuple(cookies[:_MAX_COOKIES]))
+
+
+def _taken_out(fields: list[Named], cookies: list[str]) -> tuple[str | None, list[Named]]:
+    """The key that fields have, and them without what is ours; cookies of ours are added to those found."""
+    key: str | None = None
+    rest: list[Named] = []
+    for field in fields:
+        name, value, low = field
+        if low not in _TELLING:
+            rest.append(field)
+        elif low == _KEY_HEADER or (low == b"x-api-key" and value.startswith(_OURS)):
+            key = _secret(value)
+        elif low == b"authorization" and _bearer(value).startswith(_OURS):
+            key = _secret(_bearer(value))
+        elif low == b"cookie":
+            kept = value if _COOKIES[1] not in value else _without_ours(value, cookies)
+            if kept:
+                rest.append((name, kept, low))
+        elif low == b"referer" and _PARAMETER in value:
+            rest.append((name, _without_link(value)[0], low))
+        else:
+            rest.append(field)
+    return key, rest
 
 
 def is_navigation(head: RequestHead) -> bool:
@@ -96,47 +115,48 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
     To it everything comes from its own machine: development servers take no other host, and no WebSocket
     from a page of another.
     """
-    upgrades = head.upgrades
-    dropped = _HOP | (head.tokens(b"connection") - _FRAMING)
+    dropped = _NOT_INWARD
+    if head.connection:
+        dropped |= head.connection - _FRAMING
     local = b"localhost:%d" % port
-    fields: list[Field] = [(b"Host", local)]
-    for name, value in head.fields:
-        low = name.lower()
-        if low in dropped or low == b"host" or low in _FORWARDED or low.startswith(b"x-forwarded-"):
-            continue
-        if upgrades and low == b"origin":
-            value = b"http://" + local  # noqa: PLW2901 - a page of its own, which has been looked at
-        fields.append((name, value))
-    if upgrades:
-        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]
-    fields += [
-        (b"X-Forwarded-For", peer.encode("latin-1")),
-        (b"X-Forwarded-Host", head.host.encode("latin-1")),
-        (b"X-Forwarded-Proto", urls.scheme.encode()),
+    fields = [
+        (name, value)
+        for name, value, low in head.fields
+        if low not in dropped and not low.startswith(b"x-forwarded-")
     ]
-    return write(b"%b %b HTTP/%b" % (head.method, head.target, head.version), fields)
+    if head.upgrades:
+        # A page of its own, which has been looked at.
+        own = b"http://" + local
+        fields = [(name, own if name.lower() == b"origin" else value) for name, value in fields]
+        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]
+    first = b"%b %b HTTP/%b\r\nHost: %b" % (head.method, head.target, head.version, local)
+    fields.append((b"X-Forwarded-For", peer.encode("latin-1")))
+    fields.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
+    fields.append((b"X-Forwarded-Proto", urls.scheme.encode()))
+    return write(first, fields)
 
 
-def outward(head: AnswerHead, base: str, port: int, more: list[Field]) -> bytes:
+def outward(
+    head: AnswerHead, sandbox_id: str, port: int, urls: DevUrls, more: list[Field]
+) -> bytes:
     """The head of an answer as its caller gets it; what we say besides, it says alone."""
-    dropped = _HOP | (head.tokens(b"connection") - _FRAMING)
+    dropped = _NOT_OUTWARD
+    if head.connection:
+        dropped |= head.connection - _FRAMING
     if more:
         dropped |= {name.lower() for name, _ in more} - {b"set-cookie"}
     fields: list[Field] = []
     if head.status == _SWITCHING:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b", ".join(head.all(b"upgrade")))]
-    for name, value in head.fields:
-        low = name.lower()
-        if (
-            low in dropped or low == b"clear-site-data"
-        ):  # which would clear the cookies of others too
+    for name, value, low in head.fields:
+        if low in dropped:
             continue
         if low == b"set-cookie":
             kept = _own_cookie(value)
             if kept is not None:
                 fields.append((name, kept))
         elif low == b"location":
-            fields.append((name, _outside(value, base, port)))
+            fields.append((name, _outside(value, urls.url(sandbox_id, port), port)))
         else:
             fields.append((name, value))
     first = b"HTTP/%b %d %b" % (head.version, head.status, head.reason)

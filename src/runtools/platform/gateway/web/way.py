@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtools.errors import RunToolsError
 from runtools.platform.core.ports.admitting import Verdict
@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 _REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How a request goes on.
 
     Attributes:
@@ -33,7 +32,7 @@ class Way:
     wish: Wish
     verdict: Verdict
     upstream: Upstream
-    more: list[Field] = field(default_factory=list)
+    more: Sequence[Field] = ()
 
 
 def is_repeatable(head: RequestHead) -> bool:

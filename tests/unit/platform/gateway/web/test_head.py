@@ -13,7 +13,7 @@ def test_a_head_written_anew_is_read_as_the_same() -> None:
     head = request(b"PUT /a?b HTTP/1.1\r\n" + HOST + b"X:  spaced \r\nContent-Length: 7\r\n\r\n")
     assert (head.method, head.target, head.length, head.keeps_alive) == (b"PUT", b"/a?b", 7, True)
     assert head.one(b"x") == b"spaced"
-    again = request(write(b"PUT /a?b HTTP/1.1", head.fields))
+    again = request(write(b"PUT /a?b HTTP/1.1", [pair[:2] for pair in head.fields]))
     assert again == head
 
 

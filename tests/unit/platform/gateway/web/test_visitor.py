@@ -7,6 +7,7 @@ import pytest
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.web import head, visitor
 
+BOX = "sandbox-abcdefgh1234"
 HOST = b"Host: 3000-sandbox-abcdefgh1234.sandboxes.localhost\r\n"
 URLS = DevUrls.of("http://sandboxes.localhost:7780")
 
@@ -31,7 +32,7 @@ def test_that_it_is_chunked_neither() -> None:
 
 def test_nor_the_length_of_an_answer() -> None:
     said = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: content-length\r\n\r\n"
-    outward = visitor.outward(head.answer(said, b"GET"), "http://base", 3000, [])
+    outward = visitor.outward(head.answer(said, b"GET"), BOX, 3000, URLS, [])
     assert head.answer(outward, b"GET").length == 5
 
 
