@@ -14,7 +14,8 @@ HIGH = 1024 * 1024  # bytes that may wait to be sent before the partner is held 
 MOST = 4 * HIGH  # more than that can only be answers to the other side itself
 _FULL = "it takes nothing at present"
 _FAREWELL_SECONDS = 2.0
-_PIECE = 64 * 1024  # larger ones are copied over and over while they are taken apart
+# Read at once: while it is taken apart all others wait, and larger ones are copied over and over.
+PIECE = 64 * 1024
 
 
 class Wire(asyncio.Transport, asyncio.Protocol):
@@ -43,14 +44,14 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream's
         self._socket = transport
         transport.set_write_buffer_limits(high=HIGH)
+        transport.max_size = PIECE  # type: ignore[attr-defined]
         if self.connection is not None:
             self.connection.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        for start in range(0, len(data), _PIECE):
-            if self.connection is not None:
-                self.connection.data_received(data[start : start + _PIECE])
+        if self.connection is not None:
+            self.connection.data_received(data)
         if self.waiting() > MOST:
             self._brims = True
             self.look()
@@ -105,8 +106,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     # --- the connection's transport ---
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send."""
-        self._there.write(data)
+        """Send; what is for a socket that is gone is dropped here, for asyncio logs each piece of it."""
+        if not self._there.is_closing():
+            self._there.write(data)
 
     def close(self) -> None:
         """End it after what was written."""

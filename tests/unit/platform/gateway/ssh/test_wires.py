@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, cast
 
 from runtools.platform.gateway.ssh import wires
 from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
+from runtools.testing.api_world import holds
 
 
 class Socket(asyncio.Transport):
@@ -16,6 +18,11 @@ class Socket(asyncio.Transport):
         super().__init__()
         self.waits = 0
         self.is_read = True
+        self.is_gone = False
+        self.sent = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """None: the test says when."""
@@ -24,7 +31,7 @@ class Socket(asyncio.Transport):
         return self.waits
 
     def is_closing(self) -> bool:
-        return False
+        return self.is_gone
 
     def pause_reading(self) -> None:
         self.is_read = False
@@ -102,3 +109,33 @@ def test_a_client_that_is_gone_holds_nothing_up() -> None:
     client.pause_writing()
     client.connection_lost(None)
     assert inner.is_read
+
+
+async def test_others_have_their_turn_after_a_piece() -> None:
+    """However much waits to be read of one."""
+    pieces: list[int] = []
+
+    class Measuring(Connection):
+        def data_received(self, data: bytes) -> None:
+            pieces.append(len(data))
+
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    sent = theirs.send(bytes(1_000_000))
+    assert sent > wires.PIECE
+    wire = SandboxWire(Measuring(), pair()[0], set())
+    await asyncio.get_running_loop().create_unix_connection(lambda: wire, sock=ours)
+    await holds(lambda: sum(pieces) == sent)
+    assert max(pieces) == wires.PIECE
+    theirs.close()
+    await wire.over.wait()
+
+
+def test_what_is_for_a_socket_that_is_gone_is_dropped() -> None:
+    client, outer, _, _ = pair()
+    outer.is_gone = True
+    client.write(b"x")
+    assert outer.sent == b""
+    outer.is_gone = False
+    client.write(b"x")
+    assert outer.sent == b"x"
