@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ class TestWhatCallersChoose:
         )
         assert len(kept) == 1
         assert "lost: test.one of request of org_nobody" in caplog.text
+
+    async def test_what_waits_at_the_end_is_written(self, any_world: World) -> None:
+        """Also where the task that was to write it is ended before it has begun."""
+        platform = any_world.platform
+        before = len(platform.last)
+        audit = Audit(None, platform)  # type: ignore[arg-type]
+        at = platform.clock.now()
+        audit._waiting = [
+            Line(new_id("aud"), any_world.org, at, "-", "test.last", None, 200, None, "-", "-")
+        ]
+        task = platform.spawn(audit._flush_later(), "writing the audit log")
+        task.cancel()
+        await asyncio.wait((task,))
+        for act in platform.last[before:]:
+            await act()
+        assert len(await lines(any_world, action="test.last")) == 1
 
 
 class TestSource:

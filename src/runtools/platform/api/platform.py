@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ class Platform:
         strays: what each host has that no record bears, as of the latest look.
         away: hosts whose reports broke off, until they have answered again.
         tasks: what goes on beside requests; cancelled at the end.
+        last: what is done when all of that has ended, and before the database is let go of.
     """
 
     db: Database
@@ -75,6 +76,7 @@ class Platform:
     strays: dict[str, list[str]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    last: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
     def public_url(self) -> str:
@@ -108,5 +110,7 @@ class Platform:
     async def close(self) -> None:
         """Stop what goes on, and let go of the database."""
         await self.rest()
+        for act in self.last:
+            await act()
         self.outbound.close()
         await self.db.close()

@@ -11,8 +11,6 @@ to nobody in particular, apart from sign-ins: strangers do not fill the table.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import re
 
@@ -46,6 +44,7 @@ class Audit:
         self._app = app
         self._platform = platform
         self._waiting: list[Line] = []
+        platform.last.append(self._flush)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -85,10 +84,14 @@ class Audit:
             self._platform.spawn(self._flush_later(), "writing the audit log")
 
     async def _flush_later(self) -> None:
-        # At shutdown the sleep is cut short and what waits is written all the same.
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._platform.clock.sleep(FLUSH_SECONDS)
+        # Cut short at shutdown, it leaves what waits to the last flush.
+        await self._platform.clock.sleep(FLUSH_SECONDS)
+        await self._flush()
+
+    async def _flush(self) -> None:
         lines, self._waiting = self._waiting, []
+        if not lines:
+            return
         try:
             await self._platform.db.write(store.add, lines)
         except Exception:  # noqa: BLE001 - whatever it was, each line is tried alone, and logged if lost
