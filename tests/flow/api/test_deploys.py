@@ -589,6 +589,19 @@ class TestSandboxes:
 
 
 class TestProjects:
+    async def test_what_stands_for_a_slug_is_not_moved_away_from_its_definition(
+        self, world: World
+    ) -> None:
+        await done(world, body(sandboxes=[box()]))
+        before = await stands(world)
+        await world.http.post("/v1/projects", json={"name": "else"})
+        for ref in (before, "shop-dev"):
+            move = {"sandboxes": [ref]}
+            answer = await world.http.post("/v1/projects/else/move", json=move)
+            assert answer.status_code == 409, answer.text
+            assert answer.json()["error"]["details"]["field"] == "sandboxes.0"
+        assert (await plan(world, body(sandboxes=[box()])))["changes"] == []
+
     async def test_one_in_which_something_stands_is_not_deleted(self, any_world: World) -> None:
         world = any_world
         await done(world, ALL)

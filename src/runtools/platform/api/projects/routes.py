@@ -92,7 +92,7 @@ async def delete(
 
 @router.post(
     "/{ref}/move",
-    **document.route(Envelope[Project], NotFound, IdempotencyMismatch, takes=ProjectMove),
+    **document.route(Envelope[Project], NotFound, Conflict, IdempotencyMismatch, takes=ProjectMove),
 )
 async def move(request: Request, ref: str) -> Response:
     """Put sandboxes (id or name), API keys and SSH keys into it: all that are named, or none."""

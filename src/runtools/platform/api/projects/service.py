@@ -157,6 +157,12 @@ def _sandbox(conn: Transaction, org_id: str, ref: str, field: str) -> str:
     record = find(conn, org_id, ref)
     if record is None:
         raise NotFound(f"no sandbox {ref[:80]!r}", details={"field": field})
+    if (slug := store.stands_for(conn, org_id, record.id)) is not None:
+        raise Conflict(
+            f"{record.id} stands for {slug} of its project, and goes where its definition is",
+            hint="deploy the definition into the other project, or name the sandbox without it there",
+            details={"field": field, "slug": slug},
+        )
     return record.id
 
 

@@ -207,6 +207,15 @@ def counts(conn: Connection, org_id: str) -> dict[str, dict[str, int]]:
     return found
 
 
+def stands_for(conn: Connection, org_id: str, sandbox_id: str) -> str | None:
+    """The slug for which a sandbox of the org stands, in whichever project."""
+    mine = (definitions.c.org_id == org_id) & (definitions.c.sandbox_id == sandbox_id)
+    found: str | None = conn.scalar(
+        select(definitions.c.slug).where(mine, definitions.c.deleted_at.is_(None))
+    )
+    return found
+
+
 def move(conn: Connection, org_id: str, kind: str, ids: Collection[str], project_id: str) -> int:
     """Put the org's things of those ids into a project; returns how many there were."""
     table = KINDS[kind].table
