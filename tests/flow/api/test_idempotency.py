@@ -7,9 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import Connection, func, select
 
 from runtools.errors import CapacityExhausted, GuestUnreachable
+from runtools.platform.api.audit import store as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
 
@@ -54,6 +56,36 @@ class TestRepeats:
                 assert answer.status_code == 409, answer.text
                 assert answer.json()["error"]["code"] == "idempotency_mismatch"
                 assert "idempotency-replayed" not in answer.headers
+
+    async def test_one_whose_answer_was_lost_undoes_nothing_newer(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first dies after it has done what it does, and before it is answered."""
+        headers, http = {"Idempotency-Key": "k1"}, any_world.http
+
+        def dies(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        async def lost(method: str, path: str, body: Any = None) -> httpx.Response:
+            headers["Idempotency-Key"] = f"{method} {path}".replace(" ", "-")
+            with monkeypatch.context() as patch:
+                patch.setattr(audit, "add", dies)
+                answer = await http.request(method, path, json=body, headers=headers)
+            assert answer.status_code == 500
+            assert (await post(any_world, "/v1/secrets", f"new-{method}", newer)).status_code == 201
+            return await http.request(method, path, json=body, headers=headers)
+
+        newer = {"name": "A", "value": "newer"}
+        for version, method, path, body in (
+            (1, "POST", "/v1/secrets", {"name": "A", "value": "older"}),
+            (3, "PATCH", "/v1/secrets/A", {"value": "older"}),
+            (4, "DELETE", "/v1/secrets/A", None),
+        ):
+            again = await lost(method, path, body)
+            assert again.headers["idempotency-replayed"] == "true"
+            assert again.json()["data"]["version"] == version
+            shown = await http.post("/v1/secrets/A/reveal")
+            assert shown.json()["data"]["value"] == "newer", method
 
     async def test_another_body_is_a_mismatch(self, any_world: World) -> None:
         await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.core.access import Caller
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
 
 SCOPE = "runtools.call"
 NULL = b"null"
@@ -44,6 +45,7 @@ class Call:
         did_nothing: there is nothing for the audit log to tell.
         open_for: whose open requests it is counted among.
         is_audited: its line is written, in the transaction of what it did.
+        remember: keeps an answer for repeats, in the transaction of what it tells of; see `settle`.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
     """
@@ -62,6 +64,7 @@ class Call:
     open_for: str | None = None
     is_audited: bool = False
     failed: str | None = None
+    remember: Callable[[Transaction, int, bytes], None] | None = None
     data: bytes | None = None
     status: int = 0
 
@@ -106,6 +109,14 @@ class Call:
     def take(self, model: type[ModelT]) -> ModelT:
         """The body as that shape."""
         return http.parse(model, self.body)
+
+    def settle(self, conn: Transaction, data: bytes, status: int = 200) -> None:
+        """Keep the answer for repeats in the transaction of what it tells of.
+
+        Where a repeat done anew would undo what others have done since: no crash comes between the two.
+        """
+        if self.remember is not None:
+            self.remember(conn, status, data)
 
     def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
         """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""

@@ -35,6 +35,7 @@ from runtools.platform.api.idempotency.store import Remembered
 from runtools.platform.api.points import reach
 from runtools.platform.kit import http
 from runtools.platform.kit.crypto import digest, keyed_digest, same
+from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import MUTATING
 
 MAX_KEPT_BYTES = 1_048_576
@@ -106,7 +107,7 @@ class _Repeatable:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         streamed = scope["method"] == "PUT"
-        request = self._digest(scope, self._call.body)
+        request = self.request = self._digest(scope, self._call.body)
         known = await self._begin(request)
         if known.status is None:
             self._check(known, request)
@@ -127,6 +128,8 @@ class _Repeatable:
 
     async def _go(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._call
+        if scope["method"] != "PUT":
+            call.remember = self._answered
         try:
             await self._app(scope, receive, send)
         except RunToolsError as error:
@@ -141,6 +144,10 @@ class _Repeatable:
         await call.platform.db.write(
             store.answer, call.org, self._key_digest, call.status, call.data.decode(), request
         )
+
+    def _answered(self, conn: Transaction, status: int, data: bytes) -> None:
+        call = self._call
+        store.answer(conn, call.org, self._key_digest, status, data.decode(), self.request)
 
     async def _begin(self, request: str) -> Remembered:
         call = self._call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -14,6 +14,7 @@ from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page
 from runtools.platform.api.secrets import service, store
+from runtools.platform.api.secrets.look import look, said
 from runtools.platform.kit import http
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes import secrets as shapes
@@ -22,8 +23,7 @@ from runtools.sdk.shapes.secrets import RevealedSecret, Secret, SecretRotate, Se
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
 
-_SHOWN = tuple(Secret.model_fields)
-_SHOWED, _MADE = 200, 201
+_SHOWED = 200
 
 
 class Secrets(Page):
@@ -35,7 +35,7 @@ class Secrets(Page):
 @router.post(
     "",
     **document.route(
-        Envelope[Secret], IdempotencyMismatch, WrongMasterKey, status=_MADE, takes=SecretSet
+        Envelope[Secret], IdempotencyMismatch, WrongMasterKey, status=service.MADE, takes=SecretSet
     ),
 )
 async def set_(request: Request) -> Response:
@@ -43,7 +43,7 @@ async def set_(request: Request) -> Response:
     call = call_of(request)
     secret, _ = await service.put(call, call.take(SecretSet))
     call.subject = secret.name
-    return call.answer(one(_shown(secret)), _MADE)
+    return call.answer(look(secret), service.MADE)
 
 
 @router.get("", **document.route(Envelope[list[Secret]]))
@@ -56,14 +56,14 @@ async def list_(request: Request, asked: Annotated[Secrets, Query()]) -> Respons
     )
     shown = found[: asked.limit]
     more = http.cursor(shown[-1].name) if len(found) > asked.limit else None
-    return call.page([one(_shown(secret)) for secret in shown], more)
+    return call.page([look(secret) for secret in shown], more)
 
 
 @router.get("/{name}", **document.route(Envelope[Secret], NotFound))
 async def get(request: Request, name: str) -> Response:
     """One secret without its value."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.get(call, name))))
+    return call.answer(look(await service.get(call, name)))
 
 
 @router.patch(
@@ -76,7 +76,7 @@ async def rotate(request: Request, name: str) -> Response:
     """Give a secret that exists another value. Sandboxes that were given the old one keep it."""
     call = call_of(request)
     call.subject = name
-    return call.answer(one(_shown(await service.rotate(call, name, call.take(SecretRotate)))))
+    return call.answer(look(await service.rotate(call, name, call.take(SecretRotate))))
 
 
 @router.post("/{name}/reveal", **document.route(Envelope[RevealedSecret], NotFound, WrongMasterKey))
@@ -86,7 +86,7 @@ async def reveal(request: Request, name: str) -> Response:
     call.subject = name
     line = line_of(call, request.scope, _SHOWED)
     secret, value = await service.reveal(call, name, line)
-    shown = RevealedSecret(**_said(secret), value=value)
+    shown = RevealedSecret(**said(secret), value=value)
     return call.answer(one(shown), _SHOWED, keep=False)
 
 
@@ -95,12 +95,4 @@ async def delete(request: Request, name: str) -> Response:
     """Delete a secret. Sandboxes that were given it keep it."""
     call = call_of(request)
     call.subject = name
-    return call.answer(one(_shown(await service.remove(call, name))))
-
-
-def _shown(secret: store.Secret) -> Secret:
-    return Secret.model_validate(_said(secret))
-
-
-def _said(secret: store.Secret) -> dict[str, Any]:
-    return {name: getattr(secret, name) for name in _SHOWN}
+    return call.answer(look(await service.remove(call, name)))

@@ -11,27 +11,27 @@ from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import Call
 from runtools.platform.api.secrets import store
+from runtools.platform.api.secrets.look import look
 from runtools.platform.api.secrets.store import Secret
 from runtools.platform.api.vault.vault import Sealed, Vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.secrets import SecretRotate, SecretSet
 
+MADE = 201
 # What may enter a sandbox, and only by name.
 _ENTERS = ("custom", frozenset({"sandboxes", "all"}))
 
 
 async def put(call: Call, wanted: SecretSet) -> tuple[Secret, bool]:
     """Make a secret, or give one that exists another value; returns whether it was made."""
-    now = call.platform.clock.now()
-    return await call.platform.db.write(_put, call.platform.vault, call.org, call.op, wanted, now)
+    return await call.platform.db.write(_put, call, wanted, call.platform.clock.now())
 
 
 async def rotate(call: Call, name: str, wanted: SecretRotate) -> Secret:
     """Give a secret that exists another value."""
-    now = call.platform.clock.now()
     return await call.platform.db.write(
-        _rotate, call.platform.vault, call.org, call.op, name, wanted.value, now
+        _rotate, call, name, wanted.value, call.platform.clock.now()
     )
 
 
@@ -52,10 +52,7 @@ async def reveal(call: Call, name: str, line: Line) -> tuple[Secret, str]:
 
 async def remove(call: Call, name: str) -> Secret:
     """Take a secret away."""
-    found = await call.platform.db.write(store.remove, call.org, name)
-    if found is None:
-        raise _unknown(name)
-    return found
+    return await call.platform.db.write(_remove, call, name)
 
 
 async def for_sandbox(call: Call, names: Sequence[str]) -> dict[str, str]:
@@ -93,16 +90,17 @@ def _reveal(
     return found[0], value
 
 
-def _put(
-    conn: Transaction, vault: Vault, org_id: str, op: str, wanted: SecretSet, now: datetime
-) -> tuple[Secret, bool]:
-    there = store.find(conn, org_id, wanted.name)
+def _put(conn: Transaction, call: Call, wanted: SecretSet, now: datetime) -> tuple[Secret, bool]:
+    vault = call.platform.vault
+    there = store.find(conn, call.org, wanted.name)
     if there is not None:
         said = wanted.model_dump(include={"category", "scope", "description"}, exclude_unset=True)
-        return _change(conn, vault, replace(there, **said), op, wanted.value, now), False
+        secret = _change(conn, call, replace(there, **said), wanted.value, now)
+        call.settle(conn, look(secret), MADE)
+        return secret, False
     secret = Secret(
         id=new_id("sec"),
-        org_id=org_id,
+        org_id=call.org,
         name=wanted.name,
         category=wanted.category,
         scope=wanted.scope,
@@ -110,35 +108,36 @@ def _put(
         version=1,
         created_at=now,
         updated_at=now,
-        op=op,
+        op=call.op,
     )
     if store.add(conn, secret, _sealed(conn, vault, secret, wanted.value)):
+        call.settle(conn, look(secret), MADE)
         return secret, True
-    return _put(conn, vault, org_id, op, wanted, now)  # somebody else was first: change theirs
+    return _put(conn, call, wanted, now)  # somebody else was first: change theirs
 
 
-def _rotate(
-    conn: Transaction,
-    vault: Vault,
-    org_id: str,
-    op: str,
-    name: str,
-    value: str,
-    now: datetime,
-) -> Secret:
-    there = store.find(conn, org_id, name)
+def _rotate(conn: Transaction, call: Call, name: str, value: str, now: datetime) -> Secret:
+    there = store.find(conn, call.org, name)
     if there is None:
         raise _unknown(name)
-    return _change(conn, vault, there, op, value, now)
+    secret = _change(conn, call, there, value, now)
+    call.settle(conn, look(secret))
+    return secret
 
 
-def _change(
-    conn: Transaction, vault: Vault, secret: Secret, op: str, value: str, now: datetime
-) -> Secret:
-    if secret.op == op:
-        return secret  # a repeat: it has this value
-    fresh = replace(secret, version=secret.version + 1, updated_at=now, op=op)
-    store.change(conn, fresh, _sealed(conn, vault, fresh, value))
+def _remove(conn: Transaction, call: Call, name: str) -> Secret:
+    found = store.remove(conn, call.org, name)
+    if found is None:
+        raise _unknown(name)
+    call.settle(conn, look(found))
+    return found
+
+
+def _change(conn: Transaction, call: Call, secret: Secret, value: str, now: datetime) -> Secret:
+    if secret.op == call.op:
+        return secret  # the same act in another process: it has this value
+    fresh = replace(secret, version=secret.version + 1, updated_at=now, op=call.op)
+    store.change(conn, fresh, _sealed(conn, call.platform.vault, fresh, value))
     return fresh
 
 
