@@ -35,7 +35,7 @@ def client(
         connected()
         return sock
 
-    return GuestClient(connect, token)
+    return GuestClient(connect, token, holding=engine.holding)
 
 
 async def meet(

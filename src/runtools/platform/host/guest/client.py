@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import builtins
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from runtools.errors import GuestMisbehaved, GuestUnreachable
+from runtools.errors import GuestMisbehaved, GuestUnreachable, Unavailable
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import FileBody
 from runtools.platform.host.guest import translate, wire
 from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, Refused, within
+from runtools.platform.host.guest.holding import Holding
 from runtools.platform.host.guest.identity import Evidence, Identity
 from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.pool import Pool
@@ -70,7 +72,10 @@ class GuestClient:
         token: str,
         clock: Clock | None = None,
         patience: Patience | None = None,
+        holding: Holding | None = None,
     ) -> None:
+        """``holding`` is shared by all clients of a host."""
+        self._holding = holding or Holding()
         self.cuts: set[Callable[[], None]] = set()  # what breaks off the streams through the agent
         self._patience = patience or Patience()
         self._connect = connect
@@ -190,14 +195,31 @@ class GuestClient:
             if stdin:
                 channel.send_bytes(stdin)
             ran = wire.answer(await channel.receive(), wire.Ran)
-            most = request.max_output_bytes
-            if ran.stdout > most or ran.stderr > most:
-                raise GuestMisbehaved("the agent inside sent more output than was asked for")
-            parts = [part async for part in channel.body(ran.stdout + ran.stderr)]
-            return translate.result(process_id, ran, b"".join(parts))
+            return await self._output(channel, ran, process_id, request.max_output_bytes)
 
         seconds = request.timeout_ms / 1000 + self._patience.grace
         return await within(seconds, self._pool.repeat(act), f"command {process_id}")
+
+    async def _output(
+        self, channel: Channel, ran: wire.Ran, process_id: str, most: int
+    ) -> ExecResult:
+        """What a command printed; room for it is given back when nobody has the result any more."""
+        if ran.stdout > most or ran.stderr > most:
+            raise GuestMisbehaved("the agent inside sent more output than was asked for")
+        size = ran.stdout + ran.stderr
+        try:
+            give_back = await self._holding.take(size)
+        except Unavailable:
+            channel.abort()  # the output is still to come on it
+            raise
+        try:
+            parts = [part async for part in channel.body(size)]
+            result = translate.result(process_id, ran, b"".join(parts))
+        except BaseException:
+            give_back()
+            raise
+        weakref.finalize(result, give_back).atexit = False
+        return result
 
     async def signal_exec(self, op: str, process_id: str, signal: int) -> None:
         """Signal a running command."""

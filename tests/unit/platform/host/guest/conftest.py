@@ -20,6 +20,7 @@ import runtools
 from runtools.guest import protocol
 from runtools.guest.protocol import HEADER, JSON
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.host.guest.holding import Holding
 from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.wire import parse
 
@@ -87,14 +88,19 @@ class Agent:
         self.process.wait()
         self.socket.unlink(missing_ok=True)
 
-    def client(self, token: str = TOKEN, patience: Patience | None = None) -> GuestClient:
+    def client(
+        self,
+        token: str = TOKEN,
+        patience: Patience | None = None,
+        holding: Holding | None = None,
+    ) -> GuestClient:
         connect = connector(self.socket)
 
         async def counted() -> socket.socket:
             self.connects += 1
             return await connect()
 
-        return GuestClient(counted, token, patience=patience)
+        return GuestClient(counted, token, patience=patience, holding=holding)
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as sock:

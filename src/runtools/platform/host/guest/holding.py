@@ -1,0 +1,83 @@
+"""How much of what guests send is held in memory at once, by all of them together.
+
+What one command prints is bounded; a hundred that are answered in the same moment are not. So room is
+taken for an output before it is read, first come, first served, and given back when nobody has it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from runtools.errors import Unavailable
+
+MOST_BYTES: Final = 256 << 20
+# What nearly every command prints: not counted, so that the outputs of few make no other wait.
+SMALL_BYTES: Final = 64 << 10
+_WAIT_SECONDS: Final = 20.0
+
+
+class Holding:
+    """The measure; one for a host."""
+
+    def __init__(self, most: int = MOST_BYTES, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self._most = most
+        self._wait_seconds = wait_seconds
+        self._held = 0
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._queue)
+
+    async def take(self, count: int) -> Callable[[], None]:
+        """Room for so many bytes; what is returned gives it back, and is to be called once.
+
+        Raises:
+            Unavailable: there was none for too long.
+        """
+        if count <= SMALL_BYTES:
+            return _nothing
+        if self._queue or self._held + count > self._most:
+            await self._turn(count)
+        else:
+            self._held += count
+        return partial(self._give_back, count)
+
+    async def _turn(self, count: int) -> None:
+        waiter = (count, asyncio.get_running_loop().create_future())
+        self._queue.append(waiter)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await waiter[1]
+        except BaseException as exc:
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+                self._serve()
+            else:
+                self._give_back(count)  # its turn came meanwhile
+            if isinstance(exc, TimeoutError):
+                raise Unavailable(
+                    f"too much output of commands is on its way to read another {count} bytes",
+                    hint="ask again under the same process id, or for less by maxOutputBytes",
+                ) from None
+            raise
+
+    def _give_back(self, count: int) -> None:
+        self._held -= count
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._queue and self._held + self._queue[0][0] <= self._most:
+            count, turn = self._queue.popleft()
+            if not turn.done():
+                self._held += count
+                turn.set_result(None)
+
+
+def _nothing() -> None:
+    """There is nothing to give back."""
