@@ -16,6 +16,7 @@ from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
 from runtools.platform.boot import home, parts, status, uids
+from runtools.platform.boot.logfile import keep_bounded
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.core.access import PARTS
@@ -54,6 +55,11 @@ _OF_THE_API = KEYS | {
 }
 
 
+def log_file(settings: Settings) -> Path:
+    """What a detached platform writes to."""
+    return settings.log_folder / "runtools.log"
+
+
 async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
     _need_root()
@@ -68,11 +74,15 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, supervisor.stop)
-        announcer = asyncio.create_task(_announce(settings, person))
+        beside = [
+            asyncio.create_task(_announce(settings, person)),
+            asyncio.create_task(keep_bounded(log_file(settings), SystemClock())),
+        ]
         try:
             await supervisor.run()
         finally:
-            announcer.cancel()
+            for task in beside:
+                task.cancel()
     return 0
 
 
@@ -83,7 +93,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
         raise Conflict("the platform is up already", hint="runtools status shows it")
     _need_ports(settings)
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
-    logfile = settings.log_folder / "runtools.log"
+    logfile = log_file(settings)
     env = {**child_env(settings, environ), **_sudo(environ)}
     pid = await start_detached(
         [sys.executable, "-m", "runtools.platform", "up"], env=env, output=logfile
