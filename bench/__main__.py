@@ -14,8 +14,11 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +77,35 @@ def main() -> None:
     show(every)
     missed = [one.name for one in every if one.passed is False]
     print(f"missed: {', '.join(missed)}" if missed else "every bound is kept")
+    if earlier := older(names):
+        print(f"kept from earlier runs: {', '.join(earlier)}")
+
+
+def _commit() -> str:
+    """What was measured; marked where it had changes that no commit has."""
+    asked = ["git", "-C", str(LATEST.parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def older(names: Collection[str]) -> list[str]:
+    """The sections of `latest.json` that were not measured now, each with when and at which commit."""
+    kept: dict[str, Any] = json.loads(LATEST.read_text())["sections"]
+    return [
+        f"{name} ({one.get('at', 'time unknown')}, {one.get('commit', 'commit unknown')})"
+        for name, one in kept.items()
+        if name not in names
+    ]
 
 
 def keep(name: str, rows: list[Row]) -> None:
     """Put a section's rows in the place of the earlier ones in `latest.json`."""
     kept: dict[str, Any] = json.loads(LATEST.read_text())["sections"] if LATEST.exists() else {}
     kept[name] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
