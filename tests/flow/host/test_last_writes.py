@@ -9,9 +9,10 @@ import os
 import pytest
 from tests.flow.host.conftest import World, fresh, holders, order, until
 
-from runtools.errors import RunToolsError
+from runtools.errors import OutcomeUnknown, RunToolsError, Unavailable
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import journal
+from runtools.platform.host.engine.acts import conclude
 
 
 @pytest.fixture
@@ -52,6 +53,41 @@ async def nothing_left(world, but=0):
     """As many machine processes as that; one that was suspended ends a moment after its files."""
     async with asyncio.timeout(4):  # one that was left running would stay for 6 s
         await until(lambda: len(holders(world.settings.home)) == but)
+
+
+class TestHeldUp:
+    async def test_nobody_waits_without_a_word_for_a_disk_that_stays_full(
+        self, world, box, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        full = [True]
+        is_over = over(Act.PAUSE)
+        failing(lambda record: is_over(record) and bool(full), 10**9)
+        op = fresh("op")
+        for _ in range(2):  # a repeat, too
+            with pytest.raises(OutcomeUnknown, match="is pausing, and its host cannot write"):
+                await world.host.pause(box, op, "key_test")
+        assert world.look(box).operation == "pausing"
+        with pytest.raises(Unavailable, match="No space left"):
+            await world.snapshot(box)
+        with pytest.raises(Unavailable, match="No space left"):
+            await world.sh(box, "true")
+        full.clear()
+        await until(lambda: world.look(box).state == "paused")
+        assert (await world.host.pause(box, op, "key_test")).state == "paused"
+        assert await world.sh(box, "echo on") == "on"
+
+    async def test_a_destroy_ends_it_all_the_same(self, world, box, failing, monkeypatch):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        failing(over(Act.PAUSE), 10**9)
+        with pytest.raises(OutcomeUnknown):
+            await world.pause(box)
+        journal_of = world.box(box)
+        assert journal_of.held_up
+        monkeypatch.undo()
+        await world.destroy(box)
+        assert journal_of.held_up is None
+        await nothing_left(world)
 
 
 class TestPause:

@@ -13,6 +13,7 @@ from runtools.errors import (
     HostUnavailable,
     InvalidRequest,
     NotFound,
+    OutcomeUnknown,
     SandboxStopped,
     Unavailable,
 )
@@ -20,7 +21,7 @@ from runtools.platform.core import ids
 from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
 from runtools.platform.core.states import State
 from runtools.platform.host.engine import registry, snapshots
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor, Why, held_up
 from runtools.platform.host.engine.acts.create import create, recoverable
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.fork import fork
@@ -75,7 +76,7 @@ class Acting:
 
     async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
         """Keep its state."""
-        box = self.engine.actor(sandbox_id)
+        box = self._free(sandbox_id, op)
         if _SNAPSHOT_ID.fullmatch(snapshot_id) is None:
             raise InvalidRequest(f"{snapshot_id[:80]!r} is no snapshot id")
         why = Why("request", actor, op, f"snapshot {sandbox_id} as {snapshot_id}")
@@ -85,7 +86,7 @@ class Acting:
 
     async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
         """Go back to a kept state."""
-        box = self.engine.actor(sandbox_id)
+        box = self._free(sandbox_id, op)
         why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
         return await self.engine.ops.once(
             op, why.what, Observed, lambda: box.perform(lambda: rollback(box, why, snapshot_id))
@@ -93,7 +94,7 @@ class Acting:
 
     async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
         """Make children of it."""
-        box = self.engine.actor(sandbox_id)
+        box = self._free(sandbox_id, op)
         _check_ids(*(child.sandbox_id for child in children))
         names = " ".join(child.sandbox_id for child in children)
         why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
@@ -139,6 +140,20 @@ class Acting:
         self.engine.admission.check(ask, queue=order.queue)
         return registry.enroll(self.engine, order, why)
 
+    def _free(self, sandbox_id: str, op: str) -> Actor:
+        """The sandbox, unless what is under way there has been held up: nobody is to wait for that.
+
+        Raises:
+            OutcomeUnknown: it is a repeat of what is held up.
+            Unavailable: it is something else, and was not begun.
+        """
+        box = self.engine.actor(sandbox_id)
+        if box.held_up is not None:
+            under_way = box.record.under_way
+            is_same = under_way is not None and under_way.op == op
+            raise held_up(box, OutcomeUnknown if is_same else Unavailable)
+        return box
+
     async def _act(
         self,
         sandbox_id: str,
@@ -147,7 +162,7 @@ class Acting:
         verb: str,
         act: Callable[[Actor, Why], Coroutine[Any, Any, Observed]],
     ) -> Observed:
-        box = self.engine.actor(sandbox_id)
+        box = self._free(sandbox_id, op)
         why = Why("request", actor, op, f"{verb} {sandbox_id}")
         return await self.engine.ops.once(
             op, why.what, Observed, lambda: box.perform(lambda: act(box, why))

@@ -19,7 +19,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped, Unavailable
+from runtools.errors import (
+    HostUnavailable,
+    OutcomeUnknown,
+    RunToolsError,
+    SandboxStopped,
+    Unavailable,
+)
 from runtools.platform.core.ports.driver import Exit, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Move, State, check
@@ -84,6 +90,7 @@ class Actor:
         stats: what the guest last said of itself.
         refusals: what it wanted to reach and was not let.
         irrevocable: the act under way has done what cannot be undone: it is not given up any more.
+        held_up: why its end cannot be written down, where that has lasted for a while.
     """
 
     def __init__(self, engine: Engine, record: Record, died: Death) -> None:
@@ -98,12 +105,14 @@ class Actor:
             engine.places.sandbox(record.sandbox_id), engine.clock, engine.meters.refused
         )
         self.irrevocable = False
+        self.held_up: str | None = None
         self._died = died
         self._jobs: deque[_Job] = deque()
         self._bell = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._current: asyncio.Task[Any] | None = None
+        self._doing: _Job | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._final = False
         self._untold: deque[LedgerEntry] = deque()
@@ -303,7 +312,7 @@ class Actor:
                 ) from exc
             raise
         finally:
-            self.irrevocable = False
+            self.irrevocable, self.held_up = False, None
 
     def _give_up(self, why: Why, reason: str) -> None:
         """Say that the act under way failed; on a full disk at least to ourselves."""
@@ -326,6 +335,12 @@ class Actor:
         self._ring()
         result: T = await asyncio.shield(job.done)
         return result
+
+    def hold_up(self, reason: str) -> None:
+        """Tell who waits for the act under way that its end cannot be written down yet; it goes on."""
+        self.held_up = reason
+        if self._doing is not None and not self._doing.done.done():
+            self._doing.done.set_exception(held_up(self, OutcomeUnknown))
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""
@@ -424,15 +439,17 @@ class Actor:
                 self._bell.clear()
                 await self._bell.wait()
             job = self._jobs.popleft()
-            self._current = asyncio.create_task(job.run(), context=job.context)
+            self._current, self._doing = asyncio.create_task(job.run(), context=job.context), job
             try:
                 await asyncio.wait({self._current})
                 self._hand_over(self._current, job)
             finally:
-                self._current = None
+                self._current = self._doing = None
 
     def _hand_over(self, task: asyncio.Task[Any], job: _Job) -> None:
-        if task.cancelled():
+        if job.done.done():  # it was held up: its caller has an answer
+            _ = task.cancelled() or task.exception()
+        elif task.cancelled():
             job.done.set_exception(self._overruled())
         elif (failure := task.exception()) is not None:
             job.done.set_exception(failure)
@@ -477,6 +494,16 @@ class Actor:
             else:
                 return
             await backoff.wait()
+
+
+def held_up(box: Actor, kind: type[RunToolsError]) -> RunToolsError:
+    """That the end of an act cannot be written down; it is tried again for as long as the host is up."""
+    operation = box.record.operation
+    doing = operation.value if operation else "changing"
+    return kind(
+        f"{box.id} is {doing}, and its host cannot write down that this has ended: {box.held_up}",
+        hint="make room on the host's disk (runtools df, runtools prune): it goes on by itself then",
+    )
 
 
 def _going_down() -> RunToolsError:

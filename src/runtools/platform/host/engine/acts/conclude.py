@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any
 
@@ -15,6 +16,8 @@ from runtools.platform.kit.clock import Backoff
 log = logging.getLogger(__name__)
 
 _LONGEST_SECONDS = 5.0
+# What fails so often (some seconds) is told to those who wait for the act.
+_TELLING = 6
 
 
 async def conclude(
@@ -28,22 +31,25 @@ async def conclude(
     """`Actor.finish`, done again until the disk takes it; until then the act is under way.
 
     To give the act up instead would say of a machine that is saved that it runs, or the other way
-    round. A host that is going down or coming up does not wait: the journal says what was under way,
-    and that is finished afterwards.
+    round. Those who wait for it are told after some seconds what holds it up. A host that is going down
+    or coming up does not wait: the journal says what was under way, and that is finished afterwards.
 
     Raises:
         OSError: it could not be written, and the host does not wait.
     """
     box.irrevocable = True
     backoff = Backoff(box.engine.clock, most=_LONGEST_SECONDS)
-    while True:
+    for attempt in itertools.count(1):
         try:
             seen = box.finish(why, record, result, point, **detail)
         except OSError as exc:
             log.error("%s: the end of an act is not journaled yet: %s", box.id, exc)
             if box.engine.stopping or box.engine.taking_over:
                 raise
+            if attempt == _TELLING:
+                box.hold_up(str(exc))
         else:
             box.irrevocable = False
             return seen
         await backoff.wait()
+    raise AssertionError("an end that was neither written nor given up")

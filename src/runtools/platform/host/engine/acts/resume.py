@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from runtools.errors import HostUnavailable, SandboxStopped
+from runtools.errors import HostUnavailable, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
 from runtools.platform.host.engine import durable, known
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor, Why, held_up
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.acts.conclude import conclude
@@ -116,6 +116,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
     Raises:
         SandboxStopped: it has ended.
         HostUnavailable: it runs, but this host could not take it over at its start.
+        Unavailable: an act is under way whose end cannot be written down.
     """
     while True:
         if box.state is State.STOPPED:
@@ -127,6 +128,8 @@ async def awake(box: Actor, why: Why) -> GuestClient:
             if box.guest is None:
                 raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
             return box.guest
+        if box.held_up is not None:
+            raise held_up(box, Unavailable)
         if box.state is State.CREATING:
             await box.changed()
         else:
