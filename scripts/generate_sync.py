@@ -21,6 +21,7 @@ MODULES = (
     "audit",
     "client",
     "deploys",
+    "desktop",
     "dev_urls",
     "egress",
     "files",

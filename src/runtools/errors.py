@@ -3,7 +3,8 @@
     RunToolsError                      500 internal
     ├── InvalidRequest                 400 invalid_request
     │   ├── InvalidPath                400 invalid_path
-    │   └── ProjectInvalid             400 project_invalid
+    │   ├── ProjectInvalid             400 project_invalid
+    │   └── OffScreen                  400 off_screen
     ├── Unauthenticated                401 unauthenticated
     │   └── SignatureInvalid           401 signature_invalid
     ├── Forbidden                      403 forbidden
@@ -29,7 +30,8 @@
     │   ├── RunIllegalMove             409 run_illegal_move
     │   ├── ProcessEnded               409 process_ended
     │   ├── InputClosed                409 input_closed
-    │   └── InputFull                  409 input_full
+    │   ├── InputFull                  409 input_full
+    │   └── NoDesktop                  409 no_desktop
     ├── TooLarge                       413 too_large
     ├── VersionMismatch                426 version_mismatch
     ├── RateLimited                    429 rate_limited
@@ -37,6 +39,7 @@
     ├── Unavailable                    503 unavailable
     │   ├── HostUnavailable            503 host_unavailable
     │   ├── PortClosed                 503 port_closed
+    │   ├── DesktopUnavailable         503 desktop_unavailable
     │   └── WrongMasterKey             503 wrong_master_key
     ├── GuestUnreachable               502 guest_unreachable
     │   └── GuestMisbehaved            502 guest_misbehaved
@@ -122,6 +125,12 @@ class ProjectInvalid(InvalidRequest):
     """A project's files cannot be loaded as they are; ``details["problems"]`` says where and why."""
 
     code = "project_invalid"
+
+
+class OffScreen(InvalidRequest):
+    """A place is not on the desktop's screen; ``details`` has both."""
+
+    code = "off_screen"
 
 
 class Unauthenticated(RunToolsError):
@@ -284,6 +293,12 @@ class InputFull(Conflict):
     code = "input_full"
 
 
+class NoDesktop(Conflict):
+    """The sandbox's template has no desktop."""
+
+    code = "no_desktop"
+
+
 class TooLarge(RunToolsError):
     """The request or what it names exceeds a stated bound."""
 
@@ -329,6 +344,12 @@ class PortClosed(Unavailable):
     """Nothing listens on that port of a sandbox; ``details["ports"]`` are those on which something does."""
 
     code = "port_closed"
+
+
+class DesktopUnavailable(Unavailable):
+    """No desktop answers in the sandbox at the moment: it is on its way up, or has ended."""
+
+    code = "desktop_unavailable"
 
 
 class WrongMasterKey(Unavailable):

@@ -25,6 +25,7 @@ from runtools.sdk.shapes.sandboxes import (
     DEFAULT_IDLE_TIMEOUT_SECONDS,
     DEFAULT_MEMORY_MB,
     DEFAULT_VCPUS,
+    DESKTOP_MEMORY_MB,
     Isolation,
 )
 
@@ -148,7 +149,7 @@ def define_sandbox(
     name: str | None = None,
     template: str | None = None,
     vcpus: int = DEFAULT_VCPUS,
-    memory_mb: int = DEFAULT_MEMORY_MB,
+    memory_mb: int | None = None,
     disk_mb: int = DEFAULT_DISK_MB,
     env: Mapping[str, str] | None = None,
     secrets: Sequence[str] = (),
@@ -167,7 +168,7 @@ def define_sandbox(
         name: what people see.
         template: slug or slug@version; default base-debian.
         vcpus: 1 to 64.
-        memory_mb: 256 or more.
+        memory_mb: 256 or more; default: 1024, on a template named ``desktop-…`` 2048.
         disk_mb: 512 or more.
         env: variables of everything that runs in it; no place for secrets.
         secrets: names of secrets of the org (category custom, scope sandboxes or all) that are set in
@@ -185,6 +186,9 @@ def define_sandbox(
         pydantic.ValidationError: a field is malformed or out of its range.
     """
     fields = dict(locals())
+    if memory_mb is None:
+        is_desktop = (template or "").startswith("desktop-")
+        fields["memory_mb"] = DESKTOP_MEMORY_MB if is_desktop else DEFAULT_MEMORY_MB
     for field in ("env", "tags", "egress"):
         fields[field] = {} if fields[field] is None else fields[field]
     return _defined(

@@ -12,6 +12,7 @@ from typing import Any
 from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import LEFT, async_farewell
+from runtools.sdk.desktop import AsyncDesktop
 from runtools.sdk.dev_urls import AsyncDevUrls, AsyncSandboxHttp
 from runtools.sdk.egress import AsyncEgress
 from runtools.sdk.files import AsyncFiles
@@ -75,6 +76,7 @@ class AsyncSandbox:
         self.egress = AsyncEgress(transport, self._path)
         self.ssh = AsyncSsh(transport, self._path)
         self.urls = AsyncDevUrls(transport, self._path)
+        self.desktop = AsyncDesktop(transport, self._path)
         self._take(view)
 
     def __repr__(self) -> str:

@@ -132,7 +132,8 @@ class ScriptedApi:
     async def _create(self, request: Request) -> Response:
         given = json.loads(await request.body())
         wanted = shapes.SandboxCreate.model_validate(given)
-        known = {k: v for k, v in wanted if k in _BLANK and k not in ("template", "queue")}
+        known = {k: v for k, v in wanted if k in _BLANK and v is not None}
+        known = {k: v for k, v in known.items() if k not in ("template", "queue")}
         queued = {"state": "creating", "operation": "queued"} if self.waits else {}
         made = self.add(**known, **queued, env_names=sorted(wanted.env))
         return reply(made, 201)

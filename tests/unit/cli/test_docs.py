@@ -61,5 +61,5 @@ def test_the_example_shown_is_the_one_that_is_run(page: str) -> None:
 
 
 def test_defaults_said_twice_are_the_same() -> None:
-    for name in ("VCPUS", "MEMORY_MB", "DISK_MB", "IDLE_TIMEOUT_SECONDS"):
+    for name in ("VCPUS", "DISK_MB", "IDLE_TIMEOUT_SECONDS"):
         assert getattr(create, f"DEFAULT_{name}") == getattr(shapes, f"DEFAULT_{name}")

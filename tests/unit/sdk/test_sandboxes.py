@@ -58,7 +58,6 @@ class TestCreate:
             "idleTimeoutSeconds": 600,
             "maxLifetimeSeconds": 60,
             "vcpus": 2,
-            "memoryMb": 1024,
             "diskMb": 2048,
             "internet": False,
             "requireIsolation": "hardware",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtools.sdk.sync.sandbox import Sandbox
 
 # Said here again, because importing the shapes takes longer than all the rest; a test compares.
-DEFAULT_VCPUS, DEFAULT_MEMORY_MB, DEFAULT_DISK_MB = 2, 1024, 2048
+DEFAULT_VCPUS, DEFAULT_DISK_MB = 2, 2048
 DEFAULT_IDLE_TIMEOUT_SECONDS = 600
 
 _SIZE, _ACCESS, _WAIT = "Size and time", "Access", "Waiting"
@@ -50,8 +50,14 @@ def create(
         int, typer.Option(metavar="N", help="Processors.", rich_help_panel=_SIZE)
     ] = DEFAULT_VCPUS,
     memory_mb: Annotated[
-        int, typer.Option(metavar="MB", help="Memory.", rich_help_panel=_SIZE)
-    ] = DEFAULT_MEMORY_MB,
+        int | None,
+        typer.Option(
+            metavar="MB",
+            help="Memory.",
+            show_default="1024, a desktop's 2048",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
     disk_mb: Annotated[
         int, typer.Option(metavar="MB", help="Takes what is written.", rich_help_panel=_SIZE)
     ] = DEFAULT_DISK_MB,

@@ -7,6 +7,7 @@ import typer
 from runtools.cli.sandbox import (
     copying,
     create,
+    desktop,
     egress,
     inside,
     life,
@@ -33,6 +34,8 @@ app.command(rich_help_panel=_INSIDE)(processes.kill)
 app.command(rich_help_panel=_INSIDE)(copying.cp)
 app.command(rich_help_panel=_INSIDE)(watching.watch)
 app.command(rich_help_panel=_INSIDE)(urls.url)
+app.command(rich_help_panel=_INSIDE)(desktop.desktop)
+app.command(rich_help_panel=_INSIDE)(desktop.screenshot)
 app.command(rich_help_panel=_STATE)(life.pause)
 app.command(rich_help_panel=_STATE)(life.resume)
 app.command(rich_help_panel=_STATE)(life.fork)

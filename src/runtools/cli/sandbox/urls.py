@@ -44,7 +44,7 @@ def url(
 
     A paused sandbox wakes when somebody asks for it.
     """
-    seconds = None if ttl is None else _seconds(ttl)
+    seconds = None if ttl is None else seconds_of(ttl)
     with connected() as rt:
         urls = rt.sandboxes.get(ref).urls
         if public is not None:
@@ -56,7 +56,7 @@ def url(
         elif open_ and found.access == "private":
             link = urls.link(port)
     if open_:
-        _open(found.url if link is None else link.url)
+        open_page(found.url if link is None else link.url)
     if seconds is not None and link is not None:
         shown = link.url
         output.show(link, lambda: shown) if json else output.line(shown)
@@ -66,15 +66,18 @@ def url(
         output.line(found.url)
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str) -> int:
+    """What ``--ttl`` says."""
     found = _TTL.fullmatch(text.strip().lower())
     if found is None:
         raise InvalidRequest(f"--ttl {text!r} is no time", hint="30m, 1h or 2d, or seconds")
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def _open(address: str) -> None:
-    """By a page of one's own: every user of this machine sees what programs are started with."""
+def open_page(address: str) -> None:
+    """Open an address in the browser, by a page of one's own: every user of this machine sees what
+    programs are started with.
+    """
     logins = settings.logins_file()
     if logins is None:
         raise InvalidRequest("--open: neither XDG_CONFIG_HOME nor HOME is set")

@@ -23,6 +23,7 @@ from runtools.platform.api.callers import parts
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.deploys import routes as deploys
+from runtools.platform.api.desktop import routes as desktop
 from runtools.platform.api.dev_urls import parts as dev_url_parts
 from runtools.platform.api.dev_urls import routes as dev_urls
 from runtools.platform.api.edge import Edge
@@ -117,6 +118,7 @@ ROUTERS = (
     connection.router,
     tools.router,
     standing.router,
+    desktop.router,
     dev_urls.router,
     dev_url_parts.router,
 )

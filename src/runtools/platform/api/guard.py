@@ -19,6 +19,7 @@ _NOUNS = {
     "agents": "agent",
     "audit": "audit",
     "deploys": "deploy",
+    "desktop": "sandbox",
     "dev-urls": "sandbox",
     "events": "sandbox",
     "hosts": access.PLATFORM,
@@ -69,6 +70,9 @@ _PARTS = {str(part): scope for part, scope in access.PARTS.items()}
 _OF_A_RUN = frozenset(
     {
         ("sandboxes", "get"),
+        *(("desktop", name) for name in ("get", "screenshot", "move", "click", "drag", "scroll")),
+        *(("desktop", name) for name in ("type_", "press", "clipboard", "fill_clipboard")),
+        *(("desktop", name) for name in ("windows", "open_url")),
         *(("dev-urls", name) for name in ("get", "create_link")),
         *(("inside", name) for name in ("exec_", "signal_exec", "stats", "stats_history")),
         *(("inside", name) for name in ("read", "write", "remove", "stat", "list_", "watch")),

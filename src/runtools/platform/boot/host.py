@@ -86,7 +86,9 @@ def compose(settings: Settings) -> Composed:
         uids=of_warm,
         limit_bytes=settings.warm_mb << 20,
     )
-    templates = Templates(settings.host_home, clock, mirror=settings.mirror, warm=warm)
+    templates = Templates(
+        settings.host_home, clock, mirror=settings.mirror, warm=warm, kasmvnc=settings.kasmvnc
+    )
     tracing = from_settings(settings, "host")
     service = HostService(settings, vmm, network, templates, warm, first_uid, clock, tracing)
     return Composed(service, network, tracing, vmm)

@@ -6,8 +6,20 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-RECIPES: Final[Mapping[str, bool]] = {"base-debian": True, "base-ubuntu": False}
+from runtools.sdk.shapes.sandboxes import DEFAULT_MEMORY_MB, DESKTOP_MEMORY_MB
+
+RECIPES: Final[Mapping[str, bool]] = {
+    "base-debian": True,
+    "base-ubuntu": False,
+    "desktop-debian": False,
+    "desktop-ubuntu": False,
+    "desktop-debian-kasmvnc": False,
+    "desktop-ubuntu-kasmvnc": False,
+}
 """Every recipe by its name, and whether its makers have seen it built and booted."""
+
+DESKTOPS: Final = frozenset(slug for slug in RECIPES if slug.startswith("desktop-"))
+"""Those whose machines have a screen."""
 
 _MAX_LENGTH: Final = 200
 # A name, and perhaps a version. A trailing minus would ask apt to *remove* the package; another
@@ -15,6 +27,11 @@ _MAX_LENGTH: Final = 200
 _PACKAGE: Final = re.compile(
     r"[a-z0-9][a-z0-9+.-]*[a-z0-9+](?:=[0-9][A-Za-z0-9.+:~-]*[A-Za-z0-9])?"
 )
+
+
+def usual_memory_mb(recipe: str) -> int:
+    """The memory of a machine of that recipe, where nobody has said another one."""
+    return DESKTOP_MEMORY_MB if recipe in DESKTOPS else DEFAULT_MEMORY_MB
 
 
 def no_package(names: Iterable[str]) -> tuple[int, str] | None:

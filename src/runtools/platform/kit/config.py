@@ -63,6 +63,7 @@ class Settings:
         rate_limit_failed: tries without a good key from one address in a minute; 0: no limit.
         default_template: what a create without a template gets.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
+        kasmvnc: address or file of KasmVNC's package, for the recipes named after it.
         database_url: SQLAlchemy URL; empty: SQLite in the home.
         master_key, master_key_file, master_key_command: where the master key of sealed values comes from
             (base64 of 32 bytes; several with the newest first): the value itself, a file, or a program
@@ -126,6 +127,7 @@ class Settings:
     rate_limit_failed: int = 600
     default_template: str = "base-debian"
     mirror: str = ""
+    kasmvnc: str = ""
     database_url: str = ""
     master_key: str = field(default="", repr=False)
     master_key_file: str = ""

@@ -40,6 +40,7 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", 
 
 DEFAULT_VCPUS = 2
 DEFAULT_MEMORY_MB = 1024
+DESKTOP_MEMORY_MB = 2048
 DEFAULT_DISK_MB = 2048
 DEFAULT_IDLE_TIMEOUT_SECONDS = 600
 MAX_ENV_BYTES = 131_072
@@ -66,7 +67,13 @@ class SandboxCreate(Request):
     idle_timeout_seconds: int = Field(DEFAULT_IDLE_TIMEOUT_SECONDS, ge=0, le=31_536_000)
     max_lifetime_seconds: int | None = Field(None, ge=1, le=31_536_000)
     vcpus: int = Field(DEFAULT_VCPUS, ge=1, le=64)
-    memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=256, le=524_288)
+    memory_mb: int | None = Field(
+        None,
+        ge=256,
+        le=524_288,
+        description=f"default: what the template is made for: {DEFAULT_MEMORY_MB}, a desktop's "
+        f"{DESKTOP_MEMORY_MB}",
+    )
     disk_mb: int = Field(DEFAULT_DISK_MB, ge=512, le=4_194_304)
     internet: bool = True
     egress: EgressRules | None = Field(None, description="default: every public address")

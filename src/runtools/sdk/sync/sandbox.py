@@ -23,6 +23,7 @@ from runtools.sdk.shapes.sandboxes import (
     State,
     Timings,
 )
+from runtools.sdk.sync.desktop import Desktop
 from runtools.sdk.sync.dev_urls import DevUrls, SandboxHttp
 from runtools.sdk.sync.egress import Egress
 from runtools.sdk.sync.files import Files
@@ -76,6 +77,7 @@ class Sandbox:
         self.egress = Egress(transport, self._path)
         self.ssh = Ssh(transport, self._path)
         self.urls = DevUrls(transport, self._path)
+        self.desktop = Desktop(transport, self._path)
         self._take(view)
 
     def __repr__(self) -> str:

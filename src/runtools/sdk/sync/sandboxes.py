@@ -10,7 +10,6 @@ from runtools.sdk import shapes, wire
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
     DEFAULT_IDLE_TIMEOUT_SECONDS,
-    DEFAULT_MEMORY_MB,
     DEFAULT_VCPUS,
     Isolation,
     State,
@@ -40,7 +39,7 @@ class Sandboxes:
         idle_timeout_seconds: int = DEFAULT_IDLE_TIMEOUT_SECONDS,
         max_lifetime_seconds: int | None = None,
         vcpus: int = DEFAULT_VCPUS,
-        memory_mb: int = DEFAULT_MEMORY_MB,
+        memory_mb: int | None = None,
         disk_mb: int = DEFAULT_DISK_MB,
         internet: bool = True,
         egress: Mapping[str, Sequence[str]] | None = None,
@@ -64,7 +63,8 @@ class Sandboxes:
             idle_timeout_seconds: pause after so long without activity; 0: never.
             max_lifetime_seconds: pause after so long in any case; None: never.
             vcpus: 1 to 64.
-            memory_mb: in units of 2**20 bytes, from 256.
+            memory_mb: in units of 2**20 bytes, from 256; default: what the template is made for,
+                1024 or a desktop's 2048.
             disk_mb: likewise, from 512; sparse: only what is written takes room.
             internet: False closes everything, DNS included.
             egress: what it reaches: ``{"allow": ["*.example.org", "203.0.113.0/24"], "deny": []}``;

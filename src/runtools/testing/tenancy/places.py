@@ -337,6 +337,22 @@ _TO = {"source": "/workspace/file", "target": "/workspace/other"}
 
 SCENES: Mapping[str, Scene] = {
     "DELETE /v1/sandboxes/{ref}/files": Scene(query=_FILE, ready=_written),
+    # Sandboxes here have no desktop, which their owner is told and a stranger is not; the routes of those
+    # that have one are asked by a stranger in `tests/flow/api/test_desktop.py`.
+    **{
+        f"{method} /v1/sandboxes/{{ref}}/desktop{end}": Scene(body, granted=409)
+        for method, end, body in (
+            *(("GET", end, None) for end in ("", "/screenshot", "/clipboard", "/windows")),
+            ("POST", "/move", {"x": 1, "y": 1}),
+            ("POST", "/click", {}),
+            ("POST", "/drag", {"x": 1, "y": 1, "toX": 2, "toY": 2}),
+            ("POST", "/scroll", {"down": 1}),
+            ("POST", "/type", {"text": "text"}),
+            ("POST", "/keys", {"keys": ["a"]}),
+            ("POST", "/clipboard", {"text": "text"}),
+            ("POST", "/open", {"url": "https://example.org"}),
+        )
+    },
     "GET /v1/model-endpoints/{slug}/models": Scene(granted=503),  # nobody listens there
     "GET /v1/sandboxes/{ref}/files": Scene(query=_FILE, ready=_written),
     "GET /v1/sandboxes/{ref}/files/archive": Scene(query="path=/workspace", ready=_written),
@@ -446,6 +462,7 @@ NO_REFERENCES: Mapping[str, str] = {
     "command": "words of a command line",
     "deny": "what may not be reached",
     "events": "types of events",
+    "keys": "names of keys of a keyboard",
     "losing": "slugs of the caller's own project, which the body names",
     "only": "words of the platform's own",
     "processId": "chosen by the caller, for a process of the sandbox in the path",

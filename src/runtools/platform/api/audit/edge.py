@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.25
 _REFUSED, _FAILED = 400, 500
 _SIGNS_IN = "/signin/oidc/callback"
-_INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes)(/|$)")
+_INSIDE = re.compile(r"/v1/sandboxes/[^/]+/(exec|files|processes|desktop)(/|$)")
 
 
 def acts(scope: Scope) -> bool:

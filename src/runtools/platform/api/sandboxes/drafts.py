@@ -9,6 +9,7 @@ from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ids import new_sandbox_id
 from runtools.platform.core.ports.host import CreateOrder, Guest, Sizes
+from runtools.platform.core.recipes import usual_memory_mb
 from runtools.sdk.shapes.egress import EgressRules
 from runtools.sdk.shapes.sandboxes import SandboxCreate
 
@@ -29,7 +30,7 @@ def fresh(call: Call, version: Version, wanted: SandboxCreate) -> Record:
         tags=wanted.tags,
         env_names=sorted({*wanted.env, *wanted.secrets}),
         vcpus=wanted.vcpus,
-        memory_mb=wanted.memory_mb,
+        memory_mb=wanted.memory_mb or usual_memory_mb(version.recipe),
         disk_mb=wanted.disk_mb,
         internet=wanted.internet,
         egress=rules.egress(wanted.egress or EgressRules(), "egress.").model_dump(by_alias=False),

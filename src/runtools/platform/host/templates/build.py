@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from runtools.platform.core.ports.host import BuildOrder
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.disk.files import free_bytes
 from runtools.platform.host.disk.trees import used_bytes
-from runtools.platform.host.templates import rootfs
+from runtools.platform.host.templates import desktop, rootfs
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import TIED
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL
@@ -24,6 +22,7 @@ from runtools.platform.kit import process
 
 # The unpacked system, the image made of it and what is downloaded, with room for added packages.
 NEEDED_BYTES = 4 << 30
+DESKTOP_BYTES = 7 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,14 @@ class Workshop:
         cache: downloaded packages, kept so that the next build fetches only what is new.
         mirror: from the settings; empty: the one that this machine's apt uses.
         network: gives a script the network of a sandbox.
+        kasmvnc: from the settings: the address or file of that package.
     """
 
     work: Path
     cache: Path
     mirror: str
     network: Network
+    kasmvnc: str
 
 
 async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) -> None:
@@ -53,7 +54,7 @@ async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) 
     await _remove(work)
     work.mkdir(parents=True, mode=0o700)
     try:
-        _check_room(work)
+        _check_room(work, DESKTOP_BYTES if recipe_of(order.recipe).vnc else NEEDED_BYTES)
         await _steps(order, shop, work, folder, log)
     except (process.CommandFailed, TimeoutError, OSError, LookupError, ValueError) as exc:
         raise BuildFailed(f"{log.step_name}: {_reason(log, exc)}") from exc
@@ -73,6 +74,7 @@ async def _steps(
     await rootfs.install(root, recipe, order.apt, cache, shop.mirror, log)
     log.step("kernel", 0.42, 0.47)
     boot = await rootfs.fetch_boot(root, recipe, work, log)
+    await desktop.add_foreign(root, recipe, shop.kasmvnc, work, log)
     rootfs.keep_packages(root, cache)
     await unpack_kernel(boot.kernel, folder / KERNEL)
     await make_initramfs(boot.busybox, boot.modules, folder / INITRD)
@@ -80,6 +82,8 @@ async def _steps(
     await rootfs.add_tools(root, log)
     log.step("set-up", 0.56, 0.58)
     await rootfs.set_up(root, log)
+    if recipe.vnc is not None:
+        await desktop.set_up(root, recipe, log)
     if order.run is not None:
         log.step("script", 0.58, 0.6)
         await run_script(order.run, root, work, shop.network, log)
@@ -93,17 +97,18 @@ async def _steps(
 
 
 async def _remove(folder: Path) -> None:
-    """Remove a tree of tens of thousands of files without holding up the rest of the host."""
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    """Remove a tree of a hundred thousand files, for which our own loop would take minutes."""
+    rm = ["rm", "-rf", "--one-file-system", "--", str(folder)]
+    await process.run(rm, timeout=None, check=False)
 
 
-def _check_room(folder: Path) -> None:
+def _check_room(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
-    if free < NEEDED_BYTES:
+    if free < needed:
         raise BuildFailed(
-            f"a build needs {NEEDED_BYTES >> 20} MB of disk, {free >> 20} MB are free",
+            f"a build needs {needed >> 20} MB of disk, {free >> 20} MB are free",
             hint="runtools prune frees what is kept for convenience",
-            details={"neededBytes": NEEDED_BYTES, "freeBytes": free},
+            details={"neededBytes": needed, "freeBytes": free},
         )
 
 

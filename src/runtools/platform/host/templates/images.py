@@ -24,6 +24,7 @@ class Image:
         kernel: an ELF kernel.
         initrd: what the kernel starts first; each boot appends its token.
         size_bytes: what it occupies on disk.
+        rehearsal: commands that must succeed in a machine of it before it is captured.
     """
 
     version_id: str
@@ -34,3 +35,4 @@ class Image:
     kernel: Path
     initrd: Path
     size_bytes: int
+    rehearsal: tuple[tuple[str, ...], ...] = ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, RECORD, Image
+from runtools.platform.host.templates.recipes import recipe_of
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.templates import BuildState
@@ -45,6 +46,7 @@ class Record(Shape):
             kernel=folder / KERNEL,
             initrd=folder / INITRD,
             size_bytes=self.size_bytes,
+            rehearsal=recipe_of(self.order.recipe).rehearsal,
         )
 
     def keep(self, folder: Path) -> None:

@@ -17,6 +17,7 @@ import runtools.guest
 from runtools.platform.host.templates import mirrors
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import TIED, run_inside
+from runtools.platform.host.templates.laying import lay, link
 from runtools.platform.host.templates.recipes import BUN, NPM, Recipe
 from runtools.platform.kit import process
 
@@ -181,16 +182,16 @@ async def add_tools(root: Path, log: BuildLog) -> None:
 async def set_up(root: Path, log: BuildLog) -> None:
     """Our own files: configuration, masks, the agent."""
     with resources.as_file(resources.files(__package__).joinpath("skeleton")) as skeleton:
-        _lay(skeleton, root)
+        lay(skeleton, root)
     units = root / "etc/systemd/system"
     for unit in _MASKED:
-        _link(units / unit, "/dev/null")
+        link(units / unit, "/dev/null")
     for name in _GENERATORS_OFF:
-        _link(root / f"etc/systemd/system-generators/systemd-{name}-generator", "/dev/null")
+        link(root / f"etc/systemd/system-generators/systemd-{name}-generator", "/dev/null")
     for folder, names in _WANTED.items():
         for name in names:
-            _link(units / folder / name, f"../{name}")
-    _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
+            link(units / folder / name, f"../{name}")
+    link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
     (root / "workspace").mkdir(exist_ok=True)
     await add_agent(root, log)
 
@@ -276,21 +277,3 @@ async def _optional(root: Path, package: str, prefix: str) -> list[str]:
     await run_inside(root, ["apt-cache", "depends", "--important", package], lines.append)
     names = [line.split()[-1] for line in lines if line.strip().startswith("Depends:")]
     return [name for name in names if name.startswith(prefix)][:1]
-
-
-def _lay(source: Path, target: Path) -> None:
-    for entry in sorted(source.iterdir()):
-        place = target / entry.name
-        if entry.is_dir():
-            place.mkdir(exist_ok=True)
-            _lay(entry, place)
-        else:
-            place.unlink(missing_ok=True)
-            shutil.copyfile(entry, place)
-            place.chmod(0o644)
-
-
-def _link(path: Path, target: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)

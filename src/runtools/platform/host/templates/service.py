@@ -23,7 +23,7 @@ from typing import Protocol
 from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
-from runtools.platform.core.recipes import RECIPES
+from runtools.platform.core.recipes import RECIPES, usual_memory_mb
 from runtools.platform.host.disk.files import sync
 from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates.build import Workshop, build
@@ -33,7 +33,7 @@ from runtools.platform.host.templates.recipes import check_packages, recipe_of
 from runtools.platform.host.templates.record import Record, read_records
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.crash import crash_point
-from runtools.sdk.shapes.sandboxes import DEFAULT_MEMORY_MB, DEFAULT_VCPUS
+from runtools.sdk.shapes.sandboxes import DEFAULT_VCPUS
 from runtools.sdk.shapes.templates import BuildLine
 
 _log = logging.getLogger(__name__)
@@ -66,14 +66,17 @@ class Templates:
     Args:
         home: the host part's home; ``cache`` and ``work`` lie there too.
         clock: for the log.
-        mirror: the setting of that name.
+        mirror, kasmvnc: the settings of these names.
         warm: makes the first warm snapshot of a version, and with it shows that it boots. Its
             network is also that of scripts.
     """
 
-    def __init__(self, home: Path, clock: Clock, *, mirror: str, warm: Warming) -> None:
+    def __init__(
+        self, home: Path, clock: Clock, *, mirror: str, warm: Warming, kasmvnc: str = ""
+    ) -> None:
         self._folder = home / "templates"
-        self._shop = Workshop(home / "work", home / "cache" / "packages", mirror, warm.network)
+        cache = home / "cache" / "packages"
+        self._shop = Workshop(home / "work", cache, mirror, warm.network, kasmvnc)
         self._clock = clock
         self._warm = warm
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +115,11 @@ class Templates:
         if order.version_id not in self._records:
             recipe = recipe_of(order.recipe)
             check_packages(order.apt)
+            if recipe.vnc == "kasmvnc" and not self._shop.kasmvnc:
+                raise InvalidRequest(
+                    f"{recipe.slug} needs a package of KasmVNC, and none is named",
+                    hint="the setting kasmvnc takes its address or file; desktop-debian needs none",
+                )
             if _VERSION_ID.fullmatch(order.version_id) is None:
                 raise InvalidRequest(f"{order.version_id[:80]!r} is no id")
             folder = self._at(order.version_id)
@@ -229,7 +237,8 @@ class Templates:
             log.part(next(said) / _SAID)
             log.line(text)
 
-        await self._warm.make(image, DEFAULT_VCPUS, DEFAULT_MEMORY_MB, say)
+        memory_mb = usual_memory_mb(record.order.recipe)
+        await self._warm.make(image, DEFAULT_VCPUS, memory_mb, say)
         crash_point("build.booted")
         await sync([folder])
 

@@ -198,7 +198,7 @@ class Warm:
             await make_overlay(machine.overlay, DEFAULT_DISK_MB)
             if os.geteuid() == 0:
                 os.chown(machine.overlay, uid, uid)
-            token = await self._capture(machine, capture, work / _MACHINE, say)
+            token = await self._capture(machine, capture, work / _MACHINE, say, image.rehearsal)
             await asyncio.to_thread(shutil.rmtree, machine.folder)
             kept = _Kept(
                 version_id=image.version_id,
@@ -219,7 +219,12 @@ class Warm:
         say(f"warm snapshot {path.name}: {kept.size_bytes >> 20} MB")
 
     async def _capture(
-        self, machine: Machine, into: Path, note: Path, say: Callable[[str], None]
+        self,
+        machine: Machine,
+        into: Path,
+        note: Path,
+        say: Callable[[str], None],
+        rehearsal: Sequence[Sequence[str]],
     ) -> str:
         """Boot, rehearse, capture, end. The note says what a crash in between leaves behind."""
         slot = await self.network.open(SHUT)
@@ -230,7 +235,7 @@ class Warm:
             try:
                 await self._driver.boot(machine)
                 crash_point("warm.booted")
-                token = await rehearse(self._driver, machine, self._clock, say)
+                token = await rehearse(self._driver, machine, self._clock, say, rehearsal)
 
                 async def copy_disk() -> None:
                     await copy_sparse(machine.overlay, into / _OVERLAY)

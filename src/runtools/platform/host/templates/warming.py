@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from runtools.errors import BuildFailed, GuestUnreachable, RunToolsError
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _ANSWER_SECONDS = 300.0
 _STARTED_SECONDS = 300.0
+_OWN_SECONDS = 600.0
 _IDLE_SECONDS = 60.0
 _IDLE_SHARE = 0.02
 _CONSOLE_LINES = 15
@@ -42,8 +43,13 @@ _COMMANDS: tuple[str | list[str], ...] = (
 )
 
 
-async def rehearse(driver: Driver, machine: Machine, clock: Clock, say: Say) -> str:
+async def rehearse(
+    driver: Driver, machine: Machine, clock: Clock, say: Say, own: Sequence[Sequence[str]] = ()
+) -> str:
     """Take a machine that was just booted to where it can be captured.
+
+    Args:
+        own: commands of its template that must succeed.
 
     Returns:
         The token that the agent asks for from now on.
@@ -53,7 +59,7 @@ async def rehearse(driver: Driver, machine: Machine, clock: Clock, say: Say) -> 
     """
     guest = GuestClient(lambda: driver.connect(machine), machine.boot_token, clock)
     try:
-        return await _or_death(driver, machine, _rehearse(guest, clock, say))
+        return await _or_death(driver, machine, _rehearse(guest, clock, say, own))
     except RunToolsError as exc:
         console = await driver.console(machine, _CONSOLE_LINES)
         last = "\n".join(_CONTROL.sub("", line) for line in console)
@@ -62,7 +68,9 @@ async def rehearse(driver: Driver, machine: Machine, clock: Clock, say: Say) -> 
         await guest.close()
 
 
-async def _rehearse(guest: GuestClient, clock: Clock, say: Say) -> str:
+async def _rehearse(
+    guest: GuestClient, clock: Clock, say: Say, own: Sequence[Sequence[str]]
+) -> str:
     began = clock.monotonic()
     say("booting")
     await _answer(guest, clock)
@@ -73,6 +81,8 @@ async def _rehearse(guest: GuestClient, clock: Clock, say: Say) -> str:
     )
     await guest.renew(identity)
     await _touch_all(guest)
+    for command in own:
+        await _must(guest, list(command))
     say("rehearsed what a first command does")
     await _idle(guest, clock, say)
     await guest.quiesce()
@@ -106,6 +116,15 @@ async def _started(guest: GuestClient, say: Say) -> None:
             say(f"  failed: {line.strip()}")
     elif state != "running":
         raise BuildFailed(f"the system did not come up: it is {state or 'silent'}")
+
+
+async def _must(guest: GuestClient, command: list[str]) -> None:
+    """Run a command without whose success there is nothing worth a copy."""
+    done = await guest.exec(_order(command, _OWN_SECONDS))
+    if done.exit_code != 0:
+        how = "was not done in time" if done.timed_out else f"ended with {done.exit_code}"
+        said = _CONTROL.sub("", done.stderr or done.stdout).strip()[-2000:]
+        raise BuildFailed(f"{command[0]} {how}: {said or 'it said nothing'}")
 
 
 async def _touch_all(guest: GuestClient) -> None:

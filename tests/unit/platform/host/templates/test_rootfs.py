@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtools.platform.host.templates import rootfs
+from runtools.platform.host.templates import laying, rootfs
 from runtools.platform.host.templates.build import _reason
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.kit.clock import SystemClock
@@ -130,6 +130,6 @@ class TestSkeleton:
     def test_is_laid_over_what_was_there(self, root: Path) -> None:
         (root / "etc/hosts").write_text("old")
         (root / "etc/resolv.conf").symlink_to("/run/elsewhere")
-        rootfs._lay(SKELETON, root)
+        laying.lay(SKELETON, root)
         assert "localhost" in (root / "etc/hosts").read_text()
         assert not (root / "etc/resolv.conf").is_symlink()

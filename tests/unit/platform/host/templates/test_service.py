@@ -52,6 +52,7 @@ class Warmer:
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
         self.forgotten: list[str] = []
         self.failure: Exception | None = None
 
@@ -62,6 +63,7 @@ class Warmer:
         if self.failure is not None:
             raise self.failure
         self.made.append(image.version_id)
+        self.sizes.append((vcpus, memory_mb))
         return image.folder
 
     async def forget(self, version_id: str) -> None:
@@ -115,6 +117,19 @@ class TestBuild:
         assert image.size_bytes >= 15_000
         assert templates.all() == [image]
         assert warmer.made == ["tpl_one"]
+
+    async def test_a_desktop_is_warm_in_the_size_that_it_is_made_in(
+        self, templates: Templates, warmer: Warmer
+    ) -> None:
+        await templates.build(order(recipe="desktop-debian"))
+        assert (await ended(templates)).state == "ready"
+        assert warmer.sizes == [(2, 2048)]
+        assert templates.image("tpl_one").rehearsal
+
+    async def test_kasmvnc_without_a_package_is_refused(self, templates: Templates) -> None:
+        with pytest.raises(InvalidRequest, match="needs a package of KasmVNC") as caught:
+            await templates.build(order(recipe="desktop-debian-kasmvnc"))
+        assert "the setting kasmvnc" in (caught.value.hint or "")
 
     async def test_a_repeat_is_answered(self, templates: Templates, oven: Oven) -> None:
         await asyncio.gather(*(templates.build(order()) for _ in range(3)))

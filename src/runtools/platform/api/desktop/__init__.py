@@ -1,0 +1,1 @@
+"""Desktops of sandboxes: what is on the screen, pointer, keys, clipboard, windows."""
