@@ -348,6 +348,28 @@ class TestStructured:
         assert taken["output"] == "taken"
         assert any("calling final_answer" in text for text in shown(script.asked[1]))
 
+    @pytest.mark.parametrize(
+        ("wrong", "why"),
+        [
+            ({"pattern": "^(a+)+$"}, "takes more than 1 s"),
+            ({"$ref": "#/$defs/a"}, "takes more than 1 s"),
+            ({"type": "no-such-type"}, "is wrong: 'no-such-type' is not valid"),
+            ({"$ref": "#/$defs/nothing"}, "is wrong: "),
+        ],
+    )
+    async def test_a_schema_that_cannot_be_checked_ends_the_run_alone(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], why: str
+    ) -> None:
+        monkeypatch.setattr("runtools.platform.agents.fitting.SECONDS", 1)
+        links = {f"a{n or ''}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
+        schema = {"type": "object", "properties": {"n": wrong}, "$defs": {**links, "a60": {}}}
+        script = Script([Call("final_answer", {"n": "a" * 50 + "!"})], ["never"])
+        run = await stage.played(script, output_schema=schema)
+        assert run.done["status"] == "failed"
+        assert run.done["error"]["code"] == "invalid_request"
+        assert why in run.done["error"]["message"]
+        assert len(run.of("tool-result")) == 1
+
     async def test_without_one_it_fails(self, stage: Stage) -> None:
         run = await stage.played(Script(["no"]), output_schema=SCHEMA)
         assert run.done["error"]["code"] == "output_missing"

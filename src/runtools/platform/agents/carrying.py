@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from itertools import islice
-from typing import Any
 
-import jsonschema
-from referencing import Registry
-
+from runtools.platform.agents import fitting
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
 from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.sdk.shapes.runs import ApprovalRequested, ToolImage, ToolOutput
 from runtools.workbench.tool import Result
-
-_MOST_FAULTS = 5
 
 
 async def carry_out(run: Held) -> bool:
@@ -140,7 +134,7 @@ async def _judge(run: Held) -> bool:
     schema = run.given.output_schema or {}
     events = []
     for place, call in enumerate(given):
-        faults = _faults(schema, call.arguments)
+        faults = await fitting.faults(schema, call.arguments)
         if faults:
             events.append(result_event(call, f"it does not fit: {faults}", failed=True))
             continue
@@ -156,14 +150,3 @@ async def _judge(run: Held) -> bool:
     if run.book.open:
         await run.append(events)
     return True
-
-
-def _faults(schema: dict[str, Any], given: dict[str, Any]) -> str:
-    """What is wrong with a result, in words for the model."""
-    try:
-        # With a registry of its own it fetches nothing, from wherever a reference leads to.
-        validator = jsonschema.Draft202012Validator(schema, registry=Registry())
-        found = list(islice(validator.iter_errors(given), _MOST_FAULTS))
-    except Exception as exc:  # noqa: BLE001 - whatever is wrong with a schema that somebody sent
-        return f"the schema itself is wrong: {exc}"[:500]
-    return "; ".join(f"{one.json_path}: {one.message[:300]}" for one in found)
