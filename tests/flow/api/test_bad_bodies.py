@@ -36,6 +36,8 @@ STRANGE = {
     "no width at all": "ad\u200bmin",
     "text turned round": "\u202eabc",
 }
+# What they send beside is their own.
+OF_FRONT_ENDS = frozenset({"POST /v1/run/ag-ui", "POST /v1/run/ai-sdk"})
 # Names by which a thing is called. A key's is for people to read: any letters that can be seen.
 NAMES = frozenset({"name", "slug", "label"})
 # What a refusal may say beside `invalid_request`: that a thing of that name is not there, and the like.
@@ -162,7 +164,8 @@ async def test_each_wrong_field_is_named_and_nothing_comes_of_it(
     for name in route.example or {}:
         without = {field: value for field, value in good.items() if field != name}
         await tries.refused(without, name, "nothing")
-    await tries.refused({**good, "nobodysField": 1}, "nobodysField", "a name that nobody knows")
+    if route.name not in OF_FRONT_ENDS:
+        await tries.refused({**good, "nobodysField": 1}, "nobodysField", "a name that nobody knows")
     assert tries.faults == [], "\n".join(tries.faults)
 
 

@@ -92,3 +92,184 @@ async def test_one_that_nobody_speaks(stage: Stage) -> None:
     await stage.worker.finish(run)
     answer = await stage.org.http.get(f"/v1/runs/{run.run_id}/events?format=klingon")
     assert answer.status_code == 400
+
+
+def spoken(role: str, *parts: Any) -> dict[str, Any]:
+    """A message as `useChat` keeps it."""
+    said = [{"type": "text", "text": one} if isinstance(one, str) else one for one in parts]
+    return {"id": f"m-{len(parts)}-{role}", "role": role, "parts": said}
+
+
+async def posted(stage: Stage, path: str, body: Any) -> tuple[list[Any], dict[str, str]]:
+    """What a front end is answered with, to its end."""
+    async with asyncio.timeout(60), stage.org.http.stream("POST", path, json=body) as stream:
+        assert stream.status_code == 200, await stream.aread()
+        data = [
+            line.removeprefix("data: ")
+            async for line in stream.aiter_lines()
+            if line.startswith("data: ")
+        ]
+    return [json.loads(one) for one in data if one != "[DONE]"], dict(stream.headers)
+
+
+USE_CHAT = "/v1/run/ai-sdk?agent=coder"
+AG_UI = "/v1/run/ag-ui?agent=coder"
+GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def use_chat(chat: str, *messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The body that it sends."""
+    return {"id": chat, "messages": list(messages), "trigger": "submit-message", **more}
+
+
+def ag_ui(chat: str, *messages: tuple[str, Any], **more: Any) -> dict[str, Any]:
+    """The body that a client of AG-UI sends."""
+    said = [
+        {"id": str(n), "role": role, "content": text} for n, (role, text) in enumerate(messages)
+    ]
+    input_ = {"threadId": chat, "runId": "their-run", "messages": said, "tools": [], "context": []}
+    return {**input_, "state": {}, "forwardedProps": {}, **more}
+
+
+class TestUseChat:
+    async def test_a_chat_is_a_thread(self, stage: Stage) -> None:
+        system = spoken("system", "be kind")
+        first = spoken("user", "What is ", "it?", {"type": "file", "mediaType": "x", "url": GIF})
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-1", system, first)))
+        run, given = await stage.next()
+        [message] = [one.data for one in given.log if one.type == "message"]
+        assert message["text"] == "What is it?"
+        assert message["images"][0]["mediaType"] == "image/gif"
+        await stage.worker.finish(run, "A dot.")
+        chunks, headers = await asking
+        assert headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert chunks[0] == {"type": "start", "messageId": run.run_id}
+        assert chunks[-1]["type"] == "finish"
+        answer = spoken("assistant", "A dot.")
+        again = use_chat("c-1", system, first, answer, spoken("user", "Sure?"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, again))
+        other, given = await stage.next()
+        assert given.run.thread_id == headers["x-thread-id"]
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["Sure?"]
+        await stage.worker.finish(other, "Yes.")
+        await asking
+
+    async def test_one_that_was_led_elsewhere_comes_along(self, stage: Stage) -> None:
+        before = [spoken("user", "a"), spoken("assistant", "b", {"type": "step-start"})]
+        body = use_chat("c-2", *before, spoken("user", "c"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, given = await stage.next()
+        said = [(one.data["role"], one.data["text"]) for one in given.log if one.type == "message"]
+        assert said == [("user", "a"), ("assistant", "b"), ("user", "c")]
+        await stage.worker.finish(run, "d")
+        await asking
+
+    @pytest.mark.parametrize(("allowed", "decision"), [(True, "allow"), (False, "deny")])
+    async def test_an_approval_goes_on_with_its_run(
+        self, stage: Stage, allowed: bool, decision: str
+    ) -> None:
+        body = use_chat(f"c-{decision}", spoken("user", "do"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        chunks, _ = await asking
+        [wanted] = [one for one in chunks if one["type"] == "tool-approval-request"]
+        part = {
+            "type": "dynamic-tool",
+            "toolCallId": wanted["toolCallId"],
+            "state": "approval-responded",
+            "approval": {"id": wanted["approvalId"], "approved": allowed, "reason": "so"},
+        }
+        answered = {**spoken("assistant", part), "id": "their-message"}
+        asking = asyncio.create_task(posted(stage, USE_CHAT, {**body, "messages": [answered]}))
+        run, given = await stage.next()
+        [resolved] = [one.data for one in given.log if one.type == "approval-resolved"]
+        assert (resolved["decision"], resolved["reason"]) == (decision, "so")
+        await stage.worker.finish(run, "done")
+        chunks, _ = await asking
+        assert chunks[0] == {"type": "start", "messageId": "their-message"}
+        assert "tool-input-start" not in [one["type"] for one in chunks]  # it was told before
+        assert chunks[-1]["type"] == "finish"
+
+    async def test_a_word_in_place_of_an_answer(self, stage: Stage) -> None:
+        """It breaks off what waits, instead of waiting behind it for ever."""
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-4", spoken("user", "do"))))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        await asking
+        body = use_chat(
+            "c-4", spoken("user", "do"), spoken("assistant", "…"), spoken("user", "no!")
+        )
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        again, given = await stage.next()
+        assert again.run_id == run.run_id
+        said = [one.data for one in given.log if one.type == "message"][-1]
+        assert (said["text"], said["steering"]) == ("no!", "interrupt")
+        await stage.worker.finish(again, "fine")
+        chunks, _ = await asking
+        assert chunks[0]["messageId"] != run.run_id  # a message of its own
+        assert chunks[-1]["type"] == "finish"
+
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            [spoken("assistant", "a")],
+            [spoken("user")],
+            [spoken("user", "a", {"type": "file", "url": "https://example.org/a.png"})],
+            [spoken("user", "a", {"type": "file", "url": "data:image/png;base64,PHN2Zy8+"})],
+            [spoken("user", "a", {"type": "file", "url": "data:image/png;base64,%%%"})],
+        ],
+    )
+    async def test_what_no_agent_can_be_given_is_refused(
+        self, stage: Stage, messages: list[Any]
+    ) -> None:
+        answer = await stage.org.http.post(USE_CHAT, json=use_chat("c-5", *messages))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+class TestAgUi:
+    async def test_its_threads_are_threads(self, stage: Stage) -> None:
+        body = ag_ui("t-1", ("system", "be kind"), ("user", [{"type": "text", "text": "Hello?"}]))
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        await stage.worker.finish(run, "Hello!")
+        events, headers = await asking
+        assert events[0] == {"type": "RUN_STARTED", "threadId": "t-1", "runId": "their-run"}
+        assert events[-1]["type"] == "RUN_FINISHED"
+        again = ag_ui("t-1", ("user", "Hello?"), ("assistant", "Hello!"), ("user", "Well?"))
+        asking = asyncio.create_task(posted(stage, AG_UI, again))
+        run, given = await stage.next()
+        assert given.run.thread_id == headers["x-thread-id"]
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["Well?"]
+        await stage.worker.finish(run, "Well.")
+        await asking
+
+    async def test_interrupts_are_answered(self, stage: Stage) -> None:
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-2", ("user", "do"))))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        assert interrupt["responseSchema"]["required"] == ["approved"]
+        wrong = {"interruptId": interrupt["id"], "status": "resolved", "payload": {"yes": 1}}
+        answer = await stage.org.http.post(AG_UI, json=ag_ui("t-2", resume=[wrong]))
+        assert answer.status_code == 400
+        right = {**wrong, "payload": {"approved": True}}
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-2", resume=[right])))
+        run, given = await stage.next()
+        assert [one.data["decision"] for one in given.log if one.type == "approval-resolved"] == [
+            "allow"
+        ]
+        await stage.worker.finish(run, "done")
+        assert (await asking)[0][-1]["type"] == "RUN_FINISHED"
+
+
+async def test_one_chat_of_two_agents_is_two_threads(stage: Stage) -> None:
+    threads = set()
+    for agent in ("coder", "shared"):
+        path = f"/v1/run/ai-sdk?agent={agent}"
+        asking = asyncio.create_task(posted(stage, path, use_chat("c-6", spoken("user", "a"))))
+        run, given = await stage.next()
+        threads.add(given.run.thread_id)
+        await stage.worker.finish(run, "b")
+        await asking
+    assert len(threads) == 2

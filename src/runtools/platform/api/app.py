@@ -29,6 +29,7 @@ from runtools.platform.api.dev_urls import routes as dev_urls
 from runtools.platform.api.edge import Edge
 from runtools.platform.api.events import routes as events
 from runtools.platform.api.events.bus import Bus
+from runtools.platform.api.frontends import routes as frontends
 from runtools.platform.api.health import routes as health
 from runtools.platform.api.hosts import routes as hosts
 from runtools.platform.api.hosts.follow import follow
@@ -114,6 +115,7 @@ ROUTERS = (
     deploys.router,
     agents.router,
     runs.router,
+    frontends.router,
     threads.router,
     connection.router,
     tools.router,

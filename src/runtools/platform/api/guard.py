@@ -56,6 +56,7 @@ _OTHERS: dict[tuple[str, str], str | None] = {
     ("orgs", "create"): f"{access.PLATFORM}:write",
     ("orgs", "list_"): None,
     **{("runs", name): "agent:run" for name in ("run", "cancel", "approve", "steer", "continue_")},
+    **{("runs", name): "agent:run" for name in ("ai_sdk", "ag_ui")},
     **{("threads", name): "agent:run" for name in ("change", "delete")},
     ("sandboxes", "create"): "sandbox:create",
     ("sandboxes", "fork"): "sandbox:create",

@@ -47,8 +47,8 @@ class Answer:
 
     @property
     def outline(self) -> Any:
-        """Which fields the body has; their values are of a record's own."""
-        return _outline(json.loads(self.body))
+        """Which fields the body has; their values are of a record's own. A stream has none."""
+        return _outline(json.loads(self.body)) if self.body else None
 
     def __str__(self) -> str:
         return f"{self.status} {self.body[:300]}"

@@ -201,6 +201,20 @@ async def work(org: Org, _params: Params) -> dict[str, Any]:
     return {"agentSlug": SLUG, "message": "Work."}
 
 
+async def _of_ai_sdk(org: Org, params: Params) -> dict[str, Any]:
+    """What a front end on the AI SDK asks of it."""
+    said = (await work(org, params))["message"]
+    parts = [{"type": "text", "text": said}]
+    return {"id": "both-have-it", "messages": [{"id": "1", "role": "user", "parts": parts}]}
+
+
+async def _of_ag_ui(org: Org, params: Params) -> dict[str, Any]:
+    """What one on AG-UI asks of it."""
+    said = (await work(org, params))["message"]
+    messages = [{"id": "1", "role": "user", "content": said}]
+    return {"threadId": "both-have-it", "runId": "1", "messages": messages}
+
+
 async def _new_run(org: Org) -> dict[str, Any]:
     body = await work(org, {})
     made: dict[str, Any] = await org.ask("POST", "/v1/run?waitSeconds=0", json=body)
@@ -374,6 +388,8 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/projects": Scene({"name": "both-have-it"}),
     "PATCH /v1/threads/{thread_id}": Scene({"title": "another title"}),
     "POST /v1/run": Scene(work, query="waitSeconds=0"),
+    "POST /v1/run/ag-ui": Scene(_of_ag_ui, query=f"agent={SLUG}"),
+    "POST /v1/run/ai-sdk": Scene(_of_ai_sdk, query=f"agent={SLUG}"),
     "POST /v1/runs/{run_id}/approve": Scene({"callId": "c1", "decision": "allow"}, ready=_asks),
     "POST /v1/runs/{run_id}/continue": Scene({"message": "Go on."}, ready=_at_a_limit),
     "POST /v1/runs/{run_id}/messages": Scene({"message": "Wait."}),
@@ -453,7 +469,10 @@ REFERENCES: Mapping[str, Reference] = {
     "to": Reference(_snapshot),
 }
 # Where a field of such a name is something else.
-OTHERWISE: Mapping[str, frozenset[str]] = {"GET /v1/usage": frozenset({"to"})}  # a time
+OTHERWISE: Mapping[str, frozenset[str]] = {
+    "GET /v1/usage": frozenset({"to"}),  # a time
+    "POST /v1/run/ag-ui": frozenset({"threadId"}),  # the front end's own
+}
 # Names that look like references and are none.
 NO_REFERENCES: Mapping[str, str] = {
     "allow": "what may be reached",
@@ -466,6 +485,7 @@ NO_REFERENCES: Mapping[str, str] = {
     "losing": "slugs of the caller's own project, which the body names",
     "only": "words of the platform's own",
     "processId": "chosen by the caller, for a process of the sandbox in the path",
+    "runId": "what a front end calls a run of its own",
     "scopes": "words of the platform's own",
     "state": "words of the platform's own",
     "status": "words of the platform's own",

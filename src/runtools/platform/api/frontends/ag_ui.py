@@ -6,14 +6,13 @@ Source: the models of the package `ag-ui-protocol` (1.0), against which the test
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
-from runtools.platform.api.frontends.speech import Change, Closed, Opened, Speech
-from runtools.sdk.shapes.base import Shape
+from runtools.platform.api.frontends.asked import approval_id
+from runtools.platform.api.frontends.speech import Change, Closed, Opened
+from runtools.platform.api.frontends.telling import Piece, Teller
 from runtools.sdk.shapes.runs import (
-    PAYLOADS,
     ApprovalRequested,
     ApprovalResolved,
     Compaction,
@@ -30,74 +29,75 @@ from runtools.sdk.shapes.runs import (
     TurnUsage,
 )
 
-Event = dict[str, Any]
+_ANSWER = {
+    "type": "object",
+    "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
+    "required": ["approved"],
+}
 
 
-@dataclass(slots=True)
-class Events:
-    """The events of one stream, from wherever in the log it begins.
+class Events(Teller):
+    """The events of one stream.
 
-    Attributes:
+    Args:
         thread_id, run_id: what the front end calls them.
     """
 
-    thread_id: str
-    run_id: str
-    _speech: Speech = field(default_factory=Speech)
-    _step: int | None = None
-    _waiting: dict[str, Event] = field(default_factory=dict)
+    def __init__(self, thread_id: str, run_id: str) -> None:
+        super().__init__()
+        self.thread_id = thread_id
+        self.run_id = run_id
+        self._ours = run_id
+        self._waiting: dict[str, Piece] = {}
 
-    def begin(self) -> Iterator[Event]:
+    def begin(self) -> Iterator[Piece]:
         """What every stream begins with."""
         yield {"type": "RUN_STARTED", **self._ids()}
 
-    def of(self, event: RunEvent) -> Iterator[Event]:
+    def of(self, event: RunEvent) -> Iterator[Piece]:
         """What an event is for a front end; nothing, for some."""
-        tell: Callable[[Shape], Iterator[Event]] = getattr(
-            self, f"_on_{event.type.replace('-', '_')}"
-        )
-        yield from tell(PAYLOADS[event.type].model_validate(event.data))
+        self._ours = event.run_id
+        yield from super().of(event)
 
-    def pause(self) -> Iterator[Event]:
+    def pause(self) -> Iterator[Piece]:
         """The run waits for approvals: it is interrupted here and goes on when they are given."""
-        yield from self._parts(self._speech.close())
-        yield from self._step_over()
+        yield from self._close()
         interrupts = list(self._waiting.values())
         outcome = {"type": "interrupt", "interrupts": interrupts}
         yield {"type": "RUN_FINISHED", **self._ids(), "outcome": outcome}
 
-    def _ids(self) -> Event:
+    def _ids(self) -> Piece:
         return {"threadId": self.thread_id, "runId": self.run_id}
 
-    def _on_run_started(self, started: Started) -> Iterator[Event]:
+    def _on_run_started(self, started: Started) -> Iterator[Piece]:
         yield _custom("run-started", started.model_dump(mode="json"))
 
-    def _on_text_delta(self, delta: Delta) -> Iterator[Event]:
+    def _on_text_delta(self, delta: Delta) -> Iterator[Piece]:
         yield from self._in_step(delta.turn)
-        yield from self._parts(self._speech.hear("text", delta))
+        yield from self._say(self._speech.hear("text", delta))
 
-    def _on_thinking(self, delta: Delta) -> Iterator[Event]:
+    def _on_thinking(self, delta: Delta) -> Iterator[Piece]:
         yield from self._in_step(delta.turn)
-        yield from self._parts(self._speech.hear("thinking", delta))
+        yield from self._say(self._speech.hear("thinking", delta))
 
-    def _on_message(self, message: Message) -> Iterator[Event]:
+    def _on_message(self, message: Message) -> Iterator[Piece]:
         if message.role == "assistant":
             yield from self._in_step(message.turn)
-            yield from self._parts(self._speech.settle(message))
+            yield from self._say(self._speech.settle(message))
         elif message.steering is not None:
             yield _custom("steering", {"text": message.text})
 
-    def _on_tool_call(self, call: ToolCall) -> Iterator[Event]:
+    def _on_tool_call(self, call: ToolCall) -> Iterator[Piece]:
         yield from self._in_step(call.turn)
         named = {"toolCallId": call.call_id}
         yield {"type": "TOOL_CALL_START", **named, "toolCallName": call.name}
         yield {"type": "TOOL_CALL_ARGS", **named, "delta": json.dumps(call.arguments)}
         yield {"type": "TOOL_CALL_END", **named}
 
-    def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Event]:
+    def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Piece]:
         yield _custom("tool-output", {"toolCallId": output.call_id, "text": output.text})
 
-    def _on_tool_result(self, result: ToolResult) -> Iterator[Event]:
+    def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
         yield {
             "type": "TOOL_CALL_RESULT",
             "messageId": f"result-{result.call_id}",
@@ -106,31 +106,31 @@ class Events:
             "role": "tool",
         }
 
-    def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Event]:
+    def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Piece]:
         self._waiting[asked.call_id] = {
-            "id": asked.call_id,
+            "id": approval_id(self._ours, asked.call_id),
             "reason": "approval",
             "message": f"{asked.name} is to be allowed",
             "toolCallId": asked.call_id,
+            "responseSchema": _ANSWER,
         }
         yield _custom("approval-requested", asked.model_dump(mode="json"))
 
-    def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Event]:
+    def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Piece]:
         self._waiting.pop(resolved.call_id, None)
         yield _custom("approval-resolved", resolved.model_dump(mode="json"))
 
-    def _on_usage(self, usage: TurnUsage) -> Iterator[Event]:
+    def _on_usage(self, usage: TurnUsage) -> Iterator[Piece]:
         yield _custom("usage", usage.model_dump(mode="json"))
 
-    def _on_compaction(self, compaction: Compaction) -> Iterator[Event]:
+    def _on_compaction(self, compaction: Compaction) -> Iterator[Piece]:
         yield _custom("compaction", compaction.model_dump(mode="json"))
 
-    def _on_error(self, trouble: Trouble) -> Iterator[Event]:
+    def _on_error(self, trouble: Trouble) -> Iterator[Piece]:
         yield _custom("error", trouble.model_dump(mode="json"))
 
-    def _on_done(self, done: Done) -> Iterator[Event]:
-        yield from self._parts(self._speech.close())
-        yield from self._step_over()
+    def _on_done(self, done: Done) -> Iterator[Piece]:
+        yield from self._close()
         if done.status == "failed":
             error = done.error
             said = ("the run failed", "failed") if error is None else (error.message, error.code)
@@ -138,7 +138,7 @@ class Events:
             usage = [_tokens(done.usage)]
             yield {"type": "RUN_ERROR", "message": message, "code": code, "usage": usage}
             return
-        result: Event = {"status": done.status, "output": done.output}
+        result: Piece = {"status": done.status, "output": done.output}
         if done.structured is not None:
             result["structured"] = done.structured
         if done.limit is not None:
@@ -152,28 +152,18 @@ class Events:
             "usage": [_tokens(done.usage)],
         }
 
-    def _in_step(self, turn: int) -> Iterator[Event]:
-        if self._step is not None and turn <= self._step:
-            return
-        yield from self._parts(self._speech.close())
-        yield from self._step_over()
-        self._step = turn
-        yield {"type": "STEP_STARTED", "stepName": f"turn {turn}"}
+    def _step_begins(self, turn: int) -> Piece:
+        return {"type": "STEP_STARTED", "stepName": f"turn {turn}"}
 
-    def _step_over(self) -> Iterator[Event]:
-        if self._step is not None:
-            yield {"type": "STEP_FINISHED", "stepName": f"turn {self._step}"}
+    def _step_ends(self, turn: int) -> Piece:
+        return {"type": "STEP_FINISHED", "stepName": f"turn {turn}"}
 
-    def _parts(self, changes: list[Change]) -> Iterator[Event]:
-        for change in changes:
-            named = {"messageId": f"{self.run_id}-{change.id}"}
-            if change.kind == "text":
-                yield from _spoken(change, named)
-            else:
-                yield from _thought(change, named)
+    def _part(self, change: Change) -> Iterator[Piece]:
+        named = {"messageId": f"{self.run_id}-{change.id}"}
+        yield from _spoken(change, named) if change.kind == "text" else _thought(change, named)
 
 
-def _spoken(change: Change, named: Event) -> Iterator[Event]:
+def _spoken(change: Change, named: Piece) -> Iterator[Piece]:
     if isinstance(change, Opened):
         yield {"type": "TEXT_MESSAGE_START", **named, "role": "assistant"}
     elif isinstance(change, Closed):
@@ -182,7 +172,7 @@ def _spoken(change: Change, named: Event) -> Iterator[Event]:
         yield {"type": "TEXT_MESSAGE_CONTENT", **named, "delta": change.text}
 
 
-def _thought(change: Change, named: Event) -> Iterator[Event]:
+def _thought(change: Change, named: Piece) -> Iterator[Piece]:
     if isinstance(change, Opened):
         yield {"type": "REASONING_START", **named}
         yield {"type": "REASONING_MESSAGE_START", **named, "role": "reasoning"}
@@ -193,11 +183,11 @@ def _thought(change: Change, named: Event) -> Iterator[Event]:
         yield {"type": "REASONING_MESSAGE_CONTENT", **named, "delta": change.text}
 
 
-def _custom(name: str, value: Any) -> Event:
+def _custom(name: str, value: Any) -> Piece:
     return {"type": "CUSTOM", "name": name, "value": value}
 
 
-def _tokens(usage: RunUsage) -> Event:
+def _tokens(usage: RunUsage) -> Piece:
     return {
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,

@@ -5,14 +5,13 @@ Source: the chunk schema of the package `ai` (7.0), which checked what the tests
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
-from runtools.platform.api.frontends.speech import Change, Closed, Kind, Opened, Speech
-from runtools.sdk.shapes.base import Shape
+from runtools.platform.api.frontends.asked import approval_id
+from runtools.platform.api.frontends.speech import Change, Closed, Kind, Opened
+from runtools.platform.api.frontends.telling import Piece, Teller
 from runtools.sdk.shapes.runs import (
-    PAYLOADS,
     ApprovalRequested,
     ApprovalResolved,
     Compaction,
@@ -20,7 +19,6 @@ from runtools.sdk.shapes.runs import (
     Done,
     EndStatus,
     Message,
-    RunEvent,
     Started,
     ToolCall,
     ToolOutput,
@@ -40,65 +38,59 @@ _REASONS: dict[EndStatus, str] = {
     "limit_reached": "length",
 }
 
-Chunk = dict[str, Any]
 
+class Chunks(Teller):
+    """The chunks of one stream.
 
-@dataclass(slots=True)
-class Chunks:
-    """The chunks of one stream, from wherever in the log it begins."""
+    Args:
+        message_id: of the message that the front end makes of it, or goes on with; default: the run's.
+    """
 
-    run_id: str
-    _speech: Speech = field(default_factory=Speech)
-    _step: int | None = None
-    _denied: set[str] = field(default_factory=set)
+    def __init__(self, run_id: str, message_id: str | None = None) -> None:
+        super().__init__()
+        self.run_id = run_id
+        self._message_id = message_id or run_id
+        self._denied: set[str] = set()
 
-    def begin(self) -> Iterator[Chunk]:
+    def begin(self) -> Iterator[Piece]:
         """What every stream begins with."""
-        yield {"type": "start", "messageId": self.run_id}
+        yield {"type": "start", "messageId": self._message_id}
 
-    def of(self, event: RunEvent) -> Iterator[Chunk]:
-        """What an event is for a front end; nothing, for some."""
-        tell: Callable[[Shape], Iterator[Chunk]] = getattr(
-            self, f"_on_{event.type.replace('-', '_')}"
-        )
-        yield from tell(PAYLOADS[event.type].model_validate(event.data))
-
-    def pause(self) -> Iterator[Chunk]:
+    def pause(self) -> Iterator[Piece]:
         """The run waits for approvals: the message ends here and goes on when they are given."""
-        yield from map(_part, self._speech.close())
-        yield from self._step_over()
+        yield from self._close()
         yield {"type": "finish", "finishReason": "tool-calls"}
 
-    def _on_run_started(self, started: Started) -> Iterator[Chunk]:
+    def _on_run_started(self, started: Started) -> Iterator[Piece]:
         about = {"runId": self.run_id, "threadId": started.thread_id}
         yield {"type": "message-metadata", "messageMetadata": about}
 
-    def _on_text_delta(self, delta: Delta) -> Iterator[Chunk]:
+    def _on_text_delta(self, delta: Delta) -> Iterator[Piece]:
         yield from self._in_step(delta.turn)
-        yield from map(_part, self._speech.hear("text", delta))
+        yield from self._say(self._speech.hear("text", delta))
 
-    def _on_thinking(self, delta: Delta) -> Iterator[Chunk]:
+    def _on_thinking(self, delta: Delta) -> Iterator[Piece]:
         yield from self._in_step(delta.turn)
-        yield from map(_part, self._speech.hear("thinking", delta))
+        yield from self._say(self._speech.hear("thinking", delta))
 
-    def _on_message(self, message: Message) -> Iterator[Chunk]:
+    def _on_message(self, message: Message) -> Iterator[Piece]:
         if message.role == "assistant":
             yield from self._in_step(message.turn)
-            yield from map(_part, self._speech.settle(message))
+            yield from self._say(self._speech.settle(message))
         elif message.steering is not None:
             yield {"type": "data-steering", "data": {"text": message.text}}
 
-    def _on_tool_call(self, call: ToolCall) -> Iterator[Chunk]:
+    def _on_tool_call(self, call: ToolCall) -> Iterator[Piece]:
         yield from self._in_step(call.turn)
         named = {"toolCallId": call.call_id, "toolName": call.name, "dynamic": True}
         yield {"type": "tool-input-start", **named}
         yield {"type": "tool-input-available", **named, "input": call.arguments}
 
-    def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Chunk]:
+    def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Piece]:
         said = {"toolCallId": output.call_id, "text": output.text}
         yield {"type": "data-tool-output", "data": said, "transient": True}
 
-    def _on_tool_result(self, result: ToolResult) -> Iterator[Chunk]:
+    def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
         if result.call_id in self._denied:
             return  # it was said already, and this is what the model was told
         named = {"toolCallId": result.call_id, "dynamic": True}
@@ -110,29 +102,28 @@ class Chunks:
             url = f"data:{image.media_type};base64,{image.data}"
             yield {"type": "file", "url": url, "mediaType": image.media_type}
 
-    def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Chunk]:
+    def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Piece]:
         named = approval_id(self.run_id, asked.call_id)
         yield {"type": "tool-approval-request", "approvalId": named, "toolCallId": asked.call_id}
 
-    def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Chunk]:
+    def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Piece]:
         if resolved.decision == "deny":
             self._denied.add(resolved.call_id)
             yield {"type": "tool-output-denied", "toolCallId": resolved.call_id}
 
-    def _on_usage(self, usage: TurnUsage) -> Iterator[Chunk]:
+    def _on_usage(self, usage: TurnUsage) -> Iterator[Piece]:
         total = usage.total.model_dump(mode="json")
         yield {"type": "message-metadata", "messageMetadata": {"usage": total}}
 
-    def _on_compaction(self, compaction: Compaction) -> Iterator[Chunk]:
+    def _on_compaction(self, compaction: Compaction) -> Iterator[Piece]:
         yield {"type": "data-compaction", "data": compaction.model_dump(mode="json")}
 
-    def _on_error(self, trouble: Trouble) -> Iterator[Chunk]:
+    def _on_error(self, trouble: Trouble) -> Iterator[Piece]:
         said = {"code": trouble.code, "message": trouble.message}
         yield {"type": "data-error", "data": said, "transient": True}
 
-    def _on_done(self, done: Done) -> Iterator[Chunk]:
-        yield from map(_part, self._speech.close())
-        yield from self._step_over()
+    def _on_done(self, done: Done) -> Iterator[Piece]:
+        yield from self._close()
         if done.status == "cancelled":
             yield {"type": "abort", "reason": "the run was cancelled"}
             return
@@ -146,28 +137,17 @@ class Chunks:
         reason = _REASONS[done.status]
         yield {"type": "finish", "finishReason": reason, "messageMetadata": about}
 
-    def _in_step(self, turn: int) -> Iterator[Chunk]:
-        if self._step is not None and turn <= self._step:
-            return
-        yield from map(_part, self._speech.close())
-        yield from self._step_over()
-        self._step = turn
-        yield {"type": "start-step"}
+    def _step_begins(self, turn: int) -> Piece:
+        return {"type": "start-step"}
 
-    def _step_over(self) -> Iterator[Chunk]:
-        if self._step is not None:
-            yield {"type": "finish-step"}
+    def _step_ends(self, turn: int) -> Piece:
+        return {"type": "finish-step"}
 
-
-def approval_id(run_id: str, call_id: str) -> str:
-    """The name of an approval, from which a front end's answer finds its run."""
-    return f"{run_id}:{call_id}"
-
-
-def _part(change: Change) -> Chunk:
-    word = _WORDS[change.kind]
-    if isinstance(change, Opened):
-        return {"type": f"{word}-start", "id": change.id}
-    if isinstance(change, Closed):
-        return {"type": f"{word}-end", "id": change.id}
-    return {"type": f"{word}-delta", "id": change.id, "delta": change.text}
+    def _part(self, change: Change) -> Iterator[Piece]:
+        word = _WORDS[change.kind]
+        if isinstance(change, Opened):
+            yield {"type": f"{word}-start", "id": change.id}
+        elif isinstance(change, Closed):
+            yield {"type": f"{word}-end", "id": change.id}
+        else:
+            yield {"type": f"{word}-delta", "id": change.id, "delta": change.text}

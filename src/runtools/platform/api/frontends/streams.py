@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from runtools.platform.api.frontends import ag_ui, ai_sdk
+from runtools.platform.api.frontends.telling import Teller
 from runtools.platform.kit.sse import PING
 from runtools.sdk.shapes.runs import RunEvent
 
@@ -17,22 +18,6 @@ Format = Literal["events", "ai-sdk", "ag-ui"]
 
 _LOOK_SECONDS: Final = 0.5
 _ENDS: Final[dict[Format, bytes]] = {"events": b"", "ai-sdk": b"data: [DONE]\n\n", "ag-ui": b""}
-
-
-class Teller(Protocol):
-    """Tells of a run in a front end's words."""
-
-    def begin(self) -> Iterator[dict[str, Any]]:
-        """What every stream begins with."""
-        ...
-
-    def of(self, event: RunEvent) -> Iterator[dict[str, Any]]:
-        """What an event is there."""
-        ...
-
-    def pause(self) -> Iterator[dict[str, Any]]:
-        """The run waits for approvals, and the stream ends here."""
-        ...
 
 
 def teller(kind: Format, run_id: str, thread_id: str) -> Teller | None:

@@ -20,6 +20,7 @@ from runtools.errors import (
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.frontends import streams
+from runtools.platform.api.frontends.telling import Teller
 from runtools.platform.api.lists import InProject, cut, mark, place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.runs import service, store
@@ -39,9 +40,9 @@ from runtools.sdk.shapes.runs import (
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
-_STREAM = "text/event-stream"
+STREAM = "text/event-stream"
 _OF_FORMATS = {"x-vercel-ai-ui-message-stream": "v1, where that is the format asked for"}
-_HEADERS = {"X-Run-ID": "the run", "X-Thread-ID": "its thread", **_OF_FORMATS}
+RUN_HEADERS = {"X-Run-ID": "the run", "X-Thread-ID": "its thread", **_OF_FORMATS}
 _WAIT_SECONDS, _MOST_SECONDS = 300, 3600
 _ACT = (NotFound, RunEnded, Conflict, IdempotencyMismatch)
 _NO_NUL = r"^[^\x00]*$"
@@ -83,9 +84,9 @@ def _run_route() -> dict[str, Any]:
         QuotaExceeded,
         IdempotencyMismatch,
         takes=RunRequest,
-        headers=_HEADERS,
+        headers=RUN_HEADERS,
     )
-    stream = {_STREAM: {"schema": {"type": "string"}}}
+    stream = {STREAM: {"schema": {"type": "string"}}}
     said["responses"][200]["content"] = stream
     said["responses"][200]["description"] = "How the run ended; with `stream`, its events"
     said["responses"][202] = {
@@ -110,12 +111,13 @@ async def run(
     wanted = call.take(RunRequest)
     record = await service.create(call, wanted)
     call.subject = record.id
-    named = {"X-Run-ID": record.id, "X-Thread-ID": record.thread_id}
     if wanted.stream:
-        return _follow(call, record, 0, named, kind)
+        return _told(call, record, 0, named(record), kind)
     if wait_seconds:
         record = await service.until(call, record.id, wait_seconds)
-    call.headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    call.headers += [
+        (name.lower().encode(), value.encode()) for name, value in named(record).items()
+    ]
     return call.answer(
         await shown(call.platform, record), 200 if store.is_over(record) else 202, keep=False
     )
@@ -154,7 +156,7 @@ async def get(
 
 @router.get(
     "/runs/{run_id}/events",
-    **document.route(None, NotFound, streams=_STREAM, headers=_OF_FORMATS),
+    **document.route(None, NotFound, streams=STREAM, headers=_OF_FORMATS),
 )
 async def events(
     request: Request, run_id: str, after: After = 0, kind: Kind = "events"
@@ -167,7 +169,7 @@ async def events(
     call = call_of(request)
     start = sse.resume_point(request.scope, after) or 0
     record = await service.get(call, run_id)
-    return _follow(call, record, start, {}, kind)
+    return _told(call, record, start, {}, kind)
 
 
 @router.post("/runs/{run_id}/cancel", **document.route(Envelope[Run], *_ACT))
@@ -214,9 +216,27 @@ async def continue_(request: Request, run_id: str) -> Response:
     return call.answer(await shown(call.platform, record), 201)
 
 
-def _follow(
+def named(record: Record) -> dict[str, str]:
+    """The headers that name a run."""
+    return {"X-Run-ID": record.id, "X-Thread-ID": record.thread_id}
+
+
+def _told(
     call: Call, record: Record, after: int, headers: dict[str, str], kind: streams.Format
 ) -> Response:
+    tells = streams.teller(kind, record.id, record.thread_id)
+    return follow(call, record, after, headers | streams.headers(kind), kind, tells)
+
+
+def follow(
+    call: Call,
+    record: Record,
+    after: int,
+    headers: dict[str, str],
+    kind: streams.Format,
+    tells: Teller | None,
+) -> Response:
+    """The stream of a run after one of its events; ``tells``: in the words of a front end."""
     platform, org_id = call.platform, call.org
 
     async def log(position: int, limit: int) -> list[Event]:
@@ -233,7 +253,6 @@ def _follow(
         return (await service.get(call, record.id)).status == Status.WAITING
 
     written = platform.readers.follow(record.id, after, log, may)
-    tells = streams.teller(kind, record.id, record.thread_id)
     if tells is not None:
         written = streams.translated(kind, tells, written, waits)
-    return sse.WrittenStream(written, headers | streams.headers(kind))
+    return sse.WrittenStream(written, headers)

@@ -42,8 +42,11 @@ GO_ON = "Go on."
 """What a run that continues another is told where nothing else is said."""
 
 
-async def create(call: Call, wanted: RunRequest) -> Record:
+async def create(call: Call, wanted: RunRequest, *, thread_id: str | None = None) -> Record:
     """A new run, queued; a repeat of the act gets the one that it has made.
+
+    Args:
+        thread_id: what its thread is to be called, where it begins one.
 
     Raises:
         NotFound: no such agent, thread or sandbox.
@@ -69,7 +72,7 @@ async def create(call: Call, wanted: RunRequest) -> Record:
         id=new_id("run"),
         org_id=call.org,
         project_id=agent.project_id,
-        thread_id=wanted.thread_id or new_id("thr"),
+        thread_id=wanted.thread_id or thread_id or new_id("thr"),
         agent_id=agent.id,
         version_id=agent.version_id,
         agent_slug=agent.slug,
@@ -257,9 +260,7 @@ def _create(
     usual: Amounts,
 ) -> Record:
     _check_budget(conn, record, usual)
-    if known:
-        _join(conn, record)
-    else:
+    if not known:
         title = rules.title_of(messages[-1].content)
         thread = Thread(
             id=record.thread_id,
@@ -271,7 +272,9 @@ def _create(
             created_at=record.created_at,
             updated_at=record.created_at,
         )
-        threads.add(conn, thread)
+        known = not threads.add(conn, thread)
+    if known:
+        _join(conn, record)
     return _begin(conn, record, messages, usual)
 
 

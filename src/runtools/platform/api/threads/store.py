@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.threads.tables import Thread, threads
@@ -21,9 +23,11 @@ class Sought:
     project_id: str | None = None
 
 
-def add(conn: Connection, thread: Thread) -> None:
-    """A new thread."""
-    conn.execute(insert(threads).values(**asdict(thread)))
+def add(conn: Connection, thread: Thread) -> bool:
+    """A new thread; False: there is one of that id by now."""
+    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
+    row = make(threads).values(**asdict(thread))
+    return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
 
 
 def find(conn: Connection, org_id: str, thread_id: str) -> Thread | None:

@@ -1,0 +1,185 @@
+"""What a front end asks for, in whichever protocol: a conversation, or decisions on waiting calls. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from runtools.platform.kit import http
+from runtools.sdk import pictures
+from runtools.sdk.shapes.frontends import AgUiMessage, AgUiResume, AgUiRun, UiChat, UiMessage
+from runtools.sdk.shapes.runs import RunApproval, RunMessage
+
+_PICTURE = "[a picture]"
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person has decided on a call of a run."""
+
+    run_id: str
+    what: RunApproval
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for.
+
+    Attributes:
+        chat: what the front end calls the conversation.
+        messages: all of it, as far as it can be given to an agent.
+        decisions: on calls that wait; there is nothing else to be done then.
+    """
+
+    chat: str
+    messages: list[RunMessage] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def news(self) -> list[RunMessage]:
+        """What was said after the agent's last word."""
+        last = max(
+            (n for n, one in enumerate(self.messages) if one.role == "assistant"), default=-1
+        )
+        return self.messages[last + 1 :]
+
+
+def thread_of(org_id: str, agent_id: str, chat: str) -> str:
+    """The thread of a chat: the same for each of its requests, another for another org or agent."""
+    digest = hashlib.sha256(f"{org_id}\0{agent_id}\0{chat}".encode()).digest()
+    number, letters = int.from_bytes(digest), ""
+    for _ in range(20):
+        number, place = divmod(number, len(_ID_LETTERS))
+        letters += _ID_LETTERS[place]
+    return f"thr_{letters}"
+
+
+def approval_id(run_id: str, call_id: str) -> str:
+    """What an approval is called, so that a front end's answer finds its run."""
+    return f"{run_id}:{call_id}"
+
+
+def of_chat(body: UiChat) -> Asked:
+    """What `useChat` asks for.
+
+    Raises:
+        InvalidRequest: there is nothing that an agent could be given.
+    """
+    decisions = _answers(body.messages[-1])
+    if decisions:
+        return Asked(body.id, decisions=decisions)
+    said = []
+    for n, message in enumerate(body.messages):
+        if message.role == "system":
+            continue
+        text = "".join(part.text or "" for part in message.parts if part.type == "text")
+        files = [part.url or "" for part in message.parts if part.type == "file"]
+        said += _message(message.role, text, files if message.role == "user" else [], n)
+    return Asked(body.id, _ended_by_user(said))
+
+
+def of_ag_ui(body: AgUiRun) -> Asked:
+    """What a client of AG-UI asks for.
+
+    Raises:
+        InvalidRequest: there is nothing that an agent could be given.
+    """
+    if body.resume:
+        return Asked(
+            body.thread_id, decisions=[_resumed(n, one) for n, one in enumerate(body.resume)]
+        )
+    said = []
+    for n, message in enumerate(body.messages):
+        if message.role in ("user", "assistant"):
+            text, files = _content(message)
+            said += _message(message.role, text, files if message.role == "user" else [], n)
+    return Asked(body.thread_id, _ended_by_user(said))
+
+
+def _answers(last: UiMessage) -> list[Decision]:
+    """What was decided in the message that the front end is to go on with."""
+    found = []
+    for part in last.parts:
+        if part.state != "approval-responded" or part.approval is None:
+            continue
+        allowed = bool(part.approval.approved)
+        found.append(_decision(part.approval.id, allowed, part.approval.reason))
+    return found
+
+
+def _resumed(n: int, answer: AgUiResume) -> Decision:
+    given = answer.payload
+    said: dict[str, Any] = given if isinstance(given, dict) else {"approved": given}
+    allowed, reason = said.get("approved"), said.get("reason")
+    if answer.status == "cancelled":
+        allowed = False
+    if not isinstance(allowed, bool):
+        raise http.wrong_field(f"resume.{n}.payload", "approved is to be true or false")
+    return _decision(answer.interrupt_id, allowed, str(reason)[:4096] if reason else None)
+
+
+def _decision(approval: str, allowed: bool, reason: str | None) -> Decision:
+    run_id, _, call_id = approval.partition(":")
+    try:
+        what = RunApproval(call_id=call_id, decision="allow" if allowed else "deny", reason=reason)
+    except ValidationError as exc:
+        raise http.invalid(exc.errors(include_url=False, include_input=False)) from None
+    return Decision(run_id, what)
+
+
+def _content(message: AgUiMessage) -> tuple[str, list[str]]:
+    """The text, and the pictures as data URLs."""
+    if isinstance(message.content, str):
+        return message.content, []
+    if not isinstance(message.content, list):
+        return "", []
+    parts = message.content
+    text = "".join(part.text or "" for part in parts if part.type == "text")
+    sources = [part.source for part in parts if part.source is not None]
+    return text, [
+        one.value if one.type == "url" else f"data:;base64,{one.value}" for one in sources
+    ]
+
+
+def _message(role: str, text: str, files: Sequence[str], n: int) -> list[RunMessage]:
+    """A message; nothing, where nothing was said."""
+    images = [_image(url, f"messages.{n}") for url in files]
+    if not text and not images:
+        return []
+    try:
+        content = text or _PICTURE
+        return [RunMessage.model_validate({"role": role, "content": content, "images": images})]
+    except ValidationError as exc:
+        raise http.invalid(
+            [
+                {**error, "loc": ("messages", n, *error["loc"])}
+                for error in exc.errors(include_url=False, include_input=False)
+            ]
+        ) from None
+
+
+def _image(url: str, where: str) -> dict[str, str]:
+    """A file that was sent along. What it is, its bytes say: front ends name its kind or do not."""
+    head, _, data = url.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64"):
+        raise http.wrong_field(where, "a file is to be sent along as a data URL in base64")
+    try:
+        kind = pictures.kind_of(base64.b64decode(data, validate=True))
+    except (binascii.Error, ValueError):
+        raise http.wrong_field(where, "a file's data is no base64") from None
+    if kind is None:
+        raise http.wrong_field(where, "a file is no PNG, JPEG, GIF or WebP picture")
+    return {"mediaType": kind, "data": data}
+
+
+def _ended_by_user(said: list[RunMessage]) -> list[RunMessage]:
+    if not said or said[-1].role != "user":
+        raise http.wrong_field("messages", "the last of them is to be the user's")
+    return said

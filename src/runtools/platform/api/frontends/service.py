@@ -1,0 +1,66 @@
+"""What a front end asks for, done: a run in the chat's thread, a word in one under way, or decisions."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+from runtools.errors import InvalidRequest, RunEnded
+from runtools.platform.api.calls import Call
+from runtools.platform.api.definitions import service as definitions
+from runtools.platform.api.frontends.asked import Asked, thread_of
+from runtools.platform.api.runs import service as runs
+from runtools.platform.api.runs import store
+from runtools.platform.api.runs.tables import Record
+from runtools.platform.api.threads import store as threads
+from runtools.platform.core.runs import Status
+from runtools.sdk.shapes.runs import RunRequest, RunSteer
+
+_UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.WAITING)
+
+
+async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tuple[Record, int]:
+    """The run that the front end is to be told of, and after which of its events.
+
+    Raises:
+        NotFound: no such agent, or no such call that waits.
+        Conflict: a call was decided on otherwise.
+        InvalidRequest: the decisions are on calls of several runs.
+    """
+    if asked.decisions:
+        return await _decided(call, asked)
+    found = await definitions.find(call, "agent", agent, project)
+    thread_id = thread_of(call.org, found.id, asked.chat)
+    if await call.platform.db.read(threads.find, call.org, thread_id) is None:
+        wanted = RunRequest(agent_slug=agent, project=project, messages=asked.messages)
+        return await runs.create(call, wanted, thread_id=thread_id), 0
+    sought = store.Sought(statuses=_UNDER_WAY, thread_id=thread_id)
+    under_way = await call.platform.db.read(store.page, call.org, sought, None, 1)
+    if under_way:
+        with suppress(RunEnded):  # it has ended since: what was said begins another
+            return await _said(call, under_way[0], asked)
+    wanted = RunRequest(agent_slug=agent, project=project, messages=asked.news, thread_id=thread_id)
+    return await runs.create(call, wanted), 0
+
+
+async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
+    """Say it to the run under way: behind one that works, in place of an answer to one that waits."""
+    word = RunSteer(
+        message="\n\n".join(one.content for one in asked.news),
+        images=[image for one in asked.news for image in one.images],
+        mode="interrupt" if record.status == Status.WAITING else "queue",
+    )
+    return await runs.steer(call, record.id, word), record.last_seq
+
+
+async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:
+    if len({one.run_id for one in asked.decisions}) != 1:
+        raise InvalidRequest(
+            "the decisions are on calls of several runs", hint="send each by itself"
+        )
+    records = [await runs.approve(call, one.run_id, one.what) for one in asked.decisions]
+    record = records[-1]
+    calls = {one.what.call_id for one in asked.decisions}
+    resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
+    first = min(one.seq for one in resolved if json.loads(one.data)["callId"] in calls)
+    return record, first - 1

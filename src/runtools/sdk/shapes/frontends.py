@@ -1,0 +1,89 @@
+"""What existing front ends send by themselves: `useChat` of the AI SDK, and clients of AG-UI.
+
+Of their requests that is named which is read; fields that are not are theirs, and are passed over.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from runtools.sdk.shapes.base import Shape
+from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
+
+_Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+_Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARACTERS)]
+_Url = Annotated[str, StringConstraints(max_length=5_100_000)]
+
+
+class UiApproval(Shape, defer_build=True):
+    """What a person has decided on a call, in a part of a message."""
+
+    id: _Id
+    approved: bool | None = None
+    reason: str | None = Field(None, max_length=4096)
+
+
+class UiPart(Shape, defer_build=True):
+    """One part of a message: text, a file, or how a call of a tool stands."""
+
+    type: str = Field(max_length=256)
+    text: _Long | None = None
+    url: _Url | None = Field(None, description="of a file: a data URL")
+    state: str | None = None
+    approval: UiApproval | None = None
+
+
+class UiMessage(Shape, defer_build=True):
+    """A message as `useChat` keeps it."""
+
+    id: str = Field("", max_length=512)
+    role: Literal["system", "user", "assistant"]
+    parts: list[UiPart] = Field(max_length=10_000)
+
+
+class UiChat(Shape, defer_build=True):
+    """The body that `useChat` of the AI SDK sends: a chat, and all of its messages."""
+
+    id: _Id = Field(description="of the chat: each is a thread")
+    messages: list[UiMessage] = Field(min_length=1, max_length=1000)
+
+
+class AgUiSource(Shape, defer_build=True):
+    """Where the content of a part is."""
+
+    type: str
+    value: _Url
+
+
+class AgUiPart(Shape, defer_build=True):
+    """A part of what somebody said."""
+
+    type: str
+    text: _Long | None = None
+    source: AgUiSource | None = None
+
+
+class AgUiMessage(Shape, defer_build=True):
+    """A message as AG-UI has it; of those of other roles nothing is read."""
+
+    role: str
+    content: _Long | list[AgUiPart] | dict[str, Any] | None = None
+
+
+class AgUiResume(Shape, defer_build=True):
+    """The answer to an interrupt: ``payload`` says ``approved``, and perhaps a ``reason``."""
+
+    interrupt_id: _Id
+    status: Literal["resolved", "cancelled"]
+    payload: JsonValue = None
+
+
+class AgUiRun(Shape, defer_build=True):
+    """The body that clients of AG-UI send (`RunAgentInput`)."""
+
+    thread_id: _Id = Field(description="the front end's: each is a thread")
+    run_id: _Id = Field(description="what the front end calls this run")
+    messages: list[AgUiMessage] = Field(max_length=1000)
+    resume: list[AgUiResume] | None = Field(None, max_length=128)
