@@ -266,8 +266,9 @@ class AsyncThreads:
 
     async def messages(self, thread_id: str) -> Sequence[ThreadMessage]:
         """All that people and the model said in it, in order."""
-        answer = await self._transport.call("GET", f"{_thread(thread_id)}/messages")
-        return wire.shapes(ThreadMessage, answer.data)
+        pages = self._transport.pages(f"{_thread(thread_id)}/messages", [], _PAGE)
+        async with aclosing(pages) as items:
+            return [wire.shape(ThreadMessage, item) async for item in items]
 
     async def export(self, thread_id: str) -> ThreadExport:
         """All of it: its runs, the oldest first, with their whole logs."""

@@ -27,6 +27,7 @@ from runtools.platform.core.ports.worker import (
     Append,
     Assignment,
     Delta,
+    Earlier,
     Logged,
     ModelAccess,
     NewEvent,
@@ -94,6 +95,7 @@ class FakeRuns:
     def __init__(self) -> None:
         self.runs: dict[str, FakeRun] = {}
         self.secrets: dict[str, str] = {}
+        self.piece = 1000  # how many events are handed over at once
         self.place: Callable[[FakeRun], Any] | None = None
         self._ears: dict[object, Callable[[Offer | Poke], None]] = {}
 
@@ -182,8 +184,7 @@ class FakeRuns:
         """A worker is gone: what it held is offered to the others under a new lease."""
         self._ears.pop(who, None)
         for run in self.runs.values():
-            if run.holder is who:
-                self._release(run)
+            self._given_back(run, who)
 
     async def answer(self, who: object, frame: Mapping[str, Any]) -> Shape | None:
         """What a frame is answered with."""
@@ -204,16 +205,20 @@ class FakeRuns:
                 return self._take(run, who)
             case "append":
                 return await self._append(run, Append.model_validate(frame))
-            case "read":
-                return News(events=run.log[frame["after"] :], cancel=run.cancel)
+            case "read" | "earlier":
+                return self._said(run, frame)
             case "place":
                 return await self._place(run)
             case "release":
-                self._release(run)
+                self._given_back(run, who)
                 return None
             case "secret":
                 return self._secret(frame["name"])
         raise NotFound(f"no call {call}")
+
+    def _given_back(self, run: FakeRun, who: object) -> None:
+        if run.holder is who:
+            self._release(run)
 
     def _release(self, run: FakeRun) -> None:
         run.holder = None
@@ -236,16 +241,33 @@ class FakeRuns:
             limits=run.limits,
             spent_seconds=run.spent,
             config=run.config,
-            earlier=run.earlier,
-            log=run.log,
+            earlier=run.earlier[: self.piece],
+            log=run.log[: self.piece],
+            earlier_goes_on=len(run.earlier) > self.piece,
+            log_goes_on=len(run.log) > self.piece,
             token=run.token,
         )
+
+    def _said(self, run: FakeRun, frame: Mapping[str, Any]) -> Shape:
+        if frame["call"] == "read":
+            return self._read(run, frame["after"])
+        return self._earlier(run, frame["afterRun"], frame["after"])
+
+    def _read(self, run: FakeRun, after: int) -> News:
+        rest = run.log[after:]
+        more = len(rest) > self.piece
+        return News(events=rest[: self.piece], cancel=run.cancel, more=more)
+
+    def _earlier(self, run: FakeRun, after_run: str, after: int) -> Earlier:
+        known = [(one.run_id, one.seq) for one in run.earlier].index((after_run, after)) + 1
+        rest = run.earlier[known:]
+        return Earlier(events=rest[: self.piece], more=len(rest) > self.piece)
 
     async def _append(self, run: FakeRun, asked: Append) -> News:
         if run.status != "running":
             raise Conflict(f"the run is {run.status}")
         if asked.seen is not None and (run.cancel or len(run.log) > asked.seen):
-            return News(events=run.log[asked.seen :], cancel=run.cancel)
+            return self._read(run, asked.seen)
         stands = [self._put(run, event) for event in asked.events]
         run.appends += 1
         if any(event.type == "done" for event in stands):
@@ -368,6 +390,13 @@ class FakeLink:
         """Read on."""
         news: News = await self._ask(call="read", runId=run_id, lease=lease, after=after)
         return news
+
+    async def earlier(self, run_id: str, lease: int, after_run: str, after: int) -> Earlier:
+        """What was said before."""
+        earlier: Earlier = await self._ask(
+            call="earlier", runId=run_id, lease=lease, afterRun=after_run, after=after
+        )
+        return earlier
 
     async def place(self, run_id: str, lease: int) -> Placed:
         """The sandbox."""

@@ -21,6 +21,7 @@ from runtools.platform.core.ports.worker import (
     Append,
     Assignment,
     Delta,
+    Earlier,
     Held,
     Hello,
     Here,
@@ -30,6 +31,7 @@ from runtools.platform.core.ports.worker import (
     Place,
     Placed,
     Read,
+    ReadEarlier,
     Release,
     Secret,
     Take,
@@ -95,6 +97,11 @@ class FakeWorker:
         """What stands in the log of a run after a number."""
         frame = Read(run_id=run.run_id, lease=run.lease, after=after)
         return News.model_validate(await self.call(frame))
+
+    async def earlier(self, run: Held, after_run: str, after: int) -> Earlier:
+        """What was said before, after an event of an earlier run."""
+        frame = ReadEarlier(run_id=run.run_id, lease=run.lease, after_run=after_run, after=after)
+        return Earlier.model_validate(await self.call(frame))
 
     async def place(self, run: Held) -> Placed:
         """The sandbox of a run."""

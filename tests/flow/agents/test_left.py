@@ -220,3 +220,21 @@ class TestMoney:
             assert run.of("usage") == []
         run = await stage.played(Script(["x"]), agent={"max_cost_usd": 1.0})
         assert run.done["status"] == "completed"
+
+
+class TestPieces:
+    async def test_a_long_log_is_taken_up_piece_by_piece(self, stage: Stage) -> None:
+        stage.runs.piece = 1
+        call = Call("bash", {"command": "echo 42"})
+        first = await stage.played(Script([call], ["it is 42"]))
+        run = stage.make("sure?", earlier=first.log)
+        script = Script([], [], [call], ["yes"])
+        for worker, link in stage.workers:
+            link.cut()
+            await worker.abandon()
+        _, link = stage.worker(script)
+        failing(link, "append", 2)  # its answer, and that this failed, cannot be said at first
+        await stage.runs.ended(run)
+        assert (run.done["status"], run.done["output"], run.lease > 1) == ("completed", "yes", True)
+        found = "42\n[exit code 0]"
+        assert shown(script.asked[-1]) == ["do it", found, "sure?", found]

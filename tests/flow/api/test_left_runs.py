@@ -11,7 +11,7 @@ import pytest
 
 from runtools.errors import Conflict, NotFound
 from runtools.platform.api.runs import store as runs
-from runtools.platform.api.workers import dispatch, service
+from runtools.platform.api.workers import dispatch, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.core.ports.worker import Held, NewEvent
 from runtools.testing.api_world import client, holds
@@ -156,7 +156,7 @@ class TestCancel:
             raise NotFound("its key is gone")
 
         with monkeypatch.context() as patch:
-            patch.setattr(service, "access", refuse)
+            patch.setattr(taking, "access", refuse)
             await stage.worker.release(run)
             await holds(becomes(stage, run, "queued"))
             offer = await stage.worker.offered()

@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from runtools.platform.api.runs import readers, store
+from runtools.errors import NotFound
+from runtools.platform.api.logs import store as logs
+from runtools.platform.api.runs import readers
+from runtools.platform.api.threads import service as threads
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import asked, called, said, used
 from runtools.testing.run_stage import Stage, follow
@@ -199,7 +202,7 @@ class TestStream:
     ) -> None:
         run, _ = await stage.taken()
         reads = 0
-        events = store.events
+        events = logs.events
 
         def counted(*args: Any) -> Any:
             nonlocal reads
@@ -209,7 +212,7 @@ class TestStream:
         reading = [asyncio.create_task(_all(stage.org.http, run.run_id, 2)) for _ in range(20)]
         await holds(lambda: len(stage.world.platform.readers) == 20)
         await holds(lambda: _caught_up(stage, run.run_id))
-        monkeypatch.setattr(store, "events", counted)
+        monkeypatch.setattr(logs, "events", counted)
         for turn in range(1, 20):
             await stage.worker.append(run, said(f"{turn}", turn))
         await stage.worker.finish(run)
@@ -240,8 +243,8 @@ class TestSlow:
         run, _ = await stage.taken()
         platform = stage.world.platform
 
-        async def log(after: int, limit: int) -> list[Any]:
-            return await platform.db.read(store.events, stage.org.id, run.run_id, after, limit)
+        async def log(after: int) -> tuple[list[Any], bool]:
+            return await platform.db.read(logs.events, stage.org.id, run.run_id, after)
 
         async def may() -> bool:
             return True
@@ -321,6 +324,68 @@ async def _until(lines: Any, seen: list[dict[str, Any]], count: int) -> None:
 
 async def _all(http: httpx.AsyncClient, run_id: str, after: int) -> list[dict[str, Any]]:
     return [one async for one in follow(http, run_id, after)]
+
+
+class TestPieces:
+    async def test_a_log_is_handed_over_in_pieces_whatever_its_size(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, given = await stage.taken("One.")
+        thread_id = given.run.thread_id
+        await stage.worker.append(first, said("Two."), used(), called("bash", command="ls"))
+        await stage.worker.finish(first)
+        made = await stage.run("Three.", threadId=thread_id)
+        run, _ = await stage.take(made["id"])
+        await stage.worker.append(run, said("Four."))
+        await stage.worker.release(run)
+        monkeypatch.setattr(logs, "PIECE_BYTES", 10)  # so each has one event
+        run, given = await stage.take(run.run_id)
+        assert given.log_goes_on
+        assert given.earlier_goes_on
+        log, more = list(given.log), True
+        while more:
+            news = await stage.worker.read(run, log[-1].seq or 0)
+            log, more = log + news.events, news.more
+        assert [one.seq for one in log] == [1, 2, 3]
+        earlier, more = list(given.earlier), True
+        while more:
+            last = earlier[-1]
+            piece = await stage.worker.earlier(run, last.run_id, last.seq or 0)
+            earlier, more = earlier + piece.events, piece.more
+        assert [one.seq for one in earlier] == [2, 3, 5, 6]
+        with pytest.raises(NotFound):
+            await stage.worker.earlier(run, "run_" + "x" * 20, 0)
+        await stage.worker.finish(run)
+        assert [one["seq"] for one in await _all(stage.org.http, run.run_id, 0)] == [
+            1, 2, 3, 4, 5, 6,
+        ]  # fmt: skip
+        path = f"/v1/threads/{thread_id}"
+        told, cursor = [], ""
+        while cursor is not None:
+            more_of_it = f"&cursor={cursor}" if cursor else ""
+            answer = (await stage.org.http.get(f"{path}/messages?limit=2{more_of_it}")).json()
+            told += answer["data"]
+            cursor = answer["meta"]["nextCursor"]
+        assert [one["text"] for one in told] == [
+            "One.",
+            "Two.",
+            "Done.",
+            "Three.",
+            "Four.",
+            "Done.",
+        ]
+        monkeypatch.setattr(threads, "_RUNS", 1)
+        whole = await stage.org.ask("GET", f"{path}/export")
+        assert [one["id"] for one in whole["runs"]] == [first.run_id, run.run_id]
+        assert len(whole["events"]) == 8 + 6
+
+    async def test_a_cursor_of_another_list_is_refused(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        await stage.worker.finish(run)
+        path = f"/v1/threads/{given.run.thread_id}/messages"
+        for cursor in ("x", "WzFd", "a" * 900):
+            answer = await stage.org.http.get(f"{path}?cursor={cursor}")
+            assert answer.status_code == 400
 
 
 class TestNumbersBeyondTheEnd:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLarge
-from runtools.platform.api.workers import service
+from runtools.platform.api.workers import taking
 from runtools.platform.core.ports.worker import Held, NewEvent
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
@@ -134,7 +134,7 @@ class TestLog:
     async def test_a_conversation_that_no_worker_takes_ends_its_run(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service, "MAX_CONVERSATION_BYTES", 100)
+        monkeypatch.setattr(taking, "MAX_CONVERSATION_BYTES", 100)
         made = await stage.run("x" * 200)
         with pytest.raises(TooLarge):
             await stage.take(made["id"])

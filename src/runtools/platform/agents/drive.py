@@ -23,13 +23,14 @@ from runtools.platform.agents.asking import ask
 from runtools.platform.agents.book import Book
 from runtools.platform.agents.carrying import carry_out
 from runtools.platform.agents.held import Held, Means, ended, new_event, result_event
-from runtools.platform.agents.history import History, by_run, plain_response
+from runtools.platform.agents.history import History, plain_response
 from runtools.platform.agents.limits import limits_of, out_of_time, reached
-from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.link import Link, LinkLost
 from runtools.platform.agents.models.http import client
 from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.reins import Broken, Reins, Why
+from runtools.platform.agents.replay import earlier_runs, own_log
 from runtools.platform.agents.tools.around import Around
 from runtools.platform.agents.tools.servers import MOST_BYTES, Servers
 from runtools.platform.agents.tools.toolbox import Toolbox
@@ -87,7 +88,8 @@ class Drive:
             self._run = run = await _held(self._means, given, self._lease, self._reins, toolbox)
         except BaseException as error:
             is_over = isinstance(error, Exception) and not isinstance(error, LinkLost)
-            await to_its_end(_put_away(toolbox, given if is_over else None))
+            ended_run = given if is_over else None
+            await to_its_end(_put_away(toolbox, self._means.link, ended_run, self._lease))
             raise
         helpers = [asyncio.create_task(self._listen(run)), asyncio.create_task(_keep_time(run))]
         try:
@@ -205,11 +207,14 @@ def _toolbox(means: Means, given: Assignment, lease: int) -> Toolbox:
     return Toolbox(means.link, given, lease, means.connect, around, servers, means.clock, sees=sees)
 
 
-async def _put_away(toolbox: Toolbox, given: Assignment | None) -> None:
+async def _put_away(toolbox: Toolbox, link: Link, given: Assignment | None, lease: int) -> None:
     """Close the toolbox; of a run that is over, end what an earlier lease has left running."""
-    book = Book()
-    book.take([] if given is None else given.log)
-    await asyncio.gather(*(toolbox.stop(call) for call in book.open))
+    if given is not None:
+        book = Book()
+        with contextlib.suppress(LinkLost, RunToolsError):
+            async for event in own_log(link, given.run.id, lease, given.log):
+                book.take([event])
+        await asyncio.gather(*(toolbox.stop(call) for call in book.open))
     await toolbox.close()
 
 
@@ -220,14 +225,7 @@ async def _held(
     access = given.model
     check_price(given)
     history = History(sees=_sees(given))
-    size = 0
-    for log in by_run(given.earlier):
-        book = Book()
-        history.take(log)
-        book.learn(log)
-        history.end()
-        size = book.size or (0 if book.compacted else size)
-
+    size = await earlier_runs(means.link, given, lease, history)
     model = means.build(access)
     if not given.run.cancel_requested:
         await toolbox.look()
@@ -235,6 +233,7 @@ async def _held(
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
     run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history)
+    await run.catch_up()
     run.book.size = run.book.size or size
     return run
 
@@ -279,9 +278,9 @@ async def failure(means: Means, run_id: str, lease: int, error: Exception) -> bo
     else:
         why = RunError(code="internal", message="the worker failed", hint="its log says where")
     with contextlib.suppress(LinkLost, RunToolsError):
-        news = await means.link.read(run_id, lease, 0)
         book = Book()
-        book.take(news.events)
+        async for event in own_log(means.link, run_id, lease, []):
+            book.take([event])
         if book.ended:
             return True
         done = Done(

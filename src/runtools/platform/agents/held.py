@@ -78,9 +78,7 @@ class Held:
         self._tried = (0, 0)
         self.changed = asyncio.Event()
         self.stream: Stream | None = None  # an answer under way
-        history.take(self.book.take(given.log))
-        self.known = self.book.seen
-        self.begun = {call.call_id for call in self.book.open}
+        self.begun: set[str] = set()  # calls that may have been made before
 
     @property
     def seconds(self) -> float:
@@ -122,6 +120,17 @@ class Held:
         await self.learn(news)
         return news
 
+    async def catch_up(self) -> None:
+        """Take up the log as it stood when the run was taken, or a little later."""
+        self.history.take(self.book.take(self.given.log))
+        more = self.given.log_goes_on
+        while more:
+            news = await self.means.link.read(self.id, self.lease, self.book.last)
+            self.history.take(self.book.take(news.events))
+            more = news.more
+        self.known = self.book.seen
+        self.begun = {call.call_id for call in self.book.open}
+
     async def look(self) -> None:
         """Learn what others have appended."""
         await self.learn(await self.means.link.read(self.id, self.lease, self.book.last))
@@ -135,7 +144,7 @@ class Held:
         if self.book.interrupts > self.known:
             self.reins.pull("interrupt")
         self.changed.set()
-        if self.book.has_gap:
+        if news.more or self.book.has_gap:
             await self.look()
 
     async def stop_calls(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -192,11 +191,6 @@ def _says(part: ModelResponsePart) -> bool:
 def plain_response(text: str) -> dict[str, Any]:
     """An answer that is text and nothing else, in the form that is kept."""
     return {"kind": "response", "parts": [{"part_kind": "text", "content": text}]}
-
-
-def by_run(events: Iterable[Logged]) -> list[list[Logged]]:
-    """The logs of several runs that follow each other, apart."""
-    return [list(group) for _, group in groupby(events, lambda event: event.run_id)]
 
 
 def _joined(messages: Sequence[ModelMessage]) -> list[ModelMessage]:

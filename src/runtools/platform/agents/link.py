@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from runtools.platform.core.ports.worker import Assignment, NewEvent, News, Placed
+from runtools.platform.core.ports.worker import Assignment, Earlier, NewEvent, News, Placed
 from runtools.sdk.shapes.runs import DeltaType
 
 
@@ -42,7 +42,11 @@ class Link(Protocol):
         ...
 
     async def read(self, run_id: str, lease: int, after: int) -> News:
-        """The log after a number, and whether to cancel."""
+        """The log after a number, or a piece of it, and whether to cancel."""
+        ...
+
+    async def earlier(self, run_id: str, lease: int, after_run: str, after: int) -> Earlier:
+        """What the thread's runs before this one said, after an event of theirs."""
         ...
 
     async def place(self, run_id: str, lease: int) -> Placed:

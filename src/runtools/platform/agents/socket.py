@@ -22,6 +22,7 @@ from runtools.platform.core.ports.worker import (
     Append,
     Assignment,
     Delta,
+    Earlier,
     Hello,
     Here,
     NewEvent,
@@ -31,6 +32,7 @@ from runtools.platform.core.ports.worker import (
     Placed,
     Poke,
     Read,
+    ReadEarlier,
     Release,
     Secret,
     Take,
@@ -145,6 +147,11 @@ class SocketLink:
         return _NEWS.validate_python(
             await self._of_run(Read(run_id=run_id, lease=lease, after=after))
         )
+
+    async def earlier(self, run_id: str, lease: int, after_run: str, after: int) -> Earlier:
+        """What was said before."""
+        frame = ReadEarlier(run_id=run_id, lease=lease, after_run=after_run, after=after)
+        return Earlier.model_validate(await self._of_run(frame))
 
     async def place(self, run_id: str, lease: int) -> Placed:
         """The run's sandbox."""

@@ -265,8 +265,9 @@ class Threads:
 
     def messages(self, thread_id: str) -> Sequence[ThreadMessage]:
         """All that people and the model said in it, in order."""
-        answer = self._transport.call("GET", f"{_thread(thread_id)}/messages")
-        return wire.shapes(ThreadMessage, answer.data)
+        pages = self._transport.pages(f"{_thread(thread_id)}/messages", [], _PAGE)
+        with closing(pages) as items:
+            return [wire.shape(ThreadMessage, item) for item in items]
 
     def export(self, thread_id: str) -> ThreadExport:
         """All of it: its runs, the oldest first, with their whole logs."""

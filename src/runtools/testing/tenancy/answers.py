@@ -23,7 +23,7 @@ _UPGRADE = {
 ID = re.compile(r"\b(?:sandbox-|[a-z]{3}_)[a-z0-9]{12,}\b")
 # What time or the caller's own asking changes; a delivery that nobody takes is tried again.
 _MOVES = re.compile(
-    r'"(requestId|lastUsedAt|attempts|nextAttemptAt|error)":("(?:[^"\\]|\\.)*"|null|\d+)'
+    r'"(requestId|lastUsedAt|attempts|nextAttemptAt|error|waitsFor)":("(?:[^"\\]|\\.)*"|null|\d+)'
 )
 # Numbers of the caller's own, which go on from one request to the next.
 _COUNTED = ("x-ratelimit-", "ratelimit")

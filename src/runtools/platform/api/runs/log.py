@@ -79,9 +79,9 @@ def append(
         if one.key in there:
             continue
         grown, data = _taken_in(conn, grown, one, now)
-        if len(data) > MAX_EVENT_BYTES:
+        if len(data) > MAX_EVENT_BYTES // 4 and (size := len(data.encode())) > MAX_EVENT_BYTES:
             raise TooLarge(
-                f"the event {one.key} has {len(data)} bytes; one may have {MAX_EVENT_BYTES}",
+                f"the event {one.key} has {size} bytes; one may have {MAX_EVENT_BYTES}",
                 hint="cut what a tool gives back, or leave pictures out",
                 details={"key": one.key, "limitBytes": MAX_EVENT_BYTES},
             )

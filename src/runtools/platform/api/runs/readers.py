@@ -23,11 +23,10 @@ from runtools.platform.kit.sse import PING, PING_SECONDS
 KEPT_BYTES: Final = 1 << 20
 PIECES: Final = 512
 PIECES_BYTES: Final = 256 << 10
-_BATCH: Final = 500
 _END: Final = "done"
 
-Log = Callable[[int, int], Awaitable[list[Event]]]
-"""Reads a run's log: after a number, at most so many."""
+Log = Callable[[int], Awaitable[tuple[list[Event], bool]]]
+"""Reads a piece of a run's log after a number, and tells whether there may be more."""
 
 
 class _Reader:
@@ -95,7 +94,7 @@ class _Feed:
     def after(self, position: int) -> list[tuple[int, bytes, bool]]:
         """What it keeps after a number that is not before all it keeps."""
         found = list(takewhile(lambda one: one[0] > position, reversed(self._tail)))
-        return found[::-1][:_BATCH]
+        return found[::-1]
 
     def tell(self) -> None:
         """Wake everybody."""
@@ -172,10 +171,10 @@ class Readers:
 
     async def _catch_up(self, feed: _Feed, position: int, log: Log) -> tuple[bytes, int, bool]:
         """Read the log from where a reader stands."""
-        found = await log(position, _BATCH)
+        found, more = await log(position)
         if found:
             position = found[-1].seq
-        if len(found) < _BATCH and feed.high is None:
+        if not more and feed.high is None:
             feed.high = position
         over = bool(found) and found[-1].type == _END
         return b"".join(look.written(one) for one in found), position, over
@@ -186,7 +185,7 @@ class Readers:
         if feed.high is None or now - feed.looked < LOOK_AGAIN_SECONDS:
             return
         feed.looked = now
-        found = await log(feed.high, _BATCH)
+        found, _ = await log(feed.high)
         if found:
             feed.grow(found)
 

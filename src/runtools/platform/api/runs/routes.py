@@ -22,6 +22,7 @@ from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.frontends import streams
 from runtools.platform.api.frontends.telling import Teller
 from runtools.platform.api.lists import InProject, cut, mark, place
+from runtools.platform.api.logs import store as logs
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.runs import service, store
 from runtools.platform.api.runs.standing import all_shown, shown
@@ -239,8 +240,8 @@ def follow(
     """The stream of a run after one of its events; ``tells``: in the words of a front end."""
     platform, org_id = call.platform, call.org
 
-    async def log(position: int, limit: int) -> list[Event]:
-        return await platform.db.read(store.events, org_id, record.id, position, limit)
+    async def log(position: int) -> tuple[list[Event], bool]:
+        return await platform.db.read(logs.events, org_id, record.id, position)
 
     async def may() -> bool:
         return await platform.door.still_good(call.who)

@@ -100,10 +100,28 @@ def page(
     return [Record(*row) for row in conn.execute(query)]
 
 
-def of_thread(conn: Connection, org_id: str, thread_id: str) -> list[Record]:
-    """The runs of the org's thread, the oldest first."""
+def of_thread(
+    conn: Connection,
+    org_id: str,
+    thread_id: str,
+    above: tuple[datetime, str] | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """Runs of the org's thread, the oldest first, after a place in that order."""
     query = select(*_COLUMNS).where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
-    return [Record(*row) for row in conn.execute(query.order_by(runs.c.created_at, runs.c.id))]
+    if above is not None:
+        at, run_id = above
+        beside = and_(runs.c.created_at == at, runs.c.id > run_id)
+        query = query.where(or_(runs.c.created_at > at, beside))
+    query = query.order_by(runs.c.created_at, runs.c.id).limit(limit)
+    return [Record(*row) for row in conn.execute(query)]
+
+
+def open_of(conn: Connection, org_id: str, thread_id: str) -> list[str]:
+    """The ids of the thread's runs that have not ended."""
+    mine = (runs.c.org_id == org_id) & (runs.c.thread_id == thread_id)
+    query = select(runs.c.id).where(mine, _IS_OPEN).order_by(runs.c.created_at, runs.c.id)
+    return list(conn.scalars(query))
 
 
 def continued(conn: Connection, record: Record) -> bool:
@@ -272,30 +290,6 @@ def others_after(conn: Connection, record: Record, seq: int) -> bool:
         run_events.c.key.startswith(OWN_KEYS, autoescape=True),
     )
     return conn.execute(query.limit(1)).first() is not None
-
-
-def events(conn: Connection, org_id: str, run_id: str, after: int, limit: int) -> list[Event]:
-    """The log of the org's run after a number."""
-    query = (
-        select(*_EVENT)
-        .join(runs, runs.c.id == run_events.c.run_id)
-        .where(runs.c.org_id == org_id, runs.c.id == run_id, run_events.c.seq > after)
-        .order_by(run_events.c.seq)
-        .limit(limit)
-    )
-    return [Event(*row) for row in conn.execute(query)]
-
-
-def logs(conn: Connection, org_id: str, thread_id: str, types: Sequence[str]) -> list[Event]:
-    """The events of some types in the logs of the org's thread, run after run."""
-    query = (
-        select(*_EVENT)
-        .join(runs, runs.c.id == run_events.c.run_id)
-        .where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
-        .where(run_events.c.type.in_(types))
-        .order_by(runs.c.created_at, runs.c.id, run_events.c.seq)
-    )
-    return [Event(*row) for row in conn.execute(query)]
 
 
 # --- what they spent ---

@@ -11,18 +11,19 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import InProject, mark, place
+from runtools.platform.api.lists import InProject, Page, mark, place
+from runtools.platform.api.logs.store import Place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.threads import service, store
-from runtools.platform.api.threads.tables import Thread as Row
-from runtools.platform.kit.http import many, one
+from runtools.platform.api.threads.service import shape
+from runtools.platform.kit import http
+from runtools.platform.kit.db import micros, moment
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.runs import Thread
 from runtools.sdk.shapes.threads import ThreadChange, ThreadExport, ThreadMessage
 
 router = APIRouter(prefix="/v1/threads", tags=["threads"])
-
-_SHOWN = tuple(set(Thread.model_fields) - {"runs"})
 
 
 class ThreadPage(InProject):
@@ -42,14 +43,14 @@ async def list_(request: Request, page: Annotated[ThreadPage, Query()]) -> Respo
     more = len(found) > page.limit
     last = shown[-1][0] if more else None
     next_cursor = None if last is None else mark(last.updated_at, last.id)
-    return call.page([one(_shape(*each)) for each in shown], next_cursor)
+    return call.page([one(shape(*each)) for each in shown], next_cursor)
 
 
 @router.get("/{thread_id}", **document.route(Envelope[Thread], NotFound))
 async def get(request: Request, thread_id: str) -> Response:
     """A thread."""
     call = call_of(request)
-    return call.answer(one(_shape(*await service.get(call, thread_id))))
+    return call.answer(one(shape(*await service.get(call, thread_id))))
 
 
 @router.patch(
@@ -60,7 +61,7 @@ async def change(request: Request, thread_id: str) -> Response:
     """Give a thread another title, or none."""
     call = call_of(request)
     title = call.take(ThreadChange).title
-    return call.answer(one(_shape(*await service.rename(call, thread_id, title))))
+    return call.answer(one(shape(*await service.rename(call, thread_id, title))))
 
 
 @router.delete(
@@ -69,25 +70,31 @@ async def change(request: Request, thread_id: str) -> Response:
 async def delete(request: Request, thread_id: str) -> Response:
     """Delete a thread: its runs, and all that was said in it. Its sandbox stays."""
     call = call_of(request)
-    return call.answer(one(_shape(*await service.remove(call, thread_id))))
+    return call.answer(one(shape(*await service.remove(call, thread_id))))
 
 
 @router.get("/{thread_id}/messages", **document.route(Envelope[list[ThreadMessage]], NotFound))
-async def messages(request: Request, thread_id: str) -> Response:
-    """All that people and the model said in it, in order."""
+async def messages(request: Request, thread_id: str, page: Annotated[Page, Query()]) -> Response:
+    """What people and the model said in it, in order. A page is shorter where what was said is long."""
     call = call_of(request)
-    return call.answer(many(await service.messages(call, thread_id)))
+    found, last = await service.messages(call, thread_id, _place(page.cursor), page.limit)
+    next_cursor = None if last is None else http.cursor(micros(last.at), last.run_id, last.seq)
+    return call.page([one(each) for each in found], next_cursor)
 
 
 @router.get("/{thread_id}/export", **document.route(Envelope[ThreadExport], NotFound))
 async def export(request: Request, thread_id: str) -> Response:
     """All of it: its runs, the oldest first, with their whole logs."""
     call = call_of(request)
-    found = await service.export(call, thread_id)
-    thread = _shape(found["thread"], len(found["runs"]))
-    made = ThreadExport.model_validate({**found, "thread": thread})
-    return call.answer(one(made))
+    written = service.export(call, *await service.get(call, thread_id))
+    return http.Stream(written, media_type=http.JSON)
 
 
-def _shape(row: Row, runs: int) -> Thread:
-    return Thread.model_validate({name: getattr(row, name) for name in _SHOWN} | {"runs": runs})
+def _place(cursor: str | None) -> Place | None:
+    if cursor is None:
+        return None
+    at, run_id, seq = http.position(cursor, int, str, int)
+    try:
+        return Place(moment(at), run_id, seq)
+    except OverflowError:
+        raise http.wrong_field("cursor", "not a cursor of this list") from None

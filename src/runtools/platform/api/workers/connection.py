@@ -17,7 +17,7 @@ from runtools.platform.api.calls import call_of
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import look
 from runtools.platform.api.runs.telling import QUEUE
-from runtools.platform.api.workers import dispatch, places, service
+from runtools.platform.api.workers import dispatch, places, service, taking
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import (
     PATH,
@@ -27,6 +27,7 @@ from runtools.platform.core.ports.worker import (
     Here,
     Place,
     Read,
+    ReadEarlier,
     Release,
     Secret,
     Take,
@@ -38,7 +39,7 @@ from runtools.sdk.shapes.events import ErrorBody
 log = logging.getLogger(__name__)
 router = APIRouter()
 
-Frame = Hello | Take | Append | Read | Place | Secret | Release | Here | Delta
+Frame = Hello | Take | Append | Read | ReadEarlier | Place | Secret | Release | Here | Delta
 _FRAME: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="call")])
 _HELLO_SECONDS = 10.0
 _ENDS = frozenset({1000, 1001})
@@ -148,8 +149,10 @@ class _Connection:
             return news
         if isinstance(frame, Read):
             news, record = await service.read(platform, me, frame)
-            self._heard(frame.run_id, record.last_seq)
+            self._heard(frame.run_id, news.events[-1].seq if news.more else record.last_seq)
             return news
+        if isinstance(frame, ReadEarlier):
+            return await service.read_earlier(platform, me, frame)
         if isinstance(frame, Place):
             return await places.place(platform, me, frame)
         if isinstance(frame, Secret):
@@ -162,7 +165,7 @@ class _Connection:
     async def _give(self, frame: Take) -> Shape:
         self._link.taking.add(frame.run_id)
         try:
-            given = await service.take(self._platform, self._link.worker_id, frame)
+            given = await taking.take(self._platform, self._link.worker_id, frame)
             self._link.drives(frame.run_id, frame.lease, given.run.last_seq)
         finally:
             self._link.taking.discard(frame.run_id)

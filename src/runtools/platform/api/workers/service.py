@@ -2,225 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from runtools.errors import (
     Conflict,
     Forbidden,
     NotFound,
-    RunToolsError,
-    TooLarge,
-    Unavailable,
 )
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.store import Line
-from runtools.platform.api.callers.door import RUN_PREFIX
 from runtools.platform.api.definitions import store as definitions
-from runtools.platform.api.limits import store as limits
 from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.logs import store as logs
 from runtools.platform.api.models import keys
 from runtools.platform.api.models.access import access
 from runtools.platform.api.platform import Platform
-from runtools.platform.api.points import reach
-from runtools.platform.api.runs import log, look, rules, store
+from runtools.platform.api.runs import log, look, store
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
-from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.secrets import store as secrets
-from runtools.platform.api.threads import store as threads
-from runtools.platform.api.workers import leftovers
-from runtools.platform.core import runs as states
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.core.ports.worker import (
-    MAX_FRAME_BYTES,
     OWN_KEYS,
     Append,
-    Assignment,
-    ModelAccess,
+    Earlier,
     News,
     Read,
+    ReadEarlier,
     Release,
     Secret,
-    Take,
     Value,
 )
-from runtools.platform.core.runs import Move, Status
-from runtools.platform.kit import crypto, http
+from runtools.platform.core.runs import Status
+from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.limits import Amounts
-from runtools.sdk.shapes.runs import RunConfig, RunUsage
 
-_EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compaction")
-_WHOLE_LOG = 1_000_000
-MAX_CONVERSATION_BYTES = MAX_FRAME_BYTES // 2  # as text; in bytes it may be more
+EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compaction")
 _AGENTS = frozenset({"all", "agents"})
 _TOOL = "tool"
 _SECOND = timedelta(seconds=1)
-
-
-# --- taking ---
-
-
-async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
-    """Give a run to a worker that was offered it.
-
-    A run whose model cannot be asked is ended here, with the reason.
-
-    Raises:
-        Conflict: the lease is not the latest, or it is another run's turn.
-        NotFound: there is no such run.
-        TooLarge: its conversation is more than a worker can be given; it has been ended.
-    """
-    record = await platform.db.read(store.known, asked.run_id)
-    if record is None:
-        raise NotFound(f"no run {asked.run_id[:80]!r}")
-    try:
-        model = await access(platform, record.org_id, record.model)
-    except Unavailable:
-        raise
-    except RunToolsError as error:
-        await _give_up(platform, asked, error)
-        raise
-    token = crypto.new_secret(RUN_PREFIX)
-    digest, now = crypto.digest(token), platform.clock.now()
-    taken = await platform.db.write(_take, worker_id, asked, record, digest, now)
-    reach("api.run.taken")
-    platform.bus.signal(taken.id)
-    if model.api_key is not None and model.key_name is not None:
-        await _tell(platform, taken, model.key_name)
-    usual = standard(platform.settings)
-    try:
-        return await platform.db.read(_assignment, taken, model, token, usual, now)
-    except TooLarge as error:
-        await _give_up(platform, asked, error)
-        raise
-
-
-def _take(
-    conn: Transaction, worker_id: str, asked: Take, seen: Record, digest: str, now: datetime
-) -> Record:
-    # What runs take turns in is locked first, so that of two that go at once one sees the other.
-    threads.locked(conn, seen.org_id, seen.thread_id)
-    if seen.lane is not None:
-        sandboxes.locked(conn, seen.lane)
-    record = store.held(conn, asked.run_id)
-    if record is None or record.lease != asked.lease:
-        raise _stale(asked.run_id, asked.lease)
-    again = record.status == Status.RUNNING and record.worker_id == worker_id
-    if not again:
-        if record.status != Status.QUEUED or not store.is_next(conn, record):
-            raise _stale(asked.run_id, asked.lease)
-        states.check(Move.TAKE, record.status, record.id)
-    taken = replace(
-        record,
-        status=Status.RUNNING,
-        worker_id=worker_id,
-        token_digest=digest,
-        started_at=record.started_at or now,
-        taken_at=record.taken_at if again else now,
-    )
-    names = ("status", "worker_id", "token_digest", "started_at", "taken_at")
-    store.change(conn, record, {name: getattr(taken, name) for name in names})
-    return taken
-
-
-def _assignment(
-    conn: Transaction,
-    record: Record,
-    model: ModelAccess,
-    token: str,
-    usual: Amounts,
-    now: datetime,
-) -> Assignment:
-    agent = agent_of(conn, record)
-    config = RunConfig.model_validate(record.config)
-    mine = store.of_thread(conn, record.org_id, record.thread_id)
-    before = {one.id for one in mine if (one.created_at, one.id) < (record.created_at, record.id)}
-    found = store.logs(conn, record.org_id, record.thread_id, _EARLIER) if before else []
-    log_ = store.events(conn, record.org_id, record.id, 0, _WHOLE_LOG)
-    earlier = _since_compaction([one for one in found if one.run_id in before])
-    size = sum(len(one.data) + len(one.wire or "") for one in (*earlier, *log_))
-    if size > MAX_CONVERSATION_BYTES:
-        raise TooLarge(
-            f"the conversation of {record.id} has {size} bytes; one may have {MAX_CONVERSATION_BYTES}",
-            hint="begin another thread",
-            details={"limitBytes": MAX_CONVERSATION_BYTES},
-        )
-    return Assignment(
-        run=look.shape(record),
-        agent=agent,
-        model=model,
-        output_schema=record.output_schema,
-        limits=_limits(conn, record, agent, config, usual, now),
-        spent_seconds=record.active_ms / 1000,
-        config=config.model_dump(mode="json", exclude_none=True, by_alias=False),
-        earlier=look.logged(earlier),
-        log=look.logged(log_),
-        token=token,
-    )
-
-
-def _limits(
-    conn: Transaction,
-    record: Record,
-    agent: AgentDefinition,
-    config: RunConfig,
-    usual: Amounts,
-    now: datetime,
-) -> dict[str, float]:
-    """What the run may spend in all, by agent, run and what is left to the org in this month."""
-    allowed = limits.limits(conn, record.org_id, usual)
-    tokens, nano = store.spent(conn, record.org_id, rules.month(now))
-    used = RunUsage.model_validate(record.usage)
-    most_tokens = 0
-    if allowed.agent_tokens:
-        most_tokens = max(1, allowed.agent_tokens - tokens) + rules.tokens(used)
-    most_usd = None
-    if allowed.agent_cents:
-        left = Decimal(allowed.agent_cents) / 100 - Decimal(nano) / rules.NANO
-        most_usd = max(Decimal(0), left) + rules.usd(used.cost_usd)
-    return rules.budget(agent, config, most_tokens, most_usd)
-
-
-def _since_compaction(found: list[Event]) -> list[Event]:
-    """What no summary stands for: from the last one on, with what came while that was made."""
-    for n in range(len(found) - 1, -1, -1):
-        summary = found[n]
-        if summary.type == "compaction":
-            seen = int(json.loads(summary.wire or "{}").get("seen") or summary.seq)
-            missed = [
-                one
-                for one in found[:n]
-                if one.run_id == summary.run_id and one.seq > seen and one.type == "message"
-            ]
-            return [*missed, *found[n:]]
-    return found
-
-
-async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> None:
-    """End a run that nobody can drive, and what an earlier worker has left running."""
-    seen = await platform.db.read(store.known, asked.run_id)
-    if seen is None or seen.lease != asked.lease or store.is_over(seen):
-        return
-    await leftovers.end_commands(platform, seen)
-    usual, now = standard(platform.settings), platform.clock.now()
-
-    def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
-        record = store.held(conn, asked.run_id)
-        if record is None or record.lease != asked.lease or store.is_over(record):
-            return None
-        grown = log.drop(conn, record, Status.FAILED, now, usual, error)
-        return grown.record, grown.fresh
-
-    done = await platform.db.write(act)
-    if done is not None:
-        told(platform, *done)
 
 
 # --- growing and reading ---
@@ -252,13 +76,13 @@ def _append(
     repeated = all(key in there for key in keys)
     if record.status != Status.RUNNING:
         if not repeated:
-            raise _stale(record.id, asked.lease)
+            raise stale(record.id, asked.lease)
         known = look.logged([there[key] for key in keys])
         return News(events=known, cancel=False), record, record, []
     new = not repeated or asked.wait
     if new and asked.seen is not None and _is_news(conn, record, asked.seen):
-        missed = store.events(conn, record.org_id, record.id, asked.seen, _WHOLE_LOG)
-        news = News(events=look.logged(missed), cancel=record.cancel_requested)
+        missed, more = logs.events(conn, record.org_id, record.id, asked.seen)
+        news = News(events=look.logged(missed), cancel=record.cancel_requested, more=more)
         return news, record, record, []
     events = [New(one.key, one.type, one.data, one.wire) for one in asked.events]
     grown = log.append(conn, record, events, now, usual)
@@ -288,9 +112,29 @@ async def read(platform: Platform, worker_id: str, asked: Read) -> tuple[News, R
     def look_up(conn: Transaction) -> tuple[News, Record]:
         record = _leased(conn, worker_id, asked.run_id, asked.lease, lock=False)
         if record.status != Status.RUNNING:
-            raise _stale(record.id, asked.lease)
-        found = store.events(conn, record.org_id, record.id, asked.after, _WHOLE_LOG)
-        return News(events=look.logged(found), cancel=record.cancel_requested), record
+            raise stale(record.id, asked.lease)
+        found, more = logs.events(conn, record.org_id, record.id, asked.after)
+        news = News(events=look.logged(found), cancel=record.cancel_requested, more=more)
+        return news, record
+
+    return await platform.db.read(look_up)
+
+
+async def read_earlier(platform: Platform, worker_id: str, asked: ReadEarlier) -> Earlier:
+    """What the thread's runs before this one said, after an event of theirs.
+
+    Raises:
+        Conflict: the lease is not the latest.
+        NotFound: its thread has no such run.
+    """
+    record = await held(platform, worker_id, asked.run_id, asked.lease)
+
+    def look_up(conn: Transaction) -> Earlier:
+        after = logs.place_of(conn, record, asked.after_run, asked.after)
+        if after is None:
+            raise NotFound(f"thread {record.thread_id} has no run {asked.after_run[:80]!r}")
+        found = logs.of_thread(conn, record.org_id, record.thread_id, EARLIER, after, record)
+        return Earlier(events=look.logged(found.events), more=found.more)
 
     return await platform.db.read(look_up)
 
@@ -337,7 +181,7 @@ async def secret(platform: Platform, worker_id: str, asked: Secret) -> Value:
             " or all",
             details={"name": asked.name},
         )
-    await _tell(platform, record, asked.name)
+    await tell(platform, record, asked.name)
     return Value(value=value)
 
 
@@ -369,7 +213,7 @@ def _no_business(record: Record, name: str) -> Forbidden:
     )
 
 
-async def _tell(platform: Platform, record: Record, name: str) -> None:
+async def tell(platform: Platform, record: Record, name: str) -> None:
     """A line of the audit log: a run was given a secret."""
     line = Line(
         id=new_id("aud"),
@@ -399,7 +243,7 @@ async def held(platform: Platform, worker_id: str, run_id: str, lease: int) -> R
     def look_up(conn: Transaction) -> Record:
         record = _leased(conn, worker_id, run_id, lease, lock=False)
         if record.status != Status.RUNNING:
-            raise _stale(run_id, lease)
+            raise stale(run_id, lease)
         return record
 
     return await platform.db.read(look_up)
@@ -417,13 +261,13 @@ def _leased(
 ) -> Record:
     record = store.held(conn, run_id) if lock else store.known(conn, run_id)
     if record is None or record.lease != lease:
-        raise _stale(run_id, lease)
+        raise stale(run_id, lease)
     if record.status == Status.RUNNING and record.worker_id != worker_id:
-        raise _stale(run_id, lease)
+        raise stale(run_id, lease)
     return record
 
 
-def _stale(run_id: str, lease: int) -> Conflict:
+def stale(run_id: str, lease: int) -> Conflict:
     return Conflict(
         f"{run_id[:80]} is not driven under lease {lease} any more, or not yet",
         hint="leave it: it is offered anew to whoever is to drive it",

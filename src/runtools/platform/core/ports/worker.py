@@ -108,11 +108,24 @@ class Append(Shape):
 
 
 class Read(Shape):
-    """The log after a number, and whether to cancel: what others have appended meanwhile."""
+    """The log after a number, and whether to cancel: what others have appended meanwhile.
+
+    Answered with `News`; a log that is long comes in pieces.
+    """
 
     call: Literal["read"] = "read"
     run_id: str
     lease: int
+    after: int
+
+
+class ReadEarlier(Shape):
+    """What the thread's runs before this one said, after an event of theirs; answered with `Earlier`."""
+
+    call: Literal["earlier"] = "earlier"
+    run_id: str
+    lease: int
+    after_run: str
     after: int
 
 
@@ -213,6 +226,7 @@ class Assignment(Shape):
         config: what of `RunConfig` this run sets, likewise.
         earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
         log: this run's, with all that others have appended.
+        earlier_goes_on, log_goes_on: whether that is the first piece of it, and the rest is to be read.
         token: what the worker calls the API with, in this run's name: its sandbox and nothing else.
             Under each lease it acts as the same caller, so that a repeat is known as one.
     """
@@ -226,6 +240,8 @@ class Assignment(Shape):
     config: dict[str, JsonValue]
     earlier: list[Logged]
     log: list[Logged]
+    earlier_goes_on: bool = False
+    log_goes_on: bool = False
     token: str = Field(repr=False)
 
 
@@ -233,13 +249,22 @@ class News(Shape):
     """What stands in the log after a number, and whether the run is to be cancelled.
 
     Attributes:
+        more: whether the log goes on after these, and is to be read on.
         exceeded: in words for ``limit``, which budget of the org is used up: time to end with
         ``limit_reached``.
     """
 
     events: list[Logged]
     cancel: bool
+    more: bool = False
     exceeded: str | None = None
+
+
+class Earlier(Shape):
+    """A piece of what was said before; ``more``: it goes on."""
+
+    events: list[Logged]
+    more: bool
 
 
 class Placed(Shape):
