@@ -50,7 +50,7 @@ def fresh(world: SshWorld) -> None:
     clock = world.house.clock
     world.house.sources = Guesses(clock, free=1000, longest=1)
     world.house.passwords = Guesses(clock, free=1000, longest=1)
-    world.house.strangers = Strangers(clock)
+    world.house.strangers = Strangers(clock, most_of_source=100)
 
 
 class Client(asyncssh.SSHClient):
@@ -336,6 +336,21 @@ class TestGuesses:
                 await connected(world, username="root", client_keys=None, password="toor")
             await holds(lambda: not len(world.house.places))
         assert world.house.refusal("127.0.0.1") is not None
+
+    async def test_who_only_looks_whether_somebody_listens_is_no_guesser(
+        self, world: SshWorld
+    ) -> None:
+        """A balancer's looks would shut everybody out who comes through it; to begin and leave counts."""
+        world.house.sources = Guesses(world.house.clock, free=2, longest=10)
+        for _ in range(10):
+            _, writer = await _arrives(world, "127.0.0.1")
+            writer.close()
+            await holds(lambda: not len(world.house.places))
+        assert len(world.house.sources) == 0
+        with pytest.raises(asyncssh.PermissionDenied):
+            await connected(world, client_keys=None)
+        await holds(lambda: not len(world.house.places))
+        assert len(world.house.sources) == 1
 
     async def test_a_right_password_costs_nothing(self, world: SshWorld) -> None:
         world.house.passwords = Guesses(ManualClock(), free=1, longest=10)

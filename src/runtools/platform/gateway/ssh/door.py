@@ -33,6 +33,7 @@ from runtools.platform.gateway.ssh.channels import SESSION, Asker, Giver, refuse
 from runtools.platform.gateway.ssh.house import House
 from runtools.platform.gateway.ssh.packets import Packets, Taker
 from runtools.platform.gateway.ssh.requests import Requests
+from runtools.platform.gateway.ssh.strangers import PATIENCE_SECONDS
 from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
 from runtools.platform.kit import rates
 
@@ -60,6 +61,7 @@ class Door(asyncssh.SSHServer):
         self._keys = self._passwords = self._tries = self._exchanges = 0
         self._is_blamed = True  # for having come without logging in ...
         self._is_judged = False  # ... unless its passwords were looked at one by one
+        self._came_at = house.clock.monotonic()
         self._shown: Visit | None = None
         self.visit: Visit | None = None
         self._has_room = self._ending = False
@@ -189,7 +191,7 @@ class Door(asyncssh.SSHServer):
         """It is gone."""
         self._gone.set()
         self._house.inside.discard(self)
-        if self._is_blamed and not self._is_judged:  # who came and tried nothing, too
+        if self._is_blamed and not self._is_judged and not self._only_looked:
             self._house.sources.failed(self._network)
         if self._has_room and self.visit is not None:
             self._house.rooms.leave(self.visit.sandbox_id)
@@ -197,6 +199,12 @@ class Door(asyncssh.SSHServer):
             self._entering.cancel()
             if self._inside is not None:
                 self._inside.close()
+
+    @property
+    def _only_looked(self) -> bool:
+        """It has left at once and without a word: a balancer, say, that looks whether somebody listens."""
+        here = self._house.clock.monotonic() - self._came_at
+        return not self._exchanges and here < PATIENCE_SECONDS
 
     # --- into the sandbox ---
 

@@ -147,7 +147,8 @@ def house(
         sources=Guesses(clock, free=_FREE_OF_SOURCE, longest=_LONGEST_WAIT),
         passwords=Guesses(clock, free=_FREE_OF_SANDBOX, longest=_LONGEST_WAIT),
         places=Rooms(per_source),
-        strangers=Strangers(clock),
+        # Some places of an address are only for who comes when all others are held by strangers.
+        strangers=Strangers(clock, most_of_source=per_source - per_source // 16),
         rooms=Rooms(per_sandbox),
         agents=agents,
     )

@@ -9,7 +9,7 @@ from runtools.platform.kit.clock import Clock
 
 WhoT = TypeVar("WhoT")
 
-MOST, MOST_OF_SOURCE = 256, 32
+MOST = 256
 PATIENCE_SECONDS = 10.0
 
 
@@ -21,9 +21,7 @@ class Strangers(Generic[WhoT]):
     long as it may well be about to log in.
     """
 
-    def __init__(
-        self, clock: Clock, *, most: int = MOST, most_of_source: int = MOST_OF_SOURCE
-    ) -> None:
+    def __init__(self, clock: Clock, *, most_of_source: int, most: int = MOST) -> None:
         self._clock = clock
         self._most = most
         self._most_of_source = most_of_source
