@@ -88,6 +88,15 @@ class TestAnEndThatCannotBeWritten:
         assert len(failed) == 4
         told(world, box)
 
+    async def test_is_told_when_the_report_log_takes_it_again(
+        self, world, box, failing, monkeypatch
+    ):
+        """The ledger has it by then: there is nothing left to be written there."""
+        failed = failing(world.engine.reports, "publish", 3)
+        kill_machine(world, box)
+        await until(lambda: len(failed) == 3 and world.look(box).state == "stopped")
+        told(world, box)
+
     async def test_does_not_need_the_console(self, world, box, failing):
         failed = failing(end, "write_atomic", 1)
         await world.sh(box, "echo last words >/dev/console")

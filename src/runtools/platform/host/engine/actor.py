@@ -116,6 +116,7 @@ class Actor:
         self._watcher: asyncio.Task[None] | None = None
         self._final = False
         self._untold: deque[LedgerEntry] = deque()
+        self._is_late = False
 
     # --- what it is ---
 
@@ -216,7 +217,8 @@ class Actor:
             self._write_untold()
         except OSError as exc:
             log.error("%s: ledger and report must wait: %s", self.id, exc)
-            if len(self._untold) == 1:
+            if not self._is_late:
+                self._is_late = True
                 self.engine.later(self._tell_later(), f"telling the end of an act of {self.id}")
             return self.engine.reports.preview(self.record)
         return self.latest()
@@ -226,10 +228,11 @@ class Actor:
             ledger.append(self.folder, self._untold[0])
             self._untold.popleft()
         self.report()
+        self._is_late = False
 
     async def _tell_later(self) -> None:
         backoff = Backoff(self.engine.clock)
-        while self._untold:
+        while self._is_late:
             await backoff.wait()
             try:
                 self._write_untold()
