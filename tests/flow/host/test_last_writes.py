@@ -100,6 +100,12 @@ class TestPause:
         assert world.engine.admission.taken.sandboxes == 0
         assert await world.sh(box, "kill -0 $(cat /tmp/pid) && echo lives") == "lives"
 
+    async def test_is_made_durable_when_the_disk_takes_it_again(self, world, box, failing):
+        failed = failing(lambda record: record.state == "paused" and record.durable, 3)
+        await world.pause(box)
+        await until(lambda: world.look(box).durable)
+        assert len(failed) == 3
+
     async def test_is_under_way_until_it_is_written(self, world, box, failing):
         op, known = fresh("op"), set(world.engine.places.ops.iterdir())
         failed = failing(over(Act.PAUSE), 10**9)

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from runtools.errors import RunToolsError
 from runtools.platform.core.states import State
 from runtools.platform.host.disk import trees
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.places import JOURNAL, LEDGER
+from runtools.platform.kit.clock import Backoff
+
+log = logging.getLogger(__name__)
 
 
 async def make(box: Actor) -> None:
-    """Write a paused sandbox's state through to the disk, then say so, as durably."""
-    paused_at = box.record.paused_at
+    """Write a paused sandbox's state through to the disk, then say so, as durably.
+
+    What the disk refuses is done again until it holds, or the sandbox has gone on.
+    """
+    paused_at, backoff = box.record.paused_at, Backoff(box.engine.clock)
+    while True:
+        try:
+            await _make(box, paused_at)
+        except OSError as exc:
+            log.error("%s is not durable yet: %s", box.id, exc)
+        except RunToolsError as exc:  # destroyed meanwhile, or the host goes down
+            log.info("%s is not made durable any more: %s", box.id, exc)
+            return
+        else:
+            return
+        if box.engine.stopping or not _is_same(box, paused_at):
+            return
+        await backoff.wait()
+
+
+async def _make(box: Actor, paused_at: object) -> None:
     await asyncio.to_thread(trees.sync, box.folder)
     await asyncio.to_thread(_sync_one, box.folder.parent)
     # First the state, then the journal that calls it durable, and only then is it said: after a power
