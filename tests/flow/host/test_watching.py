@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 from datetime import timedelta
 
 import pytest
@@ -342,6 +343,28 @@ class TestSweep:
         kill_machine(world, box)
         await until(lambda: world.look(box).state == "stopped")
         return box
+
+    async def test_one_that_cannot_be_removed_keeps_no_other_from_it(
+        self, world, ended, monkeypatch
+    ):
+        other = await world.create()
+        kill_machine(world, other)
+        await until(lambda: world.look(other).state == "stopped")
+        later = world.engine.clock.now() + timedelta(hours=24, seconds=1)
+        monkeypatch.setattr(world.engine.clock, "now", lambda: later, raising=False)
+        real = space_of_host.forget_disk
+
+        async def forget(box):
+            if box.id == ended:
+                raise OSError(errno.EIO, "Input/output error")
+            await real(box)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(space_of_host, "forget_disk", forget)
+            await world.host.space.sweep()
+        assert [world.box(one).record.keeps_disk for one in (ended, other)] == [True, False]
+        await world.host.space.sweep()
+        assert not world.box(ended).record.keeps_disk
 
     async def test_a_kept_disk_goes_after_its_time(self, world, ended, monkeypatch):
         await world.host.space.sweep()

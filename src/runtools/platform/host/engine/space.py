@@ -55,7 +55,8 @@ class Space:
                 await self.look()
                 if self._engine.clock.monotonic() - swept >= SWEEP_SECONDS:
                     swept = self._engine.clock.monotonic()
-                    await self.sweep()
+                    # Beside: it waits for disks that are being copied, and the guard waits for nothing.
+                    self._engine.later(self.sweep(), "sweeping what is past its time")
             except Exception:
                 # The guard against a full disk must outlive what a full disk makes fail.
                 log.exception("looking after the disk failed; it is tried again")
@@ -106,18 +107,24 @@ class Space:
 
     async def sweep(self) -> None:
         """Remove disks kept for recovery, ledgers and results that are past their time."""
-        now = self._engine.clock.now()
         for box in chosen(list(self._engine.actors.values()), State.STOPPED):
-            ending, stopped = box.record.ending, box.record.stopped_at
-            if ending and ending.recoverable_until and ending.recoverable_until <= now:
-                await self._forget(box)
-            elif not box.record.keeps_disk and stopped and now - stopped > REMEMBERED:
-                self._engine.actors.pop(box.id)
-                self._engine.reports.forget(box.id)
-                await box.close(0)
-                remove(box.folder)
+            try:
+                await self._sweep_one(box)
+            except (RunToolsError, OSError) as exc:
+                log.error("what is left of %s could not be removed: %s", box.id, exc)
         await asyncio.to_thread(self._engine.ops.sweep)
         await self._engine.reports.sync()
+
+    async def _sweep_one(self, box: Actor) -> None:
+        now, ending, stopped = self._engine.clock.now(), box.record.ending, box.record.stopped_at
+        if ending and ending.recoverable_until and ending.recoverable_until <= now:
+            await self._forget(box)
+        elif not box.record.keeps_disk and stopped and now - stopped > REMEMBERED:
+            # Its folder first: one that cannot be removed is tried again at the next sweep.
+            await asyncio.to_thread(remove, box.folder)
+            if self._engine.actors.pop(box.id, None) is not None:
+                self._engine.reports.forget(box.id)
+                await box.close(0)
 
     async def use(self) -> DiskUse:
         """What takes how much."""
