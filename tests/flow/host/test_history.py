@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 
 import pytest
@@ -11,6 +12,8 @@ from runtools.platform.host.engine import history
 from runtools.platform.host.engine.history import History
 
 from .conftest import until
+
+RUN = History.run
 
 
 async def hour_of(world, box):
@@ -138,3 +141,18 @@ class TestTheRing:
         (world.box(box).folder / history.FILE).symlink_to("/nonexistent/history")
         await world.host.history.look()
         assert world.look(box).state == "running"
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(world, monkeypatch):
+    looks, seen = itertools.count(), asyncio.Event()
+
+    async def look():
+        if next(looks) == 0:
+            raise RuntimeError("nobody foresaw it")
+        seen.set()
+
+    monkeypatch.setattr(world.host.history, "look", look)
+    monkeypatch.setattr(history, "INTERVAL_SECONDS", 0)
+    running = asyncio.ensure_future(RUN(world.host.history))
+    await until(seen.is_set)
+    running.cancel()

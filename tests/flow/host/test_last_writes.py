@@ -7,11 +7,12 @@ import errno
 import os
 
 import pytest
-from tests.flow.host.conftest import World, fresh, holders, order, until
+from tests.flow.host.conftest import World, fresh, holders, order, sandbox_id, until
 
 from runtools.errors import OutcomeUnknown, RunToolsError, Unavailable
+from runtools.platform.core.ports.host import Child
 from runtools.platform.core.states import Act, State
-from runtools.platform.host.engine import journal
+from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.acts import conclude
 
 
@@ -243,6 +244,43 @@ class TestCreate:
         assert world.look(wanted.sandbox_id).ending.cause == "start_failed"
         await nothing_left(world)
         assert world.engine.admission.taken.sandboxes == 0
+
+    @pytest.mark.parametrize("refused", ["journal", "ledger", "report"])
+    async def test_leaves_nothing_when_it_cannot_even_be_begun(self, world, monkeypatch, refused):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        wish = order()
+        with monkeypatch.context() as patch:
+            if refused == "report":
+                patch.setattr(world.engine.reports, "publish", full)
+            elif refused == "ledger":
+                patch.setattr(ledger, "append", full)
+            else:
+                patch.setattr(journal, "save", full)
+            with pytest.raises(Unavailable, match="cannot be written down"):
+                await world.host.create(wish)
+        assert not world.folder(wish.sandbox_id).exists()
+        assert (await world.host.create(wish)).state == "running"
+
+    async def test_the_children_of_a_fork_that_cannot_all_be_begun_end(
+        self, world, box, monkeypatch
+    ):
+        append, children = ledger.append, [Child(sandbox_id=sandbox_id()) for _ in range(2)]
+
+        def full(folder, entry):
+            if entry.sandbox_id == children[1].sandbox_id:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append(folder, entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "append", full)
+            with pytest.raises(Unavailable, match="cannot be written down"):
+                await world.host.fork(box, fresh("op"), "key_test", children)
+        await until(lambda: world.look(children[0].sandbox_id).state == "stopped")
+        assert world.look(children[0].sandbox_id).ending.cause == "start_failed"
+        await until(lambda: world.engine.admission.taken.sandboxes == 1)
+        assert not world.folder(children[1].sandbox_id).exists()
 
     async def test_its_failure_is_written_again_until_it_holds(self, world, failing):
         refused = []

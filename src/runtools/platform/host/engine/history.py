@@ -75,7 +75,11 @@ class History:
         """Look for ever."""
         while True:
             await self._engine.clock.sleep(INTERVAL_SECONDS)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                # The edge of a loop that must not end with one look.
+                log.exception("measuring the sandboxes failed; it is tried again")
 
     async def look(self) -> None:
         """Take one point of every sandbox that runs."""

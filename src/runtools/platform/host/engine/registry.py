@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from runtools.errors import Unavailable
 from runtools.platform.core.ports.host import CreateOrder
 from runtools.platform.core.states import Act, Operation, State
+from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.actor import Actor, Why
 from runtools.platform.host.engine.acts.end import died
@@ -15,7 +17,11 @@ from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 
 def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | None = None) -> Actor:
-    """A new sandbox in state `creating`, journaled before anything of it is started."""
+    """A new sandbox in state `creating`, journaled before anything of it is started.
+
+    Raises:
+        Unavailable: the disk does not take that; nothing of it is left.
+    """
     now = engine.clock.now()
     entry = LedgerEntry(
         seq=1,
@@ -40,11 +46,19 @@ def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | Non
         attempts=1,
     )
     folder = engine.places.sandbox(order.sandbox_id)
-    make_folder(folder)
-    journal.save(folder, record)
-    ledger.append(folder, entry)
-    box = take_in(engine, record)
-    box.report()
+    try:
+        make_folder(folder)
+        journal.save(folder, record)
+        ledger.append(folder, entry)
+        box = take_in(engine, record)
+        box.report()
+    except OSError as exc:
+        engine.actors.pop(order.sandbox_id, None)
+        remove(folder)
+        raise Unavailable(
+            f"{order.sandbox_id} cannot be written down on its host: {exc}",
+            hint="runtools df shows what takes the disk, runtools prune frees some of it",
+        ) from exc
     reach("create.journaled")
     return box
 

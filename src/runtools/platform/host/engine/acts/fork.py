@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from runtools.errors import Conflict, SandboxStopped
+from runtools.errors import Conflict, SandboxStopped, Unavailable
 from runtools.platform.core.ports.host import Child, Forked
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import registry
@@ -125,18 +125,14 @@ def _give_back_tickets(box: Actor, ids: list[str]) -> None:
 
 async def _born(box: Actor, why: Why, ids: list[str], source: Source) -> list[Actor]:
     """All children side by side; returns when each runs or has failed."""
-    order, parent = box.record.order, box.id
-    born = []
-    for one in ids:
-        asked = order.model_copy(
-            update={
-                "sandbox_id": one,
-                "op": f"{why.op}/{one}",
-                "actor": why.actor,
-                "recover_from": None,
-            }
-        )
-        born.append(registry.enroll(box.engine, asked, why, parent_id=parent))
+    born: list[Actor] = []
+    try:
+        # One after the other: those before the one that fails have begun, and must end.
+        born.extend(_enrolled(box, why, one) for one in ids)
+    except Unavailable as exc:
+        for child in born:  # beside: it may take until the disk takes something again
+            box.engine.later(_not_begun(child, why, exc), f"the end of {child.id}")
+        raise
     starts = [child.perform(partial(_start, child, why, source)) for child in born]
     try:
         await asyncio.gather(*starts, return_exceptions=True)
@@ -147,6 +143,23 @@ async def _born(box: Actor, why: Why, ids: list[str], source: Source) -> list[Ac
             await asyncio.gather(*ends, return_exceptions=True)
         raise
     return born
+
+
+def _enrolled(box: Actor, why: Why, child_id: str) -> Actor:
+    changed = {
+        "sandbox_id": child_id,
+        "op": f"{why.op}/{child_id}",
+        "actor": why.actor,
+        "recover_from": None,
+    }
+    order = box.record.order.model_copy(update=changed)
+    return registry.enroll(box.engine, order, why, parent_id=box.id)
+
+
+async def _not_begun(child: Actor, why: Why, failure: Unavailable) -> None:
+    """The end of a child whose siblings could not be written down."""
+    mine = Why(why.cause, why.actor)
+    await child.perform(partial(end.start_failed, child, mine, failure))
 
 
 async def _start(child: Actor, why: Why, source: Source) -> None:
