@@ -511,6 +511,10 @@ class TestAccess:
         assert said[0].replace(BOX.encode(), b"") == said[1].replace(b"sandbox-zzzzzzzzzzzz", b"")
         assert b"Location: http://localhost:7700/open?to=http%3A%2F%2F3000-" in said[0]
 
+    async def test_a_frame_is_not_sent_to_sign_in(self, gate: Gateway) -> None:
+        said = await gate.say(head(gate, 3000, *FRAME, "Sec-Fetch-Site: same-site", key=""))
+        assert said.startswith(b"HTTP/1.1 404 ")
+
     async def test_who_comes_back_in_vain_is_not_sent_again(self, gate: Gateway) -> None:
         first = "GET /?runtools-link=rt_link_old HTTP/1.1"
         said = await gate.say(head(gate, 3000, "Sec-Fetch-Mode: navigate", first=first, key=""))

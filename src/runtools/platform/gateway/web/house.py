@@ -168,11 +168,12 @@ class House:
     def page_of_stranger(self, head: RequestHead, wish: Wish, own: bytes) -> Page:
         """For who may not enter, or asks for what is not there: the answer does not tell which.
 
-        A person is sent to sign in, whatever there is; who comes back from there in vain is not again.
+        A person is sent to sign in, whatever there is; who comes back from there in vain is not again, nor is
+        a frame in somebody's page.
         """
         shown = wish.shown
         tried = shown.link is not None or shown.key is not None
-        if self._sign_in and visitor.is_navigation(head) and not tried:
+        if self._sign_in and visitor.is_window(head) and not tried:
             to = self.urls.url(wish.sandbox_id, wish.port) + own.decode("latin-1")
             return pages.away(f"{self._sign_in}?to={quote(to, safe='')}")
         return UNKNOWN

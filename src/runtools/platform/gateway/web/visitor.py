@@ -104,6 +104,11 @@ def is_navigation(head: RequestHead) -> bool:
     return mode == b"navigate" if mode is not None else wants_html(head)
 
 
+def is_window(head: RequestHead) -> bool:
+    """Whether it fills a window, and is no frame of another page."""
+    return is_navigation(head) and head.one(b"sec-fetch-dest") in (None, b"document")
+
+
 def wants_html(head: RequestHead) -> bool:
     """Whether a page is understood."""
     return b"text/html" in b",".join(head.all(b"accept")).lower()
