@@ -21,6 +21,7 @@ from runtools.testing import port_server
 from runtools.testing.clock import ManualClock
 from runtools.testing.contracts.host_rig import chunks
 
+PING = b"\x89\x81mask"  # and a byte
 STILL = Activity(0, 10, 0, 0, 0.0, 0.0)
 
 
@@ -126,6 +127,39 @@ async def test_an_idle_one_keeps_nothing_awake_and_bytes_do(world, reach, clock,
     await look_after(world, clock, 1)
     assert world.look(box).state == "paused"
     await talk(stream, b"good morning")
+    stream[1].close()
+
+
+async def test_pings_of_a_websocket_keep_and_wake_nothing(world, reach, clock, box):
+    stream = await reach.open(box, await listen(world, box, "echo"))
+    await talk(stream, b"HTTP/1.1 101 S\r\n\r\n")
+    await world.host.idle.look()
+    await look_after(world, clock, 500)
+    await talk(stream, PING + b"0")
+    await look_after(world, clock, 100)
+    assert world.look(box).state == "paused"
+    for n in range(3):
+        stream[1].write(PING + b"%d" % n)
+    [one] = world.host.entering._streams
+    await until(lambda: one._pulse.endswith(b"2"), "the latest ping")
+    assert world.look(box).state == "paused"
+    stream[1].write(b"\x81\x01a")
+    assert (await stream[0].readuntil(b"\x81\x01a")).endswith(PING + b"2" + b"\x81\x01a")
+    assert world.look(box).state == "running"
+    stream[1].close()
+
+
+async def test_without_a_websocket_the_same_bytes_are_something(world, reach, clock, box):
+    stream = await reach.open(box, await listen(world, box, "echo"))
+    await talk(stream, b"x")
+    await world.host.idle.look()
+    await look_after(world, clock, 500)
+    await talk(stream, PING + b"0")
+    await look_after(world, clock, 599)
+    assert world.look(box).state == "running"
+    await world.pause(box)
+    await talk(stream, PING + b"1")
+    assert world.look(box).state == "running"
     stream[1].close()
 
 

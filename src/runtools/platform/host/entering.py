@@ -1,7 +1,8 @@
 """Streams into sandboxes: opened through the guest agent, over pauses, and to the end of the machine.
 
-Bytes in either direction count as activity, and a stream on which none come keeps nothing awake. What is
-sent to a sandbox that sleeps wakes it first: its connections live on as long as its network is kept. A
+Bytes in either direction count as activity, and a stream on which none come keeps nothing awake; nor does a
+WebSocket on which there are pings and pongs alone (`pulses`), and none of them wakes what sleeps. What else
+is sent to a sandbox that sleeps wakes it first: its connections live on as long as its network is kept. A
 stream whose network was given back meanwhile stays open, silent, until somebody says something on it or
 the sandbox goes on: its closing would have whoever is behind it connect again, and wake it for nothing.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final
 from runtools.errors import Conflict, GuestUnreachable, InvalidRequest, RateLimited, RunToolsError
 from runtools.guest.protocol import PORT
 from runtools.platform.core.states import State
+from runtools.platform.host import pulses
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.resume import awake, is_usable
 from runtools.platform.host.engine.engine import Engine
@@ -157,6 +159,8 @@ class Stream(Splice):
     ) -> None:
         super().__init__(front, back, over)
         self._wakes = wakes
+        self._is_socket = False  # a WebSocket is spoken on it
+        self._pulse = b""  # the latest, which waits for the sandbox to go on
         self._box = way.box
         self._guest = way.guest
         self._clock = way.box.engine.clock
@@ -169,14 +173,20 @@ class Stream(Splice):
 
     def carry(self, half: Half, data: bytes) -> None:
         """Pass on what came; a sandbox that sleeps is woken for it."""
-        self._box.touched = self._clock.monotonic()
         self.moved += len(data)
+        is_pulse = self._is_socket and pulses.is_pulse(data)
+        if not is_pulse:
+            self._box.touched = self._clock.monotonic()
         if half is self.outward:
+            self._is_socket = self._is_socket or data.startswith(pulses.SWITCHED)
             half.target.write(data)
         elif self._back_is_gone:
             half.source.abort()
         elif is_usable(self._box):
-            half.target.write(data)
+            pulse, self._pulse = self._pulse, b""
+            half.target.write(pulse + data if pulse else data)
+        elif is_pulse:
+            self._pulse = data  # those before it need no answer any more
         else:
             half.source.pause_reading()
             self._do(self._wake(data))

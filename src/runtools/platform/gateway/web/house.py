@@ -168,8 +168,8 @@ class House:
     def page_of_stranger(self, head: RequestHead, wish: Wish, own: bytes) -> Page:
         """For who may not enter, or asks for what is not there: the answer does not tell which.
 
-        A person is sent to sign in, whatever there is; who comes back from there in vain is not again, nor is
-        a frame in somebody's page.
+        A person is sent to sign in, whatever there is; who comes back from there in vain is not again, nor
+        is a frame in somebody's page.
         """
         shown = wish.shown
         tried = shown.link is not None or shown.key is not None
