@@ -15,6 +15,7 @@ from runtools.platform.agents.worker import Worker
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.outbound import Outbound, networks
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.fake_runs import FakeLink, FakeRun, FakeRuns
 from runtools.testing.local_platform import local_platform
@@ -31,6 +32,7 @@ class Stage:
         self.workers: list[tuple[Worker, FakeLink]] = []
         self.search_url = "http://127.0.0.1:1/search"
         self.clock: Any = SystemClock()
+        self.tracing: Tracing = OFF
 
     def worker(
         self,
@@ -48,6 +50,7 @@ class Stage:
             self.outbound,
             self.clock,
             self.search_url,
+            self.tracing,
         )
         worker.begin(means)
         link.join(worker.told)

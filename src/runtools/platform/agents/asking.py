@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_ai.exceptions import ContentFilterError
 from pydantic_ai.messages import ModelResponse
 
-from runtools.platform.agents import compacting
+from runtools.platform.agents import compacting, spans
 from runtools.platform.agents.answer import (
     Cut,
     Kind,
@@ -45,7 +45,9 @@ async def ask(run: Held) -> None:
         run.known = seen = run.book.last
         reminder = REMINDER if run.is_owed_a_result else None
         stream = _stream(run, turn)
+        begun = run.means.clock.now()
         came = await run.reins.hold(_came(run, stream, _messages(run, reminder)))
+        spans.asked(run, begun, came)
         run.stream = None
         if isinstance(came, ModelResponse):
             reach("worker.answered")

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 
-from runtools.platform.agents import fitting
+from runtools.platform.agents import fitting, spans
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
 from runtools.platform.agents.persona import OUTPUT_TOOL
@@ -89,8 +89,9 @@ async def _let_go(run: Held) -> bool:
 
 
 async def _make(run: Held, call: Call) -> None:
-    began = run.means.clock.monotonic()
+    began, begun = run.means.clock.monotonic(), run.means.clock.now()
     result = await _result(run, call)
+    spans.called(run, begun, call, result)
     reach("worker.call.acted")
     images = [
         ToolImage(media_type=one.media_type, data=base64.b64encode(one.data).decode())

@@ -21,6 +21,7 @@ from runtools.platform.agents.tools.toolbox import Connect, Toolbox
 from runtools.platform.core.ports.worker import Assignment, ModelAccess, NewEvent, News
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.outbound import Outbound
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.runs import Done, DurableType, EndStatus, RunError, RunUsage, ToolResult
 
@@ -37,6 +38,7 @@ class Means:
         connect: a client of the platform with a run's token.
         outbound: speaks to addresses that may be spoken to.
         search_url: where the web is searched.
+        tracing: makes spans of what is done.
     """
 
     link: Link
@@ -45,6 +47,7 @@ class Means:
     outbound: Outbound
     clock: Clock
     search_url: str
+    tracing: Tracing = OFF
 
 
 class Held:

@@ -19,6 +19,7 @@ from runtools.platform.agents.worker import Worker
 from runtools.platform.core.ports.worker import Hello, ModelAccess
 from runtools.platform.kit.clock import Backoff, Clock
 from runtools.platform.kit.outbound import Outbound
+from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.client import AsyncRunTools
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Post:
     clock: Clock
     search_url: str = SEARCH_URL
     api_url: str = ""
+    tracing: Tracing = OFF
 
 
 async def serve(post: Post, ending: asyncio.Event) -> None:
@@ -81,6 +83,7 @@ async def _connected(post: Post, worker: Worker, link: SocketLink, ending: async
             post.outbound,
             post.clock,
             post.search_url,
+            post.tracing,
         )
     )
     await _first(ending.wait(), link.lost.wait())

@@ -14,6 +14,7 @@ from runtools.platform.boot import parts
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.outbound import Outbound, networks
+from runtools.platform.kit.tracing import from_settings
 
 
 async def serve(settings: Settings, name: str | None) -> int:
@@ -23,6 +24,7 @@ async def serve(settings: Settings, name: str | None) -> int:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     outbound = Outbound(networks(settings.outbound_allow))
     models = Models(lambda: client(outbound))
+    tracing = from_settings(settings, "worker")
     post = Post(
         url=settings.own_url,
         token=parts.token(settings, "worker"),
@@ -31,10 +33,12 @@ async def serve(settings: Settings, name: str | None) -> int:
         build=models.build,
         outbound=outbound,
         clock=SystemClock(),
+        tracing=tracing,
     )
     try:
         await work(post, ending)
     finally:
         await models.close()
         outbound.close()
+        await asyncio.to_thread(tracing.close)
     return 0

@@ -12,11 +12,18 @@ api alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from runtools.errors import RunEnded, RunIllegalMove
+
+
+def trace_of(run_id: str) -> str:
+    """The place in a trace (``traceparent``) below which what is done for a run belongs."""
+    digest = hashlib.sha256(run_id.encode()).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:48]}-01"
 
 
 class Status(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.webhooks import store as webhooks
-from runtools.platform.core.runs import Status
+from runtools.platform.core.runs import Status, trace_of
 
 QUEUE = "runs"
 """What the bus is told when a run may be offered."""
@@ -32,7 +32,7 @@ def _trace(platform: Platform, record: Record) -> None:
     usage = record.usage
     platform.tracing.record(
         f"invoke_agent {record.agent_slug}",
-        None,
+        trace_of(record.id),
         record.started_at or record.created_at,
         record.ended_at,
         {

@@ -1,0 +1,68 @@
+"""Spans of what a run does, by OpenTelemetry's conventions for generative AI: how much, and never what.
+
+All of a run's are in one trace, which follows from the run's id: those of the api's whole run, and those of
+each worker that drove it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic_ai.messages import ModelResponse
+
+from runtools.platform.agents.book import Call
+from runtools.platform.agents.held import Held
+from runtools.platform.agents.trouble import Trouble
+from runtools.platform.core.runs import trace_of
+from runtools.workbench.tool import Result
+
+# What the conventions call them.
+_PROVIDERS = {"google": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
+
+
+def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
+    """The model was asked once."""
+    if not run.means.tracing.is_on:
+        return
+    access = run.given.model
+    about: dict[str, str | int | float | bool] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": _PROVIDERS.get(access.provider, access.provider),
+        "gen_ai.request.model": access.api_id,
+    }
+    if isinstance(came, Trouble):
+        about["error.type"] = came.error.code
+    else:
+        about["gen_ai.usage.input_tokens"] = came.usage.input_tokens
+        about["gen_ai.usage.output_tokens"] = came.usage.output_tokens
+        if came.model_name:
+            about["gen_ai.response.model"] = came.model_name[:200]
+    _record(run, f"chat {access.api_id}", begun, about)
+
+
+def called(run: Held, begun: datetime, call: Call, result: Result) -> None:
+    """A tool was called. What the model has named and nobody knows goes by no name."""
+    if not run.means.tracing.is_on:
+        return
+    known = {tool.name for tool in run.toolbox.definitions}
+    name = call.name if call.name in known else "unknown"
+    about: dict[str, str | int | float | bool] = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": name,
+        "gen_ai.tool.type": "function",
+        "gen_ai.tool.call.id": call.call_id,
+    }
+    if result.failed:
+        about["error.type"] = "tool_failed"
+    _record(run, f"execute_tool {name}", begun, about)
+
+
+def _record(
+    run: Held, name: str, begun: datetime, about: dict[str, str | int | float | bool]
+) -> None:
+    about |= {
+        "gen_ai.agent.name": run.given.run.agent_slug,
+        "gen_ai.conversation.id": run.given.run.thread_id,
+        "runtools.run.id": run.id,
+    }
+    run.means.tracing.record(name, trace_of(run.id), begun, run.means.clock.now(), about)
