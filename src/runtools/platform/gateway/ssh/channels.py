@@ -35,6 +35,7 @@ class End:
         self.number: int = connection.add_channel(self)
         self.theirs: int | None = None  # None: not open, or closed by us
         self.other: End | None = None
+        self.is_closed = False  # by us: the other side's answer is its end
         self._there = True
 
     # --- what the connection calls ---
@@ -46,14 +47,14 @@ class End:
         """Pass on what came."""
         other = self.other
         if other is None or other.theirs is None:
-            if kind == MSG_CHANNEL_CLOSE:
-                self.leave()
+            if kind == MSG_CHANNEL_CLOSE and self.is_closed:
+                self.leave()  # not before: it would be forgotten while the other end waits
             return True
         body = packet.get_remaining_payload()
         self.came(kind, body)
         other.send(kind, body)
         if kind == MSG_CHANNEL_CLOSE:
-            other.theirs = None
+            other.theirs, other.is_closed = None, True
             if self.theirs is None:
                 self.leave()
                 other.leave()
@@ -68,7 +69,7 @@ class End:
         """Close it from our side; it leaves when the other side has closed it too."""
         if self.theirs is not None:
             self.send(MSG_CHANNEL_CLOSE)
-            self.theirs = None
+            self.theirs, self.is_closed = None, True
 
     def set_inbound_peer_names(self, *_names: object) -> None:
         """Who connects is the sandbox's business."""
