@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from runtools.errors import RunToolsError
-from runtools.platform.kit import config, crash, log, open_files
+from runtools.platform.kit import config, crash, descriptors, log
 
 Command = Callable[[config.Settings, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -126,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns its exit code. A refusal is one line with its hint, and 1."""
     args = _parser().parse_args(argv)
     log.configure(args.command)
-    open_files.raise_limit()
+    descriptors.raise_limit()
     try:
         settings = config.load()
         crash.arm(settings.crash_at)

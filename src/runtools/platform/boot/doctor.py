@@ -27,7 +27,7 @@ from runtools.platform.host.net import nft
 from runtools.platform.host.net.firewall import tracked
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
-from runtools.platform.kit import open_files, process
+from runtools.platform.kit import descriptors, process
 from runtools.platform.kit.config import Settings, environment
 
 Level = Literal["error", "warning", "info"]
@@ -276,7 +276,7 @@ async def _memory() -> Finding:
 
 
 async def _files() -> Finding:
-    most = open_files.most()
+    most = descriptors.most()
     found = f"{most} at once for a process started here"
     if most < _LEAST_FILES:
         advice = "raise the hard limit: LimitNOFILE= of the service, or nofile in /etc/security/limits.conf"

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 async def dev_urls(settings: Settings) -> AsyncIterator[None]:
     """Serve dev URLs."""
     secured = tls(settings.gateway_tls_cert, settings.gateway_tls_key)
-    files = descriptors.raise_limit()
+    files = descriptors.most()
     most = min(MOST_VISITS, int(files / FILES_OF_A_VISIT))
     if most < MOST_VISITS:
         log.warning("of %d open files that it may have: %d connections at once", files, most)

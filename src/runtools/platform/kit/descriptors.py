@@ -1,13 +1,15 @@
-"""How many files and connections this process may have open."""
+"""How many files and connections a process of ours may have open: as many as the machine lets it."""
 
 from __future__ import annotations
 
 import resource
 
 
-def raise_limit() -> int:
-    """Let this process have as many open as it may; returns how many."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+def most() -> int:
+    """What the limit could be raised to."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def raise_limit() -> None:
+    """From what shells and services are given (1024, mostly) to the most, for us and what we start."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most(), most()))

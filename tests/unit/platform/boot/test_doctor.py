@@ -16,7 +16,7 @@ from runtools.platform.boot.doctor import Finding
 from runtools.platform.core.ports.driver import Capabilities, Driver
 from runtools.platform.core.ports.host import BuildOrder
 from runtools.platform.host.templates.record import Record
-from runtools.platform.kit import open_files, process
+from runtools.platform.kit import descriptors, process
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 
@@ -61,7 +61,7 @@ class TestOpenFiles:
     async def test_a_low_limit_is_told(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch, most: int, good: bool
     ) -> None:
-        monkeypatch.setattr(open_files, "most", lambda: most)
+        monkeypatch.setattr(descriptors, "most", lambda: most)
         found = await look(settings, "open files")
         assert (found.ok, str(most) in found.found, bool(found.advice)) == (good, True, not good)
 
