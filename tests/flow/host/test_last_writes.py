@@ -56,6 +56,26 @@ async def nothing_left(world, but=0):
         await until(lambda: len(holders(world.settings.home)) == but)
 
 
+class TestFirstWrite:
+    async def test_an_act_that_cannot_be_begun_is_refused(self, world, box, failing):
+        failing(lambda record: record.under_way is not None)
+        with pytest.raises(Unavailable, match=r"pause of .* failed: .*No space left"):
+            await world.pause(box)
+        assert (world.look(box).state, world.look(box).operation) == ("running", None)
+        assert (await world.pause(box)).state == "paused"
+
+    @pytest.mark.parametrize("state", ["running", "paused"])
+    async def test_a_destroy_which_makes_room_goes_on_without_it(self, world, box, failing, state):
+        if state == "paused":
+            await world.pause(box)
+        failed = failing(lambda record: record.under_way is not None, 10**9)
+        assert (await world.destroy(box)).state == "stopped"
+        assert failed
+        entries = await world.host.settled(box, 0)
+        assert entries.ending.reason == "destroyed by key_test"
+        await nothing_left(world)
+
+
 class TestHeldUp:
     async def test_nobody_waits_without_a_word_for_a_disk_that_stays_full(
         self, world, box, failing, monkeypatch

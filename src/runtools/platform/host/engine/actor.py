@@ -300,7 +300,15 @@ class Actor:
     @contextlib.asynccontextmanager
     async def _journaled(self, act: Act, why: Why, **more: Any) -> AsyncIterator[None]:
         under_way = UnderWay(act, why.op, why.actor, why.what, **more)
-        self.commit(why, replace(self.record, under_way=under_way))
+        begun = replace(self.record, under_way=under_way)
+        try:
+            self.commit(why, begun)
+        except OSError as exc:
+            if act is not Act.DESTROY:
+                raise self._failed(act, exc) from exc
+            # It makes room, so it waits for none. After a crash in between it is asked for again.
+            log.error("%s: that it is being destroyed is not journaled: %s", self.id, exc)
+            self.record = begun
         try:
             yield
         except BaseException as exc:
@@ -309,13 +317,16 @@ class Actor:
                 reason = str(exc) or type(exc).__name__
                 self._give_up(why, reason)
             if isinstance(exc, VmmFailed | OSError | CommandFailed):
-                raise Unavailable(
-                    f"{act} of {self.id} failed: {exc}",
-                    hint=f"runtools sandbox why {self.id} tells how it stands",
-                ) from exc
+                raise self._failed(act, exc) from exc
             raise
         finally:
             self.irrevocable, self.held_up = False, None
+
+    def _failed(self, act: Act, exc: Exception) -> Unavailable:
+        return Unavailable(
+            f"{act} of {self.id} failed: {exc}",
+            hint=f"runtools sandbox why {self.id} tells how it stands",
+        )
 
     def _give_up(self, why: Why, reason: str) -> None:
         """Say that the act under way failed; on a full disk at least to ourselves."""
