@@ -37,7 +37,7 @@ from runtools.platform.boot.people import Person
 from runtools.platform.core.access import PARTS, Part, Role
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
-from runtools.platform.kit import websocket
+from runtools.platform.kit import connection, websocket
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -289,6 +289,7 @@ async def serving(
         url = f"http://127.0.0.1:{port}"
         config = uvicorn.Config(
             McpDoor(Watched(app, conformity), url),
+            http=connection.Protocol,
             ws=websocket.Protocol,
             ws_max_size=websocket.MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,

@@ -19,7 +19,7 @@ from runtools.platform.api.keys.first import another, ensure_first
 from runtools.platform.boot import home, keyring
 from runtools.platform.boot.mcp_door import McpDoor
 from runtools.platform.core.models import KEYS
-from runtools.platform.kit import websocket
+from runtools.platform.kit import connection, websocket
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings, environment
 from runtools.platform.kit.db import Database
@@ -96,7 +96,7 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.api_host,
         port=settings.api_port,
-        http="httptools",
+        http=connection.Protocol,
         ws=websocket.Protocol,
         ws_max_size=websocket.MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,

@@ -7,7 +7,6 @@ When nothing was taken for `SILENT_SECONDS` the kernel ends the connection.
 from __future__ import annotations
 
 import json
-import socket
 from asyncio.transports import BaseTransport
 from typing import Any
 
@@ -16,6 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from runtools.errors import RunToolsError
+from runtools.platform.kit.connection import let_go
 
 MAX_MESSAGE_BYTES = 128 * 1024
 SILENT_SECONDS = 30.0
@@ -32,9 +32,7 @@ class Protocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Bound how long the kernel keeps what the other side does not take."""
         super().connection_made(transport)
-        sock: socket.socket = transport.get_extra_info("socket")
-        milliseconds = round(SILENT_SECONDS * 1000)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        let_go(transport, SILENT_SECONDS)
 
     def handle_connect(self, event: Request) -> None:
         """Widen the bounds of a part of the platform, and notice sooner that it is gone.
