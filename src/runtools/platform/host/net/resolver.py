@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 import struct
@@ -27,6 +28,8 @@ from runtools.platform.core.ports.network import Refusal
 from runtools.platform.host.net import rules, wire
 from runtools.platform.host.net.enter import inside
 from runtools.sdk.shapes.egress import RefusalReason
+
+log = logging.getLogger(__name__)
 
 PORT: Final = 53
 
@@ -55,6 +58,7 @@ class Owner(Protocol):
 
         Raises:
             TooManyPins: no more can be noted.
+            OSError: the kernel refuses to.
         """
         ...
 
@@ -132,7 +136,7 @@ async def _by_tcp(query: bytes, server: str) -> bytes:
             raise OSError("an answer to something else")
         return reply
     finally:
-        writer.close()
+        writer.transport.abort()  # nothing more is sent, also when it was given up
 
 
 @dataclass(slots=True)
@@ -165,6 +169,7 @@ class Desk:
         self._owner = owner
         self._policy = SHUT
         self._under_way: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Timeout, str | None] = {}
         self._connections = 0
         self._dropped = 0
         self._telling: asyncio.TimerHandle | None = None
@@ -193,8 +198,12 @@ class Desk:
         return desk
 
     def admit(self, policy: Policy) -> None:
-        """Answer the questions that a policy admits from now on."""
+        """Answer the questions that a policy admits from now on; others are asked of nobody any more."""
         self._policy = policy
+        for question, name in [*self._asking.items()]:
+            if self._objection(name) is not None:
+                del self._asking[question]
+                question.reschedule(0)
 
     async def close(self) -> None:
         """Close all sockets in the namespace, which lives for as long as one is open."""
@@ -222,7 +231,14 @@ class Desk:
             return self._refuse(query, name, reason)
         if self._policy.by_name and wire.kind(query) in _SERVICES:
             return wire.failure(query, wire.NO_ERROR)
-        reply = await resolve(query, self._upstreams.servers(), stream=stream)
+        reply = wire.failure(query, wire.SERVFAIL)
+        with contextlib.suppress(TimeoutError):  # the policy objects to it meanwhile
+            async with asyncio.timeout(None) as question:
+                self._asking[question] = name
+                try:
+                    reply = await resolve(query, self._upstreams.servers(), stream=stream)
+                finally:
+                    self._asking.pop(question, None)
         return await self._checked(query, name, reply)
 
     async def _checked(self, query: bytes, name: str | None, reply: bytes) -> bytes:
@@ -244,6 +260,9 @@ class Desk:
                 await self._owner.learn(name, leads_to, found.ttl)
             except TooManyPins:
                 return self._refuse(query, name, "too_many")
+            except OSError as exc:
+                log.warning("where %s leads cannot be noted: %s", name, exc)
+                return wire.failure(query, wire.SERVFAIL)
         return reply
 
     def _objection(self, name: str | None) -> RefusalReason | None:

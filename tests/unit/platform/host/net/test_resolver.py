@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from ipaddress import IPv4Address, IPv6Address
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtools.platform.core.egress import OPEN, policy
+from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.network import Refusal
 from runtools.platform.host.net import wire
 from runtools.platform.host.net.resolver import (
@@ -73,6 +74,7 @@ class Owner:
         self.refused: list[Refusal] = []
         self.led: dict[str, tuple[list[IPv4Address], int]] = {}
         self.full = False
+        self.broken = False
 
     def refuse(self, refusal: Refusal) -> None:
         self.refused.append(refusal)
@@ -80,6 +82,8 @@ class Owner:
     async def learn(self, name: str, addresses: list[IPv4Address], ttl: int) -> None:
         if self.full:
             raise TooManyPins
+        if self.broken:
+            raise OSError("no such set")
         self.led[name] = (addresses, ttl)
 
 
@@ -154,6 +158,42 @@ class TestDesk:
         desk.admit(policy(True, ["example.org"], []))
         assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == REFUSED
         assert owner.refused == [Refusal("too_many", "dns", "example.org")]
+
+    async def test_what_cannot_be_pinned_is_not_told(self, desk, owner, upstream):
+        upstream[QUERY] = record(1, 300, bytes([203, 0, 113, 7]))
+        owner.broken = True
+        desk.admit(policy(True, ["example.org"], []))
+        assert (await desk.answer(QUERY, stream=False))[3] & 0x0F == SERVFAIL
+
+    @pytest.mark.parametrize("rule", [SHUT, policy(True, ["other.org"], [])])
+    async def test_a_question_under_way_ends_when_the_policy_objects_to_it(
+        self, desk, owner, monkeypatch, rule
+    ):
+        """Before it is asked of the next nameserver, or once more."""
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(*_: object, stream: bool) -> bytes:
+            asked.set()
+            try:
+                return await asyncio.get_running_loop().create_future()
+            finally:
+                ended.set()
+
+        monkeypatch.setattr("runtools.platform.host.net.resolver.resolve", silent)
+        desk.admit(policy(True, ["example.org"], []))
+        answering = asyncio.create_task(desk.answer(QUERY, stream=False))
+        await asked.wait()
+        desk.admit(policy(True, ["example.org", "more.org"], []))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not ended.is_set(), "what is still admitted goes on"
+        desk.admit(rule)
+        desk.admit(rule)
+        reply = await answering
+        assert ended.is_set()
+        assert reply[3] & 0x0F == REFUSED
+        reason = "not_allowed" if rule.internet else "internet_off"
+        assert owner.refused == [Refusal(reason, "dns", "example.org")]
 
     async def test_names_that_are_none_are_refused_where_names_rule(self, desk, owner, upstream):
         dotted = QUERY[:12] + b"\x0bexample.org\0\0\1\0\1"
