@@ -63,8 +63,9 @@ async def test_no_key_of_a_model_is_ever_in_the_machine(
     await rt.secrets.set("VM_MODEL_KEY", KEY, category="provider")
     look = f"echo {MARK} > /root/mark; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
     async with provider("chat", [Call("bash", {"command": look})], ["done"]) as fake:
-        await rt.models.endpoints.create("vmfake", fake.url, secret="VM_MODEL_KEY")
-        await deployed(rt, "keyless", "vmfake:any")
+        slug = f"vmfake-{secrets.token_hex(4)}"  # the home is kept between runs
+        await rt.models.endpoints.create(slug, fake.url, secret="VM_MODEL_KEY")
+        await deployed(rt, "keyless", f"{slug}:any")
         run = await rt.agents.run("keyless", "Look around.", timeout=120)
         assert run.status == "completed"
         assert fake.asked[0].headers["authorization"] == f"Bearer {KEY}"

@@ -50,6 +50,7 @@ SECOND = "203.0.113.2"
 PRIVATE = "10.99.7.1"
 PORT = 8080
 _SECONDS = 10.0
+_ETH_P_ALL = 3
 _QUIET = 0.4  # how long nothing must come before it counts as nothing
 
 
@@ -1327,8 +1328,9 @@ def datagrams() -> socket.socket:
 
 def listening_in(device: str) -> socket.socket:
     """Hears every frame that leaves or enters by a device of the calling thread's namespace."""
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    sock.bind((device, 0))
+    # Of no protocol until it is bound: it would hear what passes any device in between.
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.bind((device, _ETH_P_ALL))
     return sock
 
 
