@@ -28,7 +28,8 @@ MADE_OF = (
 )
 
 
-def _digest() -> str:
+def made_of() -> str:
+    """A digest of all that a template is made of."""
     total = hashlib.sha256()
     for pattern in MADE_OF:
         for file in sorted(ROOT.glob(pattern)):
@@ -37,13 +38,14 @@ def _digest() -> str:
     return total.hexdigest()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def _ensure_template(rt: RunTools, home: Path) -> None:
-    stamp, digest = home / "template-made-of", _digest()
+    stamp, digest = home / "template-made-of", made_of()
     if stamp.exists() and stamp.read_text() == digest:
         return
     rt.templates.build("base-debian", wait=False)
@@ -59,10 +61,10 @@ def platform() -> Iterator[Platform]:
     """The platform, up; afterwards down again with nothing left running."""
     home = Path(os.environ.get("RT_TEST_HOME", "/var/lib/runtools-test"))
     os.environ["RUNTOOLS_HOME"] = str(home)
-    os.environ["RUNTOOLS_API_PORT"] = str(_free_port())
+    os.environ["RUNTOOLS_API_PORT"] = str(free_port())
     os.environ["RUNTOOLS_OUTBOUND_ALLOW"] = "127.0.0.0/8"  # providers of models that tests are
-    os.environ["RUNTOOLS_GATEWAY_PORT"] = str(_free_port())
-    os.environ["RUNTOOLS_SSH_PORT"] = str(_free_port())
+    os.environ["RUNTOOLS_GATEWAY_PORT"] = str(free_port())
+    os.environ["RUNTOOLS_SSH_PORT"] = str(free_port())
     subprocess.run([RUNTOOLS, "down"], check=True, timeout=300)
     subprocess.run([RUNTOOLS, "up", "--detach"], check=True, timeout=120)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -17,6 +18,12 @@ from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.desktop import MAX_CLIPBOARD_BYTES
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult
 from runtools.testing.api_world import World, holds
+from runtools.testing.fake_worker import fake_worker
+from runtools.testing.run_stage import Stage
+from runtools.testing.tenancy.places import Org, deployed
+from runtools.workbench.bench import Bench
+from runtools.workbench.desktop import DESKTOP
+from runtools.workbench.tool import Result
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 SCREEN = "1280 800\nX=10\nY=20\nSCREEN=0\nWINDOW=5\n"
@@ -393,6 +400,79 @@ class TestWho:
 
         await holds(both)
         assert "hunter2" not in json.dumps(lines)
+
+
+class TestAgents:
+    async def test_a_run_is_told_whether_its_sandbox_has_one(
+        self, box: AsyncSandbox, world: World
+    ) -> None:
+        org = Org(world, world.org, "amber", world.http)
+        sandboxes = [{"slug": "desk", "template": "desktop-debian"}, {"slug": "plain"}]
+        agents = [
+            {"slug": "free", "name": "A", "model": "demo"},
+            {"slug": "at-desk", "name": "A", "model": "demo", "sandbox": "desk"},
+            {"slug": "at-plain", "name": "A", "model": "demo", "sandbox": "plain"},
+        ]
+        await deployed(org, sandboxes=sandboxes, agents=agents)
+        plain = await world.create()
+        async with fake_worker(world.url, world.token("worker"), slots=50) as worker:
+            stage = Stage(world, org, worker)
+            for agent, sandbox_id, has in (
+                ("free", None, False),
+                ("free", box.id, True),
+                ("free", plain["id"], False),
+                ("at-desk", None, True),
+                ("at-plain", None, False),
+            ):
+                more = {} if sandbox_id is None else {"sandboxId": sandbox_id}
+                run, given = await stage.taken(agent=agent, **more)
+                assert given.has_desktop is has, (agent, sandbox_id)
+                await worker.finish(run)
+
+    async def test_tools_of_models(self, box: AsyncSandbox, machine: Machine) -> None:
+        machine.answers["scrot"] = {"stdout": png(2, 2)}
+
+        async def call(name: str, **given: Any) -> Result:
+            return await DESKTOP[name].call(
+                Bench(box, "talk", act=f"run_1.{name}", sees=True), given
+            )
+
+        seen = await call("desktop_screenshot")
+        assert seen.text == "1280 x 800 pixels, the pointer is at (10, 20)"
+        [image] = seen.images
+        assert (image.media_type, image.data) == ("image/png", png(2, 2))
+        assert (await call("desktop_click", x=5, y=6)).text == "clicked"
+        for _ in range(2):  # made again after a crash
+            assert not (await call("desktop_type", text="hi")).failed
+        assert len([one for one in machine.acts if "type" in one]) == 1
+        windows = await call("desktop_windows")
+        assert windows.text == "Terminal (Xfce4-terminal) 640 x 480 at (-4, 30), active"
+        off = await call("desktop_move", x=9000, y=1)
+        assert off.failed
+        assert "off_screen" in off.text
+        assert (await call("desktop_keys", keys=["hyperspace"])).failed
+        blind = await DESKTOP["desktop_screenshot"].call(Bench(box, "talk"), {})
+        assert blind.failed
+
+    async def test_what_is_no_whole_picture_is_shown_to_no_model(
+        self, box: AsyncSandbox, machine: Machine
+    ) -> None:
+        machine.answers["scrot"] = {"stdout": PICTURE}
+        result = await DESKTOP["desktop_screenshot"].call(Bench(box, "talk", sees=True), {})
+        assert result.failed
+        assert result.images == ()
+
+
+def png(width: int, height: int) -> bytes:
+    """A black picture."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        body = name + data
+        return len(data).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes((8, 0, 0, 0, 0))
+    rows = zlib.compress(bytes(width + 1) * height)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 async def test_memory_is_what_a_desktop_needs(box: AsyncSandbox, rt: AsyncRunTools) -> None:

@@ -1,7 +1,8 @@
 """The toolbox of a run: what its model may call, and what a call does.
 
 Each call is known by run, turn and place, down to the sandbox: made again after a crash it is answered from
-there, or goes on where it was. Calls that change files are made one after the other, others side by side.
+there, or goes on where it was. Calls that change files or work a desktop are made one after the other,
+others side by side.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.definitions import BUILT_IN_TOOLS, Permission
 from runtools.workbench import shell
 from runtools.workbench.bench import Bench
+from runtools.workbench.desktop import DESKTOP
 from runtools.workbench.tool import Result, Tool
 from runtools.workbench.toolset import TOOLS
 
@@ -43,7 +45,7 @@ _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
 _INSIDE: dict[str, Tool[Bench, Any]] = {**TOOLS, GET_DEV_URL.name: GET_DEV_URL}
-_FILES = frozenset({"edit_file", "write_file", "delete_file"})
+_IN_ORDER = frozenset({"edit_file", "write_file", "delete_file", *DESKTOP})
 
 
 class Toolbox:
@@ -74,6 +76,7 @@ class Toolbox:
         self._servers = servers
         self._clock = clock
         self._sees = sees
+        self._inside = {**_INSIDE, **(DESKTOP if given.has_desktop else {})}
         self._sandbox: AsyncSandbox | None = None
         self._is_news = False  # whether the model takes the sandbox for that of its earlier runs
         self._placing = asyncio.Lock()
@@ -83,7 +86,7 @@ class Toolbox:
     @property
     def definitions(self) -> list[ToolDefinition]:
         """The tools as models are told of them; what the agent may never call is not among them."""
-        own: list[Tool[Any, Any]] = [*_INSIDE.values(), *AROUND.values()]
+        own: list[Tool[Any, Any]] = [*self._inside.values(), *AROUND.values()]
         told = [(tool.name, tool.description, tool.schema) for tool in own]
         told += [
             (tool.name, tool.description, tool.schema) for tool in self._servers.tools.values()
@@ -111,7 +114,7 @@ class Toolbox:
             on_output: told what a command writes, as it comes.
             begun: whether the call may have been made before.
         """
-        tool: Tool[Any, Any] | None = _INSIDE.get(call.name) or AROUND.get(call.name)
+        tool: Tool[Any, Any] | None = self._inside.get(call.name) or AROUND.get(call.name)
         if tool is None and call.name not in self._servers.tools:
             there = ", ".join(one.name for one in self.definitions)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
@@ -124,7 +127,7 @@ class Toolbox:
             await stack.enter_async_context(self._slots)
             if tool is None:
                 return await self._servers.call(call.name, call.arguments, begun=begun)
-            if call.name in _FILES:
+            if call.name in _IN_ORDER:
                 await stack.enter_async_context(self._changing)
             return await self._patiently(tool, call, on_output, begun)
         raise AssertionError  # the stack swallows nothing

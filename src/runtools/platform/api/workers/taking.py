@@ -22,6 +22,7 @@ from runtools.platform.api.runs.telling import told
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.threads import store as threads
 from runtools.platform.api.workers import leftovers, service
+from runtools.platform.api.workers.desktops import has_desktop
 from runtools.platform.api.workers.service import EARLIER
 from runtools.platform.core import runs as states
 from runtools.platform.core.ports.worker import Assignment, ModelAccess, Take
@@ -64,9 +65,9 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     platform.bus.signal(taken.id)
     if model.api_key is not None and model.key_name is not None:
         await service.tell(platform, taken, model.key_name)
-    usual = standard(platform.settings)
+    usual, default = standard(platform.settings), platform.settings.default_template
     try:
-        return await platform.db.read(_assignment, taken, model, token, usual, now)
+        return await platform.db.read(_assignment, taken, model, token, usual, now, default)
     except TooLarge as error:
         await _give_up(platform, asked, error)
         raise
@@ -107,6 +108,7 @@ def _assignment(
     token: str,
     usual: Amounts,
     now: datetime,
+    default_template: str,
 ) -> Assignment:
     agent = service.agent_of(conn, record)
     config = RunConfig.model_validate(record.config)
@@ -133,6 +135,7 @@ def _assignment(
         log=look.logged(log_),
         earlier_goes_on=earlier.more,
         log_goes_on=more,
+        has_desktop=has_desktop(conn, record, agent, default_template),
         token=token,
     )
 

@@ -225,6 +225,7 @@ class Assignment(Shape):
         spent_seconds: how long it was driven before, as ``max_seconds`` counts it.
         config: what of `RunConfig` this run sets, likewise.
         earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
+        has_desktop: whether the sandbox that it works in, or will, has a screen.
         log: this run's, with all that others have appended.
         earlier_goes_on, log_goes_on: whether that is the first piece of it, and the rest is to be read.
         token: what the worker calls the API with, in this run's name: its sandbox and nothing else.
@@ -242,6 +243,7 @@ class Assignment(Shape):
     log: list[Logged]
     earlier_goes_on: bool = False
     log_goes_on: bool = False
+    has_desktop: bool = False
     token: str = Field(repr=False)
 
 
