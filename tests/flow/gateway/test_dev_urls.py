@@ -9,6 +9,7 @@ import hashlib
 import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -442,7 +443,6 @@ class TestAccess:
             f"Authorization: Bearer {KEY}",
             f"X-RunTools-Key: {LINK}",
             f"Cookie: a=1; __Host-runtools-dev={LINK}; b=2",
-            f"Cookie: runtools-dev={LINK}",
         ],
     )
     async def test_what_opens_stays_outside(self, gate: Gateway, field: str) -> None:
@@ -451,6 +451,22 @@ class TestAccess:
         assert said.startswith(b"HTTP/1.1 200 ")
         assert b"rt_l" not in said
         assert (b"Cookie: a=1; b=2" in said) is ("b=2" in field)
+
+    async def test_no_other_sandbox_pushes_the_cookie_out(self, gate: Gateway) -> None:
+        """Its pages may set cookies for all of them, but none of the name that counts."""
+        port = await server(mirror)
+        cookies = "; ".join([f"runtools-dev=rt_link_{n}" for n in range(9)])
+        field = f"Cookie: {cookies}; __Host-runtools-dev={LINK}"
+        said = await gate.say(head(gate, port, field, "Sec-Fetch-Site: none", key=""))
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b"runtools-dev" not in said
+        plain = head(gate, port, f"Cookie: runtools-dev={LINK}", "Sec-Fetch-Site: none", key="")
+        assert (await gate.say(plain)).startswith(b"HTTP/1.1 404 ")
+        gate.house.urls = replace(gate.house.urls, domain="sandboxes.example.com")
+        plain = plain.replace(b"sandboxes.localhost", b"sandboxes.example.com")
+        said = await gate.say(plain)
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b"rt_link" not in said
 
     async def test_what_is_not_ours_goes_in(self, gate: Gateway) -> None:
         port = await server(mirror)
@@ -594,7 +610,8 @@ class TestWaking:
         limited.admitting.asleep_for_good = QuotaExceeded("the org may have 1 running sandboxes")
         said = await limited.say(head(limited, 3000))
         assert said.startswith(b"HTTP/1.1 409 ")
-        assert b"the org may have 1 running sandboxes" in said
+        assert b"runs as much as it may" in said
+        assert b"the org may have 1" not in said
         assert limited.reach.opened == []
 
     async def test_what_is_said_after_a_silence_asks_first(
@@ -619,6 +636,9 @@ class TestWaking:
                     assert await sock.recv() == message
                     assert len(limited.admitting.woken) > before
                 limited.admitting.asleep_for_good = QuotaExceeded("full")
+                before = len(limited.admitting.woken)
+                await (await sock.ping())  # wakes nothing
+                assert len(limited.admitting.woken) == before
                 await sock.send("d")
                 async with asyncio.timeout(20):
                     with pytest.raises(websockets.ConnectionClosed):

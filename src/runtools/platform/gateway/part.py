@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import httpx
+
+# Some answers wait until a sandbox is awake: none of the others waits behind them.
+_LIMITS: Final = httpx.Limits(max_connections=2_000, max_keepalive_connections=100)
 
 
 class PartClient:
@@ -22,6 +25,7 @@ class PartClient:
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
             timeout=seconds,
+            limits=_LIMITS,
             trust_env=False,
         )
 

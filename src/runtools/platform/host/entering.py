@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from runtools.errors import Conflict, GuestUnreachable, InvalidRequest, RateLimited, RunToolsError
 from runtools.guest.protocol import PORT
+from runtools.platform.core import pulses
 from runtools.platform.core.states import State
-from runtools.platform.host import pulses
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.resume import awake, is_usable
 from runtools.platform.host.engine.engine import Engine

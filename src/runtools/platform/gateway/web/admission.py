@@ -50,6 +50,7 @@ class Admission:
         self._clock = clock
         self._known: dict[Wish, tuple[float, Verdict]] = {}  # those who may enter
         self._asking: dict[Wish, asyncio.Task[Verdict]] = {}
+        self._waking: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._back_room = asyncio.Semaphore(_AT_ONCE_OF_STRANGE)
         self._strange = Buckets(clock, STRANGE_A_MINUTE)
@@ -100,8 +101,13 @@ class Admission:
         return list(await self._admitting.stays([wish.asked() for wish in wishes]))
 
     async def waken(self, sandbox_id: str) -> None:
-        """Have a sandbox awake whose org has limits to keep; see `Admitting`."""
-        await self._admitting.waken(sandbox_id)
+        """Have a sandbox awake whose org has limits to keep, for all who want it at once."""
+        waking = self._waking.get(sandbox_id)
+        if waking is None:
+            waking = asyncio.create_task(self._admitting.waken(sandbox_id))
+            self._waking[sandbox_id] = waking
+            waking.add_done_callback(lambda _: self._waking.pop(sandbox_id, None))
+        await asyncio.shield(waking)
 
     async def _ask(self, wish: Wish, room: asyncio.Semaphore) -> Verdict:
         async with room:

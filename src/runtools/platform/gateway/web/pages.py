@@ -114,7 +114,9 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
     if isinstance(error, SandboxStopped):
         return Page(410, "The sandbox has stopped", sentence)
     if isinstance(error, QuotaExceeded):
-        return Page(error.status, "The sandbox sleeps, and may not be woken now", sentence)
+        # How much it may run is nothing for whoever has the address.
+        said = "Its organisation runs as much as it may at once. Try again later."
+        return Page(error.status, "The sandbox sleeps, and may not be woken now", said)
     if isinstance(error, RateLimited):
         after = b"%d" % error.details.get("retryAfterSeconds", RETRY_SECONDS)
         return Page(error.status, "Too much at once", sentence, headers=((b"Retry-After", after),))

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from runtools.errors import RunToolsError
+from runtools.platform.core.pulses import is_pulse
 from runtools.platform.gateway.web.pace import Outflow
 from runtools.platform.kit.splice import Half, Splice
 
 log = logging.getLogger(__name__)
 
 HIGH: Final = 64 << 10
-QUIET_SECONDS: Final = 2.0
+QUIET_SECONDS: Final = 0.5
 
 
 class Talk(Splice):
@@ -48,7 +49,7 @@ class Talk(Splice):
 
     def carry(self, half: Half, data: bytes) -> None:
         """Pass on what came."""
-        if self._waken is not None:
+        if self._waken is not None and not is_pulse(data):
             before, self._moved = self._moved, self._time()
             if half is self.inward:
                 if self._waking is None and self._moved - before > QUIET_SECONDS:

@@ -62,7 +62,7 @@ def shown(head: RequestHead, urls: DevUrls) -> Shown:
     if _TELLING.isdisjoint(head.named):
         return Shown(None, link) if link is not None else NOTHING
     cookies: list[str] = []
-    key, head.fields = _taken_out(head.fields, cookies)
+    key, head.fields = _taken_out(head.fields, urls, cookies)
     if cookies and not _is_own_page(head, urls):
         cookies = []
     if key is not None and key.startswith(_LINK_BEGINS):
@@ -73,7 +73,9 @@ def shown(head: RequestHead, urls: DevUrls) -> Shown:
     return Shown(key, link, tuple(cookies[:_MAX_COOKIES]))
 
 
-def _taken_out(fields: list[Named], cookies: list[str]) -> tuple[str | None, list[Named]]:
+def _taken_out(
+    fields: list[Named], urls: DevUrls, cookies: list[str]
+) -> tuple[str | None, list[Named]]:
     """The key that fields have, and them without what is ours; cookies of ours are added to those found."""
     key: str | None = None
     rest: list[Named] = []
@@ -86,7 +88,7 @@ def _taken_out(fields: list[Named], cookies: list[str]) -> tuple[str | None, lis
         elif low == b"authorization" and _bearer(value).startswith(_OURS):
             key = _secret(_bearer(value))
         elif low == b"cookie":
-            kept = value if _COOKIES[1] not in value else _without_ours(value, cookies)
+            kept = value if _COOKIES[1] not in value else _without_ours(value, urls, cookies)
             if kept:
                 rest.append((name, kept, low))
         elif low == b"referer" and _PARAMETER in value:
@@ -170,11 +172,14 @@ def outward(
 
 def cookie(token: str, seconds: int, urls: DevUrls) -> Field:
     """What makes a browser keep a token for one origin."""
-    secure = urls.keeps_secure_cookies
-    name = _COOKIES[0] if secure else _COOKIES[1]
-    more = b"; Secure" if secure else b""
+    name = _cookie_name(urls)
+    more = b"; Secure" if urls.keeps_secure_cookies else b""
     value = b"%b=%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b"
     return b"Set-Cookie", value % (name, token.encode("ascii"), seconds, more)
+
+
+def _cookie_name(urls: DevUrls) -> bytes:
+    return _COOKIES[0] if urls.keeps_secure_cookies else _COOKIES[1]
 
 
 # An address that opens stands in no request that its page makes.
@@ -191,14 +196,19 @@ def _secret(value: bytes) -> str | None:
     return text if _SECRET.fullmatch(text) else None
 
 
-def _without_ours(value: bytes, found: list[str]) -> bytes:
-    """The cookies of others; what ours hold is added to those found."""
+def _without_ours(value: bytes, urls: DevUrls, found: list[str]) -> bytes:
+    """The cookies of others; what ours hold is added to those found.
+
+    The pages of a sandbox can set cookies of other names for all of them, and so push the right one out:
+    only that name counts that browsers keep for one origin, where they do.
+    """
+    counts = _cookie_name(urls)
     rest = []
     for pair in value.split(b";"):
         name, _, content = pair.strip().partition(b"=")
         if name.strip() in _COOKIES:
             token = _secret(content)
-            if token is not None:
+            if token is not None and name.strip() == counts:
                 found.append(token)
         elif pair.strip():
             rest.append(pair.strip())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from runtools.errors import RateLimited
+from runtools.errors import QuotaExceeded, RateLimited
 from runtools.platform.gateway.web import admission
 from runtools.platform.gateway.web.admission import Admission, Wish, lasting
 from runtools.platform.gateway.web.visitor import Shown
@@ -79,3 +81,12 @@ async def test_what_is_kept_has_a_bound(
     for port in range(1, 6):
         await made.verdict(wish(port=port, key=KEY), HERE)
     assert [port for port in range(1, 6) if made.known(wish(port=port, key=KEY))] == [3, 4, 5]
+
+
+async def test_a_sandbox_is_woken_by_one_at_a_time(made: Admission, asked: FakeAdmitting) -> None:
+    await asyncio.gather(*(made.waken(BOX) for _ in range(50)))
+    assert asked.woken == [BOX]
+    asked.asleep_for_good = QuotaExceeded("full")
+    said = await asyncio.gather(*(made.waken(BOX) for _ in range(9)), return_exceptions=True)
+    assert [type(one) for one in said] == [QuotaExceeded] * 9
+    assert asked.woken == [BOX] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtools.platform.host.pulses import is_pulse
+from runtools.platform.core.pulses import is_pulse
 
 PING = b"\x89\x80mask"
 PONG = b"\x8a\x03abc"
