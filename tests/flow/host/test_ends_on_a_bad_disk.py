@@ -10,7 +10,7 @@ import pytest
 from tests.flow.host.conftest import World, until
 from tests.flow.host.test_lifecycle import kill_machine
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Guest
 from runtools.platform.host.engine import journal, ledger
@@ -116,6 +116,36 @@ class TestAnEndThatCannotBeWritten:
             await kill(machine)
 
         monkeypatch.setattr(world.driver, "kill", sometimes)
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        told(world, box)
+
+    async def test_is_tried_again_where_its_network_cannot_be_closed(self, world, box, monkeypatch):
+        close, failures = world.network.close, [Unavailable("the firewall is busy")]
+
+        async def sometimes(slot):
+            if failures:
+                raise failures.pop()
+            await close(slot)
+
+        monkeypatch.setattr(world.network, "close", sometimes)
+        kill_machine(world, box)
+        await until(lambda: world.look(box).state == "stopped")
+        assert world.network.taken == set()
+        told(world, box)
+
+    async def test_is_seen_though_a_watch_fails(self, world, settings, monkeypatch):
+        box, watch = await world.create(), world.driver.watch
+        failures = [RuntimeError("nobody foresaw it"), VmmFailed("nor that")]
+
+        async def sometimes(machine):
+            if failures:
+                raise failures.pop()
+            return await watch(machine)
+
+        monkeypatch.setattr(world.driver, "watch", sometimes)
+        world.box(box).watch()
+        await until(lambda: not failures)
         kill_machine(world, box)
         await until(lambda: world.look(box).state == "stopped")
         told(world, box)

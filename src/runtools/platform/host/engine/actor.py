@@ -483,8 +483,9 @@ class Actor:
         while True:
             try:
                 end = await self.engine.driver.watch(self.machine(life))
-            except (VmmFailed, OSError) as exc:
-                log.error("%s: its machine cannot be watched yet: %s", self.id, exc)
+            except Exception:
+                # The edge of a loop: nobody else would see its end.
+                log.exception("%s: its machine cannot be watched yet", self.id)
             else:
                 self._watcher = None
                 self.engine.later(self._see_off(life, end), f"the end of {self.id}")
@@ -500,7 +501,7 @@ class Actor:
         while True:
             try:
                 await self.perform(lambda: self._died(self, life.number, end))
-            except RunToolsError:  # it was destroyed meanwhile, or the host goes down
+            except (SandboxStopped, HostUnavailable):  # destroyed meanwhile, or the host goes down
                 return
             except Exception:
                 # The edge of a loop that must not end before the sandbox has.

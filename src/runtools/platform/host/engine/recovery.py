@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from runtools.errors import RunToolsError, SandboxStopped, Unavailable
+from runtools.errors import HostUnavailable, RunToolsError, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, Slot, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
@@ -121,8 +121,11 @@ class Recovery:
             await backoff.wait()
             try:
                 await box.perform(once)
-            except (RunToolsError, VmmFailed, OSError) as exc:
-                log.error("%s cannot be recovered yet: %s", box.id, exc)
+            except (SandboxStopped, HostUnavailable):  # destroyed meanwhile, or the host goes down
+                return
+            except Exception:
+                # The edge of a loop, like that of the start.
+                log.exception("%s cannot be recovered yet", box.id)
         for one, act in self._unfinished:
             if one is box:
                 await self._go_on(box, act)
