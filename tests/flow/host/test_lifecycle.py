@@ -11,6 +11,7 @@ import pytest
 from tests.flow.host.conftest import TEMPLATE, World, fresh, holders, order, sandbox_id, until
 
 from runtools.errors import (
+    CapacityExhausted,
     Conflict,
     GuestMisbehaved,
     HostUnavailable,
@@ -372,6 +373,22 @@ class TestSnapshot:
             await world.rollback(box, kept)
         assert await world.sh(box, "pgrep sleep") == pid
         assert list(world.engine.places.lives(box)) == [world.box(box).record.life.number]
+
+    async def test_a_rollback_has_no_second_machine_where_there_is_no_room_for_it(self, settings):
+        """512 MB are counted for one."""
+        world = World(dataclasses.replace(settings, memory_mb=1000))
+        await world.host.start()
+        box = await world.create()
+        kept = await world.snapshot(box)
+        await world.sh(box, "touch /root/later")
+        with pytest.raises(CapacityExhausted, match="memory"):
+            await world.rollback(box, kept)
+        assert await world.sh(box, "ls /root/later") == "/root/later"
+        await world.pause(box)
+        await world.rollback(box, kept)
+        assert await world.sh(box, "ls /root") == ""
+        assert world.engine.admission.taken.sandboxes == 1
+        await world.close()
 
     async def test_a_snapshot_of_another_sandbox_is_refused(self, world, box):
         kept = await world.snapshot(await world.create())

@@ -35,7 +35,11 @@ SWITCHED = "switched"
 
 
 async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
-    """Take the sandbox back to a snapshot of its own, into the state (running, paused) it is in."""
+    """Take the sandbox back to a snapshot of its own, into the state (running, paused) it is in.
+
+    Raises:
+        CapacityExhausted: there is no room for a second machine beside it.
+    """
     check(Act.ROLLBACK, box.state, box.id)
     target = _target(box, snapshot_id)
     spare = Life(box.record.lives + 1, box.engine.free_uid(), None, target.token)
@@ -62,10 +66,11 @@ def _target(box: Actor, snapshot_id: str) -> Snapshot:
 
 
 async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: AsyncExitStack) -> Up:
-    engine = box.engine
-    if box.state is State.PAUSED:
-        engine.admission.enter_now(_ticket(box, spare), load(box))
-        undo.callback(engine.admission.leave, _ticket(box, spare))
+    engine, ask = box.engine, load(box)
+    if box.state is State.RUNNING:  # it is one sandbox still, with two machines for a moment
+        ask = replace(ask, sandboxes=0)
+    engine.admission.enter_now(_ticket(box, spare), ask)
+    undo.callback(engine.admission.leave, _ticket(box, spare))
     folder = engine.places.snapshot(target.snapshot_id)
     source = Source("fork", folder, folder / OVERLAY, target.token, fresh=False)
     phases = Phases(engine.clock, engine.tracing)
@@ -82,7 +87,6 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     if box.state is State.PAUSED:
         await note_processes(box, up.guest, box.machine(up.life).folder)
         await box.engine.driver.suspend(box.machine(up.life))
-        box.engine.admission.leave(_ticket(box, up.life))
     is_durable = box.state is State.RUNNING  # the state just saved is not
     box.note(
         replace(
@@ -101,7 +105,10 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     undo.pop_all()
     box.guest = up.guest
     reach("rollback.switched")
-    await _drop(box, old)
+    try:
+        await _drop(box, old)
+    finally:
+        box.engine.admission.leave(_ticket(box, up.life))
     reach("rollback.dropped")
     return await finish(box, why)
 
@@ -114,7 +121,7 @@ async def finish(box: Actor, why: Why) -> Observed:
 
 
 def _ticket(box: Actor, spare: Life) -> str:
-    """Of the second machine of a paused sandbox, which has none of its own."""
+    """Of the second machine, until there is one again."""
     return f"{box.id} {spare.number}"
 
 
