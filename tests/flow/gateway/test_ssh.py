@@ -114,6 +114,13 @@ class TestCommands:
         code, out, _ = await shared.run(shared.ssh("--", "cat; exit 3"), stdin=data)
         assert (code, out == data) == (3, True)
 
+    async def test_new_keys_in_the_middle_of_it(self, shared: SshWorld) -> None:
+        data = os.urandom(6_000_000)
+        argv = shared.ssh("-v", "-o", "RekeyLimit=500K", "--", "cat")
+        code, out, err = await shared.run(argv, stdin=data)
+        assert (code, out == data) == (0, True)
+        assert err.count("rekey") > 5
+
     async def test_a_command_of_any_bytes(self, shared: SshWorld) -> None:
         odd = b"printf '%s' '" + bytes(b for b in range(128, 256)) + b"'"
         argv = [os.fsencode(word) for word in shared.ssh("--")] + [odd]
