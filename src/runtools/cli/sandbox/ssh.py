@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _ALIAS = "runtools-gateway"  # what the gateway's host keys are kept under, wherever it is
 _LOGIN_SECONDS = 300  # for how long the key of one call can log in
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # others are patterns, or more than one
 _BEGIN, _END = "# >>> runtools {} >>>", "# <<< runtools {} <<<"
 
 
@@ -65,6 +67,11 @@ def ssh_config(
 
     It has a key of its own, which opens this sandbox for as long as your login or API key is good.
     """
+    name = host or ref
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} is no name of a host", hint="letters, digits, dots, dashes: --host box"
+        )
     folder = settings.ssh_folder()
     if folder is None:
         raise InvalidRequest("there is no place for a key: neither XDG_CONFIG_HOME nor HOME is set")
@@ -75,7 +82,6 @@ def ssh_config(
         access = rt.sandboxes.get(ref).ssh.allow(key)
     known = folder / f"known_hosts_{access.host}_{access.port}"
     _know(access, known)
-    name = host or ref
     lines = [
         f"Host {name}",
         *(f"    {one} {_quoted(text)}" for one, text in _options(access, file, known)),
@@ -156,14 +162,19 @@ def _run(argv: Sequence[str]) -> int:
 
 def _put(name: str, entry: str) -> Path:
     """Put an entry at the head of the user's configuration: the first that fits counts for ssh."""
-    file = Path.home() / ".ssh" / "config"
-    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file = (Path.home() / ".ssh" / "config").resolve()  # what a link leads to stays where it is
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = file.read_text() if file.exists() else ""
     begin, end = _BEGIN.format(name), _END.format(name)
     before, found, rest = text.partition(f"{begin}\n")
     if found:
-        _, _, rest = rest.partition(f"{end}\n")
-        text = before + rest.lstrip("\n")
+        _, is_whole, rest = f"{rest}\n".partition(f"{end}\n")
+        if not is_whole:
+            raise InvalidRequest(
+                f"{file} has an entry for {name} without its last line, {end!r}",
+                hint="take that entry out, or put the line where it ends",
+            )
+        text = before + rest.strip("\n") + "\n"
     fresh = file.with_name(".config.runtools")
     fresh.write_text(f"{begin}\n{entry}\n{end}\n\n{text}" if text else f"{begin}\n{entry}\n{end}\n")
     fresh.chmod(file.stat().st_mode & 0o777 if file.exists() else 0o600)
