@@ -64,17 +64,18 @@ def measure(bench: Bench | None) -> Iterator[Row]:
 
 
 async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
-    turns, bare, first = Series(), Series(), Series()
+    turns, alone, bare, first = Series(), Series(), Series(), Series()
     calls = [[f"Step {n}.", Call("get_dev_url", {"port": 80})] for n in range(STEPS)]
+    # No tool has that name: what is left is the loop, its model and its log.
+    none = [[f"Step {n}.", Call("no_tool", {"port": 80})] for n in range(STEPS)]
     async with api_world.client(told["url"], told["key"]) as http:
         for number in range(rounds):
             async with provider("chat", *calls, ["done"]) as fake:
                 bare.values.append(await _bare(fake) / (STEPS + 1))
             async with provider("chat", *calls, ["done"]) as fake:
-                slug = await _agent(http, f"turns-{number}", fake)
-                began = time.perf_counter()
-                await _run(http, slug)
-                turns.values.append((time.perf_counter() - began) * 1000 / (STEPS + 1))
+                turns.values.append(await _ours(http, f"turns-{number}", fake))
+            async with provider("chat", *none, ["done"]) as fake:
+                alone.values.append(await _ours(http, f"alone-{number}", fake))
             async with provider(
                 "chat", [Pause(0.3), "a", Pause(0.05), "b", Pause(0.05), "c"]
             ) as fake:
@@ -88,10 +89,19 @@ async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
                 bare,
                 wanted=[at_most_floor_plus(8)],
             ),
+            row("the same, calling no tool over the API", alone, bare),
             row("a delta at a reader, after the provider sent it", first, wanted=[at_most(5)]),
             await _readers(http),
             await _replay(http, told["database"], rounds),
         ]
+
+
+async def _ours(http: httpx.AsyncClient, slug: str, fake: FakeProvider) -> float:
+    """The milliseconds of one answer of a run."""
+    slug = await _agent(http, slug, fake)
+    began = time.perf_counter()
+    await _run(http, slug)
+    return (time.perf_counter() - began) * 1000 / (STEPS + 1)
 
 
 async def _bare(fake: FakeProvider) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,6 +44,16 @@ C = TypeVar("C")
 P = TypeVar("P", bound=Parameters)
 
 
+@cache
+def _schema(parameters: type[Parameters]) -> dict[str, Any]:
+    schema = parameters.model_json_schema()  # two milliseconds, and a run asks for ten
+    schema.pop("title", None)
+    schema.pop("description", None)
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+    return schema
+
+
 @dataclass(frozen=True, slots=True)
 class Tool(Generic[C, P]):
     """One tool. ``C`` is what it works on: a `Bench`, or a whole platform.
@@ -65,12 +77,7 @@ class Tool(Generic[C, P]):
     @property
     def schema(self) -> dict[str, Any]:
         """Its parameters as JSON Schema."""
-        schema = self.parameters.model_json_schema()
-        schema.pop("title", None)
-        schema.pop("description", None)
-        for field in schema.get("properties", {}).values():
-            field.pop("title", None)
-        return schema
+        return deepcopy(_schema(self.parameters))
 
     async def call(self, place: C, given: dict[str, Any]) -> Result:
         """Do it with what the model has given. What the model can put right is a failed result.

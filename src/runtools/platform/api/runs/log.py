@@ -64,21 +64,29 @@ class Grown:
 
 
 def append(
-    conn: Transaction, record: Record, events: Sequence[New], now: datetime, usual: Amounts
+    conn: Transaction,
+    record: Record,
+    events: Sequence[New],
+    now: datetime,
+    usual: Amounts,
+    found: Mapping[str, Event] | None = None,
 ) -> Grown:
     """Append what is not there yet under its key.
+
+    Args:
+        found: what stands there under the keys, where that has been looked up under the same lock.
 
     Raises:
         InvalidRequest: an event has not its form.
         TooLarge: one is larger than readers take.
     """
-    there = store.under(conn, record, [one.key for one in events])
+    there = dict(store.under(conn, record, [one.key for one in events]) if found is None else found)
     fresh: list[Event] = []
     grown = record
     for one in events:
         if one.key in there:
             continue
-        grown, data = _taken_in(conn, grown, one, now)
+        grown, data = _taken_in(grown, one, now)
         if len(data) > MAX_EVENT_BYTES // 4 and (size := len(data.encode())) > MAX_EVENT_BYTES:
             raise TooLarge(
                 f"the event {one.key} has {size} bytes; one may have {MAX_EVENT_BYTES}",
@@ -96,10 +104,21 @@ def append(
         reach("api.run.appended")
     if grown.ended_at is not None and record.ended_at is None:
         announce(conn, grown, now)
-    over = None
-    if any(one.type == "usage" for one in fresh):
-        over = over_budget(conn, record.org_id, now, usual)
+    over = _spend(conn, record, fresh, now, usual)
     return Grown(grown, [there[one.key] for one in events], fresh, over)
+
+
+def _spend(
+    conn: Transaction, record: Record, fresh: Sequence[Event], now: datetime, usual: Amounts
+) -> str | None:
+    """Add what requests took to what the org spent; which of its budgets that has used up, in words."""
+    took = [RunUsage.model_validate_json(one.data) for one in fresh if one.type == "usage"]
+    if not took:
+        return None
+    tokens = sum(rules.tokens(one) for one in took)
+    nano = sum(int(rules.usd(one.cost_usd) * rules.NANO) for one in took)
+    sums = store.spend(conn, record, rules.month(now), tokens, nano)
+    return exceeded(limits.limits(conn, record.org_id, usual), *sums)
 
 
 def over_budget(conn: Transaction, org_id: str, now: datetime, usual: Amounts) -> str | None:
@@ -169,11 +188,11 @@ def _let_go(record: Record, now: datetime) -> Record:
     return replace(record, worker_id=None, token_digest=None, active_ms=record.active_ms + spent)
 
 
-def _taken_in(conn: Transaction, record: Record, one: New, now: datetime) -> tuple[Record, str]:
+def _taken_in(record: Record, one: New, now: datetime) -> tuple[Record, str]:
     """The run after an event, and the event's data as it is kept."""
     try:
         if one.type == "usage":
-            return _used(conn, record, one, now)
+            return _used(record, one)
         if one.type == "done":
             return _done(record, one, now)
         data = look.payload(one.type, one.data)
@@ -189,12 +208,10 @@ def _taken_in(conn: Transaction, record: Record, one: New, now: datetime) -> tup
     return record, look.text(data)
 
 
-def _used(conn: Transaction, record: Record, one: New, now: datetime) -> tuple[Record, str]:
+def _used(record: Record, one: New) -> tuple[Record, str]:
     more = RunUsage.model_validate(one.data)
     total = rules.added(RunUsage.model_validate(record.usage), more)
     data = look.payload("usage", {**one.data, "total": total})
-    nano = int(rules.usd(more.cost_usd) * rules.NANO)
-    store.spend(conn, record, rules.month(now), rules.tokens(more), nano)
     return replace(record, usage=total.model_dump(mode="json", by_alias=False)), look.text(data)
 
 

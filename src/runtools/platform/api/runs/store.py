@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +37,15 @@ from runtools.platform.core.runs import ENDS, OPEN
 _COLUMNS = [runs.c[field.name] for field in fields(Record)]
 _EVENT = [run_events.c[field.name] for field in fields(Event)]
 _IS_OPEN = runs.c.status.in_(sorted(OPEN))
+_NAMES = [field.name for field in fields(Event)]
+# Said for every event of every run: written once, so that SQLAlchemy need not build and compare them anew.
+_KNOWN = select(*_COLUMNS).where(runs.c.id == bindparam("run"))
+_HELD = _KNOWN.with_for_update()
+_UNDER = select(*_EVENT).where(
+    run_events.c.run_id == bindparam("run"),
+    run_events.c.key.in_(bindparam("keys", expanding=True)),
+)
+_PUT = insert(run_events)
 _IN_A_RUN = frozenset({"sandbox:write", "sandbox:read", "files:read", "files:write"})
 
 
@@ -149,13 +169,13 @@ def change(conn: Connection, record: Record, values: Mapping[str, Any]) -> None:
 
 def held(conn: Connection, run_id: str) -> Record | None:
     """A run by its id alone, for whoever has its lease; nobody else changes it meanwhile."""
-    row = conn.execute(select(*_COLUMNS).where(runs.c.id == run_id).with_for_update()).first()
+    row = conn.execute(_HELD, {"run": run_id}).first()
     return None if row is None else Record(*row)
 
 
 def known(conn: Connection, run_id: str) -> Record | None:
     """The same, as it is at the moment."""
-    row = conn.execute(select(*_COLUMNS).where(runs.c.id == run_id)).first()
+    row = conn.execute(_KNOWN, {"run": run_id}).first()
     return None if row is None else Record(*row)
 
 
@@ -263,15 +283,14 @@ def counts(conn: Connection) -> dict[str, int]:
 def put(conn: Connection, record: Record, events: Sequence[Event]) -> None:
     """Append events to the log of a run whose row is locked."""
     if events:
-        conn.execute(
-            insert(run_events), [asdict(event) | {"run_id": record.id} for event in events]
-        )
+        rows = [{name: getattr(event, name) for name in _NAMES} for event in events]
+        conn.execute(_PUT, [row | {"run_id": record.id} for row in rows])
 
 
 def under(conn: Connection, record: Record, keys: Sequence[str]) -> dict[str, Event]:
     """What stands in a run's log under those of the keys that are there."""
-    query = select(*_EVENT).where(run_events.c.run_id == record.id, run_events.c.key.in_(keys))
-    return {row.key: Event(*row) for row in conn.execute(query)}
+    rows = conn.execute(_UNDER, {"run": record.id, "keys": list(keys)})
+    return {event.key: event for event in (Event(*row) for row in rows)}
 
 
 def of_types(conn: Connection, record: Record, types: Sequence[str], after: int = 0) -> list[Event]:
@@ -295,8 +314,10 @@ def others_after(conn: Connection, record: Record, seq: int) -> bool:
 # --- what they spent ---
 
 
-def spend(conn: Connection, record: Record, month: str, tokens: int, nano_usd: int) -> None:
-    """Add to what the org spent in a month."""
+def spend(
+    conn: Connection, record: Record, month: str, tokens: int, nano_usd: int
+) -> tuple[int, int]:
+    """Add to what the org spent in a month; what that is now, as `spent` tells it."""
     make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     row = make(run_spending).values(
         org_id=record.org_id, month=month, tokens=tokens, nano_usd=nano_usd
@@ -308,7 +329,8 @@ def spend(conn: Connection, record: Record, month: str, tokens: int, nano_usd: i
             "nano_usd": run_spending.c.nano_usd + row.excluded.nano_usd,
         },
     )
-    conn.execute(added)
+    sums = conn.execute(added.returning(run_spending.c.tokens, run_spending.c.nano_usd)).one()
+    return int(sums.tokens), int(sums.nano_usd)
 
 
 def spent(conn: Connection, org_id: str, month: str) -> tuple[int, int]:

@@ -16,11 +16,10 @@ QUEUE = "runs"
 def told(platform: Platform, record: Record, fresh: Sequence[Event]) -> None:
     """A run is as it is now, and these events are new in its log."""
     platform.readers.grown(record.id, fresh)
-    platform.bus.signal(record.id)
     if record.status == Status.RUNNING:
-        return
+        return  # nobody waits for a line of the log but its readers
     platform.workers.let_go(record.id)
-    platform.bus.signal(QUEUE, webhooks.TOPIC)
+    platform.bus.signal(record.id, QUEUE, webhooks.TOPIC)
     if any(one.type == "done" for one in fresh):
         _trace(platform, record)
 

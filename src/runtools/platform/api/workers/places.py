@@ -42,7 +42,6 @@ async def place(platform: Platform, worker_id: str, asked: Place) -> Placed:
         await platform.db.write(_placed, record, sandbox_id)
     if record.token_digest is not None:
         platform.door.forget(record.token_digest)  # from now on it opens this sandbox
-    platform.bus.signal(record.id)
     return Placed(sandbox_id=sandbox_id, fresh=fresh)
 
 

@@ -85,7 +85,7 @@ def _append(
         news = News(events=look.logged(missed), cancel=record.cancel_requested, more=more)
         return news, record, record, []
     events = [New(one.key, one.type, one.data, one.wire) for one in asked.events]
-    grown = log.append(conn, record, events, now, usual)
+    grown = log.append(conn, record, events, now, usual, there)
     after = grown.record
     if asked.wait and after.status == Status.RUNNING:
         after = log.wait(conn, after, now)

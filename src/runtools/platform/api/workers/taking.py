@@ -62,7 +62,6 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     digest, now = crypto.digest(token), platform.clock.now()
     taken = await platform.db.write(_take, worker_id, asked, record, digest, now)
     reach("api.run.taken")
-    platform.bus.signal(taken.id)
     if model.api_key is not None and model.key_name is not None:
         await service.tell(platform, taken, model.key_name)
     usual, default = standard(platform.settings), platform.settings.default_template
