@@ -82,6 +82,10 @@ async def _pause(rt: AsyncRunTools, given: SandboxParameters) -> str:
     return _line(await (await rt.sandboxes.get(given.sandbox)).pause())
 
 
+async def _resume(rt: AsyncRunTools, given: SandboxParameters) -> str:
+    return _line(await (await rt.sandboxes.get(given.sandbox)).resume())
+
+
 async def _fork(rt: AsyncRunTools, given: ForkParameters) -> str:
     sandbox = await rt.sandboxes.get(given.sandbox)
     return "\n".join(map(_line, await sandbox.fork(given.count, name=given.name)))
@@ -127,6 +131,12 @@ LIVES: Mapping[str, Tool[AsyncRunTools, Any]] = {
             "Put a sandbox to sleep with all its processes. The next tool that uses it wakes it.",
             SandboxParameters,
             _pause,
+        ),
+        Tool(
+            "sandbox_resume",
+            "Wake a paused sandbox, before something outside is to find it awake.",
+            SandboxParameters,
+            _resume,
         ),
         Tool(
             "sandbox_fork",

@@ -7,6 +7,7 @@ from typing import Any
 
 from runtools.workbench.bench import Bench
 from runtools.workbench.files import DELETE_FILE, EDIT_FILE, LIST_DIRECTORY, READ_FILE, WRITE_FILE
+from runtools.workbench.reaching import GET_DEV_URL
 from runtools.workbench.search import FILE_SEARCH, GREP
 from runtools.workbench.shell import BASH
 from runtools.workbench.tool import Tool
@@ -22,5 +23,6 @@ TOOLS: Mapping[str, Tool[Bench, Any]] = {
         LIST_DIRECTORY,
         FILE_SEARCH,
         GREP,
+        GET_DEV_URL,
     )
 }

@@ -95,6 +95,10 @@ async def test_a_life_over_http(platform: tuple[str, str], mode: Mode) -> None:
         await said(client, "sandbox_rollback", sandbox="box", to="good")
         assert "one" in await said(client, "bash", sandbox="box", command="cat /workspace/a.txt")
         assert "paused" in await said(client, "sandbox_pause", sandbox="box")
+        assert "running" in await said(client, "sandbox_resume", sandbox="box")
+        address = (await said(client, "get_dev_url", sandbox="box", port=8000)).split("\n")[0]
+        assert address.startswith("http")
+        assert "8000" in address
         twin = await said(client, "sandbox_fork", sandbox="box", name="twin")
         assert twin.split()[1] == "twin"
         assert len((await said(client, "sandbox_list")).splitlines()) == 2

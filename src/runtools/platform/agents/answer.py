@@ -94,7 +94,7 @@ class Stream:
             finally:
                 self.response = streamed.get()
         response = self.response
-        unfinished = asked.says_finish and response.finish_reason is None
+        unfinished = asked.says_finish and not _says_end(response)
         if response.state != "complete" or unfinished:
             raise Cut
         if len(calls_of(response)) > MOST_CALLS:
@@ -124,6 +124,12 @@ class Stream:
         if kind == "text-delta":
             self._text.append(text)
         self._on_delta(kind, text)
+
+
+def _says_end(response: ModelResponse) -> bool:
+    """Whether the provider has said that this is all, be it by a word that is new to us."""
+    said = (response.provider_details or {}).get("finish_reason")
+    return response.finish_reason is not None or bool(said)
 
 
 def _size(event: object) -> int:

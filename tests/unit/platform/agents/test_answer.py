@@ -9,7 +9,7 @@ from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCall
 
 from runtools.errors import InvalidRequest
 from runtools.platform.agents.answer import arguments, text_of, thinking_of, tidy
-from runtools.platform.agents.carrying import _faults as faults
+from runtools.platform.agents.fitting import faults
 from runtools.platform.api.runs import rules
 from runtools.sdk.shapes.runs import RunRequest
 
@@ -39,23 +39,25 @@ def schema(reference: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("reference", ["file:///etc/passwd", "http://127.0.0.1:9/x", "other.json"])
-def test_a_schema_fetches_nothing(reference: str) -> None:
-    assert "the schema itself is wrong" in faults(schema(reference), {"n": 1})
+async def test_a_schema_fetches_nothing(reference: str) -> None:
+    with pytest.raises(InvalidRequest, match="outputSchema is wrong"):
+        await faults(schema(reference), {"n": 1})
     wanted = RunRequest(agent_slug="a", message="x", output_schema=schema(reference))
     with pytest.raises(InvalidRequest, match="outputSchema"):
         rules.check(wanted)
 
 
-def test_a_schema_may_refer_to_itself() -> None:
+async def test_a_schema_may_refer_to_itself() -> None:
     given = schema("#/$defs/n") | {"$defs": {"n": {"type": "integer"}}}
-    assert faults(given, {"n": 1}) == ""
-    assert "is not of type" in faults(given, {"n": "x"})
+    assert await faults(given, {"n": 1}) == ""
+    assert "is not of type" in await faults(given, {"n": "x"})
     rules.check(RunRequest(agent_slug="a", message="x", output_schema=given))
 
 
 @pytest.mark.parametrize("wrong", [{"type": "odd"}, {"pattern": "("}, {"properties": 3}])
-def test_one_that_means_nothing_is_told_to_the_model(wrong: dict[str, Any]) -> None:
+async def test_one_that_means_nothing_is_told_of(wrong: dict[str, Any]) -> None:
     given = (
         {"type": "object", "properties": {"n": wrong}, **wrong} if "type" not in wrong else wrong
     )
-    assert isinstance(faults(given, {"n": "x"}), str)
+    with pytest.raises(InvalidRequest, match="outputSchema is wrong"):
+        await faults(given, {"n": "x"})

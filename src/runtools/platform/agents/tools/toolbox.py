@@ -21,7 +21,6 @@ from runtools.platform.agents.answer import INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link
 from runtools.platform.agents.tools.around import AROUND, Around
-from runtools.platform.agents.tools.reaching import GET_DEV_URL
 from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.core.ports.worker import Assignment
 from runtools.platform.core.runs import process_of
@@ -44,7 +43,6 @@ _AT_ONCE = 16
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
-_INSIDE: dict[str, Tool[Bench, Any]] = {**TOOLS, GET_DEV_URL.name: GET_DEV_URL}
 _IN_ORDER = frozenset({"edit_file", "write_file", "delete_file", *DESKTOP})
 
 
@@ -76,7 +74,7 @@ class Toolbox:
         self._servers = servers
         self._clock = clock
         self._sees = sees
-        self._inside = {**_INSIDE, **(DESKTOP if given.has_desktop else {})}
+        self._inside = {**TOOLS, **(DESKTOP if given.has_desktop else {})}
         self._sandbox: AsyncSandbox | None = None
         self._is_news = False  # whether the model takes the sandbox for that of its earlier runs
         self._placing = asyncio.Lock()
