@@ -218,6 +218,7 @@ async def world(
     host: FakeHost | None = None,
     outbound_allow: str = "",
     provider_keys: Mapping[str, str] | None = None,
+    checked: bool = True,
     **said: Any,
 ) -> AsyncIterator[World]:
     """A running api with a template that is ready; ``said`` are settings."""
@@ -229,7 +230,10 @@ async def world(
     cheap: dict[str, Any] = {"password_memory_kb": 8, "password_rounds": 1}
     settings = Settings(home=folder, outbound_allow=outbound_allow, **cheap | said)
     async with (
-        serving(db, {HOST_ID: host}, clock, settings, provider_keys) as (url, platform),
+        serving(db, {HOST_ID: host}, clock, settings, provider_keys, checked=checked) as (
+            url,
+            platform,
+        ),
         client(url, key) as http,
     ):
         made = World(http, url, key, org, platform, host)
@@ -273,8 +277,14 @@ async def serving(
     settings: Settings,
     provider_keys: Mapping[str, str] | None = None,
     tracing: Tracing = OFF,
+    *,
+    checked: bool = True,
 ) -> AsyncIterator[tuple[str, Platform]]:
-    """The api on a port of the loopback, until the block ends; the database is closed then."""
+    """The api on a port of the loopback, until the block ends; the database is closed then.
+
+    Args:
+        checked: whether every answer is held against the document: not where what it costs is measured.
+    """
     settings.api_home.mkdir(parents=True, exist_ok=True)
     settings.run_folder.mkdir(exist_ok=True)
     me = Person("me", os.geteuid(), os.getegid())
@@ -288,7 +298,7 @@ async def serving(
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         config = uvicorn.Config(
-            McpDoor(Watched(app, conformity), url),
+            McpDoor(Watched(app, conformity) if checked else app, url),
             http=connection.Protocol,
             ws=websocket.Protocol,
             ws_max_size=websocket.MAX_MESSAGE_BYTES,

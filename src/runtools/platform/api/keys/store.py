@@ -60,8 +60,10 @@ _LIVING = select(
     api_keys.c.project_id,
 ).where(api_keys.c.revoked_at.is_(None))
 _BY_DIGEST = _LIVING.where(api_keys.c.digest == bindparam("digest"))
-
-
+# One statement for however many there are.
+_USED = (
+    update(api_keys).where(api_keys.c.id == bindparam("used")).values(last_used_at=bindparam("at"))
+)
 _MADE = api_keys.alias("made")
 
 
@@ -182,8 +184,8 @@ def drop(conn: Connection, before: datetime) -> None:
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
     """Note when keys were last used."""
-    for key_id, at in times.items():
-        conn.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=at))
+    if times:
+        conn.execute(_USED, [{"used": key_id, "at": at} for key_id, at in times.items()])
 
 
 def made_by(conn: Connection, maker: str) -> list[str]:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    bindparam,
     delete,
     insert,
     or_,
@@ -49,6 +50,8 @@ sessions = Table(
     Index(None, "expires_at"),
 )
 
+# One statement for however many there are.
+_USED = update(sessions).where(sessions.c.id == bindparam("used")).values(seen_at=bindparam("at"))
 _IN_ORG = and_(members.c.user_id == sessions.c.user_id, members.c.org_id == sessions.c.org_id)
 
 
@@ -160,5 +163,5 @@ def switch(conn: Connection, session_id: str, org_id: str | None) -> None:
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
     """Note when sessions were last used."""
-    for session_id, at in times.items():
-        conn.execute(update(sessions).where(sessions.c.id == session_id).values(seen_at=at))
+    if times:
+        conn.execute(_USED, [{"used": session_id, "at": at} for session_id, at in times.items()])
