@@ -16,14 +16,14 @@ from asyncssh.packet import Byte, String, UInt32
 from runtools.platform.gateway.ssh.door import Door
 from runtools.platform.gateway.ssh.house import LOOKING, House
 from runtools.platform.gateway.ssh.upstream import CIPHERS, EXCHANGES
-from runtools.platform.gateway.ssh.wires import ClientWire
+from runtools.platform.gateway.ssh.wires import KEEPALIVE_SECONDS, ClientWire
 from runtools.platform.kit import rates
 
 log = logging.getLogger(__name__)
 
 SOFTWARE = "RunTools"
 LOGIN_SECONDS = 60
-KEEPALIVE_SECONDS, KEEPALIVE_MOST = 30, 4
+KEEPALIVE_MOST = 4
 MOST_FAREWELLS = 256  # that are under way at once; whoever comes then is dropped without one
 _LEAVE_SECONDS = 3.0
 # As OpenSSH since 8.8: no signatures with SHA-1.

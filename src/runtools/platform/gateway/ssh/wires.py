@@ -12,6 +12,7 @@ from typing import Any
 
 HIGH = 1024 * 1024  # bytes that may wait to be sent before the partner is held up
 MOST = 4 * HIGH  # more than that can only be answers to the other side itself
+KEEPALIVE_SECONDS = 30
 _FULL = "it takes nothing at present"
 _FAREWELL_SECONDS = 2.0
 # Read at once: while it is taken apart all others wait, and larger ones are copied over and over.
@@ -35,7 +36,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self.blocks: set[str] = set()
         self.over = asyncio.Event()
         self._socket: asyncio.Transport | None = None
-        self._brims = False
+        self._brims = self._is_held = False
 
     # --- the socket's protocol ---
 
@@ -98,10 +99,17 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         """Read, or do not for now."""
         if self._socket is None or self.connection is None or self._socket.is_closing():
             return
-        if self._brims or (self.partner is not None and self.partner.blocks):
+        is_held = self.partner is not None and bool(self.partner.blocks)
+        if self._brims or is_held:
             self._socket.pause_reading()
         else:
             self._socket.resume_reading()
+        if is_held is not self._is_held:
+            self._is_held = is_held
+            self.held(is_held)
+
+    def held(self, is_held: bool) -> None:
+        """It is not read for its partner's sake, or is again."""
 
     # --- the connection's transport ---
 
@@ -173,6 +181,10 @@ class ClientWire(Wire):
         self.connection = self._make(self)
         if self.connection is not None:
             self.connection.connection_made(self)
+
+    def held(self, is_held: bool) -> None:
+        """Who is not read is not asked whether it is there: its answer would not be heard."""
+        self.connection.set_keepalive(0 if is_held else KEEPALIVE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""

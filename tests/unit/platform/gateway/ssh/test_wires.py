@@ -43,6 +43,12 @@ class Socket(asyncio.Transport):
 class Connection:
     """What an SSH connection is to its wire."""
 
+    def __init__(self) -> None:
+        self.asks: list[int] = []
+
+    def set_keepalive(self, interval: int) -> None:
+        self.asks.append(interval)
+
     def connection_made(self, _wire: object) -> None: ...
 
     def data_received(self, _data: bytes) -> None: ...
@@ -102,6 +108,22 @@ def test_who_asks_for_answers_and_takes_none_is_read_no_further() -> None:
     outer.waits = 0
     client.resume_writing()
     assert (outer.is_read, inner.is_read) == (True, True)
+
+
+def test_who_is_not_read_for_the_sandboxes_sake_is_not_asked_whether_it_is_there() -> None:
+    """Its answers would not be heard, and a long wait of the sandbox's would end it."""
+    client, outer, sandbox, _ = pair()
+    for _ in range(2):
+        sandbox.pause_writing()
+        sandbox.block("keys")
+        sandbox.resume_writing()
+        sandbox.unblock("keys")
+    assert client.connection.asks == [0, wires.KEEPALIVE_SECONDS] * 2
+    outer.waits = wires.MOST + 1  # one that takes nothing itself is asked on
+    client.pause_writing()
+    client.data_received(b"x")
+    assert not outer.is_read
+    assert len(client.connection.asks) == 4
 
 
 def test_a_client_that_is_gone_holds_nothing_up() -> None:
