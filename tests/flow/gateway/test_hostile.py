@@ -38,8 +38,10 @@ class Guest:
         self.came: list[bytes] = []
         self.answer = answer
         self.closed = 0
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
         try:
             while piece := await reader.read(1 << 16):
                 self.came.append(piece)
@@ -209,6 +211,31 @@ class TestRequests:
         writer.write(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
         async with asyncio.timeout(20):
             assert (await reader.read()).endswith(b"ok")
+        writer.close()
+
+    async def test_the_next_head_has_its_time_from_the_answer_before_on(
+        self, gate: Gateway, guest: tuple[Guest, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hostile, host = guest
+        hostile.answer = b""
+        reader, writer = await gate.connect()
+        ask = f"GET / HTTP/1.1\r\n{host}\r\n".encode()
+        writer.write(ask + ask[:20])
+        async with asyncio.timeout(20):
+            while not hostile.came:
+                await asyncio.sleep(0.01)
+            [one] = gate.house._visits
+            assert isinstance(one, visit.Visit)
+            while len(one._held) < 20:
+                await asyncio.sleep(0.01)
+            one._since -= visit.HEAD_SECONDS  # so long did that answer take
+            [back] = hostile.writers
+            back.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+            gate.house.look()
+            writer.write(ask[20:])
+            while len(hostile.came) < 2:
+                await asyncio.sleep(0.01)
         writer.close()
 
     async def test_a_body_in_drops_is_given_up(

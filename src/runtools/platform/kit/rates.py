@@ -10,6 +10,7 @@ import ipaddress
 import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 from runtools.errors import RateLimited
 from runtools.platform.kit.clock import Clock
@@ -110,6 +111,7 @@ def too_many(what: str, wait: float) -> RateLimited:
     )
 
 
+@lru_cache(MOST)
 def source(address: str) -> str:
     """Whom an address is counted to: an IPv6 network of 64 bits is one customer's."""
     try:

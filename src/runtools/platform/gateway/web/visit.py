@@ -305,6 +305,7 @@ class Visit(asyncio.Protocol):
         else:
             self._transport.resume_reading()
             if self._held:
+                self._since = self._loop.time()
                 self._loop.call_soon(self._take_next)
 
     def answer_fails(self, problem: str, status: int = 502) -> None:
