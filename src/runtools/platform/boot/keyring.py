@@ -110,7 +110,7 @@ def note_known(settings: Settings) -> None:
 
 
 def _noted(settings: Settings) -> Path:
-    return settings.run_folder / "master-keys"
+    return settings.api_home / "master-keys-known"  # the api's own folder: `run` is root's
 
 
 def _check_known(settings: Settings, key: MasterKey) -> None:

@@ -236,9 +236,13 @@ class TestRekey:
         both = Settings(home=tmp_path, master_key=f"{new.text()},{old.text()}")
         vault = await open_vault(running, db, CLOCK)
         await keep(db, vault, "A", "1")
-        running.run_folder.mkdir()
+        for folder in (running.run_folder, running.api_home):
+            folder.mkdir(exist_ok=True)
         with home.lock(home.lock_file(running), "a platform"):
+            before = list(running.run_folder.iterdir())
             note_known(running)
+            # That folder is root's, and the api mostly somebody else.
+            assert list(running.run_folder.iterdir()) == before
             with pytest.raises(Conflict, match=new.id):
                 await rekey(both, db, CLOCK)
             assert await kept(db, vault) == ({"A": "1"}, {old.id})
