@@ -64,6 +64,7 @@ class Door:
         self._parts = of_platform
         self._believed: dict[str, tuple[float, Caller]] = {}
         self._used: dict[str, datetime] = {}
+        self._writing = asyncio.Lock()
 
     async def admit(self, secret: str | None) -> Caller:
         """Who calls with this secret.
@@ -138,10 +139,11 @@ class Door:
                 del self._believed[digest]
 
     async def write_uses(self) -> None:
-        """Write down when keys and sessions were last used."""
-        times, self._used = self._used, {}
-        if times:
-            await self._db.write(_used, times)
+        """Write down when keys and sessions were last used, behind whoever is at it already."""
+        async with self._writing:
+            times, self._used = self._used, {}
+            if times:
+                await self._db.write(_used, times)
 
     async def _known(self, digest: str, kind: Kind) -> Caller | None:
         now = self._clock.monotonic()
