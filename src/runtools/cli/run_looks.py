@@ -18,6 +18,12 @@ _ARGUMENT = 100
 _LINES, _CHARACTERS = 40, 4000
 # What of a call's arguments tells most; the first that is there is shown.
 _TELLING = ("command", "path", "pattern", "query", "url", "port", "process_id")
+_WAITS_FOR = {
+    "approval": "an approval",
+    "turn": "its turn",
+    "room": "a worker that has room",
+    "worker": "a worker: none is connected",
+}
 
 
 def runs(found: Sequence[Run]) -> RenderableType:
@@ -58,14 +64,6 @@ def run(found: Run, waiting: Iterable[ApprovalRequested] = ()) -> RenderableType
         ("output", output),
         *((f"waits: {one.call_id}", whole(one)) for one in waiting),
     )
-
-
-_WAITS_FOR = {
-    "approval": "an approval",
-    "turn": "its turn",
-    "room": "a worker that has room",
-    "worker": "a worker: none is connected",
-}
 
 
 def threads(found: Sequence[Thread]) -> RenderableType:
