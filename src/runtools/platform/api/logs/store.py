@@ -70,10 +70,13 @@ def of_thread(
         after: the place of the last event that is known.
         before: only of runs that came before this one.
     """
-    query = select(runs.c.created_at, run_events.c.run_id, run_events.c.seq, _SIZE)
+    query = select(runs.c.created_at, run_events.c.run_id, run_events.c.seq)
     query = _limited(query.select_from(_OF_ORG), org_id, thread_id, types, after, before)
     order = (runs.c.created_at, run_events.c.run_id, run_events.c.seq)
-    sized = query.order_by(*order).limit(limit + 1).subquery()
+    # First which, then how large: all that is sorted would be measured otherwise.
+    places = query.order_by(*order).limit(limit + 1).subquery()
+    found_at = and_(run_events.c.run_id == places.c.run_id, run_events.c.seq == places.c.seq)
+    sized = select(places, _SIZE).select_from(places.join(run_events, found_at)).subquery()
     upto = _upto(sized, sized.c.created_at, sized.c.run_id, sized.c.seq)
     there = and_(run_events.c.run_id == upto.c.run_id, run_events.c.seq == upto.c.seq)
     wanted = (
