@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from runtools.errors import GuestMisbehaved, NotFound, RunToolsError, SandboxStopped
-from runtools.platform.api.ssh_access import service
+from runtools.platform.api.ssh_access import service, store
 from runtools.platform.core.ports.doorway import (
     Address,
     Entering,
@@ -328,6 +328,24 @@ class TestPasses:
         assert await opens(doorway, box, mine)
         await any_world.http.delete(f"/v1/members/{ann.user_id}")
         assert not await opens(doorway, box, mine)
+
+    async def test_there_are_not_more_than_a_bound(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many ask at once; those that are over do not count, and one's own is replaced."""
+        monkeypatch.setattr(store, "MOST", 3)
+        box, other = (await any_world.create())["id"], (await any_world.create())["id"]
+        mine = key()
+        assert (await give(any_world.http, box, mine, ttlSeconds=1)).status_code == 201
+        now = any_world.platform.clock.now()
+        monkeypatch.setattr(any_world.platform.clock, "now", lambda: now + timedelta(hours=1))
+        answers = await asyncio.gather(*(give(any_world.http, box, key()) for _ in range(6)))
+        codes = sorted(answer.status_code for answer in answers)
+        assert codes == [201, 201, 201, 409, 409, 409]
+        [refused] = {one.json()["error"]["code"] for one in answers if one.status_code == 409}
+        assert refused == "conflict"
+        assert (await give(any_world.http, other, mine)).status_code == 201
+        assert (await give(any_world.http, other, mine)).status_code == 201
 
     async def test_bad_ones_are_refused(self, world: World) -> None:
         box = (await world.create())["id"]

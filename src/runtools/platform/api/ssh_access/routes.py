@@ -5,7 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from runtools.errors import DeadlineExceeded, IdempotencyMismatch, NotFound, SandboxStopped
+from runtools.errors import (
+    Conflict,
+    DeadlineExceeded,
+    IdempotencyMismatch,
+    NotFound,
+    SandboxStopped,
+)
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.ssh_access import service
@@ -28,6 +34,7 @@ async def get(request: Request, ref: str) -> Response:
     **document.route(
         Envelope[SshAccess],
         NotFound,
+        Conflict,
         SandboxStopped,
         DeadlineExceeded,
         IdempotencyMismatch,

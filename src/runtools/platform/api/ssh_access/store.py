@@ -6,8 +6,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, ForeignKey, Index, String, Table, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+)
 
+from runtools.errors import Conflict
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.sandboxes.tables import sandboxes
@@ -40,6 +53,8 @@ gateway = Table(
     Column("host_keys", Document, nullable=False),
 )
 
+MOST = 1000
+"""How many passes of a sandbox may be good at once."""
 KEPT_AFTER = timedelta(days=7)
 """How long a pass that is over is kept, for the sessions that it has opened go on."""
 NEEDED = "sandbox:write"
@@ -74,10 +89,23 @@ class Place:
 
 
 def add(conn: Connection, made: Pass) -> None:
-    """Keep a pass in place of the same key's earlier one; those that are long over go."""
+    """Keep a pass in place of the same key's earlier one; those that are long over go.
+
+    Raises:
+        Conflict: as many keys are let in as may be.
+    """
+    # Of those that add at once, each counts what those before it have added.
+    its = sandboxes.c.id == made.sandbox_id
+    conn.execute(select(sandboxes.c.id).where(its).with_for_update(key_share=True))
     conn.execute(delete(passes).where(passes.c.expires_at < made.created_at - KEPT_AFTER))
-    same = (passes.c.sandbox_id == made.sandbox_id) & (passes.c.fingerprint == made.fingerprint)
-    conn.execute(delete(passes).where(passes.c.org_id == made.org_id, same))
+    mine = (passes.c.org_id == made.org_id) & (passes.c.sandbox_id == made.sandbox_id)
+    conn.execute(delete(passes).where(mine, passes.c.fingerprint == made.fingerprint))
+    good = or_(passes.c.expires_at.is_(None), passes.c.expires_at > made.created_at)
+    if int(conn.scalar(select(func.count()).where(mine, good)) or 0) >= MOST:
+        raise Conflict(
+            f"{MOST} keys are let into {made.sandbox_id} already",
+            hint="let them in with ttlSeconds, or register one key for all: runtools ssh-key add",
+        )
     conn.execute(insert(passes).values(**asdict(made)))
 
 
