@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from runtools import AsyncRunTools
-from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.definitions import AgentDefinition, McpServer
+from runtools.testing import small_server
 from runtools.testing.fake_provider import provider
 from runtools.testing.real_platform import Platform
 from runtools.testing.scripted_model import Call
@@ -32,9 +33,9 @@ async def rt(platform: Platform) -> AsyncIterator[AsyncRunTools]:
         yield made
 
 
-async def deployed(rt: AsyncRunTools, slug: str, model: str) -> None:
+async def deployed(rt: AsyncRunTools, slug: str, model: str, *servers: McpServer) -> None:
     """An agent in a project of its own."""
-    agent = AgentDefinition(slug=slug, name="VM", model=model)
+    agent = AgentDefinition(slug=slug, name="VM", model=model, mcp_servers=list(servers))
     plan = await rt.deploys.plan(f"vm-{slug}", [agent])
     deploy = await rt.deploys.create(plan, [agent])
     async with asyncio.timeout(60):
@@ -62,15 +63,19 @@ async def test_no_key_of_a_model_is_ever_in_the_machine(
 ) -> None:
     await rt.secrets.set("VM_MODEL_KEY", KEY, category="provider")
     look = f"echo {MARK} > /root/mark; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
-    async with provider("chat", [Call("bash", {"command": look})], ["done"]) as fake:
+    server = Path(small_server.__file__).read_text()
+    small = McpServer(name="small", command=["python3", "-u", "-c", server])
+    calls = [Call("bash", {"command": look}), Call("small__environment", {})]
+    async with provider("chat", calls, ["done"]) as fake:
         slug = f"vmfake-{secrets.token_hex(4)}"  # the home is kept between runs
         await rt.models.endpoints.create(slug, fake.url, secret="VM_MODEL_KEY")
-        await deployed(rt, "keyless", f"{slug}:any")
+        await deployed(rt, "keyless", f"{slug}:any", small)
         run = await rt.agents.run("keyless", "Look around.", timeout=120)
         assert run.status == "completed"
         assert fake.asked[0].headers["authorization"] == f"Bearer {KEY}"
         seen = json.dumps(fake.asked[1].body)
     assert "PATH=" in seen
+    assert '\\"PATH\\"' in seen, "the server of tools inside has answered"
     assert KEY not in seen
     assert "rt_run_" not in seen
     assert run.sandbox_id is not None

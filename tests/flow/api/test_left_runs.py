@@ -135,11 +135,14 @@ class TestCancel:
         )
         process: Any = {"command": ["sleep", "60"], "processId": f"{run.run_id}.1.1"}
         await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=process)
+        server: Any = {**process, "processId": f"mcp.{run.run_id}.small.1.1"}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=server)
         await stage.worker.close()
         await holds(becomes(stage, run, "queued"))
         await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
         await holds(becomes(stage, run, "cancelled"))
         await holds(killed(stage, box, process["processId"]))
+        await holds(killed(stage, box, server["processId"]))
         results = [one for one in await stage.events(run.run_id) if one["type"] == "tool-result"]
         assert len(results) == 2
 

@@ -99,6 +99,11 @@ def process_of(run_id: str, turn: int, index: int) -> str:
     return f"{run_id}.{turn}.{index}"
 
 
+def servers_of(run_id: str) -> str:
+    """How the names of the processes in the sandbox begin that are a run's own servers of tools."""
+    return f"mcp.{run_id}."
+
+
 def ended(run_id: str, status: str) -> RunEnded:
     """What is said to who wants something of a run that is over."""
     return RunEnded(

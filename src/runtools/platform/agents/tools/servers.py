@@ -18,6 +18,7 @@ from runtools.platform.agents.link import LinkLost
 from runtools.platform.agents.tools import shown
 from runtools.platform.agents.tools.inside import Ended, Place, Resident
 from runtools.platform.agents.tools.shown import ServerTool
+from runtools.platform.core.runs import servers_of
 from runtools.platform.kit.outbound import Outbound, Refused
 from runtools.sdk.shapes.definitions import McpServer
 from runtools.workbench.tool import Result
@@ -72,7 +73,7 @@ class Servers:
         """
         for server in self._servers:
             if server.command is not None:
-                name = f"mcp.{self._run_id}.{server.name}"
+                name = f"{servers_of(self._run_id)}{server.name}"
                 self._residents[server.name] = Resident(server, place, name, self._lease)
         found = await asyncio.gather(*(self._listed(server) for server in self._servers))
         for tools in found:

@@ -47,9 +47,10 @@ async def translated(
         waits: whether the run waits for a person now.
     """
     asked: set[str] = set()
-    async with aclosing(written):
+    # What waits for the next piece is let go of before the stream that it waits for.
+    async with aclosing(written), aclosing(_at_times(written)) as pieces:
         yield _frames(tells.begin())
-        async for piece in _at_times(written):
+        async for piece in pieces:
             if piece == PING:
                 yield PING
                 continue

@@ -12,7 +12,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log as runs_log
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.sandboxes import inside
-from runtools.platform.core.runs import process_of
+from runtools.platform.core.runs import process_of, servers_of
 from runtools.platform.kit.crypto import keyed_digest
 from runtools.platform.kit.db import Transaction
 
@@ -22,10 +22,11 @@ _WITHIN_SECONDS = 20.0
 
 
 async def end_commands(platform: Platform, record: Record) -> None:
-    """End the commands of its open calls, as far as its host can be reached. None is made for that."""
+    """End the commands of its open calls, and its servers, as far as its host can be reached."""
     if record.sandbox_id is None:
         return
-    for name in await platform.db.read(_commands, record):
+    names = await platform.db.read(_commands, record)
+    for name in names + await _servers(platform, record, record.sandbox_id):
         try:
             async with asyncio.timeout(_WITHIN_SECONDS):
                 await _end(platform, record, record.sandbox_id, name)
@@ -39,6 +40,20 @@ async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -
     op = f"opn_{keyed_digest(name, b'end')[:32]}"
     host, box = await inside.enter(behalf(platform, record.org_id, record.id, op), sandbox_id)
     await host.signal_process(box, name, op, signal.SIGKILL)
+
+
+async def _servers(platform: Platform, record: Record, sandbox_id: str) -> list[str]:
+    """Its servers of tools that run. In a sandbox that sleeps none does anything: it is left asleep."""
+    try:
+        box = await inside.living(behalf(platform, record.org_id, record.id, ""), sandbox_id)
+        if box.state != "running":
+            return []
+        async with asyncio.timeout(_WITHIN_SECONDS):
+            found = await platform.hosts.port(box.host_id).list_processes(box.id)
+    except (RunToolsError, TimeoutError):
+        return []
+    begins = servers_of(record.id)
+    return [one.id for one in found if one.id.startswith(begins) and one.state == "running"]
 
 
 def _commands(conn: Transaction, record: Record) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter
 from tests.unit.platform.api.frontends import worlds
 from tests.unit.platform.api.frontends.worlds import RUN, event
 
+from runtools.platform.api.frontends import streams
 from runtools.platform.api.frontends.ag_ui import Events
 from runtools.sdk.shapes.runs import (
     ApprovalRequested,
@@ -113,3 +115,29 @@ def test_what_the_protocol_has_no_word_for() -> None:
     trouble = Trouble(code="overloaded", message="too busy", turn=3, retrying=1.0)
     said = told([event("compaction", compaction, 3), event("error", trouble, 4), ASKED])
     assert [each["name"] for each in said[1:]] == ["compaction", "error", "approval-requested"]
+
+
+async def test_a_stream_that_ends_while_nothing_comes_ends_as_it_should(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run begins to wait a moment after it has asked: what waits for its next event is let go of."""
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.001)
+    ended = False
+
+    async def written() -> AsyncGenerator[bytes, None]:
+        nonlocal ended
+        try:
+            yield b"data: " + ASKED.model_dump_json().encode() + b"\n\n"
+            await asyncio.Event().wait()
+        finally:
+            ended = True
+
+    looks = iter([False, False, True])
+
+    async def waits() -> bool:
+        return next(looks)
+
+    teller = Events("their-thread", "their-run")
+    pieces = [one async for one in streams.translated("ag-ui", teller, written(), waits)]
+    assert b"RUN_FINISHED" in b"".join(pieces)
+    assert ended
