@@ -97,7 +97,13 @@ def ping(target: str) -> bytes:
 
 
 def syn(target: str, port: int, source: str = rules.GUEST) -> bytes:
-    segment = struct.pack(">HHIIBBHHH", 4445, port, 1, 0, 5 << 4, 2, 64240, 0, 0)
+    return tcp(target, port, 0x02, 1, source=source)
+
+
+def tcp(
+    target: str, port: int, flags: int, number: int, ack: int = 0, source: str = rules.GUEST
+) -> bytes:
+    segment = struct.pack(">HHIIBBHHH", 4445, port, number, ack, 5 << 4, flags, 64240, 0, 0)
     pseudo = socket.inet_aton(source) + socket.inet_aton(target)
     pseudo += struct.pack(">BBH", 0, 6, len(segment))
     segment = segment[:16] + struct.pack(">H", checksum(pseudo + segment)) + segment[18:]
@@ -145,6 +151,17 @@ class FakeGuest:
 
 def is_syn_ack(packet: bytes) -> bool:
     return packet[9] == 6 and packet[33] & 0x12 == 0x12
+
+
+def is_reset(packet: bytes) -> bool:
+    return packet[9] == 6 and bool(packet[33] & 0x04)
+
+
+def is_refused(protocol: int) -> Callable[[bytes], bool]:
+    """What a packet of that protocol is answered with that may not go where it was to go."""
+    return lambda packet: (
+        packet[9] == 1 and packet[20:22] == b"\x03\x0d" and packet[28 + 9] == protocol
+    )
 
 
 def is_udp_from(port: int) -> Callable[[bytes], bool]:
@@ -222,6 +239,7 @@ class Nameserver(asyncio.DatagramProtocol):
         self.asked: list[bytes] = []
         self.leads_to: dict[str, str] = {}
         self.silent = False
+        self.times = 1  # how often it names an address in one answer
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -234,7 +252,8 @@ class Nameserver(asyncio.DatagramProtocol):
         record = b""
         if address is not None:
             record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(address)
-        counts = struct.pack(">HHHH", 1, 1 if record else 0, 0, 0)
+        counts = struct.pack(">HHHH", 1, self.times if record else 0, 0, 0)
+        record *= self.times
         self.transport.sendto(data[:2] + b"\x81\x80" + counts + data[12:] + record, addr)
 
 
@@ -357,7 +376,8 @@ class TestWhatIsReached:
         assert not await waits(lambda: neighbour.received(is_anything, _QUIET))
 
     async def test_the_gateway_offers_the_resolver_alone(self, network, guests):
-        slot = await network.open(OPEN)
+        log = Log()
+        slot = await network.open(OPEN, log.append)
         guest = await guests(slot)
 
         def listening() -> socket.socket:
@@ -367,9 +387,11 @@ class TestWhatIsReached:
             return sock
 
         with await inside(slot.namespace, listening):
-            guest.send(syn(rules.GATEWAY, 22))
-            assert not await waits(lambda: guest.received(is_syn_ack, _QUIET))
+            for packet in (syn(rules.GATEWAY, 22), udp(rules.GATEWAY, 123, b"x")):
+                refused = is_refused(packet[9])
+                assert await waits(lambda p=packet, r=refused: guest.asks(p, r)), "at once"
             assert await waits(lambda: guest.asks(syn(rules.GATEWAY, 53), is_syn_ack))
+        await until(lambda: log.reasons() >= {("closed_range", "tcp"), ("closed_range", "udp")})
 
     async def test_nothing_outside_begins_to_speak_to_it(self, network, world, guests):
         slot = await network.open(OPEN)
@@ -712,6 +734,14 @@ class TestNamesRule:
         wanted = {("not_allowed", PUBLIC, 2222), ("not_allowed", SECOND, 2222)}
         await until(lambda: {(one.reason, one.address, one.port) for one in log} == wanted)
 
+    async def test_an_answer_may_name_one_address_twice(
+        self, network, world, names, echoes, kernels
+    ):
+        names.times = 3
+        guest = await kernels(await network.open(BY_NAME))
+        assert code(await guest.do(lambda: resolved("good.example.org"))) == 0
+        assert await guest.do(lambda: connected(PUBLIC, 2222, b"hello")) == b"hello"
+
     async def test_other_names_are_not_even_asked_for(self, network, names, kernels):
         log = Log()
         guest = await kernels(await network.open(BY_NAME, log.append))
@@ -966,6 +996,42 @@ class TestChanges:
             assert await waits(lambda: told(relayed)) not in ("ECONNRESET", "closed")
             await network.change(slot, policy(True, ["more.org"], []))
             assert await waits(lambda: told(relayed)) == "ECONNRESET"
+
+    async def test_relayed_connections_are_cut_whose_address_no_admitted_name_led_to(
+        self, network, world, names, echoes, kernels
+    ):
+        """Whatever they say: one that was carried, and one that said nothing before the change."""
+        slot = await network.open(policy(True, ["good.example.org", "second.example.org"], []))
+        guest = await kernels(slot)
+        for name in ("good.example.org", "second.example.org"):
+            await guest.do(lambda name=name: resolved(name))
+        hello = tls_hello("good.example.org")
+        carried = await guest.do(lambda: socket.create_connection((SECOND, 443), 5))
+        silent = await guest.do(lambda: socket.create_connection((SECOND, 443), 5))
+        led = await guest.do(lambda: socket.create_connection((PUBLIC, 443), 5))
+        with carried, silent, led:
+            carried.settimeout(5)
+            carried.sendall(hello)
+            assert await waits(lambda: carried.recv(len(hello)))
+            await network.change(slot, policy(True, ["good.example.org"], []))
+            assert await waits(lambda: told(carried)) == "ECONNRESET"
+            assert await waits(lambda: told(silent, hello)) == "ECONNRESET"
+            assert await waits(lambda: told(led, hello)) == hello[:1]
+
+    async def test_a_connection_that_was_half_open_is_cut_as_well(
+        self, network, world, names, guests
+    ):
+        """The relay has not seen it when it judges what there is."""
+        slot = await network.open(policy(True, ["good.example.org", "second.example.org"], []))
+        guest = await guests(slot)
+        guest.send(udp(rules.GATEWAY, 53, query("second.example.org")))
+        assert await waits(lambda: guest.received(is_udp_from(53)))
+        answer = await waits(lambda: guest.asks(syn(SECOND, 443), is_syn_ack))
+        assert answer is not None
+        theirs = int.from_bytes(answer[24:28], "big") + 1
+        await network.change(slot, policy(True, ["good.example.org"], []))
+        guest.send(tcp(SECOND, 443, 0x10, 2, theirs))
+        assert await waits(lambda: guest.received(is_reset))
 
     @pytest.mark.parametrize("allow", [[SECOND], []])
     async def test_relayed_connections_are_judged_by_address_where_no_name_rules(

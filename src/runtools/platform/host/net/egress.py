@@ -142,15 +142,16 @@ class Egress:
             slots.plug(self._names, self.slot.index, up=False)
         if policy.by_name and self._pins is None:
             self._pins = await Elements.open(self.slot.namespace, rules.TABLE, rules.PINNED)
-        if self._relay is not None:
-            await self._relay.tell(policy)
-        elif policy.by_name:
-            uid = self._relay_uid
-            self._relay = await Relay.open(self.slot.namespace, uid, policy, self.refuse)
+        if policy.by_name and self._relay is None:
+            space, uid = self.slot.namespace, self._relay_uid
+            self._relay = await Relay.open(space, uid, policy, self._led_to, self.refuse)
         if policy != self._loaded:
             text = rules.namespace(policy, list(self._known()))
             self.count()
             await nft.apply(text, self.slot.namespace)
+            # After the rules: they bring it nothing more of what it cuts.
+            if self._relay is not None:
+                await self._relay.tell(policy)
             self._loaded = policy
         if policy.internet:
             slots.plug(self._names, self.slot.index, up=True)
@@ -163,6 +164,7 @@ class Egress:
         Raises:
             TooManyPins: as many are pinned as one sandbox may have.
         """
+        addresses = list(dict.fromkeys(addresses))  # an answer may name one twice, a set may not
         seconds = min(max(ttl, _LEAST_SECONDS), _MOST_SECONDS)
         until = asyncio.get_running_loop().time() + seconds
         async with self._turn:
@@ -189,6 +191,9 @@ class Egress:
             ends = [until for name, until in led.items() if self._policy.admits_name(name)]
             if ends:
                 yield Known(address, max(0, round(max(ends) - now)))
+
+    def _led_to(self) -> Iterator[IPv4Address]:
+        return (one.address for one in self._known())
 
     # --- what is refused ---
 

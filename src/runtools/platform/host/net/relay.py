@@ -5,7 +5,9 @@ that. It reads a stranger's bytes: so it has no privilege, no file and no other 
 that it holds is bounded. One process serves one sandbox; it lives in the sandbox's namespace and ends
 with the host part, which tells it the policy and hears of refusals on an open socket:
 
-    → {"n": 1, "internet": true, "allow": [...], "deny": [...]}       a policy
+    → {"n": 1, "internet": true, "allow": [...], "deny": [...], "known": ["203.0.113.9", ...]}
+                                                                      a policy; where its names have led,
+                                                                      or null: nothing began under another
     ← {"n": 1}                                                        it is in force
     ← {"refused": ["not_allowed", "evil.net", "203.0.113.7", 443]}    a refusal
     ← {"more": ["too_many", 7000]}                                    so many were not told one by one
@@ -26,6 +28,7 @@ import socket
 import struct
 import sys
 from collections import Counter
+from collections.abc import Collection
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -47,6 +50,7 @@ _FAR_BUFFER = 1 << 17
 _UNHEARD = 1 << 16  # refusals that the host part has not read yet, in bytes
 _UNTOLD_SECONDS = 0.2
 _KEEPALIVE_SECONDS = 60
+_QUEUED = 512  # no more can have waited to be taken in
 _ORIGINAL_DESTINATION = 80
 _ABORT = struct.pack("ii", 1, 0)
 _NO_NEW_PRIVILEGES = 38
@@ -79,9 +83,7 @@ class Flow:
         bounded(self.server, _FAR_BUFFER)
         self.name: str | None = None
         self.judged = False
-        found = client.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)
-        self.port = int.from_bytes(found[2:4], "big")
-        self.address = IPv4Address(found[4:8])
+        self.address, self.port = _destination(client)
         for sock in (client, self.server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -110,12 +112,23 @@ class Relay:
         self._untold: Counter[str] = Counter()
         self._telling: asyncio.Task[None] | None = None
 
-    def judge(self, new: Policy) -> None:
-        """Put a policy in force: connections that it does not admit are cut."""
+    async def judge(self, new: Policy, known: Collection[IPv4Address] | None) -> None:
+        """Put a policy in force; when it returns, connections that it does not admit are cut.
+
+        ``known``: where names that it admits have led. What began under another policy may go nowhere
+        else, whatever name it says or is yet to say; None: nothing has.
+        """
         self._policy = new
+        self._take_in_all()
+        cut = []
         for flow, task in self._flows.items():
-            if flow.judged and not new.admits(flow.address, flow.name):
+            if not _goes_on(flow, new, known) and not task.cancelling():
+                self._refuse(self._objection(), flow)
+                flow.abort()
                 task.cancel()
+                cut.append(task)
+        if cut:
+            await asyncio.wait(cut)
 
     async def serve(self) -> None:
         """Take in connections for ever."""
@@ -126,17 +139,37 @@ class Relay:
             except OSError:  # it went away before it was taken in, or there is no file left
                 await asyncio.sleep(0.01)
                 continue
+            self._take_in(client)
+
+    def _take_in_all(self) -> None:
+        """Take in what has begun so far and waits."""
+        for _ in range(_QUEUED):
             try:
-                flow = Flow(client)
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
             except OSError:
-                client.close()
                 continue
-            if len(self._flows) >= FLOWS:
-                self._refuse("too_many", flow)
-                flow.abort()
-                flow.close()
-                continue
-            self._flows[flow] = asyncio.create_task(self._handle(flow))
+            client.setblocking(False)
+            self._take_in(client)
+
+    def _take_in(self, client: socket.socket) -> None:
+        try:
+            flow = Flow(client)
+        except OSError:
+            client.close()
+            return
+        if len(self._flows) >= FLOWS:
+            self._refuse("too_many", flow)
+            flow.abort()
+            flow.close()
+            return
+        self._flows[flow] = task = asyncio.create_task(self._handle(flow))
+        task.add_done_callback(lambda _: self._let_go(flow))
+
+    def _let_go(self, flow: Flow) -> None:
+        flow.close()
+        del self._flows[flow]
 
     async def _handle(self, flow: Flow) -> None:
         try:
@@ -147,12 +180,9 @@ class Relay:
             flow.abort()
         except (OSError, TimeoutError):
             flow.abort()  # one side went away, or there is no other
-        except asyncio.CancelledError:
-            self._refuse("not_allowed", flow)
-            flow.abort()
-        finally:
-            flow.close()
-            del self._flows[flow]
+
+    def _objection(self) -> str:
+        return "not_allowed" if self._policy.internet else "internet_off"
 
     async def _admitted(self, flow: Flow) -> bytes:
         """The first bytes to carry on, of a connection that the policy admits."""
@@ -166,7 +196,7 @@ class Relay:
             raise Refused("encrypted_hello") from None
         flow.name, flow.judged = found.name, True
         if not self._policy.admits(flow.address, flow.name):
-            raise Refused("not_allowed" if self._policy.internet else "internet_off")
+            raise Refused(self._objection())
         return found.first
 
     async def _carry(self, flow: Flow, first: bytes) -> None:
@@ -183,6 +213,9 @@ class Relay:
         finally:
             for pump in pumps:
                 pump.cancel()
+            await asyncio.gather(
+                *pumps, return_exceptions=True
+            )  # then nobody waits at their sockets
 
     def _refuse(self, reason: str, flow: Flow) -> None:
         if self._control.transport.get_write_buffer_size() < _UNHEARD:
@@ -203,6 +236,20 @@ class Relay:
 
     def _tell(self, said: dict[str, Any]) -> None:
         self._control.write(json.dumps(said).encode() + b"\n")
+
+
+def _destination(client: socket.socket) -> tuple[IPv4Address, int]:
+    """Where a connection was going when it was brought here."""
+    found = client.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)
+    return IPv4Address(found[4:8]), int.from_bytes(found[2:4], "big")
+
+
+def _goes_on(flow: Flow, policy: Policy, known: Collection[IPv4Address] | None) -> bool:
+    """Whether a connection may live on under a policy; one that has said nothing yet is judged again."""
+    led = known is None or flow.address in known
+    if not led and not policy.admits_address(flow.address):
+        return False
+    return not flow.judged or policy.admits(flow.address, flow.name)
 
 
 async def _hello(client: socket.socket) -> hello.Hello:
@@ -235,7 +282,8 @@ async def _run(listener: socket.socket, control: socket.socket) -> None:
     serving = asyncio.create_task(relay.serve())
     while line := await reader.readline():
         said: dict[str, Any] = json.loads(line)
-        relay.judge(policy(said["internet"], said["allow"], said["deny"]))
+        known = None if said["known"] is None else frozenset(map(IPv4Address, said["known"]))
+        await relay.judge(policy(said["internet"], said["allow"], said["deny"]), known)
         writer.write(json.dumps({"n": said["n"]}).encode() + b"\n")
     serving.cancel()
 

@@ -12,11 +12,12 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
-from runtools.platform.core.egress import Policy
+from runtools.platform.core.egress import Policy, domain
 from runtools.platform.core.ports.network import Refusal, untold
 from runtools.platform.host.net import relay, rules
 from runtools.platform.host.net.enter import inside
@@ -29,7 +30,6 @@ _BACKLOG = 128
 _ANSWER_SECONDS = 2.0
 _AGAIN_SECONDS = 0.5
 _TAKEN_SECONDS = 5.0
-_NAME_LIMIT = 253
 _MOST_UNTOLD = 1 << 40
 # What a relay sees: an empty folder that nobody can write to.
 _EMPTY = Path("/run/runtools-empty")
@@ -43,14 +43,21 @@ class Relay:
     """One slot's relay, from `open` to `close`."""
 
     def __init__(
-        self, namespace: str, uid: int, listener: socket.socket, refused: Callable[[Refusal], None]
+        self,
+        namespace: str,
+        uid: int,
+        listener: socket.socket,
+        policy: Policy,
+        known: Callable[[], Iterable[IPv4Address]],
+        refused: Callable[[Refusal], None],
     ) -> None:
         self._namespace = namespace
         self._uid = uid
         self._listener = listener
+        self._policy = policy
+        self._known = known
         self._refused = refused
-        self._said = b""
-        self._n = 0
+        self._n = 1
         self._heard = 0
         self._news = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -58,30 +65,37 @@ class Relay:
 
     @classmethod
     async def open(
-        cls, namespace: str, uid: int, policy: Policy, refused: Callable[[Refusal], None]
+        cls,
+        namespace: str,
+        uid: int,
+        policy: Policy,
+        known: Callable[[], Iterable[IPv4Address]],
+        refused: Callable[[Refusal], None],
     ) -> Relay:
         """Listen, and begin to start the process; connections wait for it.
+
+        ``known`` says where names that the policy in force admits have led.
 
         Raises:
             OSError: it cannot listen there.
         """
         _EMPTY.mkdir(mode=0o555, exist_ok=True)
-        made = cls(namespace, uid, await _listener(namespace), refused)
-        made._note(policy)
+        made = cls(namespace, uid, await _listener(namespace), policy, known, refused)
         made._keeper = asyncio.create_task(made._keep(), name=f"relay of {namespace}")
         return made
 
     async def tell(self, policy: Policy) -> None:
-        """Have a policy in force: connections that it does not admit are cut.
+        """Have a policy in force whose rules are: connections that it does not admit are cut.
 
         Raises:
             RelayLost: nobody says that it is.
         """
-        self._note(policy)
+        self._policy = policy
+        self._n += 1
         wanted = self._n
         if self._writer is None:
-            return  # it is being started, has no connection, and will be told first of all
-        self._writer.write(self._said)
+            return  # it is being started, has carried nothing, and will be told first of all
+        self._writer.write(self._said())
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 while self._heard < wanted and self._writer is not None:
@@ -97,15 +111,18 @@ class Relay:
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._listener.close()
 
-    def _note(self, policy: Policy) -> None:
-        self._n += 1
+    def _said(self) -> bytes:
+        # Before the first change nothing can have begun under another policy; after a restart of the
+        # platform nobody knows where names had led, and the rules do.
+        known = None if self._n == 1 else [str(address) for address in self._known()]
         said = {
             "n": self._n,
-            "internet": policy.internet,
-            "allow": policy.allow,
-            "deny": policy.deny,
+            "internet": self._policy.internet,
+            "allow": self._policy.allow,
+            "deny": self._policy.deny,
+            "known": known,
         }
-        self._said = json.dumps(said).encode() + b"\n"
+        return json.dumps(said).encode() + b"\n"
 
     async def _keep(self) -> None:
         while True:
@@ -113,6 +130,9 @@ class Relay:
                 await self._live()
             except (OSError, ValueError, asyncio.IncompleteReadError) as exc:
                 log.warning("the relay of %s: %s", self._namespace, exc)
+            except Exception:
+                # The edge of a loop that must not end, whatever the process says.
+                log.exception("the relay of %s", self._namespace)
             log.warning("the relay of %s ended and is started again", self._namespace)
             await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -136,7 +156,7 @@ class Relay:
     async def _converse(self, control: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=control, limit=relay.CONTROL_LIMIT)
         try:
-            writer.write(self._said)
+            writer.write(self._said())
             self._writer = writer
             while line := await reader.readline():
                 self._hear(line)
@@ -145,24 +165,26 @@ class Relay:
             await asyncio.sleep(0)  # the transport closes its socket in the next round of the loop
 
     def _hear(self, line: bytes) -> None:
-        said = json.loads(line)
-        if "n" in said:
-            self._heard = max(self._heard, int(said["n"]))
-            self._news.set()
-            return
-        more = said.get("more")
-        reason = more[0] if more else said["refused"][0]
-        if reason not in get_args(RefusalReason):
-            raise ValueError(f"an unknown reason {str(reason)[:40]!r}")
-        if more:
-            times = int(more[1])
-            if not 0 < times <= _MOST_UNTOLD:
-                raise ValueError(f"{times} refusals at once")
-            self._refused(untold(reason, times))
-            return
-        _, name, address, port = said["refused"]
-        shown = None if name is None else str(name)[:_NAME_LIMIT]
-        self._refused(Refusal(reason, "tcp", shown, str(address)[:15], int(port)))
+        match json.loads(line):
+            case {"n": int(n)} if n <= self._n:
+                self._heard = max(self._heard, n)
+                self._news.set()
+            case {"more": [str(reason), int(times)]} if 0 < times <= _MOST_UNTOLD:
+                self._refused(untold(_reason(reason), times))
+            case {"refused": [str(reason), str() | None as name, str(address), int(port)]}:
+                if (name is not None and domain(name) != name) or not 0 <= port < 1 << 16:
+                    raise ValueError(f"a refusal of {str(name)[:40]!r} at port {port}")
+                there = str(IPv4Address(address))
+                self._refused(Refusal(_reason(reason), "tcp", name, there, port))
+            case _:
+                raise ValueError(f"it says {line[:40]!r}")
+
+
+def _reason(text: str) -> RefusalReason:
+    for reason in get_args(RefusalReason):
+        if reason == text:
+            return cast(RefusalReason, reason)
+    raise ValueError(f"an unknown reason {text[:40]!r}")
 
 
 async def _listener(namespace: str) -> socket.socket:

@@ -209,7 +209,8 @@ def namespace(policy: Policy, known: Sequence[Known] = ()) -> str:
 
     A flow that the policy has admitted bears its mark, and is not looked at again. Under the next
     policy, which has another mark, it is judged anew: so a change cuts what is not admitted any more.
-    Where names rule, TCP 80 and 443 go to the relay.
+    Where names rule, TCP 80 and 443 go to the relay, which judges them by what they say; what began
+    under another policy gets no word to it unless it may go on.
     """
     return f"""\
 table ip {TABLE}
@@ -238,10 +239,12 @@ table ip {TABLE} {{
 {_counters()}
   chain input {{
     type filter hook input priority filter; policy drop;
+    iifname "{TAP}" ct status dnat tcp dport {RELAY_PORT} goto relayed
     iifname "{TAP}" ct state established,related accept
     iifname "{TAP}" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request limit rate 10/second accept
-    iifname "{TAP}" ct status dnat tcp dport {RELAY_PORT} accept
+    iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request drop
+    iifname "{TAP}" goto closed_range
     iifname "{UPLINK}" ct state established,related accept
     iifname "lo" accept
   }}
@@ -263,6 +266,7 @@ table ip {TABLE} {{
 {_forward(policy)}
   }}
 {_judged(policy)}
+{_relayed(policy)}
 {"".join(map(_refusing, COUNTED[:-1]))}  chain too_many {{
     {_logging("too_many")}
     drop
@@ -349,6 +353,30 @@ def _judged(policy: Policy) -> str:
     ct mark set {mark_of(policy):#010x} accept
   }}
   chain judged {{
+{body}
+  }}"""
+
+
+def _relayed(policy: Policy) -> str:
+    """What the guest sends to the relay. That tells of refusals; what comes too late is counted here."""
+    there = "ct original ip daddr"
+    if not policy.internet:
+        lines = []
+    elif policy.everything and not policy.by_name:
+        lines = [f"{there} != @denied goto admitted"]
+    else:
+        lines = [f"ct mark {mark_of(policy):#010x} accept", f"{there} @denied goto cut"]
+        lines += [f"{there} @allowed goto admitted"]
+        lines += [f"{there} @{PINNED} goto admitted"]
+        lines += [f"ct state established,related {there} @known goto admitted"]
+    reason = "not_allowed" if policy.internet else "internet_off"
+    body = "\n".join(f"    {line}" for line in [*lines, "goto cut"])
+    return f"""\
+  chain cut {{
+    counter name "{reason}"
+    reject with tcp reset
+  }}
+  chain relayed {{
 {body}
   }}"""
 
