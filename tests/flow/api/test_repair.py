@@ -83,6 +83,25 @@ class TestLost:
         assert gone.json()["data"]["state"] == "stopped"
         assert gone.json()["data"]["ending"]["cause"] == "request"
 
+    async def test_one_whose_report_was_passed_over_is_asked_for(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = await world.create()
+        await world.heard()
+
+        def unfit(conn: Transaction, observed: Observed) -> Record | None:
+            raise ValueError("it does not fit")
+
+        monkeypatch.setattr(follow, "_LONGEST_PAUSE", 0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(follow, "observe", unfit)
+            await world.host.restart()
+            await world.host.die(made["id"], "nobody hears of it")
+            await world.heard()
+        await reconcile.find_lost(world.platform, set())  # as the loop does every other second
+        shown = await world.get(made["id"])
+        assert shown["ending"]["reason"] == "nobody hears of it"
+
     async def test_those_that_live_on_stay(self, world: World) -> None:
         made = await world.create()
         await world.host.restart()

@@ -136,7 +136,8 @@ async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
                 continue
             try:
                 seen = await platform.hosts.port(host_id).settled(record.id, 0)
-                if seen.epoch < epoch:  # else the reports tell it
+                place = await platform.db.read(host_store.position, host_id)
+                if (seen.epoch, seen.seq) <= place:  # else the reports are yet to tell it
                     await platform.db.write(observe.observe, seen)
                     platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
             except NotFound:
