@@ -16,6 +16,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.agents import trouble
 from runtools.platform.agents import worker as workers
 from runtools.platform.agents.answer import Stream
+from runtools.testing.clock import ManualClock
 from runtools.testing.fake_runs import FakeRun
 from runtools.testing.scripted_model import Call, Do, Script, Think
 
@@ -113,12 +114,15 @@ class TestStopped:
         self, stage: Stage, why: str
     ) -> None:
         seen: list[list[str]] = []
-        run = stage.make(limits={"max_seconds": 1.0} if why == "limit" else {})
+        stage.clock = clock = ManualClock()  # the time is over when it has begun, on any machine
+        run = stage.make(limits={"max_seconds": 60.0})
         script = Script(["half an answer", Do(lambda: asyncio.sleep(60))])
         stage.worker(script, after=lambda run: seen.append(run.types()))
         await stage.runs.until(lambda: run.deltas)
         if why == "cancel":
             await stage.runs.cancel(run)
+        else:
+            clock.advance(61)
         done = await stage.runs.ended(run)
         assert done["status"] == ("cancelled" if why == "cancel" else "limit_reached")
         assert done["output"] == "half an answer"
