@@ -392,6 +392,10 @@ class TestWhatIsReached:
                 assert await waits(lambda p=packet, r=refused: guest.asks(p, r)), "at once"
             assert await waits(lambda: guest.asks(syn(rules.GATEWAY, 53), is_syn_ack))
         await until(lambda: log.reasons() >= {("closed_range", "tcp"), ("closed_range", "udp")})
+        guest.send(tcp(rules.GATEWAY, 7000, 0x11, 2, 3))  # of a connection that a clone remembers
+        guest.send(udp(rules.GATEWAY, 7001, b"x"))
+        await until(lambda: 7001 in {one.port for one in log})
+        assert 7000 not in {one.port for one in log}
 
     async def test_nothing_outside_begins_to_speak_to_it(self, network, world, guests):
         slot = await network.open(OPEN)

@@ -205,7 +205,8 @@ table ip flows {{
 def namespace(policy: Policy, known: Sequence[Known] = ()) -> str:
     """The table of a namespace under a policy; loading it again replaces what is there as a whole.
 
-    Of the namespace itself the guest reaches the resolver, and may ping it.
+    Of the namespace itself the guest reaches the resolver, and may ping it. What it says there on
+    connections that are not there is no wish of its own: a clone remembers those of its original.
 
     A flow that the policy has admitted bears its mark, and is not looked at again. Under the next
     policy, which has another mark, it is judged anew: so a change cuts what is not admitted any more.
@@ -244,6 +245,7 @@ table ip {TABLE} {{
     iifname "{TAP}" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request limit rate 10/second accept
     iifname "{TAP}" ip daddr {GATEWAY} icmp type echo-request drop
+    iifname "{TAP}" tcp flags & (fin | syn | rst | ack) != syn drop
     iifname "{TAP}" goto closed_range
     iifname "{UPLINK}" ct state established,related accept
     iifname "lo" accept
