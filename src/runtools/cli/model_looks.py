@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from runtools.cli.tables import table
+from runtools.cli.words import harmless_name
 from runtools.sdk.shapes.models import EndpointModel, Model, ModelEndpoint, ModelPrice
 
 _KEYS = {
@@ -46,7 +47,7 @@ def endpoints(found: Sequence[ModelEndpoint]) -> RenderableType:
 
 def names(found: Sequence[EndpointModel]) -> RenderableType:
     """What an endpoint has."""
-    return Text("\n".join(one.name for one in found) or "it has no models")
+    return Text("\n".join(harmless_name(one.name) for one in found) or "it has no models")
 
 
 def _key(source: str) -> Text:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import lazy
+from runtools.cli import lazy, words
 from runtools.errors import RunToolsError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def fail(error: RunToolsError) -> None:
     lines = [f"error: {error.message}"]
     if error.hint:
         lines.append(f"hint:  {error.hint}")
-    for text in lines:
+    for text in map(words.harmless, lines):  # it may quote whoever was asked
         if sys.stderr.isatty():
             screen.complain(text)
         else:

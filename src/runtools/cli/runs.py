@@ -187,13 +187,16 @@ def approve(
     decision: Literal["allow", "deny"] = "deny" if deny else "allow"
     with connected() as rt:
         found = rt.runs.get(ref)
-        waiting = [call] if call is not None else list(deciding.waiting(found))
+        every = deciding.waiting(found)
+        waiting = [call] if call is not None else list(every)
         if given is not None and len(waiting) != 1:
             raise InvalidRequest("--arguments are those of one call", hint="name it")
         for each in waiting:
             found.approve(each, decision, arguments=given, reason=reason)
     done = "denied" if deny else "allowed"
-    output.show(found.view, lambda: f"{done}: {', '.join(waiting) or 'nothing waits'}")
+    told = [looks.whole(every[one]) for one in waiting if one in every]
+    said = f"{done}: {', '.join(waiting) or 'nothing waits'}"
+    output.show(found.view, lambda: "\n".join([said, *told]))
 
 
 @runs.command("steer")

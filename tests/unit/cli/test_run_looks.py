@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from runtools.cli import deciding, run_looks, run_view
+from runtools.cli import deciding, model_looks, output, run_looks, run_view
+from runtools.errors import InvalidRequest
+from runtools.sdk.shapes.models import EndpointModel
 from runtools.sdk.shapes.runs import ApprovalRequested, RunEvent
 
 EVIL = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\x9b31m\u202eevil\x7f"
@@ -120,3 +122,13 @@ def test_nobody_allows_what_was_not_shown(answers: list[str], pages: int, said: 
 def test_what_was_shown_is_asked_about_once() -> None:
     left = iter(["y"])
     assert deciding.answered(asked(path="a"), lambda _: next(left), pytest.fail) == "y"
+
+
+def test_what_an_endpoint_calls_its_models_steers_nothing_either(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = str(model_looks.names([EndpointModel(name=EVIL, api_id="x")]))
+    output.fail(InvalidRequest(f"it said {EVIL}", hint=EVIL))
+    text = shown + capsys.readouterr().err
+    assert text.count("evil") == 3
+    assert [found for found in STEERING if found in text] == []
