@@ -7,6 +7,7 @@ which an act is over and its repeat unknown. A call whose twin is under way join
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -74,9 +75,11 @@ class Ops:
 
     def sweep(self) -> int:
         """Remove results that are too old or too many; returns how many."""
-        files = sorted(
-            ((file.stat().st_mtime, file) for file in self._folder.glob("*.json")), reverse=True
-        )
+        files: list[tuple[float, Path]] = []
+        for file in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
+                files.append((file.stat().st_mtime, file))
+        files.sort(reverse=True)
         oldest = self._clock.now().timestamp() - KEPT_SECONDS
         gone = [file for n, (at, file) in enumerate(files) if n >= KEPT_COUNT or at < oldest]
         for file in gone:

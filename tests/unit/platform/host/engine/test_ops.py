@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,26 @@ async def test_old_results_are_swept(tmp_path):
     ops = Ops(tmp_path, clock)
     ops.keep("op", "x", KEPT)
     assert ops.sweep() == 0
+    clock.advance(10 * 365 * 86400)
+    assert ops.sweep() == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_result_that_is_withdrawn_while_they_are_swept_is_in_nobodys_way(
+    tmp_path, monkeypatch
+):
+    clock = ManualClock()
+    ops = Ops(tmp_path, clock)
+    for op in ("withdrawn", "old"):
+        ops.keep(op, "what", KEPT)
+    real = Path.glob
+
+    def meanwhile(folder, pattern):
+        found = list(real(folder, pattern))
+        ops.withdraw("withdrawn")
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", meanwhile)
     clock.advance(10 * 365 * 86400)
     assert ops.sweep() == 1
     assert list(tmp_path.iterdir()) == []
