@@ -319,6 +319,23 @@ class TestRequests:
         for _, one in [*held, (reader, writer)]:
             one.close()
 
+    async def test_there_are_no_more_than_files_for_them(self, gate: Gateway) -> None:
+        gate.house._most = 2
+        held = [await gate.connect() for _ in range(2)]
+        async with asyncio.timeout(20):
+            while len(gate.house._visits) < 2:
+                await asyncio.sleep(0.01)
+            reader, writer = await gate.connect()
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            for _, one in [*held, (reader, writer)]:
+                one.transport.abort()
+            while gate.house._visits:
+                await asyncio.sleep(0.01)
+        reader, writer = await gate.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
 
 class TestGuests:
     @pytest.mark.parametrize(
