@@ -58,6 +58,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "ledger.sandbox_id": ("sandboxes", "id"),
     "projects.ids": ("sandboxes", "id"),
     "projects.project_id": ("projects", "id"),
+    "projects.sandbox_id": ("definitions", "sandbox_id"),
     "projects.source": ("projects", "id"),
     "projects.target": ("ssh_keys", "project_id"),
     "sandboxes.op": ("sandboxes", "born_op"),
