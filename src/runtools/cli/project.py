@@ -81,6 +81,9 @@ def move(
     sandbox: Annotated[
         list[str] | None, typer.Option(metavar="SANDBOX", help="Id or name; repeatable.")
     ] = None,
+    agent: Annotated[
+        list[str] | None, typer.Option(metavar="AGENT", help="Id or slug; repeatable.")
+    ] = None,
     api_key: Annotated[
         list[str] | None, typer.Option(metavar="KEY_ID", help="An API key; repeatable.")
     ] = None,
@@ -92,6 +95,10 @@ def move(
     """Put things into a project: all that are named, or none."""
     with connected() as rt:
         filled = rt.projects.move(
-            ref, sandboxes=sandbox or [], api_keys=api_key or [], ssh_keys=ssh_key or []
+            ref,
+            sandboxes=sandbox or [],
+            agents=agent or [],
+            api_keys=api_key or [],
+            ssh_keys=ssh_key or [],
         )
     output.show(filled, lambda: org_looks.projects([filled]))

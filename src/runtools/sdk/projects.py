@@ -69,6 +69,7 @@ class AsyncProjects:
         ref: str,
         *,
         sandboxes: Sequence[str] = (),
+        agents: Sequence[str] = (),
         api_keys: Sequence[str] = (),
         ssh_keys: Sequence[str] = (),
     ) -> Project:
@@ -77,6 +78,7 @@ class AsyncProjects:
         Args:
             ref: the project's id or name.
             sandboxes: ids or names.
+            agents: ids or slugs; what they name must stand in that project.
             api_keys: ids.
             ssh_keys: ids or labels.
 
@@ -85,6 +87,7 @@ class AsyncProjects:
         """
         body = {
             "sandboxes": list(sandboxes),
+            "agents": list(agents),
             "apiKeys": list(api_keys),
             "sshKeys": list(ssh_keys),
         }

@@ -664,6 +664,41 @@ class TestServers:
         assert answer.json()["data"]["version"] == 1
 
 
+class TestMovingAgents:
+    async def test_it_goes_with_its_versions(self, any_world: World) -> None:
+        world = any_world
+        for prompt in ("one", "two"):
+            await done(world, body(agents=[agent(systemPrompt=prompt)]))
+        await done(world, body(project="else", tools=[tool()]))
+        moved = await world.http.post("/v1/projects/else/move", json={"agents": ["hello"]})
+        assert moved.status_code == 200, moved.text
+        assert moved.json()["data"]["contents"]["agents"] == 1
+        assert (await get(world, "/agents/hello"))["project"] == "else"
+        assert len(await get(world, "/agents/hello/versions")) == 2
+        wanted = body(project="else", tools=[tool()], agents=[agent(systemPrompt="two")])
+        assert (await plan(world, wanted))["changes"] == []
+
+    async def test_all_or_none_where_what_they_name_is_there(self, any_world: World) -> None:
+        world = any_world
+        there = [agent(tools=["count"]), agent("free"), agent("both")]
+        await done(world, body(tools=[tool()], agents=there))
+        await done(world, body(project="else", agents=[agent("both")]))
+        (both,) = await get(world, "/agents?projectId=shop&limit=1")
+        for refs, status, code in (
+            (["free", "hello"], 409, "conflict"),
+            (["free", both["id"]], 409, "name_taken"),
+            (["free", "both"], 409, "conflict"),
+            (["free", "nothing"], 404, "not_found"),
+        ):
+            answer = await world.http.post("/v1/projects/else/move", json={"agents": refs})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (status, code), answer.text
+            assert (await get(world, "/agents/free"))["project"] == "shop"
+        await done(world, body(project="else", tools=[tool()], only=["tool"]))
+        both_go = {"agents": ["free", "hello"]}
+        assert (await world.http.post("/v1/projects/else/move", json=both_go)).status_code == 200
+
+
 class TestTools:
     async def test_code_travels_and_a_call_says_that_nobody_runs_it(self, world: World) -> None:
         shown = await plan(world, body(tools=[tool()]))

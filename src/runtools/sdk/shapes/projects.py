@@ -36,6 +36,11 @@ class ProjectMove(Request):
     sandboxes: list[Ref] = Field(
         default_factory=list, max_length=MOST_MOVED, description="ids or names"
     )
+    agents: list[Ref] = Field(
+        default_factory=list,
+        max_length=MOST_MOVED,
+        description="ids or slugs; what they name must stand in the project that they go to",
+    )
     api_keys: list[Ref] = Field(default_factory=list, max_length=MOST_MOVED, description="ids")
     ssh_keys: list[Ref] = Field(
         default_factory=list, max_length=MOST_MOVED, description="ids or labels"

@@ -66,6 +66,7 @@ class Projects:
         ref: str,
         *,
         sandboxes: Sequence[str] = (),
+        agents: Sequence[str] = (),
         api_keys: Sequence[str] = (),
         ssh_keys: Sequence[str] = (),
     ) -> Project:
@@ -74,6 +75,7 @@ class Projects:
         Args:
             ref: the project's id or name.
             sandboxes: ids or names.
+            agents: ids or slugs; what they name must stand in that project.
             api_keys: ids.
             ssh_keys: ids or labels.
 
@@ -82,6 +84,7 @@ class Projects:
         """
         body = {
             "sandboxes": list(sandboxes),
+            "agents": list(agents),
             "apiKeys": list(api_keys),
             "sshKeys": list(ssh_keys),
         }

@@ -454,6 +454,7 @@ def _listed(ref: str) -> list[str]:
 
 REFERENCES: Mapping[str, Reference] = {
     "actor": Reference(_actor),
+    "agents": Reference(_agent, _listed),
     "apiKeys": Reference(_api_key, _listed),
     "cursor": Reference(_cursor),
     "moveTo": Reference(_project),

@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from runtools.errors import NameTaken
 from runtools.platform.api.definitions.tables import (
     LABEL,
     Made,
@@ -222,6 +224,22 @@ def put_back(conn: Connection, org_id: str, definition_id: str, number: int, now
         .values(version=number, updated_at=now)
     )
     return bool(changed.rowcount == 1)
+
+
+def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> bool:
+    """One of the org's things stands in another project from now on, with all of its versions.
+
+    Raises:
+        NameTaken: something of its kind and slug stands there.
+    """
+    mine = (definitions.c.org_id == org_id) & (definitions.c.id == definition_id)
+    try:
+        moved = conn.execute(update(definitions).where(mine).values(project_id=project_id))
+    except IntegrityError as exc:
+        raise NameTaken(
+            "something of that slug stands in the project", hint="delete one of the two first"
+        ) from exc
+    return bool(moved.rowcount == 1)
 
 
 def remove(conn: Connection, org_id: str, definition_id: str, now: datetime) -> bool:

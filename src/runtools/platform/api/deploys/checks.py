@@ -135,17 +135,26 @@ def check_return(who: Caller, agent: AgentDefinition, standing: Iterable[Standin
         Forbidden: as `check_secrets`.
     """
     mine = {(one.kind, one.slug): one for one in standing}
+    check_there(agent, mine.values(), f"that version of agent {agent.slug}")
+    now = mine.get(("agent", agent.slug))
+    _check_sent(who, agent, None if now is None else now.says)
+
+
+def check_there(agent: AgentDefinition, standing: Iterable[Standing], called: str) -> None:
+    """What an agent names stands in the project.
+
+    Raises:
+        Conflict: something of it does not.
+    """
     there: set[tuple[str, str]] = {
-        key for key, one in mine.items() if "stopped" not in (one.state, one.wanted)
+        (one.kind, one.slug) for one in standing if "stopped" not in (one.state, one.wanted)
     }
     if lost := sorted(f"{kind} {slug}" for kind, slug in _lacking(agent, there)):
         raise Conflict(
-            f"that version of agent {agent.slug} names {', '.join(lost)}, which the project does not have",
-            hint="deploy what it names first, or deploy the agent without it",
+            f"{called} names {', '.join(lost)}, which the project does not have",
+            hint="deploy what it names there first, or deploy the agent without it",
             details={"agent": agent.slug, "named": lost},
         )
-    now = mine.get(("agent", agent.slug))
-    _check_sent(who, agent, None if now is None else now.says)
 
 
 def _check_sent(who: Caller, agent: AgentDefinition, says: Mapping[str, Any] | None) -> None:

@@ -7,7 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from runtools.errors import Conflict, IdempotencyMismatch, NameTaken, NotFound, ProjectInUse
+from runtools.errors import (
+    Conflict,
+    DeployRunning,
+    IdempotencyMismatch,
+    NameTaken,
+    NotFound,
+    ProjectInUse,
+)
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut
@@ -92,10 +99,18 @@ async def delete(
 
 @router.post(
     "/{ref}/move",
-    **document.route(Envelope[Project], NotFound, Conflict, IdempotencyMismatch, takes=ProjectMove),
+    **document.route(
+        Envelope[Project],
+        NotFound,
+        Conflict,
+        NameTaken,
+        DeployRunning,
+        IdempotencyMismatch,
+        takes=ProjectMove,
+    ),
 )
 async def move(request: Request, ref: str) -> Response:
-    """Put sandboxes (id or name), API keys and SSH keys into it: all that are named, or none."""
+    """Put sandboxes, agents, API keys and SSH keys into it: all that are named, or none."""
     call = call_of(request)
     return call.answer(one(_shown(await service.move(call, ref, call.take(ProjectMove)))))
 

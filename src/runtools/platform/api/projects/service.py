@@ -9,6 +9,9 @@ from pydantic.alias_generators import to_camel
 
 from runtools.errors import Conflict, NotFound, ProjectInUse
 from runtools.platform.api.calls import Call
+from runtools.platform.api.definitions import store as definitions
+from runtools.platform.api.definitions.tables import Row
+from runtools.platform.api.deploys import checks
 from runtools.platform.api.deploys import store as deploys
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.projects import store
@@ -18,6 +21,7 @@ from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.core.ids import is_sandbox_id, new_id
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.projects import ProjectChange, ProjectCreate, ProjectMove
 
 _NONE: Mapping[str, int] = {}
@@ -142,7 +146,27 @@ def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Fill
         field = to_camel(kind)
         ids = {_FIND[kind](conn, org_id, one, f"{field}.{n}") for n, one in enumerate(refs)}
         store.move(conn, org_id, kind, ids, project.id)
+    _move_agents(conn, org_id, wanted.agents, project)
     return _filled(conn, org_id, project.id)
+
+
+def _move_agents(conn: Transaction, org_id: str, refs: Sequence[str], project: Project) -> None:
+    """Put agents into a project that has what they name, while nobody deploys into it or out of it."""
+    rows = {
+        row.id: row
+        for row in (_agent(conn, org_id, ref, f"agents.{n}") for n, ref in enumerate(refs))
+        if row.project_id != project.id
+    }
+    if not rows:
+        return
+    # In one order: of two moves that cross, one waits for the other.
+    for one in sorted({project.id, *(row.project_id for row in rows.values())}):
+        deploys.refuse_beside(conn, one)
+    there = definitions.standing(conn, org_id, project.id)
+    for row in rows.values():
+        agent = AgentDefinition.model_validate(row.says)
+        checks.check_there(agent, there, f"agent {row.slug}")
+        definitions.move(conn, org_id, row.id, project.id)
 
 
 def _locked(conn: Transaction, org_id: str, ref: str) -> Project:
@@ -178,6 +202,19 @@ def _ssh_key(conn: Transaction, org_id: str, ref: str, field: str) -> str:
     if key is None:
         raise NotFound(f"no SSH key {ref[:80]!r}", details={"field": field})
     return key.id
+
+
+def _agent(conn: Transaction, org_id: str, ref: str, field: str) -> Row:
+    found = definitions.find(conn, org_id, "agent", ref, None)
+    if not found:
+        raise NotFound(f"no agent {ref[:80]!r}", details={"field": field})
+    if len(found) > 1:
+        raise Conflict(
+            f"several projects have an agent {ref!r}",
+            hint="name it by its id",
+            details={"field": field},
+        )
+    return found[0]
 
 
 _FIND = {"sandboxes": _sandbox, "api_keys": _api_key, "ssh_keys": _ssh_key}
