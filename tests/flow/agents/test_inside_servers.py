@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from tests.flow.agents.conftest import Stage
 
+from runtools.platform.agents.tools.inside import Resident
 from runtools.platform.core.ids import new_id
 from runtools.sdk.processes import AsyncProcess
+from runtools.sdk.shapes.definitions import McpServer
 from runtools.testing import small_server
 from runtools.testing.scripted_model import Call, Script
 
@@ -131,6 +133,37 @@ async def test_a_cancel_does_not_wait_for_it(stage: Stage) -> None:
     await stage.runs.cancel(run)
     assert (await stage.runs.ended(run))["status"] == "cancelled"
     await gone(stage, run.id)
+
+
+async def test_a_start_that_was_broken_off_leaves_nothing(stage: Stage) -> None:
+    """It had begun in the sandbox, and its answer was not waited for."""
+    await ready(stage)
+    begun, run_id = asyncio.Event(), f"run_{new_id('opn').removeprefix('opn_')}"
+
+    class Slow:
+        id = stage.sandbox.id
+
+        class processes:  # noqa: N801 - as the sandbox has it
+            list = stage.sandbox.processes.list
+
+            @staticmethod
+            async def start(*given: Any, **more: Any) -> Any:
+                await stage.sandbox.processes.start(*given, **more)
+                begun.set()
+                await asyncio.Event().wait()
+
+    async def place() -> Any:
+        return Slow
+
+    server = McpServer(name="small", command=WORDS)
+    resident = Resident(server, place, f"mcp.{run_id}.small", 1)
+    starting = asyncio.create_task(resident.client())
+    await begun.wait()
+    assert len(await residents(stage, run_id)) == 1
+    starting.cancel()
+    await asyncio.wait((starting,))
+    await resident.close()
+    await gone(stage, run_id)
 
 
 async def test_what_a_dead_worker_has_left_is_ended(stage: Stage) -> None:

@@ -24,7 +24,10 @@ async def faults(schema: dict[str, Any], given: Any) -> str:
     Raises:
         InvalidRequest: nothing can be held against that schema.
     """
-    asked = json.dumps({"schema": schema, "given": given, "seconds": SECONDS}).encode()
+    try:
+        asked = json.dumps({"schema": schema, "given": given, "seconds": SECONDS}).encode()
+    except RecursionError:
+        return "it is nested too deeply"
     words = [sys.executable, "-I", "-m", fits.__name__]
     try:
         said = await process.run(words, stdin=asked, timeout=_WALL_SECONDS, check=False)

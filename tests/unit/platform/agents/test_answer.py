@@ -54,6 +54,13 @@ async def test_a_schema_may_refer_to_itself() -> None:
     rules.check(RunRequest(agent_slug="a", message="x", output_schema=given))
 
 
+async def test_what_is_nested_without_end_does_not_fit() -> None:
+    given: Any = {}
+    for _ in range(5000):
+        given = {"n": given}
+    assert await faults({"type": "object"}, given) == "it is nested too deeply"
+
+
 @pytest.mark.parametrize("wrong", [{"type": "odd"}, {"pattern": "("}, {"properties": 3}])
 async def test_one_that_means_nothing_is_told_of(wrong: dict[str, Any]) -> None:
     given = (

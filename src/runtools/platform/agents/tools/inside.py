@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from runtools.errors import RunToolsError
+from runtools.platform.agents.link import LinkLost
 from runtools.sdk.processes import AsyncProcess
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.definitions import McpServer
@@ -54,6 +55,7 @@ class Resident:
         self._name = name
         self._lease = lease
         self._starts = 0
+        self._is_starting = False
         self._starting = asyncio.Lock()
         self._session: _Session | None = None
 
@@ -73,6 +75,9 @@ class Resident:
         """End it."""
         if self._session is not None:
             await self._session.close()
+        if self._is_starting:  # that was broken off, and nobody knows how far it had come
+            with contextlib.suppress(RunToolsError, LinkLost):
+                await self._end_earlier(await self._place())
 
     async def how_it_ended(self) -> str | None:
         """How it ended, where it has."""
@@ -84,14 +89,17 @@ class Resident:
             await self._end_earlier(sandbox)
         self._starts += 1
         assert self._server.command is not None  # noqa: S101 - others are called at their address
-        return await sandbox.processes.start(
+        self._is_starting = True
+        process = await sandbox.processes.start(
             self._server.command,
             env=self._server.env,
             process_id=f"{self._name}.{self._lease}.{self._starts}",
         )
+        self._is_starting = False
+        return process
 
     async def _end_earlier(self, sandbox: AsyncSandbox) -> None:
-        """End those that a worker has left which died."""
+        """End those that nobody speaks with any more: a worker that died has left them."""
         for process in await sandbox.processes.list():
             if process.id.startswith(f"{self._name}.") and process.state == "running":
                 await _end(process)
