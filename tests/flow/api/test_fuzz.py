@@ -38,6 +38,11 @@ OPERATIONS = {
     f"{one.ok().method.upper()} {one.ok().path}": one.ok() for one in DOCUMENT.get_all_operations()
 }
 
+# What answers so for a reason that lies with others, of whom there are none here.
+ELSEWHERE = {
+    "GET /v1/model-endpoints/{slug}/models": 503,  # a server of the org's own, which is asked
+}
+
 
 @schemathesis.serializer("application/x-tar")
 def _archive(_context: Any, value: Any) -> Any:
@@ -119,7 +124,7 @@ def test_nothing_breaks_it(target: Target, name: str) -> None:
         _aim(target, route, case)
         _harmless(route, case)
         status, text = _ask(target, route, case)
-        assert status < 500 or status in (502, 503, 504, 507), text
+        assert status < 500 or status == ELSEWHERE.get(name), text
 
     tried()
 
