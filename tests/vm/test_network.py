@@ -940,7 +940,9 @@ class TestNamesRule:
         assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
         relay = network._served[slot.index]._relay
         assert relay is not None
-        relay._writer.transport.abort()
+        before = relay._writer
+        before.transport.abort()
+        await until(lambda: relay._writer not in (None, before))
         assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
 
 

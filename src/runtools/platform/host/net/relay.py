@@ -52,7 +52,7 @@ _UNTOLD_SECONDS = 0.2
 _KEEPALIVE_SECONDS = 60
 _QUEUED = 512  # no more can have waited to be taken in
 _ORIGINAL_DESTINATION = 80
-_ABORT = struct.pack("ii", 1, 0)
+_ABORT, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 _NO_NEW_PRIVILEGES = 38
 _MEMORY = 512 << 20
 _FILES = 2 * FLOWS + 64
@@ -88,12 +88,16 @@ class Flow:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+        self._at_close(_ABORT)  # whatever ends it, this process's own end among it
 
-    def abort(self) -> None:
-        """Let both sides know that nothing comes any more."""
+    def end(self) -> None:
+        """Both sides have said all: what is on its way still arrives. Any other close is a reset."""
+        self._at_close(_END)
+
+    def _at_close(self, how: bytes) -> None:
         for sock in (self.client, self.server):
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def close(self) -> None:
         """Close both sides."""
@@ -124,7 +128,6 @@ class Relay:
         for flow, task in self._flows.items():
             if not _goes_on(flow, new, known) and not task.cancelling():
                 self._refuse(self._objection(), flow)
-                flow.abort()
                 task.cancel()
                 cut.append(task)
         if cut:
@@ -161,7 +164,6 @@ class Relay:
             return
         if len(self._flows) >= FLOWS:
             self._refuse("too_many", flow)
-            flow.abort()
             flow.close()
             return
         self._flows[flow] = task = asyncio.create_task(self._handle(flow))
@@ -175,11 +177,11 @@ class Relay:
         try:
             first = await self._admitted(flow)
             await self._carry(flow, first)
+            flow.end()
         except Refused as exc:
             self._refuse(str(exc), flow)
-            flow.abort()
         except (OSError, TimeoutError):
-            flow.abort()  # one side went away, or there is no other
+            pass  # one side went away, or there is no other
 
     def _objection(self) -> str:
         return "not_allowed" if self._policy.internet else "internet_off"

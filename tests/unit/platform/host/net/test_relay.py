@@ -131,6 +131,26 @@ async def test_one_that_waits_to_be_taken_in_is_judged_too(stage: Stage) -> None
         writer.close()
 
 
+async def test_an_end_is_an_end_and_a_cut_is_a_reset(stage: Stage) -> None:
+    """What was cut must not look whole."""
+    async with asyncio.timeout(60):
+        reader, out = await stage.connect(GOOD)
+        out.write(REQUEST)
+        out.write_eof()
+        await stage.relay.judge(BOTH, None)
+        assert (await reader.read()).startswith(b"GET / ")
+        out.close()
+        reader, out = await stage.connect(GOOD)
+        out.write(REQUEST)
+        await stage.relay.judge(BOTH, None)
+        await reader.readuntil(b"\r\n\r\n")
+        for task in stage.relay._flows.values():
+            task.cancel()  # as the end of the process does
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        out.close()
+
+
 @pytest.mark.parametrize(
     ("rule", "goes_on"),
     [
