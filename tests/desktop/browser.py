@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,13 +28,13 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
-        self._process: subprocess.Popen[bytes] | None = None
         self._socket: ClientConnection | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Browser:
         program = shutil.which("chromium")
         assert program, "chromium is not installed: ./dev desktop installs it"
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [
                 *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
                 *("--remote-debugging-port=0", f"--user-data-dir={self._folder}"),
@@ -42,6 +43,8 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._stack.callback(process.wait, 30)
+        self._stack.callback(process.terminate)
         told = self._folder / "DevToolsActivePort"
         deadline = time.monotonic() + _SECONDS
         while not (told.exists() and told.read_text().strip()):
@@ -50,7 +53,8 @@ class Browser:
         port = int(told.read_text().split()[0])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             [page] = [one for one in json.load(answer) if one["type"] == "page"]
-        self._socket = connect(page["webSocketDebuggerUrl"], max_size=64 << 20)
+        address = page["webSocketDebuggerUrl"]
+        self._socket = self._stack.enter_context(connect(address, max_size=64 << 20))
         return self
 
     def __exit__(
@@ -59,11 +63,7 @@ class Browser:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
+        self._stack.close()
 
     def tell(self, method: str, **params: Any) -> dict[str, Any]:
         """One command, and its result."""

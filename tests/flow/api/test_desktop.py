@@ -130,8 +130,12 @@ class TestLooks:
         [order] = machine.run
         assert (order.user, order.env, order.cwd) == ("desktop", dict(ENVIRONMENT), "/")
 
-    async def test_a_picture_is_the_bytes_that_came(self, box: AsyncSandbox, world: World) -> None:
+    async def test_a_picture_is_the_bytes_that_came(
+        self, box: AsyncSandbox, world: World, machine: Machine
+    ) -> None:
         assert await box.desktop.screenshot() == PICTURE
+        # Its program opens the pipe by name, which only the pipe's own user may.
+        assert machine.run[-1].user == "root"
         answer = await world.http.get(f"/v1/sandboxes/{box.id}/desktop/screenshot")
         assert answer.headers["content-type"] == "image/png"
         assert answer.headers["x-content-type-options"] == "nosniff"

@@ -11,7 +11,7 @@ from runtools.sdk.shapes.sandboxes import DEFAULT_MEMORY_MB, DESKTOP_MEMORY_MB
 RECIPES: Final[Mapping[str, bool]] = {
     "base-debian": True,
     "base-ubuntu": False,
-    "desktop-debian": False,
+    "desktop-debian": True,
     "desktop-ubuntu": False,
     "desktop-debian-kasmvnc": False,
     "desktop-ubuntu-kasmvnc": False,
