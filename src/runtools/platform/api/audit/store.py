@@ -68,12 +68,13 @@ class Sought:
     actor: str | None = None
 
 
+_ADD = insert(audit)
 _COLUMNS = [audit.c[field.name] for field in fields(Line)]
 
 
 def add(conn: Connection, lines: Sequence[Line]) -> None:
     """Write lines down."""
-    conn.execute(insert(audit), [asdict(line) for line in lines])
+    conn.execute(_ADD, [asdict(line) for line in lines])
 
 
 def page(

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
     select,
     update,
@@ -65,6 +66,10 @@ class Secret:
 
 
 _COLUMNS = [secrets.c[field.name] for field in fields(Secret)]
+# Made once: to build a statement takes as long as to have it answered.
+_VALUE = select(*_COLUMNS, secrets.c.key_id, secrets.c.sealed).where(
+    secrets.c.org_id == bindparam("org"), secrets.c.name == bindparam("called")
+)
 
 
 def find(conn: Connection, org_id: str, name: str) -> Secret | None:
@@ -108,10 +113,7 @@ def page(
 
 def value(conn: Connection, org_id: str, name: str) -> tuple[Secret, Sealed] | None:
     """A secret with its sealed value."""
-    query = select(*_COLUMNS, secrets.c.key_id, secrets.c.sealed).where(
-        secrets.c.org_id == org_id, secrets.c.name == name
-    )
-    row = conn.execute(query).first()
+    row = conn.execute(_VALUE, {"org": org_id, "called": name}).first()
     return None if row is None else (Secret(*row[:-2]), Sealed(*row[-2:]))
 
 
