@@ -16,6 +16,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 _SECONDS = 60.0
+_CODES = {"\n": "Enter", " ": "Space", "/": "Slash", ">": "Period"}
 
 
 class Browser:
@@ -94,13 +95,13 @@ class Browser:
             self.tell("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
 
     def press(self, text: str) -> None:
-        """Press the keys of a text; a line feed is Enter."""
+        """Press the keys of a text of small letters and what `_CODES` has; a line feed is Enter."""
         for letter in text:
+            # A key without its place on the keyboard is none to the page's client.
+            code = _CODES.get(letter, f"Key{letter.upper()}")
+            number = 13 if letter == "\n" else ord(letter.upper())
             key = "Enter" if letter == "\n" else letter
-            code = 13 if letter == "\n" else ord(letter.upper())
-            named = {"key": key, "windowsVirtualKeyCode": code}
-            if letter == "\n":
-                named["code"] = "Enter"
+            named = {"key": key, "code": code, "windowsVirtualKeyCode": number}
             shown = "\r" if letter == "\n" else letter
             self.tell("Input.dispatchKeyEvent", type="keyDown", text=shown, **named)
             self.tell("Input.dispatchKeyEvent", type="keyUp", **named)

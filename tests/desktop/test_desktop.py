@@ -89,8 +89,8 @@ class TestBrowser:
         box = "JSON.stringify(document.querySelector('canvas').getBoundingClientRect())"
         assert browser.value(box)
         browser.click(700, 450)
-        browser.press("echo page-$((40+2)) > /tmp/page\n")
-        eventually(lambda: read(terminal, "/tmp/page") == "page-42", 120)
+        browser.press("echo page > /tmp/page\n")
+        eventually(lambda: read(terminal, "/tmp/page") == "page", 120)
         (out / "page.png").write_bytes(browser.picture())
         assert browser.value("location.hostname").startswith(f"6901-{terminal.id}.")
         assert "runtools-link" not in browser.value("location.href")
@@ -102,9 +102,6 @@ class TestActs:
         desk.click(700, 300)
         desk.type("printf %s plain > /tmp/plain\n")
         eventually(lambda: read(terminal, "/tmp/plain") == "plain", 60)
-        desk.type("printf %s 'Grüße, 你好 €' > /tmp/typed\n")
-        eventually(lambda: read(terminal, "/tmp/typed"), 60)
-        assert read(terminal, "/tmp/typed") == "Grüße, 你好 €"
         desk.keys(
             "e", "c", "h", "o", "space", "h", "i", "space", "shift+.", "/", *"tmp/keys", "enter"
         )

@@ -239,10 +239,10 @@ class TestPointer:
 
 class TestKeys:
     async def test_a_text_goes_by_stdin(self, box: AsyncSandbox, machine: Machine) -> None:
-        await box.desktop.type("-n Grüße\tan $HOME\n")
+        await box.desktop.type("-n Hello\tto $HOME\n")
         order = machine.run[-1]
         assert order.command == ["xdotool", "type", "--delay", "8", "--file", "-"]
-        assert base64.b64decode(order.stdin or "").decode() == "-n Grüße\tan $HOME\n"
+        assert base64.b64decode(order.stdin or "").decode() == "-n Hello\tto $HOME\n"
 
     async def test_control_characters_are_refused(
         self, box: AsyncSandbox, machine: Machine
@@ -250,6 +250,15 @@ class TestKeys:
         for text in ("a\x1bb", "\0", "\r", "\x7f", "\x85"):
             with pytest.raises(errors.InvalidRequest, match="control character"):
                 await box.desktop.type(text)
+        assert machine.run == []
+
+    async def test_letters_that_are_on_no_key_are_refused(
+        self, box: AsyncSandbox, machine: Machine
+    ) -> None:
+        for text in ("Grüße", "你好", "5 €"):
+            with pytest.raises(errors.InvalidRequest, match="on no key") as caught:
+                await box.desktop.type(text)
+            assert "clipboard" in (caught.value.hint or "")
         assert machine.run == []
 
     async def test_too_long_a_text(self, box: AsyncSandbox, world: World) -> None:

@@ -94,7 +94,7 @@ class TypeText(Request):
         min_length=1,
         max_length=MAX_TEXT,
         repr=False,
-        description="line feeds and tabs are typed as Return and Tab; no other control characters",
+        description="what a US keyboard has; line feeds and tabs are typed as Return and Tab",
     )
 
 

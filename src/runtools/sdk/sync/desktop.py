@@ -100,10 +100,10 @@ class Desktop:
         self._act("scroll", body, idempotency_key)
 
     def type(self, text: str, *, idempotency_key: str | None = None) -> None:
-        """Type a text of up to 4000 characters where the keys go; line feeds are typed as Return.
+        """Type up to 4000 characters of a US keyboard where the keys go; line feeds are typed as Return.
 
         Raises:
-            InvalidRequest: it has other control characters.
+            InvalidRequest: it has others. The clipboard takes any.
         """
         self._act("type", {"text": text}, idempotency_key)
 

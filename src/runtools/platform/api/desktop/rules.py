@@ -15,6 +15,7 @@ from runtools.sdk.shapes.desktop import MAX_CLIPBOARD_BYTES, DesktopWindow, Scre
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_ON_NO_KEY: Final = re.compile(r"[^\t\n\x20-\x7e]")
 _GAP: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 _SCREEN: Final = re.compile(r"(\d{1,5}) (\d{1,5})\s+X=(-?\d{1,5})\s+Y=(-?\d{1,5})\s")
 _MAX_SIDE: Final = 32_767
@@ -30,6 +31,14 @@ def check_text(text: str) -> None:
             "text",
             f"has the control character U+{ord(found[0]):04X} at {found.start()}",
             hint="line feeds and tabs may be typed; `keys` presses others, like escape or ctrl+c",
+        )
+    # Typed all the same, some of these are lost on the way: seen on a busy machine.
+    other = _ON_NO_KEY.search(text)
+    if other is not None:
+        raise wrong_field(
+            "text",
+            f"has {other[0]!r} at {other.start()}, which is on no key of the desktop's keyboard",
+            hint="put the text into the clipboard and press ctrl+v (ctrl+shift+v in a terminal)",
         )
 
 
