@@ -196,6 +196,17 @@ class TestViewing:
             shell.world.host.unavailable = False
 
 
+class TestLeaving:
+    async def test_what_was_typed_before_is_typed(self, shell: Desk) -> None:
+        """More messages than wait for their turn, and nobody left who hears that they were taken."""
+        async with shell.open() as viewer:
+            for n in range(40):
+                await viewer.connection.send(b"line %d\n" % n)
+        async with shell.open() as again:
+            await again.until(b"line 39")
+        assert again.data.count(b"line ") >= 40
+
+
 class TestComingBack:
     async def test_what_was_sent_again_is_done_once(self, shell: Desk) -> None:
         name = "viewer-of-this-test"

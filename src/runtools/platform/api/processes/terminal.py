@@ -51,6 +51,7 @@ from runtools.sdk.shapes.processes import (
 _OPENED = 101
 _WAITING_MESSAGES = 16
 _FULL_SECONDS = 10.0  # how long input waits for a process that does not read
+_LEFT_SECONDS = 15.0  # how long the messages of a viewer who is gone are still worked on
 _FULL_PAUSES = (0.02, 0.25)
 
 
@@ -105,7 +106,7 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
         with contextlib.suppress(WebSocketDisconnect):
             await websocket.fail(sock, error)
     except WebSocketDisconnect:
-        return
+        await viewer.finish()
 
 
 def _asked(sock: WebSocket) -> Asked:
@@ -147,6 +148,9 @@ class _Viewer:
         self._name = asked.viewer or call.request_id
         self._number = asked.message
         self._coming: asyncio.Queue[bytes | str] = asyncio.Queue(_WAITING_MESSAGES)
+        self._at_hand: bytes | str | None = None  # is being done
+        self._waits: bytes | str | None = None  # came, and there is no room for it yet
+        self._left = False  # all has come that ever will
         self._reads = True
         self._given = 0  # bytes of the message at hand
 
@@ -170,19 +174,25 @@ class _Viewer:
     async def listen(self) -> None:
         """Take messages as they come; beyond a few that wait, none is taken from the viewer."""
         while True:
-            message = await self._sock.receive()
-            if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(message.get("code", 1005))
-            data: bytes | None = message.get("bytes")
-            await self._coming.put(message["text"] if data is None else data)
+            self._waits = await self._receive()
+            await self._coming.put(self._waits)
+            self._waits = None
+
+    async def _receive(self) -> bytes | str:
+        message = await self._sock.receive()
+        if message["type"] == "websocket.disconnect":
+            self._left = True
+            raise WebSocketDisconnect(message.get("code", 1005))
+        data: bytes | None = message.get("bytes")
+        return str(message["text"]) if data is None else data
 
     async def work(self) -> None:
         """Do what the messages say, one after the other."""
         while True:
-            message = await self._coming.get()
+            self._at_hand = await self._coming.get()
             self._given = 0
             try:
-                await self._do(message)
+                await self._do(self._at_hand)
             except Unavailable:
                 raise  # not done, or not known to be: it comes again by another connection
             except RunToolsError as error:
@@ -195,7 +205,36 @@ class _Viewer:
                 )
             else:
                 await say(self._sock, type="taken", message=self._number)
+            self._at_hand = None
             self._number += 1
+
+    async def finish(self) -> None:
+        """Do what the viewer had sent before it left: who types a line and leaves has typed it.
+
+        What was at hand is done under the same id, so not twice; so is what the viewer sends again by
+        another connection meanwhile.
+        """
+        with contextlib.suppress(TimeoutError, WebSocketDisconnect):
+            async with asyncio.timeout(_LEFT_SECONDS):
+                message = self._at_hand
+                while message is not None or (message := await self._next()) is not None:
+                    try:
+                        await self._do(message)
+                    except Unavailable:
+                        return
+                    except RunToolsError:
+                        pass  # there is nobody to be told
+                    self._number += 1
+                    message = None
+
+    async def _next(self) -> bytes | str | None:
+        """The next message of one who has left."""
+        if not self._coming.empty():
+            return self._coming.get_nowait()
+        if self._waits is not None:
+            message, self._waits = self._waits, None
+            return message
+        return None if self._left else await self._receive()
 
     async def _do(self, message: bytes | str) -> None:
         sandbox, process = self._sandbox, self._process
