@@ -267,6 +267,19 @@ class Actor:
         assert self.record.under_way is not None  # noqa: S101 - only an act makes one
         self.note(replace(self.record, under_way=replace(self.record.under_way, spare=life)))
 
+    def forget_slot(self, slot: Slot) -> None:
+        """Know nothing any more of a network that was closed: its number may soon be another's.
+
+        In memory, at once and whatever the disk says; the next write says it too.
+        """
+        record, under_way = self.record, self.record.under_way
+        if record.life is not None and record.life.slot == slot:
+            record = replace(record, life=replace(record.life, slot=None))
+        if under_way is not None and under_way.spare is not None and under_way.spare.slot == slot:
+            spare = replace(under_way.spare, slot=None)
+            record = replace(record, under_way=replace(under_way, spare=spare))
+        self.record = record
+
     def latest(self) -> Observed:
         """The newest report."""
         return self.engine.reports.latest(self.id)

@@ -107,6 +107,7 @@ async def clear(box: Actor, life: Life) -> None:
     await box.engine.driver.kill(box.machine(life))
     if life.slot is not None:
         await box.engine.network.close(life.slot)
+        box.forget_slot(life.slot)
 
 
 async def keep_console(box: Actor) -> None:

@@ -92,4 +92,5 @@ async def release(box: Actor) -> None:
         return
     box.drop_guest()
     await box.engine.network.close(life.slot)
-    box.note(replace(box.record, life=replace(life, slot=None)))
+    box.forget_slot(life.slot)
+    box.note(box.record)
