@@ -69,6 +69,7 @@ class NamespaceNetwork:
         self._served: dict[int, Egress] = {}
         self._reserve: deque[Slot] = deque()
         self._used: set[int] = set()  # numbers in use or being made or unmade
+        self._last = -1  # the number that was given out last
         self._filling: asyncio.Task[None] | None = None
 
     async def open(self, policy: Policy, refused: Refused = unheard) -> Slot:
@@ -183,7 +184,9 @@ class NamespaceNetwork:
             return self._cables
 
     async def _make(self, cables: IPv4Network) -> Slot:
-        index = ranges.lowest_free([*self._used, *slots.found(self._names)])
+        # In turn: a number that was just given back is not soon somebody else's.
+        index = ranges.next_free([*self._used, *slots.found(self._names)], self._last)
+        self._last = index
         self._used.add(index)
         try:
             slot = await slots.make(self._names, cables, index, self._limits)

@@ -47,14 +47,14 @@ def containing(address: str) -> IPv4Network | None:
     return IPv4Network((int(found) & -(1 << (32 - SIZE)), SIZE)) if found in POOL else None
 
 
-def lowest_free(used: Sequence[int]) -> int:
-    """The lowest number of a slot that is not in use.
+def next_free(used: Sequence[int], last: int) -> int:
+    """The first number of a slot after the last one that is not in use; after the highest comes 0.
 
     Raises:
         NoRange: all are.
     """
     taken = set(used)
-    for index in range(SLOTS):
-        if index not in taken:
+    for n in range(1, SLOTS + 1):
+        if (index := (last + n) % SLOTS) not in taken:
             return index
     raise NoRange(f"all {SLOTS} networks are in use")

@@ -52,7 +52,10 @@ class TestRanges:
         assert ranges.containing(str(net[77])) == net
         assert ranges.containing("10.0.0.1") is None
 
-    def test_the_lowest_free_number(self):
-        assert ranges.lowest_free([0, 1, 3]) == 2
+    def test_the_next_free_number(self):
+        assert ranges.next_free([0, 1, 3], -1) == 2
+        assert ranges.next_free([0, 1, 3], 2) == 4
+        assert ranges.next_free([0, 1, 3], ranges.SLOTS - 1) == 2
+        assert ranges.next_free([n for n in range(ranges.SLOTS) if n != 7], 7) == 7
         with pytest.raises(ranges.NoRange):
-            ranges.lowest_free(range(ranges.SLOTS))
+            ranges.next_free(range(ranges.SLOTS), 5)
