@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 from datetime import timedelta
+from functools import partial
 
 import pytest
-from tests.flow.host.conftest import World, holders, order, until
+from tests.flow.host.conftest import DEADLINE, World, holders, order, until
 from tests.flow.host.test_lifecycle import kill_machine
 
 from runtools.errors import CapacityExhausted
@@ -246,6 +248,10 @@ class TestIdle:
         await until(is_paused)
 
 
+async def note(ran, name):
+    ran.append(name)
+
+
 class TestDisk:
     @pytest.fixture
     def full(self, world, monkeypatch):
@@ -300,6 +306,41 @@ class TestDisk:
         await asyncio.gather(*acts)
         assert seen == ["paused"]
         assert world.look(box).cause == "disk_low"
+
+    async def test_those_beyond_four_give_their_turn_back_until_the_next_look(
+        self, world, box, full
+    ):
+        others, ran = 4, []
+        for _ in range(others):
+            await world.host.space._room.acquire()
+        full()
+        await world.host.space.look()
+        async with asyncio.timeout(DEADLINE):  # what comes after it does not wait for the four
+            await world.box(box).perform(partial(note, ran, "act"))
+        await until(lambda: not world.host.space._pausing)
+        assert world.look(box).state == "running"
+        for _ in range(others):
+            world.host.space._room.release()
+        await world.host.space.look()
+        await until(lambda: world.look(box).state == "paused")
+
+    async def test_it_does_not_come_before_a_destroy(self, world, box):
+        actor, ran, over = world.box(box), [], asyncio.Event()
+
+        async def stubborn():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await over.wait()
+
+        busy = asyncio.ensure_future(actor.perform(stubborn))
+        await until(lambda: actor._current)
+        last = asyncio.ensure_future(actor.overrule(partial(note, ran, "destroy")))
+        await until(lambda: actor._final)
+        first = asyncio.ensure_future(actor.perform(partial(note, ran, "pause"), first=True))
+        await until(lambda: len(actor._jobs) == 2)
+        over.set()
+        await asyncio.gather(busy, last, first)
+        assert ran == ["destroy", "pause"]
 
     async def test_a_pause_that_came_to_its_turn_when_there_is_room_again_is_none(
         self, world, box, full

@@ -353,9 +353,12 @@ class Actor:
     # --- what it does ---
 
     async def perform(self, run: Callable[[], Coroutine[Any, Any, T]], *, first: bool = False) -> T:
-        """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it."""
+        """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
+
+        Nothing comes before a destroy.
+        """
         job = self._job(run)
-        if first:
+        if first and not self._final:
             self._jobs.appendleft(job)
         else:
             self._jobs.append(job)

@@ -87,7 +87,10 @@ class Space:
             self._pausing.discard(box.id)
 
     async def _pause_in_turn(self, box: Actor) -> None:
-        # Not all at once: a pause may write memory itself, and those before it may be enough.
+        # Not all at once: a pause may write memory itself, and those before it may be enough. Nobody
+        # waits for that in a turn, which would keep the sandbox's other acts: the next look asks again.
+        if self._room.locked():
+            return
         async with self._room:
             if box.state is State.RUNNING and await self._is_low():
                 await pause(box, Why("disk_low", PLATFORM))
