@@ -111,6 +111,27 @@ class TestHeldUp:
         await nothing_left(world)
 
 
+    async def test_an_end_that_a_later_start_writes_holds_up_nobody_any_more(
+        self, settings, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        failed = failing(lambda record: record.state is State.PAUSED, 10**9)
+        with pytest.raises(OutcomeUnknown):
+            await world.pause(box)
+        assert failed
+        await world.host.stop()
+        world = World(settings)
+        await world.host.start()
+        await until(lambda: world.box(box).held_up)
+        failing(lambda _: False)
+        await until(lambda: world.look(box).state == "paused")
+        assert (await world.resume(box)).state == "running"
+        await world.close()
+
+
 class TestPause:
     async def test_is_written_again_until_it_holds(self, world, box, failing):
         await world.sh(box, "sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid")

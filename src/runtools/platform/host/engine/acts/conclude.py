@@ -49,7 +49,8 @@ async def conclude(
             if attempt == _TELLING:
                 box.hold_up(str(exc))
         else:
-            box.irrevocable = False
+            # Here as well as in `Actor.act`: a start of the host ends acts that it did not begin.
+            box.irrevocable, box.held_up = False, None
             return seen
         await backoff.wait()
     raise AssertionError("an end that was neither written nor given up")
