@@ -110,7 +110,6 @@ class TestHeldUp:
         assert journal_of.held_up is None
         await nothing_left(world)
 
-
     async def test_an_end_that_a_later_start_writes_holds_up_nobody_any_more(
         self, settings, failing, monkeypatch
     ):

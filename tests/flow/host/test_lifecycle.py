@@ -782,8 +782,9 @@ class TestRestart:
         assert await world.sh(box, "pgrep sleep") == pid
         assert world.engine.admission.taken.sandboxes == 1
 
+    @pytest.mark.parametrize("failure", [VmmFailed("no space"), OSError("no space")])
     async def test_one_without_a_network_that_cannot_be_saved_runs_on(
-        self, world, settings, monkeypatch
+        self, world, settings, monkeypatch, failure
     ):
         box = await world.create()
         pid = await world.sh(box, SLEEPER)
@@ -794,17 +795,19 @@ class TestRestart:
             raise Unavailable("not now")
 
         async def fail_to_save(_):
-            raise VmmFailed("no space")
+            raise failure
 
         with monkeypatch.context() as patch:
             patch.setattr(world.network, "adopt", fail)
             patch.setattr(world.driver, "suspend", fail_to_save)
             await world.host.start()
         assert world.look(box).state == "running"
+        assert world.box(box).slots() == set()
         with pytest.raises(HostUnavailable, match="could not be adopted"):
             await world.sh(box, "true")
         await world.pause(box)
         assert await world.sh(box, "pgrep sleep") == pid
+        assert len(world.network.taken) == 1
 
     async def test_what_died_meanwhile_is_stopped_with_its_reason(self, world, settings):
         box = await world.create()

@@ -224,7 +224,12 @@ class Recovery:
 
     async def _put_to_sleep(self, box: Actor, reason: str) -> None:
         """Save one to which nobody can speak any more: a resume makes it another network."""
-        if not await self._has_state(box):
+        try:
+            saved = await self._has_state(box)
+        except OSError as exc:
+            await self._forget_network(box)
+            raise Unavailable(f"{box.id} has no network and could not be saved: {exc}") from exc
+        if not saved:
             if await box.engine.driver.is_live(box.machine()):
                 await self._forget_network(box)
                 raise Unavailable(f"{box.id} has no network and could not be saved: {reason}")
@@ -264,7 +269,8 @@ class Recovery:
         """A paused sandbox gets a new network when it is resumed; the old one is reclaimed."""
         life = box.record.life
         if life is not None and life.slot is not None:
-            box.note(replace(box.record, life=replace(life, slot=None)))
+            box.forget_slot(life.slot)  # also where the disk does not take it
+            box.note(box.record)
 
     # --- in the middle of an act ---
 
