@@ -98,6 +98,34 @@ class TestHeldUp:
         assert (await world.host.pause(box, op, "key_test")).state == "paused"
         assert await world.sh(box, "echo on") == "on"
 
+    async def test_a_repeat_of_what_ended_before_is_answered(
+        self, world, box, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        name, op = fresh("snp_"), fresh("op")
+        kept = await world.host.snapshot(box, op, "key_test", name)
+        failing(over(Act.PAUSE), 10**9)
+        with pytest.raises(OutcomeUnknown):
+            await world.pause(box)
+        assert await world.host.snapshot(box, op, "key_test", name) == kept
+        failing(lambda _: False)
+        await until(lambda: world.look(box).state == "paused")
+
+    async def test_a_child_whose_failure_is_not_written_is_not_said_to_run(
+        self, world, box, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        well, ill = sandbox_id(), sandbox_id()
+        begun = (State.RUNNING, State.STOPPED)
+        failing(lambda record: record.sandbox_id == ill and record.state in begun, 10**9)
+        children = [Child(sandbox_id=one) for one in (well, ill)]
+        await world.host.fork(box, fresh("op"), "key_test", children)
+        detail = world.look(box).detail
+        assert (detail["children"], list(detail["failed_children"])) == ([well], [ill])
+        failing(lambda _: False)
+        await until(lambda: world.look(ill).state == "stopped")
+        assert world.engine.admission.taken.sandboxes == 2
+
     async def test_a_destroy_ends_it_all_the_same(self, world, box, failing, monkeypatch):
         monkeypatch.setattr(conclude, "_TELLING", 1)
         failing(over(Act.PAUSE), 10**9)

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from runtools.errors import (
     Conflict,
@@ -32,6 +32,8 @@ from runtools.platform.host.engine.acts.snapshot import snapshot
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.fitness import check_isolation
+
+T = TypeVar("T")
 
 _SNAPSHOT_ID = re.compile(r"snp_[a-z0-9]{1,40}")
 
@@ -76,30 +78,33 @@ class Acting:
 
     async def snapshot(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Kept:
         """Keep its state."""
-        box = self._free(sandbox_id, op)
+        box = self.engine.actor(sandbox_id)
         if _SNAPSHOT_ID.fullmatch(snapshot_id) is None:
             raise InvalidRequest(f"{snapshot_id[:80]!r} is no snapshot id")
         why = Why("request", actor, op, f"snapshot {sandbox_id} as {snapshot_id}")
         return await self.engine.ops.once(
-            op, why.what, Kept, lambda: box.perform(lambda: snapshot(box, why, snapshot_id))
+            op, why.what, Kept, lambda: _in_turn(box, why, lambda: snapshot(box, why, snapshot_id))
         )
 
     async def rollback(self, sandbox_id: str, op: str, actor: str, snapshot_id: str) -> Observed:
         """Go back to a kept state."""
-        box = self._free(sandbox_id, op)
+        box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
         return await self.engine.ops.once(
-            op, why.what, Observed, lambda: box.perform(lambda: rollback(box, why, snapshot_id))
+            op,
+            why.what,
+            Observed,
+            lambda: _in_turn(box, why, lambda: rollback(box, why, snapshot_id)),
         )
 
     async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
         """Make children of it."""
-        box = self._free(sandbox_id, op)
+        box = self.engine.actor(sandbox_id)
         _check_ids(*(child.sandbox_id for child in children))
         names = " ".join(child.sandbox_id for child in children)
         why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
         return await self.engine.ops.once(
-            op, why.what, Forked, lambda: box.perform(lambda: fork(box, why, children))
+            op, why.what, Forked, lambda: _in_turn(box, why, lambda: fork(box, why, children))
         )
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
@@ -140,20 +145,6 @@ class Acting:
         self.engine.admission.check(ask, queue=order.queue)
         return registry.enroll(self.engine, order, why)
 
-    def _free(self, sandbox_id: str, op: str) -> Actor:
-        """The sandbox, unless what is under way there has been held up: nobody is to wait for that.
-
-        Raises:
-            OutcomeUnknown: it is a repeat of what is held up.
-            Unavailable: it is something else, and was not begun.
-        """
-        box = self.engine.actor(sandbox_id)
-        if box.held_up is not None:
-            under_way = box.record.under_way
-            is_same = under_way is not None and under_way.op == op
-            raise held_up(box, OutcomeUnknown if is_same else Unavailable)
-        return box
-
     async def _act(
         self,
         sandbox_id: str,
@@ -162,11 +153,25 @@ class Acting:
         verb: str,
         act: Callable[[Actor, Why], Coroutine[Any, Any, Observed]],
     ) -> Observed:
-        box = self._free(sandbox_id, op)
+        box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"{verb} {sandbox_id}")
         return await self.engine.ops.once(
-            op, why.what, Observed, lambda: box.perform(lambda: act(box, why))
+            op, why.what, Observed, lambda: _in_turn(box, why, lambda: act(box, why))
         )
+
+
+async def _in_turn(box: Actor, why: Why, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do an act, unless what is under way there has been held up: nobody is to wait for that.
+
+    Raises:
+        OutcomeUnknown: it is a repeat of what is held up.
+        Unavailable: it is something else, and was not begun.
+    """
+    if box.held_up is not None:
+        under_way = box.record.under_way
+        is_same = under_way is not None and under_way.op == why.op
+        raise held_up(box, OutcomeUnknown if is_same else Unavailable)
+    return await box.perform(act)
 
 
 async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:

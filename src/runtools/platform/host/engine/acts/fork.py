@@ -73,11 +73,13 @@ async def finish(box: Actor, why: Why, result: Forked) -> None:
     Raises:
         SandboxStopped: nothing came of it.
     """
-    running = [child.sandbox_id for child in result.children if child.state != "stopped"]
+    # One that is still being created has failed: that its end cannot be written down is why it is.
+    failures = ("stopped", "creating")
+    running = [child.sandbox_id for child in result.children if child.state not in failures]
     failed = {
-        child.sandbox_id: child.ending.reason if child.ending else ""
+        child.sandbox_id: child.ending.reason if child.ending else "it did not come to run"
         for child in result.children
-        if child.state == "stopped"
+        if child.state in failures
     }
     if not running:
         error = SandboxStopped(
