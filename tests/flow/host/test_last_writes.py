@@ -98,6 +98,26 @@ class TestHeldUp:
         assert (await world.host.pause(box, op, "key_test")).state == "paused"
         assert await world.sh(box, "echo on") == "on"
 
+    async def test_what_was_asked_for_before_is_told_too_and_the_platforms_own_waits_on(
+        self, world, box, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 10**9)
+        failed, actor = failing(over(Act.PAUSE), 10**9), world.box(box)
+        pausing = asyncio.ensure_future(world.pause(box))
+        await until(lambda: failed)
+        asked = [asyncio.ensure_future(one) for one in (world.snapshot(box), world.sh(box, "true"))]
+        own = asyncio.ensure_future(actor.perform(lambda: asyncio.sleep(0)))
+        await until(lambda: len(actor._jobs) == 3)
+        actor.hold_up("No space left")
+        with pytest.raises(OutcomeUnknown):
+            await pausing
+        for one in asked:
+            with pytest.raises(Unavailable, match="No space left"):
+                await one
+        failing(lambda _: False)
+        await own
+        assert world.look(box).state == "paused"
+
     async def test_a_repeat_of_what_ended_before_is_answered(
         self, world, box, failing, monkeypatch
     ):

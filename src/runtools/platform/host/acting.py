@@ -171,7 +171,7 @@ async def _in_turn(box: Actor, why: Why, act: Callable[[], Coroutine[Any, Any, T
         under_way = box.record.under_way
         is_same = under_way is not None and under_way.op == why.op
         raise held_up(box, OutcomeUnknown if is_same else Unavailable)
-    return await box.perform(act)
+    return await box.perform(act, asked=True)
 
 
 async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:

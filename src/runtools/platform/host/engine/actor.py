@@ -72,11 +72,16 @@ _NO_SLOT = Slot(namespace="", tap="", index=-1)
 
 @dataclass(slots=True)
 class _Job:
-    """An act that waits its turn; it is done in the context (the trace, that is) of who asked for it."""
+    """An act that waits its turn; it is done in the context (the trace, that is) of who asked for it.
+
+    Attributes:
+        asked: somebody waits for it who is told rather than kept waiting for a full disk.
+    """
 
     run: Callable[[], Coroutine[Any, Any, Any]]
     done: asyncio.Future[Any]
     context: Context
+    asked: bool = False
 
 
 class Actor:
@@ -287,9 +292,13 @@ class Actor:
     def report(self, queue: QueuePlace | None = None) -> Observed:
         """Tell the followers how it stands."""
         seen = self.engine.reports.publish(self.record, queue)
+        self._wake()
+        return seen
+
+    def _wake(self) -> None:
+        """Have those look again who wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
-        return seen
 
     @contextlib.asynccontextmanager
     async def act(self, act: Act, why: Why, **more: Any) -> AsyncIterator[Move]:
@@ -352,12 +361,20 @@ class Actor:
 
     # --- what it does ---
 
-    async def perform(self, run: Callable[[], Coroutine[Any, Any, T]], *, first: bool = False) -> T:
+    async def perform(
+        self,
+        run: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        first: bool = False,
+        asked: bool = False,
+    ) -> T:
         """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
 
-        Nothing comes before a destroy.
+        Nothing comes before a destroy. One that was ``asked`` for is refused where what is before it
+        is held up.
         """
         job = self._job(run)
+        job.asked = asked
         if first and not self._final:
             self._jobs.appendleft(job)
         else:
@@ -367,10 +384,18 @@ class Actor:
         return result
 
     def hold_up(self, reason: str) -> None:
-        """Tell who waits for the act under way that its end cannot be written down yet; it goes on."""
+        """Tell who waits for the act under way that its end cannot be written down yet; it goes on.
+
+        What waits behind it is refused where somebody asked for it; the platform's own waits on.
+        """
         self.held_up = reason
         if self._doing is not None and not self._doing.done.done():
             self._doing.done.set_exception(held_up(self, OutcomeUnknown))
+        waiting, self._jobs = self._jobs, deque(job for job in self._jobs if not job.asked)
+        for job in waiting:
+            if job.asked:
+                job.done.set_exception(held_up(self, Unavailable))
+        self._wake()
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""

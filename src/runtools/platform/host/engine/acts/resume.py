@@ -133,7 +133,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         if box.state is State.CREATING:
             await box.changed()
         else:
-            await box.perform(lambda: resume(box, why))
+            await box.perform(lambda: resume(box, why), asked=True)
 
 
 async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
