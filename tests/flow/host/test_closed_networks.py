@@ -10,7 +10,7 @@ import pytest
 from tests.flow.host.conftest import order, until
 from tests.flow.host.test_lifecycle import kill_machine
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import history, journal
 from runtools.platform.host.engine.acts.pause import release
@@ -47,6 +47,21 @@ async def other_with(world, slot):
     other = await world.create()
     assert slot_of(world, other) == slot
     return other
+
+
+async def test_one_of_which_no_journal_knows_is_closed(world, box, disk):
+    await world.pause(box)
+    await until(lambda: world.look(box).durable)
+    await world.box(box).perform(lambda: release(world.box(box)))
+    assert world.network.taken == set()
+    disk.fits = lambda record: record.life is not None and record.life.slot is not None
+    with pytest.raises(Unavailable, match="No space"):
+        await world.resume(box)
+    assert disk.refused
+    assert world.network.taken == set()
+    disk.fits = lambda record: False
+    assert await world.sh(box, "echo on") == "on"
+    assert world.network.taken == {slot_of(world, box)}
 
 
 class TestClosedOnce:

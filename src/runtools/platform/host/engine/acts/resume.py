@@ -46,7 +46,7 @@ async def resume(box: Actor, why: Why) -> Observed:
         phases.mark("queue")
         engine.meters.waited(phases.timings().queue_ms / 1000)
         reach("resume.begun")
-        await _connect_network(box, undo)
+        await _connect_network(box)
         phases.mark("network")
         reach("resume.network")
         await _restored(box)
@@ -136,13 +136,17 @@ async def awake(box: Actor, why: Why) -> GuestClient:
             await box.perform(lambda: resume(box, why), asked=True)
 
 
-async def _connect_network(box: Actor, undo: AsyncExitStack) -> None:
+async def _connect_network(box: Actor) -> None:
     life = box.record.life
     assert life is not None  # noqa: S101 - acts check the state
     if life.slot is not None:
         return
     slot = await box.engine.network.open(box.record.order.policy, box.refusals.add)
-    box.keep_life(replace(life, slot=slot))
+    try:
+        box.keep_life(replace(life, slot=slot))
+    except OSError:  # no journal has it: nobody else would close it
+        await box.engine.network.close(slot)
+        raise
 
 
 def _saved_anew(box: Actor) -> None:
