@@ -159,6 +159,23 @@ class TestExchangesOfKeys:
                 await holds(lambda: connection._kex_complete)
                 await process.stdout.readexactly(3_000_000)
 
+    async def test_both_sides_at_once(self, world: SshWorld) -> None:
+        """Each is over only when the gateway has read on, whatever waits for the other."""
+        async with inside(world) as (connection, _):
+            process = await connection.create_process("cat")
+            process.stdin.write("before\n")
+            assert await process.stdout.readline() == "before\n"
+            there = only_door(world)
+            sides = (there._connection, there._inside)
+            for one in sides:
+                one._rekey_bytes_sent = one._rekey_bytes
+                one.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(0), UInt32(0))  # begins it first
+            assert [one._kex_complete for one in sides] == [False, False]
+            process.stdin.write("after\n")
+            async with asyncio.timeout(30):
+                assert await process.stdout.readline() == "after\n"
+            await holds(lambda: all(one._kex_complete for one in sides))
+
     async def test_requests_during_one_are_bounded(
         self, world: SshWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:

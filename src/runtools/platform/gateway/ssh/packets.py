@@ -2,7 +2,8 @@
 
 Some packets are taken in asyncssh's place. And while keys are exchanged, a connection may send nothing
 else and keeps what there is to be sent: for as long as the other side likes, and as much as there is. So
-nothing is read that would have to be sent there, and what answers the other side itself has a bound.
+nothing is read that would have to be sent there, and what answers the other side itself has a bound; so has
+what comes while that side exchanges keys, too, and has to be read for it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from asyncssh import DisconnectError
 from asyncssh.constants import MSG_IGNORE, MSG_KEX_LAST, MSG_KEXINIT, MSG_NEWKEYS
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
-from runtools.platform.gateway.ssh.wires import Wire
+from runtools.platform.gateway.ssh.wires import EXCHANGE, Wire
 
-MOST_KEPT = 1024 * 1024  # bytes that may wait for an exchange of keys to end
+# Bytes that may wait for an exchange of keys to end: what is on its way when both sides begin one at once
+# is no misbehaviour, and a channel of OpenSSH alone may send two megabytes.
+MOST_KEPT = 4 * 1024 * 1024
 _EACH = 256  # what a packet takes beside its own bytes, or nearly
-_EXCHANGE = "keys are exchanged"
 
 # Is given what comes after the kind, and what has asyncssh go on with it later; whether it was taken.
 Taker = Callable[[bytes, Callable[[], object]], bool]
@@ -54,7 +56,7 @@ class Packets:
             return  # asyncssh sends one before each packet, for the sake of ciphers that we do not offer
         if kind == MSG_KEXINIT:
             self._exchanging = True
-            self._wire.block(_EXCHANGE)
+            self._wire.block(EXCHANGE)
         elif self._exchanging and kind > MSG_KEX_LAST:
             self._kept += _EACH + sum(map(len, args))
             if self._kept > MOST_KEPT:
@@ -64,7 +66,7 @@ class Packets:
         self._send(kind, *args, handler=handler)
         if kind == MSG_NEWKEYS:
             self._exchanging, self._kept = False, 0
-            self._wire.unblock(_EXCHANGE)
+            self._wire.unblock(EXCHANGE)
 
     def process(self, kind: int, number: int, packet: SSHPacket) -> Any:
         """Take it, or have asyncssh do so."""

@@ -1,7 +1,8 @@
 """The two sockets of a visit, each between the operating system and an SSH connection.
 
 What one of them does not take is not read from the other, so that little lies here in between. Who asks for
-answers and takes none is not read either, once that much of them waits.
+answers and takes none is not read either, once that much of them waits. Where both exchange keys, both are
+read: neither exchange could end otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 HIGH = 1024 * 1024  # bytes that may wait to be sent before the partner is held up
 MOST = 4 * HIGH  # more than that can only be answers to the other side itself
 KEEPALIVE_SECONDS = 30
+EXCHANGE = "keys are exchanged"
 _FULL = "it takes nothing at present"
 _FAREWELL_SECONDS = 2.0
 # Read at once: while it is taken apart all others wait, and larger ones are copied over and over.
@@ -85,11 +87,13 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         """What is for its other side has to wait: read nothing of that."""
         self.blocks.add(why)
         self._tell()
+        self.look()
 
     def unblock(self, why: str) -> None:
         """That reason is gone."""
         self.blocks.discard(why)
         self._tell()
+        self.look()
 
     def _tell(self) -> None:
         if self.partner is not None:
@@ -99,7 +103,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         """Read, or do not for now."""
         if self._socket is None or self.connection is None or self._socket.is_closing():
             return
-        is_held = self.partner is not None and bool(self.partner.blocks)
+        is_held = self.partner is not None and bool(
+            self.partner.blocks - (self.blocks & {EXCHANGE})
+        )
         if self._brims or is_held:
             self._socket.pause_reading()
         else:

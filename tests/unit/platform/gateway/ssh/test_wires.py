@@ -96,6 +96,24 @@ def test_a_reason_from_before_the_sandbox_was_there_counts() -> None:
     assert not inner.is_read
 
 
+def test_where_both_exchange_keys_both_are_read() -> None:
+    """What ends the exchange of the one is not to wait for the other's."""
+    client, outer, sandbox, inner = pair()
+    for first, second in ((client, sandbox), (sandbox, client)):
+        first.block(wires.EXCHANGE)
+        assert (outer.is_read, inner.is_read) == (first is client, first is sandbox)
+        second.block(wires.EXCHANGE)
+        assert (outer.is_read, inner.is_read) == (True, True)
+        second.pause_writing()  # full, it holds the other up all the same
+        assert (outer.is_read, inner.is_read) == (second is client, second is sandbox)
+        second.resume_writing()
+        assert (outer.is_read, inner.is_read) == (True, True)
+        first.unblock(wires.EXCHANGE)
+        assert (outer.is_read, inner.is_read) == (second is client, second is sandbox)
+        second.unblock(wires.EXCHANGE)
+        assert (outer.is_read, inner.is_read) == (True, True)
+
+
 def test_who_asks_for_answers_and_takes_none_is_read_no_further() -> None:
     client, outer, _, inner = pair()
     client.pause_writing()
