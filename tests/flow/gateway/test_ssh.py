@@ -522,6 +522,17 @@ class TestEnds:
         assert (code, f"{SANDBOX} has stopped: it was destroyed" in err) == (255, True)
         await empty(world)
 
+    async def test_what_nobody_expects_ends_it_with_a_sentence(
+        self, world: SshWorld, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The client would wait for its channel for ever."""
+        world.doorway.host_keys[SANDBOX] = ["no key at all"]
+        code, _, err = await world.run(world.ssh("--", "true"))
+        assert (code, "the platform failed to let you in" in err) == (255, True)
+        assert f"cannot let somebody into {SANDBOX}" in caplog.messages
+        assert "KeyImportError" in caplog.text
+        await empty(world)
+
     async def test_one_that_is_woken_is_waited_for(self, world: SshWorld) -> None:
         world.reach.hold = asyncio.Event()
         async with background(world.ssh("--", "echo awake")) as process:

@@ -47,6 +47,7 @@ _KNOWN_SECONDS, _ASK_SECONDS = 2.0, 0.25
 _LEADING_BACK = (b"forwarded-tcpip", b"forwarded-streamlocal@openssh.com")
 _AGENT = b"auth-agent@openssh.com"
 _SILENT = "the platform does not answer at the moment; try again"
+_FAILED = "the platform failed to let you in; its log says why"
 
 
 class Door(asyncssh.SSHServer):
@@ -231,6 +232,11 @@ class Door(asyncssh.SSHServer):
         except RunToolsError as error:
             self._leave(DISC_BY_APPLICATION, str(error))
             raise refused(str(error)) from error
+        except Exception as error:
+            # Whatever it was: else the client would wait for its channels for ever.
+            log.exception("cannot let somebody into %s", visit.sandbox_id)
+            self._leave(DISC_BY_APPLICATION, _FAILED)
+            raise refused(_FAILED) from error
         self._requests.entered(inside)
         return inside
 
