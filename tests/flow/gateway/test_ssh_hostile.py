@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from asyncssh.packet import Boolean, String, UInt32
 
 from runtools.errors import Unavailable
 from runtools.platform.core.ports.doorway import PasswordShown
-from runtools.platform.gateway.ssh import door, packets, requests
+from runtools.platform.gateway.ssh import door, packets, requests, server
 from runtools.platform.gateway.ssh.guesses import Guesses
 from runtools.platform.gateway.ssh.strangers import Strangers
 from runtools.testing.api_world import holds
@@ -213,6 +214,37 @@ class TestExchangesOfKeys:
             world.ssh("-o", "KexAlgorithms=diffie-hellman-group18-sha512", "--", "true")
         )
         assert (code, "no matching key exchange method" in err) == (255, True)
+
+
+class TestSilence:
+    async def test_who_takes_little_is_there_and_who_takes_nothing_is_not(
+        self, world: SshWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The question waits behind what a slow line has not taken; no answer comes in time."""
+        async with inside(world) as (_, client):
+            there = only_door(world)
+            waits = 1_000_000
+            monkeypatch.setattr(there._wire, "waiting", lambda: waits)
+
+            def due() -> None:
+                there._connection._cancel_keepalive_timer()
+                there._connection._keepalive_timer_callback()
+
+            for _ in range(3 * server.KEEPALIVE_MOST):
+                waits -= 1000
+                due()
+            for _ in range(server.KEEPALIVE_MOST - 1):
+                due()
+            assert there._connection._transport is not None
+            due()
+            assert there._connection._transport is None
+            await ended(client)
+
+    async def test_who_may_not_be_asked_is_watched_by_the_kernel(self, world: SshWorld) -> None:
+        async with inside(world):
+            sock = only_door(world)._wire.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 class TestRequests:

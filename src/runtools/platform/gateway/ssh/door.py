@@ -69,6 +69,7 @@ class Door(asyncssh.SSHServer):
         self._entering: asyncio.Task[asyncssh.SSHClientConnection] | None = None
         self._channels: set[Asker] = set()
         self._gone = asyncio.Event()
+        self._taken = 0
 
     # --- who it is ---
 
@@ -85,6 +86,17 @@ class Door(asyncssh.SSHServer):
             MSG_GLOBAL_REQUEST: self._requests.came,
         }
         Packets(conn, self._wire, takers, self._misbehaved)
+        # asyncssh hears nothing but answers, and has no other place to tell it more.
+        self._ask = self._connection._keepalive_timer_callback  # noqa: SLF001
+        self._connection._keepalive_timer_callback = self._ask_whether_there  # noqa: SLF001
+
+    def _ask_whether_there(self) -> None:
+        """The question waits behind all else that is to be sent: who takes some of that is there."""
+        taken = self._wire.taken()
+        if self._wire.waiting() and taken > self._taken:
+            self._connection._keepalive_count = 0  # noqa: SLF001 - as an answer does
+        self._taken = taken
+        self._ask()
 
     def _keys_exchanged(self, _payload: bytes, _go_on: object) -> bool:
         """Who has not logged in has no reason to have the same work done again and again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,14 @@ log = logging.getLogger(__name__)
 SOFTWARE = "RunTools"
 LOGIN_SECONDS = 60
 KEEPALIVE_MOST = 4
+# Who is not read is not asked either, and may be gone for all that: connections have this from the socket
+# that they came by.
+_TCP_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 MOST_FAREWELLS = 256  # that are under way at once; whoever comes then is dropped without one
 _LEAVE_SECONDS = 3.0
 # As OpenSSH since 8.8: no signatures with SHA-1.
@@ -99,6 +108,9 @@ class _Listening:
             return wire
 
         self._server = await asyncio.get_running_loop().create_server(made, host, port, backlog=256)
+        for sock in self._server.sockets:
+            for level, option, value in _TCP_KEEPALIVE:
+                sock.setsockopt(level, option, value)
         return self._server
 
     def _admit(self, wire: ClientWire, factory: Callable[[str, int], Any]) -> Any | None:

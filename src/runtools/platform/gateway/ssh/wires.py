@@ -180,6 +180,7 @@ class ClientWire(Wire):
         super().__init__(None)
         self._make = make
         self._gone = gone
+        self._written = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
@@ -187,6 +188,15 @@ class ClientWire(Wire):
         self.connection = self._make(self)
         if self.connection is not None:
             self.connection.connection_made(self)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send it, and count it."""
+        self._written += len(data)
+        super().write(data)
+
+    def taken(self) -> int:
+        """How many bytes wait no more."""
+        return self._written - self.waiting()
 
     def held(self, is_held: bool) -> None:
         """Who is not read is not asked whether it is there: its answer would not be heard."""
