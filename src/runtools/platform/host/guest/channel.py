@@ -19,6 +19,9 @@ from runtools.platform.host.guest import wire
 from runtools.platform.host.guest.patience import Patience
 
 _SLOWEST: Final = 16 << 10  # bytes a second: what comes slower all the time is a drip, not a stream
+_PACE: Final = (
+    1 << 20
+)  # the same of what lies there already, and takes of everybody's memory meanwhile
 _BUFFER: Final = 1 << 20
 
 Connect = Callable[[], Awaitable[socket.socket]]
@@ -42,6 +45,7 @@ class Channel:
         self._reader = reader
         self._writer = writer
         self._stall = patience.stall
+        self._output = patience.output
         self.hello: wire.Hello | None = None
         self.used = False  # whether an operation went well on it, so that it may be stale by now
         self.broken = False
@@ -128,6 +132,19 @@ class Channel:
             if waited > self._stall + came / _SLOWEST:
                 raise self._misbehaved("a body, but far too slowly")
             yield data
+
+    async def whole_body(self, most: int) -> bytes:
+        """A body that is there already, of at most so many bytes.
+
+        Raises:
+            GuestMisbehaved: more came, or it did not come at a pace.
+            RunToolsError: the agent ended it with an error.
+        """
+        try:
+            async with asyncio.timeout(self._output + most / _PACE):
+                return b"".join([piece async for piece in self.body(most)])
+        except TimeoutError as exc:
+            raise self._misbehaved("what lies there already far too slowly") from exc
 
     async def send_body(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
         """Send a body as fast as the guest takes it; returns the answer, which may come early."""

@@ -20,7 +20,7 @@ from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import FileBody
 from runtools.platform.host.guest import translate, wire
 from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, Refused, within
-from runtools.platform.host.guest.holding import Holding
+from runtools.platform.host.guest.holding import Holding, Share
 from runtools.platform.host.guest.identity import Evidence, Identity
 from runtools.platform.host.guest.patience import Patience
 from runtools.platform.host.guest.pool import Pool
@@ -75,7 +75,7 @@ class GuestClient:
         holding: Holding | None = None,
     ) -> None:
         """``holding`` is shared by all clients of a host."""
-        self._holding = holding or Holding()
+        self._share = Share(holding or Holding())
         self.cuts: set[Callable[[], None]] = set()  # what breaks off the streams through the agent
         self._patience = patience or Patience()
         self._connect = connect
@@ -208,13 +208,12 @@ class GuestClient:
             raise GuestMisbehaved("the agent inside sent more output than was asked for")
         size = ran.stdout + ran.stderr
         try:
-            give_back = await self._holding.take(size)
+            give_back = await self._share.take(size)
         except Unavailable:
             channel.abort()  # the output is still to come on it
             raise
         try:
-            parts = [part async for part in channel.body(size)]
-            result = translate.result(process_id, ran, b"".join(parts))
+            result = translate.result(process_id, ran, await channel.whole_body(size))
         except BaseException:
             give_back()
             raise

@@ -2,6 +2,8 @@
 
 What one command prints is bounded; a hundred that are answered in the same moment are not. So room is
 taken for an output before it is read, first come, first served, and given back when nobody has it any more.
+The sizes are a guest's own word: so each has a share, and what it claims beyond that waits behind itself
+alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Final
 from runtools.errors import Unavailable
 
 MOST_BYTES: Final = 256 << 20
+# Of one guest: two commands that print as much as they may, into both streams.
+SHARE_BYTES: Final = 32 << 20
 # What nearly every command prints: not counted, so that the outputs of few make no other wait.
 SMALL_BYTES: Final = 64 << 10
 _WAIT_SECONDS: Final = 20.0
@@ -25,7 +29,7 @@ class Holding:
 
     def __init__(self, most: int = MOST_BYTES, wait_seconds: float = _WAIT_SECONDS) -> None:
         self._most = most
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         self._held = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -52,7 +56,7 @@ class Holding:
         waiter = (count, asyncio.get_running_loop().create_future())
         self._queue.append(waiter)
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(self.wait_seconds):
                 await waiter[1]
         except BaseException as exc:
             if waiter in self._queue:
@@ -77,6 +81,38 @@ class Holding:
             if not turn.done():
                 self._held += count
                 turn.set_result(None)
+
+
+class Share:
+    """What one guest may take of it."""
+
+    def __init__(self, whole: Holding, most: int = SHARE_BYTES) -> None:
+        self._whole = whole
+        self._own = Holding(most, whole.wait_seconds)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for others of the same guest, and not among those of all."""
+        return self._own.waiting
+
+    async def take(self, count: int) -> Callable[[], None]:
+        """Room for so many bytes, of the share and then of the whole.
+
+        Raises:
+            Unavailable: there was none for too long.
+        """
+        give_back = await self._own.take(count)
+        try:
+            and_to_all = await self._whole.take(count)
+        except BaseException:
+            give_back()
+            raise
+
+        def both() -> None:
+            and_to_all()
+            give_back()
+
+        return both
 
 
 def _nothing() -> None:

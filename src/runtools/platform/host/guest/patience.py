@@ -14,6 +14,7 @@ class Patience:
         op: for an answer that needs no long work.
         long: for one that may touch gigabytes: copying, moving, removing.
         grace: beyond a command's own timeout.
+        output: for what a command that is over has printed, beyond the time that its size takes.
         stall: for the next piece of a stream, or for room to send one.
         away: how long an agent may be unreachable before that is the answer.
         held: a connection that lived so long was no failed attempt.
@@ -23,6 +24,7 @@ class Patience:
     op: float = 60.0
     long: float = 3600.0
     grace: float = 30.0
+    output: float = 20.0
     stall: float = 60.0
     away: float = 20.0
     held: float = 5.0

@@ -140,8 +140,8 @@ class Impostor:
     async def serve(self) -> asyncio.Server:
         return await asyncio.start_unix_server(self._meet, str(self.path))
 
-    def client(self, patience: Patience = HURRIED) -> GuestClient:
-        made = GuestClient(connector(self.path), TOKEN, patience=patience)
+    def client(self, patience: Patience = HURRIED, holding: Holding | None = None) -> GuestClient:
+        made = GuestClient(connector(self.path), TOKEN, patience=patience, holding=holding)
         self._clients.append(made)
         return made
 

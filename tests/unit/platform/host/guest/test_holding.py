@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+from dataclasses import replace
 
 import pytest
-from tests.unit.platform.host.guest.conftest import Agent
+from tests.unit.platform.host.guest.conftest import HURRIED, Agent, Impostor, until
 
-from runtools.errors import Unavailable
-from runtools.platform.host.guest.holding import SMALL_BYTES, Holding
-from runtools.sdk.shapes.inside import ExecRequest
+from runtools.errors import GuestMisbehaved, Unavailable
+from runtools.guest import protocol
+from runtools.guest.protocol import BYTES, JSON
+from runtools.platform.host.guest.holding import (
+    MOST_BYTES,
+    SHARE_BYTES,
+    SMALL_BYTES,
+    Holding,
+    Share,
+)
+from runtools.platform.host.guest.patience import Patience
+from runtools.sdk.shapes.inside import MAX_OUTPUT_BYTES, ExecRequest
 
 LARGE = 2 * SMALL_BYTES
 
@@ -79,3 +90,77 @@ async def test_one_that_waits_for_too_long_is_refused_and_can_be_asked_for_again
     gc.collect()
     assert (await guest.exec(printing(LARGE, "prc_second"))).stdout == "x" * LARGE
     await guest.close()
+
+
+async def test_what_one_guest_claims_beyond_its_share_waits_behind_itself_alone() -> None:
+    whole = Holding(most=4 * LARGE)
+    greedy, other = (Share(whole, most=2 * LARGE) for _ in range(2))
+    first, _ = [await greedy.take(LARGE) for _ in range(2)]
+    more = asyncio.ensure_future(greedy.take(2 * LARGE))
+    await until(lambda: greedy.waiting == 1)
+    assert whole.waiting == 0
+    (await other.take(2 * LARGE))()
+    more.cancel()
+    await asyncio.wait({more})
+    first()
+    (
+        await greedy.take(LARGE)
+    )()  # who went away left nothing taken, and what was given back is there
+    assert greedy.waiting == 0
+
+
+async def test_who_waits_for_the_whole_in_vain_leaves_nothing_of_its_share_taken() -> None:
+    whole = Holding(most=LARGE, wait_seconds=0)
+    give_back = await whole.take(LARGE)
+    share = Share(whole, most=LARGE)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await share.take(LARGE)
+    give_back()
+    (await share.take(LARGE))()
+    await whole.take(LARGE)
+
+
+def test_a_share_is_a_small_part_and_holds_the_largest_output() -> None:
+    assert 2 * MAX_OUTPUT_BYTES <= SHARE_BYTES <= MOST_BYTES // 8
+
+
+def announcing(count: int) -> bytes:
+    ran = {"exit_code": 0, "signal": None, "duration_ms": 1.0, "timed_out": False}
+    ran |= {"truncated": False, "stdout": count, "stderr": 0}
+    return protocol.frame(JSON, json.dumps({"ok": ran}).encode())
+
+
+async def test_a_guest_that_only_announces_makes_no_other_wait(
+    impostor: Impostor, agent: Agent
+) -> None:
+    impostor.answers(announcing(LARGE))
+    holding = Holding(most=3 * LARGE)
+    hostile = impostor.client(Patience(), holding)
+    hostile._share = Share(holding, most=2 * LARGE)
+    asked = [asyncio.ensure_future(hostile.exec(printing(LARGE, f"prc_{n}"))) for n in range(5)]
+    await until(lambda: hostile._share.waiting == 3)
+    guest = agent.client(holding=holding)
+    assert (await guest.exec(printing(LARGE, "prc_honest"))).stdout == "x" * LARGE
+    await guest.close()
+    for one in asked:
+        one.cancel()
+    await asyncio.wait(asked)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_an_output_that_does_not_come_at_a_pace_is_given_up_with_its_room(
+    impostor: Impostor, silent: bool
+) -> None:
+    async def act(_: Impostor, writer: asyncio.StreamWriter) -> None:
+        writer.write(announcing(LARGE))
+        while not silent:
+            writer.write(protocol.frame(BYTES, b"x" * 1024))  # fast enough for a stream
+            await asyncio.sleep(0.01)
+
+    impostor.act = act
+    holding = Holding(most=LARGE)
+    patient = replace(HURRIED, output=0.0, stall=60.0, grace=60.0)
+    with pytest.raises(GuestMisbehaved, match="far too slowly"):
+        await impostor.client(patient, holding).exec(printing(LARGE, "prc_slow"))
+    (await holding.take(LARGE))()
