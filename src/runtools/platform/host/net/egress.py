@@ -35,6 +35,8 @@ _ADDRESSES = 4096
 # How long after a refused packet was told those are counted that were not.
 _COUNT_SECONDS = 1.0
 _NAMES_EACH = 16
+# What is in force where nobody knows.
+_UNKNOWN = Policy(deny=("unknown",))
 
 _PROTOCOLS: dict[int, RefusalProtocol] = {1: "icmp", 6: "tcp", 17: "udp"}
 
@@ -112,7 +114,7 @@ class Egress:
         if (await nft.ask(chain, self.slot.namespace, check=False)).code == 0:
             self._loaded = policy
         else:
-            self._loaded = Policy(deny=("unknown",))
+            self._loaded = _UNKNOWN
         await self.admit(policy, refused)
         self.count()  # what was refused while nobody listened
 
@@ -128,7 +130,7 @@ class Egress:
             except (process.CommandFailed, RelayLost, OSError, TimeoutError) as exc:
                 with contextlib.suppress(OSError):
                     slots.plug(self._names, self.slot.index, up=False)
-                self._loaded = Policy(deny=("unknown",))
+                self._loaded = _UNKNOWN
                 raise Unavailable(
                     f"the egress policy of {self.slot.namespace} cannot be put in force: {exc}",
                     hint="nothing leaves the sandbox until a policy is; set it again",
@@ -142,6 +144,8 @@ class Egress:
             slots.plug(self._names, self.slot.index, up=False)
         if policy.by_name and self._pins is None:
             self._pins = await Elements.open(self.slot.namespace, rules.TABLE, rules.PINNED)
+        # One that begins under this policy, with nothing brought to it under another, is not waited for.
+        fresh = self._relay is None and self._loaded != _UNKNOWN
         if policy.by_name and self._relay is None:
             space, uid = self.slot.namespace, self._relay_uid
             self._relay = await Relay.open(space, uid, policy, self._led_to, self.refuse)
@@ -150,7 +154,7 @@ class Egress:
             self.count()
             await nft.apply(text, self.slot.namespace)
             # After the rules: they bring it nothing more of what it cuts.
-            if self._relay is not None:
+            if self._relay is not None and not fresh:
                 await self._relay.tell(policy)
             self._loaded = policy
         if policy.internet:

@@ -112,9 +112,13 @@ class Relay:
         self._listener.close()
 
     def _said(self) -> bytes:
-        # Before the first change nothing can have begun under another policy; after a restart of the
-        # platform nobody knows where names had led, and the rules do.
-        known = None if self._n == 1 else [str(address) for address in self._known()]
+        # Before the first change nothing can have begun under another policy (after a restart of the
+        # platform nobody knows where names had led, and the rules do), nor can it once a process has said
+        # that this one is in force: what waits for the next has begun since, and maybe where a name leads
+        # that is asked for only now, while it starts.
+        known = None
+        if self._n > 1 and self._heard < self._n:
+            known = [str(address) for address in self._known()]
         said = {
             "n": self._n,
             "internet": self._policy.internet,

@@ -90,6 +90,14 @@ async def test_it_learns_where_names_led_once_something_may_have_begun_before(re
     assert (said["n"], said["deny"], said["known"]) == (2, ["evil.net"], ["203.0.113.7"])
 
 
+async def test_the_next_process_learns_none_where_all_that_waits_has_begun_under_this_policy(relay):
+    await relay.tell(policy(True, ["*"], ["evil.net"]))
+    assert (await hears(relay, b'{"n": 1}'))["known"] == ["203.0.113.7"]
+    assert (await hears(relay, b'{"n": 2}'))["known"] == ["203.0.113.7"]
+    said = await hears(relay)
+    assert (said["n"], said["deny"], said["known"]) == (2, ["evil.net"], None)
+
+
 async def test_nothing_that_it_does_ends_its_keeper(relay, monkeypatch, caplog):
     errors = [OSError("o"), ValueError("v"), RecursionError("r"), KeyError("k")]
     again = asyncio.Event()
