@@ -10,7 +10,7 @@ import pytest
 from runtools.errors import GuestUnreachable
 from runtools.platform.api import reconcile
 from runtools.platform.api.hosts import follow
-from runtools.platform.api.sandboxes import store
+from runtools.platform.api.sandboxes import observe, store
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
@@ -102,6 +102,58 @@ class TestLost:
         shown = await world.get(made["id"])
         assert shown["ending"]["reason"] == "nobody hears of it"
 
+    async def test_so_is_one_in_the_epoch_that_its_row_is_of(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world, platform = any_world, any_world.platform
+        made = await world.create()
+        await world.heard()
+
+        def unfit(conn: Transaction, observed: Observed) -> Record | None:
+            raise ValueError("it does not fit")
+
+        monkeypatch.setattr(follow, "_LONGEST_PAUSE", 0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(follow, "observe", unfit)
+            await world.host.die(made["id"], "nobody hears of it")
+            await world.heard()
+
+        async def found() -> bool:
+            await reconcile.find_lost(platform, set())  # as the loop does, perhaps at this moment
+            return bool((await world.get(made["id"]))["state"] == "stopped")
+
+        await holds(found)
+        assert (await world.get(made["id"]))["ending"]["reason"] == "nobody hears of it"
+        await holds(lambda: not platform.passed_over)
+
+    async def test_one_of_which_nothing_fits_is_asked_for_once_and_others_not_kept(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        odd, plain = await world.create(), await world.create()
+        await world.heard()
+        real = observe.observe
+
+        def unfit(conn: Transaction, observed: Observed) -> Record | None:
+            if observed.sandbox_id == odd["id"]:
+                raise ValueError("it does not fit")
+            return real(conn, observed)
+
+        monkeypatch.setattr(observe, "observe", unfit)
+        passed = {(HOST_ID, odd["id"]), (HOST_ID, plain["id"])}
+        world.platform.passed_over |= passed
+        await reconcile.find_lost(world.platform, set())
+        await holds(lambda: not world.platform.passed_over)
+        await holds(lambda: f"says of {odd['id']} cannot be taken in" in caplog.text)
+
+    async def test_where_its_host_does_not_answer_it_is_asked_for_later(self, world: World) -> None:
+        made = await world.create()
+        await world.heard()
+        await leave(world)
+        passed = {(HOST_ID, made["id"])}
+        world.platform.passed_over |= passed
+        await reconcile.find_lost(world.platform, set())
+        await holds(lambda: world.platform.passed_over == passed)
+
     async def test_those_that_live_on_stay(self, world: World) -> None:
         made = await world.create()
         await world.host.restart()
@@ -142,7 +194,6 @@ class TestOrder:
         assert len(tried) == 5
         assert len(set(tried)) == 1
         assert f"that {odd['id']} is stopped, is passed over" in caplog.text
-        assert (await any_world.get(odd["id"]))["state"] == "running"
 
     async def test_older_reports_are_ignored(self, any_world: World) -> None:
         made = await any_world.create()

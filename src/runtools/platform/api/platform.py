@@ -46,6 +46,8 @@ class Platform:
             the reconcile loop leaves them alone.
         install_id: which platform this is.
         strays: what each host has that no record bears, as of the latest look.
+        passed_over: sandboxes, each with its host, of which a report could not be taken in, until they
+            are asked for.
         away: hosts whose reports broke off, until they have answered again.
         tasks: what goes on beside requests; cancelled at the end.
         last: what is done when all of that has ended, and before the database is let go of.
@@ -74,6 +76,7 @@ class Platform:
     tracing: Tracing = OFF
     asking: set[str] = field(default_factory=set)
     strays: dict[str, list[str]] = field(default_factory=dict)
+    passed_over: set[tuple[str, str]] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     last: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

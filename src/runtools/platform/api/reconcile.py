@@ -127,25 +127,43 @@ def _again(platform: Platform, what: str, asking: Coroutine[Any, Any, object]) -
 
 
 async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
-    """Sandboxes of which a restarted host says nothing: ask for each once, and believe the answer."""
+    """Sandboxes of which a restarted host says nothing, or a report was passed over: each is asked for
+
+    once, and the answer believed.
+    """
     for host_id in platform.hosts.ids:
         epoch, _ = await platform.db.read(host_store.position, host_id)
         silent = await platform.db.read(store.unseen_in, host_id, epoch)
-        for record in silent:
-            if (record.id, epoch) in asked:
-                continue
+        lost = [record for record in silent if (record.id, epoch) not in asked]
+        passed = {one for host, one in platform.passed_over if host == host_id}
+        lost += await platform.db.read(store.alive_among, sorted(passed))
+        platform.passed_over -= {
+            (host_id, one) for one in passed
+        }  # before: it may be so again meanwhile
+        for record in lost:
             try:
-                seen = await platform.hosts.port(host_id).settled(record.id, 0)
-                place = await platform.db.read(host_store.position, host_id)
-                if (seen.epoch, seen.seq) <= place:  # else the reports are yet to tell it
-                    await platform.db.write(observe.observe, seen)
-                    platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
-            except NotFound:
-                await _mourn(platform, record)
+                await _believe(platform, host_id, record)
             except RunToolsError as error:
                 log.debug("asking host %s for %s: %s", host_id, record.id, error)
+                platform.passed_over |= {(host_id, one) for one in passed}
                 break
+            except Exception:
+                # As its report was: it fits as little as ever, and others wait behind it.
+                log.exception("what host %s says of %s cannot be taken in", host_id, record.id)
+            passed.discard(record.id)
             asked.add((record.id, epoch))
+
+
+async def _believe(platform: Platform, host_id: str, record: Record) -> None:
+    """Ask for one, and take in what is said; what the reports are yet to tell is left to them."""
+    try:
+        seen = await platform.hosts.port(host_id).settled(record.id, 0)
+    except NotFound:
+        await _mourn(platform, record)
+        return
+    if (seen.epoch, seen.seq) <= await platform.db.read(host_store.position, host_id):
+        await platform.db.write(observe.observe, seen)
+        platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
 
 
 async def _mourn(platform: Platform, record: Record) -> None:

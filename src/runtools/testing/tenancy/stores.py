@@ -117,6 +117,7 @@ ACROSS: Mapping[str, str] = {
     "runs.known": _WORKER,
     "runs.offerable": _WORKER,
     "runs.uncancelled": _REPAIR,
+    "sandboxes.alive_among": _REPAIR,
     "sandboxes.change": _HOST,
     "sandboxes.close_egress": _INSIDE,
     "sandboxes.close_wish": _INSIDE,

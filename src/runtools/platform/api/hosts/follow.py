@@ -72,6 +72,7 @@ async def _take_in_or_over(
             *(*place, host_id, observed.sandbox_id, observed.state),
         )
         await platform.db.write(store.advance, host_id, *place)
+        platform.passed_over.add((host_id, observed.sandbox_id))
 
 
 async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:

@@ -243,6 +243,12 @@ def unseen_in(conn: Connection, host_id: str, epoch: int) -> list[Record]:
     return [Record(*row) for row in conn.execute(query)]
 
 
+def alive_among(conn: Connection, ids: Sequence[str]) -> list[Record]:
+    """Those of the sandboxes, of any org, that have not ended."""
+    query = select(*_COLUMNS).where(sandboxes.c.id.in_(ids), _ALIVE)
+    return [Record(*row) for row in conn.execute(query)]
+
+
 def change(conn: Connection, sandbox_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of one sandbox."""
     conn.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
