@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from runtools.errors import CapacityExhausted, IsolationUnavailable
 from runtools.platform.api.guests import store as guests
+from runtools.platform.api.hosts import follow
+from runtools.platform.api.sandboxes import settle
 from runtools.platform.core.ids import new_sandbox_id
 from runtools.platform.core.ports.host import Guest
 from runtools.testing.api_world import World
@@ -170,6 +175,28 @@ class TestFork:
             assert child["startedFrom"] == "fork"
             assert (child["tags"], child["memoryMb"]) == ({"a": "b"}, 512)
             assert child["envNames"] == ["A"]
+
+    async def test_it_is_answered_from_what_the_host_said_where_its_reports_lag(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parent = await world.create()
+        await world.heard()
+        read, gate = follow.take_in, asyncio.Event()
+
+        async def lagging(*said: Any) -> None:
+            await gate.wait()
+            await read(*said)
+
+        monkeypatch.setattr(settle, "LAG_SECONDS", 0.01)
+        monkeypatch.setattr(follow, "take_in", lagging)
+        path = f"/v1/sandboxes/{parent['id']}/fork"
+        fork = (await world.http.post(path, json={"count": 3, "name": "kid"})).json()["data"]
+        assert not gate.is_set()
+        assert [child["name"] for child in fork["children"]] == ["kid-1", "kid-2", "kid-3"]
+        assert {child["state"] for child in fork["children"]} == {"running"}
+        assert (await world.get("kid-3"))["state"] == "creating", "nobody has read of it yet"
+        gate.set()
+        await world.becomes(fork["children"][2]["id"], state="running")
 
     async def test_one_child_bears_the_name_itself(self, world: World) -> None:
         parent = await world.create()

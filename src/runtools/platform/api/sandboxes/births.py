@@ -108,9 +108,11 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         platform.bus.signal(call.org)
         children = made
     reach("api.fork.written")
-    forked = await ask_fork(platform, children)
+    forked, seen = await ask_fork(platform, children)
     reach("api.fork.asked")
-    settled = [await until(platform, child.id, is_settled, READY_SECONDS) for child in children]
+    settled = await asyncio.gather(
+        *(_settled(platform, seen.get(child.id, child)) for child in children)
+    )
     return settled, forked.standstill_ms
 
 
@@ -141,8 +143,8 @@ async def ask(platform: Platform, record: Record, guest: Guest | None = None) ->
         platform.asking.discard(record.id)
 
 
-async def ask_fork(platform: Platform, children: list[Record]) -> Forked:
-    """Ask the host for all children of one act."""
+async def ask_fork(platform: Platform, children: list[Record]) -> tuple[Forked, dict[str, Record]]:
+    """Ask the host for all children of one act; returns how they then stand, too."""
     first = children[0]
     ids = {child.id for child in children}
     platform.asking |= ids
@@ -162,9 +164,14 @@ async def ask_fork(platform: Platform, children: list[Record]) -> Forked:
         raise
     finally:
         platform.asking -= ids
-    for observed in forked.children:
-        await settle(platform, observed)
-    return forked
+    seen = await asyncio.gather(*(settle(platform, observed) for observed in forked.children))
+    return forked, {record.id: record for record in seen}
+
+
+async def _settled(platform: Platform, record: Record) -> Record:
+    if is_settled(record):
+        return record
+    return await until(platform, record.id, is_settled, READY_SECONDS)
 
 
 async def _ready(platform: Platform, record: Record, guest: Guest | None, *, wait: bool) -> Record:
