@@ -25,7 +25,8 @@ from runtools.platform.boot import parts
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.outbound import Outbound, networks
-from runtools.testing import api_world
+from runtools.sdk.sandbox import AsyncSandbox
+from runtools.testing import api_world, small_server
 from runtools.testing.local_platform import local_platform
 from runtools.testing.worker_process import EDITED, LEDGER, Makers
 
@@ -131,6 +132,32 @@ async def test_an_approval_waits_without_a_worker(whole: Whole, worker: None) ->
         run = await whole.ask("GET", f"/v1/runs/{run['id']}?waitSeconds=30")
     assert asked == 3
     assert run["status"] == "completed", run
+
+
+async def test_its_servers_end_when_it_waits_and_when_it_ends(whole: Whole, worker: None) -> None:
+    """By then its worker's token is good for nothing."""
+    command = ["python3", "-u", "-c", Path(small_server.__file__).read_text()]
+    served = [{"name": "small", "command": command}]
+    await whole.deploy(slug="served", mcpServers=served, permissions={"bash": "ask"})
+    sandbox = await whole.rt.sandboxes.create()
+    body = {"agentSlug": "served", "message": "go", "sandboxId": sandbox.id}
+    run = await whole.ask("POST", "/v1/run?waitSeconds=60", json=body)
+    assert run["status"] == "waiting", run
+    await api_world.holds(partial(servers_are, sandbox, run["id"], ["ended"]))
+    [*_, call] = [
+        one["data"] for one in await log_of(whole, run["id"]) if one["type"] == "approval-requested"
+    ]
+    decision = {"callId": call["callId"], "decision": "deny"}
+    await whole.ask("POST", f"/v1/runs/{run['id']}/approve", json=decision)
+    await api_world.holds(partial(moved, whole, run["id"], 1))
+    await api_world.holds(partial(servers_are, sandbox, run["id"], ["ended", "ended"]))
+    await whole.ask("POST", f"/v1/runs/{run['id']}/cancel")
+
+
+async def servers_are(sandbox: AsyncSandbox, run_id: str, states: list[str]) -> bool:
+    """Whether its servers, of each lease one, are in these states."""
+    found = [one for one in await sandbox.processes.list() if one.id.startswith(f"mcp.{run_id}.")]
+    return [one.state for one in found] == states
 
 
 async def log_of(whole: Whole, run_id: str) -> list[Any]:

@@ -172,6 +172,38 @@ class TestCancel:
         await holds(killed(stage, box, process["processId"]))
 
 
+class TestServers:
+    """Of its tools, in the sandbox: the worker's token is good for nothing when a run lets go of it."""
+
+    async def serve(self, stage: Stage, run: Held, box: str, lease: int = 1) -> str:
+        """One that was started under a lease."""
+        name = f"mcp.{run.run_id}.small.{lease}.1"
+        body: Any = {"command": ["sleep", "60"], "processId": name}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=body)
+        return name
+
+    async def test_they_end_with_it(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        server = await self.serve(stage, run, box)
+        await stage.worker.finish(run)
+        await holds(killed(stage, box, server))
+
+    async def test_they_end_when_it_waits_but_for_those_of_a_later_lease(
+        self, stage: Stage
+    ) -> None:
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        later = await self.serve(stage, run, box, 2)
+        server = await self.serve(stage, run, box)
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        await holds(killed(stage, box, server))
+        assert not await killed(stage, box, later)()
+        left = await self.serve(stage, run, box, 0)
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await holds(killed(stage, box, left))
+
+
 class TestKeys:
     async def test_ids_that_differ_at_their_ends_alone(self, stage: Stage) -> None:
         run, _ = await stage.taken()

@@ -23,6 +23,7 @@ from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.threads import store as threads
 from runtools.platform.api.threads.tables import Thread
+from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import choose
 from runtools.platform.core.ports.worker import OWN_KEYS
@@ -127,7 +128,10 @@ async def cancel(call: Call, run_id: str) -> Record:
         return replace(record, cancel_requested=True), []
 
     platform = call.platform
-    return await _act(call, run_id, act)
+    record = await _act(call, run_id, act)
+    if store.is_over(record):
+        platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
+    return record
 
 
 async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:

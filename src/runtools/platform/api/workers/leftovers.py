@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 
 from runtools.errors import NotFound, ProcessEnded, RunToolsError
 from runtools.platform.api.calls import behalf
@@ -26,14 +27,29 @@ async def end_commands(platform: Platform, record: Record) -> None:
     if record.sandbox_id is None:
         return
     names = await platform.db.read(_commands, record)
-    for name in names + await _servers(platform, record, record.sandbox_id):
+    names += await _servers(platform, record, record.sandbox_id)
+    await _end_all(platform, record, record.sandbox_id, names)
+
+
+async def end_servers(platform: Platform, record: Record) -> None:
+    """End its servers of tools when it has ended or rests: its worker may do nothing there any more."""
+    if record.sandbox_id is None:
+        return
+    names = await _servers(platform, record, record.sandbox_id)
+    await _end_all(platform, record, record.sandbox_id, names)
+
+
+async def _end_all(
+    platform: Platform, record: Record, sandbox_id: str, names: Sequence[str]
+) -> None:
+    for name in names:
         try:
             async with asyncio.timeout(_WITHIN_SECONDS):
-                await _end(platform, record, record.sandbox_id, name)
+                await _end(platform, record, sandbox_id, name)
         except (NotFound, ProcessEnded):
             continue
         except (RunToolsError, TimeoutError) as error:
-            log.warning("command %s of %s was not ended: %s", name, record.sandbox_id, error)
+            log.warning("command %s of %s was not ended: %s", name, sandbox_id, error)
 
 
 async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -> None:
@@ -43,7 +59,10 @@ async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -
 
 
 async def _servers(platform: Platform, record: Record, sandbox_id: str) -> list[str]:
-    """Its servers of tools that run. In a sandbox that sleeps none does anything: it is left asleep."""
+    """Its servers of tools that run, but for those of a later lease: somebody speaks with them.
+
+    In a sandbox that sleeps none does anything: it is left asleep.
+    """
     try:
         box = await inside.living(behalf(platform, record.org_id, record.id, ""), sandbox_id)
         if box.state != "running":
@@ -53,7 +72,16 @@ async def _servers(platform: Platform, record: Record, sandbox_id: str) -> list[
     except (RunToolsError, TimeoutError):
         return []
     begins = servers_of(record.id)
-    return [one.id for one in found if one.id.startswith(begins) and one.state == "running"]
+    return [
+        one.id
+        for one in found
+        if one.id.startswith(begins) and one.state == "running" and _lease(one.id) <= record.lease
+    ]
+
+
+def _lease(server: str) -> int:
+    """Under which lease a server was started: its name says so before its last number."""
+    return next((int(one) for one in server.split(".")[-2:-1] if one.isdecimal()), 0)
 
 
 def _commands(conn: Transaction, record: Record) -> list[str]:

@@ -22,6 +22,7 @@ from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
 from runtools.platform.api.secrets import store as secrets
+from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.core.ports.worker import (
@@ -63,6 +64,8 @@ async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[New
     news, before, record, fresh = await platform.db.write(_append, worker_id, asked, usual, now)
     if record.token_digest is None and before.token_digest is not None:
         platform.door.forget(before.token_digest)
+        # From here on its worker can end nothing in the sandbox.
+        platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
     told(platform, record, fresh)
     return news, record
 
