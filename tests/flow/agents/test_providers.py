@@ -12,7 +12,7 @@ from tests.flow.agents.conftest import Stage
 from tests.flow.agents.test_loop import PNG
 
 from runtools.platform.agents.models.build import Models
-from runtools.platform.agents.models.http import client
+from runtools.platform.agents.models.http import Unbounded, client
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.platform.kit.outbound import Outbound
 from runtools.testing.fake_provider import (
@@ -136,6 +136,15 @@ async def test_an_answer_without_end_is_not_read_to_it(
         assert fake.asked[0].headers["accept-encoding"] == "identity"
         assert len(fake.asked) == 1
     await models.close()
+
+
+@pytest.mark.parametrize(
+    "coding", ["gzip, gzip", "identity,GZIP", "gzip,identity", "gzip\r\nContent-Encoding: gzip"]
+)
+async def test_nor_one_that_is_packed_by_whatever_name(stage: Stage, coding: str) -> None:
+    async with provider("chat", Flood(coding)) as fake, client(stage.outbound) as http:
+        with pytest.raises(Unbounded, match="is packed"):
+            await http.post(f"{fake.url}/chat/completions", json={})
 
 
 async def test_nor_is_all_of_it_kept_where_it_says_too_much(
