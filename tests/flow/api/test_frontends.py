@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
 from runtools.testing.fake_worker import asked, called, said
 from runtools.testing.run_stage import Stage
 
@@ -100,9 +101,12 @@ def spoken(role: str, *parts: Any) -> dict[str, Any]:
     return {"id": f"m-{len(parts)}-{role}", "role": role, "parts": said}
 
 
-async def posted(stage: Stage, path: str, body: Any) -> tuple[list[Any], dict[str, str]]:
+async def posted(
+    stage: Stage, path: str, body: Any, headers: dict[str, str] | None = None
+) -> tuple[list[Any], dict[str, str]]:
     """What a front end is answered with, to its end."""
-    async with asyncio.timeout(60), stage.org.http.stream("POST", path, json=body) as stream:
+    asking = stage.org.http.stream("POST", path, json=body, headers=headers)
+    async with asyncio.timeout(60), asking as stream:
         assert stream.status_code == 200, await stream.aread()
         data = [
             line.removeprefix("data: ")
@@ -115,6 +119,8 @@ async def posted(stage: Stage, path: str, body: Any) -> tuple[list[Any], dict[st
 USE_CHAT = "/v1/run/ai-sdk?agent=coder"
 AG_UI = "/v1/run/ag-ui?agent=coder"
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+PICTURE = {"type": "image", "source": {"type": "data", "value": GIF.partition(",")[2]}}
 
 
 def use_chat(chat: str, *messages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -261,6 +267,83 @@ class TestAgUi:
         ]
         await stage.worker.finish(run, "done")
         assert (await asking)[0][-1]["type"] == "RUN_FINISHED"
+
+
+class TestRepeats:
+    """Under one idempotency key, after an answer that was not heard to its end."""
+
+    async def test_a_run_that_was_made_is_told_again(self, stage: Stage) -> None:
+        """While it is under way: the word would be said to it once more."""
+        body = use_chat("c-7", spoken("user", "once"))
+        asking = stage.org.http.stream("POST", USE_CHAT, json=body, headers=repeated("chat-7"))
+        async with asyncio.timeout(20), asking as first:
+            run, _ = await stage.next()
+            assert first.headers["x-run-id"] == run.run_id
+        again = stage.org.http.stream("POST", USE_CHAT, json=body, headers=repeated("chat-7"))
+        async with asyncio.timeout(20), again as second:
+            assert second.status_code == 200, await second.aread()
+            assert second.headers["x-run-id"] == run.run_id
+            await stage.worker.finish(run, "Once.")
+            assert "Once." in (await second.aread()).decode()
+        await one_word_each(stage, run.run_id, ["once", "Once."])
+
+    async def test_nor_is_a_word_said_twice(self, stage: Stage) -> None:
+        """After the run that it was said to has ended: it would make another one."""
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-8", spoken("user", "a"))))
+        run, _ = await stage.next()
+        body = use_chat("c-8", spoken("user", "b"))
+        saying = stage.org.http.stream("POST", USE_CHAT, json=body, headers=repeated("chat-8"))
+        async with asyncio.timeout(20), saying as first:
+            assert first.headers["x-run-id"] == run.run_id
+            await stage.worker.finish(run, "c")
+            await first.aread()
+        again, headers = await posted(stage, USE_CHAT, body, repeated("chat-8"))
+        assert headers["x-run-id"] == run.run_id
+        assert again[-1]["type"] == "finish"
+        await asking
+        await one_word_each(stage, run.run_id, ["a", "b", "c"])
+
+
+def repeated(key: str) -> dict[str, str]:
+    """The header by which repeats are known."""
+    return {"Idempotency-Key": key}
+
+
+async def one_word_each(stage: Stage, run_id: str, words: list[str]) -> None:
+    """A run is the only one of its thread, and has heard and said this."""
+    log = await stage.events(run_id)
+    assert [one["data"]["text"] for one in log if one["type"] == "message"] == words
+    thread = (await stage.get(run_id))["threadId"]
+    listed = await stage.org.ask("GET", f"/v1/runs?threadId={thread}")
+    assert [one["id"] for one in listed] == [run_id]
+
+
+class TestMuch:
+    async def test_agents_may_be_named_by_id(self, stage: Stage) -> None:
+        [agent] = [
+            one for one in await stage.org.ask("GET", "/v1/agents") if one["slug"] == "coder"
+        ]
+        path = f"/v1/run/ai-sdk?agent={agent['id']}"
+        for said_ in ("a", "b"):
+            body = use_chat("c-9", spoken("user", said_))
+            asking = asyncio.create_task(posted(stage, path, body))
+            run, _ = await stage.next()
+            await stage.worker.finish(run, "d")
+            await asking
+
+    async def test_more_than_a_word_may_have_is_refused(self, stage: Stage) -> None:
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-9", ("user", "a"))))
+        run, _ = await stage.next()
+        for messages, field in (
+            ([("user", "x" * MAX_MESSAGE_CHARACTERS)] * 2, "message"),
+            ([("user", [PICTURE] * 9)] * 2, "images"),
+        ):
+            answer = await stage.org.http.post(AG_UI, json=ag_ui("t-9", *messages))
+            assert answer.status_code == 400, answer.text
+            [wrong] = answer.json()["error"]["details"]["fields"]
+            assert wrong["field"] == field
+        await stage.worker.finish(run, "b")
+        await asking
 
 
 async def test_one_chat_of_two_agents_is_two_threads(stage: Stage) -> None:

@@ -35,20 +35,14 @@ class Asked:
     Attributes:
         chat: what the front end calls the conversation.
         messages: all of it, as far as it can be given to an agent.
+        news: those of them that were said after the agent's last word.
         decisions: on calls that wait; there is nothing else to be done then.
     """
 
     chat: str
     messages: list[RunMessage] = field(default_factory=list)
+    news: list[RunMessage] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
-
-    @property
-    def news(self) -> list[RunMessage]:
-        """What was said after the agent's last word."""
-        last = max(
-            (n for n, one in enumerate(self.messages) if one.role == "assistant"), default=-1
-        )
-        return self.messages[last + 1 :]
 
 
 def thread_of(org_id: str, agent_id: str, chat: str) -> str:
@@ -75,14 +69,15 @@ def of_chat(body: UiChat) -> Asked:
     decisions = _answers(body.messages[-1])
     if decisions:
         return Asked(body.id, decisions=decisions)
-    said = []
+    said, border = [], 0
     for n, message in enumerate(body.messages):
         if message.role == "system":
             continue
         text = "".join(part.text or "" for part in message.parts if part.type == "text")
         files = [part.url or "" for part in message.parts if part.type == "file"]
         said += _message(message.role, text, files if message.role == "user" else [], n)
-    return Asked(body.id, _ended_by_user(said))
+        border = len(said) if message.role == "assistant" else border
+    return Asked(body.id, said, _news(said[border:]))
 
 
 def of_ag_ui(body: AgUiRun) -> Asked:
@@ -95,12 +90,14 @@ def of_ag_ui(body: AgUiRun) -> Asked:
         return Asked(
             body.thread_id, decisions=[_resumed(n, one) for n, one in enumerate(body.resume)]
         )
-    said = []
+    said, border = [], 0
     for n, message in enumerate(body.messages):
         if message.role in ("user", "assistant"):
             text, files = _content(message)
             said += _message(message.role, text, files if message.role == "user" else [], n)
-    return Asked(body.thread_id, _ended_by_user(said))
+            # Its answer is one without text, too: a front end keeps calls alone of some.
+            border = len(said) if message.role == "assistant" else border
+    return Asked(body.thread_id, said, _news(said[border:]))
 
 
 def _answers(last: UiMessage) -> list[Decision]:
@@ -179,7 +176,7 @@ def _image(url: str, where: str) -> dict[str, str]:
     return {"mediaType": kind, "data": data}
 
 
-def _ended_by_user(said: list[RunMessage]) -> list[RunMessage]:
-    if not said or said[-1].role != "user":
+def _news(said: list[RunMessage]) -> list[RunMessage]:
+    if not said:
         raise http.wrong_field("messages", "the last of them is to be the user's")
     return said

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from runtools.errors import InvalidRequest, RunEnded
 from runtools.platform.api.calls import Call
@@ -14,8 +17,12 @@ from runtools.platform.api.runs import store
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.threads import store as threads
 from runtools.platform.core.runs import Status
+from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.runs import RunRequest, RunSteer
 
+ShapeT = TypeVar("ShapeT", bound=Shape)
 _UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.WAITING)
 
 
@@ -25,27 +32,40 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
     Raises:
         NotFound: no such agent, or no such call that waits.
         Conflict: a call was decided on otherwise.
-        InvalidRequest: the decisions are on calls of several runs.
+        InvalidRequest: the decisions are on calls of several runs, or what was said is too much.
     """
     if asked.decisions:
         return await _decided(call, asked)
     found = await definitions.find(call, "agent", agent, project)
     thread_id = thread_of(call.org, found.id, asked.chat)
+    before = await call.platform.db.read(_done_before, call.org, call.op, thread_id)
+    if before is not None:
+        return before
+    whom = {"agent_slug": found.slug, "project": found.project_id}
     if await call.platform.db.read(threads.find, call.org, thread_id) is None:
-        wanted = RunRequest(agent_slug=agent, project=project, messages=asked.messages)
+        wanted = _shaped(RunRequest, **whom, messages=asked.messages)
         return await runs.create(call, wanted, thread_id=thread_id), 0
     sought = store.Sought(statuses=_UNDER_WAY, thread_id=thread_id)
     under_way = await call.platform.db.read(store.page, call.org, sought, None, 1)
     if under_way:
         with suppress(RunEnded):  # it has ended since: what was said begins another
             return await _said(call, under_way[0], asked)
-    wanted = RunRequest(agent_slug=agent, project=project, messages=asked.news, thread_id=thread_id)
+    wanted = _shaped(RunRequest, **whom, messages=asked.news, thread_id=thread_id)
     return await runs.create(call, wanted), 0
+
+
+def _done_before(
+    conn: Transaction, org_id: str, op: str, thread_id: str
+) -> tuple[Record, int] | None:
+    """What an earlier attempt of the same act came to: the run that it made, or spoke to."""
+    made = store.made_by(conn, org_id, op)
+    return (made, 0) if made is not None else store.steered_by(conn, org_id, thread_id, op)
 
 
 async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
     """Say it to the run under way: behind one that works, in place of an answer to one that waits."""
-    word = RunSteer(
+    word = _shaped(
+        RunSteer,
         message="\n\n".join(one.content for one in asked.news),
         images=[image for one in asked.news for image in one.images],
         mode="interrupt" if record.status == Status.WAITING else "queue",
@@ -64,3 +84,15 @@ async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
     first = min(one.seq for one in resolved if json.loads(one.data)["callId"] in calls)
     return record, first - 1
+
+
+def _shaped(shape: type[ShapeT], **said: Any) -> ShapeT:
+    """What is asked for in our own words.
+
+    Raises:
+        InvalidRequest: it is more than may be asked for.
+    """
+    try:
+        return shape.model_validate(said)
+    except ValidationError as exc:
+        raise http.invalid(exc.errors(include_url=False, include_input=False)) from None

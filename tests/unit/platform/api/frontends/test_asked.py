@@ -1,0 +1,49 @@
+"""What of a front end's conversation is new to the agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runtools.errors import InvalidRequest
+from runtools.platform.api.frontends.asked import of_ag_ui, of_chat
+from runtools.sdk.shapes.frontends import AgUiRun, UiChat
+
+CALL = {"type": "dynamic-tool", "toolCallId": "c1", "state": "output-available"}
+
+
+def chat(*said: tuple[str, str | None]) -> UiChat:
+    """What `useChat` sends; None: an answer that is a call alone."""
+    messages = [
+        {"role": role, "parts": [CALL if text is None else {"type": "text", "text": text}]}
+        for role, text in said
+    ]
+    return UiChat.model_validate({"id": "c", "messages": messages})
+
+
+def ag_ui(*said: tuple[str, str | None]) -> AgUiRun:
+    """What a client of AG-UI sends."""
+    messages: list[Any] = []
+    for role, text in said:
+        messages.append({"role": role, "content": text})
+        if text is None:
+            messages.append({"role": "tool", "content": "ok"})
+    return AgUiRun.model_validate({"threadId": "c", "runId": "r", "messages": messages})
+
+
+@pytest.mark.parametrize("answer", ["b", "", None])
+def test_what_was_said_before_an_answer_is_not_said_again(answer: str | None) -> None:
+    said = (("user", "a"), ("assistant", answer), ("user", "c"), ("user", "d"))
+    for asked in (of_chat(chat(*said)), of_ag_ui(ag_ui(*said))):
+        assert [one.content for one in asked.news] == ["c", "d"]
+        assert [one.content for one in asked.messages] == ["a", *filter(None, [answer]), "c", "d"]
+
+
+@pytest.mark.parametrize("answer", ["b", "", None])
+def test_an_answer_alone_is_nothing_new(answer: str | None) -> None:
+    said = (("user", "a"), ("assistant", answer))
+    with pytest.raises(InvalidRequest):
+        of_chat(chat(*said))
+    with pytest.raises(InvalidRequest):
+        of_ag_ui(ag_ui(*said))
