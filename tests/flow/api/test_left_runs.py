@@ -13,7 +13,9 @@ from runtools.errors import Conflict, NotFound
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, taking
 from runtools.platform.api.workers import store as workers
+from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import asked, called, done, fake_worker, said
 from runtools.testing.run_stage import Stage
@@ -117,6 +119,29 @@ class TestSilent:
         with pytest.raises(Conflict):  # when it goes on it finds that it has nothing to do
             await stage.worker.append(run, said("I am back."))
         assert link.spoke > silent_since
+
+    async def test_what_it_took_through_another_connection_is_not_taken_back(
+        self, stage: Stage
+    ) -> None:
+        """Its old connection here is silent, and its new one at another process."""
+        platform = stage.world.platform
+        run, _ = await stage.taken()
+        silent = Link("elsewhere", 0, platform.clock.monotonic() - LONG.total_seconds())
+        await platform.db.write(workers.came, silent.worker_id, platform.clock.now())
+        platform.workers.add(silent)
+
+        def given(conn: Transaction) -> None:
+            record = runs.held(conn, run.run_id)
+            assert record is not None
+            runs.change(conn, record, {"worker_id": silent.worker_id})
+
+        await platform.db.write(given)
+        await dispatch.look(platform, may_take_back=False)
+        assert await status(stage, run) == "running"
+        silent.spoke = platform.clock.monotonic() + LONG.total_seconds()
+        again, _ = await stage.take(run.run_id)  # heard again, it knows nothing of it
+        platform.workers.remove(silent)
+        await stage.worker.finish(again)
 
     async def test_whoever_says_anything_is_there(self, stage: Stage) -> None:
         link = link_of(stage)

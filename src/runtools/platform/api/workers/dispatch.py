@@ -70,7 +70,8 @@ async def look(platform: Platform, *, may_take_back: bool) -> None:
     if here:
         await platform.db.write(store.seen, here, now)
     for link in list(platform.workers):
-        await _compare(platform, link)
+        if link.worker_id in here:  # of a silent one nobody knows what it took elsewhere meanwhile
+            await _compare(platform, link)
     if not may_take_back:
         return
     present = {*here, *await platform.db.read(store.present, now - _GRACE)}
