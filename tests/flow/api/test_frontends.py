@@ -73,6 +73,26 @@ async def test_one_that_waits_for_a_person_ends_the_stream(stage: Stage, kind: s
     assert told[-1]["type"] in ("abort", "RUN_FINISHED")
 
 
+@pytest.mark.parametrize("kind", ["ai-sdk", "ag-ui"])
+async def test_one_that_waits_ends_streams_that_begin_behind_its_question(
+    stage: Stage, kind: str
+) -> None:
+    run, _ = await stage.taken("Hello?")
+    both = [one for n in "12" for one in (called("bash", f"c{n}"), asked("bash", f"c{n}"))]
+    await stage.worker.append(run, *both, wait=True)
+    first = {"callId": "c1", "decision": "allow"}
+    last = (await stage.org.ask("POST", f"/v1/runs/{run.run_id}/approve", json=first))["lastSeq"]
+    again, _ = await stage.take(run.run_id)
+    await stage.worker.append(again, said("One of them.", 2), wait=True)
+    told, _, _ = await lines(stage, f"/v1/runs/{run.run_id}/events?format={kind}&after={last}")
+    if kind == "ai-sdk":
+        assert told[-1]["finishReason"] == "tool-calls"
+    else:
+        [interrupt] = told[-1]["outcome"]["interrupts"]
+        assert interrupt["toolCallId"] == "c2"
+    await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+
+
 async def test_beginning_one_in_it(stage: Stage) -> None:
     body = {"agentSlug": "coder", "message": "x", "stream": True}
 

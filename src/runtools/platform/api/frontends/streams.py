@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -37,6 +37,7 @@ async def translated(
     tells: Teller,
     written: AsyncGenerator[bytes, None],
     waits: Callable[[], Awaitable[bool]],
+    opened: Callable[[], Awaitable[Sequence[RunEvent]]],
 ) -> AsyncGenerator[bytes, None]:
     """The stream in another language; it ends too where the run waits for a person.
 
@@ -45,8 +46,12 @@ async def translated(
         tells: who speaks it.
         written: the events as they are written on a stream of our own.
         waits: whether the run waits for a person now.
+        opened: what it had asked of a person before the stream begins, and was not answered by then.
     """
     asked: set[str] = set()
+    for event in await opened():
+        asked.add(event.data["callId"])
+        _frames(tells.of(event))  # they have been told, and are not told again
     # What waits for the next piece is let go of before the stream that it waits for.
     async with aclosing(written), aclosing(_at_times(written)) as pieces:
         yield _frames(tells.begin())

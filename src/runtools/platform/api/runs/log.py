@@ -253,6 +253,20 @@ def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
     return opened
 
 
+def open_approvals(conn: Transaction, record: Record, upto: int) -> list[Event]:
+    """What a person was asked and had not answered when the log ended with some event."""
+    kinds = ("approval-requested", "approval-resolved", "tool-result")
+    found = [one for one in store.of_types(conn, record, kinds) if one.seq <= upto]
+    asked: dict[str, Event] = {}
+    for one in found:
+        call_id = json.loads(one.data)["callId"]
+        if one.type == kinds[0]:
+            asked[call_id] = one
+        else:
+            asked.pop(call_id, None)
+    return list(asked.values())
+
+
 def _dangling(conn: Transaction, record: Record) -> list[New]:
     """Results for calls that have none."""
     return [

@@ -24,7 +24,8 @@ from runtools.platform.api.frontends.telling import Teller
 from runtools.platform.api.lists import InProject, cut, mark, place
 from runtools.platform.api.logs import store as logs
 from runtools.platform.api.projects import service as projects
-from runtools.platform.api.runs import service, store
+from runtools.platform.api.runs import log as runs_log
+from runtools.platform.api.runs import look, service, store
 from runtools.platform.api.runs.standing import all_shown, shown
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.core.runs import Status
@@ -34,6 +35,7 @@ from runtools.sdk.shapes.runs import (
     Run,
     RunApproval,
     RunContinue,
+    RunEvent,
     RunRequest,
     RunStatus,
     RunSteer,
@@ -253,7 +255,11 @@ def follow(
     async def waits() -> bool:
         return (await service.get(call, record.id)).status == Status.WAITING
 
+    async def opened() -> list[RunEvent]:
+        found = await platform.db.read(runs_log.open_approvals, record, after)
+        return [RunEvent.model_validate_json(look.event(one)) for one in found]
+
     written = platform.readers.follow(record.id, after, log, may)
     if tells is not None:
-        written = streams.translated(kind, tells, written, waits)
+        written = streams.translated(kind, tells, written, waits, opened)
     return sse.WrittenStream(written, headers)

@@ -137,7 +137,10 @@ async def test_a_stream_that_ends_while_nothing_comes_ends_as_it_should(
     async def waits() -> bool:
         return next(looks)
 
+    async def opened() -> list[RunEvent]:
+        return []
+
     teller = Events("their-thread", "their-run")
-    pieces = [one async for one in streams.translated("ag-ui", teller, written(), waits)]
+    pieces = [one async for one in streams.translated("ag-ui", teller, written(), waits, opened)]
     assert b"RUN_FINISHED" in b"".join(pieces)
     assert ended
