@@ -600,6 +600,8 @@ class TestProjects:
             answer = await world.http.post("/v1/projects/else/move", json=move)
             assert answer.status_code == 409, answer.text
             assert answer.json()["error"]["details"]["field"] == "sandboxes.0"
+        there = await world.http.post("/v1/projects/shop/move", json={"sandboxes": [before]})
+        assert there.status_code == 200, there.text  # it is where its definition is
         assert (await plan(world, body(sandboxes=[box()])))["changes"] == []
 
     async def test_one_in_which_something_stands_is_not_deleted(self, any_world: World) -> None:
@@ -697,6 +699,27 @@ class TestMovingAgents:
         await done(world, body(project="else", tools=[tool()], only=["tool"]))
         both_go = {"agents": ["free", "hello"]}
         assert (await world.http.post("/v1/projects/else/move", json=both_go)).status_code == 200
+
+    async def test_one_that_went_while_it_waited_its_turn_is_not_there(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between its being found and the projects' being held."""
+        world = any_world
+        await done(world, body(agents=[agent("free")]))
+        await world.http.post("/v1/projects", json={"name": "else"})
+        agent_id = (await get(world, "/agents/free"))["id"]
+        refuse_beside, now = store.refuse_beside, world.platform.clock.now()
+
+        def held(conn: Connection, project_id: str) -> None:
+            refuse_beside(conn, project_id)
+            definitions.remove(conn, world.org, agent_id, now)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "refuse_beside", held)
+            move = {"agents": ["free"]}
+            answer = await world.http.post("/v1/projects/else/move", json=move)
+        assert answer.status_code == 404, answer.text
+        assert (await get(world, "/agents/free"))["project"] == "shop"
 
 
 class TestTools:

@@ -229,12 +229,18 @@ def put_back(conn: Connection, org_id: str, definition_id: str, number: int, now
 def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> bool:
     """One of the org's things stands in another project from now on, with all of its versions.
 
+    False: it stands nowhere any more.
+
     Raises:
         NameTaken: something of its kind and slug stands there.
     """
     mine = (definitions.c.org_id == org_id) & (definitions.c.id == definition_id)
     try:
-        moved = conn.execute(update(definitions).where(mine).values(project_id=project_id))
+        moved = conn.execute(
+            update(definitions)
+            .where(mine, definitions.c.deleted_at.is_(None))
+            .values(project_id=project_id)
+        )
     except IntegrityError as exc:
         raise NameTaken(
             "something of that slug stands in the project", hint="delete one of the two first"

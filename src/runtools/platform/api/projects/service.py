@@ -144,7 +144,9 @@ def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Fill
     for kind in store.KINDS:
         refs: Sequence[str] = getattr(wanted, kind)
         field = to_camel(kind)
-        ids = {_FIND[kind](conn, org_id, one, f"{field}.{n}") for n, one in enumerate(refs)}
+        ids = [_FIND[kind](conn, org_id, one, f"{field}.{n}") for n, one in enumerate(refs)]
+        if kind == "sandboxes":
+            _refuse_standing(conn, org_id, ids, project)
         store.move(conn, org_id, kind, ids, project.id)
     _move_agents(conn, org_id, wanted.agents, project)
     return _filled(conn, org_id, project.id)
@@ -163,10 +165,19 @@ def _move_agents(conn: Transaction, org_id: str, refs: Sequence[str], project: P
     for one in sorted({project.id, *(row.project_id for row in rows.values())}):
         deploys.refuse_beside(conn, one)
     there = definitions.standing(conn, org_id, project.id)
-    for row in rows.values():
-        agent = AgentDefinition.model_validate(row.says)
-        checks.check_there(agent, there, f"agent {row.slug}")
-        definitions.move(conn, org_id, row.id, project.id)
+    for seen in rows.values():
+        # Once more: what was read before it was this transaction's turn may have been deployed since.
+        found = definitions.find(conn, org_id, "agent", seen.id, seen.project_id)
+        if not found:
+            raise _gone(seen)
+        agent = AgentDefinition.model_validate(found[0].says)
+        checks.check_there(agent, there, f"agent {seen.slug}")
+        if not definitions.move(conn, org_id, seen.id, project.id):
+            raise _gone(seen)
+
+
+def _gone(row: Row) -> NotFound:
+    return NotFound(f"agent {row.slug} ({row.id}) is not there any more")
 
 
 def _locked(conn: Transaction, org_id: str, ref: str) -> Project:
@@ -181,13 +192,22 @@ def _sandbox(conn: Transaction, org_id: str, ref: str, field: str) -> str:
     record = find(conn, org_id, ref)
     if record is None:
         raise NotFound(f"no sandbox {ref[:80]!r}", details={"field": field})
-    if (slug := store.stands_for(conn, org_id, record.id)) is not None:
-        raise Conflict(
-            f"{record.id} stands for {slug} of its project, and goes where its definition is",
-            hint="deploy the definition into the other project, or name the sandbox without it there",
-            details={"field": field, "slug": slug},
-        )
     return record.id
+
+
+def _refuse_standing(
+    conn: Transaction, org_id: str, sandbox_ids: Sequence[str], project: Project
+) -> None:
+    """Refuse to take a sandbox away from its definition; where that is it may be put."""
+    for n, sandbox_id in enumerate(sandbox_ids):
+        slug = store.stands_for(conn, org_id, sandbox_id, project.id)
+        if slug is None:
+            continue
+        raise Conflict(
+            f"{sandbox_id} stands for {slug} of its project, and goes where its definition is",
+            hint="deploy the definition into the other project, or name the sandbox without it there",
+            details={"field": f"sandboxes.{n}", "slug": slug},
+        )
 
 
 def _api_key(conn: Transaction, org_id: str, ref: str, field: str) -> str:

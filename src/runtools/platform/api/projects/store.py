@@ -207,11 +207,12 @@ def counts(conn: Connection, org_id: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def stands_for(conn: Connection, org_id: str, sandbox_id: str) -> str | None:
-    """The slug for which a sandbox of the org stands, in whichever project."""
+def stands_for(conn: Connection, org_id: str, sandbox_id: str, but_in: str) -> str | None:
+    """The slug for which a sandbox of the org stands, in whichever project but one."""
     mine = (definitions.c.org_id == org_id) & (definitions.c.sandbox_id == sandbox_id)
+    elsewhere = definitions.c.project_id != but_in
     found: str | None = conn.scalar(
-        select(definitions.c.slug).where(mine, definitions.c.deleted_at.is_(None))
+        select(definitions.c.slug).where(mine, elsewhere, definitions.c.deleted_at.is_(None))
     )
     return found
 
