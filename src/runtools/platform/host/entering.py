@@ -246,7 +246,7 @@ class Stream(Splice):
             return
         self._work = None
         self.carry(self.inward, data)
-        self.inward.source.resume_reading()
+        self.go_on(self.inward)
 
     async def _going_on(self) -> None:
         """Wait until the sandbox goes on, if somebody has it do so.

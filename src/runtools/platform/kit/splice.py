@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, cast
 
 HIGH: Final = 256 << 10
@@ -22,7 +22,11 @@ class Unread(asyncio.Protocol):
 
 
 class Half(asyncio.Protocol):
-    """What happens at one of the two connections."""
+    """What happens at one of the two connections.
+
+    Attributes:
+        is_slow: it does not take what it is sent.
+    """
 
     def __init__(
         self, splice: Splice, source: asyncio.Transport, target: asyncio.Transport
@@ -31,6 +35,7 @@ class Half(asyncio.Protocol):
         self.source = source
         self.target = target
         self.ended = False
+        self.is_slow = False
 
     def data_received(self, data: bytes) -> None:
         self._splice.carry(self, data)
@@ -41,10 +46,12 @@ class Half(asyncio.Protocol):
         return self.source.can_write_eof()
 
     def pause_writing(self) -> None:
+        self.is_slow = True
         with contextlib.suppress(RuntimeError):  # the other one is closing
             self.target.pause_reading()
 
     def resume_writing(self) -> None:
+        self.is_slow = False
         with contextlib.suppress(RuntimeError):
             self.target.resume_reading()
 
@@ -58,6 +65,7 @@ class Splice:
     Args:
         front, back: the two.
         over: is called once, when both are gone.
+        slow: those of the two that took too little before; asyncio tells it once, whom it belonged to then.
     """
 
     def __init__(
@@ -65,18 +73,26 @@ class Splice:
         front: asyncio.Transport,
         back: asyncio.Transport,
         over: Callable[[], None] = lambda: None,
+        slow: Collection[asyncio.Transport] = (),
     ) -> None:
         self.inward = Half(self, front, back)
         self.outward = Half(self, back, front)
         self._over = over
         self._gone = 0
         for half in (self.inward, self.outward):
-            half.source.set_write_buffer_limits(high=HIGH)
+            half.is_slow = half.source in slow
             half.source.set_protocol(half)
+            half.source.set_write_buffer_limits(high=HIGH)
 
     def begin(self) -> None:
         """Read on both sides from now on."""
-        for half in (self.inward, self.outward):
+        self.go_on(self.inward)
+        self.go_on(self.outward)
+
+    def go_on(self, half: Half) -> None:
+        """Read one, if what comes is taken: who has been told to wait is told once when it need not."""
+        other = self.outward if half is self.inward else self.inward
+        if not other.is_slow:
             half.source.resume_reading()
 
     def carry(self, half: Half, data: bytes) -> None:

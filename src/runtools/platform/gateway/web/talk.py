@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from runtools.errors import RunToolsError
@@ -26,6 +26,7 @@ class Talk(Splice):
         over: is called when both are gone.
         waken: has the sandbox awake before it is told something after a silence, in which it may have
             gone to sleep; None: what it is told wakes it.
+        slow: see `Splice`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Talk(Splice):
         back: asyncio.Transport,
         over: Callable[[], None],
         waken: Callable[[], Awaitable[None]] | None,
+        slow: Collection[asyncio.Transport] = (),
     ) -> None:
-        super().__init__(front, back, over)
+        super().__init__(front, back, over, slow)
         for transport in (front, back):
             transport.set_write_buffer_limits(high=HIGH)
         self._time = asyncio.get_running_loop().time
@@ -101,4 +103,4 @@ class Talk(Splice):
         if self._ends:
             super().ended(self.inward)
         elif not self.inward.source.is_closing():
-            self.inward.source.resume_reading()
+            self.go_on(self.inward)

@@ -59,12 +59,14 @@ class Upstream(asyncio.Protocol):
     Attributes:
         is_fresh: nothing was ever answered on it.
         is_reusable: another request may be sent on it.
+        is_slow: it does not take what it is sent.
     """
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.is_fresh = True
         self.is_reusable = False
+        self.is_slow = False
         self.since = 0.0
         self._listener: Listener | None = None
         self._method = b""
@@ -118,10 +120,12 @@ class Upstream(asyncio.Protocol):
         self._fail(self._broken())
 
     def pause_writing(self) -> None:
+        self.is_slow = True
         if self._listener is not None:
             self._listener.server_is_slow(slow=True)
 
     def resume_writing(self) -> None:
+        self.is_slow = False
         if self._listener is not None:
             self._listener.server_is_slow(slow=False)
 
@@ -224,7 +228,9 @@ class Upstreams:
         """One on which an answer has ended."""
         waiting = self._idle[upstream.place]
         has_room = len(waiting) < _MOST_OF_A_PLACE and self._kept < self._most
-        if upstream.is_reusable and has_room:
+        # What it has not been sent whole would have the next request wait behind it.
+        is_sent = not upstream.transport.get_write_buffer_size()
+        if upstream.is_reusable and is_sent and has_room:
             upstream.transport.resume_reading()
             upstream.since = self._time()
             waiting.append(upstream)

@@ -71,7 +71,6 @@ class Visit(asyncio.Protocol):
         self._lingers = False
         self._is_new = True  # no head has come yet
         self._is_slow = False  # it does not read what it is sent
-        self._server_is_slow = False  # likewise
         self._since = 0.0  # when the head that is not whole yet began
         self._ended = False  # it sends nothing more
 
@@ -162,7 +161,8 @@ class Visit(asyncio.Protocol):
     def _is_held_up(self, inflow: Inflow) -> bool:
         """Whether it is not for the visitor that little of its body comes."""
         is_whole = self._body is None or self._body.done
-        return is_whole or self._server_is_slow or (self._awaits_leave and not inflow.came)
+        is_slow = self._upstream is not None and self._upstream.is_slow
+        return is_whole or is_slow or (self._awaits_leave and not inflow.came)
 
     # --- the request ---
 
@@ -218,7 +218,7 @@ class Visit(asyncio.Protocol):
         self.wish, self._upstream = lasting(wish, found.verdict), upstream
         if found.more:
             self._more += found.more
-        self._wakes, self._server_is_slow = found.verdict.wakes, False
+        self._wakes = found.verdict.wakes
         self._awaits_leave = b"expect" in head.named
         peer = self._house.peer(self.source, head)
         upstream.begin(self, head.method, upgrades=head.upgrades)
@@ -231,7 +231,8 @@ class Visit(asyncio.Protocol):
         if self._held:
             held, self._held = self._held, b""
             self._take_body(held)
-        self._transport.resume_reading()
+        if not upstream.is_slow:
+            self._transport.resume_reading()
 
     def _take_body(self, data: bytes) -> None:
         body, upstream = self._body, self._upstream
@@ -330,8 +331,9 @@ class Visit(asyncio.Protocol):
 
     def upgraded(self, head: AnswerHead, rest: bytes) -> None:
         """Another protocol is spoken from now on: bytes go as they are."""
-        assert self._upstream is not None  # noqa: S101 - it says so
-        back = self._upstream.transport
+        upstream = self._upstream
+        assert upstream is not None  # noqa: S101 - it says so
+        back = upstream.transport
         self.answer_begins(head)
         self._transport.pause_reading()
         back.pause_reading()
@@ -342,12 +344,14 @@ class Visit(asyncio.Protocol):
             self._held = b""
         assert self.wish is not None  # noqa: S101 - it was let in
         waken = partial(self._house.admission.waken, self.wish.sandbox_id)
-        self._talk = Talk(self._transport, back, self._leave, None if self._wakes else waken)
+        slow = [self._transport] if self._is_slow else []
+        if upstream.is_slow:
+            slow.append(back)
+        self._talk = Talk(self._transport, back, self._leave, None if self._wakes else waken, slow)
         self._talk.begin()
 
     def server_is_slow(self, *, slow: bool) -> None:
         """Send it nothing for now."""
-        self._server_is_slow = slow
         if slow:
             self._transport.pause_reading()
         else:

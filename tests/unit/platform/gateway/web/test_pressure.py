@@ -1,0 +1,207 @@
+"""Who takes nothing stops who sends to it, whatever happens between the two meanwhile.
+
+asyncio says once that a connection takes no more, and once that it does again. Its transports are played
+here, so that a test is what says it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.web import talk
+from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.talk import Talk
+from runtools.platform.gateway.web.visit import Visit
+from runtools.platform.kit.splice import Splice
+from runtools.testing.clock import ManualClock
+from runtools.testing.gateway_world import BOX, KEY, FakeAdmitting
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+SWITCH = b"HTTP/1.1 101 Yes\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """A connection that takes nothing once it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.left = 0
+        self.is_paused = False
+        self.is_gone = False
+        self.on_write: Callable[[bytes], None] = lambda _: None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = cast("Any", protocol)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """It is a test that says when too much waits."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += bytes(data)
+        self.on_write(bytes(data))
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def is_closing(self) -> bool:
+        return self.is_gone
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """More is read all the same."""
+
+    def abort(self) -> None:
+        self.is_gone = True
+
+    close = abort
+
+
+class Servers:
+    """Connects to played servers."""
+
+    def __init__(self) -> None:
+        self.wires: list[Wire] = []
+        self.on_write: Callable[[Wire, bytes], None] = lambda _, data: None
+
+    async def attach(
+        self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
+    ) -> asyncio.Transport:
+        wire = Wire()
+        wire.on_write = lambda data: self.on_write(wire, data)
+        wire.set_protocol(protocol)
+        self.wires.append(wire)
+        protocol.connection_made(wire)
+        return wire
+
+
+class World:
+    """A gateway of played connections."""
+
+    def __init__(self) -> None:
+        self.urls = DevUrls.of("http://sandboxes.localhost:1")
+        self.servers = Servers()
+        reach = cast("Reach", self.servers)
+        self.house = House(self.urls, FakeAdmitting(), reach, ManualClock())
+
+    def visit(self) -> tuple[Visit, Wire]:
+        made, wire = Visit(self.house), Wire()
+        wire.set_protocol(made)
+        made.connection_made(wire)
+        return made, wire
+
+    async def ask(self, visit: Visit, first: str, more: str = "", body: bytes = b"") -> Wire:
+        """The connection on which a request has gone on."""
+        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
+        visit.data_received(f"{first} HTTP/1.1\r\n{host}{more}\r\n".encode() + body)
+        if visit._task is not None:
+            await visit._task
+        assert visit._upstream is not None
+        return cast("Wire", visit._upstream.transport)
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+UPGRADE = "Connection: upgrade\r\nUpgrade: x\r\n"
+
+
+class TestUpgrades:
+    async def test_a_server_that_was_slow_before_stays_so(self, world: World) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /", UPGRADE)
+        back.protocol.pause_writing()
+        back.protocol.data_received(SWITCH)
+        assert front.is_paused
+        assert not back.is_paused
+        back.protocol.resume_writing()
+        assert not front.is_paused
+
+    async def test_a_visitor_that_was_slow_before_stays_so(self, world: World) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /", UPGRADE)
+        hint = b"HTTP/1.1 103 Hints\r\nX: " + b"x" * 60_000 + b"\r\n\r\n"
+
+        def take(_: bytes) -> None:
+            if len(front.sent) > talk.HIGH and not visit._is_slow:
+                visit.pause_writing()
+
+        front.on_write = take
+        back.protocol.data_received(hint * 3 + SWITCH)
+        assert visit._talk is not None
+        assert back.is_paused
+        assert not front.is_paused
+        front.protocol.resume_writing()
+        assert not back.is_paused
+
+    async def test_a_sandbox_that_woke_is_sent_no_more_than_it_takes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(talk, "QUIET_SECONDS", -1.0)
+        front, back = Wire(), Wire()
+
+        async def waken() -> None:
+            """It is awake."""
+
+        joined = Talk(front, back, lambda: None, waken)
+        joined.begin()
+        back.on_write = lambda _: back.protocol.pause_writing()
+        front.protocol.data_received(b"x" * 1000)
+        assert joined._waking is not None
+        await joined._waking
+        assert back.sent == b"x" * 1000
+        assert front.is_paused
+        back.protocol.resume_writing()
+        assert not front.is_paused
+
+    async def test_a_splice_reads_only_what_is_taken(self) -> None:
+        front, back = Wire(), Wire()
+        front.pause_reading()
+        back.pause_reading()
+        joined = Splice(front, back)
+        back.protocol.pause_writing()
+        joined.begin()
+        assert (front.is_paused, back.is_paused) == (True, False)
+
+
+class TestRequests:
+    async def test_a_body_that_came_with_the_head_is_as_much_as_the_server_takes(
+        self, world: World
+    ) -> None:
+        visit, front = world.visit()
+
+        def take(wire: Wire, data: bytes) -> None:
+            if data.endswith(b"body"):
+                wire.protocol.pause_writing()
+
+        world.servers.on_write = take
+        back = await world.ask(visit, "POST /", "Content-Length: 8\r\n", b"body")
+        assert front.is_paused
+        back.protocol.resume_writing()
+        assert not front.is_paused
+
+    async def test_a_connection_that_holds_something_unsent_is_not_used_again(
+        self, world: World
+    ) -> None:
+        visit, _ = world.visit()
+        back = await world.ask(visit, "GET /")
+        back.left = 1
+        back.protocol.data_received(ANSWER)
+        assert back.is_gone
+        assert await world.ask(visit, "GET /") is not back
