@@ -293,8 +293,11 @@ class Visit(asyncio.Protocol):
         upstream, self._upstream = self._upstream, None
         body, self._body = self._body, None
         whole = body is not None and body.done
+        # A server may answer without having read the body, and read it as the next request, whose answer
+        # would be the next visitor's: only where there was none is the connection anybody's again.
+        is_clean = whole and self._head is not None and self._head.length == 0
         if upstream is not None:
-            if whole:
+            if is_clean:
                 self._house.upstreams.give(upstream)
             else:
                 upstream.abort()

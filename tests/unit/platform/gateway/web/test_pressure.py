@@ -205,3 +205,13 @@ class TestRequests:
         back.protocol.data_received(ANSWER)
         assert back.is_gone
         assert await world.ask(visit, "GET /") is not back
+
+    async def test_one_that_was_sent_a_body_is_not_used_again(self, world: World) -> None:
+        visit, _ = world.visit()
+        first = await world.ask(visit, "GET /")
+        first.protocol.data_received(ANSWER)
+        other, _ = world.visit()
+        assert await world.ask(other, "POST /", "Content-Length: 2\r\n", b"ab") is first
+        first.protocol.data_received(ANSWER)
+        assert first.is_gone
+        assert await world.ask(visit, "GET /") is not first
