@@ -187,7 +187,7 @@ UNSEEN: Final[Field] = (b"Referrer-Policy", b"no-referrer")
 
 
 def _bearer(value: bytes) -> bytes:
-    scheme, *rest = value.split(None, 1)
+    scheme, *rest = value.split(None, 1) or [b""]
     return rest[0].strip() if rest and scheme.lower() == b"bearer" else b""
 
 
@@ -236,13 +236,15 @@ def _is_own_page(head: RequestHead, urls: DevUrls) -> bool:
 
     What others may have of it is what anybody's link has: the whole window. They get no part of a page of
     theirs (a frame, a script, a picture) by it. Browsers that do not say what they ask for are asked what
-    they say instead: whose page it is, or that they want a page.
+    they say instead: whose page it is, or that they want a page. A page that tells nobody its address
+    (ours of links ask for that) posts its forms as of no origin, and only the browser knows whose it is.
     """
     own = f"{urls.scheme}://{head.host}".encode("latin-1")
-    origin = head.all(b"origin")
+    origin, sites = head.all(b"origin"), head.all(b"sec-fetch-site")
+    if origin == [b"null"]:
+        return sites == [b"same-origin"]
     if origin:
         return origin == [own]
-    sites = head.all(b"sec-fetch-site")
     if sites in ([b"same-origin"], [b"none"]):
         return True
     looks = head.method in (b"GET", b"HEAD")

@@ -41,3 +41,31 @@ def test_a_key_is_taken_out_however_it_is_spaced() -> None:
     asked = head.request(said)
     assert visitor.shown(asked, URLS).key == "rt_live_abc"
     assert b"rt_live_abc" not in visitor.inward(asked, 3000, URLS, "-")
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b"Bearer", b"Bearer "])
+def test_a_header_that_has_no_key_is_none(value: bytes) -> None:
+    said = b"GET / HTTP/1.1\r\n" + HOST + b"Authorization:" + value + b"\r\n\r\n"
+    assert visitor.shown(head.request(said), URLS) is visitor.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("site", "counts"),
+    [(b"same-origin", True), (b"same-site", False), (b"cross-site", False), (b"none", False)],
+)
+def test_a_form_of_a_page_that_tells_no_address_is_its_own(site: bytes, counts: bool) -> None:
+    said = (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Cookie: __Host-runtools-dev=rt_link_a\r\nOrigin: null\r\n"
+        b"Sec-Fetch-Site: " + site + b"\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    asked = head.request(said)
+    assert bool(visitor.shown(asked, URLS).cookies) is counts
+
+
+def test_who_says_no_more_than_no_origin_is_not() -> None:
+    said = (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Cookie: __Host-runtools-dev=rt_link_a\r\nOrigin: null\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    assert visitor.shown(head.request(said), URLS) is visitor.NOTHING
