@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,6 +40,8 @@ class Guest:
         self.came: list[bytes] = []
         self.answer = answer
         self.closed = 0
+        self.may_end = asyncio.Event()  # when its caller has ended its direction
+        self.may_end.set()
         self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,6 +51,7 @@ class Guest:
                 self.came.append(piece)
                 if b"\r\n\r\n" in piece:
                     writer.write(self.answer)
+            await self.may_end.wait()
         except ConnectionError:
             pass
         finally:
@@ -387,9 +392,57 @@ class TestGuests:
         self, gate: Gateway, guest: tuple[Guest, str]
     ) -> None:
         hostile, host = guest
-        hostile.answer = b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + hostile.answer
+        final = hostile.answer
+        hostile.answer = b"HTTP/1.1 100 Continue\r\n\r\n" * 101 + final
+        said = await gate.say(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
+        assert said.count(b"HTTP/1.1 100 ") == 100
+        assert said.count(b"HTTP/1.1 502 ") == 1
+        hostile.answer = b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + final
         said = await gate.say(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
         assert said.endswith(b"ok")
+
+    @pytest.mark.parametrize("upgrades", [False, True])
+    async def test_a_caller_that_left_a_silent_answer_is_noticed(
+        self,
+        gate: Gateway,
+        guest: tuple[Guest, str],
+        monkeypatch: pytest.MonkeyPatch,
+        upgrades: bool,
+    ) -> None:
+        monkeypatch.setattr(house, "LOOK_SECONDS", 0.05)
+        hostile, host = guest
+        hostile.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+        if upgrades:
+            host += "Connection: upgrade\r\nUpgrade: x\r\n"
+            hostile.answer = b"HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+        hostile.may_end.clear()
+        reader, writer = await gate.connect()
+        writer.write(f"GET / HTTP/1.1\r\n{host}\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        [one] = gate.house._visits
+        assert isinstance(one, visit.Visit)
+        async with asyncio.timeout(20):
+            while not (one._ended or (one._talk and one._talk.inward.ended)):
+                await asyncio.sleep(0.01)
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            while gate.house._visits:
+                await asyncio.sleep(0.01)
+        hostile.may_end.set()
+
+    async def test_no_page_of_ours_stands_in_an_answer(
+        self, gate: Gateway, guest: tuple[Guest, str]
+    ) -> None:
+        hostile, host = guest
+        hostile.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nbegins"
+        reader, writer = await gate.connect()
+        writer.write(f"POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n".encode())
+        await reader.readuntil(b"begins")
+        writer.write(b"no chunk\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
 
     async def test_a_caller_that_goes_away_ends_it_inside(
         self, gate: Gateway, guest: tuple[Guest, str]

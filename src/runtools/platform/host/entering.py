@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -27,7 +26,7 @@ from runtools.platform.host.engine.acts.resume import awake, is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.inside import what_happened
-from runtools.platform.kit.splice import Half, Splice, Unread
+from runtools.platform.kit.splice import Half, Splice, Unread, is_gone
 
 log = logging.getLogger(__name__)
 
@@ -193,12 +192,7 @@ class Stream(Splice):
 
     def is_left(self) -> bool:
         """Whether the caller has closed its end altogether."""
-        fd = self.inward.source.get_extra_info("socket").fileno()
-        if fd < 0:
-            return True
-        poll = select.poll()
-        poll.register(fd, 0)
-        return bool(poll.poll(0))
+        return is_gone(self.inward.source)
 
     def ended(self, half: Half) -> None:
         """One direction is over. That is nothing to wake a sandbox for."""

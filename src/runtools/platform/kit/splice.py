@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable, Collection
 from typing import Final, cast
 
@@ -19,6 +20,16 @@ class Unread(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).pause_reading()
+
+
+def is_gone(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other end has closed altogether; asyncio does not tell where its direction ended."""
+    fd = transport.get_extra_info("socket").fileno()
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
 
 
 class Half(asyncio.Protocol):

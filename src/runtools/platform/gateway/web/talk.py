@@ -10,7 +10,7 @@ from typing import Final
 from runtools.errors import RunToolsError
 from runtools.platform.core.pulses import is_pulse
 from runtools.platform.gateway.web.pace import Outflow
-from runtools.platform.kit.splice import Half, Splice
+from runtools.platform.kit.splice import Half, Splice, is_gone
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +76,13 @@ class Talk(Splice):
         super().lost(half, exc)
 
     def look(self, now: float) -> None:
-        """Break off where one side takes nothing any more."""
+        """Break off where one side takes nothing any more, or is gone."""
         stalled = [flow.stalls(now) for flow in self._flows.values()]
-        if any(stalled):
+        if any(stalled) or any(self._is_left(half) for half in self._flows):
             self.abort()
+
+    def _is_left(self, half: Half) -> bool:
+        return half.ended and not half.source.is_closing() and is_gone(half.source)
 
     def _pass_on(self, half: Half, data: bytes) -> None:
         self._flows[half].written += len(data)

@@ -18,6 +18,7 @@ _IDLE_SECONDS: Final = 4.0
 _SURE_SECONDS: Final = 0.5
 _MOST_OF_A_PLACE: Final = 64
 _INTERIM: Final = 200
+_MOST_INTERIM: Final = 100
 _SWITCHING: Final = 101
 
 
@@ -73,6 +74,7 @@ class Upstream(asyncio.Protocol):
         self._upgrades = False
         self._held = b""
         self._framing: Framing | None = None
+        self._interim = 0  # answers before the answer
         self._keeps = False
 
     def begin(self, listener: Listener, method: bytes, *, upgrades: bool) -> None:
@@ -81,6 +83,7 @@ class Upstream(asyncio.Protocol):
         self._method = method
         self._upgrades = upgrades
         self._framing = None
+        self._interim = 0
         self._held = b""
         self.is_reusable = False
 
@@ -171,6 +174,10 @@ class Upstream(asyncio.Protocol):
             listener, self._listener = self._listener, None
             listener.upgraded(answer, rest)
             return True
+        if answer.status < _INTERIM:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise BadHead(f"more than {_MOST_INTERIM} that say to wait")
         self._listener.answer_begins(answer)
         if answer.status >= _INTERIM:
             self._keeps = answer.keeps_alive and answer.version == b"1.1"

@@ -30,6 +30,7 @@ from runtools.platform.gateway.web.pages import Page
 from runtools.platform.gateway.web.talk import HIGH, Talk
 from runtools.platform.gateway.web.upstream import Upstream
 from runtools.platform.gateway.web.way import Way
+from runtools.platform.kit.splice import is_gone
 
 if TYPE_CHECKING:
     from runtools.platform.gateway.web.house import House
@@ -139,6 +140,8 @@ class Visit(asyncio.Protocol):
             self._talk.look(now)
         elif self._outflow.stalls(now):
             self._break_off()
+        elif self._ended and not self._transport.is_closing() and is_gone(self._transport):
+            self._transport.abort()
         elif self._lingers:
             if quiet > _LINGER_SECONDS and not self._transport.get_write_buffer_size():
                 self._transport.abort()
@@ -240,7 +243,10 @@ class Visit(asyncio.Protocol):
         try:
             goes, rest = body.take(data) if data and not body.done else (b"", data)
         except BadBody as exc:
-            self._answer(Page(400, "That is no request that goes on", str(exc)))
+            if self._begun:
+                self._break_off()
+            else:
+                self._answer(Page(400, "That is no request that goes on", str(exc)))
             return
         if self._inflow is not None:
             self._inflow.came += len(data) - len(rest)
