@@ -49,7 +49,7 @@ class Admission:
         self._admitting = admitting
         self._clock = clock
         self._known: dict[Wish, tuple[float, Verdict]] = {}  # those who may enter
-        self._asking: dict[Wish, asyncio.Task[Verdict]] = {}
+        self._asking: dict[tuple[Wish, bool], asyncio.Task[Verdict]] = {}
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._back_room = asyncio.Semaphore(_AT_ONCE_OF_STRANGE)
@@ -78,13 +78,15 @@ class Admission:
             return verdict
         source = rates.source(source)
         is_strange = self._strange.wait(source) > 0
-        asking = self._asking.get(wish)
+        # Nobody waits for what a strange one's junk is before.
+        key = wish, is_strange
+        asking = self._asking.get(key)
         if asking is None:
             # What is good is let in from whatever address; it waits among the others from there.
             room = self._back_room if is_strange else self._room
             asking = asyncio.create_task(self._ask(wish, room))
-            self._asking[wish] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(wish, None))
+            self._asking[key] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(key, None))
         verdict = await asyncio.shield(asking)
         if verdict.answer != "enter":
             _, wait = self._strange.take(source)

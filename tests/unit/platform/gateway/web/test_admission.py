@@ -74,6 +74,23 @@ async def test_junk_names_are_held_up_by_their_source_and_push_nothing_out(
     assert (await made.verdict(wish(key="rt_live_x"), THERE)).answer == "unknown"
 
 
+async def test_nobodys_question_waits_behind_a_strange_ones_junk(
+    made: Admission, asked: FakeAdmitting
+) -> None:
+    asked.public.add((BOX, 3000))
+    for n in range(admission.STRANGE_A_MINUTE):
+        await made.verdict(wish(f"sandbox-{n:012}", key=f"rt_live_{n}"), HERE)
+    for _ in range(admission._AT_ONCE_OF_STRANGE):  # its junk is asked about, and no answer comes
+        await made._back_room.acquire()
+    strange = asyncio.create_task(made.verdict(wish(), HERE))
+    while not made._asking:
+        await asyncio.sleep(0)
+    assert (await made.verdict(wish(), THERE)).answer == "enter"
+    assert not strange.done()
+    made._back_room.release()
+    assert (await strange).answer == "enter"
+
+
 async def test_what_is_kept_has_a_bound(
     made: Admission, asked: FakeAdmitting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
