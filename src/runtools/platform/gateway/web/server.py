@@ -22,6 +22,7 @@ from runtools.platform.gateway.web.visit import Visit, source_of
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 15.0
+_CLOSE_SECONDS: Final = 3600.0  # the visit's own looks end it before, where nothing of it is taken
 _BACKLOG: Final = 1024
 # Connections have them from the socket that they came by.
 _KEEPALIVE: Final = (
@@ -98,6 +99,7 @@ class Arrival(asyncio.Protocol):
                 self._context,
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=_CLOSE_SECONDS,
             )
         except OSError as exc:  # of TLS, too
             log.debug("no handshake with %s: %s", self.source, exc)

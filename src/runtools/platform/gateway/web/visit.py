@@ -138,12 +138,12 @@ class Visit(asyncio.Protocol):
         quiet = now - self.moved
         if self._talk is not None:
             self._talk.look(now)
-        elif self._outflow.stalls(now):
+        elif self._outflow.stalls(now, is_last=self._lingers):
             self._break_off()
         elif self._ended and not self._transport.is_closing() and is_gone(self._transport):
             self._transport.abort()
         elif self._lingers:
-            if quiet > _LINGER_SECONDS and not self._transport.get_write_buffer_size():
+            if quiet > _LINGER_SECONDS and self._outflow.has_all:
                 self._transport.abort()
         elif self._head is None:
             if self._held and now - self._since > HEAD_SECONDS:
@@ -272,7 +272,11 @@ class Visit(asyncio.Protocol):
                 and self._body is not None
                 and not self._ended
             )
-            more = self._more if self._keeps else [*self._more, (b"Connection", b"close")]
+            more = self._more
+            if not self._keeps:
+                more = [*more, (b"Connection", b"close")]
+            elif b"1.0" in (self._head.version, head.version):
+                more = [*more, (b"Connection", b"keep-alive")]
         wish, urls = self.wish, self._house.urls
         said = visitor.outward(head, wish.sandbox_id, wish.port, urls, more)
         if head.status < 200 or self._upstream is None:
@@ -310,7 +314,7 @@ class Visit(asyncio.Protocol):
         self._head, self.wish = None, None
         if not whole:
             self._linger()
-        elif not self._keeps:
+        elif not self._keeps or (self._ended and not self._held):
             self._end()
         else:
             self._transport.resume_reading()

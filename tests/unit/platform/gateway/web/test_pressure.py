@@ -7,6 +7,7 @@ here, so that a test is what says it.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import pytest
 
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.reach import Reach
-from runtools.platform.gateway.web import talk
+from runtools.platform.gateway.web import pace, talk
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.talk import Talk
 from runtools.platform.gateway.web.visit import Visit
@@ -35,7 +36,13 @@ class Wire(asyncio.Transport):
         self.left = 0
         self.is_paused = False
         self.is_gone = False
+        self.is_aborted = False
+        self.has_halves = True
+        self.sock: socket.socket | None = None
         self.on_write: Callable[[bytes], None] = lambda _: None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.sock if name == "socket" else default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = cast("Any", protocol)
@@ -60,15 +67,16 @@ class Wire(asyncio.Transport):
         return self.is_gone
 
     def can_write_eof(self) -> bool:
-        return True
+        return self.has_halves
 
     def write_eof(self) -> None:
         """More is read all the same."""
 
-    def abort(self) -> None:
+    def close(self) -> None:
         self.is_gone = True
 
-    close = abort
+    def abort(self) -> None:
+        self.is_gone = self.is_aborted = True
 
 
 class Servers:
@@ -215,3 +223,53 @@ class TestRequests:
         first.protocol.data_received(ANSWER)
         assert first.is_gone
         assert await world.ask(visit, "GET /") is not first
+
+
+class TestEnds:
+    async def test_an_answer_over_tls_is_taken_as_slowly_as_it_is(self, world: World) -> None:
+        visit, front = world.visit()
+        front.has_halves = False
+        sends, reads = socket.socketpair()
+        with sends, reads:
+            front.sock = sends
+            back = await world.ask(visit, "GET /", "Connection: close\r\n")
+            sends.send(b"x" * 1000)  # in the kernel, behind what asyncio tells
+            back.protocol.data_received(ANSWER)
+            assert (front.is_gone, front.is_aborted) == (True, False)
+            visit.look(visit.moved + 50)
+            assert not front.is_aborted
+            reads.recv(1000)
+            visit.look(visit.moved + 100)
+            assert front.is_aborted
+
+    async def test_one_of_which_nothing_is_taken_is_broken_off(self, world: World) -> None:
+        visit, front = world.visit()
+        front.has_halves = False
+        sends, reads = socket.socketpair()
+        with sends, reads:
+            front.sock = sends
+            back = await world.ask(visit, "GET /", "Connection: close\r\n")
+            sends.send(b"x" * 1000)
+            back.protocol.data_received(ANSWER)
+            visit.look(visit.moved + 1)
+            visit.look(visit.moved + 2 + pace.STALL_SECONDS)
+            assert front.is_aborted
+
+    async def test_who_ended_its_direction_is_not_waited_for(self, world: World) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /")
+        back.protocol.data_received(ANSWER[:-1])
+        assert front.protocol.eof_received()
+        back.protocol.data_received(ANSWER[-1:])
+        assert front.sent.endswith(b"ok")
+        assert front.is_gone
+
+    async def test_an_old_client_is_told_that_its_connection_stays(self, world: World) -> None:
+        visit, front = world.visit()
+        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
+        visit.data_received(f"GET / HTTP/1.0\r\n{host}Connection: keep-alive\r\n\r\n".encode())
+        assert visit._task is not None
+        await visit._task
+        world.servers.wires[-1].protocol.data_received(ANSWER)
+        assert b"\r\nConnection: keep-alive\r\n" in front.sent
+        assert not front.is_gone
