@@ -324,7 +324,10 @@ class TestRequests:
         for _, one in [*held, (reader, writer)]:
             one.close()
 
-    async def test_there_are_no_more_than_files_for_them(self, gate: Gateway) -> None:
+    async def test_there_are_no_more_than_files_for_them(
+        self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(visit.Visit, "is_idle", False)  # a request is under way
         gate.house._most = 2
         held = [await gate.connect() for _ in range(2)]
         async with asyncio.timeout(20):

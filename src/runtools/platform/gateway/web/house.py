@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Protocol
@@ -39,10 +38,16 @@ class Guest(Protocol):
     Attributes:
         source: the address that it comes from.
         wish: what it was let in by, where it was.
+        is_idle: no request of it is under way.
     """
 
     source: str
     wish: Wish | None
+
+    @property
+    def is_idle(self) -> bool:
+        """See above."""
+        ...
 
     def look(self, now: float) -> None:
         """End what takes too long."""
@@ -74,26 +79,38 @@ class House:
         most: int = MOST_VISITS,
     ) -> None:
         self.urls = urls
+        self.clock = clock
         self.admission = Admission(admitting, clock)
         self.upstreams = Upstreams(reach, most // 4)
         self._sign_in = sign_in
         self._proxies = proxies
         self._most = most
         self._visits: set[Guest] = set()
+        self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
         self._asking: asyncio.Task[None] | None = None
-        self._sources: Counter[str] = Counter()
 
     # --- visits ---
 
     def enter(self, visit: Guest) -> bool:
         """Count a visit; False: there is no room for it."""
-        if len(self._visits) >= self._most:
-            return False
         source = rates.source(visit.source)
-        if self._sources[source] >= MOST_OF_A_SOURCE and not self._is_proxy(visit.source):
+        of_source = len(self._by_source.get(source, ()))
+        if of_source >= MOST_OF_A_SOURCE and not self._is_proxy(visit.source):
+            return False
+        if len(self._visits) >= self._most and not self._make_room():
             return False
         self._visits.add(visit)
-        self._sources[source] += 1
+        self._by_source.setdefault(source, {})[visit] = None
+        return True
+
+    def _make_room(self) -> bool:
+        """Break off who asks for nothing: the oldest from where most are, that few cannot keep all out."""
+        most = max(self._by_source.values(), key=len, default={})
+        idle = next((one for one in most if one.is_idle), None)
+        if idle is None:
+            return False
+        self.leave(idle)
+        idle.abort()
         return True
 
     def leave(self, visit: Guest) -> None:
@@ -101,9 +118,9 @@ class House:
         if visit in self._visits:
             self._visits.discard(visit)
             source = rates.source(visit.source)
-            self._sources[source] -= 1
-            if not self._sources[source]:
-                del self._sources[source]
+            del self._by_source[source][visit]
+            if not self._by_source[source]:
+                del self._by_source[source]
 
     def peer(self, source: str, head: RequestHead) -> str:
         """The address of who asks, by a trusted proxy too."""

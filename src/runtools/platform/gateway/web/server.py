@@ -57,6 +57,7 @@ class Arrival(asyncio.Protocol):
     """A connection that is not encrypted yet: it is counted, and has so long for its handshake."""
 
     wish: Wish | None = None
+    is_idle = True
 
     def __init__(self, house: House, context: ssl.SSLContext) -> None:
         self._house = house

@@ -126,6 +126,11 @@ class Visit(asyncio.Protocol):
 
     # --- what the house asks ---
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, nor the end of an answer."""
+        return self._head is None and not self._lingers
+
     def abort(self) -> None:
         """Break everything off."""
         if self._talk is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from runtools.errors import RunToolsError
 from runtools.platform.core.ports.admitting import Verdict
 from runtools.platform.gateway.web import pages, visitor
-from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.admission import BELIEVED_SECONDS, Wish, lasting
 from runtools.platform.gateway.web.head import Field, RequestHead
 from runtools.platform.gateway.web.pages import Page
 from runtools.platform.gateway.web.upstream import Upstream
@@ -69,7 +69,8 @@ async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: 
 
 async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source: str) -> Way | Page:
     place = (wish.sandbox_id, wish.port)
-    verdict = await house.admission.verdict(wish, house.peer(source, head))
+    peer, began = house.peer(source, head), house.clock.monotonic()
+    verdict = await house.admission.verdict(wish, peer)
     if verdict.answer != "enter":
         return house.page_of_stranger(head, wish, own)
     more: list[Field] = []
@@ -84,4 +85,14 @@ async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source:
         if not verdict.wakes:
             await house.admission.waken(wish.sandbox_id)
         upstream = await house.upstreams.open(place, wakes=verdict.wakes)
+        if house.clock.monotonic() - began >= BELIEVED_SECONDS:
+            # It took a while to wake, perhaps: who may not enter any more does not.
+            try:
+                again = await house.admission.verdict(lasting(wish, verdict), peer)
+            except BaseException:
+                upstream.abort()
+                raise
+            if again.answer != "enter":
+                upstream.abort()
+                return house.page_of_stranger(head, wish, own)
     return Way(wish, verdict, upstream, more)

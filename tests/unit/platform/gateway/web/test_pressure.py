@@ -39,10 +39,12 @@ class Wire(asyncio.Transport):
         self.is_aborted = False
         self.has_halves = True
         self.sock: socket.socket | None = None
+        self.source = "-"
         self.on_write: Callable[[bytes], None] = lambda _: None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.sock if name == "socket" else default
+        found = {"socket": self.sock, "peername": (self.source, 1)}
+        return found.get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = cast("Any", protocol)
@@ -85,10 +87,12 @@ class Servers:
     def __init__(self) -> None:
         self.wires: list[Wire] = []
         self.on_write: Callable[[Wire, bytes], None] = lambda _, data: None
+        self.on_attach: Callable[[], None] = lambda: None
 
     async def attach(
         self, sandbox_id: str, port: int, protocol: asyncio.Protocol, *, wakes: bool = True
     ) -> asyncio.Transport:
+        self.on_attach()
         wire = Wire()
         wire.on_write = lambda data: self.on_write(wire, data)
         wire.set_protocol(protocol)
@@ -104,22 +108,28 @@ class World:
         self.urls = DevUrls.of("http://sandboxes.localhost:1")
         self.servers = Servers()
         reach = cast("Reach", self.servers)
-        self.house = House(self.urls, FakeAdmitting(), reach, ManualClock())
+        self.admitting, self.clock = FakeAdmitting(), ManualClock()
+        self.house = House(self.urls, self.admitting, reach, self.clock)
 
-    def visit(self) -> tuple[Visit, Wire]:
+    def visit(self, source: str = "192.0.2.9") -> tuple[Visit, Wire]:
         made, wire = Visit(self.house), Wire()
+        wire.source = source
         wire.set_protocol(made)
         made.connection_made(wire)
         return made, wire
 
     async def ask(self, visit: Visit, first: str, more: str = "", body: bytes = b"") -> Wire:
         """The connection on which a request has gone on."""
+        await self.request(visit, first, more, body)
+        assert visit._upstream is not None
+        return cast("Wire", visit._upstream.transport)
+
+    async def request(self, visit: Visit, first: str, more: str = "", body: bytes = b"") -> None:
+        """Ask, and see it judged."""
         host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
         visit.data_received(f"{first} HTTP/1.1\r\n{host}{more}\r\n".encode() + body)
         if visit._task is not None:
             await visit._task
-        assert visit._upstream is not None
-        return cast("Wire", visit._upstream.transport)
 
 
 @pytest.fixture
@@ -273,3 +283,35 @@ class TestEnds:
         world.servers.wires[-1].protocol.data_received(ANSWER)
         assert b"\r\nConnection: keep-alive\r\n" in front.sent
         assert not front.is_gone
+
+
+class TestRoom:
+    async def test_who_asks_for_nothing_makes_room_the_oldest_from_where_most_are(
+        self, world: World
+    ) -> None:
+        world.house._most = 4
+        made: list[tuple[Visit, Wire]] = []
+        for source in ("192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.2"):
+            made.append(world.visit(source))
+        await world.ask(made[1][0], "GET /")
+        _, newcomer = world.visit("192.0.2.3")
+        assert [wire.is_aborted for _, wire in made] == [False, False, True, False]
+        assert not newcomer.sent
+        assert len(world.house._visits) == 4
+
+
+class TestRevoking:
+    async def test_who_was_let_in_before_a_long_wait_is_judged_again(self, world: World) -> None:
+        visit, front = world.visit()
+
+        def wake() -> None:
+            world.clock.advance(60)
+            world.admitting.secrets.clear()
+
+        world.servers.on_attach = wake
+        await world.request(visit, "GET /")
+        assert front.sent.startswith(b"HTTP/1.1 404 ")
+        [back] = world.servers.wires
+        assert back.is_aborted
+        assert back.sent == b""
+        assert len(world.admitting.asked) == 2
