@@ -31,6 +31,9 @@ async def _furnish(org: Org) -> None:
     await org.ask("POST", f"/v1/sandboxes/{box}/urls", json={"access": "public", "port": 3000})
     await org.ask("POST", f"/v1/sandboxes/{box}/urls/3000/links", json={})
     await org.ask("POST", "/v1/dev-urls", json={"access": "public"})
+    for run in await org.ask("GET", "/v1/runs"):
+        if run["status"] not in {"cancelled", "completed", "failed", "limit_reached"}:
+            await org.ask("POST", f"/v1/runs/{run['id']}/messages", json={"message": "Wait."})
     project, box = made["/v1/projects/{ref}"][0], made["/v1/sandboxes/{ref}"][0]
     await org.ask("POST", f"/v1/projects/{project}/move", json={"sandboxes": [box]})
     await org.world.person("member", email=f"{org.word}@example.org", org=org.id)

@@ -61,6 +61,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "projects.sandbox_id": ("definitions", "sandbox_id"),
     "projects.source": ("projects", "id"),
     "projects.target": ("ssh_keys", "project_id"),
+    "runs.having.key": ("run_events", "key"),
     "sandboxes.op": ("sandboxes", "born_op"),
     "secrets.names": ("secrets", "name"),
     "snapshots.dropped_by.op": ("snapshots", "drop_op"),
@@ -234,6 +235,8 @@ def _value(conn: Connection, table: Table, column: str, owner: str, stranger: st
     query = query.where(wanted.not_in(theirs.where(wanted.is_not(None))))
     if table.name == "definitions":
         query = query.where(table.c.kind == "sandbox")
+    if table.name == "runs":
+        query = query.where(table.c.status != "cancelled")
     if "is_default" in table.c:
         query = query.where(~table.c.is_default)
     if "state" in table.c and column != "drop_op":

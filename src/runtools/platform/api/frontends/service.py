@@ -12,8 +12,8 @@ from runtools.errors import InvalidRequest, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, thread_of
+from runtools.platform.api.runs import log, store
 from runtools.platform.api.runs import service as runs
-from runtools.platform.api.runs import store
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.threads import store as threads
 from runtools.platform.core.runs import Status
@@ -59,7 +59,9 @@ def _done_before(
 ) -> tuple[Record, int] | None:
     """What an earlier attempt of the same act came to: the run that it made, or spoke to."""
     made = store.made_by(conn, org_id, op)
-    return (made, 0) if made is not None else store.steered_by(conn, org_id, thread_id, op)
+    if made is not None:
+        return made, 0
+    return store.having(conn, org_id, thread_id, log.own_key("steer", op))
 
 
 async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:

@@ -176,7 +176,7 @@ async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
     rules.check_images(wanted.images, "images")
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        key = store.steer_key(op)
+        key = log.own_key("steer", op)
         if not store.under(conn, record, [key]) and store.is_over(record):
             raise ended(record.id, record.status)
         data = {

@@ -83,21 +83,16 @@ def made_by(conn: Connection, org_id: str, op: str) -> Record | None:
     return None if row is None else Record(*row)
 
 
-def steered_by(conn: Connection, org_id: str, thread_id: str, op: str) -> tuple[Record, int] | None:
-    """The thread's run that an act has said something to, and the last event before that."""
+def having(conn: Connection, org_id: str, thread_id: str, key: str) -> tuple[Record, int] | None:
+    """The thread's run with an event of that key, and the last event before it."""
     query = (
         select(*_COLUMNS, run_events.c.seq)
         .join(run_events, run_events.c.run_id == runs.c.id)
         .where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
-        .where(run_events.c.key == steer_key(op))
+        .where(run_events.c.key == key)
     )
     row = conn.execute(query).first()
     return None if row is None else (Record(*row[:-1]), row[-1] - 1)
-
-
-def steer_key(op: str) -> str:
-    """What the event is called by which an act says something to a run."""
-    return f"{OWN_KEYS}steer:{op}"
 
 
 def find(conn: Connection, org_id: str, run_id: str) -> Record | None:
