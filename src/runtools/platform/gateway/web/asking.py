@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
-import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from runtools.errors import RunToolsError, Unavailable, from_wire
+from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.ports.admitting import (
     MOST_STAYS,
     PREFIX,
@@ -19,12 +18,10 @@ from runtools.platform.core.ports.admitting import (
     Verdict,
     Waking,
 )
-from runtools.platform.gateway.part import PartClient
+from runtools.platform.gateway.part import PartClient, ShapeT
 
 _SECONDS: Final = 5.0
 _WAKE_SECONDS: Final = 180.0  # it may wait for room
-
-ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 
 class Api(PartClient, Admitting):
@@ -36,7 +33,7 @@ class Api(PartClient, Admitting):
     """
 
     def __init__(self, url: str, token: str) -> None:
-        super().__init__(url, token, _SECONDS)
+        super().__init__(url, token, PREFIX, _SECONDS, "the api does not answer the gateway")
 
     async def admit(self, asked: Asked) -> Verdict:
         """See `Admitting`."""
@@ -55,26 +52,11 @@ class Api(PartClient, Admitting):
 
     async def waken(self, sandbox_id: str) -> None:
         """See `Admitting`."""
-        await self._ask("waken", Waking(sandbox_id=sandbox_id), Waking, _WAKE_SECONDS)
+        await self.ask("waken", Waking(sandbox_id=sandbox_id), Waking, _WAKE_SECONDS)
 
     async def _say(self, path: str, says: BaseModel, model: type[ShapeT]) -> ShapeT:
         """An answer to who may enter; an error is none, and nothing that a stranger is told of."""
         try:
-            return await self._ask(path, says, model)
+            return await self.ask(path, says, model)
         except RunToolsError as exc:
             raise Unavailable("the api does not say whom to let in") from exc
-
-    async def _ask(
-        self, path: str, says: BaseModel, model: type[ShapeT], seconds: float = _SECONDS
-    ) -> ShapeT:
-        try:
-            answer = await self._client.post(
-                f"{PREFIX}/{path}", content=says.model_dump_json(), timeout=seconds
-            )
-            said = answer.json()
-            if answer.is_success:
-                return model.model_validate(said["data"])
-            error = from_wire(said["error"])
-        except (httpx.HTTPError, ValidationError, ValueError, KeyError, TypeError) as exc:
-            raise Unavailable("the api does not answer the gateway") from exc
-        raise error
