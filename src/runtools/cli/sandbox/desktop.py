@@ -33,21 +33,7 @@ def desktop(
     with connected() as rt:
         sandbox = rt.sandboxes.get(ref)
         port = sandbox.desktop.screen().port
-        found = sandbox.urls.get(port)
-        link = None
-        if seconds is not None:
-            link = sandbox.urls.link(port, seconds)
-        elif open_ and found.access == "private":
-            link = sandbox.urls.link(port)
-    if open_:
-        urls.open_page(found.url if link is None else link.url)
-    if seconds is not None and link is not None:
-        shown = link.url
-        output.show(link, lambda: shown) if json else output.line(shown)
-    elif json:
-        output.show(found, lambda: found.url)
-    else:
-        output.line(found.url)
+        urls.show(sandbox.urls, port, seconds, open_=open_, json=json)
 
 
 def screenshot(

@@ -17,6 +17,7 @@ from runtools.cli.output import Json
 from runtools.cli.session import Ref, connected
 from runtools.errors import InvalidRequest
 from runtools.sdk import settings
+from runtools.sdk.sync.dev_urls import DevUrls
 
 _TTL = re.compile(r"([1-9][0-9]*)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -49,12 +50,17 @@ def url(
         urls = rt.sandboxes.get(ref).urls
         if public is not None:
             urls.choose("public" if public else "private", port)
-        found = urls.get(port)
-        link = None
-        if seconds is not None:
-            link = urls.link(port, seconds)
-        elif open_ and found.access == "private":
-            link = urls.link(port)
+        show(urls, port, seconds, open_=open_, json=json)
+
+
+def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bool) -> None:
+    """Print the address of a port, or a link to it that lasts so long; and open it, if that is wanted."""
+    found = urls.get(port)
+    link = None
+    if seconds is not None:
+        link = urls.link(port, seconds)
+    elif open_ and found.access == "private":
+        link = urls.link(port)
     if open_:
         open_page(found.url if link is None else link.url)
     if seconds is not None and link is not None:
