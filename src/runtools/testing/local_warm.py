@@ -18,8 +18,11 @@ from runtools.platform.core.ports.driver import Driver, Machine, Slot
 from runtools.platform.host.disk.files import copy_sparse
 from runtools.platform.host.templates.images import Image
 from runtools.platform.kit import files
+from runtools.testing import local_run
+from runtools.testing.local_place import Place
 
 _DISK_MB = 2048
+_MACHINE = "m"
 
 
 class LocalWarm:
@@ -35,9 +38,10 @@ class LocalWarm:
         self._making = asyncio.Lock()
 
     async def reclaim(self) -> int:
-        """At the start: remove what a crash left half made."""
+        """At the start: end machines that were being warmed, and remove what is not whole."""
         halves = list(self._made().glob(".*"))
         for half in halves:
+            await local_run.end(Place(half / _MACHINE / "vmm"))
             shutil.rmtree(half)
         return len(halves)
 
@@ -58,7 +62,7 @@ class LocalWarm:
             if (at / "warm.json").exists():
                 return at
             with tempfile.TemporaryDirectory(dir=self._made(), prefix=".") as scratch:
-                machine = _scratch_machine(image, Path(scratch) / "m", vcpus, memory_mb)
+                machine = _scratch_machine(image, Path(scratch) / _MACHINE, vcpus, memory_mb)
                 into = Path(scratch) / "warm"
                 into.mkdir()
                 await self._driver.boot(machine)
