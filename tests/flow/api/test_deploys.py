@@ -809,7 +809,7 @@ class TestLease:
         platform = world.platform
         answer = await begin(world, body(sandboxes=[box(setup=["sleep 0.3"])]))
         deploy_id = answer.json()["data"]["id"]
-        tasks = [task for task in platform.tasks if deploy_id in task.get_name()]
+        tasks = [task for task in platform.background if deploy_id in task.get_name()]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from runtools.errors import RunToolsError
 from runtools.platform.api.callers.door import Door
 from runtools.platform.api.events.bus import Bus
 from runtools.platform.api.hosts.registry import Hosts
@@ -22,6 +19,7 @@ from runtools.platform.api.runs.readers import Readers
 from runtools.platform.api.sessions.service import Sessions
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.workers.links import Workers
+from runtools.platform.kit.background import Background
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -29,7 +27,6 @@ from runtools.platform.kit.outbound import Outbound
 from runtools.platform.kit.passwords import Passwords
 from runtools.platform.kit.tracing import OFF, Tracing
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -39,6 +36,7 @@ class Platform:
 
     Attributes:
         provider_keys: API keys of model providers that the machine's environment holds, by name.
+        background: what goes on beside requests.
         readers: those who read along with runs.
         workers: those of who drives runs that are connected here.
         feeds: the output of processes that is followed.
@@ -78,7 +76,7 @@ class Platform:
     strays: dict[str, list[str]] = field(default_factory=dict)
     passed_over: set[tuple[str, str]] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    background: Background = field(default_factory=Background)
     last: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
@@ -88,27 +86,11 @@ class Platform:
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Do the work beside the request that asked for it; what nobody awaits is logged."""
-        task = asyncio.create_task(work, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, RunToolsError):
-            log.info("%s: %s", task.get_name(), error)
-        else:
-            log.error("%s failed", task.get_name(), exc_info=error)
+        return self.background.spawn(work, name)
 
     async def rest(self) -> None:
         """Stop all that goes on beside requests."""
-        running = list(self.tasks)
-        for task in running:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*running, return_exceptions=True)
+        await self.background.end()
 
     async def close(self) -> None:
         """Stop what goes on, and let go of the database."""

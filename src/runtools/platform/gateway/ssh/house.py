@@ -19,6 +19,7 @@ from runtools.platform.gateway.ssh.keys import GatewayKeys
 from runtools.platform.gateway.ssh.rooms import Rooms
 from runtools.platform.gateway.ssh.strangers import Strangers
 from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
+from runtools.platform.kit.background import Background
 from runtools.platform.kit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class House:
         agents: whether a sandbox may use the agent of who is in and asks for it (``ssh -A``).
         inside: all connections that have logged in.
         streams: all connections into sandboxes.
-        tasks: what goes on beside the connections.
+        background: what goes on beside the connections.
     """
 
     doorway: Doorway
@@ -75,23 +76,11 @@ class House:
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     inside: set[Inside] = field(default_factory=set)
     streams: set[SandboxWire] = field(default_factory=set)
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    background: Background = field(default_factory=lambda: Background(asyncssh.Error))
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
         """Do something beside what asked for it; what nobody awaits is logged."""
-        task = asyncio.create_task(work, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, RunToolsError | asyncssh.Error):
-            log.info("%s: %s", task.get_name(), error)
-        else:
-            log.error("%s failed", task.get_name(), exc_info=error)
+        return self.background.spawn(work, name)
 
     def refusal(self, source: str) -> str | None:
         """Why nobody is let in from there at present."""
@@ -123,7 +112,7 @@ class House:
         """Send everybody home."""
         for one in list(self.inside):
             one.end("the gateway is being stopped")
-        for task in self.tasks:
+        for task in self.background:
             if task.get_name() == LOOKING:
                 task.cancel()
 
