@@ -8,7 +8,7 @@ import re
 import webbrowser
 from html import escape
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,9 @@ from runtools.cli.output import Json
 from runtools.cli.session import Ref, connected
 from runtools.errors import InvalidRequest
 from runtools.sdk import settings
-from runtools.sdk.sync.dev_urls import DevUrls
+
+if TYPE_CHECKING:
+    from runtools.sdk.sync.dev_urls import DevUrls
 
 _TTL = re.compile(r"([1-9][0-9]*)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
