@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
 from runtools.platform.kit.db import Database
@@ -216,6 +217,35 @@ class TestKeeping:
             heard: list[str | bytes] = []
             while not any(isinstance(one, str) and '"taken"' in one for one in heard):
                 heard.append(await viewer.recv())
+        assert (await any_world.get("one"))["state"] == "running"
+
+    async def test_what_wakes_nothing_is_refused_nothing(self, any_world: World) -> None:
+        http = any_world.http
+        await any_world.create(name="one", **SIZE)
+        body = {"command": ["echo", "told"]}
+        started = await http.post("/v1/sandboxes/one/processes", json=body)
+        process = f"/v1/sandboxes/one/processes/{started.json()['data']['id']}"
+        ended = (await http.get(f"{process}?waitMs=60000")).json()["data"]
+        assert ended["output"]["end"] == 5
+        watch = "/v1/sandboxes/one/files/watch?path=/workspace"
+        async with http.stream("GET", watch) as stream:
+            number, _, change = await anext(events(stream))
+        assert change["kind"] == "armed"
+        await http.post("/v1/sandboxes/one/pause")
+        await any_world.create(name="two", **SIZE)
+        for limits in ({"sandboxes": 1}, {"sandboxes": 2}):  # used up, and with room: it sleeps on
+            await allow(any_world, **limits)
+            at_end = await http.get(f"{process}/output?offset=5")
+            assert (at_end.status_code, at_end.content) == (200, b"")
+            async with http.stream("GET", f"{watch}&after={number}") as stream:
+                assert stream.status_code == 200
+                assert (await anext(events(stream)))[2]["kind"] == "armed"
+            assert (await any_world.get("one"))["state"] == "paused"
+        await allow(any_world, sandboxes=1)
+        refused(await http.get(f"{process}/output?offset=4"))
+        refused(await http.get(watch))
+        await allow(any_world, sandboxes=2)
+        assert (await http.get(f"{process}/output?offset=4")).content == b"\n"
         assert (await any_world.get("one"))["state"] == "running"
 
     async def test_many_that_wake_at_once(self, any_world: World) -> None:

@@ -122,9 +122,7 @@ async def output(
     `X-Output-End` where the next read goes on, `X-Output-Dropped` how many before them are no longer kept.
     """
     call = call_of(request)
-    host, sandbox_id = await inside.enter(call, ref)
-    process_id = rules.check_process_id(process_id)
-    piece = await host.read_output(sandbox_id, process_id, stream, offset, limit)
+    piece = await service.read(call, ref, process_id, stream, offset, limit)
     headers = {
         "X-Output-Offset": str(piece.offset),
         "X-Output-Dropped": str(piece.dropped),

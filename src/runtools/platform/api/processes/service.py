@@ -19,6 +19,7 @@ from runtools.platform.core.ports.host import Host
 from runtools.platform.core.states import State
 from runtools.sdk.shapes.processes import (
     OutputEnd,
+    OutputPiece,
     OutputSpan,
     Process,
     ProcessRequest,
@@ -41,6 +42,20 @@ async def look(call: Call, ref: str, process_id: str) -> tuple[Host, Record, Pro
     host, record = await inside.beside(call, ref)
     process_id = rules.check_process_id(process_id)
     return host, record, await host.wait_process(record.id, process_id, 0)
+
+
+async def read(
+    call: Call, ref: str, process_id: str, stream: Stream, start: int, limit: int
+) -> OutputPiece:
+    """What is there of its output; one that sleeps is woken for bytes alone, for they lie inside."""
+    process_id = rules.check_process_id(process_id)
+    record = await inside.living(call, ref)
+    host = call.platform.hosts.port(record.host_id)
+    if record.state == State.PAUSED:
+        span: OutputSpan = getattr(await host.wait_process(record.id, process_id, 0), stream)
+        if start < span.end:
+            host, _ = await inside.enter(call, ref)
+    return await host.read_output(record.id, process_id, stream, start, limit)
 
 
 def first(record: Record, process: Process, stream: Stream, start: int) -> int:

@@ -29,6 +29,12 @@ async def enter(call: Call, ref: str) -> tuple[Host, str]:
     return call.platform.hosts.port(record.host_id), record.id
 
 
+async def look_in(call: Call, ref: str) -> tuple[Host, str]:
+    """The same for what wakes nothing: one that sleeps is left asleep, whatever its org may have."""
+    record = await living(call, ref)
+    return call.platform.hosts.port(record.host_id), record.id
+
+
 async def living(call: Call, ref: str) -> Record:
     """A sandbox that has come to run and not ended; one that sleeps is left alone."""
     record = await load(call.platform, call.org, ref)

@@ -258,7 +258,8 @@ async def watch(
     call = call_of(request)
     rules.check_path(_exact(request, path))
     start = sse.resume_point(request.scope, after)
-    host, sandbox_id = await inside.enter(call, ref)
+    enter = inside.enter if start is None else inside.look_in
+    host, sandbox_id = await enter(call, ref)
     changes = await http.primed(host.watch(sandbox_id, path, recursive, start))
     return sse.EventStream(_told(call, changes))
 
