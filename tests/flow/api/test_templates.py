@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from runtools.errors import TemplateInUse
@@ -124,6 +125,43 @@ class TestDelete:
         assert (await any_world.http.post("/v1/sandboxes", json={})).status_code == 404
         assert any_world.host.builds == {}
 
+    async def test_of_other_orgs_is_told_only_that_there_are_some(self, any_world: World) -> None:
+        path = "/v1/templates/base-debian"
+        member = await any_world.person("member")
+        async with member.http as asks, await any_world.stranger() as other:
+            boxes = [
+                (await other.post("/v1/sandboxes", json={})).json()["data"]["id"] for _ in range(2)
+            ]
+            await other.post(f"/v1/sandboxes/{boxes[0]}/snapshots", json={})
+            told = (await asks.delete(path)).json()["error"]
+            assert told["code"] == "template_in_use"
+            assert told["message"] == "base-debian@1 is used by other orgs"
+            wanted = {"sandboxes": 0, "snapshots": 0, "others": True, "version": 1}
+            assert told["details"] == wanted
+            await any_world.create()
+            told = (await asks.delete(path)).json()["error"]
+            assert told["details"] == wanted | {"sandboxes": 1}
+            assert told["message"].endswith("by 1 sandboxes and 0 snapshots, and by other orgs")
+            whole = (await any_world.http.delete(path)).json()["error"]  # the operator's
+            counted = {"otherSandboxes": 2, "otherSnapshots": 1}
+            assert whole["details"] == wanted | {"sandboxes": 1} | counted
+
+    async def test_ids_that_a_host_names_are_the_operators(self, world: World) -> None:
+        users = ["sandbox-of-another0"]
+
+        async def refuse(_version: str) -> None:
+            raise TemplateInUse(f"1 stand on it, {users[0]} among them", details={"users": users})
+
+        world.host.drop_template = refuse  # type: ignore[method-assign, assignment]
+        member = await world.person("member")
+        async with member.http as asks:
+            answer = await asks.delete("/v1/templates/base-debian")
+        assert answer.json()["error"]["code"] == "template_in_use"
+        assert users[0] not in answer.text
+        await holds(lambda: _is_ready(world))
+        whole = await world.http.delete("/v1/templates/base-debian")
+        assert whole.json()["error"]["details"]["users"] == users
+
     async def test_while_an_ended_one_can_be_recovered(self, world: World) -> None:
         made = await world.create()
         await world.host.die(made["id"], "gone")
@@ -190,3 +228,37 @@ class TestPlatformTemplates:
             assert made["templateVersion"] == mine["version"] == 2  # the platform's has one alone
             (theirs,) = (await third.get("/v1/templates")).json()["data"]
             assert theirs["id"] != mine["id"]
+
+    async def test_a_build_of_ones_own_takes_it_from_nobody(self, any_world: World) -> None:
+        async with await any_world.stranger() as http:
+
+            async def version() -> int:
+                made = await http.post("/v1/sandboxes", json={})
+                assert made.status_code == 201, made.text
+                return int(made.json()["data"]["templateVersion"])
+
+            await any_world.build()
+            assert await version() == 2
+            any_world.host.gate.clear()
+            await http.post("/v1/templates/base-debian/builds", json={"run": "fail"})
+            assert await version() == 2  # the platform's: its own is being built
+            own = await http.post("/v1/sandboxes", json={"template": "base-debian@1"})
+            assert own.json()["error"]["code"] == "conflict"
+            any_world.host.gate.set()
+            await holds(lambda: _is(http, "failed"))
+            assert await version() == 2
+            own = await http.post("/v1/sandboxes", json={"template": "base-debian@1"})
+            assert own.json()["error"]["code"] == "build_failed"
+            other = await http.post("/v1/sandboxes", json={"template": "base-debian@2"})
+            assert other.json()["error"]["code"] == "not_found"
+            await http.post("/v1/templates/base-debian/builds", json={})
+            await holds(lambda: _is(http, "ready"))
+            made = (await http.post("/v1/sandboxes", json={})).json()["data"]
+            mine = (await http.get("/v1/templates/base-debian")).json()["data"]
+            assert mine["isOwn"]
+            assert made["templateVersion"] == mine["version"] == 2
+
+
+async def _is(http: httpx.AsyncClient, state: str) -> bool:
+    shown = (await http.get("/v1/templates/base-debian")).json()["data"]
+    return bool(shown["isOwn"] and shown["state"] == state)

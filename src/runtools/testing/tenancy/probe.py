@@ -97,6 +97,7 @@ _SPECIAL: Mapping[str, Any] = {
     "runs.month": "2026-11",
     "runs.sought": runs.Sought(),
     "runs.types": ("message",),
+    "templates.number": None,
     "threads.below": None,
     "threads.sought": threads.Sought(),
     "threads.title": "another title",

@@ -38,6 +38,10 @@ _LEASE = (
 _WORKER = (
     "for the worker that drives it, which serves every org: by the id of a run that it was offered"
 )
+_USERS = (
+    "counts by org what stands on a template version, which serves every org where it is the platform's;"
+    " who asks is told of its own, and of others that there are some"
+)
 _PURE = "touches no record"
 
 ACROSS: Mapping[str, str] = {
@@ -129,7 +133,7 @@ ACROSS: Mapping[str, str] = {
     "sandboxes.rename": _INSIDE,
     "sandboxes.retag": _INSIDE,
     "sandboxes.unseen_in": _REPAIR,
-    "sandboxes.users_of": "counts what stands on a template version, which is one org's",
+    "sandboxes.users_of": _USERS,
     "sandboxes.which": _REPAIR,
     "sessions.caller": _DOOR,
     "sessions.end": _PERSON,
@@ -145,7 +149,7 @@ ACROSS: Mapping[str, str] = {
     "snapshots.mark": _INSIDE,
     "snapshots.ready": _INSIDE,
     "snapshots.unfinished": _REPAIR,
-    "snapshots.users_of": "counts what stands on a template version, which is one org's",
+    "snapshots.users_of": _USERS,
     "ssh_keys.remove_all_made_by": _PERSON,
     "ssh_access.host_keys": _MACHINE,
     "ssh_access.opens": _SSH,

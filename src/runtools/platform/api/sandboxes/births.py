@@ -286,9 +286,7 @@ async def version_of(call: Call, ref: str | None) -> Version:
         NotFound, Conflict, BuildFailed: there is none, or none that is ready.
     """
     slug, number = rules.template_ref(ref or call.platform.settings.default_template)
-    versions = await call.platform.db.read(templates.usable, call.org, slug)
-    if number is not None:
-        versions = [version for version in versions if version.version == number]
+    versions = await call.platform.db.read(templates.choices, call.org, slug, number)
     for version in versions:
         if version.state == "ready":
             return version

@@ -288,16 +288,20 @@ def _add_tags(conn: Connection, sandbox_id: str, tags: Mapping[str, str]) -> Non
         conn.execute(insert(sandbox_tags), rows)
 
 
-def users_of(conn: Connection, template_id: str, recoverable_since: datetime) -> int:
-    """How many sandboxes stand on a template version: alive, or ended so lately that they may be
+def users_of(conn: Connection, template_id: str, recoverable_since: datetime) -> dict[str, int]:
+    """How many sandboxes of each org stand on a template version: alive, or ended so lately that they
 
-    recovered.
+    may be recovered.
     """
-    query = select(func.count()).where(
-        sandboxes.c.template_id == template_id,
-        or_(
-            _ALIVE,
-            and_(sandboxes.c.stopped_at >= recoverable_since, guests.is_kept()),
-        ),
+    query = (
+        select(sandboxes.c.org_id, func.count())
+        .where(
+            sandboxes.c.template_id == template_id,
+            or_(
+                _ALIVE,
+                and_(sandboxes.c.stopped_at >= recoverable_since, guests.is_kept()),
+            ),
+        )
+        .group_by(sandboxes.c.org_id)
     )
-    return int(conn.scalar(query) or 0)
+    return {org_id: int(count) for org_id, count in conn.execute(query)}

@@ -192,9 +192,11 @@ def unfinished(conn: Connection, before: datetime, limit: int) -> list[Keep]:
     return [Keep(*row) for row in conn.execute(query)]
 
 
-def users_of(conn: Connection, template_id: str) -> int:
-    """How many snapshots stand on a template version."""
-    query = select(func.count()).where(
-        snapshots.c.template_id == template_id, snapshots.c.state != "dropped"
+def users_of(conn: Connection, template_id: str) -> dict[str, int]:
+    """How many snapshots of each org stand on a template version."""
+    query = (
+        select(snapshots.c.org_id, func.count())
+        .where(snapshots.c.template_id == template_id, snapshots.c.state != "dropped")
+        .group_by(snapshots.c.org_id)
     )
-    return int(conn.scalar(query) or 0)
+    return {org_id: int(count) for org_id, count in conn.execute(query)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from runtools.errors import InvalidRequest
+from runtools.errors import InvalidRequest, TemplateInUse
 from runtools.platform.api.templates.store import Version
+from runtools.platform.core.access import Caller, covers
 from runtools.platform.core.ids import is_name
 from runtools.platform.core.recipes import RECIPES, no_package
 from runtools.platform.kit.http import wrong_field
@@ -41,6 +42,54 @@ def check_packages(packages: Iterable[str]) -> None:
             f"{bad[1][:80]!r} is no package name: lower-case letters, digits, '+', '-' and '.', with an "
             "optional =version",
         )
+
+
+def in_use(
+    who: Caller, version: Version, living: Mapping[str, int], kept: Mapping[str, int]
+) -> TemplateInUse:
+    """Why a version stays, by how many sandboxes and snapshots of each org stand on it.
+
+    Who asks is told how many of its own do, and of other orgs only that some do; the operator is told how
+    many.
+    """
+    mine = str(who.org_id)
+    own, own_kept = living.get(mine, 0), kept.get(mine, 0)
+    others, others_kept = sum(living.values()) - own, sum(kept.values()) - own_kept
+    details: dict[str, object] = {
+        "sandboxes": own,
+        "snapshots": own_kept,
+        "others": bool(others or others_kept),
+        "version": version.version,
+    }
+    users = [f"{own} sandboxes and {own_kept} snapshots"] if own or own_kept else []
+    if _is_operator(who):
+        details |= {"otherSandboxes": others, "otherSnapshots": others_kept}
+        if others or others_kept:
+            users.append(f"{others} sandboxes and {others_kept} snapshots of other orgs")
+    elif others or others_kept:
+        users.append("other orgs")
+    hint = "destroy them first; ended sandboxes count while they can be recovered"
+    if not (own or own_kept):
+        hint = (
+            "it can go when nothing of theirs stands on it; new sandboxes take the newest version"
+        )
+    name = f"{version.slug}@{version.version}"
+    return TemplateInUse(f"{name} is used by {', and by '.join(users)}", hint=hint, details=details)
+
+
+def as_told(refusal: TemplateInUse, who: Caller, version: Version) -> TemplateInUse:
+    """A host's refusal as who asked may hear it: it names sandboxes and snapshots of whichever org."""
+    if _is_operator(who):
+        return refusal
+    return TemplateInUse(
+        f"something stands on {version.slug}@{version.version} still",
+        hint="destroy what is yours of it; what has ended counts while it can be recovered",
+        details={"version": version.version},
+    )
+
+
+def _is_operator(who: Caller) -> bool:
+    return covers(who.scopes, "platform:read")
 
 
 def shown(version: Version, default_slug: str, org_id: str) -> Template:

@@ -23,6 +23,7 @@ from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.api.templates import rules, store
 from runtools.platform.api.templates.store import Version
+from runtools.platform.core.access import Caller
 from runtools.platform.core.ids import is_name, new_id
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.kit.db import Transaction
@@ -176,15 +177,21 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
             else await versions(call, slug, own=True)
         )
         since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
-        await platform.db.write(_mark, chosen, since, call.op)
+        await platform.db.write(_mark, call.who, chosen, since, call.op)
     reach("api.template.dropping")
     for version in chosen:
-        if version.state != "dropped":
+        if version.state == "dropped":
+            continue
+        try:
             await ask_drop(platform, version)
+        except TemplateInUse as refusal:
+            raise rules.as_told(refusal, call.who, version) from refusal
     return chosen
 
 
-def _mark(conn: Transaction, versions: list[Version], since: datetime, op: str) -> None:
+def _mark(
+    conn: Transaction, who: Caller, versions: list[Version], since: datetime, op: str
+) -> None:
     for version in versions:
         name = f"{version.slug}@{version.version}"
         # First the mark, then the count: a create that comes after it sees the mark.
@@ -197,11 +204,7 @@ def _mark(conn: Transaction, versions: list[Version], since: datetime, op: str) 
         living = sandboxes.users_of(conn, version.id, since)
         kept = snapshots.users_of(conn, version.id)
         if living or kept:
-            raise TemplateInUse(
-                f"{name} is used by {living} sandboxes and {kept} snapshots",
-                hint="destroy them first; ended sandboxes count while they can be recovered",
-                details={"sandboxes": living, "snapshots": kept, "version": version.version},
-            )
+            raise rules.in_use(who, version, living, kept)
 
 
 async def ask_drop(platform: Platform, version: Version) -> None:

@@ -138,12 +138,22 @@ def of_slug(conn: Connection, org_id: str, slug: str) -> list[Version]:
 
 
 def usable(conn: Connection, org_id: str, slug: str) -> list[Version]:
-    """What an org makes sandboxes from under a slug, newest first: its own, else the platform's."""
+    """What an org sees under a slug, newest first: its own, else the platform's."""
+    return of_slug(conn, org_id, slug) or _platforms(conn, slug)
+
+
+def choices(conn: Connection, org_id: str, slug: str, number: int | None) -> list[Version]:
+    """Of which an org makes a sandbox, the first ready one is taken: its own, the newest first.
+
+    Without a number the platform's come after those: a build of the org's own that failed, or is not done,
+    takes nothing away from it.
+    """
     own = of_slug(conn, org_id, slug)
-    if own:
+    if number is not None:
+        return [one for one in own or _platforms(conn, slug) if one.version == number]
+    if any(one.state == "ready" for one in own):
         return own
-    query = _of_platform().where(versions.c.slug == slug)
-    return [Version(*row) for row in conn.execute(query.order_by(versions.c.version.desc()))]
+    return [*own, *_platforms(conn, slug)]
 
 
 def newest(conn: Connection, org_id: str) -> list[Version]:
@@ -155,6 +165,11 @@ def newest(conn: Connection, org_id: str) -> list[Version]:
             version = Version(*row)
             found.setdefault(version.slug, version)
     return [found[slug] for slug in sorted(found)]
+
+
+def _platforms(conn: Connection, slug: str) -> list[Version]:
+    query = _of_platform().where(versions.c.slug == slug)
+    return [Version(*row) for row in conn.execute(query.order_by(versions.c.version.desc()))]
 
 
 def _of_platform() -> Select[Any]:

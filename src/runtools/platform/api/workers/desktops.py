@@ -5,6 +5,7 @@ from __future__ import annotations
 from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.sandboxes import store as sandboxes
+from runtools.platform.api.sandboxes.rules import template_ref
 from runtools.platform.api.templates import store as templates
 from runtools.platform.api.threads import store as threads
 from runtools.platform.core.recipes import DESKTOPS
@@ -31,5 +32,6 @@ def has_desktop(
         return version is not None and version.recipe in DESKTOPS
     if agent.sandbox is not None:
         return False
-    usable = templates.usable(conn, record.org_id, default_template)
-    return bool(usable) and usable[0].recipe in DESKTOPS
+    choices = templates.choices(conn, record.org_id, *template_ref(default_template))
+    ready = next((one for one in choices if one.state == "ready"), None)
+    return ready is not None and ready.recipe in DESKTOPS
