@@ -410,6 +410,21 @@ class TestGuesses:
             await connection.wait_closed()
         assert len(world.house.passwords) == len(world.house.sources) == 0
 
+    async def test_nor_does_it_where_others_have_failed_before(self, world: SshWorld) -> None:
+        clock = ManualClock()
+        world.house.passwords = Guesses(clock, free=2, longest=10)
+        world.house.sources = Guesses(clock, free=2, longest=10)
+        for _ in range(3):
+            world.house.passwords.failed(SANDBOX)
+            world.house.sources.failed("127.0.0.1")
+        assert world.house.refusal("127.0.0.1") is not None
+        clock.advance(2)
+        for options in ({"client_keys": None, "password": PASSWORD}, {}) * 3:
+            connection, _ = await connected(world, **options)  # type: ignore[arg-type]
+            connection.abort()
+            await connection.wait_closed()
+            assert world.house.refusal("127.0.0.1") is None
+
     async def test_a_platform_that_is_silent_puts_nobody_off(self, world: SshWorld) -> None:
         world.doorway.failure = Unavailable("the api is away")
         try:

@@ -151,7 +151,7 @@ class Door(asyncssh.SSHServer):
         return opens
 
     async def _fits(self, shown: PasswordShown) -> bool:
-        """Ask, where one may try. It counts as wrong until it is known to be right.
+        """Ask, where one may try. It counts as wrong until it is known to be right, and then not at all.
 
         While nobody may try, nothing is learnt and nothing counted: else anybody could keep it so.
         """
@@ -162,12 +162,9 @@ class Door(asyncssh.SSHServer):
             return False
         if passwords.wait(shown.sandbox_id):
             return False
-        passwords.failed(shown.sandbox_id)
-        sources.failed(self._network)
-        opens = await self._opens(self._house.doorway.password_opens(shown))
-        if opens or not self._is_blamed:
-            passwords.forgive(shown.sandbox_id)
-            sources.forgive(self._network)
+        with passwords.trying(shown.sandbox_id) as one, sources.trying(self._network) as other:
+            opens = await self._opens(self._house.doorway.password_opens(shown))
+            one.is_failure = other.is_failure = self._is_blamed and not opens
         return opens
 
     async def _opens(self, asking: Awaitable[bool]) -> bool:

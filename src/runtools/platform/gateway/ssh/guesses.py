@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtools.platform.kit.clock import Clock
@@ -12,11 +14,22 @@ FORGOTTEN_AFTER = 3600.0
 _FIRST_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tries:
-    failures: int
-    last: float
-    until: float
+    failures: int = 0
+    last: float = 0.0  # when the latest of them was
+    open: int = 0  # tries of which nobody knows yet
+
+
+@dataclass(slots=True)
+class Try:
+    """One that is under way.
+
+    Attributes:
+        is_failure: as which it counts when it ends.
+    """
+
+    is_failure: bool = True
 
 
 class Guesses:
@@ -34,33 +47,50 @@ class Guesses:
         self._tries: OrderedDict[str, _Tries] = OrderedDict()
 
     def wait(self, name: str) -> float:
-        """For how many seconds the name may not try; 0: it may."""
+        """For how many seconds the name may not try; 0: it may.
+
+        What is under way counts as failed for as long, and leaves no trace where it was right.
+        """
         tries = self._tries.get(name)
-        return 0.0 if tries is None else max(0.0, tries.until - self._clock.monotonic())
+        if tries is None:
+            return 0.0
+        if tries.open:
+            return self._pause(tries.failures + tries.open)
+        return max(0.0, tries.last + self._pause(tries.failures) - self._clock.monotonic())
 
     def failed(self, name: str) -> None:
-        """Count a failure. Of too many names the one that failed the longest ago is forgotten."""
+        """Count a failure. Of too many names the one that was tried the longest ago is forgotten."""
         now = self._clock.monotonic()
-        before = self._tries.get(name)
-        if before is None or now - before.last > FORGOTTEN_AFTER:
-            self._count(name, 1, now)
-        else:
-            self._count(name, before.failures + 1, now)
+        tries = self._latest(name)
+        is_old = now - tries.last > FORGOTTEN_AFTER
+        tries.failures = 1 if is_old else tries.failures + 1
+        tries.last = now
+
+    @contextlib.contextmanager
+    def trying(self, name: str) -> Iterator[Try]:
+        """A try: a failure, unless its ``is_failure`` says otherwise when the body ends."""
+        one = Try()
+        tries = self._latest(name)
+        tries.open += 1
+        try:
+            yield one
+        finally:
+            tries.open -= 1
+            if one.is_failure:
+                self.failed(name)
+            elif not tries.open and not tries.failures and self._tries.get(name) is tries:
+                del self._tries[name]
+
+    def _latest(self, name: str) -> _Tries:
+        tries = self._tries.pop(name, None) or _Tries()
+        self._tries[name] = tries
         if len(self._tries) > MOST:
             self._tries.popitem(last=False)
+        return tries
 
-    def forgive(self, name: str) -> None:
-        """Take a failure back that was counted before it was known to be none."""
-        before = self._tries.get(name)
-        if before is not None:
-            self._count(name, before.failures - 1, before.last)
-
-    def _count(self, name: str, failures: int, at: float) -> None:
-        self._tries.pop(name, None)
+    def _pause(self, failures: int) -> float:
         beyond = failures - self._free
-        pause = 0.0 if beyond < 0 else min(_FIRST_SECONDS * 2 ** min(beyond, 30), self._longest)
-        if failures:
-            self._tries[name] = _Tries(failures, at, at + pause)
+        return 0.0 if beyond < 0 else min(_FIRST_SECONDS * 2 ** min(beyond, 30), self._longest)
 
     def __len__(self) -> int:
         """How many names are remembered."""
