@@ -28,6 +28,10 @@ _TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cook
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
 )
+_PAGE: Final = frozenset({b"origin", b"referer"})
+_FORMS: Final = frozenset(
+    {b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"}
+)
 _PARAMETER: Final = LINK.encode()
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
@@ -119,8 +123,10 @@ def wants_html(head: RequestHead) -> bool:
 def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
     """The head as the server in the sandbox gets it.
 
-    To it everything comes from its own machine: development servers take no other host, and no WebSocket
-    from a page of another.
+    To it everything comes from its own machine: development servers take no other host. A page of its own
+    is one of that machine, too; whose any other page is, it is told as it is, and judges itself. Some
+    servers compare the origin of a form with ``Host``, others with ``X-Forwarded-Host``: of a form of its
+    own, both are the same.
     """
     dropped = _NOT_INWARD
     if head.connection:
@@ -131,16 +137,34 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
         for name, value, low in head.fields
         if low not in dropped and not low.startswith(b"x-forwarded-")
     ]
+    host, scheme = head.host.encode("latin-1"), urls.scheme.encode()
+    if not _PAGE.isdisjoint(head.named):
+        own, here = b"%b://%b" % (scheme, host), b"http://" + local
+        fields = [(name, _as_local(name.lower(), value, own, here)) for name, value in fields]
+        if head.all(b"origin") == [own] and _is_form(head):
+            host, scheme = local, b"http"
     if head.upgrades:
-        # A page of its own, which has been looked at.
-        own = b"http://" + local
-        fields = [(name, own if name.lower() == b"origin" else value) for name, value in fields]
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]
     first = b"%b %b HTTP/%b\r\nHost: %b" % (head.method, head.target, head.version, local)
     fields.append((b"X-Forwarded-For", peer.encode("latin-1")))
-    fields.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
-    fields.append((b"X-Forwarded-Proto", urls.scheme.encode()))
+    fields.append((b"X-Forwarded-Host", host))
+    fields.append((b"X-Forwarded-Proto", scheme))
     return write(first, fields)
+
+
+def _as_local(low: bytes, value: bytes, own: bytes, here: bytes) -> bytes:
+    """A field's value, where it is a page of the own address: that, as the server knows it."""
+    if low == b"origin" and value == own:
+        return here
+    if low == b"referer" and (value + b"/").startswith(own + b"/"):
+        return here + value[len(own) :]
+    return value
+
+
+def _is_form(head: RequestHead) -> bool:
+    """Whether it is what pages of any origin may send unasked: of that servers compare the origin."""
+    kind = (head.one(b"content-type") or b"text/plain").partition(b";")[0].strip().lower()
+    return head.method == b"POST" and kind in _FORMS
 
 
 def outward(

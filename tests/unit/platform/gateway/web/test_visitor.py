@@ -69,3 +69,64 @@ def test_who_says_no_more_than_no_origin_is_not() -> None:
         b"Content-Length: 0\r\n\r\n"
     )
     assert visitor.shown(head.request(said), URLS) is visitor.NOTHING
+
+
+OWN = b"http://3000-sandbox-abcdefgh1234.sandboxes.localhost"
+FOREIGN = b"http://3000-sandbox-zzzzzzzz1234.sandboxes.localhost"
+UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+HERE = b"http://localhost:3000"
+
+
+def told(first: bytes, *fields: bytes) -> head.RequestHead:
+    """What the server inside reads."""
+    said = first + b" / HTTP/1.1\r\n" + HOST + b"".join(one + b"\r\n" for one in fields) + b"\r\n"
+    return head.request(visitor.inward(head.request(said), 3000, URLS, "-"))
+
+
+@pytest.mark.parametrize("upgrade", [b"", UPGRADE])
+@pytest.mark.parametrize(
+    "origin",
+    [FOREIGN, b"https" + OWN[4:], OWN + b".example.com", b"null", b"http://localhost:3000.a"],
+)
+def test_whose_page_another_one_is_the_server_is_told(origin: bytes, upgrade: bytes) -> None:
+    fields = [b"Origin: " + origin, b"Referer: " + origin + b"/a", upgrade[:-2] or b"X: y"]
+    read = told(b"GET", *fields)
+    assert read.all(b"origin") == [origin]
+    assert read.all(b"referer") == [origin + b"/a"]
+
+
+@pytest.mark.parametrize("upgrade", [b"X: y", UPGRADE[:-2]])
+def test_a_page_of_its_own_is_one_of_its_machine(upgrade: bytes) -> None:
+    read = told(b"GET", b"origin: " + OWN, b"Referer: " + OWN + b"/a?b=c", upgrade)
+    assert read.all(b"origin") == [HERE]
+    assert read.all(b"referer") == [HERE + b"/a?b=c"]
+    assert read.host == "localhost:3000"
+    assert read.all(b"x-forwarded-host") == [OWN[7:]]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"Content-Type: application/x-www-form-urlencoded",
+        b"Content-Type: Multipart/Form-Data; boundary=x",
+        b"Content-Type: text/plain;charset=UTF-8",
+        b"X: none",
+    ],
+)
+def test_servers_that_ask_whose_a_form_is_are_told_one_story(kind: bytes) -> None:
+    """Django and SvelteKit compare its origin with Host, Next.js and Rails with what was forwarded."""
+    read = told(b"POST", b"Origin: " + OWN, b"Content-Length: 0", kind)
+    assert read.all(b"origin") == [HERE]
+    assert read.host == "localhost:3000"
+    assert read.all(b"x-forwarded-host") == [b"localhost:3000"]
+    assert read.all(b"x-forwarded-proto") == [b"http"]
+
+
+def test_who_builds_addresses_for_a_program_knows_the_one_outside() -> None:
+    for fields in (
+        [b"Origin: " + OWN, b"Content-Type: application/json"],
+        [b"Origin: " + FOREIGN, b"Content-Type: text/plain"],
+        [b"Content-Type: text/plain"],
+    ):
+        read = told(b"POST", b"Content-Length: 0", *fields)
+        assert read.all(b"x-forwarded-host") == [OWN[7:]]
