@@ -24,7 +24,7 @@ from runtools.platform.kit.config import Settings
 from runtools.sdk.shapes.processes import OutputPiece, ProcessRequest
 from runtools.testing import port_server
 from runtools.testing.contracts.host_rig import HostRig
-from runtools.testing.contracts.reach import ReachContract, ReachRig
+from runtools.testing.contracts.reach import Listening, ReachContract, ReachRig
 from runtools.testing.fake_reach import FakeReach
 from runtools.testing.local_host import local_host
 
@@ -105,6 +105,27 @@ class TestHost(ReachContract):
         writer.transport.abort()
         async with asyncio.timeout(20):
             while host[0].entering.count(host[1]):
+                await asyncio.sleep(0.01)
+
+    @pytest.mark.parametrize("cut", ["by the host's end", "with the sandbox"])
+    async def test_nor_is_what_is_cut(
+        self, reached: ReachRig, host: tuple[HostService, str], cut: str
+    ) -> None:
+        listening = Listening()
+        port = await reached.listen("first", "127.0.0.1")
+        transport = await reached.reach.attach(reached.sandbox, port, listening)
+        streams = host[0].entering
+        async with asyncio.timeout(20):
+            while not listening.came:
+                await asyncio.sleep(0.01)
+            if cut == "by the host's end":
+                streams.close()
+            else:
+                [one] = streams._streams
+                one._cut()
+            assert await listening.end == "broke off"
+            transport.abort()
+            while streams.count(host[1]):
                 await asyncio.sleep(0.01)
 
     async def test_so_many_and_no_more(

@@ -2,13 +2,14 @@
 
 ``echo`` returns what comes as it comes, ``last`` all that came once its caller has ended, ``first`` speaks
 before it is spoken to, ``sink`` reads nothing, ``flood`` writes for ever, ``count`` says how many bytes
-came. The port is printed.
+came, ``breaks`` breaks off in what it says. The port is printed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import sys
 import threading
 import time
@@ -20,6 +21,10 @@ def serve(kind: str, sock: socket.socket) -> None:
         if kind == "first":
             sock.sendall(b"welcome\n")
             sock.recv(1)
+        elif kind == "breaks":
+            sock.sendall(b"welc")
+            sock.recv(1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif kind == "sink":
             time.sleep(3600)
         elif kind == "flood":

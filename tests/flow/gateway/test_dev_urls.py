@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -17,6 +18,8 @@ import websockets
 from websockets.asyncio.server import ServerConnection
 
 from runtools.errors import GuestUnreachable, QuotaExceeded, SandboxStopped, Unavailable
+from runtools.platform.core.ports.reach_wire import pack_answer
+from runtools.platform.gateway.reach import HostReach
 from runtools.platform.gateway.web import talk
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
 
@@ -343,6 +346,40 @@ class TestBodies:
             await reader.readexactly(10)
         writer.close()
 
+    @pytest.mark.parametrize("kills", [False, True])
+    async def test_nor_is_one_whose_end_is_the_connections(
+        self, tmp_path: Path, kills: bool
+    ) -> None:
+        """By the host's socket: what is lost with sandbox or host was not ended before."""
+        go = asyncio.Event()
+
+        async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            size = int.from_bytes(await reader.readexactly(4), "big")
+            await reader.readexactly(size)
+            writer.write(pack_answer())
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            await go.wait()
+            if not kills:
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+
+        served = await asyncio.start_unix_server(host, tmp_path / "reach.sock")
+        async with gateway(HostReach(tmp_path / "reach.sock")) as gate:
+            reader, writer = await gate.connect()
+            writer.write(head(gate, 3000))
+            async with asyncio.timeout(20):
+                assert (await reader.readuntil(b"half")).startswith(b"HTTP/1.1 200 ")
+                go.set()
+                if kills:
+                    with pytest.raises(ConnectionResetError):
+                        await reader.read()
+                else:
+                    assert await reader.read() == b""
+        served.close()
+        await served.wait_closed()
+
 
 class TestWebSockets:
     async def test_they_talk_and_end_by_themselves(self, gate: Gateway) -> None:
@@ -510,7 +547,7 @@ class TestAccess:
         port = await server(mirror)
         referer = f"Referer: http://{gate.host(port)}/a?b=1&runtools-link={LINK}&c=2"
         said = await gate.say(head(gate, port, referer))
-        assert f"Referer: http://{gate.host(port)}/a?b=1&c=2\r\n".encode() in said
+        assert f"Referer: http://localhost:{port}/a?b=1&c=2\r\n".encode() in said
         assert LINK.encode() not in said
 
     async def test_a_person_is_sent_to_sign_in_whatever_there_is(self, gate: Gateway) -> None:

@@ -198,8 +198,10 @@ class Stream(Splice):
         """One direction is over. That is nothing to wake a sandbox for."""
         if half is self.inward and self._back_is_gone:
             half.source.close()
-            return
-        super().ended(half)
+        elif half is self.outward and not self.inward.ended and is_gone(half.source):
+            self.abort()  # it has not ended what it said: it is gone
+        else:
+            super().ended(half)
 
     def lost(self, half: Half, exc: Exception | None) -> None:
         """One side is gone, and mostly the other goes after it."""

@@ -11,6 +11,7 @@ import pytest
 from runtools.errors import InvalidRequest, NotFound, PortClosed
 from runtools.guest import protocol
 from runtools.platform.core.ports.reach import Reach, Stream
+from runtools.platform.kit.splice import is_gone
 
 MB = 1 << 20
 
@@ -32,6 +33,31 @@ class ReachRig:
     async def open(self, kind: str, address: str = "127.0.0.1") -> Stream:
         """A stream to a fresh server."""
         return await self.reach.open(self.sandbox, await self.listen(kind, address))
+
+
+class Listening(asyncio.Protocol):
+    """Hears what comes by a stream, and how it ends."""
+
+    def __init__(self) -> None:
+        self.came = b""
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.came += data
+
+    def eof_received(self) -> bool:
+        self._say("broke off" if is_gone(self._transport) else "ended")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._say("broke off")
+
+    def _say(self, how: str) -> None:
+        if not self.end.done():
+            self.end.set_result(how)
 
 
 class ReachContract:
@@ -58,6 +84,20 @@ class ReachContract:
         writer.write_eof()
         assert await reader.read() == b"".join(b"%d," % n for n in range(100))
         writer.close()
+
+    @pytest.mark.parametrize(("kind", "how"), [("first", "ended"), ("breaks", "broke off")])
+    async def test_what_broke_off_is_not_taken_for_ended(
+        self, reached: ReachRig, kind: str, how: str
+    ) -> None:
+        listening = Listening()
+        port = await reached.listen(kind, "127.0.0.1")
+        transport = await reached.reach.attach(reached.sandbox, port, listening)
+        async with asyncio.timeout(20):
+            while listening.came != {"first": b"welcome\n", "breaks": b"welc"}[kind]:
+                await asyncio.sleep(0.01)
+            transport.write(b"x")
+            assert await listening.end == how
+        transport.abort()
 
     async def test_megabytes_arrive_whole_in_both_directions(self, reached: ReachRig) -> None:
         reader, writer = await reached.open("echo")

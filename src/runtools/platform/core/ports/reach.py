@@ -22,6 +22,9 @@ class Reach(Protocol):
         pause: what is sent on it then wakes the sandbox. It ends with the sandbox, a rollback, or a
         resume after a pause so long that the network was given back.
 
+        Only what the server inside has ended is ended here. A stream that has broken off, be it with the
+        sandbox or with the host, fails or is gone in both directions at once (`kit.splice.is_gone`).
+
         ``wakes`` false: what is sent on it to a sandbox that sleeps breaks it off instead, for whoever
         opened it is to see first that the sandbox may run.
 

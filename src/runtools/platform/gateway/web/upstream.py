@@ -10,6 +10,7 @@ from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web import framing, head
 from runtools.platform.gateway.web.framing import BadBody, Framing
 from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead
+from runtools.platform.kit.splice import is_gone
 
 Place = tuple[str, int]
 
@@ -112,7 +113,7 @@ class Upstream(asyncio.Protocol):
             self._fail(f"what listens there gives an answer that is none: {exc}")
 
     def eof_received(self) -> bool:
-        if isinstance(self._framing, framing.Endless):
+        if isinstance(self._framing, framing.Endless) and not is_gone(self.transport):
             self._end(b"")
         else:
             self._fail(self._broken())
