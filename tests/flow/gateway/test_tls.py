@@ -18,7 +18,7 @@ import websockets
 from websockets.asyncio.server import ServerConnection
 
 from runtools.errors import InvalidRequest
-from runtools.platform.gateway.web import house
+from runtools.platform.gateway.web import house, talk, visit
 from runtools.platform.gateway.web import server as server_module
 from runtools.platform.gateway.web.server import tls
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
@@ -229,6 +229,58 @@ class TestItself:
             while len(secured.house._visits) > 1:
                 await asyncio.sleep(0.01)
         held[2][1].transport.abort()
+
+    @pytest.mark.parametrize("upgraded", [False, True])
+    async def test_who_never_says_goodbye_holds_up_nobody(
+        self,
+        secured: Gateway,
+        certified: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        upgraded: bool,
+    ) -> None:
+        """Closing TLS waits for the other end to say that it closes, too."""
+        monkeypatch.setattr(visit, "HEAD_SECONDS", 0.1)
+
+        async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(switch, "127.0.0.1", 0)
+        name = f"{server.sockets[0].getsockname()[1]}-{BOX}.{DOMAIN}"
+        context = ssl.create_default_context(cafile=str(certified / "sandboxes.pem"))
+        ask = f"GET / HTTP/1.1\r\nHost: {name}\r\nX-RunTools-Key: {KEY}\r\n"
+        ask += "Connection: upgrade\r\nUpgrade: x\r\n\r\n"
+
+        def silent() -> ssl.SSLSocket:
+            plain = socket.create_connection(("127.0.0.1", secured.port), timeout=20)
+            sock = context.wrap_socket(plain, server_hostname=name)
+            if upgraded:
+                sock.sendall(ask.encode())
+                assert sock.recv(5) == b"HTTP/"
+            return sock
+
+        client = await asyncio.to_thread(silent)
+        async with asyncio.timeout(20):
+            while True:
+                await asyncio.sleep(0.01)
+                ones = [one for one in secured.house._visits if isinstance(one, visit.Visit)]
+                secured.house.look()
+                if ones and ones[0]._transport.is_closing():
+                    break
+            for _ in range(5):
+                secured.house.look()
+            assert list(secured.house._visits) == ones
+            monkeypatch.setattr(visit, "_LINGER_SECONDS", 0)
+            monkeypatch.setattr(talk, "LINGER_SECONDS", 0)
+            while secured.house._visits:
+                await asyncio.sleep(0.01)
+                secured.house.look()
+        assert not [one for one in caplog.records if one.levelname == "ERROR"]
+        client.close()
+        server.close()
+        await server.wait_closed()
 
     async def test_a_handshake_has_so_long(
         self, secured: Gateway, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,12 @@ def is_gone(transport: asyncio.BaseTransport) -> bool:
     return bool(poll.poll(0))
 
 
+def close(transport: asyncio.Transport) -> None:
+    """Close, if nobody has yet: TLS that is closed a second time cannot even be broken off any more."""
+    if not transport.is_closing():
+        transport.close()
+
+
 class Half(asyncio.Protocol):
     """What happens at one of the two connections.
 
@@ -113,10 +119,10 @@ class Splice:
     def ended(self, half: Half) -> None:
         """One direction is over; when both are, so is the splice."""
         if self.inward.ended and self.outward.ended:
-            half.source.close()
-            half.target.close()
+            close(half.source)
+            close(half.target)
         elif not half.target.can_write_eof():
-            half.target.close()  # TLS ends both directions at once
+            close(half.target)  # TLS ends both directions at once
         elif not half.target.is_closing():
             half.target.write_eof()
 
@@ -125,7 +131,7 @@ class Splice:
         if exc is not None:
             half.target.abort()
         else:
-            half.target.close()
+            close(half.target)
         self.left()
 
     def left(self) -> None:

@@ -30,6 +30,7 @@ MOST_VISITS: Final = 10_000
 # Two connections each, a quarter as many that wait to be used again, and some for everything else.
 FILES_OF_A_VISIT: Final = 2.5
 MOST_OF_A_SOURCE: Final = 2_000
+_SHARES: Final = 16  # one of which an address may have of all, when all ask for something
 
 
 class Guest(Protocol):
@@ -88,6 +89,7 @@ class House:
         self._visits: set[Guest] = set()
         self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
         self._asking: asyncio.Task[None] | None = None
+        self._is_busy = False  # everybody asks for something; after a look it is looked for anew
 
     # --- visits ---
 
@@ -97,21 +99,37 @@ class House:
         of_source = len(self._by_source.get(source, ()))
         if of_source >= MOST_OF_A_SOURCE and not self._is_proxy(visit.source):
             return False
-        if len(self._visits) >= self._most and not self._make_room():
+        if len(self._visits) >= self._most and not self._make_room(source):
             return False
         self._visits.add(visit)
         self._by_source.setdefault(source, {})[visit] = None
         return True
 
-    def _make_room(self) -> bool:
-        """Break off who asks for nothing: the oldest from where most are, that few cannot keep all out."""
-        most = max(self._by_source.values(), key=len, default={})
-        idle = next((one for one in most if one.is_idle), None)
-        if idle is None:
+    def _make_room(self, source: str) -> bool:
+        """Break somebody off for one from there, so that few addresses cannot keep all others out.
+
+        That is who asks for nothing: the oldest from where most are. Where all ask for something, it is
+        the oldest of an address that has more than its share, whatever that asks for.
+        """
+        gone = self._idle()
+        if gone is None:
+            largest, its = max(self._by_source.items(), key=lambda one: len(one[1]))
+            oldest = next(iter(its))
+            if len(its) > self._most // _SHARES and source != largest:
+                gone = None if self._is_proxy(oldest.source) else oldest
+        if gone is None:
             return False
-        self.leave(idle)
-        idle.abort()
+        self.leave(gone)
+        _break_off(gone)
         return True
+
+    def _idle(self) -> Guest | None:
+        if self._is_busy:
+            return None
+        by_size = sorted(self._by_source.values(), key=len, reverse=True)
+        found = next((one for its in by_size for one in its if one.is_idle), None)
+        self._is_busy = found is None
+        return found
 
     def leave(self, visit: Guest) -> None:
         """Count it off."""
@@ -140,12 +158,17 @@ class House:
 
     def look(self) -> None:
         """End what takes too long, and what may not stay any more."""
-        now = asyncio.get_running_loop().time()
-        for visit in list(self._visits):
-            visit.look(now)
-        self.upstreams.sweep()
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_who_stays())
+        self._is_busy = False
+        now = asyncio.get_running_loop().time()
+        for visit in list(self._visits):
+            try:
+                visit.look(now)
+            except Exception:  # it keeps nobody from being looked at
+                log.exception("looking at a connection from %s failed", visit.source)
+                _break_off(visit)
+        self.upstreams.sweep()
 
     async def _ask_who_stays(self) -> None:
         wishes = list({one.wish for one in self._visits if one.wish is not None})
@@ -162,14 +185,14 @@ class House:
         gone = {wish for wish, may in zip(wishes, stays, strict=True) if not may}
         for visit in list(self._visits):
             if visit.wish in gone:
-                visit.abort()
+                _break_off(visit)
 
     async def close(self) -> None:
         """Break everything off, and see it gone."""
         if self._asking is not None:
             self._asking.cancel()
         for visit in list(self._visits):
-            visit.abort()
+            _break_off(visit)
         self.upstreams.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GONE_SECONDS):
@@ -197,3 +220,11 @@ class House:
 
     def _is_proxy(self, source: str) -> bool:
         return http.is_in(source, self._proxies)
+
+
+def _break_off(visit: Guest) -> None:
+    """One of several: what fails with it is no matter of the others."""
+    try:
+        visit.abort()
+    except Exception:
+        log.exception("breaking off a connection from %s failed", visit.source)

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 HIGH: Final = 64 << 10
 QUIET_SECONDS: Final = 0.5
+LINGER_SECONDS: Final = 5.0
 
 
 class Talk(Splice):
@@ -45,6 +46,7 @@ class Talk(Splice):
         self._flows = {self.inward: Outflow(back, now), self.outward: Outflow(front, now)}
         self._waken = waken
         self._moved = now  # something, in either direction
+        self._closing = now  # since then it is only waited for a goodbye
         self._waking: asyncio.Task[None] | None = None
         self._held = b""  # came while it was woken
         self._ends = False  # likewise
@@ -78,11 +80,18 @@ class Talk(Splice):
     def look(self, now: float) -> None:
         """Break off where one side takes nothing any more, or is gone."""
         stalled = [flow.stalls(now) for flow in self._flows.values()]
-        if any(stalled) or any(self._is_left(half) for half in self._flows):
+        if any(stalled) or any(self._is_left(half) for half in self._flows) or self._lingers(now):
             self.abort()
 
     def _is_left(self, half: Half) -> bool:
         return half.ended and not half.source.is_closing() and is_gone(half.source)
+
+    def _lingers(self, now: float) -> bool:
+        """Whether one is closing that has all there is for it: of TLS, its goodbye is waited for."""
+        closing = [flow for half, flow in self._flows.items() if half.target.is_closing()]
+        if not closing or not all(flow.has_all for flow in closing):
+            self._closing = now
+        return now - self._closing > LINGER_SECONDS
 
     def _pass_on(self, half: Half, data: bytes) -> None:
         self._flows[half].written += len(data)

@@ -30,7 +30,7 @@ from runtools.platform.gateway.web.pages import Page
 from runtools.platform.gateway.web.talk import HIGH, Talk
 from runtools.platform.gateway.web.upstream import Upstream
 from runtools.platform.gateway.web.way import Way
-from runtools.platform.kit.splice import is_gone
+from runtools.platform.kit.splice import close, is_gone
 
 if TYPE_CHECKING:
     from runtools.platform.gateway.web.house import House
@@ -154,7 +154,7 @@ class Visit(asyncio.Protocol):
             if self._held and now - self._since > HEAD_SECONDS:
                 self._answer(Page(408, "The request did not come", "Its head took too long."))
             elif quiet > (HEAD_SECONDS if self._is_new else IDLE_SECONDS):
-                self._transport.close()
+                self._end()
         elif not self._begun:
             self._look_at_request(now, quiet)
 
@@ -214,10 +214,11 @@ class Visit(asyncio.Protocol):
     async def _serve(self, head: RequestHead, wish: Wish, own: bytes) -> None:
         found = await way.find(self._house, head, wish, own, self.source)
         self._task = None
-        if isinstance(found, Page):
+        if self._transport.is_closing():
+            if isinstance(found, Way):
+                found.upstream.abort()
+        elif isinstance(found, Page):
             self._answer(found)
-        elif self._transport.is_closing():
-            found.upstream.abort()
         else:
             self._send(head, found)
 
@@ -407,20 +408,18 @@ class Visit(asyncio.Protocol):
             return
         self._lingers = True
         self.moved = self._loop.time()
-        self._transport.close()
+        close(self._transport)
 
     def _linger(self) -> None:
         """Close so that the answer is read, though more may be coming that nobody reads."""
         self._lingers = True
         self._held, self._body, self._head, self.wish = b"", None, None, None
         self.moved = self._loop.time()
-        if self._ended:
-            self._transport.close()
-        elif self._transport.can_write_eof():
+        if not self._ended and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
-            self._transport.close()
+            close(self._transport)
 
     def _leave(self) -> None:
         self._house.leave(self)

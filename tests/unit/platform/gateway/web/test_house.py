@@ -1,0 +1,103 @@
+"""What is looked at from time to time, whatever one of the connections does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.visitor import Shown
+from runtools.testing.clock import ManualClock
+from runtools.testing.gateway_world import BOX, KEY, FakeAdmitting
+
+URLS = DevUrls.of("http://sandboxes.localhost:7780")
+REVOKED = Wish(BOX, 3000, Shown(key="rt_live_revoked"))
+
+
+class Guest:
+    """A connection that is looked at."""
+
+    def __init__(self, source: str = "192.0.2.1", *, is_idle: bool = True) -> None:
+        self.source = source
+        self.wish: Wish | None = None
+        self.is_idle = is_idle
+        self.looks = self.aborts = 0
+        self.is_broken = False
+
+    def look(self, _: float) -> None:
+        self.looks += 1
+        if self.is_broken:
+            raise AttributeError("it has lost itself")
+
+    def abort(self) -> None:
+        self.aborts += 1
+        if self.is_broken:
+            raise AttributeError("it has lost itself")
+
+
+def house(most: int = 10) -> House:
+    return House(URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), most=most)
+
+
+async def test_one_that_cannot_be_looked_at_keeps_nobody_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = house()
+    guests = [Guest() for _ in range(9)]
+    for one in guests:
+        assert made.enter(one)
+        one.wish = Wish(BOX, 3000, Shown(key=KEY))
+    guests[3].is_broken = guests[5].is_broken = True
+    for one in (guests[3], guests[7]):
+        one.wish = REVOKED
+    made.look()
+    assert [one.looks for one in guests] == [1] * 9
+    assert made._asking is not None
+    await made._asking
+    assert guests[7].aborts == 1
+    assert [bool(one.aborts) for one in guests] == [n in (3, 5, 7) for n in range(9)]
+    assert "192.0.2.1" in caplog.text
+    for one in guests:
+        made.leave(one)
+    await asyncio.wait_for(made.close(), 20)
+
+
+async def test_room_is_made_where_somebody_asks_for_nothing() -> None:
+    made = house(most=5)
+    busy = [Guest("192.0.2.1", is_idle=False) for _ in range(3)]
+    idle = [Guest("192.0.2.2") for _ in range(2)]
+    for one in (*busy, *idle):
+        assert made.enter(one)
+    for _ in range(2):
+        assert made.enter(Guest("192.0.2.3", is_idle=False))
+    assert [one.aborts for one in idle] == [1, 1]
+    assert [one.aborts for one in busy] == [0] * 3
+
+
+async def test_few_addresses_that_ask_for_something_keep_nobody_out() -> None:
+    made = house(most=32)
+    hogs = [Guest(f"192.0.2.{n % 2}", is_idle=False) for n in range(32)]
+    for one in hogs:
+        assert made.enter(one)
+    others = [Guest(f"198.51.100.{n}", is_idle=False) for n in range(28)]
+    for other in others:
+        assert made.enter(other)
+    assert [one.aborts for one in hogs] == [1] * 28 + [0] * 4
+    # ... nor do others keep out who has no more than a share
+    assert not made.enter(Guest("203.0.113.1", is_idle=False))
+    assert not any(one.aborts for one in others)
+
+
+async def test_who_has_the_most_makes_no_room_for_itself() -> None:
+    made = house(most=4)
+    first = [Guest(is_idle=False) for _ in range(4)]
+    for one in first:
+        assert made.enter(one)
+    assert not made.enter(Guest(is_idle=False))
+    assert made.enter(Guest("192.0.2.9", is_idle=False))
+    assert [one.aborts for one in first] == [1, 0, 0, 0]
