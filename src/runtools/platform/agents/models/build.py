@@ -15,7 +15,7 @@ from runtools.platform.core.ports.worker import ModelAccess
 
 if TYPE_CHECKING:
     import httpx2
-    from pydantic_ai.models import Model
+    from pydantic_ai.models import Model, ModelRequestParameters
 
 _BASES = {
     "deepseek": "https://api.deepseek.com",
@@ -59,12 +59,27 @@ class Models:
                 f"there is no key for {access.provider}",
                 hint="runtools models says which secret it is looked for in",
             )
-        return (make or _openai_chat)(access, self.client)
+        return _remembering((make or _openai_chat)(access, self.client))
 
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _remembering(model: Model) -> Model:
+    """The model, which fits the tools of a run to its provider once, and not for every answer anew."""
+    fit = model.customize_request_parameters
+    last: tuple[ModelRequestParameters, ModelRequestParameters] | None = None
+
+    def fitted(model_request_parameters: ModelRequestParameters) -> ModelRequestParameters:
+        nonlocal last
+        if last is None or last[0] != model_request_parameters:
+            last = model_request_parameters, fit(model_request_parameters)
+        return last[1]
+
+    model.customize_request_parameters = fitted  # type: ignore[method-assign]
+    return model
 
 
 def _anthropic(access: ModelAccess, http: Any) -> Model:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    bindparam,
     case,
     func,
     or_,
@@ -47,6 +48,7 @@ org_limits = Table(
 
 _NAMES = tuple(Amounts.model_fields)
 _SET = [org_limits.c[name] for name in _NAMES]
+_OF_ORG = select(*_SET).where(org_limits.c.org_id == bindparam("org"))
 
 # A sandbox runs from the wish that it do to the sight of its pause or end.
 _RUNS = or_(
@@ -57,7 +59,7 @@ _RUNS = or_(
 
 def limits(conn: Connection, org_id: str, standard: Amounts) -> Amounts:
     """What the org may have: what was set for it, else the standard."""
-    row = conn.execute(select(*_SET).where(org_limits.c.org_id == org_id)).first()
+    row = conn.execute(_OF_ORG, {"org": org_id}).first()
     if row is None:
         return standard
     said = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Update,
     and_,
     bindparam,
     delete,
@@ -24,9 +26,12 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import Insert as PgInsert
 from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import ReturningInsert
 
 from runtools.errors import Conflict
 from runtools.platform.api.runs.tables import Event, Record, run_events, run_spending, runs
@@ -46,6 +51,21 @@ _UNDER = select(*_EVENT).where(
     run_events.c.key.in_(bindparam("keys", expanding=True)),
 )
 _PUT = insert(run_events)
+_SPENT = (run_spending.c.tokens, run_spending.c.nano_usd)
+
+
+def _spending(added: PgInsert | SqliteInsert) -> ReturningInsert[Any]:
+    """Adds to what an org spent in a month, and says what that is now."""
+    more = {one.name: one + added.excluded[one.name] for one in _SPENT}
+    return added.on_conflict_do_update(index_elements=["org_id", "month"], set_=more).returning(
+        *_SPENT
+    )
+
+
+_SPEND = {
+    "postgresql": _spending(pg_insert(run_spending)),
+    "sqlite": _spending(sqlite_insert(run_spending)),
+}
 _IN_A_RUN = frozenset({"sandbox:write", "sandbox:read", "files:read", "files:write"})
 
 
@@ -172,8 +192,15 @@ def remove_of(conn: Connection, org_id: str, thread_id: str) -> None:
 
 def change(conn: Connection, record: Record, values: Mapping[str, Any]) -> None:
     """Set columns of a run whose row is locked."""
-    mine = (runs.c.org_id == record.org_id) & (runs.c.id == record.id)
-    conn.execute(update(runs).where(mine).values(**values))
+    here = {"org": record.org_id, "run": record.id}
+    conn.execute(_setting(tuple(sorted(values))), {**values, **here})
+
+
+@cache
+def _setting(names: tuple[str, ...]) -> Update:
+    """Sets these columns; as few sets of them are ever set together as there are kinds of changes."""
+    mine = (runs.c.org_id == bindparam("org")) & (runs.c.id == bindparam("run"))
+    return update(runs).where(mine).values({name: bindparam(name) for name in names})
 
 
 # --- who drives them ---
@@ -330,18 +357,8 @@ def spend(
     conn: Connection, record: Record, month: str, tokens: int, nano_usd: int
 ) -> tuple[int, int]:
     """Add to what the org spent in a month; what that is now, as `spent` tells it."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    row = make(run_spending).values(
-        org_id=record.org_id, month=month, tokens=tokens, nano_usd=nano_usd
-    )
-    added = row.on_conflict_do_update(
-        index_elements=["org_id", "month"],
-        set_={
-            "tokens": run_spending.c.tokens + row.excluded.tokens,
-            "nano_usd": run_spending.c.nano_usd + row.excluded.nano_usd,
-        },
-    )
-    sums = conn.execute(added.returning(run_spending.c.tokens, run_spending.c.nano_usd)).one()
+    row = {"org_id": record.org_id, "month": month, "tokens": tokens, "nano_usd": nano_usd}
+    sums = conn.execute(_SPEND[conn.dialect.name], row).one()
     return int(sums.tokens), int(sums.nano_usd)
 
 
