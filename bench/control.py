@@ -1,11 +1,13 @@
-"""What the control plane costs, with 10,000 keys and 10,000 sandboxes, on SQLite and on PostgreSQL.
+"""What the control plane costs, with 10,000 keys in use and 10,000 sandboxes, on SQLite and on PostgreSQL.
 
 Each row stands beside a bare FastAPI route over the same database, which asks the same and writes the same
 JSON and nothing else: no key, no rights, no sealing. A reveal is promised to leave a line in the audit log
 before its value goes out; so its bare route writes one, too, in one transaction with the read, on a
-connection that is as careful as ours. A last row says what that promise costs: the same beside a mere read,
-without a bound. Both are processes of their own and answer in turns over one kept connection. The api runs
-over a fake host: no sandbox is started.
+connection that is as careful as ours. A further row says what that promise costs: the same beside a mere
+read, without a bound. A key that a process does not know is looked up, and known until keys are revoked: so
+each of them was asked with before it is measured, and the first request with each is a row without a bound.
+Both are processes of their own and answer in turns over one kept connection. The api runs over a fake host:
+no sandbox is started.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ def _on(engine: str, url: str, folder: Path, turns: int) -> Iterator[Row]:
         _process(serve_bare, url, "") as bare,
     ):
         api, plain = Talk(told["url"]), Talk(bare["url"])
+        for key in told["keys"]:
+            api.ask(get(f"/v1/sandboxes/{told['sandbox']}", key))
         for title, ours, floor, limit in _asked(told):
             took, least = Series(), Series()
             for _ in range(turns):
@@ -71,7 +75,7 @@ def _asked(told: dict[str, Any]) -> list[tuple[str, Iterator[bytes], bytes, floa
     """What is measured: the platform's requests, the bare one beside them, and the bound."""
     one, first, secret = told["sandbox"], told["keys"][0], told["secret"]
     name = f"/v1/sandboxes/{one}"
-    every = cycle([get(name, key) for key in told["keys"]])
+    every, fresh = (cycle([get(name, key) for key in told[which]]) for which in ("keys", "fresh"))
     shown, reveal = f"/v1/secrets/{secret}", post(f"/v1/secrets/{secret}/reveal", first)
     listed = get("/v1/sandboxes?limit=100", first)
     plain, told_of = get(f"/secret/{secret}"), post(f"/revealed/{secret}")
@@ -79,6 +83,7 @@ def _asked(told: dict[str, Any]) -> list[tuple[str, Iterator[bytes], bytes, floa
     return [
         ("a request with one key", repeat(get(name, first)), row_of, 1.5),
         (f"a request with each of {MANY} keys", every, row_of, 1.5),
+        ("a first request with each of as many others", fresh, row_of, None),
         ("a secret looked at", repeat(get(shown, first)), plain, 1.5),
         ("a secret revealed, beside a read with a line", repeat(reveal), told_of, 1.5),
         ("a secret revealed, beside a mere read", repeat(reveal), plain, None),
@@ -115,12 +120,13 @@ async def _serve_platform(url: str, folder: Path, ready: Any) -> None:
         made = await world.create(name="one", tags={"a": "b"})
         body = {"name": "BENCH", "value": "x" * 64}
         assert (await world.http.post("/v1/secrets", json=body)).status_code == 201
-        secrets = [crypto.new_secret("rt_live_") for _ in range(MANY)]
+        secrets = [crypto.new_secret("rt_live_") for _ in range(2 * MANY)]
         await world.platform.db.write(_fill, world.org, made["id"], secrets)
         told = {
             "url": world.url,
             "org": world.org,
-            "keys": secrets,
+            "keys": secrets[:MANY],
+            "fresh": secrets[MANY:],
             "sandbox": made["id"],
             "secret": "BENCH",
         }

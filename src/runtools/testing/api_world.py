@@ -45,6 +45,7 @@ from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.testing.conformity import Conformity, Rules, Watched
 from runtools.testing.fake_host import FakeHost
 from runtools.testing.made_once import bare_app
+from runtools.testing.revocations import Revocations
 
 HOST_ID = "hst_one"
 # Within which anything must have come about, on the busiest of machines.
@@ -283,7 +284,8 @@ async def serving(
     """The api on a port of the loopback, until the block ends; the database is closed then.
 
     Args:
-        checked: whether every answer is held against the document: not where what it costs is measured.
+        checked: whether every answer is held against the document, and every transaction to counting what
+            it revokes: not where what it costs is measured.
     """
     settings.api_home.mkdir(parents=True, exist_ok=True)
     settings.run_folder.mkdir(exist_ok=True)
@@ -292,6 +294,7 @@ async def serving(
     vault = await open_vault(settings, db, clock)
     app = create_app(db, Hosts(hosts), clock, settings, vault, provider_keys or {}, tracing)
     conformity = Conformity(rules())
+    revocations = Revocations(db) if checked else None
     # With the protocol named, or asyncio would not switch Nagle's algorithm off: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -320,3 +323,4 @@ async def serving(
                 await task
     # Whatever a test asked for: every answer must have been one of the document's.
     assert conformity.faults == [], "\n".join(sorted(set(conformity.faults)))
+    assert revocations is None or revocations.faults == [], "\n".join(revocations.faults)

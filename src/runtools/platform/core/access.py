@@ -89,7 +89,6 @@ class Caller:
     org_id: str | None
     scopes: frozenset[str]
     expires_at: datetime | None = None
-    project_id: str | None = None
     user_id: str | None = None
     role: Role | None = None
     sandbox_id: str | None = None

@@ -59,6 +59,7 @@ __all__ = [
     "Database",
     "Document",
     "Moment",
+    "at_end",
     "lock_schema",
     "metadata",
     "micros",
@@ -71,6 +72,7 @@ _READERS = 4
 _WRITERS = 8
 _WAL_SECONDS, _WAL_PAUSE = 10.0, 0.02
 _FRESH_SECONDS = 1.0
+_AT_END = "runtools.at_end"
 
 metadata = MetaData(
     naming_convention={
@@ -159,7 +161,11 @@ class Database:
 
         def done() -> T:
             with _there(), self._writer.begin() as conn:
-                return act(conn, *args)
+                conn.info.pop(_AT_END, None)  # of one that failed before its end
+                result = act(conn, *args)
+                for last in conn.info.pop(_AT_END, ()):
+                    last(conn)
+                return result
 
         return await asyncio.get_running_loop().run_in_executor(self._writers, done)
 
@@ -169,6 +175,15 @@ class Database:
             await asyncio.to_thread(threads.shutdown)
         self._reader.dispose()
         self._writer.dispose()
+
+
+def at_end(conn: Connection, act: Callable[[Connection], None]) -> None:
+    """Do it once, as the last thing of the transaction that is under way (`Database.write`).
+
+    It is for a row that many kinds of transactions change: who has it locked waits for nothing else any
+    more, so no two of them can wait for each other.
+    """
+    conn.info.setdefault(_AT_END, {})[act] = None
 
 
 @contextmanager

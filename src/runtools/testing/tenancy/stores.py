@@ -81,6 +81,7 @@ ACROSS: Mapping[str, str] = {
     "keys.made_by": _PERSON,
     "keys.revoke_all_made_by": _PERSON,
     "keys.living": _DOOR,
+    "keys.revoked": "how many acts have revoked keys, of all orgs: no record of anybody's",
     "keys.used": "notes when keys that were let in were last used",
     "ledger.before": _HOST,
     "ledger.holds": _HOST,

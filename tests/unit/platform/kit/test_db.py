@@ -18,7 +18,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, sel
 from sqlalchemy.exc import DBAPIError
 
 from runtools.errors import InvalidRequest, Unavailable
-from runtools.platform.kit.db import Database, Document, Moment, micros, moment
+from runtools.platform.kit.db import Database, Document, Moment, at_end, micros, moment
 from runtools.testing import postgres
 
 _META = MetaData()
@@ -182,3 +182,45 @@ class TestFile:
     def test_other_urls_are_refused(self, url: str) -> None:
         with pytest.raises(InvalidRequest, match="database_url"):
             Database(url)
+
+
+class TestAtEnd:
+    async def test_it_comes_last_and_once(self, db: Database) -> None:
+        order: list[str] = []
+
+        def last(conn: Connection) -> None:
+            order.append(f"last, of {count(conn)}")
+
+        def act(conn: Connection) -> None:
+            for number in (1, 2):
+                at_end(conn, last)
+                add(conn, number)
+                order.append("act")
+
+        await db.write(act)
+        assert order == ["act", "act", "last, of 2"]
+
+    async def test_it_is_nothing_of_another_transaction(self, db: Database) -> None:
+        done: list[int] = []
+
+        def fails(conn: Connection) -> None:
+            at_end(conn, lambda _: done.append(1))
+            raise ZeroDivisionError
+
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                await db.write(fails)
+        await asyncio.gather(*(db.write(add, number) for number in range(20)))
+        assert done == []
+
+    async def test_with_it_fails_all(self, db: Database) -> None:
+        def last(_: Connection) -> None:
+            raise ZeroDivisionError
+
+        def act(conn: Connection) -> None:
+            at_end(conn, last)
+            add(conn, 1)
+
+        with pytest.raises(ZeroDivisionError):
+            await db.write(act)
+        assert await db.read(count) == 0

@@ -1,6 +1,7 @@
 """The doorkeeper of one process: who calls with a secret, and whether that still holds.
 
-A secret that was found good is believed for under a second, so that a request costs no query for it and
+A secret that was found good is believed, so that a request costs no query for it: a session, or the token
+of a run, for under a second; a key until one is revoked, which is looked for as often (`callers.known`). So
 a revocation, the end of a membership or another role acts within one second everywhere, at once in this
 process.
 """
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 from runtools.errors import Unauthenticated
 from runtools.platform.api.callers import parts
+from runtools.platform.api.callers.known import KnownKeys
 from runtools.platform.api.callers.parts import Parts
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.runs import store as runs
@@ -62,6 +64,7 @@ class Door:
         self._clock = clock
         self._idle = idle
         self._parts = of_platform
+        self._keys = KnownKeys(db, clock, BELIEVED_SECONDS)
         self._believed: dict[str, tuple[float, Caller]] = {}
         self._used: dict[str, datetime] = {}
         self._writing = asyncio.Lock()
@@ -130,6 +133,7 @@ class Door:
 
     def forget(self, digest: str) -> None:
         """Believe it no longer: the next request asks the database."""
+        self._keys.forget(digest)
         self._believed.pop(digest, None)
 
     def forget_user(self, user_id: str) -> None:
@@ -146,29 +150,31 @@ class Door:
                 await self._db.write(_used, times)
 
     async def _known(self, digest: str, kind: Kind) -> Caller | None:
+        found = await (self._keys.caller(digest) if kind == "key" else self._find(digest, kind))
+        if found is None or not crypto.same(found.digest, digest) or self._is_over(found):
+            self.forget(digest)
+            return None
+        return found
+
+    async def _find(self, digest: str, kind: Kind) -> Caller | None:
+        """Who has that session, or drives a run with that token."""
         now = self._clock.monotonic()
         at, caller = self._believed.get(digest, (0.0, None))
         if caller is not None and now - at < BELIEVED_SECONDS and not self._is_over(caller):
             return caller
-        found = await self._find(digest, kind)
-        if found is None or not crypto.same(found.digest, digest) or self._is_over(found):
-            self._believed.pop(digest, None)
-            return None
-        if len(self._believed) >= _MAX_BELIEVED:
-            self._believed.clear()
-        self._believed[digest] = (now, found)
+        if kind == "session":
+            found = await self._db.read(sessions.caller, digest, self._idle)
+        else:
+            found = await self._db.read(runs.caller, digest)
+        if found is not None:
+            if len(self._believed) >= _MAX_BELIEVED:
+                self._believed.clear()
+            self._believed[digest] = (now, found)
         return found
 
     def _note_use(self, caller: Caller) -> None:
         if caller.kind != "run":
             self._used[caller.id] = self._clock.now()
-
-    async def _find(self, digest: str, kind: Kind) -> Caller | None:
-        if kind == "session":
-            return await self._db.read(sessions.caller, digest, self._idle)
-        if kind == "run":
-            return await self._db.read(runs.caller, digest)
-        return await self._db.read(keys.caller, digest)
 
     def _is_over(self, caller: Caller) -> bool:
         return caller.expires_at is not None and caller.expires_at <= self._clock.now()

@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
     ForeignKey,
     Index,
+    Integer,
     Row,
     String,
     Table,
@@ -29,7 +31,7 @@ from sqlalchemy import (
 
 from runtools.platform.core import access
 from runtools.platform.core.access import Caller
-from runtools.platform.kit.db import Document, Moment, metadata
+from runtools.platform.kit.db import Document, Moment, at_end, metadata
 
 api_keys = Table(
     "api_keys",
@@ -51,13 +53,20 @@ api_keys = Table(
     Index(None, "created_by"),
 )
 
+# How many transactions have revoked keys: one row, which the schema comes with.
+revocations = Table(
+    "key_revocations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+
 _LIVING = select(
     api_keys.c.id,
     api_keys.c.org_id,
     api_keys.c.digest,
     api_keys.c.scopes,
     api_keys.c.expires_at,
-    api_keys.c.project_id,
 ).where(api_keys.c.revoked_at.is_(None))
 _BY_DIGEST = _LIVING.where(api_keys.c.digest == bindparam("digest"))
 # One statement for however many there are.
@@ -65,6 +74,8 @@ _USED = (
     update(api_keys).where(api_keys.c.id == bindparam("used")).values(last_used_at=bindparam("at"))
 )
 _MADE = api_keys.alias("made")
+_COUNT = select(revocations.c.count)
+_COUNT_UP = update(revocations).values(count=revocations.c.count + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +117,12 @@ def _caller(row: Row[*tuple[Any, ...]] | None) -> Caller | None:
         org_id=row.org_id,
         scopes=access.of_key(row.scopes),
         expires_at=row.expires_at,
-        project_id=row.project_id,
     )
+
+
+def revoked(conn: Connection) -> int:
+    """A number that is another one as soon as any key of the platform has been revoked."""
+    return int(conn.execute(_COUNT).scalar_one())
 
 
 def add_once(conn: Connection, key: Key) -> Key:
@@ -169,7 +184,7 @@ def close(conn: Connection, org_id: str, key_id: str, now: datetime) -> bool:
     """Close the key's door; returns whether it was open until now."""
     mine = (api_keys.c.org_id == org_id) & (api_keys.c.id == key_id)
     closed = update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    return conn.execute(closed).rowcount == 1
+    return _ended(conn, conn.execute(closed).rowcount) == 1
 
 
 def drop(conn: Connection, before: datetime) -> None:
@@ -179,7 +194,8 @@ def drop(conn: Connection, before: datetime) -> None:
     """
     over = or_(api_keys.c.revoked_at < before, api_keys.c.expires_at < before)
     makers = select(_MADE.c.created_by).where(_MADE.c.created_by.is_not(None))
-    conn.execute(delete(api_keys).where(over, api_keys.c.id.not_in(makers)))
+    gone = delete(api_keys).where(over, api_keys.c.id.not_in(makers))
+    _ended(conn, conn.execute(gone).rowcount)
 
 
 def used(conn: Connection, times: Mapping[str, datetime]) -> None:
@@ -228,4 +244,17 @@ def _revoke_made(
     made = _made(maker)
     mine = api_keys.c.id.in_(select(made.c.id)) & api_keys.c.revoked_at.is_(None) & which
     closed = update(api_keys).where(mine).values(revoked_at=now)
-    return list(conn.scalars(closed.returning(api_keys.c.digest)))
+    digests = list(conn.scalars(closed.returning(api_keys.c.digest)))
+    _ended(conn, len(digests))
+    return digests
+
+
+def _ended(conn: Connection, keys: int) -> int:
+    """Have it counted that so many keys let nobody in any more: those who believe them must hear of it."""
+    if keys:
+        at_end(conn, _count_up)
+    return keys
+
+
+def _count_up(conn: Connection) -> None:
+    conn.execute(_COUNT_UP)

@@ -293,7 +293,7 @@ def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[R
 
 def caller(conn: Connection, digest: str) -> Caller | None:
     """The run that is driven with the token of that digest."""
-    query = select(runs.c.id, runs.c.org_id, runs.c.sandbox_id, runs.c.project_id).where(
+    query = select(runs.c.id, runs.c.org_id, runs.c.sandbox_id).where(
         runs.c.token_digest == digest, runs.c.status == "running"
     )
     row = conn.execute(query).first()
@@ -305,7 +305,6 @@ def caller(conn: Connection, digest: str) -> Caller | None:
         digest=digest,
         org_id=row.org_id,
         scopes=_IN_A_RUN,
-        project_id=row.project_id,
         sandbox_id=row.sandbox_id,
     )
 
