@@ -94,6 +94,11 @@ class Pipe:
         return waiting[0]
 
 
+def owner(op: str) -> str:
+    """Whose the group of a command is, as the group itself says."""
+    return f"exec {op}"
+
+
 class Execs:
     """All commands of one agent."""
 
@@ -164,27 +169,23 @@ class Execs:
         env = self._environment(order, user)
         return user, env, order.program or spawn.find_program(order.argv[0], env, order.cwd)
 
-    def take_group(self) -> Group | None:
-        """Where the next command will live; `run` or `free_group` gives it back."""
-        return None if self._groups is None else self._groups.take()
+    def take_group(self, owner: str) -> Group | None:
+        """Where a command will live; `run` or `free_group` gives it back."""
+        return None if self._groups is None else self._groups.take(owner)
 
     def free_group(self, group: Group | None) -> None:
         """Give back a group without having run a command in it."""
         if self._groups is not None and group is not None:
             self._groups.give_back(group)
 
-    def claim_group(self, path: str) -> Group | None:
-        """As `find_group`; it is the caller's to free from now on."""
-        return None if self._groups is None else self._groups.claim(path)
+    def claim_group(self, path: str, owner: str) -> Group | None:
+        """The group of a command from before this agent's start; it is the caller's to free."""
+        return None if self._groups is None else self._groups.claim(path, owner)
 
     @property
     def holders(self) -> str:
         """The control group for the holders of durable processes; empty where there are none."""
         return "" if self._groups is None else self._groups.holders
-
-    def find_group(self, path: str) -> Group | None:
-        """The group of a command from before this agent's start, if something lives in it."""
-        return None if self._groups is None else self._groups.find(path)
 
     def signal(self, op: str, number: int) -> bool:
         """Send a signal to a running command and all that it started; False: none runs under the id."""
@@ -203,23 +204,15 @@ class Execs:
             Problem: it was not started.
         """
         began = time.monotonic()
-        child, out, err, feed = self._start(order, group)
-        with self._lock:
-            self._running += 1
-            self._living[op] = child.pid, group
         try:
-            started(child.pid)
-            watch = _Watch(self, child, out, err, feed, group)
-            timed_out = watch.until(began + order.timeout)
+            child, out, err, feed = self._start(order, group)
             with self._lock:
-                del self._living[op]
-            status = child.reap() if watch.ended else None
+                self._running += 1
+                self._living[op] = child.pid, group
+            watch = _Watch(self, child, out, err, feed, group)
+            timed_out, status = self._see_through(op, watch, began + order.timeout, started)
         finally:
             self.free_group(group)
-            with self._lock:
-                self._living.pop(op, None)
-                self._running -= 1
-                self._budget += out.keep + err.keep
         return Ended(
             exit_code=status if status is not None and status >= 0 else None,
             signal=-status if status is not None and status < 0 else None,
@@ -229,6 +222,25 @@ class Execs:
             stdout=b"".join(out.parts),
             stderr=b"".join(err.parts),
         )
+
+    def _see_through(
+        self, op: str, watch: _Watch, deadline: float, started: Callable[[int], None]
+    ) -> tuple[bool, int | None]:
+        """Whether a command had to be killed, and how it ended, where that was seen."""
+        try:
+            try:
+                started(watch.child.pid)
+            except BaseException:
+                watch.until(0.0)  # its caller is told otherwise: nothing of it goes on
+                raise
+            timed_out = watch.until(deadline)
+        finally:
+            with self._lock:
+                del self._living[op]
+                self._running -= 1
+                self._budget += watch.kept
+            status = watch.child.reap() if watch.ended else None
+        return timed_out, status
 
     def leave(self, pipe: Pipe) -> None:
         """Somebody else still holds the other end of the pipe."""
@@ -318,8 +330,9 @@ class _Watch:
         group: Group | None,
     ) -> None:
         self.ended = False
+        self.child = child
+        self.kept = out.keep + err.keep
         self._execs = execs
-        self._child = child
         self._pipes = {out.fd: out, err.fd: err}
         self._feed = feed
         self._group = group
@@ -345,7 +358,7 @@ class _Watch:
         return timed_out
 
     def _wait(self, deadline: float) -> None:
-        pidfd = self._child.pidfd
+        pidfd = self.child.pidfd
         while not self.ended:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -383,7 +396,7 @@ class _Watch:
         if self._group is not None:
             self._group.kill()
         else:
-            procs.kill_session(self._child.pid)
+            procs.kill_session(self.child.pid)
 
 
 def _pipe(made: list[int]) -> tuple[int, int]:

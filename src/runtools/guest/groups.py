@@ -5,9 +5,11 @@
     <base>/execs/<n>    one command and what it left behind
     <base>/execs/holders  the holders of durable processes: not killed with what they hold
 
-A group is made before it is needed and used again once nothing lives in it. Memory is bounded a little
-below the machine's, so that commands which take too much meet an end inside ``execs`` and the agent,
-outside of it, is never the victim.
+A group is made before it is needed and used again once nothing lives in it, so its path alone does not
+say whose it is: its owner's name stands on it (an extended attribute of its folder, gone with the boot).
+An agent that comes after another claims a group by both. Memory is bounded a little below the machine's,
+so that commands which take too much meet an end inside ``execs`` and the agent, outside of it, is never
+the victim.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from runtools.guest import procs
 _SPARE: Final = 2
 _MEMORY_RESERVE: Final = 64 << 20
 _POPULATED: Final = b"populated 1"
+_OWNER: Final = "user.runtools.owner"
 
 
 class Group:
@@ -35,6 +38,17 @@ class Group:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+
+    def give_to(self, owner: str) -> None:
+        """Write whose it is from now on."""
+        os.setxattr(self.fd, _OWNER, owner.encode())
+
+    def belongs_to(self, owner: str) -> bool:
+        """Whether it was given to nobody else since."""
+        try:
+            return os.getxattr(self.fd, _OWNER) == owner.encode()
+        except OSError:  # nobody ever had it
+            return False
 
     def is_populated(self) -> bool:
         """Whether a process lives in it."""
@@ -77,12 +91,18 @@ class Groups:
         while len(self._free) < _SPARE:
             self._free.append(self._make())
 
-    def take(self) -> Group:
-        """An empty group."""
+    def take(self, owner: str) -> Group:
+        """An empty group, which bears its owner's name until it is another's."""
         with self._lock:
             if not self._free:
                 self._sort_out()
-            return self._free.pop() if self._free else self._make()
+            group = self._free.pop() if self._free else self._make()
+        try:
+            group.give_to(owner)
+        except BaseException:
+            self.give_back(group)
+            raise
+        return group
 
     def give_back(self, group: Group) -> None:
         """The command in it has ended; others may still live there."""
@@ -90,18 +110,18 @@ class Groups:
         with self._lock:
             (self._left if populated else self._free).append(group)
 
-    def claim(self, path: str) -> Group | None:
-        """As `find`; it is the caller's to `give_back` from now on."""
-        group = self.find(path)
-        if group is not None:
-            with self._lock:
-                self._left.remove(group)
-        return group
+    def claim(self, path: str, owner: str) -> Group | None:
+        """The group that an agent before this one took for somebody, to be given back by the caller.
 
-    def find(self, path: str) -> Group | None:
-        """The group of a command that an agent before this one started, if something lives there."""
+        None: it is gone, or is another's by now.
+        """
         with self._lock:
-            return next((g for g in self._left if g.path == path), None)
+            for groups in (self._left, self._free):
+                for group in groups:
+                    if group.path == path and group.belongs_to(owner):
+                        groups.remove(group)
+                        return group
+        return None
 
     def _sort_out(self) -> None:
         left, self._left = self._left, []

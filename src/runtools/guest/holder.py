@@ -59,6 +59,16 @@ _KEYS: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP})
 _LEFT: Final = select.POLLHUP | select.POLLERR
 
 
+class _Late:
+    """Input that waits for room, and who wants to be told: whoever repeats it waits along."""
+
+    def __init__(self, request: dict[str, Any], data: bytes, fd: int) -> None:
+        self.request = request
+        self.data = data
+        self.deadline = time.monotonic() + _INPUT_SECONDS
+        self.fds = [fd]
+
+
 class Live(NamedTuple):
     """How a process stands, as its holder keeps it in a file."""
 
@@ -102,7 +112,7 @@ class Holder:
         self._folder = folder
         self._talks: dict[int, socket.socket] = {}
         self._waiting: dict[int, int] = {}  # who wants to hear of output beyond what
-        self._late: list[tuple[float, int, dict[str, Any], bytes]] = []  # input without room
+        self._late: list[_Late] = []  # in the order in which it came
         self._done: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self._group: Group | None = None
         self._rows = {
@@ -220,7 +230,7 @@ class Holder:
     def _patience(self) -> float | None:
         if not self._late:
             return None
-        return max(0.0, self._late[0][0] - time.monotonic()) * 1000 + 1
+        return max(0.0, self._late[0].deadline - time.monotonic()) * 1000 + 1
 
     def _read(self, fd: int, most: int = _PIECE) -> bool:
         try:
@@ -311,7 +321,9 @@ class Holder:
 
     def _drop(self, fd: int) -> None:
         self._waiting.pop(fd, None)
-        self._late = [late for late in self._late if late[1] != fd]
+        for late in self._late:
+            late.fds = [each for each in late.fds if each != fd]
+        self._late = [late for late in self._late if late.fds]
         self._poll.unregister(fd)
         self._talks.pop(fd).close()
 
@@ -328,31 +340,38 @@ class Holder:
 
     def _act(self, fd: int, request: dict[str, Any], data: bytes) -> None:
         """Do an act once; ``op`` names it, ``key`` tells whether a repeat is one."""
-        known = self._done.get(request["op"])
+        op, key = request["op"], request["key"]
+        known = self._done.get(op)
+        late = next((late for late in self._late if late.request["op"] == op), None)
         if known is not None:
-            same = known[0] == request["key"]
-            self._say(fd, known[1] if same else _mismatch(request["op"]).to_json())
+            self._say(fd, known[1] if known[0] == key else _mismatch(op).to_json())
+            return
+        if late is not None:
+            if late.request["key"] == key:
+                late.fds.append(fd)
+            else:
+                self._say(fd, _mismatch(op).to_json())
             return
         try:
             if request["do"] == "input":
                 if not self._take(data):
-                    late = time.monotonic() + _INPUT_SECONDS
-                    self._late.append((late, fd, request, data))
+                    self._late.append(_Late(request, data, fd))
                     return
             else:
                 self._do(request)
         except Problem as problem:
             self._say(fd, problem.to_json())
             return
-        self._answer(fd, request)
+        self._answer([fd], request)
 
-    def _answer(self, fd: int, request: dict[str, Any]) -> None:
+    def _answer(self, fds: list[int], request: dict[str, Any]) -> None:
         answer = b'{"ok":{"taken":%d}}' % self._taken
         self._done[request["op"]] = (request["key"], answer)
         if len(self._done) > _MAX_OPS:
             self._done.popitem(last=False)
         self._note_live()
-        self._say(fd, answer)
+        for fd in fds:
+            self._say(fd, answer)
 
     def _take(self, data: bytes) -> bool:
         """Take input whole; False when there is no room for it now."""
@@ -372,15 +391,15 @@ class Holder:
     def _retry(self) -> None:
         """Take the input that waited for room, in its order; refuse what waited too long."""
         while self._late:
-            deadline, fd, request, data = self._late[0]
+            late = self._late[0]
             if not self._input_open:
                 problem = Problem("input_closed", "its input was closed")
-            elif len(self._pending) + len(data) <= _MOST_PENDING:
+            elif len(self._pending) + len(late.data) <= _MOST_PENDING:
                 self._late.pop(0)
-                self._accept_input(data)
-                self._answer(fd, request)
+                self._accept_input(late.data)
+                self._answer(late.fds, late.request)
                 continue
-            elif deadline <= time.monotonic():
+            elif late.deadline <= time.monotonic():
                 problem = Problem(
                     "input_full",
                     "it does not read its input: none of these bytes was taken",
@@ -389,7 +408,8 @@ class Holder:
             else:
                 return
             self._late.pop(0)
-            self._say(fd, problem.to_json())
+            for fd in late.fds:
+                self._say(fd, problem.to_json())
 
     def _do(self, request: dict[str, Any]) -> None:
         if request["do"] == "close":

@@ -104,11 +104,6 @@ class Journal:
         self.end(op, answer)
         return None
 
-    def note(self, op: str) -> dict[str, Any]:
-        """What was noted of an id."""
-        with self._changed:
-            return dict(self._entries[op].note) if op in self._entries else {}
-
     def amend(self, op: str, note: Mapping[str, Any]) -> None:
         """Add what was learnt after the begin and matters after a crash."""
         with self._changed:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from runtools.guest import disk, journal, orphans, procs, protocol
+from runtools.guest import disk, journal, procs, protocol
 from runtools.guest.archive import Packer, Unpacker
 from runtools.guest.conn import Conn, Gone, failed, ok
 from runtools.guest.content import Reader, Writer
-from runtools.guest.execs import Ended, Execs
+from runtools.guest.execs import Ended, Execs, owner
 from runtools.guest.files import Files
 from runtools.guest.journal import Journal
+from runtools.guest.orphans import Orphans
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, op_id, whole
 from runtools.guest.processes import Processes
@@ -53,6 +54,7 @@ class Ops:
         self._renewal = Renewal(root, set_token)
         self._watches = Watches(root)
         self._switch = Switch(meter.own_port)
+        self._orphans = Orphans(execs, log)
         self._device = device
         execs.env = load_env(root)
         files = self._files
@@ -183,23 +185,39 @@ class Ops:
             conn.expect_body()
             stdin = b"".join(_bounded(conn, size))
         order = self._execs.order(request, stdin)
-        group = self._execs.take_group()
+        op = op_id(request)
+        group = self._execs.take_group(owner(op))
         note: dict[str, Any] = {"deadline": time.monotonic() + order.timeout}
         if group is not None:
             note["group"] = group.path
 
         def started(pid: int) -> None:
             if group is None:
-                self._journal.amend(str(request["id"]), {"pid": pid, "born": procs.born(pid)})
+                self._note_child(op, pid)
 
         self._once(
             conn,
             request,
             raw,
             note,
-            lambda: _exec_answer(self._execs.run(str(request["id"]), order, group, started)),
+            lambda: _exec_answer(self._execs.run(op, order, group, started)),
             lambda: self._execs.free_group(group),
         )
+
+    def _note_child(self, op: str, pid: int) -> None:
+        """So that the next agent finds it.
+
+        Raises:
+            Problem: there is no room for that; `run` then kills it.
+        """
+        try:
+            self._journal.amend(op, {"pid": pid, "born": procs.born(pid)})
+        except Problem as problem:
+            raise Problem(
+                "outcome_unknown",
+                f"command {op} was begun and killed at once: {problem.message}",
+                hint=problem.hint,
+            ) from problem
 
     def _exec_signal(self, request: Request) -> dict[str, Any]:
         """Signal a running command. One that has not come yet, as its caller may know before us, never
@@ -211,7 +229,7 @@ class Ops:
             raise invalid(f"there is no signal {number}")
         unbegun = failed(Problem("process_ended", _UNBEGUN.format(op)))
         state = self._journal.forbid(op, unbegun)
-        if state == "lost" and orphans.signal(self._execs, self._journal.note(op), number):
+        if state == "lost" and self._orphans.signal(op, number):
             return {}
         deadline = time.monotonic() + _STARTING_SECONDS
         while state == "running" and not self._execs.signal(op, number):
@@ -298,10 +316,7 @@ class Ops:
             if note.get("temporary"):
                 _unlink(note["temporary"])
             if "deadline" in note:
-                self._recover_exec(op, note)
-
-    def _recover_exec(self, op: str, note: Mapping[str, Any]) -> None:
-        orphans.watch(self._execs, self._journal, op, note)
+                self._orphans.watch(op, note)
 
 
 def _exec_answer(ended: Ended) -> bytes:

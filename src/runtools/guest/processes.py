@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ from runtools.guest.news import News
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, of_errno, op_id, whole
 from runtools.guest.protocol import BYTES, JSON
-from runtools.guest.record import Look, Record
+from runtools.guest.record import Look, Record, boot_id, damaged_id
 
 FOLDER: Final = "/var/lib/runtools/processes"
 MAX_OVER: Final = 1000
@@ -56,6 +57,7 @@ class Processes:
         self._starting = threading.Lock()
         self._lock = threading.Lock()
         self._watching = 0
+        self._boot = boot_id()
         self._forgotten = 0  # output of records that were dropped
         self._records: dict[str, Record] = {}
         self._find_all()
@@ -140,12 +142,14 @@ class Processes:
         """Start one, or say how the one stands that was started under its id.
 
         Raises:
-            Problem: it was not started; the code says why.
+            Problem: it was not started; the code says why. ``outcome_unknown``: it was, before its
+                record was damaged.
         """
         key = journal.digest(raw)
         with self._starting:
             known = self._records.get(op_id(request))
             if known is None:
+                self._check_undamaged(op_id(request))
                 known = self._start(request, key)
             elif known.facts["key"] != key:
                 raise Problem(
@@ -154,6 +158,16 @@ class Processes:
                     hint="give every process an id of its own",
                 )
         return known.shape()
+
+    def _check_undamaged(self, process_id: str) -> None:
+        damaged = damaged_id(_name(process_id))
+        if damaged in self._records:
+            raise Problem(
+                "outcome_unknown",
+                f"{process_id} was started, and its record was damaged since",
+                hint=f"process {damaged} has what is left of it",
+                details={"process": damaged},
+            )
 
     def _start(self, request: Mapping[str, Any], key: str) -> Record:
         order = self._execs.order(request, b"")
@@ -165,7 +179,7 @@ class Processes:
         if not 4096 <= keep <= 1 << 30:
             raise invalid("keep must be 4096 to 2**30 bytes")
         self._make_room()
-        facts = {
+        facts: dict[str, Any] = {
             "id": str(request["id"]),
             "key": key,
             "command": _shown(request["command"]),
@@ -174,8 +188,9 @@ class Processes:
             "started": time.time(),
             "terminal": terminal is not None,
             "keep": keep,
+            "boot": self._boot,
         }
-        group = self._execs.take_group()
+        group = self._execs.take_group(_owner(facts["id"]))
         wanted = {
             "argv": list(order.argv),
             "program": program,
@@ -190,11 +205,16 @@ class Processes:
         }
         try:
             record, lock, listener = self._make(facts | {"group": wanted["group"]})
-            self._hand_over(record, wanted, lock, listener)
         except BaseException:
             self._execs.free_group(group)
             raise
-        record.group = group
+        record.group, record.when_over = group, self._settle
+        try:
+            self._hand_over(record, wanted, lock, listener)
+        except BaseException:
+            self._release(record)
+            record.remove()
+            raise
         with self._lock:
             self._records[record.id] = record
         return record
@@ -231,7 +251,6 @@ class Processes:
         problem = (look.end or {}).get("problem")
         if look.live.pid and problem is None:
             return  # over already
-        record.remove()
         if problem is None:
             raise Problem(
                 "unavailable",
@@ -250,7 +269,6 @@ class Processes:
         for record in list(self._records.values()):
             look = record.look()
             if look.over:
-                self._settle(record)
                 over.append(((look.end or {}).get("at") or record.facts["started"], record))
         if len(self._records) - len(over) >= MAX_RUNNING:
             raise Problem(
@@ -272,13 +290,26 @@ class Processes:
         disk = os.statvfs(self._root)
         return min(_MOST_BYTES, disk.f_blocks * disk.f_frsize // 4)
 
-    def _settle(self, record: Record) -> None:
-        """Give back the group of one that is over; what a lost one left there nobody can reach."""
-        group, record.group = record.group, None
-        if group is not None:
-            if record.look().lost:
+    def _settle(self, record: Record, look: Look) -> None:
+        """One is over. What a lost one left running nobody can reach any more: it ends now."""
+        with self._lock:
+            group = record.group
+            if look.lost and group is not None:
                 group.kill()
-            self._execs.free_group(group)
+        if look.lost and group is None and self._is_alive(record, look):
+            procs.kill_session(look.live.pid)
+        self._release(record)
+
+    def _is_alive(self, record: Record, look: Look) -> bool:
+        """Whether the process of a lost one runs on; a number of another boot is somebody else's."""
+        ours = record.facts.get("boot", self._boot) == self._boot
+        return ours and procs.is_same(look.live.pid, look.live.born)
+
+    def _release(self, record: Record) -> None:
+        """Give back the group of one that runs no more."""
+        with self._lock:
+            group, record.group = record.group, None
+        self._execs.free_group(group)
 
     # --- acts ---
 
@@ -375,23 +406,34 @@ class Processes:
 
     def _find_all(self) -> None:
         """Those of the agents before this one. What never came to be is removed."""
-        with contextlib.suppress(FileNotFoundError):
-            found = []
-            for name in os.listdir(self._folder):
-                record = Record.load(f"{self._folder}/{name}")
-                if record is None or name.endswith(".new") or _never_was(record):
-                    shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
-                else:
-                    found.append(record)
-            found.sort(key=lambda record: record.facts["started"])
-            self._records = {record.id: record for record in found}
-        for record in self._records.values():
-            record.group = self._execs.claim_group(record.facts["group"])
-            look = record.look()
-            if look.lost and record.group is None and procs.is_same(look.live.pid, look.live.born):
-                procs.kill_session(look.live.pid)
-            if look.over:
-                self._settle(record)
+        found = []
+        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
+            place = f"{self._folder}/{name}"
+            try:
+                record = None if name.endswith(".new") else self._find(place)
+            except (OSError, ValueError) as exc:  # of one, and the others are to be found
+                sys.stderr.write(f"{place} is left as it is: {exc}\n")
+                continue
+            if record is None:
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                found.append(record)
+        found.sort(key=lambda record: record.facts["started"])
+        self._records = {record.id: record for record in found}
+
+    def _find(self, place: str) -> Record | None:
+        """The one in a folder; None: it never was."""
+        record = Record.load(place)
+        if record.damaged and not os.listdir(place):
+            return None
+        if record.damaged:
+            sys.stderr.write(f"{place} is damaged: it is {record.id} from now on\n")
+        if record.facts["group"]:
+            record.group = self._execs.claim_group(record.facts["group"], _owner(record.id))
+        record.when_over = self._settle
+        if record.look().over and not record.was_begun():
+            return None
+        return record
 
 
 def _checked(record: Record, stream: str, start: int) -> Look:
@@ -455,7 +497,6 @@ def _kept_answer(look: Look, op: str, key: str) -> bytes | None:
     return str(known[1]).encode()
 
 
-def _never_was(record: Record) -> bool:
-    """Whether it was never started: its holder could not, or the machine ended before."""
-    look = record.look()
-    return look.over and (not look.live.pid or "problem" in (look.end or {}))
+def _owner(process_id: str) -> str:
+    """Whose the group of a process is, as the group itself says."""
+    return f"process {process_id}"

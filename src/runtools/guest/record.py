@@ -5,6 +5,9 @@
 
 A process runs as long as its holder does: the lock says so. Where nobody holds the lock and no end was
 written, the process is lost: it is gone (or was orphaned), and nobody saw how it ended.
+
+A disk that lost its power, or somebody inside, may have damaged any of it. What can still be read is
+told: offsets are then those of the segments, and one whose order is unreadable bears its folder's name.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import json
 import os
 import shutil
 import socket
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +29,17 @@ from runtools.guest.holder import END_BYTES, LIVE, Live
 from runtools.guest.spool import Tail
 
 _FACTS: Final = "process.json"
+_DAMAGED: Final = "damaged."  # and the name of its folder: the id of one whose order is unreadable
+_UNREADABLE: Final = "(what was started is no longer readable)"
+_STREAMS: Final = ("output", "stdout", "stderr")
+_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("id", "key", "cwd", "user", "group"), str),
+    "command": (str, list),
+    "started": (int, float),
+    "terminal": bool,
+    "keep": int,
+}
+_KEEP: Final = 1 << 30  # the most that may have been asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +70,33 @@ class Record:
         self.facts = facts
         self.id = str(facts["id"])
         self.group: Group | None = None  # until it was seen to have ended
+        self.when_over: Callable[[Record, Look], None] = lambda _, look: None
         self._over: Look | None = None
 
     @classmethod
-    def load(cls, folder: str) -> Record | None:
-        """The one in a folder; None where none was ever whole."""
+    def load(cls, folder: str) -> Record:
+        """The one in a folder.
+
+        Raises:
+            OSError: there is none.
+        """
         try:
             with open(f"{folder}/{_FACTS}") as file:
-                return cls(folder, json.load(file))
-        except (OSError, ValueError):
-            return None
+                return cls(folder, _checked(json.load(file)))
+        except (FileNotFoundError, ValueError):
+            return cls(folder, _made_up(folder))
+
+    @property
+    def damaged(self) -> bool:
+        """Whether nobody knows any more what was started."""
+        return self.id == damaged_id(self.folder)
 
     @classmethod
     def make(cls, folder: str, facts: dict[str, Any]) -> tuple[Record, int, socket.socket]:
         """A new one with its lock, locked, and its socket, listening.
 
-        The room for its end and its numbers is taken now, so that a full disk cannot lose them.
+        The room for its end and its numbers is taken now, so that a full disk cannot lose them; what is
+        in it lies on the disk before it has its name, so that a loss of power leaves all of it or none.
 
         Raises:
             OSError: there is no room.
@@ -87,6 +114,7 @@ class Record:
             with _short(fresh) as short:
                 listener.bind(f"{short}/socket")
             listener.listen(128)
+            _sync(fresh)
             os.rename(fresh, folder)
         except BaseException:
             listener.close()
@@ -97,11 +125,12 @@ class Record:
         return cls(folder, facts), lock, listener
 
     def look(self) -> Look:
-        """How it stands now. What is over stays as it is, and is read once."""
+        """How it stands now. What is over stays as it is, and is seen to before it is told."""
         if self._over is not None:
             return self._over
         look = self._look()
         if look.over:
+            self.when_over(self, look)
             self._over = look
         return look
 
@@ -109,11 +138,11 @@ class Record:
         """The numbers alone."""
         if self._over is not None:
             return self._over.live
-        fd = os.open(f"{self.folder}/live", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return Live(*LIVE.unpack(os.pread(fd, LIVE.size, 0)))
-        finally:
-            os.close(fd)
+            return self._live()
+        except (FileNotFoundError, struct.error):
+            output, stdout, stderr = (spool.end_of(self.folder, self.name(s)) for s in _STREAMS)
+            return Live(output, stdout, stderr, 0, 0, 0, 0, 0, 0)
 
     def connect(self) -> socket.socket:
         """Speak to the holder.
@@ -172,6 +201,25 @@ class Record:
         """Forget it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def was_begun(self) -> bool:
+        """Whether it may ever have run, as far as can be seen."""
+        look = self.look()
+        if "problem" in (look.end or {}):
+            return False
+        if self.facts.get("boot") not in {None, boot_id()}:
+            return True  # what the holder wrote may have gone with the power
+        return bool(look.live.pid) or self.damaged or self._has_output()
+
+    def _has_output(self) -> bool:
+        return any(spool.segments(self.folder, each) for each in _STREAMS)
+
+    def _live(self) -> Live:
+        fd = os.open(f"{self.folder}/live", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Live(*LIVE.unpack(os.pread(fd, LIVE.size, 0)))
+        finally:
+            os.close(fd)
+
     def _kept_from(self, stream: str, end: int) -> int:
         return min(spool.kept_from(self.folder, self.name(stream), end), end)
 
@@ -187,16 +235,18 @@ class Record:
         return Look(live, end, lost=end is None)
 
     def _end(self) -> dict[str, Any] | None:
-        with open(f"{self.folder}/end", "rb") as file:
-            text = file.read(END_BYTES).strip()
         try:
-            end = json.loads(text)
-        except ValueError:  # not written, or in this moment
+            with open(f"{self.folder}/end", "rb") as file:
+                end = json.loads(file.read(END_BYTES).strip())
+        except (FileNotFoundError, ValueError):  # not written, or in this moment
             return None
         return end if isinstance(end, dict) else None
 
     def _is_held(self) -> bool:
-        fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -213,6 +263,55 @@ def _put(place: str, data: bytes) -> None:
             raise OSError(28, "no space left on the disk")
     finally:
         os.close(fd)
+
+
+def _sync(folder: str) -> None:
+    """Have a folder and the files in it on the disk."""
+    for name in (_FACTS, "live", "end", "."):
+        fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def damaged_id(folder: str) -> str:
+    """Under which id the process of a folder is told of, if its order is unreadable."""
+    return _DAMAGED + os.path.basename(folder)
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _checked(facts: Any) -> dict[str, Any]:
+    """What was written of a process.
+
+    Raises:
+        ValueError: it is not what this module writes.
+    """
+    if not isinstance(facts, dict) or not all(
+        isinstance(facts.get(name), kind) for name, kind in _KINDS.items()
+    ):
+        raise ValueError("no facts of a process")
+    return facts
+
+
+def _made_up(folder: str) -> dict[str, Any]:
+    """In place of what was written of a process."""
+    return {
+        "id": damaged_id(folder),
+        "key": "",
+        "command": _UNREADABLE,
+        "cwd": "/",
+        "user": "root",
+        "started": os.stat(folder).st_mtime,
+        "terminal": False,
+        "keep": _KEEP,
+        "group": "",
+    }
 
 
 @contextlib.contextmanager

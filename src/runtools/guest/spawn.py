@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import pwd
+import signal
 import stat
 import subprocess
 import termios
@@ -141,8 +142,15 @@ class Child:
 
     def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
         self._popen = popen
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:  # no more files: who cannot be watched does not live
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            if popen is not None:
+                popen.returncode = -signal.SIGKILL
+            raise
 
     def reap(self) -> int:
         """How it ended: its exit code, or the negative number of the signal that killed it."""

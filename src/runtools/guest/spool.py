@@ -162,6 +162,12 @@ def segments(folder: str, name: str) -> list[int]:
     return sorted(int(n) for n in found if n.isdigit())
 
 
+def end_of(folder: str, name: str) -> int:
+    """How far a stream has come at least: the end of its last segment."""
+    last = max(segments(folder, name), default=None)
+    return 0 if last is None else last + os.stat(f"{folder}/{name}.{last}").st_size
+
+
 def kept_from(folder: str, name: str, end: int) -> int:
     """The first byte that can still be read."""
     return min(segments(folder, name), default=end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest_asyncio
 from tests.flow.api.test_events import events
+from websockets.asyncio.client import connect
 
 from runtools.testing.api_world import client, holds
 from runtools.testing.crash.look import machines
@@ -108,3 +110,34 @@ async def test_files_are_watched_to_the_end_of_a_sandbox(http: httpx.AsyncClient
         assert {told["kind"] async for _, _, told in changes} <= {"change", "delete"}
     again = await http.get(url, headers={"Last-Event-ID": str(number)})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "sandbox_stopped")
+
+
+async def test_a_viewer_that_drops_on_full_input_has_sent_it_once(http: httpx.AsyncClient) -> None:
+    await act(http, "POST", "/sandboxes", {"name": "one"})
+    path = "/sandboxes/one/processes"
+    body = {"command": "until [ -e go ]; do sleep 0.05; done; wc -c", "processId": "p"}
+    await act(http, "POST", path, body)
+    url = f"{str(http.base_url).replace('http', 'ws').rstrip('/')}/v1{path}/p/terminal"
+    named = {"Authorization": http.headers["Authorization"]}
+    async with connect(url, proxy=None, compression=None, additional_headers=named) as viewer:
+        for _ in range(5):  # as much as the pipe and the holder keep for one that does not read
+            await viewer.send(bytes(65_536))
+            while json.loads(await viewer.recv())["type"] != "taken":
+                pass
+        await viewer.send(bytes(60_000))
+        for _ in range(3):  # by now it waits for room inside
+            await act(http, "GET", f"{path}/p")
+        viewer.transport.abort()
+    for _ in range(3):
+        await act(http, "GET", f"{path}/p")
+    await http.put("/v1/sandboxes/one/files?path=/workspace/go", content=b"")
+    sent = 5 * 65_536 + 60_000
+
+    async def taken() -> bool:
+        answer = await http.post(f"/v1{path}/p/input", content=b"")
+        return bool(answer.json()["data"]["taken"] >= sent)
+
+    await holds(taken, 60)
+    await act(http, "POST", f"{path}/p/input/close")
+    assert (await act(http, "GET", f"{path}/p?waitMs=60000"))["exitCode"] == 0
+    assert int((await http.get(f"/v1{path}/p/output")).content) == sent

@@ -135,6 +135,7 @@ class Agent:
         self._talks: list[Talk] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.limits: Callable[[], None] | None = None
+        self.groups: Path | None = None
         for name in ("workspace", "etc", "root"):
             (self.root / name).mkdir(parents=True)
         self.state.mkdir()
@@ -185,7 +186,8 @@ class Agent:
     def lives(self) -> list[int]:
         """The pids of its durable processes."""
         folder = self.root / "var/lib/runtools/processes"
-        found = [struct.unpack("<9q", live.read_bytes()) for live in folder.glob("*/live")]
+        texts = [live.read_bytes() for live in folder.glob("*/live")]
+        found = [struct.unpack("<9q", text) for text in texts if text]
         return [live[7] for live in found if live[7] and procs.is_same(live[7], live[8])]
 
     def stop(self) -> str:
@@ -241,6 +243,7 @@ def group_folder() -> Iterator[Path]:
 def grouped(tmp_path: Path, group_folder: Path) -> Iterator[Agent]:
     """An agent whose commands live in control groups."""
     made = Agent(tmp_path, "--cgroup", str(group_folder)).start()
+    made.groups = group_folder
     yield made
     log = made.stop()
     assert "Traceback" not in log, log

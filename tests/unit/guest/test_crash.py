@@ -87,6 +87,39 @@ class TestCommands:
         assert _runs(kept)
         until(lambda: grouped.talk().ask(request)["error"]["details"]["running"] is False)
 
+    def test_a_group_that_another_has_by_now_is_not_killed_at_the_old_deadline(
+        self, grouped: Agent
+    ) -> None:
+        _start(grouped, "a", "echo $$ > $HOME/pid; exec sleep 300", timeout_ms=4000)
+        old = _pid(grouped)
+        grouped.restart()
+        os.kill(old, signal.SIGKILL)
+        until(lambda: not _runs(old))
+        # More than are spare: one of them would be given the group that is empty now.
+        lines = [f"echo $$ > $HOME/{n}; sleep 6; rm $HOME/{n}; echo done" for n in range(4)]
+        talks = [grouped.talk() for _ in lines]
+        for n, (talk, line) in enumerate(zip(talks, lines, strict=True)):
+            talk.send({"do": "exec", "id": f"b{n}", "command": line, "cwd": "/"})
+        for n in range(len(lines)):
+            until((grouped.root / f"root/{n}").exists)
+        for talk in talks:
+            assert (talk.answer()["ok"]["exit_code"], talk.body()) == (0, b"done\n")
+
+    def test_neither_is_it_by_the_agent_after_that(self, grouped: Agent) -> None:
+        ended = _start(grouped, "a", "echo $$ > $HOME/pid; exec sleep 300", timeout_ms=1500)
+        old = _pid(grouped)
+        grouped.restart()
+        until(lambda: not _runs(old))
+        request = {"do": "process_start", "cwd": "/", "command": "exec sleep 300"}
+        pids = [grouped.talk().ask({**request, "id": f"{n}"})["ok"]["pid"] for n in range(4)]
+        grouped.restart()
+        talk = grouped.talk()
+        error = talk.ask(ended)["error"]
+        assert (error["code"], error["details"]) == ("outcome_unknown", {"running": False})
+        for n, pid in enumerate(pids):
+            assert talk.do("process", process=f"{n}")["state"] == "running"
+            assert _runs(pid)
+
 
 class TestFiles:
     def test_a_half_written_one_leaves_the_old(self, agent: Agent) -> None:

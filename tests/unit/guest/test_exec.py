@@ -140,6 +140,24 @@ class TestRefusals:
         script.chmod(0o755)
         assert talk.exec("a", [str(script)])["code"] == "file_forbidden"
 
+    def test_refusals_leave_nothing(self, grouped: Agent) -> None:
+        talk = grouped.talk()
+        assert grouped.process is not None
+        files = Path(f"/proc/{grouped.process.pid}/fd")
+
+        def refuse(name: str) -> None:
+            for n, (command, cwd) in enumerate(
+                ((["/no/such"], "/"), (["no-such"], "/"), ("true", "/missing"), (["/etc"], "/"))
+            ):
+                error = talk.exec(f"{name}.{n}", command, cwd=cwd)
+                assert error["code"] in {"file_missing", "file_forbidden"}, error
+
+        refuse("first")
+        groups, opened = _groups(grouped), len(list(files.iterdir()))
+        for n in range(10):
+            refuse(f"{n}")
+        assert (_groups(grouped), len(list(files.iterdir()))) == (groups, opened)
+
 
 class TestBounds:
     def test_what_exceeds_the_bound_is_dropped_and_said(self, talk: Talk) -> None:
@@ -322,3 +340,8 @@ def _runs(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def _groups(agent: Agent) -> list[str]:
+    assert agent.groups is not None
+    return sorted(str(each) for each in agent.groups.rglob("*") if each.is_dir())

@@ -504,3 +504,170 @@ class TestBounds:
                 assert len(piece[2]) <= protocol.CHUNK
                 got += len(piece[2])
         assert got == 3_000_000
+
+
+class TestInputThatWaits:
+    def test_a_repeat_of_it_is_taken_once_and_both_are_answered(self, agent: Agent) -> None:
+        talk = agent.talk()
+        start(talk, "a", f"until [ -e {agent.root}/go ]; do sleep 0.02; done; wc -c")
+        for n in range(5):
+            assert "ok" in give(talk, "a", str(n), bytes(65_536))
+        waiting = [agent.talk() for _ in range(3)]
+        for each in waiting:
+            each.send({"do": "process_input", "id": "late", "process": "a"})
+            each.send_body(bytes(60_000))
+        waiting[
+            0
+        ].close()  # its caller broke off; so have those who repeat it, for all that is known
+        other = agent.talk()
+        other.send({"do": "process_input", "id": "late", "process": "a"})
+        other.send_body(b"something else")
+        assert other.answer()["error"]["code"] == "idempotency_mismatch"
+        (agent.root / "go").touch()
+        taken = {"taken": 5 * 65_536 + 60_000}
+        assert [each.answer()["ok"] for each in waiting[1:]] == [taken, taken]
+        assert give(talk, "a", "late", bytes(60_000))["ok"] == taken
+        act(talk, "a", "close", "x")
+        wait(talk, "a")
+        assert int(read(talk, "a")[1]) == taken["taken"]
+
+    def test_what_was_refused_may_be_sent_again(self, agent: Agent) -> None:
+        talk = agent.talk()
+        start(talk, "a", f"until [ -e {agent.root}/go ]; do sleep 0.02; done; wc -c")
+        for n in range(5):
+            assert "ok" in give(talk, "a", str(n), bytes(65_536))
+        both = [agent.talk() for _ in range(2)]
+        for each in both:
+            each.send({"do": "process_input", "id": "late", "process": "a"})
+            each.send_body(bytes(60_000))
+        assert [each.answer()["error"]["code"] for each in both] == ["input_full"] * 2
+        (agent.root / "go").touch()
+        assert give(talk, "a", "late", bytes(60_000))["ok"] == {"taken": 5 * 65_536 + 60_000}
+
+
+class TestGroups:
+    """The path of a group is used again; whoever had it before has no part in it any more."""
+
+    def test_one_that_ended_has_no_part_in_the_next(self, grouped: Agent) -> None:
+        talk = grouped.talk()
+        for name in "abc":  # spare groups are few: what one leaves another gets
+            start(talk, name, "true")
+            wait(talk, name)
+        start(talk, "lost", "exec sleep 300")
+        pid = talk.do("process", process="lost")["pid"]
+        os.kill(holder_of(pid), signal.SIGKILL)
+        until(lambda: talk.do("process", process="lost")["state"] == "lost")
+        until(lambda: not _runs(pid))
+        ran = [start(talk, f"on{n}", "exec sleep 300") for n in range(6)]
+        groups = _groups_of(grouped)
+        assert groups["lost"] in {groups[each["id"]] for each in ran}
+        for _ in range(2):
+            grouped.restart()
+            talk = grouped.talk()
+            for each in ran:
+                assert talk.do("process", process=each["id"])["state"] == "running"
+                assert _runs(each["pid"])
+        for each in ran:
+            act(talk, each["id"], "signal", "9", signal=9)
+            assert wait(talk, each["id"])["signal"] == 9
+
+    def test_one_of_another_boot_is_not_looked_for_in_this_one(self, grouped: Agent) -> None:
+        talk = grouped.talk()
+        old = start(talk, "old", "exec sleep 300")
+        os.kill(holder_of(old["pid"]), signal.SIGKILL)
+        until(lambda: talk.do("process", process="old")["state"] == "lost")
+        until(lambda: not _runs(old["pid"]))
+        new = start(talk, "new", "exec sleep 300")
+        grouped.kill()
+        # As after a boot: the old one names group and number that a new one has.
+        folder = grouped.root / "var/lib/runtools/processes"
+        places = {json.loads(f.read_text())["id"]: f.parent for f in folder.glob("*/process.json")}
+        facts = json.loads((places["old"] / "process.json").read_text())
+        facts |= {"group": _groups_of(grouped)["new"], "boot": "another"}
+        (places["old"] / "process.json").write_text(json.dumps(facts))
+        (places["old"] / "live").write_bytes((places["new"] / "live").read_bytes())
+        grouped.socket.unlink(missing_ok=True)
+        grouped.start()
+        talk = grouped.talk()
+        assert talk.do("process", process="old")["state"] == "lost"
+        assert talk.do("process", process="new")["state"] == "running"
+        assert _runs(new["pid"])
+
+    def test_a_killed_holder_ends_what_it_held_when_that_is_told(self, grouped: Agent) -> None:
+        talk = grouped.talk()
+        start(talk, "a", "setsid sh -c 'echo $$; exec sleep 300' & wait")
+        until(lambda: bool(read(talk, "a")[1].strip()))
+        child, pid = int(read(talk, "a")[1]), talk.do("process", process="a")["pid"]
+        os.kill(holder_of(pid), signal.SIGKILL)
+        until(lambda: talk.do("process", process="a")["state"] == "lost")
+        until(lambda: not _runs(pid))
+        until(lambda: not _runs(child))
+
+
+def _groups_of(agent: Agent) -> dict[str, str]:
+    folder = agent.root / "var/lib/runtools/processes"
+    known = [json.loads(file.read_text()) for file in folder.glob("*/process.json")]
+    return {facts["id"]: facts["group"] for facts in known}
+
+
+class TestDamage:
+    """As after a loss of power, or a hand inside: one record is damaged, all others are there."""
+
+    def test_each_part_of_a_record(self, tmp_path: Path) -> None:
+        agent = Agent(tmp_path).start()
+        talk = agent.talk()
+        damages = ("process.json", "live", "end", "lock", "socket")
+        for name in damages:
+            for how in ("empty", "gone"):
+                start(talk, f"{name}.{how}", "echo 12345; echo oops >&2")
+                wait(talk, f"{name}.{how}")
+        start(talk, "whole", "exec sleep 300")
+        folder = agent.root / "var/lib/runtools/processes"
+        places = {json.loads(f.read_text())["id"]: f.parent for f in folder.glob("*/process.json")}
+        agent.kill()
+        for name in damages:
+            (places[f"{name}.gone"] / name).unlink()
+            (places[f"{name}.empty"] / name).unlink()
+            (places[f"{name}.empty"] / name).touch()
+        agent.socket.unlink(missing_ok=True)
+        agent.start()
+        talk = agent.talk()
+        seen = {each["id"]: each for each in talk.do("processes")["processes"]}
+        assert len(seen) == 2 * len(damages) + 1
+        assert seen["whole"]["state"] == "running"
+        for how in ("empty", "gone"):
+            assert seen[f"end.{how}"]["state"] == "lost"
+            assert {seen[f"{name}.{how}"]["state"] for name in ("live", "lock", "socket")} == {
+                "ended"
+            }
+            unreadable = f"damaged.{places[f'process.json.{how}'].name}"
+            assert seen[unreadable]["state"] == "ended"
+            for name in (unreadable, f"live.{how}", f"end.{how}", f"lock.{how}"):
+                assert seen[name]["output"] == [0, 11]
+                assert read(talk, name, "stdout")[1] == b"12345\n"
+            # It was started: under its id nothing is started a second time.
+            again = {
+                "id": f"process.json.{how}",
+                "command": "echo 12345; echo oops >&2",
+                "cwd": "/",
+            }
+            error = talk.ask({"do": "process_start", **again})["error"]
+            assert (error["code"], error["details"]) == ("outcome_unknown", {"process": unreadable})
+        assert "is damaged" in agent.stop()
+
+    def test_one_of_a_boot_before_of_which_little_is_left_is_lost_and_not_gone(
+        self, agent: Agent
+    ) -> None:
+        talk = agent.talk()
+        start(talk, "a", "true")
+        wait(talk, "a")
+        place = next((agent.root / "var/lib/runtools/processes").iterdir())
+        agent.kill()
+        facts = json.loads((place / "process.json").read_text())
+        (place / "process.json").write_text(json.dumps(facts | {"boot": "another"}))
+        (place / "live").write_bytes(bytes(72))
+        (place / "end").write_bytes(bytes(8192))
+        agent.socket.unlink(missing_ok=True)
+        agent.start()
+        seen = agent.talk().do("process", process="a")
+        assert (seen["state"], seen["exit_code"]) == ("lost", None)
