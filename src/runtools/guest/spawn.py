@@ -101,12 +101,12 @@ def find_program(name: str, env: Mapping[str, str], cwd: str) -> str:
                 return place
             refused = place
     if refused:
-        raise Problem("file_forbidden", f"{refused} is not executable", details={"path": refused})
-    raise Problem(
+        raise _unfit("file_forbidden", f"{refused} is not executable", refused)
+    raise _unfit(
         "file_missing",
         f"there is no program {name!r} inside",
+        name,
         hint="it is looked for in PATH; a shell line needs command to be a string",
-        details={"path": name},
     )
 
 
@@ -291,12 +291,18 @@ def _why(exc: OSError, program: str, cwd: str, user: User) -> Problem:
     except OSError as missing:
         return of_errno(missing, f"cwd {cwd}")
     if exc.errno == errno.ENOEXEC:
-        return Problem("file_forbidden", f"{program} is in no format that can be executed")
-    if exc.errno == errno.ENOENT and os.path.exists(program):
-        return Problem("file_missing", f"the interpreter of {program} is missing")
+        return _unfit("file_forbidden", f"{program} is in no format that can be executed", program)
+    if exc.errno == errno.ENOENT and os.path.exists(os.path.join(cwd, program)):
+        return _unfit("file_missing", f"the interpreter of {program} is missing", program)
     if exc.errno == errno.EACCES:
-        return Problem("file_forbidden", f"{program} may not be executed by {user.name}")
-    return of_errno(exc, program)
+        return _unfit("file_forbidden", f"{program} may not be executed by {user.name}", program)
+    named = of_errno(exc, program)
+    return _unfit(named.code, named.message, program)
+
+
+def _unfit(code: str, message: str, program: str, hint: str | None = None) -> Problem:
+    """It is the program that is wrong, and not another file: the details say so."""
+    return Problem(code, message, hint=hint, details={"path": program, "program": program})
 
 
 _attributes = _Attributes()

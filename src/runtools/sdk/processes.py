@@ -59,7 +59,8 @@ class AsyncProcesses:
         Raises:
             SandboxStopped: the sandbox has ended.
             GuestUnreachable: the agent inside does not answer.
-            FileMissing: ``cwd`` is not there.
+            FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
+            FileForbidden: the program may not be executed.
         """
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command),

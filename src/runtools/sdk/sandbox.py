@@ -139,6 +139,8 @@ class AsyncSandbox:
         Raises:
             SandboxStopped: the sandbox has ended.
             GuestUnreachable: the agent inside does not answer.
+            FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
+            FileForbidden: the program may not be executed.
             TooLarge: ``stdin`` is; a file takes any size.
             ProcessEnded: it was ended by `signal_exec` before it had begun.
         """

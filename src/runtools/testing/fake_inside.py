@@ -49,7 +49,7 @@ from runtools.sdk.shapes.inside import (
     Stats,
 )
 from runtools.sdk.shapes.processes import ProcessRequest
-from runtools.testing.fake_processes import FakeProcess, FakeProcesses
+from runtools.testing.fake_processes import FakeProcess, FakeProcesses, unfit
 
 CHUNK = 65_536
 MAX_ENTRIES = 10_000
@@ -89,8 +89,7 @@ class Inside:
                 start_new_session=True,
             )
         except OSError as error:
-            code = 127 if isinstance(error, FileNotFoundError) else 126
-            return _result(request, begun, b"", f"{argv[0]}: {error.strerror}\n".encode(), code)
+            raise unfit(argv[0], error) from error
         timed_out = False
         self.commands[request.process_id or ""] = process
         talk = asyncio.create_task(process.communicate(_stdin(request)))

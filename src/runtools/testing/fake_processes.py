@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from runtools.errors import (
+    FileForbidden,
     FileMissing,
     IdempotencyMismatch,
     InputClosed,
@@ -143,7 +144,7 @@ class FakeProcess:
         except OSError as exc:
             for fd in {*sources, self._input} - {-1}:
                 os.close(fd)
-            raise FileMissing(f"{argv[0]}: {exc.strerror}") from exc
+            raise unfit(argv[0], exc) from exc
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -389,6 +390,13 @@ class FakeProcesses:
         """End them with their sandbox."""
         for process in self.all():
             await process.kill()
+
+
+def unfit(program: str, error: OSError) -> FileMissing | FileForbidden:
+    """A program that cannot be run, as the guest says it."""
+    kind = FileMissing if isinstance(error, FileNotFoundError) else FileForbidden
+    details = {"path": program, "program": program}
+    return kind(f"{program}: {error.strerror}", details=details)
 
 
 def check_limit(limit: int) -> None:

@@ -91,7 +91,17 @@ class TestExitCode:
         assert cli("sandbox", "exec", sandbox, "-c", line).code == code
 
     def test_a_program_that_is_not_there(self, cli: Cli, sandbox: str) -> None:
-        assert cli("sandbox", "exec", sandbox, "--", "no-such-program").code == 127
+        done = cli("sandbox", "exec", sandbox, "--", "no-such-program")
+        assert done.code == 127
+        assert "no-such-program" in done.err
+        left = cli("sandbox", "exec", sandbox, "--detach", "--", "no-such-program")
+        assert left.code == 127
+
+    def test_one_that_may_not_be_run(self, cli: Cli, sandbox: str) -> None:
+        assert cli("sandbox", "exec", sandbox, "--", "/etc/passwd").code == 126
+
+    def test_a_folder_that_is_not_there_is_no_program(self, cli: Cli, sandbox: str) -> None:
+        assert cli("sandbox", "exec", sandbox, "--cwd", "/none", "--", "true").code == 125
 
     def test_time_is_up(self, cli: Cli, sandbox: str) -> None:
         done = cli("sandbox", "exec", sandbox, "--timeout", "0.2", "--", "sleep", "9")

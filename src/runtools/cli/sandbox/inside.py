@@ -17,12 +17,14 @@ from runtools.cli.output import Json
 from runtools.cli.sandbox import create, options
 from runtools.cli.sandbox.interrupts import passing_on
 from runtools.cli.session import Ref, connected, flag
-from runtools.errors import OutcomeUnknown, RunToolsError
+from runtools.errors import FileForbidden, FileMissing, OutcomeUnknown, RunToolsError
 
 if TYPE_CHECKING:
     from runtools.sdk.shapes import ExecResult
 
 PLATFORM_FAILED = 125
+FORBIDDEN = 126
+NOT_FOUND = 127
 TIMED_OUT = 124
 _SILENT_SECONDS = 3.0
 _DEFAULT_SECONDS = 30.0
@@ -69,7 +71,8 @@ def exec_(
 
     Ctrl-C (also TERM and HUP) goes to the command and all that it started; a second one kills it.
 
-    Exit code: the command's; 128 + n: signal n killed it; 124: time was up; 125: the platform failed.
+    Exit code: the command's; 128 + n: signal n killed it; 124: time was up; 125: the platform failed;
+    126: its program may not be run; 127: there is no such program.
     """
     command = _command(argv, shell)
     variables = options.pairs("--env", env)
@@ -88,13 +91,22 @@ def exec_(
         code = exit_code(result)
     except RunToolsError as error:
         output.fail(error)
-        code = PLATFORM_FAILED
+        code = _failed_with(error)
     except KeyboardInterrupt:
         output.note(
             f"runtools: left; if {ref} could not be told, its command is killed when time is up"
         )
         code = _INTERRUPTED
     raise typer.Exit(code)
+
+
+def _failed_with(error: RunToolsError) -> int:
+    """As a shell ends for a program that it cannot run; for all else the platform's own."""
+    if "program" in error.details and isinstance(error, FileMissing):
+        return NOT_FOUND
+    if "program" in error.details and isinstance(error, FileForbidden):
+        return FORBIDDEN
+    return PLATFORM_FAILED
 
 
 def _leave(ref: str, command: str | list[str], env: dict[str, str], cwd: str, user: str) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from runtools.errors import (
     FileAlreadyExists,
+    FileForbidden,
     FileIsDirectory,
     FileMissing,
     FileNotDirectory,
     InvalidPath,
     ProcessEnded,
+    RunToolsError,
 )
 from runtools.platform.core.ids import new_id
 from runtools.sdk.shapes.inside import ExecRequest
@@ -53,6 +55,27 @@ class HostExecContract:
     async def test_a_signal_is_told_as_one(self, hosts: HostRig) -> None:
         result = await hosts.exec(await hosts.running(), "kill -9 $$")
         assert (result.exit_code, result.signal) == (None, 9)
+
+    @pytest.mark.parametrize(
+        ("program", "wrong"),
+        [
+            ("no-such-program", FileMissing),
+            ("/no/such/program", FileMissing),
+            ("./plain", FileForbidden),
+        ],
+    )
+    async def test_a_program_that_cannot_be_run_is_refused_by_name(
+        self, hosts: HostRig, program: str, wrong: type[RunToolsError]
+    ) -> None:
+        box = await hosts.running()
+        await hosts.sh(box, "echo true > plain")
+        with pytest.raises(wrong) as caught:
+            await hosts.exec(box, [program])
+        assert caught.value.details["program"] == program
+        # What is wrong with the folder is told apart from that.
+        with pytest.raises(FileMissing) as missing:
+            await hosts.exec(box, ["true"], cwd="/workspace/none")
+        assert "program" not in missing.value.details
 
     async def test_a_timeout_kills_it(self, hosts: HostRig) -> None:
         box = await hosts.running()

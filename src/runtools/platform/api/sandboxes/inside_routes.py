@@ -25,6 +25,7 @@ from runtools.errors import (
     IdempotencyMismatch,
     InvalidPath,
     NotFound,
+    OutcomeUnknown,
     ProcessEnded,
     QuotaExceeded,
     RateLimited,
@@ -76,7 +77,19 @@ Offset = Annotated[int, Query(ge=0, le=2**62)]
 
 @router.post(
     "/exec",
-    **document.route(Envelope[ExecResult], *_ENTER, ProcessEnded, takes=ExecRequest),
+    **document.route(
+        Envelope[ExecResult],
+        *_ENTER,
+        InvalidPath,
+        FileMissing,
+        FileForbidden,
+        FileNotDirectory,
+        TooLarge,
+        IdempotencyMismatch,
+        OutcomeUnknown,
+        ProcessEnded,
+        takes=ExecRequest,
+    ),
 )
 async def exec_(request: Request, ref: str) -> Response:
     """Run a command to its end. Wakes a paused sandbox, waits for one still creating."""
