@@ -95,20 +95,21 @@ def become(*command: str, root: bool) -> NoReturn:
             "only the SDK and the CLI are installed here",
             hint="pip install 'runtools[platform]' brings the platform",
         )
-    argv = [sys.executable, "-m", "runtools.platform", *command]
+    # -P: a folder `runtools` where the command was typed is none of our code, and root must not run it.
+    argv = [sys.executable, "-P", "-m", "runtools.platform", *command]
     if root and os.geteuid() != 0:
-        argv = _through_sudo(argv)
+        argv = _through_sudo(command[0], argv)
     sys.stdout.flush()
     os.execvp(argv[0], argv)  # noqa: S606 - an argument list, no shell
 
 
-def _through_sudo(argv: list[str]) -> list[str]:
+def _through_sudo(command: str, argv: list[str]) -> list[str]:
     sudo = shutil.which("sudo")
     if sudo is None:
         raise Forbidden(
-            f"`runtools {argv[3]}` needs root, and there is no sudo", hint="become root"
+            f"`runtools {command}` needs root, and there is no sudo", hint="become root"
         )
-    output.note(f"runtools {argv[3]} needs root: asking sudo")
+    output.note(f"runtools {command} needs root: asking sudo")
     names = platform_environment()
     kept = [f"--preserve-env={','.join(names)}"] if names else []
     return [sudo, *kept, "--", *argv]

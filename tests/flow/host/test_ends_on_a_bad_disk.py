@@ -197,6 +197,26 @@ class TestAnEndThatCannotBeWritten:
         await world.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+class TestAShutdown:
+    async def test_says_what_it_could_not_pause_and_why(self, disk, settings):
+        world = World(settings)
+        await world.host.start()
+        box, slept = await world.create(), await world.create()
+        await world.pause(slept)
+        await until(lambda: world.look(slept).durable)
+        disk.fill()
+        left = await world.host.shutdown()
+        assert list(left) == [box]
+        assert "No space left" in left[box]
+        assert await world.driver.is_live(world.box(box).machine())
+        disk.make_room()
+        world = World(settings)
+        await world.host.start()
+        assert await world.host.shutdown() == {}
+        assert not await world.driver.is_live(world.box(box).machine())
+
+
 class TestSecretsGo:
     def kept(self, world):
         """Everything the host has on disk, but what the machines themselves wrote."""

@@ -55,7 +55,15 @@ def test_what_needs_root_asks_sudo(env: dict[str, str], argv: list[str]) -> None
     words = done.stdout.splitlines()
     assert done.returncode == 7
     assert words[0] == "--preserve-env=RUNTOOLS_HOME,RUNTOOLS_MEMORY_MB"
-    assert words[1:] == ["--", sys.executable, "-m", "runtools.platform", *argv, "home=/srv/rt"]
+    assert words[1:] == [
+        "--",
+        sys.executable,
+        "-P",
+        "-m",
+        "runtools.platform",
+        *argv,
+        "home=/srv/rt",
+    ]
     assert "needs root" in done.stderr
     assert "secret" not in done.stdout
 
@@ -77,7 +85,7 @@ def test_else_it_becomes_the_platform_itself(
     monkeypatch.setattr(os, "execvp", execvp)
     with pytest.raises(Became) as caught:
         machine.become(command, root=command == "up")
-    assert caught.value.args[0] == [sys.executable, "-m", "runtools.platform", command]
+    assert caught.value.args[0] == [sys.executable, "-P", "-m", "runtools.platform", command]
 
 
 def test_the_exit_code_is_the_platforms_own(env: dict[str, str], tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtools.platform.boot import home, uids
+from runtools.platform.boot import home, running, uids
 from runtools.platform.host.drivers.qemu import groups
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.groups import Groups
@@ -52,12 +53,13 @@ class Composed:
     tracing: Tracing
     driver: QemuDriver
 
-    async def shutdown(self) -> None:
-        """Pause what runs, and take down what only a running platform needs."""
-        await self.service.shutdown()
+    async def shutdown(self) -> dict[str, str]:
+        """Pause what runs, and take down what only a running platform needs; says what runs on, and why."""
+        left = await self.service.shutdown()
         await self.network.stop()
         self.driver.close()
         await asyncio.to_thread(self.tracing.close)
+        return left
 
 
 def compose(settings: Settings) -> Composed:
@@ -130,9 +132,15 @@ async def _started(service: HostService, ending: asyncio.Event) -> bool:
 
 
 async def pause_all(settings: Settings) -> int:
-    """Adopt what a killed platform left running, pause it, and end."""
+    """Adopt what a killed platform left running, pause it, and end.
+
+    Prints what runs on, and why, as JSON; it ends with `LEFT` where something does.
+    """
     with home.lock(settings.run_folder / "host.lock", "a host"):
         host = compose(settings)
         await host.service.start()
-        await host.shutdown()
-    return 0
+        left = await host.shutdown()
+    for name in await asyncio.to_thread(running.machines, settings):
+        left.setdefault(name, "its record cannot be read, or nothing ends it: the log says which")
+    print(json.dumps(left))
+    return running.LEFT if left else 0

@@ -1,8 +1,8 @@
 """As whom each process runs: only the host part (and the supervisor that restarts it) is root.
 
-The others run as the person who called (under sudo), else as the service user. Where that user cannot
-read the installation, such as a checkout in root's home, they stay root in name but lose every
-capability, and `runtools doctor` says so.
+The others run as the person who called (under sudo), else as the service user: the first of them who
+can read the installation. Where neither can, such as in a checkout in root's home, they stay root in
+name but lose every capability, and `runtools doctor` says so.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ async def unprivileged(settings: Settings, environ: Mapping[str, str]) -> Person
         InvalidRequest: the setting ``service_user`` names nobody.
     """
     person = caller(environ)
-    if person.uid != 0:
+    if person.uid == os.geteuid() != 0:
+        return person  # nobody else can be become, and what runs here was read
+    # Also one behind sudo may be kept out: `sudo -i` leads to root's home, and what is installed there.
+    if person.uid != 0 and await _can_read_installation(person):
         return person
     service = _service(settings)
     if service is not None and await _can_read_installation(service):
         return service
-    return Person(person.name, person.uid, person.gid, bare=True)
+    return Person("root", 0, 0, bare=True)
 
 
 def _service(settings: Settings) -> Person | None:
@@ -76,7 +79,7 @@ def _service(settings: Settings) -> Person | None:
 
 
 async def _can_read_installation(person: Person) -> bool:
-    probe = [sys.executable, "-c", "import runtools.platform.boot.api"]
+    probe = [sys.executable, "-P", "-c", "import runtools.platform.boot.api"]
     done = await run(person.command(probe), check=False, timeout=30)
     return done.code == 0
 

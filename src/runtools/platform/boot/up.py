@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pwd
+import shlex
 import signal
 import socket
 import sys
@@ -15,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
-from runtools.platform.boot import home, parts, status, uids
+from runtools.platform.boot import home, parts, running, status, uids
 from runtools.platform.boot.logfile import keep_bounded
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.core.access import PARTS
 from runtools.platform.core.models import KEYS
-from runtools.platform.host.drivers.qemu.ending import users_of
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.files import write_atomic
@@ -36,10 +36,16 @@ from runtools.platform.kit.process import (
 
 log = logging.getLogger("runtools.up")
 
+# -P: what lies in the folder in which somebody typed the command is none of our code.
+_PLATFORM = (sys.executable, "-P", "-m", "runtools.platform")
+
 READY_WITHIN_SECONDS = 60.0
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
 _DRAIN_SECONDS = 15.0  # answers of models that are under way may come to their end
+_ANSWER_SECONDS = 10.0
+# All parts one after the other, and something between. docs/operations.md tells systemd the same.
+END_SECONDS = 360.0
 # What opens the records, and what models are asked with. The host needs none of it, and a worker is given a
 # key with the run that it is for.
 _OF_THE_API = KEYS | {
@@ -83,6 +89,8 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
         finally:
             for task in beside:
                 task.cancel()
+        for name in await asyncio.to_thread(running.machines, settings):
+            log.error("%s could not be paused and runs on; runtools down tries again", name)
     return 0
 
 
@@ -95,9 +103,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = log_file(settings)
     env = {**child_env(settings, environ), **_sudo(environ)}
-    pid = await start_detached(
-        [sys.executable, "-m", "runtools.platform", "up"], env=env, output=logfile
-    )
+    pid = await start_detached([*_PLATFORM, "up"], env=env, output=logfile)
     gone = asyncio.create_task(wait_pid_gone(pid))
     ready = asyncio.create_task(status.until_ready(settings, READY_WITHIN_SECONDS))
     await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,28 +123,40 @@ async def down(settings: Settings, environ: Mapping[str, str]) -> int:
     pid = home.holder(home.lock_file(settings))
     if pid is not None:
         await _end(pid)
-        # Its host may have been dead, or not yet up, when it was told to pause what runs.
-        if not await asyncio.to_thread(_runs_machines, settings):
+        # Its host may have been dead, or not yet up, when it was told to pause what runs; or it failed to.
+        if not await asyncio.to_thread(running.machines, settings):
             return 0
     elif not settings.run_folder.exists():
         return 0
     # The platform was killed; its machines may still run. A host that only pauses them cleans up.
-    argv = [sys.executable, "-m", "runtools.platform", "host", "--pause-all"]
-    await _part(argv, child_env(settings, environ), _PAUSE_ALL_SECONDS)
+    await _pause_all(settings, child_env(settings, environ))
     return 0
 
 
-def _runs_machines(settings: Settings) -> bool:
-    """Whether something runs as one of the users that this home's machines have."""
-    first = uids.kept(settings)
-    return first is not None and bool(users_of([range(first, first + uids.SIZE)]))
+async def _pause_all(settings: Settings, env: Mapping[str, str]) -> None:
+    """Have a host of its own pause what runs.
+
+    Raises:
+        Unavailable: something runs on; it is named with the reason.
+    """
+    said = await _part(
+        [*_PLATFORM, "host", "--pause-all"], env, _PAUSE_ALL_SECONDS, code=running.LEFT
+    )
+    left: dict[str, str] = json.loads(said)
+    if left:
+        named = "\n".join(f"  {name}: {why}" for name, why in sorted(left.items()))
+        raise Unavailable(
+            f"the platform is down, but {len(left)} of its machines could not be paused:\n{named}",
+            hint="do not copy the home: their disks are being written to. Mend what is named, then "
+            "runtools down again",
+        )
 
 
 async def as_owner(settings: Settings, environ: Mapping[str, str], words: Sequence[str]) -> int:
     """Run a command of ours as the user that owns the database; returns its exit code."""
     person = await unprivileged(settings, environ)
     home.prepare(settings, person)
-    argv = person.command([sys.executable, "-m", "runtools.platform", *words, "--here"])
+    argv = person.command([*_PLATFORM, *words, "--here"])
     return await stream(argv, _print_line, env=child_env(settings, environ), check=False)
 
 
@@ -146,23 +164,32 @@ def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
-async def _part(argv: Sequence[str], env: Mapping[str, str], seconds: float) -> bytes:
-    """Run a part of ours that ends by itself; what it printed."""
+async def _part(
+    argv: Sequence[str], env: Mapping[str, str], seconds: float, *, code: int = 0
+) -> bytes:
+    """Run a part of ours that ends by itself, with 0 or ``code``; what it printed."""
     try:
-        return (await run(argv, env=env, timeout=seconds)).stdout
-    except CommandFailed as exc:
-        raise Unavailable(f"a part of the platform failed: {exc}") from exc
+        done = await run(argv, env=env, timeout=seconds, check=False)
+    except TimeoutError:
+        raise Unavailable(
+            f"`{shlex.join(argv)}` was not done within {seconds:.0f} s and was ended"
+        ) from None
+    if done.code not in (0, code):
+        raise Unavailable(
+            f"a part of the platform failed: {CommandFailed(argv, done.code, done.stderr)}"
+        )
+    return done.stdout
 
 
 async def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     try:
-        async with asyncio.timeout(_PAUSE_ALL_SECONDS):
+        async with asyncio.timeout(END_SECONDS):
             await wait_pid_gone(pid)
     except TimeoutError:
         raise Unavailable(
-            f"the platform (process {pid}) is still pausing sandboxes after {_PAUSE_ALL_SECONDS:.0f} s",
+            f"the platform (process {pid}) is still pausing sandboxes after {END_SECONDS:.0f} s",
             hint="its log says which; ask again when it has ended",
         ) from None
 
@@ -180,16 +207,15 @@ def child_env(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parts(person: Person) -> list[Part]:
-    python = [sys.executable, "-m", "runtools.platform"]
     root = Person("root", 0, 0)
-    worker = [*python, "worker", "--name"]
+    worker = [*_PLATFORM, "worker", "--name"]
     owner = ["--socket-uid", str(person.uid), "--socket-gid", str(person.gid)]
     return [
-        Part("host", root.command([*python, "host", *owner]), _PAUSE_ALL_SECONDS, _OF_THE_API),
-        Part("api", person.command([*python, "api"]), 10.0),
+        Part("host", root.command([*_PLATFORM, "host", *owner]), _PAUSE_ALL_SECONDS, _OF_THE_API),
+        Part("api", person.command([*_PLATFORM, "api"]), _ANSWER_SECONDS),
         # One name over all restarts, so that what a dead one drove waits for nobody.
         Part("worker", person.command([*worker, "worker-1"]), _DRAIN_SECONDS, _OF_THE_API),
-        Part("gateway", person.command([*python, "gateway"]), 10.0, _OF_THE_API),
+        Part("gateway", person.command([*_PLATFORM, "gateway"]), _ANSWER_SECONDS, _OF_THE_API),
     ]
 
 
@@ -201,7 +227,7 @@ async def _first_start(
     The key travels through a pipe, never through an argument or the environment.
     """
     need = [] if settings.client_file.exists() else ["--need-key"]
-    argv = person.command([sys.executable, "-m", "runtools.platform", "migrate", *need])
+    argv = person.command([*_PLATFORM, "migrate", *need])
     said = await _part(argv, env, _MIGRATE_SECONDS)
     client = {"apiUrl": f"http://{settings.api_host}:{settings.api_port}"}
     key = json.loads(said).get("apiKey")

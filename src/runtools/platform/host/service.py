@@ -128,19 +128,23 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         await self.engine.settle()
         self.engine.reports.close()
 
-    async def shutdown(self) -> None:
-        """Pause everything that runs, make it durable, and end."""
+    async def shutdown(self) -> dict[str, str]:
+        """Pause everything that runs, make it durable, and end; says what runs on, and why."""
         self.engine.stopping = True
         self.engine.admission.close()
         for loop in self._loops:
             loop.cancel()
-        await self._pause_all()
+        left = await self._pause_all()
         paused = chosen(self.engine.actors.values(), State.PAUSED)
         await asyncio.gather(*(durable.make(box) for box in paused if not box.record.durable))
         await self.stop()
+        return left
 
-    async def _pause_all(self) -> None:
-        """Pause in turn after what is under way, until nothing runs: that may bring up more."""
+    async def _pause_all(self) -> dict[str, str]:
+        """Pause in turn after what is under way, until nothing runs: that may bring up more.
+
+        Returns what could not be paused, with the reason.
+        """
         room = asyncio.Semaphore(_PAUSED_AT_ONCE)
         attempts: Counter[str] = Counter()
         said: dict[str, str] = {}
@@ -158,8 +162,11 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
 
         while boxes := list(filter(is_left, self.engine.actors.values())):
             await asyncio.gather(*(one(box) for box in boxes))
-        for box in filter(_is_up, self.engine.actors.values()):
-            log.error("%s could not be paused: %s", box.id, said.get(box.id, "it is not clear why"))
+        up = filter(_is_up, self.engine.actors.values())
+        left = {box.id: said.get(box.id, "it is not clear why") for box in up}
+        for box_id, why in left.items():
+            log.error("%s could not be paused: %s", box_id, why)
+        return left
 
     # --- the port: looking ---
 

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from runtools.errors import InvalidRequest
+from runtools.platform.boot import doctor
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.process import run
@@ -54,3 +59,53 @@ def test_behind_sudo_it_is_the_one_who_called():
 async def test_a_service_user_that_does_not_exist_is_named():
     with pytest.raises(InvalidRequest, match="there is no user 'no-such-user'"):
         await unprivileged(Settings(service_user="no-such-user"), {})
+
+
+@pytest.fixture
+def installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with all that there is of the platform, and everybody may pass on the way there."""
+    folder = Path(tempfile.mkdtemp())
+    python = folder / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    yield folder
+    shutil.rmtree(folder)
+
+
+SUDO = {"SUDO_UID": str(pwd.getpwnam("nobody").pw_uid)}
+SERVICE = Settings(service_user="daemon")
+
+
+@root_only
+class TestWhoCanReadTheInstallation:
+    async def test_the_caller_before_the_service_user(self, installation: Path) -> None:
+        installation.chmod(0o755)
+        assert (await unprivileged(SERVICE, SUDO)).name == "nobody"
+        assert (await unprivileged(SERVICE, {})).name == "daemon"
+
+    async def test_the_service_user_where_the_caller_cannot(self, installation: Path) -> None:
+        installation.chmod(0o750)
+        shutil.chown(installation, group=pwd.getpwnam("daemon").pw_gid)
+        assert (await unprivileged(SERVICE, SUDO)).name == "daemon"
+        assert caller(SUDO).name == "nobody"  # who gets the key
+
+    @pytest.mark.parametrize("environ", [SUDO, {}])
+    async def test_nobody_but_root(self, installation: Path, environ: dict[str, str]) -> None:
+        """As in a shell by `sudo -i`, with a checkout in root's home."""
+        installation.chmod(0o700)
+        assert await unprivileged(SERVICE, environ) == Person("root", 0, 0, bare=True)
+
+    async def test_the_doctor_says_so(
+        self, installation: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        installation.chmod(0o700)
+        monkeypatch.setattr(doctor, "environment", lambda: SUDO)
+        found = await doctor._installation(SERVICE)
+        assert (found.ok, found.level) == (False, "warning")
+        assert "install where everybody can read" in found.advice
+
+
+async def test_who_is_not_root_is_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    assert (await unprivileged(SERVICE, {})).name == "nobody"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
 import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtools.errors import Conflict
-from runtools.platform.boot import up
+from runtools.errors import Conflict, Unavailable
+from runtools.platform.boot import home, running, uids, up
+from runtools.platform.boot.people import Person
 from runtools.platform.kit.config import Settings
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize("start", [up.foreground, up.detached])
@@ -26,28 +35,82 @@ async def test_a_port_that_somebody_has_is_refused_before_anything_is_made(
     assert not home.exists()
 
 
-@pytest.mark.parametrize("left", [True, False])
-async def test_down_pauses_what_the_host_of_a_running_platform_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool
-) -> None:
-    """As when the host part was dead, or coming up, at the moment of the end."""
-    settings, done = Settings(home=tmp_path), []
+class Left:
+    """A home that was up, of which one machine still runs; what is known of it cannot be read."""
 
-    async def end(pid: int) -> None:
-        done.append(pid)
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(home=folder, accelerator="tcg")
+        self.up: subprocess.Popen[bytes] | None = None
+        first = uids.claim(self.settings, home.prepare(self.settings, Person("root", 0, 0)))
+        box = self.settings.host_home / "sandboxes/sandbox-left/1/vmm/box"
+        box.mkdir(parents=True)
+        os.chown(box, first + 7, first + 7)
+        (box.parents[2] / "machine.json").write_text("{")
+        words = ["setpriv", f"--reuid={first + 7}", "--clear-groups", "sleep", "1000"]
+        self.machine = subprocess.Popen(words)
+        while not running.machines(self.settings):
+            assert self.machine.poll() is None
 
-    async def part(argv: list[str], *_: object) -> bytes:
-        done.append(argv[-2:])
-        return b""
+    def start(self) -> None:
+        """A process that holds the lock of a platform and ends when it is told to, as `up` does."""
+        lock = home.lock_file(self.settings)
+        self.up = subprocess.Popen(["flock", "--no-fork", lock, "sleep", "1000"])
+        while home.holder(lock) is None:
+            lock.write_text(str(self.up.pid))
 
-    monkeypatch.setattr(up, "_need_root", lambda: None)
-    monkeypatch.setattr(up.home, "holder", lambda _: 4711)
-    monkeypatch.setattr(up, "_end", end)
-    monkeypatch.setattr(up, "_part", part)
-    monkeypatch.setattr(up.uids, "kept", lambda _: 900_000)
-    monkeypatch.setattr(up, "users_of", lambda ranges: {ranges[0][7]} if left else set())
-    assert await up.down(settings, {}) == 0
-    assert done == [4711, ["host", "--pause-all"]] if left else [4711]
+    async def down(self) -> int:
+        """As `runtools down`."""
+        return await up.down(self.settings, {"RUNTOOLS_ACCELERATOR": "tcg"})
+
+    def close(self) -> None:
+        """End what is there."""
+        for process in filter(None, (self.machine, self.up)):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[Left]:
+    made = Left(tmp_path / "home")
+    yield made
+    made.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
+class TestDown:
+    @pytest.mark.parametrize("is_up", [True, False])
+    async def test_says_what_runs_on_and_why(self, left: Left, is_up: bool) -> None:
+        if is_up:
+            left.start()
+        with pytest.raises(Unavailable, match="1 of its machines could not be paused") as told:
+            await left.down()
+        assert "sandbox-left: its record cannot be read" in told.value.message
+        assert "do not copy the home" in (told.value.hint or "")
+        assert left.machine.poll() is None
+        assert left.up is None or left.up.wait(10) is not None
+
+    async def test_is_silent_where_nothing_does(self, left: Left) -> None:
+        left.start()
+        left.machine.kill()
+        left.machine.wait()
+        assert await left.down() == 0
+
+    async def test_ends_what_no_sandbox_owns(self, left: Left) -> None:
+        shutil.rmtree(left.settings.host_home / "sandboxes/sandbox-left")
+        assert await left.down() == 0
+        assert left.machine.wait(10) == -signal.SIGKILL
+
+    async def test_a_host_that_cannot_pause_is_no_success(self, left: Left) -> None:
+        (left.settings.home / "config.toml").write_text("no_such_setting = 1")
+        with pytest.raises(Unavailable, match="no_such_setting"):
+            await left.down()
+
+
+def test_the_end_is_given_as_long_as_all_parts_may_take() -> None:
+    taken = sum(part.grace_seconds for part in up._parts(up.Person("root", 0, 0)))
+    told = re.findall(r"TimeoutStopSec=(\d+)", (ROOT / "docs/operations.md").read_text())
+    assert told == [f"{up.END_SECONDS:.0f}"]
+    assert taken < up.END_SECONDS
 
 
 def test_processes_are_told_settings_and_provider_keys_and_nothing_else(tmp_path: Path) -> None:
