@@ -3,7 +3,7 @@
 import { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses } from 'ai';
 import { HttpAgent } from '@ag-ui/client';
 
-const [url, key, slug] = process.argv.slice(2);
+const [url, key, slug, works] = process.argv.slice(2);
 const headers = { Authorization: `Bearer ${key}` };
 
 class State {
@@ -20,13 +20,24 @@ class Chat extends AbstractChat {
   constructor(init) { super({ ...init, state: new State() }); }
 }
 
-async function aiSdk() {
+// A chat with an agent, and what went wrong in it.
+function talk(agent, more = {}) {
   const errors = [];
+  const api = `${url}/v1/run/ai-sdk?agent=${agent}`;
+  const transport = new DefaultChatTransport({ api, headers, ...more.transport });
+  const chat = new Chat({ ...more, transport, onError: (error) => { errors.push(String(error)); more.onEnd?.(); } });
+  return { chat, errors };
+}
+
+const texts = (message) => message.parts.filter((part) => part.type === 'text').map((part) => part.text);
+const states = (message) => message.parts.filter((part) => part.type === 'dynamic-tool').map((part) => part.state);
+const results = (message) => message.parts.filter((part) => part.type === 'data-tool-result').map((part) => part.data);
+
+async function approves() {
   let finish;
   const over = new Promise((resolve) => { finish = resolve; });
-  const chat = new Chat({
-    transport: new DefaultChatTransport({ api: `${url}/v1/run/ai-sdk?agent=${slug}`, headers }),
-    onError: (error) => { errors.push(String(error)); finish(); },
+  const { chat, errors } = talk(slug, {
+    onEnd: finish,
     onFinish: ({ message }) => { if (message.parts.at(-1)?.type === 'text') finish(); },
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
   });
@@ -39,9 +50,69 @@ async function aiSdk() {
     errors,
     asked: asked.map((part) => part.toolName),
     outputs: parts.filter((part) => part.type === 'dynamic-tool').map((part) => part.output),
-    texts: parts.filter((part) => part.type === 'text').map((part) => part.text),
+    texts: texts(chat.messages.at(-1)),
     roles: chat.messages.map((message) => message.role),
     threadId: chat.messages.at(-1).metadata.threadId,
+  };
+}
+
+// Says something else instead of answering the question.
+async function says() {
+  const { chat, errors } = talk(slug);
+  await chat.sendMessage({ text: 'look around' });
+  const asked = states(chat.messages.at(-1));
+  await chat.sendMessage({ text: 'no!' });
+  const last = chat.messages.at(-1);
+  return {
+    errors, asked, status: chat.status, texts: texts(last),
+    results: results(last).map(({ toolName, failed }) => ({ toolName, failed })),
+    roles: chat.messages.map((message) => message.role),
+  };
+}
+
+// Stops reading while a command runs, and says something more; then it is as if the page had been loaded anew. It
+// sends what is needed alone.
+async function stops() {
+  const isNeeded = (messageId) => (message, at, all) => at === all.length - 1 || message.id === messageId;
+  const onlyNeeded = ({ messages, ...rest }) => (
+    { body: { id: rest.id, trigger: rest.trigger, messageId: rest.messageId, messages: messages.filter(isNeeded(rest.messageId)) } });
+  let reading;
+  const runs = new Promise((resolve) => { reading = resolve; });
+  const more = {
+    id: 'one-that-is-resumed',
+    onData: ({ type }) => { if (type === 'data-tool-output') reading(); },
+    transport: { prepareSendMessagesRequest: onlyNeeded },
+  };
+  const { chat, errors } = talk(works, more);
+  const first = chat.sendMessage({ text: 'work' });
+  await runs;
+  await chat.stop();
+  await first;
+  const { runId } = chat.messages.at(-1).metadata;
+  let hears;
+  const heard = new Promise((resolve) => { hears = resolve; });
+  const later = talk(works, { ...more, onData: ({ type }) => { if (type === 'data-steering') hears(); } });
+  later.chat.messages = chat.messages;
+  const second = later.chat.sendMessage({ text: 'and tell me' });
+  await heard;
+  const again = talk(works, more);
+  again.chat.messages = later.chat.messages.slice(0, -1);
+  const resumed = again.chat.resumeStream();
+  const run = await (await fetch(`${url}/v1/runs/${runId}`, { headers })).json();
+  const command = JSON.stringify({ command: 'touch /workspace/go' });
+  await fetch(`${url}/v1/sandboxes/${run.data.sandboxId}/exec`, {
+    method: 'POST', body: command, headers: { ...headers, 'content-type': 'application/json' },
+  });
+  await Promise.all([second, resumed]);
+  await again.chat.resumeStream();
+  const [one, other] = [later.chat.messages.at(-1), again.chat.messages.at(-1)];
+  return {
+    errors: [...errors, ...later.errors, ...again.errors],
+    results: results(one).map(({ toolName, failed }) => ({ toolName, failed })),
+    texts: texts(one),
+    resumed: texts(other),
+    same: one.id === other.id,
+    status: again.chat.status,
   };
 }
 
@@ -63,4 +134,5 @@ async function agUi() {
   };
 }
 
-console.log(JSON.stringify({ aiSdk: await aiSdk(), agUi: await agUi() }));
+const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi() };
+console.log(JSON.stringify(played));

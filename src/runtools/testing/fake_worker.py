@@ -238,10 +238,14 @@ def called(name: str, call_id: str = "c1", turn: int = 1, **arguments: Any) -> N
     return NewEvent(key=f"{turn}:{call_id}:call", type="tool-call", data=data)
 
 
-def answered(name: str, call_id: str = "c1", turn: int = 1, output: str = "ok") -> NewEvent:
+def answered(
+    name: str, call_id: str = "c1", turn: int = 1, output: str = "ok", *, failed: bool = False
+) -> NewEvent:
     """What came of it."""
     data = {"callId": call_id, "name": name, "output": output, "durationMs": 3, "turn": turn}
-    return NewEvent(key=f"{turn}:{call_id}:result", type="tool-result", data=data)
+    return NewEvent(
+        key=f"{turn}:{call_id}:result", type="tool-result", data={**data, "failed": failed}
+    )
 
 
 def asked(name: str, call_id: str = "c1", turn: int = 1, **arguments: Any) -> NewEvent:

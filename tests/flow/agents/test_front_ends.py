@@ -4,49 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 from tests.flow.agents.test_whole import Whole, whole, worker
 
+from runtools.testing import node
 from runtools.testing.fake_provider import provider
 from runtools.testing.scripted_model import Call
 
-NPM = Path(__file__).parents[2] / "npm"
-NODE = shutil.which("node")
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(
-        NODE is None or not (NPM / "node_modules/ai").exists(), reason="npm ci --prefix tests/npm"
-    ),
+    pytest.mark.skipif(not node.has("ai"), reason="./dev test fetches it"),
 ]
 __all__ = ["whole", "worker"]
 
 LOOK = ["I look. ", Call("bash", {"command": "echo two"})]
 SAID = ["two\n[exit code 0]", "It is done."]
+WORK = ["I work. ", Call("bash", {"command": "echo begun; until [ -e go ]; do sleep 0.05; done"})]
 
 
 async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
-    async with provider("chat", LOOK, ["It is done."], LOOK, ["It is done."]) as fake:
+    looks = [*[LOOK, ["It is done."]], *[LOOK, ["As you like."]], *[WORK, ["Done, I tell you."]]]
+    async with provider("chat", *looks, LOOK, ["It is done."]) as fake:
         await whole.rt.models.endpoints.create("front", fake.url)
         await whole.deploy(slug="front", model="front:any", permissions={"bash": "ask"})
+        await whole.deploy(slug="works", model="front:any")
         key = whole.http.headers["authorization"].removeprefix("Bearer ")
-        words = [str(NODE), "front_ends.mjs", whole.url, key, "front"]
+        words = [str(node.NODE), "front_ends.mjs", whole.url, key, "front", "works"]
         process = await asyncio.create_subprocess_exec(
-            *words, cwd=NPM, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *words, cwd=node.NPM, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(120):
-            out, err = await process.communicate()
+        try:
+            async with asyncio.timeout(120):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     assert process.returncode == 0, err.decode()
     told = json.loads(out)
-    chat, agent = told["aiSdk"], told["agUi"]
+    chat, agent = told["approves"], told["agUi"]
     assert chat["errors"] == []
     assert chat["asked"] == ["bash"]
     assert chat["outputs"] == [SAID[0]]
     assert chat["texts"] == ["I look. ", SAID[1]]
     assert chat["roles"] == ["user", "assistant"]
     assert chat["threadId"].startswith("thr_")
+    assert told["says"] == {  # a word in place of an answer is no error
+        "errors": [],
+        "asked": ["approval-requested"],
+        "status": "ready",
+        "texts": ["As you like."],
+        "results": [{"toolName": "bash", "failed": True}],
+        "roles": ["user", "assistant", "user", "assistant"],
+    }
+    assert told["stops"] == {  # nor is one while a call of an earlier message is under way
+        "errors": [],
+        "results": [{"toolName": "bash", "failed": False}],
+        "texts": ["Done, I tell you."],
+        "resumed": ["Done, I tell you."],
+        "same": True,
+        "status": "ready",
+    }
     assert agent["asked"] == 1
     assert agent["said"] == [
         ["user", "look around"],

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from runtools.platform.api.edge import MAX_CHAT_BYTES
 from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
-from runtools.testing.fake_worker import asked, called, said
+from runtools.testing.fake_worker import answered, asked, called, done, said
 from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -231,9 +232,12 @@ class TestUseChat:
         assert again.run_id == run.run_id
         said = [one.data for one in given.log if one.type == "message"][-1]
         assert (said["text"], said["steering"]) == ("no!", "interrupt")
+        await stage.worker.append(again, answered("bash", output="nobody allowed it", failed=True))
         await stage.worker.finish(again, "fine")
         chunks, _ = await asking
         assert chunks[0]["messageId"] != run.run_id  # a message of its own
+        assert "tool-output-error" not in [one["type"] for one in chunks]  # it knows no such call
+        assert [one["data"]["toolCallId"] for one in chunks if one["type"] == "data-tool-result"]
         assert chunks[-1]["type"] == "finish"
 
     @pytest.mark.parametrize(
@@ -251,6 +255,71 @@ class TestUseChat:
     ) -> None:
         answer = await stage.org.http.post(USE_CHAT, json=use_chat("c-5", *messages))
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+    async def test_what_was_answered_is_not_answered_anew(self, stage: Stage) -> None:
+        body = use_chat("c-10", spoken("user", "do"))
+        again = {**body, "trigger": "regenerate-message"}
+        asking = asyncio.create_task(posted(stage, USE_CHAT, again))  # nothing has come of it yet
+        run, _ = await stage.next()
+        answer = await stage.org.http.post(USE_CHAT, json=again)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+        error = {"code": "model_unauthorized", "message": "no"}
+        await stage.worker.append(run, done(status="failed", error=error))
+        await asking
+        asking = asyncio.create_task(posted(stage, USE_CHAT, again))  # what failed is
+        run, given = await stage.next()
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["do"]
+        await stage.worker.finish(run, "done")
+        await asking
+        edited = {**body, "messageId": body["messages"][0]["id"]}
+        for wanted in (again, edited):
+            answer = await stage.org.http.post(USE_CHAT, json=wanted)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+
+    async def test_a_message_under_way_is_found_again(self, stage: Stage) -> None:
+        path = "/v1/run/ai-sdk/c-11/stream?agent=coder"
+        assert (await stage.org.http.get(path)).status_code == 204
+        body = use_chat("c-11", spoken("user", "do"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I look."), called("bash"), asked("bash"), wait=True)
+        first, _ = await asking
+        again, _, headers = await lines(stage, path)
+        assert headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert again[0] == first[0]
+        assert again[-3:] == first[-3:]  # it waits for the same person still
+        asking = asyncio.create_task(
+            posted(stage, USE_CHAT, use_chat("c-11", spoken("user", "no!")))
+        )
+        other, _ = await stage.next()
+        await stage.worker.append(other, said("Well.", 2))
+        async with stage.org.http.stream("GET", path) as stream:
+            assert stream.status_code == 200
+            await stage.worker.finish(other, "Well.")
+            told = (await stream.aread()).decode()
+        second, _ = await asking
+        assert second[0] != first[0]
+        assert json.dumps(second[0]) in told  # the message that the word began
+        assert (await stage.org.http.get(path)).status_code == 204
+
+    async def test_a_chat_may_be_as_large_as_its_pictures_make_it(self, stage: Stage) -> None:
+        """A front end sends all of it each time."""
+        first = spoken("user", "Hello?")
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-12", first)))
+        run, _ = await stage.next()
+        await stage.worker.finish(run, "Hello!")
+        await asking
+        long = [first, *[spoken("assistant", "y" * 999_999)] * 12]
+        body = use_chat("c-12", *long, spoken("user", "Well?"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, given = await stage.next()
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["Well?"]
+        await stage.worker.finish(run, "Well.")
+        await asking
+        body = {**use_chat("c-12", spoken("user", "a")), "more": "x" * MAX_CHAT_BYTES}
+        answer = await stage.org.http.post(USE_CHAT, json=body)
+        assert answer.status_code == 413
+        assert "the last message alone" in answer.json()["error"]["hint"]
 
 
 class TestAgUi:

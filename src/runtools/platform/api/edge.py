@@ -34,6 +34,13 @@ _BEGINS = frozenset({"http.response.start", "websocket.http.response.start", "we
 _SANDBOX = re.compile(r"/v1/sandboxes/[^/]+")
 _ACT = re.compile(r"/v1/sandboxes(?:/[^/]+/(?:pause|resume|fork|recover|rollback|snapshots))?")
 _WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
+# They send all of a chat each time, with its pictures.
+_FRONT_ENDS = frozenset({"/v1/run/ai-sdk", "/v1/run/ag-ui"})
+MAX_CHAT_BYTES = 32 * 1024 * 1024
+_LESS = (
+    "what was said before is known here: let the front end send the last message alone "
+    "(useChat: prepareSendMessagesRequest)"
+)
 
 
 class Edge:
@@ -104,7 +111,8 @@ class Edge:
         if call.caller is None and acts(scope):
             self._count(call, "requests without a key")
         if scope["method"] in _WITH_BODY:
-            call.body = await http.read_body(scope, receive)
+            bound = (MAX_CHAT_BYTES, _LESS) if scope["path"] in _FRONT_ENDS else ()
+            call.body = await http.read_body(scope, receive, *bound)
             receive = http.replay(call.body, receive)
         parent = http.header(scope, b"traceparent")
         if self._platform.tracing.is_on and (parent is not None or _is_act(scope)):

@@ -154,8 +154,13 @@ def failure(error: RunToolsError, request: str, trace: str | None = None) -> Res
 # --- bodies ---
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int = MAX_JSON_BYTES) -> bytes:
-    """The whole body, never more than the limit of it in memory.
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    limit: int = MAX_JSON_BYTES,
+    hint: str = "files are uploaded as a stream: PUT /v1/sandboxes/{ref}/files",
+) -> bytes:
+    """The whole body, never more than the limit of it in memory; ``hint``: for who sends more.
 
     A caller that sends too much reads its answer only when it has sent all, so some more is taken from
     it and thrown away. The answer must close the connection: there may be more.
@@ -166,7 +171,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_JSON_BYTES)
     """
     too_large = TooLarge(
         f"the body is larger than {limit} bytes",
-        hint="files are uploaded as a stream: PUT /v1/sandboxes/{ref}/files",
+        hint=hint,
         details={"limitBytes": limit},
     )
     stated = header(scope, b"content-length")

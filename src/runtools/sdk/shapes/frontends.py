@@ -12,6 +12,9 @@ from pydantic import Field, JsonValue, StringConstraints
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
 
+MAX_MESSAGES = 10_000
+"""Of a chat: front ends send all of it each time."""
+
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 _Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARACTERS)]
 _Url = Annotated[str, StringConstraints(max_length=5_100_000)]
@@ -31,6 +34,7 @@ class UiPart(Shape, defer_build=True):
     type: str = Field(max_length=256)
     text: _Long | None = None
     url: _Url | None = Field(None, description="of a file: a data URL")
+    tool_call_id: str | None = Field(None, max_length=512)
     state: str | None = None
     approval: UiApproval | None = None
 
@@ -47,7 +51,11 @@ class UiChat(Shape, defer_build=True):
     """The body that `useChat` of the AI SDK sends: a chat, and all of its messages."""
 
     id: _Id = Field(description="of the chat: each is a thread")
-    messages: list[UiMessage] = Field(min_length=1, max_length=1000)
+    messages: list[UiMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
+    message_id: str | None = Field(
+        None, max_length=512, description="of the message that is gone on with, or said otherwise"
+    )
 
 
 class AgUiSource(Shape, defer_build=True):
@@ -85,5 +93,5 @@ class AgUiRun(Shape, defer_build=True):
 
     thread_id: _Id = Field(description="the front end's: each is a thread")
     run_id: _Id = Field(description="what the front end calls this run")
-    messages: list[AgUiMessage] = Field(max_length=1000)
+    messages: list[AgUiMessage] = Field(max_length=MAX_MESSAGES)
     resume: list[AgUiResume] | None = Field(None, max_length=128)

@@ -215,6 +215,14 @@ async def _of_ag_ui(org: Org, params: Params) -> dict[str, Any]:
     return {"threadId": "both-have-it", "runId": "1", "messages": messages}
 
 
+async def _chat(org: Org, params: Params) -> list[str]:
+    body = {**await _of_ai_sdk(org, params), "id": org.fresh()}
+    path = f"/v1/run/ai-sdk?agent={SLUG}"
+    async with org.http.stream("POST", path, json=body) as answer:
+        assert answer.is_success  # its run goes on without whoever asked
+    return [str(body["id"])]
+
+
 async def _new_run(org: Org) -> dict[str, Any]:
     body = await work(org, {})
     made: dict[str, Any] = await org.ask("POST", "/v1/run?waitSeconds=0", json=body)
@@ -245,6 +253,7 @@ PLACES: Mapping[str, Make] = {
     "/v1/deploys/{ref}": _deploy,
     "/v1/model-endpoints/{slug}": _endpoint,
     "/v1/projects/{ref}": _project,
+    "/v1/run/ai-sdk/{chat}": _chat,
     "/v1/runs/{run_id}": _run,
     "/v1/threads/{thread_id}": _thread,
     "/v1/sandboxes/{ref}": _sandbox,
@@ -263,7 +272,13 @@ PLACES: Mapping[str, Make] = {
 }
 
 # What is no record of its own, but an id that callers choose inside the record before it.
-CHOSEN = frozenset({"/v1/sandboxes/{ref}/exec/{process_id}", "/v1/sandboxes/{ref}/urls/{port}"})
+CHOSEN = frozenset(
+    {
+        "/v1/run/ai-sdk/{chat}",
+        "/v1/sandboxes/{ref}/exec/{process_id}",
+        "/v1/sandboxes/{ref}/urls/{port}",
+    }
+)
 
 
 # --- requests that their owner is granted ---
@@ -368,6 +383,7 @@ SCENES: Mapping[str, Scene] = {
         )
     },
     "GET /v1/model-endpoints/{slug}/models": Scene(granted=503),  # nobody listens there
+    "GET /v1/run/ai-sdk/{chat}/stream": Scene(query=f"agent={SLUG}"),
     "GET /v1/sandboxes/{ref}/files": Scene(query=_FILE, ready=_written),
     "GET /v1/sandboxes/{ref}/files/archive": Scene(query="path=/workspace", ready=_written),
     "GET /v1/sandboxes/{ref}/files/list": Scene(query="path=/workspace", ready=_written),
@@ -484,6 +500,7 @@ NO_REFERENCES: Mapping[str, str] = {
     "events": "types of events",
     "keys": "names of keys of a keyboard",
     "losing": "slugs of the caller's own project, which the body names",
+    "messageId": "what a front end calls a message of its own",
     "only": "words of the platform's own",
     "processId": "chosen by the caller, for a process of the sandbox in the path",
     "runId": "what a front end calls a run of its own",

@@ -59,6 +59,11 @@ class Events(Teller):
         self._ours = event.run_id
         yield from super().of(event)
 
+    def recall(self, event: RunEvent) -> None:
+        """What was asked before: an interrupt names it, too."""
+        self._ours = event.run_id
+        self._wait_for(ApprovalRequested.model_validate(event.data))
+
     def pause(self) -> Iterator[Piece]:
         """The run waits for approvals: it is interrupted here and goes on when they are given."""
         yield from self._close()
@@ -107,6 +112,10 @@ class Events(Teller):
         }
 
     def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Piece]:
+        self._wait_for(asked)
+        yield _custom("approval-requested", asked.model_dump(mode="json"))
+
+    def _wait_for(self, asked: ApprovalRequested) -> None:
         self._waiting[asked.call_id] = {
             "id": approval_id(self._ours, asked.call_id),
             "reason": "approval",
@@ -114,7 +123,6 @@ class Events(Teller):
             "toolCallId": asked.call_id,
             "responseSchema": _ANSWER,
         }
-        yield _custom("approval-requested", asked.model_dump(mode="json"))
 
     def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Piece]:
         self._waiting.pop(resolved.call_id, None)

@@ -5,7 +5,7 @@ Source: the chunk schema of the package `ai` (7.0), which checked what the tests
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from runtools.platform.api.frontends.asked import approval_id
@@ -19,6 +19,7 @@ from runtools.sdk.shapes.runs import (
     Done,
     EndStatus,
     Message,
+    RunEvent,
     Started,
     ToolCall,
     ToolOutput,
@@ -44,17 +45,26 @@ class Chunks(Teller):
 
     Args:
         message_id: of the message that the front end makes of it, or goes on with; default: the run's.
+        calls: those that the message has already. Of others nothing can be told as of a call: a front end
+            that knows none of that id gives the whole stream up.
     """
 
-    def __init__(self, run_id: str, message_id: str | None = None) -> None:
+    def __init__(
+        self, run_id: str, message_id: str | None = None, *, calls: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.run_id = run_id
         self._message_id = message_id or run_id
+        self._calls = set(calls)
+        self._asked: set[str] = set()
         self._denied: set[str] = set()
 
     def begin(self) -> Iterator[Piece]:
         """What every stream begins with."""
         yield {"type": "start", "messageId": self._message_id}
+
+    def recall(self, event: RunEvent) -> None:
+        """What was asked before stands in a message that the front end has."""
 
     def pause(self) -> Iterator[Piece]:
         """The run waits for approvals: the message ends here and goes on when they are given."""
@@ -82,6 +92,10 @@ class Chunks(Teller):
 
     def _on_tool_call(self, call: ToolCall) -> Iterator[Piece]:
         yield from self._in_step(call.turn)
+        yield from self._announce(call)
+
+    def _announce(self, call: ToolCall | ApprovalRequested) -> Iterator[Piece]:
+        self._calls.add(call.call_id)
         named = {"toolCallId": call.call_id, "toolName": call.name, "dynamic": True}
         yield {"type": "tool-input-start", **named}
         yield {"type": "tool-input-available", **named, "input": call.arguments}
@@ -91,25 +105,37 @@ class Chunks(Teller):
         yield {"type": "data-tool-output", "data": said, "transient": True}
 
     def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
+        for image in result.images:
+            # It is not kept in the message: a chat sends all of its messages with each request.
+            url = f"data:{image.media_type};base64,{image.data}"
+            shown = {"toolCallId": result.call_id, "mediaType": image.media_type, "url": url}
+            yield {"type": "data-tool-picture", "data": shown, "transient": True}
+        named = {"toolCallId": result.call_id, "dynamic": True}
         if result.call_id in self._denied:
             return  # it was said already, and this is what the model was told
-        named = {"toolCallId": result.call_id, "dynamic": True}
-        if result.failed:
+        if result.call_id not in self._calls:
+            said = {"toolName": result.name, "output": result.output, "failed": result.failed}
+            yield {"type": "data-tool-result", "data": {"toolCallId": result.call_id, **said}}
+        elif result.failed:
             yield {"type": "tool-output-error", **named, "errorText": result.output}
-            return
-        yield {"type": "tool-output-available", **named, "output": result.output}
-        for image in result.images:
-            url = f"data:{image.media_type};base64,{image.data}"
-            yield {"type": "file", "url": url, "mediaType": image.media_type}
+        else:
+            yield {"type": "tool-output-available", **named, "output": result.output}
 
     def _on_approval_requested(self, asked: ApprovalRequested) -> Iterator[Piece]:
+        if asked.call_id not in self._calls:
+            yield from self._in_step(asked.turn)
+            yield from self._announce(asked)
+        self._asked.add(asked.call_id)
         named = approval_id(self.run_id, asked.call_id)
         yield {"type": "tool-approval-request", "approvalId": named, "toolCallId": asked.call_id}
 
     def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Piece]:
-        if resolved.decision == "deny":
+        if resolved.decision == "deny" and resolved.call_id in self._calls:
             self._denied.add(resolved.call_id)
             yield {"type": "tool-output-denied", "toolCallId": resolved.call_id}
+        elif resolved.call_id in self._asked:
+            named = approval_id(self.run_id, resolved.call_id)
+            yield {"type": "tool-approval-response", "approvalId": named, "approved": True}
 
     def _on_usage(self, usage: TurnUsage) -> Iterator[Piece]:
         total = usage.total.model_dump(mode="json")

@@ -36,13 +36,19 @@ class Asked:
         chat: what the front end calls the conversation.
         messages: all of it, as far as it can be given to an agent.
         news: those of them that were said after the agent's last word.
+        again: what was said before is to be answered anew, as if the answer had not been.
         decisions: on calls that wait; there is nothing else to be done then.
+        message: the front end's message that they stand in, and that is gone on with.
+        calls: those that it has.
     """
 
     chat: str
     messages: list[RunMessage] = field(default_factory=list)
     news: list[RunMessage] = field(default_factory=list)
+    again: bool = False
     decisions: list[Decision] = field(default_factory=list)
+    message: str = ""
+    calls: frozenset[str] = frozenset()
 
 
 def thread_of(org_id: str, agent_id: str, chat: str) -> str:
@@ -66,9 +72,13 @@ def of_chat(body: UiChat) -> Asked:
     Raises:
         InvalidRequest: there is nothing that an agent could be given.
     """
-    decisions = _answers(body.messages[-1])
+    of_id = [one for one in body.messages if body.message_id and one.id == body.message_id]
+    meant = (of_id or body.messages)[-1]
+    again = body.trigger == "regenerate-message" or (bool(of_id) and meant.role == "user")
+    decisions = [] if again else _answers(meant)
     if decisions:
-        return Asked(body.id, decisions=decisions)
+        calls = frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id)
+        return Asked(body.id, decisions=decisions, message=meant.id, calls=calls)
     said, border = [], 0
     for n, message in enumerate(body.messages):
         if message.role == "system":
@@ -77,7 +87,7 @@ def of_chat(body: UiChat) -> Asked:
         files = [part.url or "" for part in message.parts if part.type == "file"]
         said += _message(message.role, text, files if message.role == "user" else [], n)
         border = len(said) if message.role == "assistant" else border
-    return Asked(body.id, said, _news(said[border:]))
+    return Asked(body.id, said, _news(said[border:]), again)
 
 
 def of_ag_ui(body: AgUiRun) -> Asked:

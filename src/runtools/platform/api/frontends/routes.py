@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import Conflict, NotFound, QuotaExceeded, RunEnded
@@ -15,6 +15,7 @@ from runtools.platform.api.frontends.ag_ui import Events
 from runtools.platform.api.frontends.ai_sdk import HEADERS, Chunks
 from runtools.platform.api.frontends.asked import of_ag_ui, of_chat
 from runtools.platform.api.runs.routes import RUN_HEADERS, STREAM, follow, named
+from runtools.platform.api.runs.tables import Record
 from runtools.sdk.shapes.frontends import AgUiRun, UiChat
 
 router = APIRouter(prefix="/v1/run", tags=["runs"])
@@ -24,6 +25,7 @@ Agent = Annotated[str, Query(min_length=1, description="the agent's slug", **_Te
 Project = Annotated[
     str | None, Query(description="id or name, where several projects have the slug", **_Text)
 ]
+Chat = Annotated[str, Path(min_length=1, max_length=512, description="what `useChat` calls it")]
 
 
 def _route(takes: type[Any]) -> dict[str, Any]:
@@ -31,23 +33,46 @@ def _route(takes: type[Any]) -> dict[str, Any]:
     return document.route(None, *refusals, takes=takes, streams=STREAM, headers=RUN_HEADERS)
 
 
+def _resumed() -> dict[str, Any]:
+    said = document.route(None, NotFound, streams=STREAM, headers=RUN_HEADERS)
+    said["responses"][204] = {"description": "Nothing is under way in the chat"}
+    return said
+
+
 @router.post("/ai-sdk", **_route(UiChat))
 async def ai_sdk(request: Request, agent: Agent, project: Project = None) -> Response:
     """What `useChat` of the AI SDK sends by itself, answered with its UI message stream. Each chat is a
 
     thread. A message to a run under way is said to it; decisions on calls that wait go on with their run.
+    What was answered is not answered anew (`regenerate`): what an agent has done stays done.
     """
     call = call_of(request)
-    body = call.take(UiChat)
-    asked = of_chat(body)
+    asked = of_chat(call.take(UiChat))
     record, after = await service.take(call, agent, project, asked)
     call.subject = record.id
-    if asked.decisions:
-        message = body.messages[-1].id or record.id
-    else:
-        message = f"{record.id}-{after}" if after else record.id
-    tells = Chunks(record.id, message)
+    message = asked.message if asked.decisions else _message(record, after)
+    tells = Chunks(record.id, message, calls=asked.calls)
     return follow(call, record, after, named(record) | HEADERS, "ai-sdk", tells)
+
+
+@router.get("/ai-sdk/{chat}/stream", **_resumed())
+async def resume(request: Request, chat: Chat, agent: Agent, project: Project = None) -> Response:
+    """What `useChat({resume: true})` asks for: the message under way in a chat, from its beginning.
+
+    204 where there is none.
+    """
+    call = call_of(request)
+    found = await service.under_way(call, agent, project, chat)
+    if found is None:
+        return Response(status_code=204)
+    record, after = found
+    tells = Chunks(record.id, _message(record, after))
+    return follow(call, record, after, named(record) | HEADERS, "ai-sdk", tells)
+
+
+def _message(record: Record, after: int) -> str:
+    """What a front end's message is called that a run is told in after one of its events."""
+    return f"{record.id}-{after}" if after else record.id
 
 
 @router.post("/ag-ui", **_route(AgUiRun))

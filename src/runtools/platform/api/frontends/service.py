@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from runtools.errors import InvalidRequest, RunEnded
+from runtools.errors import Conflict, InvalidRequest, NotFound, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, thread_of
@@ -31,7 +31,7 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
 
     Raises:
         NotFound: no such agent, or no such call that waits.
-        Conflict: a call was decided on otherwise.
+        Conflict: a call was decided on otherwise, or what was answered is to be answered anew.
         InvalidRequest: the decisions are on calls of several runs, or what was said is too much.
     """
     if asked.decisions:
@@ -45,13 +45,62 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
     if await call.platform.db.read(threads.find, call.org, thread_id) is None:
         wanted = _shaped(RunRequest, **whom, messages=asked.messages)
         return await runs.create(call, wanted, thread_id=thread_id), 0
-    sought = store.Sought(statuses=_UNDER_WAY, thread_id=thread_id)
-    under_way = await call.platform.db.read(store.page, call.org, sought, None, 1)
-    if under_way:
+    record = await _newest(call, thread_id)
+    if record is not None and asked.again:
+        _check_unanswered(record)
+    if record is not None and record.status in _UNDER_WAY:
         with suppress(RunEnded):  # it has ended since: what was said begins another
-            return await _said(call, under_way[0], asked)
+            return await _said(call, record, asked)
     wanted = _shaped(RunRequest, **whom, messages=asked.news, thread_id=thread_id)
     return await runs.create(call, wanted), 0
+
+
+async def under_way(
+    call: Call, agent: str, project: str | None, chat: str
+) -> tuple[Record, int] | None:
+    """What a chat's front end is being told, where a run of the chat is under way: of which run, and after
+
+    which of its events: the last word that was said to it began a message of its own.
+
+    Raises:
+        NotFound: no such agent.
+    """
+    found = await definitions.find(call, "agent", agent, project)
+    record = await _newest(call, thread_of(call.org, found.id, chat))
+    if record is None or record.status not in _UNDER_WAY:
+        return None
+    said = await call.platform.db.read(store.of_types, record, ("message",))
+    steered = [one.seq - 1 for one in said if json.loads(one.data)["steering"] is not None]
+    return record, max(steered, default=0)
+
+
+async def _newest(call: Call, thread_id: str) -> Record | None:
+    """The run of a thread that is under way, else the one that was made last."""
+    for statuses in (_UNDER_WAY, ()):
+        sought = store.Sought(statuses=statuses, thread_id=thread_id)
+        if found := await call.platform.db.read(store.page, call.org, sought, None, 1):
+            return found[0]
+    return None
+
+
+def _check_unanswered(record: Record) -> None:
+    """What an agent has done stays done: only where it came to no end may it be asked anew.
+
+    Raises:
+        Conflict: it answers, or has answered.
+    """
+    if record.status == Status.COMPLETED:
+        raise Conflict(
+            "the agent has answered, and what it did cannot be taken back",
+            hint="say in a further message what is to be otherwise, or begin another chat",
+            details={"run": record.id},
+        )
+    if record.status in _UNDER_WAY:
+        raise Conflict(
+            f"the agent is at it still: {record.id}",
+            hint="read on where it is, say something to it, or cancel the run",
+            details={"run": record.id},
+        )
 
 
 def _done_before(
@@ -65,14 +114,24 @@ def _done_before(
 
 
 async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
-    """Say it to the run under way: behind one that works, in place of an answer to one that waits."""
+    """Say it to the run under way: behind one that works, in place of an answer to one that waits.
+
+    Raises:
+        NotFound: the thread was deleted meanwhile.
+        RunEnded: it is over.
+    """
     word = _shaped(
         RunSteer,
         message="\n\n".join(one.content for one in asked.news),
         images=[image for one in asked.news for image in one.images],
         mode="interrupt" if record.status == Status.WAITING else "queue",
     )
-    return await runs.steer(call, record.id, word), record.last_seq
+    await runs.steer(call, record.id, word)
+    key = log.own_key("steer", call.op)
+    said = await call.platform.db.read(store.having, call.org, record.thread_id, key)
+    if said is None:
+        raise NotFound(f"the thread of {record.id} has been deleted")
+    return said
 
 
 async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:

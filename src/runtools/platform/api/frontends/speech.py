@@ -2,7 +2,8 @@
 
 Deltas are live only and may be lost, or repeated by another attempt; the `message` event that follows has
 all that was said. A front end wants each word once. What it was shown cannot be taken back, so the parts of
-an attempt that broke off are closed as they are, and the next one begins new parts.
+an attempt that broke off are closed as they are, and the next one begins new parts. A part is named by
+turn, attempt and place, so that who reads on in another stream does not take it for one of before.
 """
 
 from __future__ import annotations
@@ -76,8 +77,7 @@ class Speech:
             if len(whole) > len(said):
                 changes += self._grow(kind, whole[len(said) :])
         changes += self.close()
-        self._turn, self._attempt, self._said = message.turn + 1, 0, {}
-        return changes
+        return changes + self._turn_to(message.turn + 1, 0)
 
     def close(self) -> list[Change]:
         """Close the part that is open."""
@@ -89,15 +89,17 @@ class Speech:
     def _turn_to(self, turn: int, attempt: int) -> list[Change]:
         if (turn, attempt) == (self._turn, self._attempt):
             return []
-        self._turn, self._attempt, self._said = turn, attempt, {}
-        return self.close()
+        changes = self.close()
+        self._turn, self._attempt, self._parts, self._said = turn, attempt, 0, {}
+        return changes
 
     def _grow(self, kind: Kind, text: str) -> list[Change]:
         changes: list[Change] = []
         if self._open is None or self._open.kind != kind:
             changes += self.close()
             self._parts += 1
-            self._open = Opened(kind, f"{kind}-{self._parts}")
+            place = f"{self._turn}.{self._attempt}.{self._parts}"
+            self._open = Opened(kind, f"{kind}-{place}")
             changes.append(self._open)
         self._said[kind] = self._said.get(kind, "") + text
         changes.append(Grown(kind, self._open.id, text))

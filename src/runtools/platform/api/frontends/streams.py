@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -20,10 +28,10 @@ _LOOK_SECONDS: Final = 0.5
 _ENDS: Final[dict[Format, bytes]] = {"events": b"", "ai-sdk": b"data: [DONE]\n\n", "ag-ui": b""}
 
 
-def teller(kind: Format, run_id: str, thread_id: str) -> Teller | None:
-    """Who tells of a run; None: nobody has to."""
+def teller(kind: Format, run_id: str, thread_id: str, calls: Collection[str]) -> Teller | None:
+    """Who tells of a run; None: nobody has to. ``calls``: those that were told before its stream begins."""
     if kind == "ai-sdk":
-        return ai_sdk.Chunks(run_id)
+        return ai_sdk.Chunks(run_id, calls=calls)
     return ag_ui.Events(thread_id, run_id) if kind == "ag-ui" else None
 
 
@@ -51,7 +59,7 @@ async def translated(
     asked: set[str] = set()
     for event in await opened():
         asked.add(event.data["callId"])
-        _frames(tells.of(event))  # they have been told, and are not told again
+        tells.recall(event)
     # What waits for the next piece is let go of before the stream that it waits for.
     async with aclosing(written), aclosing(_at_times(written)) as pieces:
         yield _frames(tells.begin())

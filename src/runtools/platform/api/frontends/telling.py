@@ -39,6 +39,10 @@ class Teller(ABC):
         yield from tell(PAYLOADS[event.type].model_validate(event.data))
 
     @abstractmethod
+    def recall(self, event: RunEvent) -> None:
+        """What was asked before the stream begins and is not answered: it is not told again."""
+
+    @abstractmethod
     def _part(self, change: Change) -> Iterator[Piece]:
         """A part of what is said opens, grows or closes."""
 

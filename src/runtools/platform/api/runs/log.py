@@ -239,6 +239,12 @@ def own_key(what: str, of: str) -> str:
     return key if len(key) <= _LONGEST_KEY else f"{OWN_KEYS}{what}::{digest(of)}"
 
 
+def calls(conn: Transaction, record: Record, upto: int) -> frozenset[str]:
+    """The ids of the calls that had been made when the log ended with some event."""
+    found = store.of_types(conn, record, ("tool-call",))
+    return frozenset(json.loads(one.data)["callId"] for one in found if one.seq <= upto)
+
+
 def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
     """Calls that have no result, each with its place among those of its turn."""
     found = store.of_types(conn, record, ("tool-call", "tool-result"))

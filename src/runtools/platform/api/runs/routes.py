@@ -115,7 +115,7 @@ async def run(
     record = await service.create(call, wanted)
     call.subject = record.id
     if wanted.stream:
-        return _told(call, record, 0, named(record), kind)
+        return await _told(call, record, 0, named(record), kind)
     if wait_seconds:
         record = await service.until(call, record.id, wait_seconds)
     call.headers += [
@@ -172,7 +172,7 @@ async def events(
     call = call_of(request)
     start = sse.resume_point(request.scope, after) or 0
     record = await service.get(call, run_id)
-    return _told(call, record, start, {}, kind)
+    return await _told(call, record, start, {}, kind)
 
 
 @router.post("/runs/{run_id}/cancel", **document.route(Envelope[Run], *_ACT))
@@ -224,10 +224,11 @@ def named(record: Record) -> dict[str, str]:
     return {"X-Run-ID": record.id, "X-Thread-ID": record.thread_id}
 
 
-def _told(
+async def _told(
     call: Call, record: Record, after: int, headers: dict[str, str], kind: streams.Format
 ) -> Response:
-    tells = streams.teller(kind, record.id, record.thread_id)
+    told = await call.platform.db.read(runs_log.calls, record, after) if after else ()
+    tells = streams.teller(kind, record.id, record.thread_id, told)
     return follow(call, record, after, headers | streams.headers(kind), kind, tells)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from tests.unit.platform.api.frontends import worlds
 from tests.unit.platform.api.frontends.worlds import RUN, THREAD, event
 
@@ -17,6 +18,10 @@ from runtools.sdk.shapes.runs import (
     RunEvent,
     ToolImage,
     ToolResult,
+)
+
+ASKED = event(
+    "approval-requested", ApprovalRequested(call_id="c1", name="bash", arguments={}, turn=1), 5
 )
 
 
@@ -38,14 +43,14 @@ def test_a_whole_run() -> None:
         {"type": "start", "messageId": RUN},
         {"type": "message-metadata", "messageMetadata": {"runId": RUN, "threadId": THREAD}},
         {"type": "start-step"},
-        {"type": "reasoning-start", "id": "thinking-1"},
-        {"type": "reasoning-delta", "id": "thinking-1", "delta": "Let me "},
-        {"type": "reasoning-delta", "id": "thinking-1", "delta": "see."},
-        {"type": "reasoning-end", "id": "thinking-1"},
-        {"type": "text-start", "id": "text-2"},
-        {"type": "text-delta", "id": "text-2", "delta": "I look"},
-        {"type": "text-delta", "id": "text-2", "delta": " around."},
-        {"type": "text-end", "id": "text-2"},
+        {"type": "reasoning-start", "id": "thinking-1.1.1"},
+        {"type": "reasoning-delta", "id": "thinking-1.1.1", "delta": "Let me "},
+        {"type": "reasoning-delta", "id": "thinking-1.1.1", "delta": "see."},
+        {"type": "reasoning-end", "id": "thinking-1.1.1"},
+        {"type": "text-start", "id": "text-1.1.2"},
+        {"type": "text-delta", "id": "text-1.1.2", "delta": "I look"},
+        {"type": "text-delta", "id": "text-1.1.2", "delta": " around."},
+        {"type": "text-end", "id": "text-1.1.2"},
         {"type": "tool-input-start", **call},
         {"type": "tool-input-available", **call, "input": {"command": "ls"}},
         {
@@ -61,9 +66,9 @@ def test_a_whole_run() -> None:
         },
         {"type": "finish-step"},
         {"type": "start-step"},
-        {"type": "text-start", "id": "text-3"},
-        {"type": "text-delta", "id": "text-3", "delta": "All done."},
-        {"type": "text-end", "id": "text-3"},
+        {"type": "text-start", "id": "text-2.1.1"},
+        {"type": "text-delta", "id": "text-2.1.1", "delta": "All done."},
+        {"type": "text-end", "id": "text-2.1.1"},
         {"type": "finish-step"},
         {
             "type": "finish",
@@ -92,26 +97,59 @@ def test_a_failed_call() -> None:
 def test_a_picture() -> None:
     image = ToolImage(media_type="image/png", data="aGk=")
     shown = ToolResult(call_id="c1", name="look", output="", images=[image], duration_ms=1, turn=1)
-    assert told([worlds.call(), event("tool-result", shown, 4)])[-1] == {
-        "type": "file",
-        "url": "data:image/png;base64,aGk=",
-        "mediaType": "image/png",
-    }
+    picture = {"toolCallId": "c1", "mediaType": "image/png", "url": "data:image/png;base64,aGk="}
+    chunks = told([worlds.call(), event("tool-result", shown, 4)])
+    assert {"type": "data-tool-picture", "data": picture, "transient": True} in chunks
+    kept = [one for one in chunks if not one.get("transient")]
+    assert "aGk=" not in str(kept)  # or the chat would send it with every message
 
 
 def test_a_denied_call_is_said_to_be_denied_once() -> None:
-    asked = ApprovalRequested(call_id="c1", name="bash", arguments={}, turn=1)
     denied = ApprovalResolved(call_id="c1", decision="deny", reason="no", actor="usr_1")
     chunks = told(
         [
             worlds.call(),
-            event("approval-requested", asked, 5),
+            ASKED,
             event("approval-resolved", denied, 6),
             worlds.result("denied: no", failed=True),
         ]
     )
     assert kinds(chunks)[-2:] == ["tool-approval-request", "tool-output-denied"]
     assert chunks[-2]["approvalId"] == approval_id(RUN, "c1")
+
+
+def test_one_that_is_allowed_is_said_to_be() -> None:
+    allowed = ApprovalResolved(call_id="c1", decision="allow", actor="usr_1")
+    events = [worlds.call(), ASKED, event("approval-resolved", allowed, 6), worlds.result("ok")]
+    answer = {"type": "tool-approval-response", "approvalId": approval_id(RUN, "c1")}
+    chunks = told(events)
+    assert chunks[-2:] == [
+        {**answer, "approved": True},
+        {"type": "tool-output-available", "toolCallId": "c1", "dynamic": True, "output": "ok"},
+    ]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_of_a_call_that_the_message_has_not_nothing_is_told_as_of_one(failed: bool) -> None:
+    """A front end gives up where it is told of a call that it does not know."""
+    denied = ApprovalResolved(call_id="c1", decision="deny", actor="usr_1")
+    chunks = told([event("approval-resolved", denied, 6), worlds.result("no", failed=failed)])
+    said = {"toolCallId": "c1", "toolName": "bash", "output": "no", "failed": failed}
+    assert chunks[1:] == [{"type": "data-tool-result", "data": said}]
+
+
+def test_of_one_that_it_has_from_before_it_is() -> None:
+    chunks = Chunks(RUN, "theirs", calls=["c1"])
+    assert kinds(chunks.of(worlds.result("ok"))) == ["tool-output-available"]
+
+
+def test_a_question_about_a_call_of_before_brings_the_call_along() -> None:
+    assert kinds([*told([ASKED]), *told([worlds.call(), ASKED])])[1:5] == [
+        "start-step",
+        "tool-input-start",
+        "tool-input-available",
+        "tool-approval-request",
+    ]
 
 
 def test_a_run_that_waits_ends_its_message() -> None:

@@ -47,3 +47,28 @@ def test_an_answer_alone_is_nothing_new(answer: str | None) -> None:
         of_chat(chat(*said))
     with pytest.raises(InvalidRequest):
         of_ag_ui(ag_ui(*said))
+
+
+def answered(message_id: str | None, **more: Any) -> UiChat:
+    """A decision in the first answer of two, and which message is gone on with."""
+    approval = {"id": f"run_{'r' * 20}:c1", "approved": True}
+    part = {"type": "dynamic-tool", "toolCallId": "c1", "state": "approval-responded"}
+    messages = [
+        {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "a"}]},
+        {"id": "m2", "role": "assistant", "parts": [{**part, "approval": approval}]},
+        {"id": "m3", "role": "user", "parts": [{"type": "text", "text": "b"}]},
+    ]
+    return UiChat.model_validate({"id": "c", "messages": messages, "messageId": message_id, **more})
+
+
+def test_a_decision_is_looked_for_in_the_message_that_is_gone_on_with() -> None:
+    asked = of_chat(answered("m2"))
+    assert [one.what.call_id for one in asked.decisions] == ["c1"]
+    assert (asked.message, asked.calls) == ("m2", {"c1"})
+    assert of_chat(answered(None)).decisions == []
+
+
+def test_what_is_answered_anew() -> None:
+    assert of_chat(answered(None, trigger="regenerate-message")).again
+    assert of_chat(answered("m3")).again  # a message that was said otherwise
+    assert not of_chat(answered(None)).again

@@ -71,6 +71,15 @@ def test_another_attempt_begins_anew_and_the_one_before_is_late() -> None:
     assert shown(changes) == ["Hal", "Hello"]
 
 
+def test_no_part_of_another_turn_or_attempt_has_its_name() -> None:
+    """Who reads on in another stream has an account of parts of its own."""
+    names = []
+    for turn, attempt in ((1, 1), (1, 2), (2, 1)):
+        changes = Speech().hear("text", piece("a", turn, attempt))
+        names += [one.id for one in changes if isinstance(one, Opened)]
+    assert len(set(names)) == 3
+
+
 def test_an_answer_without_words() -> None:
     assert shown(Speech().settle(whole(""))) == []
 
