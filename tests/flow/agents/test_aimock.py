@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from tests.flow.agents.conftest import Stage
 from runtools.platform.agents.models.build import Models
 from runtools.platform.agents.models.http import client
 from runtools.platform.core.ports.worker import ModelAccess
+from runtools.testing import node
 
-AIMOCK = Path(__file__).parents[2] / "npm/node_modules/@copilotkit/aimock/dist/cli.js"
-NODE = shutil.which("node")
+AIMOCK = node.NPM / "node_modules/@copilotkit/aimock/dist/cli.js"
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(NODE is None or not AIMOCK.exists(), reason="npm ci --prefix tests/npm"),
+    pytest.mark.skipif(not node.has("@copilotkit/aimock"), reason="./dev test fetches it"),
     pytest.mark.filterwarnings("ignore:The model:DeprecationWarning"),
     # It calls an end with calls by a name that Gemini has not; the client says so and goes on.
     pytest.mark.filterwarnings("ignore:FUNCTION_CALL is not a valid:UserWarning"),
@@ -65,7 +64,7 @@ async def aimock(tmp_path_factory: Any) -> AsyncIterator[str]:
     """The server, until the module's tests are over: where it listens."""
     script: Path = tmp_path_factory.mktemp("aimock") / "fixtures.json"
     script.write_text(json.dumps({"fixtures": FIXTURES}))
-    words = [str(NODE), str(AIMOCK), "--port", "0", "--fixtures", str(script), "--strict"]
+    words = [str(node.NODE), str(AIMOCK), "--port", "0", "--fixtures", str(script), "--strict"]
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     async with asyncio.timeout(60):
