@@ -1,14 +1,24 @@
-"""The log of one build: kept as JSON lines beside the image, and followed while it grows."""
+"""The log of one build: kept as JSON lines beside the image, and followed while it grows.
+
+What the disk refuses of it is followed all the same, and written with the next line that it takes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.files import write_whole
 from runtools.sdk.shapes.templates import BuildLine
+
+_log = logging.getLogger(__name__)
 
 _MAX_LINES = 200_000
 
@@ -20,8 +30,9 @@ class BuildLog:
         self._file = file
         self._clock = clock
         self._lines = read_log(file)
-        file.touch(mode=0o600)  # a script may print secrets
-        self._out = file.open("a", encoding="utf-8")
+        self._kept = len(self._lines)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(file, flags, 0o600)  # a script may print secrets
         self._grown = asyncio.Event()
         self._ended = False
         self._progress = 0.0
@@ -50,6 +61,10 @@ class BuildLog:
         """Add a line, or several. A build that says very much is cut, and the log says so."""
         for one in text.splitlines() or [""]:
             self._add(one)
+        try:
+            self.save()
+        except OSError as exc:
+            _log.warning("%s could not be written yet: %s", self._file, exc)
         self._wake()
 
     def _add(self, text: str) -> None:
@@ -64,17 +79,30 @@ class BuildLog:
             text=text if count < _MAX_LINES else "… the rest of this log was cut",
         )
         self._lines.append(entry)
-        self._out.write(entry.model_dump_json() + "\n")
-        self._out.flush()
+
+    def save(self) -> None:
+        """Write down what is not yet; the file is closed with the last line.
+
+        Raises:
+            OSError: the disk does not take it; it stays to be written.
+        """
+        lines = self._lines[self._kept :]
+        if lines:
+            write_whole(self._fd, "".join(f"{line.model_dump_json()}\n" for line in lines).encode())
+            self._kept += len(lines)
+        if self._ended and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def texts(self, step: str) -> list[str]:
         """What was said during a step."""
         return [line.text for line in self._lines if line.step == step]
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Nothing more will come. What could not be written yet, `save` may still be asked for."""
         self._ended = True
-        self._out.close()
+        if self._kept == len(self._lines):
+            self.save()
         self._wake()
 
     async def follow(self, after: int) -> AsyncIterator[BuildLine]:
@@ -95,12 +123,18 @@ class BuildLog:
 
 
 def read_log(file: Path) -> list[BuildLine]:
-    """The lines of a kept log. A last line that a crash cut off is left out."""
+    """The lines of a kept log, up to one that a crash or a power loss has damaged."""
     if not file.exists():
         return []
     text = file.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    return [BuildLine.model_validate_json(line) for line in whole.splitlines()]
+    lines = []
+    for line in whole.splitlines():
+        try:
+            lines.append(BuildLine.model_validate_json(line))
+        except ValidationError:
+            break
+    return lines
 
 
 def duration(start: datetime, end: datetime) -> str:

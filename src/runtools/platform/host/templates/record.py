@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, RECORD, Image
@@ -12,6 +15,8 @@ from runtools.platform.host.templates.recipes import recipe_of
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.templates import BuildState
+
+_log = logging.getLogger(__name__)
 
 
 class Record(Shape):
@@ -55,6 +60,16 @@ class Record(Shape):
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Every version that was ever begun below a folder and is still there."""
-    for file in sorted(folder.glob(f"*/{RECORD}")):
-        yield Record.model_validate_json(file.read_bytes())
+    """Every version that was ever begun below a folder and is still there.
+
+    One whose record is none is left alone, for a person to look at. What is out of sight is being removed.
+    """
+    for file in sorted(folder.glob(f"[!.]*/{RECORD}")):
+        try:
+            yield Record.model_validate_json(file.read_bytes())
+        except ValidationError as exc:
+            _log.error(
+                "a template version is damaged and left alone: %s has %d faults",
+                file,
+                exc.error_count(),
+            )

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
+from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError, Unavailable
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.recipes import RECIPES, usual_memory_mb
@@ -28,10 +28,10 @@ from runtools.platform.host.disk.files import sync
 from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates.build import Workshop, build
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
-from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, Image
+from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, RECORD, Image
 from runtools.platform.host.templates.recipes import check_packages, recipe_of
 from runtools.platform.host.templates.record import Record, read_records
-from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.clock import Backoff, Clock
 from runtools.platform.kit.crash import crash_point
 from runtools.sdk.shapes.sandboxes import DEFAULT_VCPUS
 from runtools.sdk.shapes.templates import BuildLine
@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 # A VMM runs as a user of its own: it passes through the folders and reads the images.
 _PASSABLE = 0o711
+_LONGEST_SECONDS = 5.0  # between two tries to write down how a build ended
 _SAID = 6  # about as many lines as a first boot says
 _VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
 
@@ -85,22 +86,26 @@ class Templates:
         self._logs: dict[str, BuildLog] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
+        self._stopping = False
 
     async def reclaim(self) -> int:
         """At the start: end the builds that a crash cut off, and remove what they left."""
         await asyncio.to_thread(shutil.rmtree, self._shop.work, ignore_errors=True)
         cut = [r for r in self._records.values() if r.state == "building"]
         for record in cut:
-            self._settle(record, BuildFailed("the platform ended during the build"))
+            self._write_down(
+                self._settled(record, BuildFailed("the platform ended during the build"))
+            )
             await self._warm.forget(record.order.version_id)
-        known = set(self._records)
-        for folder in self._folder.iterdir():
-            if folder.name not in known:  # begun, but not even written down, or half removed
+        for folder in list(self._folder.iterdir()):
+            # Half removed, or begun, but not even written down. What is written down unreadably stays.
+            if folder.name.startswith(".") or not (folder / RECORD).exists():
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return len(cut)
 
     async def stop(self) -> None:
         """Cancel builds; they have failed."""
+        self._stopping = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -111,6 +116,8 @@ class Templates:
 
         Raises:
             InvalidRequest: an unknown recipe, what is no package name, or no id.
+            BuildFailed: it was begun before, and what was written down of it cannot be read.
+            Unavailable: the disk does not take it; nothing of it is left.
         """
         if order.version_id not in self._records:
             recipe = recipe_of(order.recipe)
@@ -122,12 +129,8 @@ class Templates:
                 )
             if _VERSION_ID.fullmatch(order.version_id) is None:
                 raise InvalidRequest(f"{order.version_id[:80]!r} is no id")
-            folder = self._at(order.version_id)
-            folder.mkdir()
-            folder.chmod(_PASSABLE)
             record = Record(order=order, created_at=self._clock.now())
-            record.keep(folder)
-            log = BuildLog(folder / LOG, self._clock)
+            log = self._begun(record)
             log.step("queued", 0.0, 0.0)
             if not RECIPES[recipe.slug]:
                 log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
@@ -173,12 +176,15 @@ class Templates:
             task.cancel()
             await asyncio.wait([task])
         await self._warm.forget(version_id)
-        if self._records.pop(version_id, None) is not None:
-            # Out of sight first: what is left of a removal that was cut off bears no record.
-            folder = self._at(version_id)
-            gone = folder.with_name(f".gone-{version_id}")
+        if _VERSION_ID.fullmatch(version_id) is None:
+            return
+        # Out of sight first: what is left of a removal that was cut off is reclaimed at the next start.
+        folder = self._at(version_id)
+        gone = folder.with_name(f".gone-{version_id}")
+        with contextlib.suppress(FileNotFoundError):
             folder.rename(gone)
-            await asyncio.to_thread(shutil.rmtree, gone)
+        self._records.pop(version_id, None)
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     def image(self, version_id: str) -> Image:
         """What machines of a version stand on.
@@ -208,8 +214,37 @@ class Templates:
         async with self._turn:
             await self._make(record, log)
 
+    def _begun(self, record: Record) -> BuildLog:
+        """Write down that a build begins; where it says how it goes."""
+        folder = self._at(record.order.version_id)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise BuildFailed(
+                f"what this host has written down of {record.order.version_id} cannot be read",
+                hint="delete this version, and build another",
+            ) from None
+        except OSError as exc:
+            raise self._refused(record, exc) from exc
+        try:
+            folder.chmod(_PASSABLE)
+            record.keep(folder)
+            return BuildLog(folder / LOG, self._clock)
+        except OSError as exc:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise self._refused(record, exc) from exc
+
+    def _refused(self, record: Record, exc: OSError) -> Unavailable:
+        return Unavailable(
+            f"{record.order.slug} version {record.order.version} cannot be written down on its host: {exc}",
+            hint="runtools df shows what takes the disk, runtools prune frees some of it",
+        )
+
     def _over(self, record: Record, log: BuildLog, task: asyncio.Task[None]) -> None:
-        """A build has ended, however it did; also one that was cancelled before it began."""
+        """A build has ended, however it did; also one that was cancelled before it began.
+
+        Those who follow it are told at once, whatever the disk takes.
+        """
         version_id = record.order.version_id
         failure = None if task.cancelled() else task.exception()
         error: RunToolsError | None = None
@@ -220,9 +255,10 @@ class Templates:
         elif failure is not None:  # a defect: it must not look as if the build went on
             _log.error("the build of %s broke", version_id, exc_info=failure)
             error = BuildFailed(f"{log.step_name}: {type(failure).__name__}: {failure}")
-        self._settle(record, error)
-        self._say_end(self._records[version_id], log)
-        del self._logs[version_id], self._tasks[version_id]
+        del self._tasks[version_id]
+        ended = self._settled(record, error)
+        self._say_end(ended, log)
+        self._write_down(ended, log)
 
     async def _make(self, record: Record, log: BuildLog) -> None:
         folder = self._at(record.order.version_id)
@@ -242,8 +278,8 @@ class Templates:
         crash_point("build.booted")
         await sync([folder])
 
-    def _settle(self, record: Record, error: RunToolsError | None) -> None:
-        """Write down how a build ended; a failed one keeps no files."""
+    def _settled(self, record: Record, error: RunToolsError | None) -> Record:
+        """Know how a build ended; a failed one keeps no files."""
         folder = self._at(record.order.version_id)
         if error is not None:
             for name in (BASE, KERNEL, INITRD):
@@ -257,8 +293,40 @@ class Templates:
             }
         )
         self._records[record.order.version_id] = ended
+        return ended
+
+    def _write_down(self, ended: Record, log: BuildLog | None = None) -> None:
+        """Keep how a build ended; what the disk refuses now is written when it takes it."""
+        version_id = ended.order.version_id
+        try:
+            self._keep(ended, log)
+        except OSError as exc:
+            _log.error("how the build of %s ended must wait to be written: %s", version_id, exc)
+            if not self._stopping:
+                self._tasks[version_id] = asyncio.create_task(self._write_later(ended, log))
+                return
+        self._logs.pop(version_id, None)
+
+    async def _write_later(self, ended: Record, log: BuildLog | None) -> None:
+        version_id, backoff = ended.order.version_id, Backoff(self._clock, most=_LONGEST_SECONDS)
+        try:
+            while True:
+                await backoff.wait()
+                try:
+                    self._keep(ended, log)
+                except OSError as exc:
+                    _log.error("how the build of %s ended must still wait: %s", version_id, exc)
+                else:
+                    return
+        finally:
+            self._logs.pop(version_id, None)
+            self._tasks.pop(version_id, None)
+
+    def _keep(self, ended: Record, log: BuildLog | None) -> None:
         with contextlib.suppress(FileNotFoundError):  # it is being dropped
-            ended.keep(folder)
+            ended.keep(self._at(ended.order.version_id))
+        if log is not None:
+            log.save()
 
     def _say_end(self, record: Record, log: BuildLog) -> None:
         assert record.finished_at is not None  # noqa: S101 - it was settled

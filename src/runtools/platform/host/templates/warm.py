@@ -111,9 +111,8 @@ class Warm:
         for folder in list(self._folder.iterdir()):
             if folder in self._kept:
                 continue
-            if (folder / _MACHINE).exists():
-                text = (folder / _MACHINE).read_bytes()
-                await self._driver.kill(_machine_again(_InTheMaking.model_validate_json(text)))
+            if (note := _noted(folder / _MACHINE)) is not None:
+                await self._driver.kill(_machine_again(note))
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             count += 1
         return count
@@ -301,6 +300,20 @@ def _read(folder: Path) -> Iterator[tuple[Path, _Kept]]:
             yield file.parent, _Kept.model_validate_json(file.read_bytes())
         except ValidationError:
             _log.warning("warm snapshot %s is unfit: its record is unreadable", file.parent.name)
+
+
+def _noted(file: Path) -> _InTheMaking | None:
+    """What is known of a machine in the making. A power loss may have taken the note's bytes.
+
+    Then the machine is gone too; and where one is not, it is ended as one that nobody owns.
+    """
+    try:
+        return _InTheMaking.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        _log.warning("%s is unreadable; what it is about is removed", file)
+        return None
 
 
 def _note_of(machine: Machine) -> _InTheMaking:

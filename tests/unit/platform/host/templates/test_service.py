@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runtools.errors import BuildFailed, InvalidRequest, NotFound
+from runtools.errors import BuildFailed, InvalidRequest, NotFound, Unavailable
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates import service
@@ -281,6 +284,133 @@ class TestDrop:
 
     async def test_what_is_not_there_is_no_error(self, templates: Templates) -> None:
         await templates.drop("tpl_none")
+
+
+class TestDamage:
+    async def test_a_record_that_cannot_be_read_is_left_alone_and_named(
+        self, templates: Templates, warmer: Warmer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in ("tpl_one", "tpl_two"):
+            await templates.build(order(name))
+            await ended(templates, name)
+        record = tmp_path / "templates/tpl_one/template.json"
+        record.write_bytes(b"")  # as a power loss may leave it
+        again = open_again(tmp_path, warmer)
+        await again.reclaim()
+        assert [image.version_id for image in again.all()] == ["tpl_two"]
+        assert str(record) in caplog.text
+        assert (record.parent / "base.erofs").exists()
+        with pytest.raises(BuildFailed, match="cannot be read"):
+            await again.build(order())
+        await again.drop("tpl_one")
+        assert not record.parent.exists()
+
+    async def test_a_delete_that_was_cut_off_brings_nothing_back(
+        self, templates: Templates, warmer: Warmer, tmp_path: Path
+    ) -> None:
+        await templates.build(order())
+        await ended(templates)
+        (tmp_path / "templates/tpl_one").rename(tmp_path / "templates/.gone-tpl_one")
+        (tmp_path / "templates/.gone-tpl_one/base.erofs").unlink()
+        again = open_again(tmp_path, warmer)
+        assert again.all() == []
+        await again.reclaim()
+        await again.drop("tpl_one")  # as the api asks again
+        assert list((tmp_path / "templates").iterdir()) == []
+
+    async def test_a_log_is_told_up_to_where_it_is_damaged(
+        self, templates: Templates, warmer: Warmer, tmp_path: Path
+    ) -> None:
+        await templates.build(order())
+        await ended(templates)
+        file = tmp_path / "templates/tpl_one/build.log"
+        whole = file.read_bytes().splitlines()
+        file.write_bytes(b"\n".join([whole[0], bytes(80), *whole[2:], b""]))
+        again = open_again(tmp_path, warmer)
+        assert [line.n async for line in again.build_log("tpl_one", 0)] == [1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+class TestFullDisk:
+    @pytest.fixture
+    def disk(self, templates: Templates, tmp_path: Path) -> Iterator[Path]:
+        """The versions lie on a disk of their own."""
+        folder = tmp_path / "templates"
+        mount(folder, "size=4m", "-t", "tmpfs", "tmpfs")
+        yield folder
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+    @pytest.mark.parametrize("failure", [None, BuildFailed("no"), OSError("No space left")])
+    async def test_the_end_of_a_build_is_told_at_once_and_written_later(
+        self,
+        templates: Templates,
+        oven: Oven,
+        warmer: Warmer,
+        disk: Path,
+        tmp_path: Path,
+        failure: Exception | None,
+    ) -> None:
+        oven.go.clear()
+        oven.failure = failure
+        await templates.build(order())
+        following = asyncio.create_task(ended(templates))
+        while not (disk / "tpl_one/base.erofs").exists():
+            await asyncio.sleep(0.01)
+        if failure is not None:  # else what it has made would be removed, and there would be room
+            for name in ("base.erofs", "kernel", "initrd"):
+                (disk / "tpl_one" / name).unlink()
+        fill(disk)
+        oven.go.set()
+        state = "ready" if failure is None else "failed"
+        assert (await following).state == state
+        assert (await templates.built("tpl_one")).state == state
+        said = [line.text async for line in templates.build_log("tpl_one", 0)]
+        assert f"== {state}" in said
+        assert json.loads((disk / "tpl_one/template.json").read_bytes())["state"] == "building"
+        mount(disk, "remount,size=8m")
+        async with asyncio.timeout(20):
+            while templates._tasks:
+                await asyncio.sleep(0.01)
+        again = open_again(tmp_path, warmer)
+        assert await again.reclaim() == 0
+        assert (await again.built("tpl_one")).state == state
+        assert [line.text async for line in again.build_log("tpl_one", 0)] == said
+
+    async def test_a_build_that_cannot_be_begun_is_refused_and_leaves_nothing(
+        self, templates: Templates, disk: Path
+    ) -> None:
+        fill(disk)
+        for _ in range(2):
+            with pytest.raises(
+                Unavailable, match=r"cannot be written down on its host: .*No space"
+            ):
+                await templates.build(order())
+        assert not (disk / "tpl_one").exists()
+        mount(disk, "remount,size=8m")
+        await templates.build(order())
+        assert (await ended(templates)).state == "ready"
+
+    async def test_a_start_fails_what_was_cut_off_and_comes_up(
+        self, oven: Oven, warmer: Warmer, disk: Path, tmp_path: Path
+    ) -> None:
+        (disk / "tpl_one").mkdir()
+        Record(order=order(), created_at=SystemClock().now()).keep(disk / "tpl_one")
+        fill(disk)
+        again = open_again(tmp_path, warmer)
+        assert await again.reclaim() == 1
+        assert (await again.built("tpl_one")).state == "failed"
+        await again.stop()
+
+
+def mount(folder: Path, options: str, *words: str) -> None:
+    subprocess.run(["mount", "-o", options, *words, folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave no block free."""
+    (folder / ".other").write_bytes(b"x")
+    now = os.statvfs(folder)
+    mount(folder, f"remount,size={(now.f_blocks - now.f_bfree) * now.f_frsize}")
 
 
 async def test_unknown_versions_are_not_found(templates: Templates) -> None:

@@ -245,3 +245,13 @@ class TestRestart:
         assert await open_again(tmp_path, driver, network).reclaim() == 1
         assert driver.live == set()
         assert list((tmp_path / "warm").iterdir()) == []
+
+    @pytest.mark.parametrize("note", [b"", b'{"machineId": "warm-tpl_o'])
+    async def test_a_note_that_a_power_loss_took_stops_no_start(
+        self, driver: Booths, network: NullNetwork, tmp_path: Path, note: bytes
+    ) -> None:
+        left = tmp_path / "warm/.making-left"
+        left.mkdir(parents=True)
+        (left / "machine.json").write_bytes(note)
+        assert await open_again(tmp_path, driver, network).reclaim() == 1
+        assert list((tmp_path / "warm").iterdir()) == []
