@@ -46,6 +46,7 @@
     ├── DeadlineExceeded               504 deadline_exceeded
     ├── BuildFailed                    422 build_failed
     ├── SetupFailed                    422 setup_failed
+    ├── RunAbandoned                   500 run_abandoned
     ├── RunFailed                      422 run_failed
     └── FileError                      400 file_error
         ├── FileMissing                404 file_missing
@@ -261,6 +262,12 @@ class ToolsUnavailable(Conflict):
     """The tool is deployed, but the platform has no tools service that could run it."""
 
     code = "tools_unavailable"
+
+
+class RunAbandoned(RunToolsError):
+    """The run was taken over by one worker after the other, and came no further."""
+
+    code = "run_abandoned"
 
 
 class RunEnded(Conflict):

@@ -39,9 +39,11 @@ def endpoints(found: Sequence[ModelEndpoint]) -> RenderableType:
         return Text(
             "no endpoints; runtools endpoint create SLUG URL adds one", style="bright_black"
         )
-    made = table("SLUG", "URL", "SECRET", "KEY")
+    made = table("SLUG", "URL", "CONTEXT", "SECRET", "KEY")
     for one in found:
-        made.add_row(one.slug, one.url, one.secret or "-", _key(one.key))
+        made.add_row(
+            one.slug, one.url, _tokens(one.context_window), one.secret or "-", _key(one.key)
+        )
     return made
 
 

@@ -47,11 +47,15 @@ def create(
     secret: Annotated[
         str | None, typer.Option(metavar="NAME", help="The secret that holds its key.")
     ] = None,
+    context_window: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="What its models take in; runs keep below it."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Add a server. Agents name its models SLUG:MODEL."""
     with connected() as rt:
-        made = rt.models.endpoints.create(slug, url, secret=secret)
+        made = rt.models.endpoints.create(slug, url, secret=secret, context_window=context_window)
     output.show(made, lambda: looks.endpoints([made]))
 
 

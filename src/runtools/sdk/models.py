@@ -25,7 +25,14 @@ class AsyncModelEndpoints:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def create(self, slug: str, url: str, *, secret: str | None = None) -> ModelEndpoint:
+    async def create(
+        self,
+        slug: str,
+        url: str,
+        *,
+        secret: str | None = None,
+        context_window: int | None = None,
+    ) -> ModelEndpoint:
         """Add one. Agents name its models ``slug:model``.
 
         Args:
@@ -33,13 +40,15 @@ class AsyncModelEndpoints:
             url: the base, as in ``http://127.0.0.1:11434/v1``. An address that is not public, or plain
                 http, needs the operator's setting ``outbound_allow``.
             secret: name of the secret (category ``provider``) that holds its key, where it needs one.
+            context_window: how many tokens its models take in: a conversation is summed up before it is
+                longer. None: where the catalogue does not know the model, when the server refuses one.
 
         Raises:
             InvalidRequest: the URL is malformed, does not resolve, or is not allowed.
             Conflict: there is one of that slug.
             NotFound: there is no such secret.
         """
-        body = {"slug": slug, "url": url, "secret": secret}
+        body = {"slug": slug, "url": url, "secret": secret, "contextWindow": context_window}
         answer = await self._transport.call("POST", "/model-endpoints", body=body)
         return wire.shape(ModelEndpoint, answer.data)
 

@@ -69,6 +69,8 @@ class FakeRun:
     started_at: datetime | None = None
     taken_at: float = 0.0
     spent: float = 0.0
+    driven_to: int = 0
+    replaced: bool = False
     holder: object | None = None
     log: list[Logged] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)
@@ -224,7 +226,7 @@ class FakeRuns:
         run.holder = None
         run.spent += monotonic() - run.taken_at
         if run.status == "running":
-            run.status = "queued"
+            run.status, run.driven_to = "queued", len(run.log)
             run.lease += 1
             self._offer(run)
 
@@ -240,6 +242,7 @@ class FakeRuns:
             output_schema=run.output_schema,
             limits=run.limits,
             spent_seconds=run.spent,
+            driven_to=run.driven_to,
             config=run.config,
             earlier=run.earlier[: self.piece],
             log=run.log[: self.piece],
@@ -274,7 +277,7 @@ class FakeRuns:
             run.status = run.done["status"]
             run.holder = None
         elif asked.wait:
-            run.status, run.holder = "waiting", None
+            run.status, run.holder, run.driven_to = "waiting", None, 0
             run.spent += monotonic() - run.taken_at
         return News(events=stands, cancel=run.cancel)
 
@@ -283,7 +286,7 @@ class FakeRuns:
             assert self.place is not None, "no sandbox was given, and none can be made"
             run.sandbox_id = await self.place(run)
         assert run.sandbox_id is not None
-        return Placed(sandbox_id=run.sandbox_id)
+        return Placed(sandbox_id=run.sandbox_id, replaced=run.replaced)
 
     def _secret(self, name: str) -> Value:
         if name not in self.secrets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,6 +214,38 @@ class TestSummaries:
         assert "the question" in after[0]
         assert "and also this" not in after[0]
         assert after[-1] == "and also this"
+
+    async def test_a_window_that_is_known_is_kept_to(self, stage: Stage) -> None:
+        small = ENDPOINT.model_copy(update={"context_window": 60})
+        script = Script([[Call("grep", {"pattern": "x"})], ["the summary"], ["end"]])
+        run = await stage.played(script, model=small)
+        assert [one["summary"] for one in run.of("compaction")] == ["the summary"]
+        assert (run.done["output"], run.of("error")) == ("end", [])
+
+    async def test_one_that_is_cut_off_is_none(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However short an agent's answers are to be, a summary is whole."""
+        real, asked = Stream.run, []
+
+        async def run(stream: Stream, messages: list[Any]) -> ModelResponse:
+            response = await real(stream, messages)
+            if stream._on_delta is not None:
+                return response
+            asked.append(stream._asked.settings)
+            return replace(response, finish_reason="length" if len(asked) == 1 else "stop")
+
+        monkeypatch.setattr(Stream, "run", run)
+        call = Call("grep", {"pattern": "x"})
+        script = Script(
+            [[call], ["half a summ"], ["the summary"], ["end"]], [[overflow()], ["end"]]
+        )
+        done = await stage.played(
+            script, model=ENDPOINT, agent={"max_tokens": 99, "temperature": 0.5}
+        )
+        assert [one["summary"] for one in done.of("compaction")] == ["the summary"]
+        assert asked == [{"temperature": 0.5}] * 2
+        assert script.infos[0].model_settings == {"max_tokens": 99, "temperature": 0.5}
 
 
 class TestMoney:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtools.errors import Conflict, NotFound
+from runtools.errors import Conflict, NotFound, RunAbandoned, WrongMasterKey
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, taking
 from runtools.platform.api.workers import store as workers
@@ -195,6 +195,58 @@ class TestCancel:
                 await stage.worker.take(offer)
         assert await status(stage, run) == "failed"
         await holds(killed(stage, box, process["processId"]))
+
+
+class TestGivenUp:
+    async def test_a_key_that_does_not_open_ends_its_run_and_nothing_else(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = await stage.run()
+
+        async def refuse(*_: Any) -> Any:
+            raise WrongMasterKey("it was sealed with another one")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(taking, "access", refuse)
+            with pytest.raises(WrongMasterKey):
+                await stage.take(made["id"])
+        shown = await stage.get(made["id"])
+        assert (shown["status"], shown["error"]["code"]) == ("failed", "wrong_master_key")
+        run, _ = await stage.taken()
+        await stage.worker.finish(run)
+
+    async def test_one_that_costs_its_workers_their_lives_is_not_given_out_for_ever(
+        self, stage: Stage
+    ) -> None:
+        run, given = await stage.taken()
+        platform = stage.world.platform
+        assert given.driven_to == 0
+        for _ in range(taking.MOST_TAKEOVERS):
+            record = await platform.db.read(runs.known, run.run_id)
+            assert record is not None
+            await dispatch.take_back(platform, record)
+            run, given = await stage.take(run.run_id)
+            assert given.driven_to == 2
+        await stage.worker.append(run, said("I get on."))  # that begins anew
+        for count in range(taking.MOST_TAKEOVERS + 1):
+            record = await platform.db.read(runs.known, run.run_id)
+            assert record is not None
+            await dispatch.take_back(platform, record)
+            if count < taking.MOST_TAKEOVERS:
+                run, given = await stage.take(run.run_id)
+        with pytest.raises(RunAbandoned):
+            await stage.take(run.run_id)
+        shown = await stage.get(run.run_id)
+        assert (shown["status"], shown["error"]["code"]) == ("failed", "run_abandoned")
+
+    async def test_a_wait_leaves_nothing_under_way(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.append(run, said("May I?"), called("bash"), asked("bash"), wait=True)
+        body = {"callId": "c1", "decision": "allow"}
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/approve", json=body)
+        run, given = await stage.take(run.run_id)
+        assert given.driven_to == 0
+        await stage.worker.finish(run)
 
 
 class TestServers:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtools.platform.api.models.access import access
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World
@@ -105,6 +106,16 @@ class TestEndpoints:
             assert KEY not in made.text + found.text
         assert (await own.http.delete("/v1/model-endpoints/vllm")).status_code == 200
         assert (await own.http.get("/v1/model-endpoints")).json()["data"] == []
+
+    async def test_its_window_is_said_or_the_catalogues(self, own: World) -> None:
+        for slug, window in (("said", 32_768), ("gate", None)):
+            body = {"slug": slug, "url": "http://127.0.0.1/v1", "contextWindow": window}
+            made = await own.http.post("/v1/model-endpoints", json=body)
+            assert made.json()["data"]["contextWindow"] == window
+        windows = {}
+        for name in ("said:qwen3:8b", "gate:anthropic/claude-haiku-4-5", "gate:x", "claude-haiku"):
+            windows[name] = (await access(own.platform, own.org, name)).context_window
+        assert list(windows.values()) == [32_768, 200_000, None, 200_000]
 
     @pytest.mark.parametrize(
         ("status", "body"),

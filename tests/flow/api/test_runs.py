@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
 
 from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLarge
+from runtools.platform.api.definitions.tables import definitions
 from runtools.platform.api.workers import taking
 from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
     FakeWorker,
@@ -194,6 +197,27 @@ class TestQueue:
         run, _ = await stage.take(run.run_id)
         await stage.worker.finish(run)
 
+    async def test_also_when_another_sandbox_has_come_to_stand_there(self, stage: Stage) -> None:
+        standing = (await stage.org.ask("GET", "/v1/standing-sandboxes/box"))["sandboxId"]
+        run, _ = await stage.taken(agent="shared")
+        other = await stage.world.create()
+
+        def stand(conn: Transaction) -> None:
+            mine = definitions.c.sandbox_id == standing
+            conn.execute(update(definitions).where(mine).values(sandbox_id=other["id"]))
+
+        await stage.world.platform.db.write(stand)
+        made = [await stage.run(agent="shared"), await stage.run(sandboxId=other["id"])]
+        assert stage.worker.offers.empty()
+        for one in made:
+            with pytest.raises(Conflict):
+                await stage.worker.take(Held(run_id=one["id"], lease=1))  # type: ignore[arg-type]
+        await stage.worker.finish(run)
+        for one in made:
+            run, _ = await stage.take(one["id"])
+            assert (await stage.worker.place(run)).sandbox_id == other["id"]
+            await stage.worker.finish(run)
+
     async def test_of_many_takers_one_gets_a_run(self, stage: Stage) -> None:
         made = await stage.run()
         offer = await stage.worker.offered()
@@ -348,8 +372,8 @@ class TestPlace:
     async def test_one_on_demand_is_kept_for_the_thread(self, stage: Stage) -> None:
         run, given = await stage.taken()
         placed = await stage.worker.place(run)
-        assert placed.fresh
-        assert await stage.worker.place(run) == placed.model_copy(update={"fresh": False})
+        assert not placed.replaced  # there was none before
+        assert await stage.worker.place(run) == placed
         await stage.worker.finish(run)
         made = await stage.run("More.", threadId=given.run.thread_id)
         run, _ = await stage.take(made["id"])
@@ -360,8 +384,12 @@ class TestPlace:
         assert shown["idleTimeoutSeconds"] > 0
         await stage.org.ask("DELETE", f"/v1/sandboxes/{placed.sandbox_id}")
         again = await stage.worker.place(run)
-        assert again.fresh
+        assert again.replaced
         assert again.sandbox_id != placed.sandbox_id
+        # Who asked may have died before anybody was told: it is said until a result tells of it.
+        assert await stage.worker.place(run) == again
+        await stage.worker.append(run, called("bash"), answered("bash"))
+        assert not (await stage.worker.place(run)).replaced
         await stage.worker.finish(run)
 
     async def test_a_shared_one_and_forks_of_it(self, stage: Stage) -> None:
@@ -370,8 +398,10 @@ class TestPlace:
         assert (await stage.worker.place(run)).sandbox_id == standing
         await stage.worker.finish(run)
         run, _ = await stage.taken(agent="forker")
-        child = (await stage.worker.place(run)).sandbox_id
+        placed = await stage.worker.place(run)
+        child = placed.sandbox_id
         assert child != standing
+        assert not placed.replaced
         assert (await stage.org.ask("GET", f"/v1/sandboxes/{child}"))["parentId"] == standing
         assert (await stage.worker.place(run)).sandbox_id == child
         await stage.worker.finish(run)

@@ -129,6 +129,15 @@ class TestApprove:
         answer = await stage.org.http.post(path, json={"callId": "c1", "decision": "allow"})
         assert _error(answer) == (409, "run_ended")
 
+    async def test_nor_what_was_broken_off_while_it_waited(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        broken = answered("bash", output="broken off")
+        await stage.worker.append(run, called("bash"), asked("bash"), broken)
+        path = f"/v1/runs/{run.run_id}/approve"
+        answer = await stage.org.http.post(path, json={"callId": "c1", "decision": "allow"})
+        assert _error(answer) == (409, "conflict")
+        await stage.worker.finish(run)
+
     async def test_of_two_at_once_one_counts(self, stage: Stage) -> None:
         run, _ = await stage.taken()
         await stage.worker.append(run, called("bash"), asked("bash"), wait=True)

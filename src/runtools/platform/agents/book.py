@@ -16,8 +16,10 @@ class Call:
 
     Attributes:
         index: its place among the calls of its turn; with run and turn it names the act for repeats.
+        seq: the number of its event, 0: of none.
         asked: whether a person was asked.
         resolved: what the person decided.
+        resolved_at: the number of the event that says so.
         closed: whether its result stands in the log.
     """
 
@@ -26,8 +28,10 @@ class Call:
     arguments: dict[str, Any]
     turn: int
     index: int
+    seq: int = 0
     asked: bool = False
     resolved: ApprovalResolved | None = None
+    resolved_at: int = 0
     closed: bool = False
 
 
@@ -111,7 +115,14 @@ class Book:
                 self._message(event, event.seq or 0)
             case "tool-call":
                 index = len(self.calls)
-                call = Call(data["callId"], data["name"], data["arguments"], data["turn"], index)
+                call = Call(
+                    data["callId"],
+                    data["name"],
+                    data["arguments"],
+                    data["turn"],
+                    index,
+                    event.seq or 0,
+                )
                 self.calls.append(call)
                 self.call_ids.add(call.call_id)
                 self.silent = 0
@@ -120,7 +131,9 @@ class Book:
             case "approval-requested":
                 self._call(data["callId"]).asked = True
             case "approval-resolved":
-                self._call(data["callId"]).resolved = ApprovalResolved.model_validate(data)
+                call = self._call(data["callId"])
+                call.resolved = ApprovalResolved.model_validate(data)
+                call.resolved_at = event.seq or 0
             case "usage":
                 self.usage = RunUsage.model_validate(data["total"])
                 # Of an answer that broke off a provider may say nothing.

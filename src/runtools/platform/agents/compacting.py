@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from pydantic_ai.exceptions import ContentFilterError
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -15,13 +16,13 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
 
-from runtools.platform.agents.answer import Asked, Stream, text_of
+from runtools.platform.agents.answer import Asked, Cut, Stream, text_of
 from runtools.platform.agents.held import Held, new_event
 from runtools.platform.agents.persona import SUMMARIZE
 from runtools.platform.agents.trouble import Empty, Trouble, understood
 from runtools.platform.agents.trying import again, spent, with_spent
-from runtools.platform.core.models import MODELS
 from runtools.sdk.shapes.runs import Compaction, RunError
 
 FULL = 0.8
@@ -36,11 +37,7 @@ _MOST_SHORTER = 4
 
 def window_of(run: Held) -> int | None:
     """Tokens that the model takes in, where that is known."""
-    access = run.given.model
-    for model in MODELS.values():
-        if (model.provider, model.api_id) == (access.provider, access.api_id):
-            return model.context_window
-    return None
+    return run.given.model.context_window
 
 
 def is_full(run: Held) -> bool:
@@ -91,7 +88,10 @@ def _stream(run: Held, turn: int) -> Stream:
     """A request whose words are for nobody to read."""
     run.count_try(turn)
     asked = run.asked
-    plain = Asked(asked.model, asked.settings, ModelRequestParameters(), asked.says_finish)
+    # How long an answer may be is said of those that people read: a summary is whole, or none.
+    chosen = {name: value for name, value in asked.settings.items() if name != "max_tokens"}
+    settings = cast("ModelSettings", chosen)
+    plain = Asked(asked.model, settings, ModelRequestParameters(), asked.says_finish)
     run.stream = stream = Stream(plain, None)
     return stream
 
@@ -102,6 +102,13 @@ async def _summed_up(run: Held, stream: Stream, told: str) -> ModelResponse | Tr
     ]
     try:
         response = await stream.run(question)
+        if response.finish_reason == "error":
+            raise Cut
+        if response.finish_reason == "content_filter":
+            raise ContentFilterError("it said nothing, or not all")
+        if response.finish_reason == "length":
+            message = "the summary was cut off: it is as long as the model's answers may be"
+            return Trouble("shorten", RunError(code="context_overflow", message=message))
         if not text_of(response).strip():
             raise Empty
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own

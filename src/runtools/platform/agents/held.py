@@ -132,7 +132,13 @@ class Held:
             self.history.take(self.book.take(news.events))
             more = news.more
         self.known = self.book.seen
-        self.begun = {call.call_id for call in self.book.open}
+        self.begun = {call.call_id for call in self.book.open if self._may_have_begun(call)}
+
+    def _may_have_begun(self, call: Call) -> bool:
+        """Whether a call may have been made under an earlier lease: what waited for a person was not."""
+        asks = self.toolbox.permission(call.name) == "ask"
+        free = call.resolved_at if asks else call.seq
+        return 0 < free <= self.given.driven_to
 
     async def look(self) -> None:
         """Learn what others have appended."""

@@ -13,7 +13,7 @@ import websockets
 from pydantic import TypeAdapter
 from websockets.asyncio.client import ClientConnection, connect
 
-from runtools.errors import Conflict, Unavailable, from_wire
+from runtools.errors import Conflict, TooLarge, Unavailable, from_wire
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.core.ports.worker import (
     BEAT_SECONDS,
@@ -52,6 +52,9 @@ _OPEN_SECONDS = 10.0
 _PING_SECONDS, _SILENT_SECONDS = 3.0, 6.0
 _ANSWER_SECONDS = 60.0
 _PLACE_SECONDS = 600.0
+LIVE_CHARACTERS = 512 * 1024
+"""Of live pieces that wait to be sent: more is not kept, as readers are given no more either."""
+_OF_A_PIECE = 16 * 1024
 
 
 @asynccontextmanager
@@ -100,6 +103,7 @@ class SocketLink:
         self._last = 0
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._out: deque[str | Delta] = deque()
+        self._waiting = 0  # characters of live pieces in it
         self._more = asyncio.Event()
         self.lost = asyncio.Event()
         self._tasks = [
@@ -113,9 +117,11 @@ class SocketLink:
         self._last += 1
         number = self._last
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
         # The id goes in front of what the shape says already: a large frame is written once.
-        self._put(f'{{"id":{number},' + frame.model_dump_json()[1:])
+        text = f'{{"id":{number},' + frame.model_dump_json()[1:]
+        _check_size(text)
+        self._asked[number] = answer
+        self._put(text)
         try:
             async with asyncio.timeout(seconds):
                 return await answer
@@ -165,17 +171,24 @@ class SocketLink:
 
     async def release(self, run_id: str, lease: int) -> None:
         """Give a run back."""
-        await self._of_run(Release(run_id=run_id, lease=lease))
+        await self._tried(Release(run_id=run_id, lease=lease))
 
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
-        """A live piece; pieces that wait for a slow connection are joined."""
+        """A live piece; those that wait for a slow connection are joined, and the oldest go."""
+        if self.lost.is_set():
+            return
         piece = Delta(run_id=run_id, lease=lease, type=kind, data=dict(data))
         last = self._out[-1] if self._out else None
         if isinstance(last, Delta) and _goes_on(last, piece):
             text = last.data["text"] + piece.data["text"]
             self._out[-1] = last.model_copy(update={"data": {**last.data, "text": text}})
-        elif not self.lost.is_set():
+        else:
             self._put(piece)
+        self._waiting += len(piece.data["text"])
+        while self._waiting > LIVE_CHARACTERS:
+            oldest = next(one for one in self._out if isinstance(one, Delta))
+            self._out.remove(oldest)
+            self._waiting -= len(oldest.data["text"])
 
     async def close(self) -> None:
         """End the connection."""
@@ -185,18 +198,26 @@ class SocketLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _of_run(self, frame: Shape) -> Any:
-        for pause in (*_PAUSES, None):
+        try:
+            return await self._tried(frame)
+        except Unavailable as error:
+            # That run is left: the connection is well, and others may fare better.
+            raise LinkLost(error.message) from error
+
+    async def _tried(self, frame: Shape) -> Any:
+        for pause in _PAUSES:
             try:
-                return await self.call(frame)
-            except Conflict as error:
-                raise LinkLost(error.message) from error
-            except Unavailable as error:
+                return await self._once(frame)
+            except Unavailable:
                 # Every frame may be said again: what stands there is the answer.
-                if pause is None:
-                    self._end()
-                    raise LinkLost(error.message) from error
                 await asyncio.sleep(pause)
-        raise AssertionError  # the last try returns or raises
+        return await self._once(frame)
+
+    async def _once(self, frame: Shape) -> Any:
+        try:
+            return await self.call(frame)
+        except Conflict as error:
+            raise LinkLost(error.message) from error
 
     def _put(self, frame: str | Delta) -> None:
         self._out.append(frame)
@@ -209,6 +230,8 @@ class SocketLink:
                 self._more.clear()
                 while self._out:
                     frame = self._out.popleft()
+                    if isinstance(frame, Delta):
+                        self._waiting -= len(frame.data["text"])
                     text = frame if isinstance(frame, str) else frame.model_dump_json()
                     await self._socket.send(text)
         except websockets.ConnectionClosed:
@@ -256,7 +279,23 @@ class SocketLink:
 
 
 def _goes_on(last: Delta, piece: Delta) -> bool:
-    """Whether the second is what the first would have said next."""
+    """Whether the second is what the first would have said next, and there is room for it in one."""
     if (last.run_id, last.type) != (piece.run_id, piece.type):
         return False
+    if len(last.data["text"]) + len(piece.data["text"]) > _OF_A_PIECE:
+        return False
     return all(last.data[name] == value for name, value in piece.data.items() if name != "text")
+
+
+def _check_size(text: str) -> None:
+    """Refuse what would cost all runs of this worker their connection.
+
+    Raises:
+        TooLarge: the api takes no such frame.
+    """
+    if len(text) > MAX_FRAME_BYTES // 4 and (size := len(text.encode())) > MAX_FRAME_BYTES:
+        raise TooLarge(
+            f"what is to be written down at once has {size} bytes; {MAX_FRAME_BYTES} is the most",
+            hint="shorter answers of the model, and fewer calls in one, are kept",
+            details={"limitBytes": MAX_FRAME_BYTES},
+        )

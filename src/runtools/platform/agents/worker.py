@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ _LONGEST_PAUSE = 30.0
 @dataclass(slots=True)
 class _Job:
     drive: Drive
+    lease: int
     task: asyncio.Task[None]
 
 
@@ -39,7 +39,7 @@ class Worker:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._jobs: dict[str, _Job] = {}
-        self._offers: deque[Offer] = deque()
+        self._offers: dict[str, Offer] = {}  # by run: the latest of each, the oldest first
         self._means: Means | None = None
         self._ending = False
         self._idle = asyncio.Event()
@@ -62,8 +62,7 @@ class Worker:
             if job is not None:
                 job.drive.poke()
             return
-        self._offers.append(word)
-        self._fill()
+        self._take_up(word)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing more. Answers under way may end in that time, all else is left where it is."""
@@ -91,19 +90,26 @@ class Worker:
         while self._means is not None and self._offers and len(self._jobs) < self._slots:
             if self._ending:
                 return
-            offer = self._offers.popleft()
+            offer = self._offers.pop(next(iter(self._offers)))
             before = self._jobs.get(offer.run_id)
-            if before is not None:  # it is somebody else's by now, or was woken before we were done
-                before.drive.leave(at_once=True)
-                before.task.add_done_callback(partial(self._again, offer))
-                continue
+            if before is not None:
+                if offer.lease > before.lease:
+                    # It is somebody else's by now, or was woken before we were done.
+                    before.drive.leave(at_once=True)
+                    before.task.add_done_callback(partial(self._again, offer))
+                continue  # said again, for we took our time: it is this one's already
             drive = Drive(self._means, offer.run_id, offer.lease, Reins())
             task = asyncio.create_task(self._run(self._means, drive, offer))
-            self._jobs[offer.run_id] = _Job(drive, task)
+            self._jobs[offer.run_id] = _Job(drive, offer.lease, task)
             self._idle.clear()
 
     def _again(self, offer: Offer, _: object) -> None:
-        self._offers.append(offer)
+        self._take_up(offer)
+
+    def _take_up(self, offer: Offer) -> None:
+        known = self._offers.get(offer.run_id)
+        if known is None or known.lease < offer.lease:
+            self._offers[offer.run_id] = offer
         self._fill()
 
     async def _run(self, means: Means, drive: Drive, offer: Offer) -> None:

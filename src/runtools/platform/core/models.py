@@ -165,6 +165,12 @@ def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
     return Choice(provider, api_id, _BY_API_ID.get((provider, api_id)))
 
 
+def published(api_id: str) -> Model | None:
+    """The entry of the catalogue whose provider calls it so; gateways put words before it."""
+    own = api_id.rpartition("/")[2]
+    return next((model for model in MODELS.values() if model.api_id == own), None)
+
+
 def _unknown(name: str, what: str, known: Collection[str]) -> InvalidRequest:
     near = difflib.get_close_matches(name.lower(), known, n=_NEAR, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "runtools models lists them"

@@ -44,6 +44,12 @@ class ModelEndpointCreate(Request):
     slug: EndpointSlug = Field(description="agents name its models `slug:model`")
     url: str = Field(min_length=1, max_length=2048, description="the base, up to `/v1`")
     secret: SecretName | None = Field(None, description="of category provider; null: it needs none")
+    context_window: int | None = Field(
+        None,
+        ge=1_000,
+        le=100_000_000,
+        description="tokens that its models take in; conversations are summed up before they are longer",
+    )
 
 
 class ModelEndpoint(Shape):
@@ -53,6 +59,7 @@ class ModelEndpoint(Shape):
     slug: str
     url: str
     secret: str | None
+    context_window: int | None = Field(None, description="tokens; null: nobody has said")
     key: KeySource
     created_at: datetime
 

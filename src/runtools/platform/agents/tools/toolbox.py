@@ -208,7 +208,7 @@ class Toolbox:
             if self._sandbox is None:
                 placed = await self._link.place(self._given.run.id, self._lease)
                 self._sandbox = await self._client.sandboxes.get(placed.sandbox_id)
-                self._is_news = placed.fresh and bool(self._given.earlier)
+                self._is_news = placed.replaced
             return self._sandbox
 
 

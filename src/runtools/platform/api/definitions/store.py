@@ -274,3 +274,17 @@ def sandbox_of(conn: Connection, org_id: str, project_id: str, kind: Kind, slug:
         )
     )
     return found
+
+
+def stands_for(conn: Connection, org_id: str, sandbox_id: str) -> str | None:
+    """The id of the org's definition that a sandbox stands for."""
+    query = select(definitions.c.id).where(
+        definitions.c.org_id == org_id, definitions.c.sandbox_id == sandbox_id
+    )
+    return conn.scalar(query.limit(1))
+
+
+def lock(conn: Connection, org_id: str, definition_id: str) -> bool:
+    """Hold one of the org's until the transaction's end, for a turn in it; False: there is none."""
+    mine = (definitions.c.org_id == org_id) & (definitions.c.id == definition_id)
+    return conn.scalar(select(definitions.c.id).where(mine).with_for_update()) is not None

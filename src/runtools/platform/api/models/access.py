@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from runtools.platform.api.models import keys, store
+from runtools.platform.api.models.store import Endpoint
 from runtools.platform.api.platform import Platform
-from runtools.platform.core.models import PROVIDERS, choose
+from runtools.platform.core.models import PROVIDERS, Choice, choose, published
 from runtools.platform.core.ports.worker import ModelAccess
 
 
@@ -22,8 +23,17 @@ async def access(platform: Platform, org_id: str, name: str) -> ModelAccess:
         provider=chosen.provider,
         api_id=chosen.api_id,
         base_url=None if endpoint is None else endpoint.url,
+        context_window=_window(chosen, endpoint),
         key_name=key_name,
         api_key=None
         if key_name is None
         else await keys.value(platform, org_id, key_name, around=endpoint is None),
     )
+
+
+def _window(chosen: Choice, endpoint: Endpoint | None) -> int | None:
+    """Tokens that a model takes in; a gateway serves models of the catalogue by the ids they have there."""
+    if endpoint is not None and endpoint.context_window is not None:
+        return endpoint.context_window
+    model = chosen.model or published(chosen.api_id)
+    return None if model is None else model.context_window

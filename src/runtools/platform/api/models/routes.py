@@ -119,6 +119,7 @@ def _shape(endpoint: Endpoint, key: KeySource) -> ModelEndpoint:
         slug=endpoint.slug,
         url=endpoint.url,
         secret=endpoint.secret,
+        context_window=endpoint.context_window,
         key=key,
         created_at=endpoint.created_at,
     )

@@ -69,6 +69,7 @@ async def add(call: Call, wanted: ModelEndpointCreate) -> Endpoint:
         slug=wanted.slug,
         url=wanted.url.rstrip("/"),
         secret=wanted.secret,
+        context_window=wanted.context_window,
         op=call.op,
         created_at=call.platform.clock.now(),
     )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
+    Integer,
     String,
     Table,
     Text,
@@ -28,6 +29,7 @@ endpoints = Table(
     Column("slug", String(63), nullable=False),
     Column("url", Text, nullable=False),
     Column("secret", String(128)),  # by name: another value of it is in force at once
+    Column("context_window", Integer),  # tokens that its models take in; null: nobody has said
     Column("op", String(64), nullable=False),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("org_id", "slug"),
@@ -43,6 +45,7 @@ class Endpoint:
     slug: str
     url: str
     secret: str | None
+    context_window: int | None
     op: str
     created_at: datetime
 

@@ -148,7 +148,7 @@ def drop(
 def wait(conn: Transaction, record: Record, now: datetime) -> Record:
     """Let go of a run until somebody wakes it."""
     states.check(Move.WAIT, record.status, record.id)
-    resting = _let_go(replace(record, status=Status.WAITING), now)
+    resting = _let_go(replace(record, status=Status.WAITING, driven_to=0, takeovers=0), now)
     store.change(conn, record, _changes(record, resting))
     announce(conn, resting, now)
     return resting
@@ -158,12 +158,19 @@ def wake(conn: Transaction, record: Record, now: datetime) -> Record:
     """Offer a waiting run anew; any other stays as it is."""
     if record.status != Status.WAITING:
         return record
-    return _offered(conn, record, Move.WAKE, now)
+    return _offered(conn, record, Move.WAKE, now, record)
 
 
-def requeue(conn: Transaction, record: Record, now: datetime) -> Record:
-    """Offer a run anew whose worker is gone."""
-    return _offered(conn, record, Move.REQUEUE, now)
+def requeue(conn: Transaction, record: Record, now: datetime, *, lost: bool = True) -> Record:
+    """Offer a run anew whose worker is gone; what it had begun may be under way, or done.
+
+    Args:
+        lost: whether that may be for what the run itself did to it; it has not just ended in order.
+    """
+    stood_still = record.driven_to == record.last_seq
+    takeovers = (record.takeovers if stood_still else 0) + lost
+    left = replace(record, driven_to=record.last_seq, takeovers=takeovers)
+    return _offered(conn, left, Move.REQUEUE, now, record)
 
 
 def announce(conn: Transaction, record: Record, now: datetime) -> None:
@@ -173,10 +180,12 @@ def announce(conn: Transaction, record: Record, now: datetime) -> None:
     webhooks.tell(conn, webhooks.News(record.org_id, f"run.{record.status}", now, about))
 
 
-def _offered(conn: Transaction, record: Record, move: Move, now: datetime) -> Record:
+def _offered(
+    conn: Transaction, record: Record, move: Move, now: datetime, before: Record
+) -> Record:
     status = states.check(move, record.status, record.id)
     offered = replace(_let_go(record, now), status=status, lease=record.lease + 1, queued_at=now)
-    store.change(conn, record, _changes(record, offered))
+    store.change(conn, record, _changes(before, offered))
     return offered
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,11 +11,12 @@ from runtools.errors import Conflict, NotFound, QuotaExceeded, RunIllegalMove, S
 from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
+from runtools.platform.api.definitions import store as standings
 from runtools.platform.api.definitions.tables import Row
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
-from runtools.platform.api.runs import log, rules, store, telling
+from runtools.platform.api.runs import decisions, log, rules, store, telling
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE
@@ -139,29 +139,12 @@ async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:
 
     Raises:
         NotFound: no call of that id waits, or ever has.
-        Conflict: it was decided on otherwise.
+        Conflict: it was decided on otherwise, or has its result already.
         RunEnded: the run is over.
     """
-    said = wanted.model_dump(mode="json", by_alias=False)
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        kinds = ("approval-requested", "approval-resolved")
-        asked, decided = (
-            {json.loads(one.data)["callId"]: one for one in store.of_types(conn, record, (kind,))}
-            for kind in kinds
-        )
-        if wanted.call_id not in asked:
-            raise NotFound(
-                f"no call {wanted.call_id!r} of {record.id} waits for approval",
-                hint=f"GET /v1/runs/{record.id}/events shows which do",
-            )
-        if (before := decided.get(wanted.call_id)) is not None:
-            return _same_decision(record, wanted, before), []
-        if store.is_over(record):
-            raise ended(record.id, record.status)
-        new = New(log.own_key("approval", wanted.call_id), kinds[1], {**said, "actor": who})
-        grown = log.append(conn, record, [new], now, usual)
-        return log.wake(conn, grown.record, now), grown.fresh
+        return decisions.decide(conn, record, wanted, who, now, usual)
 
     who, usual = call.actor, standard(call.platform.settings)
     return await _act(call, run_id, act)
@@ -368,30 +351,18 @@ async def _sandbox(call: Call, ref: str) -> str:
 async def _lane(
     call: Call, agent: AgentDefinition, project_id: str, sandbox: str | None
 ) -> str | None:
-    """What runs share and take turns in: a sandbox that is not their thread's alone."""
+    """What runs share and take turns in: a sandbox that is not their thread's alone.
+
+    For one that stands for a definition it is that definition: another may come to stand for it meanwhile.
+    """
     if agent.side_by_side:
         return None
     if sandbox is not None:
-        return sandbox
+        standing = await call.platform.db.read(standings.stands_for, call.org, sandbox)
+        return standing or sandbox
     if agent.sandbox is None or agent.sandbox_mode != "shared":
         return None
-    return (await definitions.find(call, "sandbox", agent.sandbox, project_id)).sandbox_id
-
-
-def _same_decision(record: Record, wanted: RunApproval, before: Event) -> Record:
-    """A decision that was made already is answered, where it is the same.
-
-    Raises:
-        Conflict: it is another one.
-    """
-    said = json.loads(before.data)
-    same = (said["decision"], said["arguments"]) == (wanted.decision, wanted.arguments)
-    if not same:
-        raise Conflict(
-            f"call {wanted.call_id!r} was decided on already: {said['decision']}, by {said['actor']}",
-            details={"decision": said["decision"], "actor": said["actor"]},
-        )
-    return record
+    return (await definitions.find(call, "sandbox", agent.sandbox, project_id)).id
 
 
 def _found(record: Record | None, run_id: str) -> Record:

@@ -45,7 +45,8 @@ runs = Table(
     # The sandbox that was asked for, and the one that it works in.
     Column("wanted_sandbox", String(24)),
     Column("sandbox_id", String(24)),
-    # Runs of one lane go one at a time, but for those that wait: the sandbox that they share.
+    # Runs of one lane go one at a time, but for those that wait: the sandbox that they share, or the
+    # definition that it stands for.
     Column("lane", String(24)),
     Column("status", String(16), nullable=False),
     # Who may append: counted up whenever nobody drives it any more.
@@ -58,6 +59,12 @@ runs = Table(
     Column("usage", Document, nullable=False),
     # How long it was driven under earlier leases.
     Column("active_ms", BigInteger, nullable=False),
+    # How far its log went when a lease ended that may have left something under way; 0: none has.
+    Column("driven_to", BigInteger, nullable=False, server_default="0"),
+    # How often it was taken over with nothing new in its log since the time before.
+    Column("takeovers", Integer, nullable=False, server_default="0"),
+    # How far its log went when its thread's sandbox was found gone, and another made.
+    Column("replaced_at", BigInteger),
     Column("output", Text),
     Column("structured", Document),
     Column("error", Document),
@@ -134,6 +141,9 @@ class Record:
     iterations: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
     active_ms: int = 0
+    driven_to: int = 0
+    takeovers: int = 0
+    replaced_at: int | None = None
     output: str | None = None
     structured: Any = None
     error: dict[str, Any] | None = None

@@ -86,8 +86,12 @@ async def look(platform: Platform, *, may_take_back: bool) -> None:
     await platform.db.write(store.forget, now - _KEPT)
 
 
-async def take_back(platform: Platform, record: Record) -> None:
-    """Offer a run anew, unless somebody else has done so, or it has gone on."""
+async def take_back(platform: Platform, record: Record, *, lost: bool = True) -> None:
+    """Offer a run anew, unless somebody else has done so, or it has gone on.
+
+    Args:
+        lost: whether its worker is gone without a word.
+    """
     now = platform.clock.now()
 
     def act(conn: Transaction) -> Record | None:
@@ -95,7 +99,7 @@ async def take_back(platform: Platform, record: Record) -> None:
         still = (record.status, record.lease, record.worker_id)
         if held is None or (held.status, held.lease, held.worker_id) != still:
             return None
-        return runs_log.requeue(conn, held, now)
+        return runs_log.requeue(conn, held, now, lost=lost)
 
     taken = await platform.db.write(act)
     if taken is None:
@@ -121,7 +125,7 @@ async def left(platform: Platform, worker_id: str) -> None:
     """A worker has said that it ends: what it drove is offered anew at once."""
     await platform.db.write(store.left, worker_id)
     for record in await platform.db.read(runs.driven_by, worker_id):
-        await take_back(platform, record)
+        await take_back(platform, record, lost=False)
 
 
 async def _compare(platform: Platform, link: Link) -> None:

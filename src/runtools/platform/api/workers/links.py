@@ -38,7 +38,8 @@ class Link:
     @property
     def load(self) -> float:
         """How full it is: 1 and more have no room."""
-        return (len(self.driving) + len(self.offers)) / self.slots if self.slots else 1.0
+        coming = self.taking.union(self.offers).difference(self.driving)
+        return (len(self.driving) + len(coming)) / self.slots if self.slots else 1.0
 
     def is_silent(self, now: float) -> bool:
         """Whether it may stand still, or be out of reach."""
@@ -125,7 +126,7 @@ class Workers:
         links = self._links.values()
         for link in links:
             link.offers = {run: at for run, at in link.offers.items() if now - at < OFFER_SECONDS}
-        if any(run_id in link.offers for link in links):
+        if any(run_id in link.offers or run_id in link.taking for link in links):
             return True
         free = [link for link in links if link.load < 1 and not link.is_silent(now)]
         if not free:

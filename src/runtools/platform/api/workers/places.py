@@ -36,30 +36,29 @@ async def place(platform: Platform, worker_id: str, asked: Place) -> Placed:
     """
     record = await service.held(platform, worker_id, asked.run_id, asked.lease)
     agent = await platform.db.read(service.agent_of, record)
-    sandbox_id, fresh = await _sandbox(platform, record, agent)
+    sandbox_id = await _sandbox(platform, record, agent)
     reach("api.run.placed")
-    if record.sandbox_id != sandbox_id:
-        await platform.db.write(_placed, record, sandbox_id)
+    replaced = await platform.db.write(_placed, record, sandbox_id)
     if record.token_digest is not None:
         platform.door.forget(record.token_digest)  # from now on it opens this sandbox
-    return Placed(sandbox_id=sandbox_id, fresh=fresh)
+    return Placed(sandbox_id=sandbox_id, replaced=replaced)
 
 
-async def _sandbox(platform: Platform, record: Record, agent: AgentDefinition) -> tuple[str, bool]:
+async def _sandbox(platform: Platform, record: Record, agent: AgentDefinition) -> str:
     if record.wanted_sandbox is not None:
         if not await _lives(platform, record.org_id, record.wanted_sandbox):
             raise SandboxStopped(
                 f"{record.wanted_sandbox}, in which {record.id} was to work, has stopped",
                 hint=f"runtools sandbox why {record.wanted_sandbox} tells what ended it",
             )
-        return record.wanted_sandbox, False
+        return record.wanted_sandbox
     thread = await platform.db.read(threads.find, record.org_id, record.thread_id)
     assert thread is not None  # noqa: S101 - none with a run under way is deleted
     if agent.sandbox is None:
         return await _of_thread(platform, record, thread, None)
     standing = await _standing(platform, record, agent.sandbox)
     if agent.sandbox_mode == "shared":
-        return standing, False
+        return standing
     return await _of_thread(platform, record, thread, standing)
 
 
@@ -75,12 +74,10 @@ async def _standing(platform: Platform, record: Record, slug: str) -> str:
     return found[0].sandbox_id
 
 
-async def _of_thread(
-    platform: Platform, record: Record, thread: Thread, parent: str | None
-) -> tuple[str, bool]:
+async def _of_thread(platform: Platform, record: Record, thread: Thread, parent: str | None) -> str:
     """The sandbox that was made for the thread, while it lives; else another one."""
     if thread.sandbox_id is not None and await _lives(platform, record.org_id, thread.sandbox_id):
-        return thread.sandbox_id, False
+        return thread.sandbox_id
     op = f"opn_{keyed_digest(thread.id, str(thread.places).encode())[:32]}"
     call = behalf(platform, record.org_id, record.id, op)
     try:
@@ -88,8 +85,8 @@ async def _of_thread(
     except RunToolsError:
         await _pass_over(platform, record.org_id, op, thread)
         raise
-    await platform.db.write(threads.settle, thread, made)
-    return made, True
+    await platform.db.write(_settle, record, thread, made)
+    return made
 
 
 async def _make(call: Call, record: Record, thread: Thread, parent: str | None) -> str:
@@ -113,7 +110,20 @@ async def _lives(platform: Platform, org_id: str, sandbox_id: str) -> bool:
     return found is not None and "stopped" not in (found.state, found.wanted)
 
 
-def _placed(conn: Transaction, record: Record, sandbox_id: str) -> None:
+def _settle(conn: Transaction, record: Record, thread: Thread, made: str) -> None:
+    """The thread has this sandbox from now on; that it had another, its run remembers."""
+    threads.settle(conn, thread, made)
     now = runs.held(conn, record.id)
-    if now is not None and now.lease == record.lease:
+    if thread.sandbox_id is not None and now is not None and now.lease == record.lease:
+        runs.change(conn, now, {"replaced_at": now.last_seq})
+
+
+def _placed(conn: Transaction, record: Record, sandbox_id: str) -> bool:
+    """The run works there; returns whether its model takes it for another one still."""
+    now = runs.held(conn, record.id)
+    if now is None or now.lease != record.lease:
+        return False
+    if now.sandbox_id != sandbox_id:
         runs.change(conn, now, {"sandbox_id": sandbox_id})
+    since = now.replaced_at
+    return since is not None and not runs.of_types(conn, now, ("tool-result",), since)

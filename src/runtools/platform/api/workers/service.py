@@ -154,7 +154,7 @@ async def release(platform: Platform, worker_id: str, asked: Release) -> None:
         record = _leased(conn, worker_id, asked.run_id, asked.lease)
         if record.status != Status.RUNNING:
             return record, record
-        return record, log.requeue(conn, record, now)
+        return record, log.requeue(conn, record, now, lost=False)
 
     before, record = await platform.db.write(act)
     if before.token_digest is not None and record.token_digest is None:

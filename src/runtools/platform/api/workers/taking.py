@@ -7,8 +7,16 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
-from runtools.errors import NotFound, RunToolsError, TooLarge, Unavailable
+from runtools.errors import (
+    NotFound,
+    RunAbandoned,
+    RunToolsError,
+    TooLarge,
+    Unavailable,
+    WrongMasterKey,
+)
 from runtools.platform.api.callers.door import RUN_PREFIX
+from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.limits import store as limits
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.logs import store as logs
@@ -35,6 +43,8 @@ from runtools.sdk.shapes.runs import PAYLOADS, RunConfig, RunUsage
 
 MAX_CONVERSATION_BYTES = 128 * 1024 * 1024
 """What a worker is given to hold of a conversation, from its last compaction on."""
+MOST_TAKEOVERS = 8
+"""How often a run is taken over with nothing new in its log: what kills its workers is the run itself."""
 _ALL = tuple(PAYLOADS)
 
 
@@ -47,16 +57,18 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
         Conflict: the lease is not the latest, or it is another run's turn.
         NotFound: there is no such run.
         TooLarge: its conversation is more than a worker can be given; it has been ended.
+        RunAbandoned: it has cost its workers their lives too often; it has been ended.
     """
     record = await platform.db.read(store.known, asked.run_id)
     if record is None:
         raise NotFound(f"no run {asked.run_id[:80]!r}")
     try:
+        _check_takeovers(record)
         model = await access(platform, record.org_id, record.model)
-    except Unavailable:
-        raise
     except RunToolsError as error:
-        await _give_up(platform, asked, error)
+        # A key that does not open stays so; whatever else is out of reach comes back.
+        if isinstance(error, WrongMasterKey) or not isinstance(error, Unavailable):
+            await _give_up(platform, asked, error)
         raise
     token = crypto.new_secret(RUN_PREFIX)
     digest, now = crypto.digest(token), platform.clock.now()
@@ -77,7 +89,7 @@ def _take(
 ) -> Record:
     # What runs take turns in is locked first, so that of two that go at once one sees the other.
     threads.locked(conn, seen.org_id, seen.thread_id)
-    if seen.lane is not None:
+    if seen.lane is not None and not definitions.lock(conn, seen.org_id, seen.lane):
         sandboxes.locked(conn, seen.lane)
     record = store.held(conn, asked.run_id)
     if record is None or record.lease != asked.lease:
@@ -129,6 +141,7 @@ def _assignment(
         output_schema=record.output_schema,
         limits=_limits(conn, record, agent, config, usual, now),
         spent_seconds=record.active_ms / 1000,
+        driven_to=record.driven_to,
         config=config.model_dump(mode="json", exclude_none=True, by_alias=False),
         earlier=look.logged(earlier.events),
         log=look.logged(log_),
@@ -137,6 +150,15 @@ def _assignment(
         has_desktop=has_desktop(conn, record, agent, default_template),
         token=token,
     )
+
+
+def _check_takeovers(record: Record) -> None:
+    if record.takeovers > MOST_TAKEOVERS and not record.cancel_requested:
+        raise RunAbandoned(
+            f"{record.id} was taken over {record.takeovers} times and came no further",
+            hint="the logs of the workers say how they ended; what it does may be too much for them",
+            details={"takeovers": record.takeovers},
+        )
 
 
 def _limits(

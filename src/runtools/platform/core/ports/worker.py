@@ -205,6 +205,7 @@ class ModelAccess(Shape):
         provider: of the catalogue, or the slug of an endpoint of the org, which has a ``base_url`` and
         speaks
             OpenAI's protocol.
+        context_window: tokens that it takes in; None: nobody knows.
         key_name: the secret that holds its key; None: it needs none.
         api_key: None where none is needed, or the org has none.
     """
@@ -212,6 +213,7 @@ class ModelAccess(Shape):
     provider: str
     api_id: str
     base_url: str | None = None
+    context_window: int | None = None
     key_name: str | None = None
     api_key: str | None = Field(None, repr=False)
 
@@ -223,6 +225,8 @@ class Assignment(Shape):
         output_schema: of an object that the run must end with.
         limits: the least that agent, run and org allow, of `Budget`'s fields by their names here.
         spent_seconds: how long it was driven before, as ``max_seconds`` counts it.
+        driven_to: up to where the log went when an earlier lease ended that may have left something under
+            way; 0: nothing was, for there was none, or the last one ended with a wait.
         config: what of `RunConfig` this run sets, likewise.
         earlier: the logs of the thread's runs before this one, oldest first, from the last compaction on.
         has_desktop: whether the sandbox that it works in, or will, has a screen.
@@ -238,6 +242,7 @@ class Assignment(Shape):
     output_schema: dict[str, JsonValue] | None
     limits: dict[str, float]
     spent_seconds: float = 0.0
+    driven_to: int = 0
     config: dict[str, JsonValue]
     earlier: list[Logged]
     log: list[Logged]
@@ -270,10 +275,15 @@ class Earlier(Shape):
 
 
 class Placed(Shape):
-    """Where the run works. ``fresh``: it was made just now, and has nothing of earlier runs in it."""
+    """Where the run works.
+
+    Attributes:
+        replaced: the thread's sandbox was found gone, this one was made in its place, and no result of a
+            tool has told the model so yet.
+    """
 
     sandbox_id: str
-    fresh: bool = False
+    replaced: bool = False
 
 
 class Value(Shape):
