@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from runtools.errors import Unauthenticated
+from runtools.errors import Conflict, Unauthenticated
 from runtools.platform.api import reconcile
+from runtools.platform.api.invitations import store as invitations
 from runtools.platform.api.logins import store as logins
 from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
+from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.crypto import digest
 from runtools.platform.kit.db import Transaction
@@ -28,6 +31,18 @@ async def invite(http: httpx.AsyncClient, email: str = "bob@example.org", **body
     answer = await http.post("/v1/invitations", json={"email": email, **body})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["data"]["link"]).partition("#")[2]
+
+
+async def test_an_invitation_that_another_process_makes_at_the_same_moment(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await invite(any_world.http)
+    db = any_world.platform.db
+    [made] = await db.read(invitations.page, any_world.org, None, 10)
+    monkeypatch.setattr(invitations, "by_op", lambda *_: None)  # it is not committed yet
+    other = replace(made, id=new_id("inv"), digest=digest("another"))
+    with pytest.raises(Conflict, match="under way"):
+        await db.write(invitations.add_once, other)
 
 
 async def accept(who: Signed, code: str) -> httpx.Response:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
+from runtools.errors import Conflict
 from runtools.platform.api.hosts import follow
 from runtools.platform.api.sandboxes import settle
 from runtools.platform.api.schema import metadata
@@ -25,7 +26,7 @@ from runtools.platform.boot.keyring import rekey
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Database, Transaction
 from runtools.testing import api_world
-from runtools.testing.api_world import World, holds
+from runtools.testing.api_world import PATIENCE_SECONDS, World, holds
 from runtools.webhooks import WebhookEvent, verify
 
 OWN = "127.0.0.0/8"
@@ -255,6 +256,46 @@ class TestDelivery:
         go_on.set()
         await asyncio.gather(telling, disabling)
         assert {one["state"] for one in await deliveries(world, hook)} == {"failed"}
+
+    async def test_one_that_is_deleted_while_it_is_told(
+        self, world: World, hook: dict[str, Any]
+    ) -> None:
+        db = world.platform.db
+        written, go_on = threading.Event(), threading.Event()
+        news = store.News(world.org, "run.completed", world.platform.clock.now(), "{}")
+
+        def tell(conn: Transaction) -> None:
+            store.tell(conn, news)
+            written.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+
+        async def waits() -> bool:
+            found = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(await db.read(lambda conn: conn.scalar(found)))
+
+        telling = asyncio.create_task(db.write(tell))
+        await asyncio.to_thread(written.wait, PATIENCE_SECONDS)
+        path = f"/v1/webhooks/{hook['id']}"
+        deleting = asyncio.create_task(world.http.delete(path))
+        if not db.sqlite:  # there one transaction waits for the other anyway
+            await holds(waits)
+        go_on.set()
+        await telling
+        assert (await deleting).status_code == 200
+        assert (await world.http.get(path)).status_code == 404
+
+    async def test_nothing_is_sent_to_one_that_is_deleted_meanwhile(
+        self, world: World, hook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_once = store.put_once
+
+        def deleted(conn: Transaction, delivery: store.Delivery) -> Any:
+            store.remove(conn, world.org, hook["id"])
+            return put_once(conn, delivery)
+
+        monkeypatch.setattr(store, "put_once", deleted)
+        answer = await world.http.post(f"/v1/webhooks/{hook['id']}/test")
+        assert answer.status_code == 404, answer.text
 
     async def test_one_that_is_gone_is_disabled_at_once(
         self, world: World, receiver: Receiver, hook: dict[str, Any]
@@ -512,10 +553,21 @@ class TestRoutes:
         assert answer.json()["error"]["details"]["fields"][0]["field"] == "url"
 
     async def test_there_may_be_so_many(self, world: World, receiver: Receiver) -> None:
-        for _ in range(20):
-            await world.http.post("/v1/webhooks", json={"url": receiver.url})
-        answer = await world.http.post("/v1/webhooks", json={"url": receiver.url})
-        assert answer.status_code == 409
+        body = {"url": receiver.url}
+        answers = await asyncio.gather(
+            *(world.http.post("/v1/webhooks", json=body) for _ in range(24))
+        )
+        assert sorted(answer.status_code for answer in answers) == [201] * 20 + [409] * 4
+        assert len((await world.http.get("/v1/webhooks")).json()["data"]) == 20
+
+    async def test_one_that_another_process_makes_at_the_same_moment(
+        self, world: World, hook: dict[str, Any]
+    ) -> None:
+        db = world.platform.db
+        [made] = await db.read(store.all_of, world.org)
+        assert made.id == hook["id"]
+        with pytest.raises(Conflict, match="under way"):
+            await db.write(store.add, replace(made, id=new_id("whk")), 20)
 
     async def test_unknown_events_are_refused(self, world: World, receiver: Receiver) -> None:
         body = {"url": receiver.url, "events": ["sandbox.exploded"]}

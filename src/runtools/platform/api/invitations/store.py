@@ -19,7 +19,9 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
+from runtools.errors import Conflict
 from runtools.platform.core.access import Role
 from runtools.platform.kit.db import Moment, metadata
 
@@ -63,11 +65,20 @@ class Invitation:
 
 
 def add_once(conn: Connection, invitation: Invitation) -> Invitation:
-    """Keep a new one, unless the same act has made one before; returns the one that is kept."""
+    """Keep a new one, unless the same act has made one before; returns the one that is kept.
+
+    Raises:
+        Conflict: the same act is making it at this moment.
+    """
     made = by_op(conn, invitation.org_id, invitation.op)
     if made is not None:
         return made
-    conn.execute(insert(invitations).values(**asdict(invitation)))
+    try:
+        conn.execute(insert(invitations).values(**asdict(invitation)))
+    except IntegrityError as exc:
+        raise Conflict(
+            "the same request is under way", hint="ask again in a moment with the same key"
+        ) from exc
     return invitation
 
 

@@ -94,7 +94,8 @@ async def test(call: Call, webhook_id: str) -> Delivery:
         lease=lease,
         finished_at=now,
     )
-    await platform.db.write(store.put_once, delivery)
+    if await platform.db.write(store.put_once, delivery) is None:
+        raise _gone(webhook_id)
     outcome = await sender.attempt(platform, hook, delivery)
     ended = replace(
         delivery,
@@ -142,6 +143,8 @@ async def redeliver(call: Call, webhook_id: str, delivery_id: str) -> Delivery:
         next_at=now,
     )
     kept = await platform.db.write(store.put_once, again)
+    if kept is None:
+        raise _gone(webhook_id)
     platform.bus.signal(store.TOPIC)
     return kept
 
@@ -172,5 +175,9 @@ def _create(
 
 def _found(hook: Hook | None, webhook_id: str) -> Hook:
     if hook is None:
-        raise NotFound(f"no webhook {webhook_id[:80]!r}", hint="GET /v1/webhooks lists them")
+        raise _gone(webhook_id)
     return hook
+
+
+def _gone(webhook_id: str) -> NotFound:
+    return NotFound(f"no webhook {webhook_id[:80]!r}", hint="GET /v1/webhooks lists them")

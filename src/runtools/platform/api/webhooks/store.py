@@ -32,8 +32,10 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict
+from runtools.platform.api.orgs.store import orgs
 from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Document, Moment, metadata
@@ -174,12 +176,20 @@ def add(conn: Connection, hook: Hook, most: int) -> None:
     """A new webhook.
 
     Raises:
-        Conflict: the org has as many as it may have.
+        Conflict: the org has as many as it may have, or the same act is making it at this moment.
     """
+    # One at a time counts and adds; who only refers to the org need not wait.
+    mine = select(orgs.c.id).where(orgs.c.id == hook.org_id)
+    conn.execute(mine.with_for_update(key_share=True))
     count = conn.scalar(select(func.count()).where(webhooks.c.org_id == hook.org_id))
     if int(count or 0) >= most:
         raise Conflict(f"there are {most} webhooks already", hint="delete one of them first")
-    conn.execute(insert(webhooks).values(**asdict(hook)))
+    try:
+        conn.execute(insert(webhooks).values(**asdict(hook)))
+    except IntegrityError as exc:
+        raise Conflict(
+            "the same request is under way", hint="ask again in a moment with the same key"
+        ) from exc
 
 
 def all_of(conn: Connection, org_id: str) -> list[Hook]:
@@ -210,14 +220,17 @@ def enable(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
 
 
 def remove(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
-    """Delete a webhook and its deliveries; returns what it was."""
-    hook = find(conn, org_id, webhook_id)
-    if hook is not None:
-        conn.execute(delete(deliveries).where(_of(org_id, webhook_id)))
-        conn.execute(
-            delete(webhooks).where(webhooks.c.org_id == org_id, webhooks.c.id == webhook_id)
-        )
-    return hook
+    """Delete a webhook and its deliveries; returns what it was.
+
+    It is held first: whoever writes an event down for it does so before, or finds it gone.
+    """
+    mine = (webhooks.c.org_id == org_id) & (webhooks.c.id == webhook_id)
+    row = conn.execute(select(*_HOOK).where(mine).with_for_update()).first()
+    if row is None:
+        return None
+    conn.execute(delete(deliveries).where(_of(org_id, webhook_id)))
+    conn.execute(delete(webhooks).where(mine))
+    return Hook(*row)
 
 
 def disable(conn: Connection, webhook_id: str, reason: str, now: datetime) -> None:
@@ -291,8 +304,11 @@ def tell(conn: Connection, news: News) -> None:
     conn.execute(insert(deliveries), rows)
 
 
-def put_once(conn: Connection, delivery: Delivery) -> Delivery:
-    """A delivery that was asked for, unless the same act has asked before."""
+def put_once(conn: Connection, delivery: Delivery) -> Delivery | None:
+    """A delivery that was asked for, unless the same act has asked before. None: its webhook is gone."""
+    held = select(webhooks.c.id).where(webhooks.c.id == delivery.webhook_id)
+    if conn.scalar(held.with_for_update(read=True)) is None:
+        return None
     mine = (deliveries.c.id == delivery.id) & (deliveries.c.webhook_id == delivery.webhook_id)
     known = conn.execute(select(*_DELIVERY).where(mine)).first()
     if known is not None:
