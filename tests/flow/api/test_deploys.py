@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from runtools.errors import CapacityExhausted, Unavailable
+from runtools.platform.api.definitions import service as definitions_service
 from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.definitions.tables import definition_versions
 from runtools.platform.api.deploys import boxes, checks, setup, store, work
@@ -679,6 +680,50 @@ class TestMovingAgents:
         assert len(await get(world, "/agents/hello/versions")) == 2
         wanted = body(project="else", tools=[tool()], agents=[agent(systemPrompt="two")])
         assert (await plan(world, wanted))["changes"] == []
+
+    async def test_its_runs_and_threads_go_along(self, any_world: World) -> None:
+        world = any_world
+        await done(world, body(agents=[agent(model="demo")]))
+        await world.http.post("/v1/projects", json={"name": "else"})
+        asked = {"agentSlug": "hello", "message": "Go."}
+        run = (await world.http.post("/v1/run?waitSeconds=0", json=asked)).json()["data"]
+
+        async def places() -> set[str]:
+            there = {(await get(world, f"/{kind}/{ref}"))["projectId"] for kind, ref in mine}
+            (only,) = there
+            assert {one["id"] for one in await get(world, f"/runs?projectId={only}")} == {run["id"]}
+            return there
+
+        mine = (("runs", run["id"]), ("threads", run["threadId"]))
+        shop = (await get(world, "/projects/shop"))["id"]
+        there = (await get(world, "/projects/else"))["id"]
+        assert await places() == {shop}
+        await world.http.post("/v1/projects/else/move", json={"agents": ["hello"]})
+        assert await places() == {there}
+        assert (await world.http.delete("/v1/projects/shop")).status_code == 200
+        await world.http.delete("/v1/agents/hello")
+        assert (await world.http.delete("/v1/projects/else")).status_code == 200
+        assert await places() == {(await get(world, "/projects/default"))["id"]}
+
+    async def test_a_run_that_is_asked_for_meanwhile_too(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = any_world
+        await done(world, body(agents=[agent(model="demo")]))
+        await world.http.post("/v1/projects", json={"name": "else"})
+        found = definitions_service.find
+
+        async def then_moved(*asked: Any) -> Any:
+            row = await found(*asked)
+            await world.http.post("/v1/projects/else/move", json={"agents": [row.id]})
+            return row
+
+        monkeypatch.setattr(definitions_service, "find", then_moved)
+        asked = {"agentSlug": "hello", "message": "Go."}
+        run = (await world.http.post("/v1/run?waitSeconds=0", json=asked)).json()["data"]
+        there = (await get(world, "/projects/else"))["id"]
+        assert (await get(world, f"/runs/{run['id']}"))["projectId"] == there
+        assert (await get(world, f"/threads/{run['threadId']}"))["projectId"] == there
 
     async def test_all_or_none_where_what_they_name_is_there(self, any_world: World) -> None:
         world = any_world

@@ -47,7 +47,6 @@ class Platform:
         passed_over: sandboxes, each with its host, of which a report could not be taken in, until they
             are asked for.
         away: hosts whose reports broke off, until they have answered again.
-        tasks: what goes on beside requests; cancelled at the end.
         last: what is done when all of that has ended, and before the database is let go of.
     """
 

@@ -22,7 +22,9 @@ from runtools.platform.api.definitions.tables import (
 )
 from runtools.platform.api.deploys.tables import deploys
 from runtools.platform.api.projects.store import projects
+from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.sandboxes.tables import sandboxes
+from runtools.platform.api.threads.tables import threads
 from runtools.platform.api.vault.vault import Sealed, Vault
 from runtools.platform.core.ids import new_id
 from runtools.sdk.shapes.definitions import Kind
@@ -229,7 +231,7 @@ def put_back(conn: Connection, org_id: str, definition_id: str, number: int, now
 def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> bool:
     """One of the org's things stands in another project from now on, with all of its versions.
 
-    False: it stands nowhere any more.
+    The runs and threads of an agent go with it. False: it stands nowhere any more.
 
     Raises:
         NameTaken: something of its kind and slug stands there.
@@ -245,7 +247,20 @@ def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> 
         raise NameTaken(
             "something of that slug stands in the project", hint="delete one of the two first"
         ) from exc
-    return bool(moved.rowcount == 1)
+    if moved.rowcount != 1:
+        return False
+    for table in (threads, runs):  # in the order in which both are locked elsewhere
+        its = (table.c.org_id == org_id) & (table.c.agent_id == definition_id)
+        conn.execute(update(table).where(its).values(project_id=project_id))
+    return True
+
+
+def project_of(conn: Connection, org_id: str, definition_id: str) -> str | None:
+    """The project of one of the org's things, deleted ones too; it stays so until the transaction ends."""
+    mine = (definitions.c.org_id == org_id) & (definitions.c.id == definition_id)
+    query = select(definitions.c.project_id).where(mine).with_for_update(read=True)
+    found: str | None = conn.scalar(query)
+    return found
 
 
 def remove(conn: Connection, org_id: str, definition_id: str, now: datetime) -> bool:

@@ -32,8 +32,10 @@ from runtools.errors import Conflict, NameTaken, NotFound
 from runtools.platform.api.definitions.tables import definitions
 from runtools.platform.api.deploys.tables import deploys
 from runtools.platform.api.keys.store import api_keys
+from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.ssh_keys.store import ssh_keys
+from runtools.platform.api.threads.tables import threads
 from runtools.platform.kit.db import Moment, metadata
 
 projects = Table(
@@ -236,7 +238,7 @@ def move_all(conn: Connection, org_id: str, source: str, target: str) -> None:
             .where(kind.table.c.org_id == org_id, kind.table.c.project_id == source)
             .values(project_id=target)
         )
-    for table in (definitions, deploys):
+    for table in (definitions, deploys, threads, runs):
         conn.execute(
             update(table)
             .where(table.c.org_id == org_id, table.c.project_id == source)

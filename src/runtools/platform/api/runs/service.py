@@ -12,7 +12,6 @@ from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.definitions import store as standings
-from runtools.platform.api.definitions.tables import Row
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
@@ -60,7 +59,7 @@ async def create(call: Call, wanted: RunRequest, *, thread_id: str | None = None
     made = await platform.db.read(store.made_by, call.org, call.op)
     if made is not None:
         return made
-    agent = await _agent(call, wanted.agent_slug, wanted.project)
+    agent = await definitions.find(call, "agent", wanted.agent_slug, wanted.project)
     said = AgentDefinition.model_validate(agent.says)
     slugs = [one.slug for one in await platform.db.read(endpoints.all_of, call.org)]
     choose(said.model, slugs)
@@ -246,7 +245,7 @@ def _create(
     known: bool,
     usual: Amounts,
 ) -> Record:
-    _check_budget(conn, record, usual)
+    record = _admit(conn, record, usual)
     if not known:
         title = rules.title_of(messages[-1].content)
         thread = Thread(
@@ -307,7 +306,7 @@ def _continue(
     messages: Sequence[RunMessage],
     usual: Amounts,
 ) -> Record:
-    _check_budget(conn, record, usual)
+    record = _admit(conn, record, usual)
     _join(conn, record)
     now = _found(store.locked(conn, old.org_id, old.id), old.id)
     if now.status != Status.LIMIT_REACHED:
@@ -324,17 +323,16 @@ def _continue(
     return _begin(conn, record, messages, usual)
 
 
-def _check_budget(conn: Transaction, record: Record, usual: Amounts) -> None:
+def _admit(conn: Transaction, record: Record, usual: Amounts) -> Record:
+    """The run, in the project where its agent is by now, if the org may spend more."""
+    project = standings.project_of(conn, record.org_id, record.agent_id)
     over = log.over_budget(conn, record.org_id, record.created_at, usual)
     if over is not None:
         raise QuotaExceeded(
             over,
             hint="the month ends, or the operator allows more: runtools org limits shows it",
         )
-
-
-async def _agent(call: Call, slug: str, project: str | None) -> Row:
-    return await definitions.find(call, "agent", slug, project)
+    return replace(record, project_id=project or record.project_id)
 
 
 async def _sandbox(call: Call, ref: str) -> str:
