@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLarge
 from runtools.platform.api.definitions.tables import definitions
+from runtools.platform.api.runs import log
 from runtools.platform.api.workers import taking
 from runtools.platform.core.ports.worker import Held, NewEvent
 from runtools.platform.kit.db import Transaction
@@ -133,6 +134,17 @@ class TestLog:
         await stage.worker.append(run, answered("bash", output="x" * (11 << 20)))
         await stage.worker.finish(run)
         assert len((await stage.events(run.run_id))[2]["data"]["output"]) == 11 << 20
+
+    async def test_nor_is_one_whose_wire_no_worker_would_be_handed(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log, "MAX_WIRE_BYTES", 100)
+        run, _ = await stage.taken()
+        with pytest.raises(TooLarge):
+            await stage.worker.append(run, said("x" * 100))
+        assert (await stage.get(run.run_id))["lastSeq"] == 2
+        await stage.worker.append(run, said("x" * 80))
+        await stage.worker.finish(run)
 
     async def test_a_conversation_that_no_worker_takes_ends_its_run(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch

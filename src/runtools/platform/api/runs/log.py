@@ -32,6 +32,8 @@ from runtools.sdk.shapes.runs import Done, Message, RunUsage, ToolCall, ToolResu
 
 MAX_EVENT_BYTES = 12 * 1024 * 1024
 """What readers take in one piece; pictures included."""
+MAX_WIRE_BYTES = 32 * 1024 * 1024
+"""What no reader sees: with the event it fits into a frame of the worker port."""
 _LONGEST_KEY = 128
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -87,14 +89,10 @@ def append(
         if one.key in there:
             continue
         grown, data = _taken_in(grown, one, now)
-        if len(data) > MAX_EVENT_BYTES // 4 and (size := len(data.encode())) > MAX_EVENT_BYTES:
-            raise TooLarge(
-                f"the event {one.key} has {size} bytes; one may have {MAX_EVENT_BYTES}",
-                hint="cut what a tool gives back, or leave pictures out",
-                details={"key": one.key, "limitBytes": MAX_EVENT_BYTES},
-            )
-        grown = replace(grown, last_seq=grown.last_seq + 1)
         wire = None if one.wire is None else json.dumps(one.wire, separators=(",", ":"))
+        _check_size(f"the event {one.key}", data, MAX_EVENT_BYTES)
+        _check_size(f"the wire of the event {one.key}", wire or "", MAX_WIRE_BYTES)
+        grown = replace(grown, last_seq=grown.last_seq + 1)
         made = Event(record.id, grown.last_seq, one.key, one.type, now, data, wire)
         there[one.key] = made
         fresh.append(made)
@@ -106,6 +104,15 @@ def append(
         announce(conn, grown, now)
     over = _spend(conn, record, fresh, now, usual)
     return Grown(grown, [there[one.key] for one in events], fresh, over)
+
+
+def _check_size(what: str, text: str, limit: int) -> None:
+    if len(text) > limit // 4 and (size := len(text.encode())) > limit:
+        raise TooLarge(
+            f"{what} has {size} bytes; it may have {limit}",
+            hint="cut what a tool gives back, or leave pictures out",
+            details={"limitBytes": limit},
+        )
 
 
 def _spend(
