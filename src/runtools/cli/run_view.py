@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -45,14 +46,20 @@ _SPOKEN = ("text-delta", "message")
 
 
 class RunView:
-    """Shows the events of one run."""
+    """Shows the events of one run.
 
-    def __init__(self) -> None:
+    Args:
+        began: when it was begun, which may be long before anybody looks.
+    """
+
+    def __init__(self, began: datetime) -> None:
         self._out = Console(highlight=False, emoji=False)
         self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._is_live = self._out.is_terminal
         self._live: Live | None = None
-        self._began = monotonic()
+        self._began = began
+        self._at = began  # of the last event
+        self._seen = monotonic()
         self._turn = 0
         self._attempt = 0
         self._heard = ""  # of the turn under way
@@ -75,6 +82,7 @@ class RunView:
 
     def show(self, event: RunEvent) -> None:
         """Show one event."""
+        self._at, self._seen = max(event.at, self._at), monotonic()
         is_raw = event.type in _SPOKEN and not self._is_live
         data = event.data if is_raw else words.harmless_data(event.data)
         heard: Any = PAYLOADS[event.type].model_validate(data)
@@ -205,7 +213,8 @@ class RunView:
                 self._print(Text(f"hint:  {done.error.hint}"))
         if done.limit is not None:
             self._note(f"stopped at a limit: {done.limit}")
-        self._note(f"{done.status.replace('_', ' ')} · {sums(done, monotonic() - self._began)}")
+        took = words.between(self._began, self._at)
+        self._note(f"{done.status.replace('_', ' ')} · {sums(done, took)}")
 
     def _under_way(self) -> RenderableType:
         shown: list[RenderableType] = []
@@ -221,7 +230,8 @@ class RunView:
             )
             last = [line for line in output.splitlines() if line.strip()][-_FOLDED_LINES:]
             shown += [Text(f"  {line[:200]}", style="dim") for line in last]
-        clock = Text(f" {monotonic() - self._began:.0f} s", style="dim")
+        passed = words.between(self._began, self._at) + monotonic() - self._seen
+        clock = Text(f" {words.span(round(passed))}", style="dim")
         return Group(*shown, Spinner("dots", text=clock))
 
     def _note(self, text: str) -> None:
@@ -250,4 +260,4 @@ def _name(text: str) -> str:
 def sums(done: Done, seconds: float) -> str:
     """What it took."""
     turns = f"{done.iterations} turn{'' if done.iterations == 1 else 's'}"
-    return f"{seconds:.1f} s · {turns} · {taken(done.usage)}"
+    return f"{words.span(seconds)} · {turns} · {taken(done.usage)}"

@@ -317,7 +317,7 @@ def _show(found: AgentRun, seen: _Seen) -> str:
     if output.is_json():
         return _through(found, seen, events, output.item)
     if seen.view is None:
-        seen.view = run_view.RunView()
+        seen.view = run_view.RunView(found.view.created_at)
     asks = sys.stdin.isatty() and sys.stderr.isatty()
     while True:
         with seen.view.shown() as view:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,10 +19,12 @@ STEERING = ("\x1b]52", "\x1b[2J", "\x07", "\x9b", "\u202e", "\x7f")
 USAGE = {"inputTokens": 1, "outputTokens": 1}
 
 
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+
+
 def event(kind: str, **data: Any) -> RunEvent:
-    now = datetime(2026, 11, 27, tzinfo=UTC)
     return RunEvent.model_validate(
-        {"type": kind, "seq": 1, "runId": "run_1", "at": now, "data": data}
+        {"type": kind, "seq": 1, "runId": "run_1", "at": NOW, "data": data}
     )
 
 
@@ -56,7 +58,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def test_nothing_that_was_said_steers_the_terminal(screen: io.StringIO) -> None:
-    view = run_view.RunView()
+    view = run_view.RunView(NOW)
     with view.shown() as shown:
         for one in EVENTS:
             shown.show(one)
@@ -71,12 +73,21 @@ def test_nothing_that_was_said_steers_the_terminal(screen: io.StringIO) -> None:
 def test_what_is_said_goes_through_a_pipe_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = run_view.RunView()
+    view = run_view.RunView(NOW)
     for one in EVENTS:
         view.show(one)
     out, err = capsys.readouterr()
     assert EVIL in out
     assert [found for found in STEERING if found in err] == []
+
+
+def test_what_a_run_took_is_no_matter_of_when_one_looks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_view.RunView(NOW - timedelta(minutes=3, seconds=4)).show(
+        event("done", status="completed", output="a", usage=USAGE, iterations=1)
+    )
+    assert "completed · 3 min 4 s · 1 turn" in capsys.readouterr().err
 
 
 def asked(**arguments: Any) -> ApprovalRequested:
