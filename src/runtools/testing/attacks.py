@@ -66,6 +66,31 @@ while True:
         pass
 """
 
+_REFUSED = """
+import os, socket, threading
+def refused():
+    n = 0
+    while True:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.sendto(b'x', ('10.9.9.9', 1 + n % 60000))
+        except OSError:
+            pass
+        sock.close()
+        n += 1
+def full():
+    while True:
+        try:
+            with open('/workspace/full', 'wb') as file:
+                while True:
+                    file.write(os.urandom(1 << 20))
+                    os.fsync(file.fileno())
+        except OSError:
+            pass
+for work in (refused, full):
+    threading.Thread(target=work).start()
+"""
+
 
 def _python(program: str) -> list[str]:
     return ["python3", "-c", program]
@@ -83,5 +108,6 @@ ATTACKS: dict[str, list[str]] = {
     "journal": _python(_JOURNAL),
     "rings": _python(_RINGS),
     "names": _python(_NAMES),
+    "egress log": _python(_REFUSED),
 }
 """By what they fill: a command that never ends by itself."""

@@ -2,7 +2,8 @@
 
 Refusals that differ in nothing but the moment are one line with a count. The line that was not met for
 the longest time gives way to a new one, and is counted. The file is written a moment after the log has
-changed: a crash in between loses that moment.
+changed: a crash in between loses that moment, a power loss some more. A guest that goes on being refused
+has it written every second, beside a disk that others may have made slow: so nothing waits for that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from runtools.platform.core.ports.network import Refusal, unheard
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.egress import EgressLog, EgressRefusal, RefusalReason
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,9 @@ class Refusals:
         self._counted = counted
         self._lines: OrderedDict[Refusal, EgressRefusal] | None = None
         self._forgotten = 0
-        self._saving: asyncio.TimerHandle | None = None
+        self._changed = False
+        self._saving: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     def add(self, refusal: Refusal) -> None:
         """Take down one more, or as many as it stands for."""
@@ -67,22 +71,38 @@ class Refusals:
         )
         if len(lines) > LINES:
             self._forgotten += lines.popitem(last=False)[1].count
+        self._changed = True
         if self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(_SAVE_SECONDS, self.save)
+            self._saving = asyncio.create_task(self._save_on(), name=f"saving {self._file}")
 
     def view(self) -> EgressLog:
         """All lines, the latest first."""
         lines = self._loaded().values()
         return EgressLog(refusals=list(reversed(lines)), forgotten=self._forgotten)
 
-    def save(self) -> None:
-        """Write it down, if it has changed since."""
-        if self._saving is None:
-            return
-        self._saving.cancel()
+    async def close(self) -> None:
+        """Write down what has changed since it last was."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        await self._save()
+
+    async def _save_on(self) -> None:
+        """Save a moment after each change, and not twice at once."""
+        while self._changed:
+            await asyncio.sleep(_SAVE_SECONDS)
+            await self._save()
         self._saving = None
+
+    async def _save(self) -> None:
+        async with self._writing:
+            if self._changed:
+                self._changed = False
+                await to_its_end(asyncio.to_thread(self._write, self.view()))
+
+    def _write(self, view: EgressLog) -> None:
         try:
-            write_atomic(self._file, self.view().model_dump_json().encode())
+            write_atomic(self._file, view.model_dump_json().encode(), durable=False)
         except OSError as exc:  # its folder went, or the disk is full
             log.warning("%s could not be written: %s", self._file, exc)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
+import pytest
+
 from runtools.platform.core.ports.network import Refusal, untold
+from runtools.platform.host.engine import refusals
 from runtools.platform.host.engine.refusals import FILE, LINES, Refusals
 from runtools.platform.kit.clock import SystemClock
 
@@ -39,11 +44,39 @@ async def test_it_outlives_the_platform(tmp_path: Path) -> None:
     first = Refusals(tmp_path, SystemClock())
     for n in range(3):
         first.add(refusal(n))
-    first.save()
+    await first.close()
     heir = Refusals(tmp_path, SystemClock())
     assert heir.view() == first.view()
     heir.add(refusal(0))
     assert next((one.name, one.count) for one in heir.view().refusals) == ("h0.evil.net", 2)
+
+
+async def test_a_guest_refused_without_end_beside_a_slow_disk_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_SAVE_SECONDS", 0)
+    writing, go, real = [], threading.Event(), refusals.write_atomic
+
+    def slow(path: Path, data: bytes, *, durable: bool) -> None:
+        assert not durable
+        writing.append(threading.current_thread())
+        assert go.wait(30)
+        real(path, data, durable=durable)
+
+    monkeypatch.setattr(refusals, "write_atomic", slow)
+    log = Refusals(tmp_path, SystemClock())
+    log.add(refusal(0))
+    async with asyncio.timeout(30):
+        while not writing:
+            await asyncio.sleep(0.001)  # this loop goes on meanwhile
+    for n in range(100):
+        log.add(refusal(n))
+        await asyncio.sleep(0)
+    assert len(writing) == 1
+    assert writing[0] is not threading.current_thread()
+    go.set()
+    await log.close()
+    assert Refusals(tmp_path, SystemClock()).view() == log.view()
 
 
 async def test_what_came_too_fast_is_one_line_with_its_number(tmp_path: Path) -> None:
