@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
 MEASURE_SECONDS = 30.0
+# Of one virtual CPU: a program that has but one thread is no less at work in a large sandbox.
 BUSY_SHARE = 0.05
 # How long a paused sandbox keeps its network, so that connections survive a short pause.
 NETWORK_SECONDS = 300.0
@@ -32,7 +33,7 @@ _SILENT_SECONDS = 20.0
 _MOST_SILENT_SECONDS = 300.0
 
 
-def is_active(before: Activity | None, after: Activity) -> bool:
+def is_active(before: Activity | None, after: Activity, vcpus: int) -> bool:
     """Whether something went on in the guest between two looks."""
     if after.running_execs > 0:
         return True
@@ -44,7 +45,7 @@ def is_active(before: Activity | None, after: Activity) -> bool:
         return True
     passed = after.cpu_total_seconds - before.cpu_total_seconds
     worked = after.cpu_busy_seconds - before.cpu_busy_seconds
-    return passed > 0 and worked / passed > BUSY_SHARE
+    return passed > 0 and worked / (passed / vcpus) > BUSY_SHARE
 
 
 def _flowed(before: int | None, after: int | None) -> bool:
@@ -146,7 +147,7 @@ class Idle:
         self._looks[box.id] = seen
         if before is None and seen.running_execs == 0:
             return None
-        return is_active(before, seen)
+        return is_active(before, seen, box.record.order.sizes.vcpus)
 
     async def _measure(self, box: Actor) -> None:
         """Have the guest's stats at hand for a pause, and for the case that it dies."""
