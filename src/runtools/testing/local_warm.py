@@ -79,6 +79,10 @@ class LocalWarm:
         """What all of them take on the disk."""
         return sum(f.stat().st_blocks * 512 for f in self._folder.rglob("*") if f.is_file())
 
+    def unfinished_bytes(self) -> int:
+        """What those in the making take on the disk so far."""
+        return sum(f.stat().st_blocks * 512 for f in self._folder.glob(".*/**/*") if f.is_file())
+
     async def prune(self, limit_bytes: int, keep: Collection[Path] = ()) -> int:
         """Remove the oldest until all take less than a limit; returns how many went."""
         gone = 0

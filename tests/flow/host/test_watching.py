@@ -18,6 +18,7 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Sizes
 from runtools.platform.host.engine import idle, ledger
 from runtools.platform.host.engine import space as space_of_host
+from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.guest.client import Activity, GuestClient
 from runtools.testing.clock import ManualClock
 
@@ -181,7 +182,7 @@ class TestIdle:
             {"output_bytes": 11},
             {"connections": 1, "traffic_bytes": 5},
             {"connections": 1, "traffic_bytes": None},
-            {"cpu_busy_seconds": 5.1, "cpu_total_seconds": 100.0},
+            {"cpu_busy_seconds": 2.6, "cpu_total_seconds": 100.0},  # of two vCPUs
         ],
     )
     async def test_signs_of_life_keep_it_running(self, world, clock, box, seen, change):
@@ -196,7 +197,7 @@ class TestIdle:
             {},
             {"connections": 1},
             {"traffic_bytes": 5},
-            {"cpu_busy_seconds": 4.9, "cpu_total_seconds": 100.0},
+            {"cpu_busy_seconds": 2.4, "cpu_total_seconds": 100.0},
         ],
     )
     async def test_these_are_none(self, world, clock, box, seen, change):
@@ -204,6 +205,14 @@ class TestIdle:
         seen["activity"] = dataclasses.replace(STILL, **change)
         await self.look_after(world, clock, 595)
         assert world.look(box).state == "paused"
+
+    async def test_one_thread_at_work_counts_in_the_largest_sandbox(self, world, clock, seen):
+        box = await world.create(sizes=Sizes(vcpus=32, memory_mb=1024, disk_mb=2048))
+        await self.look_after(world, clock, 10)
+        work = {"cpu_busy_seconds": 595.0, "cpu_total_seconds": 32 * 595.0}
+        seen["activity"] = dataclasses.replace(STILL, **work)
+        await self.look_after(world, clock, 595)
+        assert world.look(box).state == "running"
 
     async def test_a_call_of_ours_keeps_it_running(self, world, clock, box):
         with world.box(box).use():
@@ -307,21 +316,77 @@ class TestDisk:
         assert seen == ["paused"]
         assert world.look(box).cause == "disk_low"
 
-    async def test_those_beyond_four_give_their_turn_back_until_the_next_look(
-        self, world, box, full
+    async def test_all_that_run_are_paused_after_one_look_four_at_a_time(
+        self, world, full, monkeypatch
     ):
-        others, ran = 4, []
-        for _ in range(others):
-            await world.host.space._room.acquire()
+        boxes, suspend = [await world.create() for _ in range(7)], world.driver.suspend
+        at_once, most, go = [], [], asyncio.Event()
+
+        async def count(machine):
+            at_once.append(machine.id)
+            most.append(len(at_once))
+            await go.wait()
+            await suspend(machine)
+            at_once.remove(machine.id)
+
+        monkeypatch.setattr(world.driver, "suspend", count)
         full()
         await world.host.space.look()
-        async with asyncio.timeout(DEADLINE):  # what comes after it does not wait for the four
-            await world.box(box).perform(partial(note, ran, "act"))
-        await until(lambda: not world.host.space._pausing)
-        assert world.look(box).state == "running"
-        for _ in range(others):
-            world.host.space._room.release()
+        await until(lambda: len(at_once) == 4)
+        # What waits for its place does not wait in its sandbox's turn: that is free for other acts.
+        waiting = next(box for box in boxes if box not in at_once)
+        async with asyncio.timeout(DEADLINE):
+            await world.box(waiting).perform(partial(note, [], "act"))
+        go.set()
+        await until(lambda: all(world.look(box).state == "paused" for box in boxes))
+        assert max(most) == 4
+
+    async def test_those_that_are_busy_keep_no_place(self, world, full, monkeypatch):
+        monkeypatch.setattr(space_of_host, "_BUSY_SECONDS", 0.05)
+        busy, over = [await world.create() for _ in range(4)], asyncio.Event()
+        acts = [asyncio.ensure_future(world.box(box).perform(over.wait)) for box in busy]
+        await until(lambda: all(world.box(box)._current for box in busy))
+        # Used last, and so paused last.
+        free = await world.create()
+        full()
         await world.host.space.look()
+        await until(lambda: world.look(free).state == "paused")
+        over.set()
+        await asyncio.gather(*acts)
+        await until(lambda: all(world.look(box).state == "paused" for box in busy))
+
+    async def test_no_more_are_paused_than_it_takes(self, world, monkeypatch):
+        """Each is counted 512 MB; there is room for what three of four must still write."""
+        boxes, suspend, over = [await world.create() for _ in range(4)], world.driver.suspend, []
+        free = property(lambda self: (1 + 3 * 512) << 20)
+
+        async def slowly(machine):
+            await until(lambda: over)
+            await suspend(machine)
+
+        monkeypatch.setattr(world.driver, "suspend", slowly)
+        monkeypatch.setattr(type(world.host.space), "free_bytes", free)
+        monkeypatch.setattr(space_of_host, "used_bytes", lambda folder: 0)
+        room = world.host.space._room
+        await world.host.space.look()
+        await until(lambda: len(world.host.space._pausing) == 1 and not room.locked())
+        over.append(True)
+        await until(lambda: not world.host.space._pausing)
+        assert sorted(world.look(box).state for box in boxes) == ["paused"] + ["running"] * 3
+
+    async def test_what_a_machine_being_warmed_has_written_is_not_counted_twice(
+        self, world, box, monkeypatch
+    ):
+        space = world.host.space
+        world.engine.admission.adopt("warm tpl_base 2x1024", load_of(1024, 0.5))
+        free = property(lambda self: (1 + 512 + 100) << 20)
+        monkeypatch.setattr(type(space), "free_bytes", free)
+        monkeypatch.setattr(space_of_host, "used_bytes", lambda folder: 0)
+        monkeypatch.setattr(world.warm, "unfinished_bytes", lambda: 500 << 20)
+        await space.look()
+        assert not space._pausing
+        monkeypatch.setattr(world.warm, "unfinished_bytes", lambda: 300 << 20)
+        await space.look()
         await until(lambda: world.look(box).state == "paused")
 
     async def test_it_does_not_come_before_a_destroy(self, world, box):

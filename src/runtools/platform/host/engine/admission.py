@@ -66,6 +66,11 @@ class Admission:
         return total
 
     @property
+    def tickets(self) -> dict[str, Load]:
+        """What each ticket holder is counted as."""
+        return {who: load for who, (load, _) in self._tickets.items()}
+
+    @property
     def waiting(self) -> int:
         """How many wait."""
         return len(self._queue)

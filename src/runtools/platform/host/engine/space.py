@@ -17,7 +17,7 @@ from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove, used_bytes
 from runtools.platform.host.engine import snapshots
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
-from runtools.platform.host.engine.acts.admit import load
+from runtools.platform.host.engine.acts.create import WARMING
 from runtools.platform.host.engine.acts.destroy import forget_disk
 from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.budget import MB
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 SWEEP_SECONDS = 600.0
 _PAUSED_AT_ONCE = 4
+# A sandbox that is busy keeps its place among those that are paused for so long, then gives it to others.
+_BUSY_SECONDS = 1.0
 # How long the ledger of a sandbox without anything else is kept on the host. The api has its own.
 REMEMBERED = timedelta(days=7)
 
@@ -39,7 +41,9 @@ class Space:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pausing: set[str] = set()
+        self._saving: set[str] = set()
         self._room = asyncio.Semaphore(_PAUSED_AT_ONCE)
+        self._deciding = asyncio.Lock()
 
     @property
     def free_bytes(self) -> int:
@@ -80,33 +84,75 @@ class Space:
 
     async def _pause(self, box: Actor) -> None:
         try:
-            await box.perform(partial(self._pause_in_turn, box), first=True)
+            # Not all at once: a pause may write memory itself, and those before it may be enough. The place
+            # comes before the turn, which would keep the sandbox's other acts meanwhile.
+            async with self._room:
+                if not await self._is_low():
+                    return
+                begun, late = asyncio.Event(), asyncio.Event()
+                turn = asyncio.ensure_future(
+                    box.perform(partial(self._in_turn, box, begun, late), first=True)
+                )
+                beginning = asyncio.ensure_future(begun.wait())
+                await asyncio.wait(
+                    {turn, beginning}, timeout=_BUSY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                beginning.cancel()
+                if begun.is_set() or turn.done():
+                    await turn
+                    return
+                late.set()
+            await turn
         except (RunToolsError, OSError) as exc:
             log.error("%s could not be paused: %s", box.id, exc)
         finally:
             self._pausing.discard(box.id)
 
-    async def _pause_in_turn(self, box: Actor) -> None:
-        # Not all at once: a pause may write memory itself, and those before it may be enough. Nobody
-        # waits for that in a turn, which would keep the sandbox's other acts: the next look asks again.
-        if self._room.locked():
-            return
-        async with self._room:
-            if box.state is State.RUNNING and await self._is_low():
-                await pause(box, Why("disk_low", PLATFORM))
+    async def _in_turn(self, box: Actor, begun: asyncio.Event, late: asyncio.Event) -> None:
+        """Pause it; one whose turn came late does so only where there is a place at once, or asks again."""
+        begun.set()
+        if not late.is_set():
+            await self._pause_if_low(box)
+        elif not self._room.locked():
+            async with self._room:
+                await self._pause_if_low(box)
+
+    async def _pause_if_low(self, box: Actor) -> None:
+        # One after the other: what is decided already may be enough.
+        async with self._deciding:
+            if box.state is not State.RUNNING or not await self._is_low():
+                return
+            self._saving.add(box.id)
+        try:
+            await pause(box, Why("disk_low", PLATFORM))
+        finally:
+            self._saving.discard(box.id)
 
     async def _is_low(self) -> bool:
-        """Whether less is free than the headroom and what the running must still write at a pause."""
+        """Whether less is free than the headroom and what must still be written of the memory of all that
+
+        has its place: the running at their pauses, those that are being started, and machines that are
+        warmed, which write theirs now. Of those that are being paused for it nothing is expected any more.
+        """
         above = self.free_bytes - self._engine.headroom_bytes
-        most = self._engine.admission.taken.memory_mb * MB
+        tickets = {
+            who: load.memory_mb * MB
+            for who, load in self._engine.admission.tickets.items()
+            if who not in self._saving
+        }
+        most = sum(tickets.values())
         if above < 0 or above >= most:
             return above < 0
         lives = [
-            (self._engine.places.life(box.id, box.record.life.number), load(box).memory_mb * MB)
-            for box in chosen(self._engine.actors.values(), State.RUNNING)
-            if box.record.life is not None
+            (self._engine.places.life(box.id, box.record.life.number), tickets[box.id])
+            for box in self._engine.actors.values()
+            if box.id in tickets and box.record.life is not None
         ]
-        return above < most - await asyncio.to_thread(_saved, lives)
+        warming = sum(counted for who, counted in tickets.items() if who.startswith(WARMING))
+        saved = await asyncio.to_thread(_saved, lives)
+        if warming:
+            saved += min(warming, await asyncio.to_thread(self._engine.warm.unfinished_bytes))
+        return above < most - saved
 
     async def sweep(self) -> None:
         """Remove disks kept for recovery, ledgers and results that are past their time."""

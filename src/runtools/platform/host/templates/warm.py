@@ -163,6 +163,10 @@ class Warm:
         """What all of them take on disk."""
         return sum(kept.size_bytes for kept in self._kept.values())
 
+    def unfinished_bytes(self) -> int:
+        """What those in the making take on disk so far."""
+        return sum(used_bytes(folder) for folder in list(self._folder.glob(f"{_MAKING}*")))
+
     async def prune(self, limit_bytes: int, keep: Collection[Path] = ()) -> int:
         """Remove the longest unused until all take no more than a limit; returns how many went."""
         now = self._clock.monotonic()

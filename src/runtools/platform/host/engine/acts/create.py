@@ -23,6 +23,9 @@ from runtools.platform.host.engine.points import reach
 from runtools.platform.host.templates.images import Image
 from runtools.platform.kit.tracing import Span
 
+WARMING = "warm "
+"""How the tickets of machines begin that are being warmed."""
+
 
 async def create(box: Actor, why: Why) -> None:
     """Make the journaled sandbox run, or end it as `start_failed`.
@@ -137,7 +140,7 @@ async def _warm_up(box: Actor) -> None:
     """Make a warm snapshot of this size for the next create, if there is room to do it now."""
     engine, sizes = box.engine, box.record.order.sizes
     image: Image = engine.templates.image(box.record.order.template_version_id)
-    ticket = f"warm {image.version_id} {sizes.vcpus}x{sizes.memory_mb}"
+    ticket = f"{WARMING}{image.version_id} {sizes.vcpus}x{sizes.memory_mb}"
     engine.admission.enter_now(ticket, load_of(sizes.memory_mb, engine.settings.memory_factor))
     try:
         await engine.warm.make(image, sizes.vcpus, sizes.memory_mb)
