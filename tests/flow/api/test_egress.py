@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from runtools.platform.api import reconcile
@@ -102,6 +104,30 @@ class TestChange:
         world.host.unavailable = False
         await reconcile.reach_out(world.platform)
         await holds(lambda: world.host.machines[box].order.egress.allow == ["a.org"])
+
+    async def test_a_host_that_keeps_us_waiting_is_asked_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        box = await made(world)
+        asked, over = [], asyncio.Event()
+        real = world.host.set_egress
+
+        async def slowly(sandbox_id: str, generation: int, egress: Egress) -> None:
+            asked.append(generation)
+            await over.wait()
+            await real(sandbox_id, generation, egress)
+
+        monkeypatch.setattr(world.host, "set_egress", slowly)
+        path = f"/v1/sandboxes/{box}/egress"
+        changing = asyncio.ensure_future(world.http.patch(path, json={"allow": ["a.org"]}))
+        await holds(lambda: len(asked) == 1)
+        for _ in range(5):
+            await reconcile.reach_out(world.platform)
+            await asyncio.sleep(0)
+        assert len(asked) == 1
+        over.set()
+        assert (await changing).status_code == 200
+        assert await world.platform.db.read(store.open_egress, 10) == []
 
     async def test_what_a_host_has_of_a_lost_record_is_replaced(self, world: World) -> None:
         box = await made(world)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 from tests.flow.host.conftest import World, until
 from tests.flow.host.test_lifecycle import kill_machine
 
 from runtools.errors import RunToolsError, Unavailable
-from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Guest
-from runtools.platform.host.engine import journal, ledger
+from runtools.platform.core.states import State
+from runtools.platform.host.engine import journal, ledger, recovery
 from runtools.platform.host.engine.acts import end
 
 SECRET = Guest(env={"TOKEN": "hidden-value"}, password_hash="$6$hidden$hash")
@@ -215,6 +217,83 @@ class TestAShutdown:
         await world.host.start()
         assert await world.host.shutdown() == {}
         assert not await world.driver.is_live(world.box(box).machine())
+
+
+class TestSavedThoughNoJournalSaysSo:
+    """A state that a start has saved, or found saved, is no end, however long the disk takes nothing."""
+
+    @pytest.fixture
+    async def left(self, settings):
+        """A sandbox that ran when its host ended, with a file to know it by."""
+        world = World(settings)
+        await world.host.start()
+        box = await world.create()
+        await world.sh(box, "echo kept >/root/known")
+        machine = world.box(box).machine()
+        await world.host.stop()
+        return box, machine
+
+    def refuse(self, monkeypatch, times):
+        real, refused = journal.save, []
+
+        def save(folder, record, **more):
+            if record.state is State.PAUSED and len(refused) < times:
+                refused.append(record)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(folder, record, **more)
+
+        monkeypatch.setattr(journal, "save", save)
+        return refused
+
+    async def held(self, world, box, refused, times):
+        await until(lambda: world.look(box).state != "running")
+        assert len(refused) == times
+        seen = world.look(box)
+        assert (seen.state, seen.cause, seen.ending) == ("paused", "host_restart", None)
+        await until(lambda: world.look(box).durable)
+        assert await world.sh(box, "cat /root/known") == "kept"
+        assert len(world.network.taken) == 1
+        await world.close()
+
+    @pytest.mark.parametrize("times", [1, 3, 8])
+    async def test_one_whose_network_is_gone(self, settings, left, monkeypatch, times):
+        (box, _), world = left, World(settings)
+
+        async def fail(*_):
+            raise Unavailable("the firewall is busy")
+
+        monkeypatch.setattr(world.network, "adopt", fail)
+        monkeypatch.setattr(recovery, "_NETWORK_ATTEMPTS", 1)
+        refused = self.refuse(monkeypatch, times)
+        await world.host.start()
+        await self.held(world, box, refused, times)
+
+    @pytest.mark.parametrize("times", [1, 3])
+    async def test_one_that_was_saved_before(self, settings, left, monkeypatch, times):
+        (box, machine), world = left, World(settings)
+        await world.driver.suspend(machine)
+        refused = self.refuse(monkeypatch, times)
+        await world.host.start()
+        await self.held(world, box, refused, times)
+
+    async def test_one_that_was_resumed_before_its_end_had_its_turn(self, world, box):
+        """What saw its VMM go finds another one in its place, and lets it be."""
+        actor = world.box(box)
+        await actor.perform(lambda: end.died(actor, actor.record.life.number, Exit(0, None)))
+        assert world.look(box).state == "running"
+        assert await world.sh(box, "echo on") == "on"
+
+    async def test_one_without_a_network_is_not_taken_for_whole_at_the_next_start(
+        self, settings, left
+    ):
+        (box, _), world = left, World(settings)
+        folder = settings.host_home / "sandboxes" / box
+        record = journal.load(folder)
+        journal.save(folder, replace(record, life=replace(record.life, slot=None)))
+        await world.host.start()
+        assert (world.look(box).state, world.look(box).cause) == ("paused", "host_restart")
+        assert await world.sh(box, "cat /root/known") == "kept"
+        await world.close()
 
 
 class TestSecretsGo:

@@ -7,13 +7,14 @@ import errno
 import os
 
 import pytest
-from tests.flow.host.conftest import World, fresh, holders, order, sandbox_id, until
+from tests.flow.host.conftest import DEADLINE, World, fresh, holders, order, sandbox_id, until
 
 from runtools.errors import OutcomeUnknown, RunToolsError, Unavailable
 from runtools.platform.core.ports.host import Child
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.acts import conclude
+from runtools.sdk.shapes.egress import Egress
 
 
 @pytest.fixture
@@ -97,6 +98,46 @@ class TestHeldUp:
         await until(lambda: world.look(box).state == "paused")
         assert (await world.host.pause(box, op, "key_test")).state == "paused"
         assert await world.sh(box, "echo on") == "on"
+
+    async def test_so_is_who_changes_what_it_may_do(self, world, box, failing, monkeypatch):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        failing(over(Act.PAUSE), 10**9)
+        with pytest.raises(OutcomeUnknown):
+            await world.pause(box)
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Unavailable, match="No space left"):
+                await world.host.set_egress(box, 1, Egress(internet=False))
+            with pytest.raises(Unavailable, match="No space left"):
+                await world.host.set_limits(box, 5, None)
+        failing(lambda _: False)
+        await until(lambda: world.look(box).state == "paused")
+        await world.host.set_egress(box, 1, Egress(internet=False))
+        assert (await world.host.order(box)).internet is False
+
+    async def test_and_who_repeats_a_create_whose_failure_is_not_written(
+        self, world, failing, monkeypatch
+    ):
+        monkeypatch.setattr(conclude, "_TELLING", 1)
+        begun = (State.RUNNING, State.STOPPED)
+        failing(lambda record: record.state in begun, 10**9)
+        wish = order()
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(2):
+                with pytest.raises(OutcomeUnknown, match="cannot write down that this has ended"):
+                    await world.host.create(wish)
+        failing(lambda _: False)
+        await until(lambda: world.look(wish.sandbox_id).state == "stopped")
+        with pytest.raises(Unavailable, match="did not start"):
+            await world.host.create(wish)
+
+    async def test_a_change_that_the_disk_does_not_take_is_refused(self, world, box, failing):
+        failing(lambda record: True, 2)
+        with pytest.raises(Unavailable, match=r"cannot be written down.*No space left"):
+            await world.host.set_egress(box, 1, Egress(internet=False))
+        with pytest.raises(Unavailable, match=r"cannot be written down.*No space left"):
+            await world.host.set_limits(box, 5, None)
+        seen = await world.host.order(box)
+        assert (seen.internet, seen.idle_timeout_seconds) == (True, 600)
 
     async def test_what_was_asked_for_before_is_told_too_and_the_platforms_own_waits_on(
         self, world, box, failing, monkeypatch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from runtools.errors import NotFound, RunToolsError
@@ -70,8 +70,7 @@ async def repair(platform: Platform, young: timedelta) -> None:
     before = platform.clock.now() - young
     wishes = await platform.db.read(store.open_wishes, before, _BATCH)
     keeps = await platform.db.read(snapshots.unfinished, before, _BATCH)
-    building = await platform.db.read(template_store.in_state, "building")
-    dropping = await platform.db.read(template_store.in_state, "dropping")
+    await _repair_templates(platform, before)
     forks: set[tuple[str, str]] = set()
     for record in wishes:
         if record.id in platform.asking:
@@ -93,17 +92,22 @@ async def repair(platform: Platform, young: timedelta) -> None:
             _again(platform, keep.id, keeping.ask(platform, keep))
         else:
             _again(platform, keep.id, keeping.ask_drop(platform, keep))
-    for version in building:
+
+
+async def _repair_templates(platform: Platform, before: datetime) -> None:
+    for version in await platform.db.read(template_store.in_state, "building"):
         if version.id not in platform.asking and version.created_at < before:
             _again(platform, version.id, _build_on(platform, version))
-    for version in dropping:
-        _again(platform, version.id, templates.ask_drop(platform, version))
+    for version in await platform.db.read(template_store.in_state, "dropping"):
+        if version.id not in platform.asking:
+            _again(platform, version.id, templates.ask_drop(platform, version))
 
 
 async def reach_out(platform: Platform) -> None:
     """One round over egress policies that their hosts have not been told."""
     for record in await platform.db.read(store.open_egress, _BATCH):
-        _again(platform, f"the egress policy of {record.id}", egress.ask(platform, record))
+        if egress.topic(record.id) not in platform.asking:
+            _again(platform, f"the egress policy of {record.id}", egress.ask(platform, record))
 
 
 async def deploy_on(platform: Platform) -> None:

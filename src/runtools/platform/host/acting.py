@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from runtools.errors import (
@@ -126,10 +125,9 @@ class Acting:
         async def change() -> None:
             if box.state is State.STOPPED:
                 raise SandboxStopped(f"{box.id} has stopped")
-            order = box.record.order.model_copy(update=limits)
-            box.note(replace(box.record, order=order))
+            box.keep_order(box.record.order.model_copy(update=limits))
 
-        await box.perform(change)
+        await box.perform(change, asked=True)
 
     # --- how ---
 
@@ -167,10 +165,9 @@ async def _in_turn(box: Actor, why: Why, act: Callable[[], Coroutine[Any, Any, T
         OutcomeUnknown: it is a repeat of what is held up.
         Unavailable: it is something else, and was not begun.
     """
-    if box.held_up is not None:
-        under_way = box.record.under_way
-        is_same = under_way is not None and under_way.op == why.op
-        raise held_up(box, OutcomeUnknown if is_same else Unavailable)
+    under_way = box.record.under_way
+    if box.held_up is not None and under_way is not None and under_way.op == why.op:
+        raise held_up(box, OutcomeUnknown)
     return await box.perform(act, asked=True)
 
 
@@ -178,9 +175,12 @@ async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) ->
     """Wait until a create has come that far.
 
     Raises:
+        OutcomeUnknown: that it failed cannot be written down.
         RunToolsError: it failed.
     """
     while box.state is State.CREATING and not is_queued(box):
+        if making is None and box.held_up is not None:
+            raise held_up(box, OutcomeUnknown)
         changed = asyncio.ensure_future(box.changed())
         await asyncio.wait(
             {changed, making} if making else {changed}, return_when=asyncio.FIRST_COMPLETED

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from runtools.errors import Conflict, InvalidRequest, SandboxStopped
 from runtools.platform.core.egress import BadRule
 from runtools.platform.core.states import Operation, State
@@ -26,7 +24,7 @@ class Reaching:
         if box.state is State.RUNNING and box.record.operation in _BESIDE:
             await _change(box, generation, egress)
         else:
-            await box.perform(lambda: _change(box, generation, egress))
+            await box.perform(lambda: _change(box, generation, egress), asked=True)
 
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         """What it was refused."""
@@ -50,6 +48,6 @@ async def _change(box: Actor, generation: int, egress: Egress) -> None:
         policy = order.policy
     except BadRule as exc:
         raise InvalidRequest(str(exc)) from exc
-    box.note(replace(box.record, order=order, egress_generation=generation))
+    box.keep_order(order, egress_generation=generation)
     for slot in box.slots():
         await box.engine.network.change(slot, policy)

@@ -24,6 +24,11 @@ def of(record: Record) -> Egress:
     return Egress(internet=record.internet, **record.egress)
 
 
+def topic(sandbox_id: str) -> str:
+    """What stands in `Platform.asking` while a host is asked for the policy of a sandbox."""
+    return f"egress {sandbox_id}"
+
+
 async def change(call: Call, ref: str, wanted: EgressChange) -> Egress:
     """Change what is given; returns when the whole is in force."""
     platform = call.platform
@@ -47,6 +52,14 @@ async def ask(platform: Platform, record: Record) -> Record:
         Unavailable: it could not, or does not answer; it will be asked again.
         NotFound, SandboxStopped: there is nothing left to put it in force for.
     """
+    platform.asking.add(topic(record.id))
+    try:
+        return await _ask(platform, record)
+    finally:
+        platform.asking.discard(topic(record.id))
+
+
+async def _ask(platform: Platform, record: Record) -> Record:
     host = platform.hosts.port(record.host_id)
     for _ in range(_ATTEMPTS):
         try:

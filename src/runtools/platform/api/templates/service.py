@@ -209,6 +209,7 @@ def _mark(
 
 async def ask_drop(platform: Platform, version: Version) -> None:
     """Ask the host to remove what is written down as dropping."""
+    platform.asking.add(version.id)
     try:
         await platform.hosts.port(version.host_id).drop_template(version.id)
     except NotFound:
@@ -219,4 +220,6 @@ async def ask_drop(platform: Platform, version: Version) -> None:
         state = "ready" if version.error is None else "failed"
         await platform.db.write(store.change, version.id, {"state": state, "drop_op": None})
         raise
+    finally:
+        platform.asking.discard(version.id)
     await platform.db.write(store.change, version.id, {"state": "dropped"})

@@ -27,7 +27,7 @@ from runtools.errors import (
     Unavailable,
 )
 from runtools.platform.core.ports.driver import Exit, Machine, Slot, VmmFailed
-from runtools.platform.core.ports.host import Observed
+from runtools.platform.core.ports.host import CreateOrder, Observed
 from runtools.platform.core.states import Act, Move, State, check
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
@@ -263,6 +263,20 @@ class Actor:
         journal.save(self.folder, record)
         self.record = record
 
+    def keep_order(self, order: CreateOrder, **more: Any) -> None:
+        """Journal what is asked of the sandbox from now on; ``more`` are further fields of the record.
+
+        Raises:
+            Unavailable: the disk does not take it; all is as before.
+        """
+        try:
+            self.note(replace(self.record, order=order, **more))
+        except OSError as exc:
+            raise Unavailable(
+                f"the change of {self.id} cannot be written down on its host: {exc}",
+                hint="runtools df shows what takes the disk, runtools prune frees some of it",
+            ) from exc
+
     def keep_life(self, life: Life) -> None:
         """Journal the present machine as it has become."""
         self.note(replace(self.record, life=life))
@@ -372,7 +386,12 @@ class Actor:
 
         Nothing comes before a destroy. One that was ``asked`` for is refused where what is before it
         is held up.
+
+        Raises:
+            Unavailable: it is, and this was not begun.
         """
+        if asked and self.held_up is not None:
+            raise held_up(self, Unavailable)
         job = self._job(run)
         job.asked = asked
         if first and not self._final:
@@ -462,7 +481,7 @@ class Actor:
     async def close(self, grace_seconds: float) -> None:
         """End the task; an act under way is given a moment to finish."""
         self.unwatch()
-        self.refusals.save()
+        await self.refusals.close()
         current = self._current
         if current is not None:
             _, late = await asyncio.wait({current}, timeout=grace_seconds)

@@ -25,7 +25,7 @@ from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
 from runtools.platform.host.engine.acts.destroy import destroy
-from runtools.platform.host.engine.acts.pause import became_paused, release
+from runtools.platform.host.engine.acts.pause import became_paused, found_saved, is_saved
 from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
@@ -105,7 +105,8 @@ class Recovery:
                     if box.record.under_way is not None:
                         self._stuck.append((box, box.record.under_way))
                     elif box.state is State.RUNNING:
-                        box.watch()  # the end of one that is gone is tried again until it holds
+                        # Of one that is gone, that it has ended, or lies saved, is tried until it holds.
+                        box.watch()
 
         await asyncio.gather(*(one(box) for box in boxes))
 
@@ -198,13 +199,14 @@ class Recovery:
         engine, life = box.engine, box.record.life
         assert life is not None  # noqa: S101 - it is live
         engine.admission.adopt(box.id, load(box))
-        if life.slot is not None:
-            try:
-                await self._connected(box, life.slot)
-            except (RunToolsError, OSError) as exc:
-                log.error("%s cannot have its network back, so it is paused: %s", box.id, exc)
-                await self._put_to_sleep(box, str(exc))
-                return
+        try:
+            if life.slot is None:  # an earlier start could not serve it, nor save the sandbox
+                raise Unavailable(f"the network of {box.id} is gone")
+            await self._connected(box, life.slot)
+        except (RunToolsError, OSError) as exc:
+            log.error("%s cannot have its network back, so it is paused: %s", box.id, exc)
+            await self._put_to_sleep(box, str(exc))
+            return
         if box.guest is None:
             box.guest = client(engine, box.machine(), life.token, lambda: None)
         box.watch()
@@ -225,7 +227,7 @@ class Recovery:
     async def _put_to_sleep(self, box: Actor, reason: str) -> None:
         """Save one to which nobody can speak any more: a resume makes it another network."""
         try:
-            saved = await self._has_state(box)
+            saved = await is_saved(box)
         except OSError as exc:
             await self._forget_network(box)
             raise Unavailable(f"{box.id} has no network and could not be saved: {exc}") from exc
@@ -235,23 +237,14 @@ class Recovery:
                 raise Unavailable(f"{box.id} has no network and could not be saved: {reason}")
             await end.ended(box, "host_restart", reason, Exit(None, None))
             return
-        fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
-        await became_paused(box, Why("host_restart", PLATFORM), fingerprint, reason=reason)
-        try:
-            await release(box)
-        except (RunToolsError, OSError) as exc:
-            log.error("what is left of the network of %s could not be removed: %s", box.id, exc)
-            await self._forget_network(box)
-        box.engine.later(durable.make(box), f"making {box.id} durable")
+        await found_saved(box, Why("host_restart", PLATFORM), reason=reason)
 
     async def _gone(self, box: Actor) -> None:
         if self._rebooted:
             await end.ended(box, "host_restart", "the machine restarted under it", Exit(None, None))
             return
-        if await self._has_state(box):  # saved, and the journal never heard of it
-            why = Why("host_restart", PLATFORM)
-            await became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
-            await self._at_rest(box)
+        if await is_saved(box):  # and the journal never heard of it
+            await found_saved(box, Why("host_restart", PLATFORM))
             return
         try:
             async with asyncio.timeout(_EXIT_SECONDS):
@@ -295,7 +288,7 @@ class Recovery:
             return
         if await self._is_live(box):
             known.forget(box.machine().folder)  # it went on since they were written down
-        if await self._has_state(box):
+        if await is_saved(box):
             await became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
             await self._forget_network(box)
             box.engine.later(durable.make(box), f"making {box.id} durable")
@@ -312,7 +305,7 @@ class Recovery:
             self._unfinished.append((box, partial(_greeted, box, why)))
         elif self._rebooted and not box.record.durable:
             await self._lost(box)
-        elif await self._has_state(box):
+        elif await is_saved(box):
             await self._undone(box, why)
         else:
             box.note(replace(box.record, state=State.RUNNING))  # it was: its state is used up
@@ -367,14 +360,6 @@ class Recovery:
         box.commit(why, record, failed="the platform restarted in the middle of it")
         if box.guest is None:
             await self._at_rest(box)
-
-    async def _has_state(self, box: Actor) -> bool:
-        """Whether the machine's state is saved completely; a live one is saved now."""
-        try:
-            await box.engine.driver.suspend(box.machine())
-        except VmmFailed:
-            return False
-        return True
 
     @staticmethod
     async def _go_on(box: Actor, act: Callable[[], Coroutine[Any, Any, object]]) -> None:

@@ -44,7 +44,10 @@ async def conclude(
             seen = box.finish(why, record, result, point, **detail)
         except OSError as exc:
             log.error("%s: the end of an act is not journaled yet: %s", box.id, exc)
-            if box.engine.stopping or box.engine.taking_over:
+            if box.engine.taking_over:
+                box.irrevocable = False  # what is tried next is an act of its own
+                raise
+            if box.engine.stopping:
                 raise
             if attempt == _TELLING:
                 box.hold_up(str(exc))

@@ -15,6 +15,7 @@ from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import pressure
 from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
 from runtools.platform.host.engine.acts.conclude import conclude
+from runtools.platform.host.engine.acts.pause import found_saved, is_saved
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
@@ -30,9 +31,21 @@ CONSOLE_FILE = "console.log"
 
 
 async def died(box: Actor, number: int, seen: Exit) -> None:
-    """The VMM of the sandbox's n-th machine is gone: say why, keep the disk, give back the rest."""
+    """The VMM of the sandbox's n-th machine is gone: say why, keep the disk, give back the rest.
+
+    One that lies saved has not died: that its pause came to an end could not be written down so far.
+    """
     record = box.record
     if record.life is None or record.life.number != number or record.state is not State.RUNNING:
+        return
+    if await box.engine.driver.is_live(box.machine()):
+        return  # found saved and resumed, before this had its turn
+    if await is_saved(box):
+        # One that this start of the host never got hold of was saved by it, or before it.
+        cause: Cause = "host_restart" if box.guest is None else "vmm_exit"
+        await found_saved(
+            box, Why(cause, PLATFORM), reason="its VMM is gone, and it lies saved whole"
+        )
         return
     await ended(box, "vmm_exit", how_it_ended(seen), seen)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtools.errors import RunToolsError
+from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
 from runtools.platform.host.engine import durable, known
@@ -77,6 +78,32 @@ async def became_paused(
         running_since=None,
     )
     return await conclude(box, why, paused, **detail)
+
+
+async def is_saved(box: Actor) -> bool:
+    """Whether the machine's state is saved completely; a live one is saved now."""
+    try:
+        await box.engine.driver.suspend(box.machine())
+    except VmmFailed:
+        return False
+    return True
+
+
+async def found_saved(box: Actor, why: Why, **detail: Any) -> None:
+    """Commit that a machine without a VMM is saved, whatever the journal has said of it so far.
+
+    Its network goes: nobody knows how that stands, and a resume makes it another.
+    """
+    fingerprint = dict(box.engine.driver.fingerprint(box.machine()))
+    await became_paused(box, why, fingerprint, **detail)
+    box.engine.later(durable.make(box), f"making {box.id} durable")
+    life = box.record.life
+    try:
+        await release(box)
+    except (RunToolsError, OSError) as exc:
+        log.error("what is left of the network of %s could not be removed: %s", box.id, exc)
+        if life is not None and life.slot is not None:
+            box.forget_slot(life.slot)
 
 
 async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:

@@ -126,7 +126,10 @@ async def awake(box: Actor, why: Why) -> GuestClient:
             )
         if is_usable(box):
             if box.guest is None:
-                raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
+                raise HostUnavailable(
+                    f"{box.id} could not be adopted; the host's log says why",
+                    hint=f"runtools sandbox pause {box.id}, then resume it: that connects it anew",
+                )
             return box.guest
         if box.held_up is not None:
             raise held_up(box, Unavailable)
