@@ -31,6 +31,7 @@
     │   ├── ProcessEnded               409 process_ended
     │   ├── InputClosed                409 input_closed
     │   ├── InputFull                  409 input_full
+    │   ├── HistoryChanged             409 history_changed
     │   └── NoDesktop                  409 no_desktop
     ├── TooLarge                       413 too_large
     ├── VersionMismatch                426 version_mismatch
@@ -298,6 +299,15 @@ class InputFull(Conflict):
     """The process does not read what it was sent: none of these bytes was taken. Try again later."""
 
     code = "input_full"
+
+
+class HistoryChanged(Conflict):
+    """The sandbox went back to a snapshot: an offset from before means nothing in what is written now.
+
+    ``details["history"]`` names the history that goes on.
+    """
+
+    code = "history_changed"
 
 
 class NoDesktop(Conflict):

@@ -105,6 +105,7 @@ class AsyncProcess:
         self._path = f"{path}/{wire.segment(view.id)}"
         self.id = view.id
         self.view = view
+        self._history = view.history  # of which the offsets are that its reader has
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.state}>"
@@ -150,6 +151,7 @@ class AsyncProcess:
         offset: int = 0,
         stream: Stream = "output",
         *,
+        history: str | None = None,
         on_dropped: Callable[[int], None] | None = None,
     ) -> bytes:
         """The bytes it has written so far, from an offset on; at most 1 GiB. Wakes a paused sandbox.
@@ -160,15 +162,18 @@ class AsyncProcess:
         Args:
             offset: in bytes from the first that it ever wrote.
             stream: ``output``: both as they came; or ``stdout`` or ``stderr``.
+            history: of which the offset is (``view.history``); default: the one that this handle has read.
             on_dropped: called with the number of bytes that are missing, for each such place.
 
         Raises:
+            HistoryChanged: the sandbox was rolled back, so that the offset means nothing any more.
             InvalidRequest: the offset lies beyond the end, which ``details["end"]`` says.
         """
         pieces: list[bytes] = []
         end: int | None = None
+        history = await self._begun(offset, history)
         for _ in range(_MAX_READS):
-            begin, size = await self._read(offset, stream, pieces)
+            begin, size = await self._read(offset, stream, history, pieces)
             if begin > offset and on_dropped is not None:
                 on_dropped(begin - offset)
             offset = begin + size
@@ -180,9 +185,19 @@ class AsyncProcess:
                     break
         return b"".join(pieces)
 
-    async def _read(self, offset: int, stream: Stream, pieces: list[bytes]) -> tuple[int, int]:
+    async def _begun(self, offset: int, history: str | None) -> str | None:
+        """Of which history an offset is; at the start that is the present one."""
+        if not offset and history is None:
+            self._history = (await self.refresh()).view.history
+        elif history is not None:
+            self._history = history
+        return self._history or None
+
+    async def _read(
+        self, offset: int, stream: Stream, history: str | None, pieces: list[bytes]
+    ) -> tuple[int, int]:
         """Add a piece; returns where it begins, and its size."""
-        query = [("stream", stream), ("offset", offset)]
+        query = [("stream", stream), ("offset", offset), ("history", history)]
         size = 0
         async with self._transport.stream(f"{self._path}/output", query=query) as response:
             begin = wire.count(response.header("X-Output-Offset"), "X-Output-Offset")
@@ -196,6 +211,7 @@ class AsyncProcess:
         offset: int = 0,
         stream: Stream = "output",
         *,
+        history: str | None = None,
         on_dropped: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Every byte it writes, as it comes, until it has ended; ``view`` says then how.
@@ -206,13 +222,17 @@ class AsyncProcess:
         Args:
             offset: in bytes from the first that it ever wrote.
             stream: ``output``: both as they came; or ``stdout`` or ``stderr``.
+            history: of which the offset is (``view.history``); default: the one that this handle has read.
             on_dropped: called with a number of bytes that are missing right before the next ones,
                 because they are no longer kept.
 
         Raises:
+            HistoryChanged: the sandbox was rolled back, before or meanwhile: what comes now is another
+                output. A new handle (``sb.processes.get``) follows that.
             InvalidRequest: the offset lies beyond the end, which ``details["end"]`` says.
         """
-        query = [("stream", stream), ("offset", offset)]
+        history = await self._begun(offset, history)
+        query = [("stream", stream), ("offset", offset), ("history", history)]
         path = f"{self._path}/follow"
         async with aclosing(self._transport.follow(path, query=query)) as events:
             async for event in events:

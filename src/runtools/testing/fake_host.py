@@ -119,6 +119,9 @@ class FakeHost(FakeLife):
             async with self._acting(sandbox_id, Act.ROLLBACK, actor) as machine:
                 shutil.rmtree(machine.inside.folder)
                 machine.inside.life += 1
+                before = machine.inside.processes
+                machine.inside.processes = before.copy()
+                await before.kill()
                 shutil.copytree(
                     self.snapshots[snapshot_id][1], machine.inside.folder, symlinks=True
                 )
@@ -215,29 +218,37 @@ class FakeHost(FakeLife):
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one; a repeat of its id is answered."""
         machine = await self._awake(sandbox_id, "start_process")
-        return (await machine.inside.start_process(request)).shape()
+        return machine.inside.told((await machine.inside.start_process(request)).shape())
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
         machine = self._alive(sandbox_id, "list_processes")
-        return [process.shape() for process in machine.inside.processes.all()]
+        return [machine.inside.told(each.shape()) for each in machine.inside.processes.all()]
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How it stands."""
         machine = self._alive(sandbox_id, "get_process")
-        return machine.inside.processes.find(process_id).shape()
+        return machine.inside.told(machine.inside.processes.find(process_id).shape())
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for its end."""
         machine = self._alive(sandbox_id, "wait_process")
-        return await machine.inside.processes.find(process_id).wait(timeout_ms / 1000)
+        seen = await machine.inside.processes.find(process_id).wait(timeout_ms / 1000)
+        return machine.inside.told(seen)
 
     async def read_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        limit: int,
+        history: str | None = None,
     ) -> OutputPiece:
         """What is there."""
         check_limit(limit)
         machine = self._alive(sandbox_id, "read_output")
+        machine.inside.check_history(history)
         process = machine.inside.processes.find(process_id)
         piece = process.streams[stream].piece(start, limit)
         if piece.data:
@@ -245,12 +256,23 @@ class FakeHost(FakeLife):
         return piece
 
     async def follow_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        history: str | None = None,
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
         """What comes."""
-        machine = self._alive(sandbox_id, "follow_output")
-        async for item in machine.inside.processes.find(process_id).follow(stream, start):
-            yield item
+        inside = self._alive(sandbox_id, "follow_output").inside
+        inside.check_history(history)
+        history = inside.history
+        async for item in inside.processes.find(process_id).follow(stream, start):
+            inside.check_history(history)
+            if isinstance(item, OutputEnd):
+                yield OutputEnd(offset=item.offset, process=inside.told(item.process))
+            else:
+                yield item
 
     async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
         """Give it input."""
@@ -258,7 +280,8 @@ class FakeHost(FakeLife):
 
     async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
         """End its input."""
-        return (await self._process(sandbox_id, process_id)).close(op)
+        seen = (await self._process(sandbox_id, process_id)).close(op)
+        return self._find(sandbox_id).inside.told(seen)
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
@@ -266,13 +289,15 @@ class FakeHost(FakeLife):
         """Send it a signal."""
         if not 1 <= signal <= 64:
             raise InvalidRequest(f"there is no signal {signal}")
-        return (await self._process(sandbox_id, process_id)).send_signal(op, signal)
+        seen = (await self._process(sandbox_id, process_id)).send_signal(op, signal)
+        return self._find(sandbox_id).inside.told(seen)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:
         """Make its terminal another size."""
-        return (await self._process(sandbox_id, process_id)).resize(op, size)
+        seen = (await self._process(sandbox_id, process_id)).resize(op, size)
+        return self._find(sandbox_id).inside.told(seen)
 
     async def _process(self, sandbox_id: str, process_id: str) -> FakeProcess:
         machine = await self._awake(sandbox_id, "process")

@@ -32,6 +32,7 @@ from runtools.errors import (
     FileIsDirectory,
     FileMissing,
     FileNotDirectory,
+    HistoryChanged,
     InvalidPath,
 )
 from runtools.guest.paths import Root
@@ -48,7 +49,7 @@ from runtools.sdk.shapes.inside import (
     Listing,
     Stats,
 )
-from runtools.sdk.shapes.processes import ProcessRequest
+from runtools.sdk.shapes.processes import Process, ProcessRequest
 from runtools.testing.fake_processes import FakeProcess, FakeProcesses, unfit
 
 CHUNK = 65_536
@@ -67,6 +68,22 @@ class Inside:
         self.life = 1  # another one after a rollback
         self._watches = Watches(Root(str(folder)))
         (folder / "workspace").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def history(self) -> str:
+        """To which course of events the output of its processes belongs."""
+        return str(self.life)
+
+    def told(self, process: Process) -> Process:
+        """A process as the host tells of it."""
+        return process.model_copy(update={"history": self.history})
+
+    def check_history(self, history: str | None) -> None:
+        """Refuse an offset of another."""
+        if history and history != self.history:
+            raise HistoryChanged(
+                "it went back to a snapshot since", details={"history": self.history}
+            )
 
     # --- commands ---
 

@@ -23,7 +23,8 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[int | None, str,
             fields[name] = value
             continue
         if "data" in fields:
-            number = int(fields["id"]) if "id" in fields else None
+            # Of output, an offset and the history it is one of.
+            number = int(fields["id"].partition("@")[0]) if "id" in fields else None
             yield number, fields["event"], json.loads(fields["data"])
         fields = {}
 

@@ -162,6 +162,32 @@ class TestOutput:
             assert data == told[at:]
             assert rest == await box.follow(process, f"?offset={at}")
 
+    async def test_after_a_rollback_an_old_offset_is_refused(self, box: Box) -> None:
+        process = await box.start("printf 0123456789")
+        old = (await box.ended(process))["history"]
+        url, http = f"/v1/sandboxes/{box.id}", box.world.http
+        place = f"{box.url}/{process['id']}"
+        number, _, _ = (await box.follow(process, f"?history={old}"))[0]
+        answer = await http.post(f"{url}/snapshots", json={"name": "kept"})
+        assert answer.status_code == 201, answer.text
+        assert (await http.post(f"{url}/rollback", json={"to": "kept"})).status_code == 200
+        now = (await http.get(place)).json()["data"]["history"]
+        assert now != old
+        for path, headers in (
+            (f"/output?offset=4&history={old}", {}),
+            (f"/follow?offset=4&history={old}", {}),
+            ("/follow", {"Last-Event-ID": f"{number}@{old}"}),
+            (f"/follow?history={now}", {"Last-Event-ID": f"{number}@{old}"}),
+        ):
+            refused = await http.get(place + path, headers=headers)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (409, "history_changed"), path
+            assert error["details"]["history"] == now
+        assert (await box.output(process, offset=4, history=now)).content == b"456789"
+        assert (await box.output(process, offset=4)).content == b"456789"
+        bad = await http.get(f"{place}/follow", headers={"Last-Event-ID": "4@"})
+        assert bad.status_code == 400
+
     async def test_a_revoked_key_ends_it(self, box: Box) -> None:
         process = await box.start("sleep 60")
         made = (await box.world.http.post("/v1/api-keys", json={"name": "brief"})).json()["data"]
@@ -184,7 +210,7 @@ class TestManyReaders:
         follow = box.world.host.follow_output
 
         def counted(*args: Any) -> AsyncIterator[Any]:
-            followed.append(args[-1])
+            followed.append(args[3])
             return follow(*args)
 
         monkeypatch.setattr(box.world.host, "follow_output", counted)

@@ -195,6 +195,17 @@ class TestViewing:
             assert await viewer.closed() == 4503
             shell.world.host.unavailable = False
 
+    async def test_after_a_rollback_an_old_offset_is_refused(self, shell: Desk) -> None:
+        async with shell.open() as viewer:
+            old = (await viewer.hears("start"))["process"]["history"]
+            await viewer.until(b"ready>")
+            url, http = f"/v1/sandboxes/{shell.sandbox}", shell.world.http
+            assert (await http.post(f"{url}/snapshots", json={"name": "kept"})).status_code == 201
+            assert (await http.post(f"{url}/rollback", json={"to": "kept"})).status_code == 200
+            assert (await viewer.hears("error"))["error"]["code"] == "history_changed"
+            assert await viewer.closed() == 4409
+        await shell.refused(409, "history_changed", f"?offset=3&history={old}")
+
 
 class TestLeaving:
     async def test_what_was_typed_before_is_typed(self, shell: Desk) -> None:

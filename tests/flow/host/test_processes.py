@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.flow.host.conftest import fresh, until
 
-from runtools.errors import Conflict, GuestUnreachable, Unavailable
+from runtools.errors import GuestUnreachable, HistoryChanged, Unavailable
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.states import Act
 from runtools.platform.host.engine.acts import pause as pausing
@@ -116,6 +116,7 @@ class TestPaused:
 @pytest.mark.parametrize("paused", [False, True])
 async def test_who_follows_is_told_of_a_rollback(world, box, paused):
     name = await started(world, box, "echo hello; exec sleep 1000")
+    before = (await world.host.get_process(box, name)).history
     kept = await world.snapshot(box)
     items = world.host.follow_output(box, name, "output", 0)
     assert (await anext(items)).data == b"hello\n"
@@ -123,5 +124,10 @@ async def test_who_follows_is_told_of_a_rollback(world, box, paused):
     if paused:
         await world.pause(box)
     await world.rollback(box, kept)
-    with pytest.raises(Conflict, match="went back"):
+    with pytest.raises(HistoryChanged, match="went back"):
         await asyncio.wait_for(more, 20)
+    now = (await world.host.get_process(box, name)).history
+    assert now != before
+    with pytest.raises(HistoryChanged) as told:
+        await anext(world.host.follow_output(box, name, "output", 6, before))
+    assert told.value.details == {"history": now}

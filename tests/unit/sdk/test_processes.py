@@ -146,6 +146,19 @@ class TestFollow:
         assert list(process.follow(on_dropped=told.append)) == [b"a", b"b"]
         assert told == [8]
 
+    def test_an_offset_is_one_of_the_history_that_was_read(
+        self, api: ScriptedApi, process: Process, box: str
+    ) -> None:
+        api.fixed[f"GET {path(box)}"] = RUNNING | {"history": "1"}
+        self.follow(api, box, piece(0, b"a") + end(1), end(1), end(1))
+        assert list(process.follow()) == [b"a"]
+        api.fixed[f"GET {path(box)}"] = RUNNING | {"history": "2"}  # it was rolled back
+        process.refresh()
+        assert list(process.follow(1)) == []
+        assert list(process.follow(1, history="2")) == []
+        asked = [one for one in api.seen if one.path.endswith("/follow")]
+        assert [dict(one.query)["history"] for one in asked] == ["1", "1", "2"]
+
     async def test_async_too(self, api: ScriptedApi, art: AsyncRunTools, box: str) -> None:
         api.fixed[f"GET {path(box)}"] = RUNNING
         self.follow(api, box, piece(0, b"a"), piece(1, b"b") + end(2))

@@ -100,7 +100,8 @@ def _view(ref: str, sandbox_id: str, process: Process) -> int:
     offset = max(span.kept_from, span.end - _SHOWN_AGAIN)
     screen = terminal.Screen(sys.stdout.fileno())
     path = f"/v1/sandboxes/{sandbox_id}/processes/{process.id}/terminal"
-    viewer = Viewer(settings.resolve(), path, offset, draw=screen.write, say=screen.say)
+    known = process.view.history
+    viewer = Viewer(settings.resolve(), path, offset, known, draw=screen.write, say=screen.say)
     ended = False
     try:
         with terminal.raw(sys.stdin.fileno()):

@@ -46,6 +46,7 @@ class Viewer:
         settings: Settings,
         path: str,
         offset: int,
+        history: str,
         *,
         draw: Callable[[bytes], None],
         say: Callable[[str], None],
@@ -54,6 +55,7 @@ class Viewer:
         self._headers = {"Authorization": f"Bearer {settings.api_key}"}
         self._name = secrets.token_urlsafe(16)
         self._offset = offset
+        self._history = history or None
         self._draw = draw
         self._say = say
         self._typed = bytearray()
@@ -187,7 +189,13 @@ class Viewer:
         if not self._settled():
             return Unavailable("the terminal is left")
         query = wire.target(
-            "", [("offset", self._offset), ("viewer", self._name), ("message", self._answered)]
+            "",
+            [
+                ("offset", self._offset),
+                ("history", self._history),
+                ("viewer", self._name),
+                ("message", self._answered),
+            ],
         )
         try:
             with connect(

@@ -15,9 +15,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
-    Conflict,
     GuestMisbehaved,
     GuestUnreachable,
+    HistoryChanged,
     HostUnavailable,
     InvalidRequest,
     NotFound,
@@ -60,7 +60,7 @@ class Processes:
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.start(request)
+            return _told(_life(self.engine.actor(sandbox_id)), await guest.processes.start(request))
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
@@ -68,7 +68,8 @@ class Processes:
         if box.state is State.PAUSED:
             return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.list()
+            life = _life(box)
+            return [_told(life, each) for each in await guest.processes.list()]
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
@@ -76,7 +77,7 @@ class Processes:
         if box.state is State.PAUSED:
             return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.get(process_id)
+            return _told(_life(box), await guest.processes.get(process_id))
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for the end of one."""
@@ -86,7 +87,7 @@ class Processes:
         lost: float | None = None
         while True:
             left = deadline - clock()
-            guest = await _running(box, left)
+            guest, life = await _running(box, left), _life(box)
             if guest is None:  # it is paused, and stays so
                 return await self.get_process(sandbox_id, process_id)
             try:
@@ -98,41 +99,57 @@ class Processes:
                 continue
             lost = None
             if seen is not None and (seen.state != "running" or clock() >= deadline):
-                return seen
+                return _told(life, seen)
 
     async def read_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        limit: int,
+        history: str | None = None,
     ) -> OutputPiece:
         """What is there of its output."""
         if not 1 <= limit <= MAX_READ_BYTES:
             raise InvalidRequest(f"limit must be 1 to {MAX_READ_BYTES}, not {limit}")
         box = self.engine.actor(sandbox_id)
+        _check_history(box, history)
         if box.state is State.PAUSED:
             span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
             if start >= span.end:  # beyond it: what was written while it came to a stand
                 return OutputPiece(offset=start, data=b"")
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.read(process_id, stream, start, limit)
+            piece = await guest.processes.read(process_id, stream, start, limit)
+        _check_history(box, history)
+        return piece
 
     async def follow_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        history: str | None = None,
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
         """Its output as it comes."""
         box = self.engine.actor(sandbox_id)
         clock = asyncio.get_running_loop().time
         lost: float | None = None
-        life = _life(box)
+        history = history or _history(_life(box))
         while True:
-            guest = await _running(box, None, life)
+            guest = await _running(box, None, history)
             assert guest is not None  # noqa: S101 - without a limit it was waited for
             items = guest.processes.follow(process_id, stream, start)
             try:
                 async with contextlib.aclosing(items):
                     async for item in items:
                         lost = None
-                        yield item
                         if isinstance(item, OutputEnd):
+                            told = item.process.model_copy(update={"history": history})
+                            yield item.model_copy(update={"process": told})
                             return
+                        yield item
                         start = item.offset + len(item.data)
             except GuestUnreachable as exc:
                 lost = lost or clock()
@@ -146,21 +163,24 @@ class Processes:
     async def close_input(self, sandbox_id: str, process_id: str, op: str) -> Process:
         """End its input."""
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.close_input(process_id, op)
+            seen = await guest.processes.close_input(process_id, op)
+            return _told(_life(self.engine.actor(sandbox_id)), seen)
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
     ) -> Process:
         """Send it a signal."""
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.signal(process_id, op, signal)
+            seen = await guest.processes.signal(process_id, op, signal)
+            return _told(_life(self.engine.actor(sandbox_id)), seen)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:
         """Make its terminal another size."""
         async with self._guest(sandbox_id) as guest:
-            return await guest.processes.resize(process_id, op, size)
+            seen = await guest.processes.resize(process_id, op, size)
+            return _told(_life(self.engine.actor(sandbox_id)), seen)
 
 
 def _as_paused(box: Actor) -> list[Process]:
@@ -175,7 +195,7 @@ def _as_paused(box: Actor) -> list[Process]:
             f"{box.id} is paused, and how its processes stand was not known by then",
             hint=f"runtools sandbox resume {box.id}: looking does not wake a sandbox",
         )
-    return found
+    return [_told(_life(box), each) for each in found]
 
 
 def _one_as_paused(box: Actor, process_id: str) -> Process:
@@ -192,13 +212,22 @@ def _life(box: Actor) -> int | None:
     return box.record.life.number if box.record.life is not None else None
 
 
+def _history(life: int | None) -> str:
+    """How users are told of that."""
+    return "" if life is None else str(life)
+
+
+def _told(life: int | None, process: Process) -> Process:
+    return process.model_copy(update={"history": _history(life)})
+
+
 async def _running(
-    box: Actor, seconds: float | None, life: int | None = None
+    box: Actor, seconds: float | None, history: str | None = None
 ) -> GuestClient | None:
     """The guest of a sandbox once it runs; it is not woken. None when time is up before.
 
     Raises:
-        Conflict: it is not in that life any more, where one is given.
+        HistoryChanged: it is in another history by now, where one is given.
         SandboxStopped: it has ended.
         HostUnavailable: it runs, but this host could not take it over at its start.
     """
@@ -207,9 +236,9 @@ async def _running(
             while not is_usable(box):
                 if box.state is State.STOPPED:
                     raise stopped(box)
-                _check_life(box, life)
+                _check_history(box, history)
                 await box.changed()
-    _check_life(box, life)
+    _check_history(box, history)
     if not is_usable(box):
         return None
     if box.guest is None:
@@ -217,12 +246,14 @@ async def _running(
     return box.guest
 
 
-def _check_life(box: Actor, life: int | None) -> None:
+def _check_history(box: Actor, history: str | None) -> None:
     """What a process writes after a rollback is not the going on of what it wrote before."""
-    if life is not None and life != _life(box):
-        raise Conflict(
+    now = _history(_life(box))
+    if history and now and history != now:
+        raise HistoryChanged(
             f"{box.id} went back to a snapshot, and with it the output of its processes",
-            hint="follow it again; GET …/processes says where its output ends now",
+            hint="read it from the start; GET …/processes names its history and where its output ends now",
+            details={"history": now},
         )
 
 

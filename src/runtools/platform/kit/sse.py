@@ -22,11 +22,11 @@ class Event:
 
     name: str
     data: bytes
-    id: int | None = None
+    id: int | str | None = None
 
     def encode(self) -> bytes:
         """The event on the wire."""
-        head = b"" if self.id is None else b"id: %d\n" % self.id
+        head = b"" if self.id is None else b"id: %b\n" % str(self.id).encode()
         return b"%bevent: %b\ndata: %b\n\n" % (head, self.name.encode(), self.data)
 
 

@@ -25,6 +25,9 @@ MAX_INPUT_BYTES: Final = 64 * 1024
 MAX_READ_BYTES: Final = 1024 * 1024
 """Of one read of output."""
 
+MAX_HISTORY: Final = 32
+"""Letters in the name of a history."""
+
 Stream = Literal["output", "stdout", "stderr"]
 """``output``: both as they came."""
 
@@ -118,6 +121,10 @@ class Process(Shape):
     output: OutputSpan
     stdout: OutputSpan
     stderr: OutputSpan
+    history: str = Field(
+        "",
+        description="to which course of its sandbox the offsets belong: another one after a rollback",
+    )
 
 
 class OutputPiece(Shape):

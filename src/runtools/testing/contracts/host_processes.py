@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from runtools.errors import (
     FileMissing,
+    HistoryChanged,
     IdempotencyMismatch,
     InputClosed,
     InputFull,
@@ -365,6 +366,31 @@ class HostProcessesContract:
         end = await anext(follower)
         assert isinstance(end, OutputEnd)
         await close(follower)
+
+    async def test_an_offset_of_another_history_is_refused(self, hosts: HostRig) -> None:
+        box, host = await hosts.running(), hosts.host
+        process = await start(hosts, box, "echo before; exec sleep 1000")
+        follower = host.follow_output(box, process.id, "output", 0)
+        assert await until(hosts, follower, b"before\n") == b"before\n"
+        await close(follower)
+        old = (await host.get_process(box, process.id)).history
+        assert (await host.read_output(box, process.id, "output", 0, 100, old)).data == b"before\n"
+        kept = await hosts.snapshot(box)
+        assert (await host.get_process(box, process.id)).history == old
+        follower = host.follow_output(box, process.id, "output", 7, old)
+        pending = asyncio.ensure_future(anext(follower))
+        await host.rollback(box, hosts.op(), ACTOR, kept)
+        async with asyncio.timeout(hosts.patience):
+            with pytest.raises(HistoryChanged):
+                await pending
+        now = (await host.get_process(box, process.id)).history
+        assert {one.history for one in await host.list_processes(box)} == {now} != {old}
+        with pytest.raises(HistoryChanged) as told:
+            await host.read_output(box, process.id, "output", 7, 100, old)
+        assert told.value.details == {"history": now}
+        with pytest.raises(HistoryChanged):
+            await anext(host.follow_output(box, process.id, "output", 7, old))
+        assert (await host.read_output(box, process.id, "output", 0, 7, now)).data == b"before\n"
 
 
 class HostTerminalsContract:

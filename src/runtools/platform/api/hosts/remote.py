@@ -157,16 +157,27 @@ class RemoteHost(Host):
         return await self._value(Process, "wait_process", sandbox_id, process_id, timeout_ms)
 
     async def read_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        limit: int,
+        history: str | None = None,
     ) -> OutputPiece:
         return await self._value(
-            OutputPiece, "read_output", sandbox_id, process_id, stream, start, limit
+            OutputPiece, "read_output", sandbox_id, process_id, stream, start, limit, history
         )
 
     async def follow_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        history: str | None = None,
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
-        items = self._items(Shape, "follow_output", sandbox_id, process_id, stream, start)
+        items = self._items(Shape, "follow_output", sandbox_id, process_id, stream, start, history)
         async with contextlib.aclosing(items):
             async for item in items:
                 assert isinstance(item, OutputPiece | OutputEnd)  # noqa: S101 - the table says so

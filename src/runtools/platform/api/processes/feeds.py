@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtools.errors import HostUnavailable
 from runtools.platform.kit import http, sse
@@ -26,16 +26,31 @@ _AHEAD_BYTES: Final = KEPT_BYTES // 4
 _PART_BYTES: Final = 512  # what a piece takes beside its data
 _BATCH_BYTES: Final = 128 << 10
 
-Stream = tuple[str, ...]
+
+class Stream(NamedTuple):
+    """One stream of one process, in one history of its sandbox."""
+
+    sandbox: str
+    history: str
+    process: str
+    name: str
+
+
 Items = AsyncIterator[OutputPiece | OutputEnd]
 Begin = Callable[[int], Items]
+
+
+def place(offset: int, history: str) -> str:
+    """Where a reader stands, as the id of an event: an offset, and of which history it is."""
+    return f"{offset}@{history}" if history else str(offset)
 
 
 class Part:
     """A piece of the stream. The event that it is to readers is written once for all of them."""
 
-    def __init__(self, piece: OutputPiece) -> None:
+    def __init__(self, piece: OutputPiece, history: str) -> None:
         self.piece = piece
+        self.history = history
         self.end = piece.offset + len(piece.data)
         # With the event, in base64, that it may become.
         self.size = len(piece.data) + (len(piece.data) + 2) // 3 * 4 + _PART_BYTES
@@ -43,7 +58,7 @@ class Part:
     @cached_property
     def event(self) -> bytes:
         """As readers of events get it."""
-        return sse.Event("output", http.one(self.piece), self.end).encode()
+        return sse.Event("output", http.one(self.piece), place(self.end, self.history)).encode()
 
     def after(self, at: int) -> Part:
         """What of it comes after an offset before its end."""
@@ -52,16 +67,18 @@ class Part:
             return self
         first = max(at, piece.offset)
         data = piece.data[first - piece.offset :]
-        return Part(OutputPiece(offset=first, data=data, dropped=first - at))
+        return Part(OutputPiece(offset=first, data=data, dropped=first - at), self.history)
 
 
 class _Feed:
     """One following of a stream, and the newest of what came."""
 
-    def __init__(self, start: int, items: Items, grown: Callable[[int], None]) -> None:
+    def __init__(
+        self, start: int, history: str, items: Items, grown: Callable[[int], None]
+    ) -> None:
+        self.history = history
         self.low = self.high = start
         self.over: OutputEnd | Exception | None = None
-        self.outdated = False
         self.places: dict[object, int] = {}  # where the readers are that stand in it
         self.size = 0
         self.moved = 0  # when a reader last was somewhere, in moves of all feeds
@@ -133,7 +150,7 @@ class _Feed:
             await http.close(items)
 
     def _add(self, piece: OutputPiece) -> None:
-        part = Part(piece)
+        part = Part(piece, self.history)
         self._parts.append(part)
         self.high = part.end
         before = self.size
@@ -171,7 +188,7 @@ class Feeds:
         """A stream from an offset on, in batches; an empty one where nothing came for so long.
 
         Args:
-            stream: names it, a sandbox first; to one name belong the same bytes, whoever asks.
+            stream: names it; to one name belong the same bytes, whoever asks.
             start: the offset of the first byte wanted.
             begin: follows it at its host.
             seconds: how long the caller goes without a word.
@@ -198,25 +215,14 @@ class Feeds:
         finally:
             await self._leave(stream, me, feed)
 
-    def renounce(self, sandbox_id: str) -> None:
-        """A sandbox went back in time: whoever comes now is to read anew.
-
-        Those who read already are told so by the host.
-        """
-        for stream, feeds in self._feeds.items():
-            if stream[0] == sandbox_id:
-                for feed in feeds:
-                    feed.outdated = True
-
     def _enter(self, stream: Stream, reader: object, at: int, begin: Begin) -> _Feed:
         """The oldest feed in which a reader can go on, or else a new one."""
         feeds = self._feeds.setdefault(stream, [])
         for feed in feeds:
-            is_open = feed.over is None and not feed.outdated
-            if feed.has(at) and (is_open or reader in feed.places):
+            if feed.has(at) and (feed.over is None or reader in feed.places):
                 break
         else:
-            feed = _Feed(at, begin(at), self._bound)
+            feed = _Feed(at, stream.history, begin(at), self._bound)
             feeds.append(feed)
         self._moves += 1
         feed.moved = self._moves

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, WebSocket
 from starlette.responses import Response
+from starlette.types import Scope
 
 from runtools.errors import (
     DeadlineExceeded,
@@ -17,6 +19,7 @@ from runtools.errors import (
     FileNotDirectory,
     GuestMisbehaved,
     GuestUnreachable,
+    HistoryChanged,
     HostUnavailable,
     IdempotencyMismatch,
     InputClosed,
@@ -32,13 +35,14 @@ from runtools.errors import (
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.processes import service, terminal
-from runtools.platform.api.processes.feeds import Part
+from runtools.platform.api.processes.feeds import Part, place
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.kit import sse
 from runtools.platform.kit.clock import Clock
-from runtools.platform.kit.http import many, one
+from runtools.platform.kit.http import header, many, one, wrong_field
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.processes import (
+    MAX_HISTORY,
     MAX_READ_BYTES,
     TERMINAL_PROTOCOL,
     InputTaken,
@@ -65,6 +69,13 @@ _ENTER = (*_LOOK, DeadlineExceeded, QuotaExceeded)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
 
 Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]
+History = Annotated[
+    str | None,
+    Query(
+        pattern=rf"^[A-Za-z0-9]{{1,{MAX_HISTORY}}}$",
+        description="of which the offset is, as the process says: `history_changed` when it is in another",
+    ),
+]
 Of = Annotated[Stream, Query(description="output: both streams as they came")]
 
 
@@ -115,7 +126,8 @@ async def get(
 
 
 @router.get(
-    "/{process_id}/output", **document.route(None, *_ENTER, streams=_OCTETS, headers=_PIECE)
+    "/{process_id}/output",
+    **document.route(None, *_ENTER, HistoryChanged, streams=_OCTETS, headers=_PIECE),
 )
 async def output(
     request: Request,
@@ -124,12 +136,13 @@ async def output(
     stream: Of = "output",
     offset: Offset = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_READ_BYTES)] = MAX_READ_BYTES,
+    history: History = None,
 ) -> Response:
     """Bytes that are there now; none at the end. `X-Output-Offset` says where they begin,
     `X-Output-End` where the next read goes on, `X-Output-Dropped` how many before them are no longer kept.
     """
     call = call_of(request)
-    piece = await service.read(call, ref, process_id, stream, offset, limit)
+    piece = await service.read(call, ref, process_id, stream, offset, limit, history)
     headers = {
         "X-Output-Offset": str(piece.offset),
         "X-Output-Dropped": str(piece.dropped),
@@ -139,19 +152,38 @@ async def output(
     return Response(piece.data, media_type=_OCTETS, headers=headers)
 
 
-@router.get("/{process_id}/follow", **document.route(None, *_LOOK, streams="text/event-stream"))
+@router.get(
+    "/{process_id}/follow",
+    **document.route(None, *_LOOK, HistoryChanged, streams="text/event-stream"),
+)
 async def follow(
-    request: Request, ref: str, process_id: str, stream: Of = "output", offset: Offset = 0
+    request: Request,
+    ref: str,
+    process_id: str,
+    stream: Of = "output",
+    offset: Offset = 0,
+    history: History = None,
 ) -> Response:
-    """Every byte from an offset on as it comes: events `output` with an OutputPiece, whose id is the
-    offset after it, at last `end` with an OutputEnd. Wakes nothing, and goes on after a pause.
+    """Every byte from an offset on as it comes: events `output` with an OutputPiece, whose id is
+    `offset@history` after it, at last `end` with an OutputEnd. Wakes nothing, and goes on after a pause.
     """
     call = call_of(request)
-    begin = sse.resume_point(request.scope, offset) or 0
+    begin, history = _resumed(request.scope, offset, history)
     host, record, process = await service.look(call, ref, process_id)
-    service.first(record, process, stream, begin)
-    items = service.follow(call, host, record, process_id, stream, begin)
+    service.first(record, process, stream, begin, history)
+    items = service.follow(call, host, record, process, stream, begin)
     return sse.WrittenStream(_events(items, call.platform.clock))
+
+
+def _resumed(scope: Scope, offset: int, history: str | None) -> tuple[int, str | None]:
+    """Where a reader stands: as the id of the last event says, else as the query does."""
+    given = header(scope, b"last-event-id")
+    if given is None:
+        return offset, history
+    found = re.fullmatch(rb"([0-9]{1,18})(?:@([A-Za-z0-9]{1,%d}))?" % MAX_HISTORY, given)
+    if found is None:
+        raise wrong_field("Last-Event-ID", "not an id of this stream")
+    return int(found[1]), found[2].decode() if found[2] else history
 
 
 async def _events(
@@ -162,7 +194,8 @@ async def _events(
     async with aclosing(items):
         async for item in items:
             if isinstance(item, OutputEnd):
-                yield sse.Event("end", one(item), item.offset).encode()
+                ended = place(item.offset, item.process.history)
+                yield sse.Event("end", one(item), ended).encode()
             elif item:
                 yield b"".join([part.event for part in item])
             elif clock.monotonic() - said < sse.PING_SECONDS:

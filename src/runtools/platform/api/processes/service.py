@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from runtools.errors import InvalidRequest
+from runtools.errors import HistoryChanged, InvalidRequest
 from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call
+from runtools.platform.api.processes import feeds
 from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.api.sandboxes.tables import Record
@@ -45,7 +46,13 @@ async def look(call: Call, ref: str, process_id: str) -> tuple[Host, Record, Pro
 
 
 async def read(
-    call: Call, ref: str, process_id: str, stream: Stream, start: int, limit: int
+    call: Call,
+    ref: str,
+    process_id: str,
+    stream: Stream,
+    start: int,
+    limit: int,
+    history: str | None,
 ) -> OutputPiece:
     """What is there of its output; one that sleeps is woken for bytes alone, for they lie inside."""
     process_id = rules.check_process_id(process_id)
@@ -55,18 +62,25 @@ async def read(
         span: OutputSpan = getattr(await host.wait_process(record.id, process_id, 0), stream)
         if start < span.end:
             host, _ = await inside.enter(call, ref)
-    return await host.read_output(record.id, process_id, stream, start, limit)
+    return await host.read_output(record.id, process_id, stream, start, limit, history)
 
 
-def first(record: Record, process: Process, stream: Stream, start: int) -> int:
+def first(record: Record, process: Process, stream: Stream, start: int, history: str | None) -> int:
     """Where a reader that asks for an offset begins: there, or at the oldest byte that is kept.
 
     Of a paused sandbox is known how its processes stood a moment before it stood still: a reader may have
     more of their output, and is not refused.
 
     Raises:
+        HistoryChanged: the offset is one of another history.
         InvalidRequest: it lies beyond the end.
     """
+    if history and history != process.history:
+        raise HistoryChanged(
+            f"{record.id} went back to a snapshot, and with it the output of its processes",
+            hint="read it from the start; GET …/processes names its history and where its output ends now",
+            details={"history": process.history},
+        )
     span: OutputSpan = getattr(process, stream)
     if start > span.end and record.state != State.PAUSED:
         raise InvalidRequest(
@@ -80,17 +94,17 @@ def first(record: Record, process: Process, stream: Stream, start: int) -> int:
 
 
 async def follow(
-    call: Call, host: Host, record: Record, process_id: str, stream: Stream, start: int
+    call: Call, host: Host, record: Record, process: Process, stream: Stream, start: int
 ) -> AsyncGenerator[list[Part] | OutputEnd, None]:
     """Its output as it comes, as long as the caller may; no parts where nothing came for a second.
 
-    It ends with a `Conflict` when its sandbox goes back in time: what comes then is another stream.
+    It ends with `HistoryChanged` when its sandbox goes back in time: what comes then is another stream.
     """
-    named = (record.id, str(record.generation), process_id, stream)
+    named = feeds.Stream(record.id, process.history, process.id, stream)
     follow = call.platform.feeds.follow(
         named,
         start,
-        lambda at: host.follow_output(record.id, process_id, stream, at),
+        lambda at: host.follow_output(record.id, process.id, stream, at, process.history),
         BELIEVED_SECONDS,
     )
     async with aclosing(follow) as items:

@@ -41,9 +41,11 @@ from runtools.platform.kit.crypto import keyed_digest
 from runtools.platform.kit.websocket import say
 from runtools.sdk.shapes.base import Request
 from runtools.sdk.shapes.processes import (
+    MAX_HISTORY,
     MAX_INPUT_BYTES,
     TERMINAL_PROTOCOL,
     OutputEnd,
+    Process,
     SignalRequest,
     TerminalSize,
 )
@@ -59,6 +61,7 @@ class Asked(Request):
     """The query of a terminal's address."""
 
     offset: int = Field(0, ge=0, le=2**62)
+    history: str | None = Field(None, pattern=rf"^[A-Za-z0-9]{{1,{MAX_HISTORY}}}$")
     viewer: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
     message: int = Field(0, ge=0, le=2**62)
 
@@ -91,13 +94,13 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     call = call_of(sock)
     asked = _asked(sock)
     host, record, process = await service.look(call, ref, process_id)
-    start = service.first(record, process, "output", asked.offset)
+    start = service.first(record, process, "output", asked.offset, asked.history)
     call.subject = f"{record.id}/{process.id}"
     line = line_of(call, sock.scope, _OPENED)
     await call.platform.db.write(audit.add, [line])
     spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
     await sock.accept(spoken)
-    viewer = _Viewer(call, sock, host, record, process_id, asked)
+    viewer = _Viewer(call, sock, host, record, process, asked)
     try:
         shown = json.loads(http.one(process))
         await say(sock, type="start", offset=start, dropped=start - asked.offset, process=shown)
@@ -136,7 +139,7 @@ class _Viewer:
         sock: WebSocket,
         host: Host,
         record: Record,
-        process_id: str,
+        process: Process,
         asked: Asked,
     ) -> None:
         self._call = call
@@ -144,7 +147,8 @@ class _Viewer:
         self._host = host
         self._record = record
         self._sandbox = record.id
-        self._process = process_id
+        self._seen = process
+        self._process = process.id
         self._name = asked.viewer or call.request_id
         self._number = asked.message
         self._coming: asyncio.Queue[bytes | str] = asyncio.Queue(_WAITING_MESSAGES)
@@ -157,7 +161,7 @@ class _Viewer:
     async def show(self, start: int) -> None:
         """Send output as it comes, at the pace of the viewer, and how it ended."""
         sock = self._sock
-        items = service.follow(self._call, self._host, self._record, self._process, "output", start)
+        items = service.follow(self._call, self._host, self._record, self._seen, "output", start)
         async with contextlib.aclosing(items):
             async for item in items:
                 if isinstance(item, OutputEnd):

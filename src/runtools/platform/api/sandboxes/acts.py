@@ -68,7 +68,6 @@ async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
         )
     host = platform.hosts.port(record.host_id)
     observed = await host.rollback(record.id, call.op, call.actor, keep.id)
-    platform.feeds.renounce(record.id)
     return await settle(platform, observed)
 
 

@@ -269,23 +269,37 @@ class Host(Protocol):
         ...
 
     async def read_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int, limit: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        limit: int,
+        history: str | None = None,
     ) -> OutputPiece:
         """At most ``limit`` (1 to 1 MiB) bytes that are there now; none at the end.
 
-        A start that is no longer kept is moved to what is, and ``dropped`` says by how much.
+        A start that is no longer kept is moved to what is, and ``dropped`` says by how much. ``history``
+        is the one that the start belongs to, as `Process` names it.
 
         Raises:
+            HistoryChanged: the sandbox went back to a snapshot since: it is in another.
             InvalidRequest: the start lies beyond the end; ``details["end"]`` is where that is.
         """
         ...
 
     def follow_output(
-        self, sandbox_id: str, process_id: str, stream: Stream, start: int
+        self,
+        sandbox_id: str,
+        process_id: str,
+        stream: Stream,
+        start: int,
+        history: str | None = None,
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
         """Every byte from an offset on as it comes, and at last how the process ended.
 
-        Goes on after pauses, resumes and a restart of the agent inside. As `read_output` otherwise.
+        Goes on after pauses, resumes and a restart of the agent inside; a rollback ends it with
+        `HistoryChanged`. As `read_output` otherwise.
         """
         ...
 
