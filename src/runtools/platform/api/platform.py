@@ -44,8 +44,6 @@ class Platform:
             the reconcile loop leaves them alone.
         install_id: which platform this is.
         strays: what each host has that no record bears, as of the latest look.
-        passed_over: sandboxes, each with its host, of which a report could not be taken in, until they
-            are asked for.
         away: hosts whose reports broke off, until they have answered again.
         last: what is done when all of that has ended, and before the database is let go of.
     """
@@ -73,7 +71,6 @@ class Platform:
     tracing: Tracing = OFF
     asking: set[str] = field(default_factory=set)
     strays: dict[str, list[str]] = field(default_factory=dict)
-    passed_over: set[tuple[str, str]] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     background: Background = field(default_factory=Background)
     last: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
-from runtools.errors import NotFound, RunToolsError
+from runtools.errors import HostUnavailable, NotFound, RunToolsError, Unavailable
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.deploys import store as deploy_store
 from runtools.platform.api.deploys import work
@@ -33,6 +33,8 @@ from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates import store as template_store
 from runtools.platform.api.templates.store import Version
 from runtools.platform.api.webhooks import store as webhooks
+from runtools.platform.core.ports.host import Observed
+from runtools.platform.kit.db import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ async def loop(platform: Platform) -> None:
     """Repair for ever."""
     first = True
     rounds = 0
-    asked: set[tuple[str, int]] = set()
+    asked: set[tuple[str, int, int | None]] = set()
     while True:
         try:
             # What an earlier process of ours left open is not young: nobody is at it.
@@ -130,32 +132,28 @@ def _again(platform: Platform, what: str, asking: Coroutine[Any, Any, object]) -
     platform.spawn(asking, f"asking again for {what}")
 
 
-async def find_lost(platform: Platform, asked: set[tuple[str, int]]) -> None:
+async def find_lost(platform: Platform, asked: set[tuple[str, int, int | None]]) -> None:
     """Sandboxes of which a restarted host says nothing, or a report was passed over: each is asked for
 
-    once, and the answer believed.
+    once by each process, and the answer believed.
     """
     for host_id in platform.hosts.ids:
         epoch, _ = await platform.db.read(host_store.position, host_id)
-        silent = await platform.db.read(store.unseen_in, host_id, epoch)
-        lost = [record for record in silent if (record.id, epoch) not in asked]
-        passed = {one for host, one in platform.passed_over if host == host_id}
-        lost += await platform.db.read(store.alive_among, sorted(passed))
-        platform.passed_over -= {
-            (host_id, one) for one in passed
-        }  # before: it may be so again meanwhile
-        for record in lost:
+        for record in await platform.db.read(store.unseen_in, host_id, epoch):
+            doubt = (record.id, epoch, record.missed_seq)
+            if doubt in asked:
+                continue
             try:
                 await _believe(platform, host_id, record)
-            except RunToolsError as error:
+            except (HostUnavailable, Unavailable) as error:
                 log.debug("asking host %s for %s: %s", host_id, record.id, error)
-                platform.passed_over |= {(host_id, one) for one in passed}
                 break
+            except RunToolsError as error:
+                log.warning("host %s does not say how %s is: %s", host_id, record.id, error)
             except Exception:
                 # As its report was: it fits as little as ever, and others wait behind it.
                 log.exception("what host %s says of %s cannot be taken in", host_id, record.id)
-            passed.discard(record.id)
-            asked.add((record.id, epoch))
+            asked.add(doubt)
 
 
 async def _believe(platform: Platform, host_id: str, record: Record) -> None:
@@ -166,8 +164,14 @@ async def _believe(platform: Platform, host_id: str, record: Record) -> None:
         await _mourn(platform, record)
         return
     if (seen.epoch, seen.seq) <= await platform.db.read(host_store.position, host_id):
-        await platform.db.write(observe.observe, seen)
+        await platform.db.write(_take_in, seen)
         platform.bus.signal(record.id, record.org_id, webhooks.TOPIC)
+
+
+def _take_in(conn: Transaction, seen: Observed) -> None:
+    observe.observe(conn, seen)
+    # It says all that was missed, also where the row was as new already.
+    store.change(conn, seen.sandbox_id, {"missed_seq": None})
 
 
 async def _mourn(platform: Platform, record: Record) -> None:

@@ -13,6 +13,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.api.hosts import store
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
+from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.webhooks import store as webhooks
@@ -29,11 +30,11 @@ _MOST_TRIES = 5
 
 async def follow(platform: Platform, host_id: str) -> None:
     """Take in every report of the host until cancelled."""
-    await platform.db.write(store.enrol, host_id)
     pause = _FIRST_PAUSE
     tries: Counter[tuple[int, int]] = Counter()
     while True:
         try:
+            await platform.db.write(store.enrol, host_id)
             epoch, seq = await platform.db.read(store.position, host_id)
             async for observed in platform.hosts.port(host_id).reports(epoch, seq):
                 platform.away.discard(host_id)
@@ -71,8 +72,7 @@ async def _take_in_or_over(
             "report %d/%d of host %s, that %s is %s, is passed over: it cannot be taken in",
             *(*place, host_id, observed.sandbox_id, observed.state),
         )
-        await platform.db.write(store.advance, host_id, *place)
-        platform.passed_over.add((host_id, observed.sandbox_id))
+        await platform.db.write(_pass_over, host_id, observed)
 
 
 async def take_in(platform: Platform, host_id: str, observed: Observed) -> None:
@@ -88,3 +88,9 @@ def _write(conn: Transaction, host_id: str, observed: Observed) -> Record | None
     record = observe(conn, observed)
     store.advance(conn, host_id, observed.epoch, observed.seq)
     return record
+
+
+def _pass_over(conn: Transaction, host_id: str, observed: Observed) -> None:
+    """Its sandbox is asked for instead, whatever is killed when."""
+    sandboxes.miss(conn, observed.sandbox_id, (observed.epoch, observed.seq))
+    store.advance(conn, host_id, observed.epoch, observed.seq)

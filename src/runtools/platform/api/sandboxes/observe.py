@@ -153,6 +153,7 @@ def as_seen(record: Record, observed: Observed) -> Record:
         started_at=record.started_at or (observed.at if observed.state == "running" else None),
         paused_at=None if observed.state != "paused" else (record.paused_at or observed.at),
         stopped_at=None if not stopped else (record.stopped_at or observed.at),
+        missed_seq=None,
     )
     # Its first report says that the host has the order in its journal; its end, that all is over.
     if stopped or (record.epoch < 0 and record.generation == 1):

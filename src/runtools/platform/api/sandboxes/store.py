@@ -232,21 +232,26 @@ def open_wishes(conn: Connection, before: datetime, limit: int) -> list[Record]:
 
 
 def unseen_in(conn: Connection, host_id: str, epoch: int) -> list[Record]:
-    """Living sandboxes, once reported, of which the host has said nothing in its present epoch."""
+    """Living sandboxes of which the host's reports do not tell how they are: of one that was reported
+
+    before, the host has said nothing in its present epoch, or what it said was passed over.
+    """
+    silent = and_(
+        sandboxes.c.epoch >= 0, sandboxes.c.epoch != epoch, sandboxes.c.wish_open.is_(False)
+    )
     query = select(*_COLUMNS).where(
-        sandboxes.c.host_id == host_id,
-        _ALIVE,
-        sandboxes.c.epoch >= 0,
-        sandboxes.c.epoch != epoch,
-        sandboxes.c.wish_open.is_(False),
+        sandboxes.c.host_id == host_id, _ALIVE, or_(silent, sandboxes.c.missed_seq.is_not(None))
     )
     return [Record(*row) for row in conn.execute(query)]
 
 
-def alive_among(conn: Connection, ids: Sequence[str]) -> list[Record]:
-    """Those of the sandboxes, of any org, that have not ended."""
-    query = select(*_COLUMNS).where(sandboxes.c.id.in_(ids), _ALIVE)
-    return [Record(*row) for row in conn.execute(query)]
+def miss(conn: Connection, sandbox_id: str, place: tuple[int, int]) -> None:
+    """A report of that place was passed over; no matter, where a newer one was taken in."""
+    epoch, seq = place
+    older = or_(sandboxes.c.epoch < epoch, and_(sandboxes.c.epoch == epoch, sandboxes.c.seq < seq))
+    conn.execute(
+        update(sandboxes).where(sandboxes.c.id == sandbox_id, older).values(missed_seq=seq)
+    )
 
 
 def change(conn: Connection, sandbox_id: str, values: Mapping[str, Any]) -> None:

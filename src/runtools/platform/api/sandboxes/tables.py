@@ -74,6 +74,8 @@ sandboxes = Table(
     Column("started_at", Moment),
     Column("paused_at", Moment),
     Column("stopped_at", Moment),
+    # The number of the latest report that was passed over, until a newer one is taken in.
+    Column("missed_seq", BigInteger),
     Index(
         "ix_sandboxes_egress_open",
         "egress_generation",
@@ -165,3 +167,4 @@ class Record:
     stopped_at: datetime | None = None
     egress_generation: int = 0
     egress_open: bool = False
+    missed_seq: int | None = None
