@@ -42,12 +42,15 @@ def step(what: str) -> Iterator[list[str]]:
 
 
 def ensure_template(rt: RunTools) -> None:
-    """Build the template on the first run; later runs find it."""
-    newest = {template.slug: template for template in rt.templates.list()}
-    if TEMPLATE in newest and newest[TEMPLATE].state == "ready":
+    """Build the template on the first run; later runs find it, or the build that an earlier one began."""
+    state = {template.slug: template.state for template in rt.templates.list()}.get(TEMPLATE)
+    if state == "ready":
         return
-    console.print(f"building [bold]{TEMPLATE}[/]: once, some minutes")
-    rt.templates.build(TEMPLATE, wait=False)
+    if state == "building":
+        console.print(f"[bold]{TEMPLATE}[/] is being built already")
+    else:
+        console.print(f"building [bold]{TEMPLATE}[/]: once, some minutes")
+        rt.templates.build(TEMPLATE, wait=False)
     with console.status("starting") as status:
         for line in rt.templates.logs(TEMPLATE):
             status.update(f"{line.progress:4.0%}  {line.step}  [dim]{line.text[:90]}[/]")

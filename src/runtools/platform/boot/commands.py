@@ -136,5 +136,9 @@ def main(argv: Sequence[str]) -> int:
         if exc.hint:
             print(f"hint:  {exc.hint}", file=sys.stderr)
         return 1
+    except PermissionError as exc:
+        print(f"error: {exc.filename}: permission denied", file=sys.stderr)
+        print("hint:  ask as root, or as the user whose home it is", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

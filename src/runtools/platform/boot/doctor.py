@@ -11,7 +11,6 @@ import ctypes
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtools.errors import InvalidRequest
-from runtools.platform.boot import home, packages, people, status, uids
+from runtools.platform.boot import home, packages, people, status, uids, up
 from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.drivers.qemu import groups
@@ -88,7 +87,7 @@ async def examine(settings: Settings, driver: Driver | None = None) -> list[Find
         _files,
         lambda: _disk(settings),
         lambda: _reflink(settings),
-        lambda: _port(settings),
+        lambda: _ports(settings),
         lambda: _users(settings),
         lambda: _installation(settings),
         lambda: _template(settings),
@@ -313,18 +312,18 @@ async def _reflink(settings: Settings) -> Finding:
     return Finding("copies by reference", False, "info", f"not at {folder}", advice)
 
 
-async def _port(settings: Settings) -> Finding:
-    where = f"{settings.api_host}:{settings.api_port}"
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.api_host, settings.api_port))
-        except OSError as exc:
-            if settings.client_file.exists() and await _answers(settings):
-                return Finding("port", True, "error", f"the platform answers at {where}")
-            advice = "end what listens there, or set RUNTOOLS_API_PORT"
-            return Finding("port", False, "error", f"{where}: {exc.strerror}", advice)
-    return Finding("port", True, "error", f"{where} is free")
+async def _ports(settings: Settings) -> Finding:
+    """All that `up` listens on; where the API answers, it is the platform that has them."""
+    name, listens = "ports", up.listens(settings)
+    where = ", ".join(f"{each.host}:{each.port}" for each in listens)
+    if settings.client_file.exists() and await _answers(settings):
+        return Finding(name, True, "error", f"the platform listens at {where}")
+    taken = [(each, refusal) for each in listens if (refusal := each.refusal())]
+    if not taken:
+        return Finding(name, True, "error", f"{where} are free")
+    found = "; ".join(f"{each.what}: {each.host}:{each.port}: {why}" for each, why in taken)
+    names = ", ".join(f"RUNTOOLS_{each.setting.upper()}_PORT" for each, _ in taken)
+    return Finding(name, False, "error", found, f"end what listens there, or set {names}")
 
 
 async def _answers(settings: Settings) -> bool:

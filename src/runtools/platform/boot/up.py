@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
@@ -276,23 +277,49 @@ def _sudo(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: environ[key] for key in ("SUDO_UID", "SUDO_GID") if key in environ}
 
 
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """An address that a part listens on.
+
+    Attributes:
+        what: which part.
+        setting: what the settings ``…_host`` and ``…_port`` begin with.
+    """
+
+    what: str
+    setting: str
+    host: str
+    port: int
+
+    def refusal(self) -> str | None:
+        """Why nobody can listen there now; None where one can."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            with socket.create_server((self.host, self.port), family=family):
+                return None
+        except OSError as exc:
+            return os.strerror(exc.errno or 0)
+
+
+def listens(settings: Settings) -> list[Listens]:
+    """Where the platform listens."""
+    return [
+        Listens("the API", "api", settings.api_host, settings.api_port),
+        Listens("the SSH gateway", "ssh", settings.ssh_host, settings.ssh_port),
+        Listens("the gateway", "gateway", settings.gateway_host, settings.gateway_port),
+    ]
+
+
 def _need_ports(settings: Settings) -> None:
     """Whoever answers there already would be taken for this platform."""
-    _need_port("API", "api", settings.api_host, settings.api_port)
-    _need_port("SSH gateway", "ssh", settings.ssh_host, settings.ssh_port)
-    _need_port("gateway", "gateway", settings.gateway_host, settings.gateway_port)
-
-
-def _need_port(what: str, word: str, host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family):
-            return
-    except OSError as exc:
-        raise Conflict(
-            f"the {what} cannot listen on {host}:{port}: {os.strerror(exc.errno or 0)}",
-            hint=f"is another platform up? The settings {word}_host and {word}_port choose another place",
-        ) from None
+    for each in listens(settings):
+        refusal = each.refusal()
+        if refusal is not None:
+            raise Conflict(
+                f"{each.what} cannot listen on {each.host}:{each.port}: {refusal}",
+                hint=f"is another platform up? The settings {each.setting}_host and "
+                f"{each.setting}_port choose another place",
+            )
 
 
 def _need_root() -> None:

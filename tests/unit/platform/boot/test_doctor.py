@@ -38,7 +38,7 @@ class Prober:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", api_port=0)
+    return Settings(home=tmp_path / "home", api_port=0, ssh_port=0, gateway_port=0)
 
 
 async def look(settings: Settings, name: str, driver: Prober | None = None) -> Finding:
@@ -98,25 +98,28 @@ class TestDisk:
         assert str(settings.home.parent) in (await look(settings, "disk")).found
 
 
-class TestPort:
+class TestPorts:
     async def test_free(self, settings: Settings) -> None:
-        assert (await look(settings, "port")).ok
+        assert (await look(settings, "ports")).ok
 
-    async def test_taken_by_a_stranger(self, settings: Settings) -> None:
+    @pytest.mark.parametrize("part", ["api", "ssh", "gateway"])
+    async def test_taken_by_a_stranger(self, settings: Settings, part: str) -> None:
         async with await serve(b"HTTP/1.0 200 OK\r\n\r\nhello") as server:
-            taken = dataclasses.replace(settings, api_port=port_of(server))
-            found = await look(taken, "port")
+            port = port_of(server)
+            taken = dataclasses.replace(settings, **{f"{part}_port": port})
+            found = await look(taken, "ports")
         assert (found.ok, found.level) == (False, "error")
-        assert "RUNTOOLS_API_PORT" in found.advice
+        assert f"127.0.0.1:{port}: Address already in use" in found.found
+        assert found.advice.endswith(f"set RUNTOOLS_{part.upper()}_PORT")
 
     async def test_taken_by_the_platform_itself(self, settings: Settings) -> None:
         settings.home.mkdir()
         settings.client_file.write_text("{}")
         async with await serve(b"HTTP/1.0 200 OK\r\nX-Request-Id: req_1\r\n\r\n{}") as server:
             taken = dataclasses.replace(settings, api_port=port_of(server))
-            found = await look(taken, "port")
+            found = await look(taken, "ports")
         assert found.ok
-        assert "the platform answers" in found.found
+        assert "the platform listens" in found.found
 
 
 class TestLeastPrivilege:

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import shutil
 import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +47,42 @@ def test_a_second_platform_on_one_home_is_refused(settings):
         with pytest.raises(Conflict, match="is running already"), home.lock(file, "a platform"):
             pass
     assert home.holder(file) is None
+
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[2], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def passable():
+    """A folder that everybody may pass through."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("name", "is_ours"), [("runtools.platform", True), ("another", False)])
+def test_who_may_not_open_the_lock_is_told_who_holds_it(passable, name, is_ours):
+    """`runtools status`, `doctor` and `secret rekey` of an ordinary user."""
+    file = passable / "up.lock"
+    with home.lock(file, "a platform"):
+        pass
+    words = [sys.executable, "-c", HOLD, name, str(file)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holding:
+        holding.stdout.readline()
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        try:
+            with pytest.raises(PermissionError):
+                file.open()
+            assert home.holder(file) == (holding.pid if is_ours else None)
+            assert home.holder(passable / "none") is None
+        finally:
+            os.seteuid(0)
+            holding.kill()
