@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +85,20 @@ def rename(name: Name, json: Json = False) -> None:
     with connected() as rt:
         org = rt.orgs.rename(name)
     output.show(org, lambda: org_looks.orgs([org]))
+
+
+@app.command(name="dev-urls")
+def dev_urls(
+    access: Annotated[
+        Literal["public", "private"] | None, typer.Argument(show_default=False)
+    ] = None,
+) -> None:
+    """Show or choose, as an Admin, who may enter ports for which nothing nearer was chosen."""
+    with connected() as rt:
+        if access is not None:
+            rt.orgs.choose_dev_urls(access)
+        found = rt.orgs.dev_urls()
+    output.line(found)
 
 
 @app.command()

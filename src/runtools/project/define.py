@@ -20,6 +20,7 @@ from runtools.sdk.shapes.definitions import (
     SandboxMode,
     ToolHead,
 )
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
     DEFAULT_IDLE_TIMEOUT_SECONDS,
@@ -159,6 +160,7 @@ def define_sandbox(
     internet: bool = True,
     egress: Mapping[str, Sequence[str]] | None = None,
     require_isolation: Isolation | None = None,
+    dev_urls: Access | None = None,
     setup: Sequence[str] = (),
 ) -> SandboxDefinition:
     """Define a standing sandbox.
@@ -180,6 +182,8 @@ def define_sandbox(
         egress: which of it: ``{"allow": […], "deny": […]}`` of names, ``*.name``, addresses, networks;
             default: every public address.
         require_isolation: ``hardware`` refuses to run it under emulation.
+        dev_urls: who may enter its ports by their URLs: ``public`` or ``private``; default: what the org
+            has chosen.
         setup: shell lines, run once in order when it is made, and kept in its snapshot.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtools.sdk import wire
 from runtools.sdk.shapes.account import Role
+from runtools.sdk.shapes.dev_urls import Access, OrgDevUrls
 from runtools.sdk.shapes.people import Invitation, Member, Org, OrgCreated, ResetLink
 from runtools.sdk.transport import AsyncTransport
 
@@ -44,6 +45,15 @@ class AsyncOrgs:
         """Act in another of the person's orgs from now on, in this session."""
         path = f"/orgs/{wire.segment(org_id)}/switch"
         return wire.shape(Org, (await self._transport.call("POST", path)).data)
+
+    async def dev_urls(self) -> Access:
+        """Who may enter ports of the current org's sandboxes for which nothing nearer was chosen."""
+        answer = await self._transport.call("GET", "/dev-urls")
+        return wire.shape(OrgDevUrls, answer.data).access
+
+    async def choose_dev_urls(self, access: Access) -> None:
+        """Choose that: ``private`` or ``public``."""
+        await self._transport.call("POST", "/dev-urls", body={"access": access})
 
     async def leave(self) -> None:
         """Leave the current org. Its last Admin cannot."""

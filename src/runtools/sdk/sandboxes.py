@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from runtools.sdk import shapes, wire
 from runtools.sdk.sandbox import AsyncSandbox
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
     DEFAULT_IDLE_TIMEOUT_SECONDS,
@@ -43,6 +44,7 @@ class AsyncSandboxes:
         internet: bool = True,
         egress: Mapping[str, Sequence[str]] | None = None,
         require_isolation: Isolation | None = None,
+        dev_urls: Access | None = None,
         project_id: str | None = None,
         wait_for_ready: bool = True,
         queue: bool = True,
@@ -69,6 +71,8 @@ class AsyncSandboxes:
             egress: what it reaches: ``{"allow": ["*.example.org", "203.0.113.0/24"], "deny": []}``;
                 default: every public address. `AsyncSandbox.egress` changes it later.
             require_isolation: ``"hardware"``: refuse to run under emulation.
+            dev_urls: who may enter its ports by their URLs, ``"public"`` or ``"private"``; default:
+                what the org has chosen. ``sandbox.urls.choose`` chooses later, and for one port.
             project_id: id or name of the project it lies in; default: the org's default one.
             wait_for_ready: False: return at once, still creating.
             queue: False: refuse when there is no room, rather than wait for it.
@@ -99,6 +103,7 @@ class AsyncSandboxes:
             "internet": internet,
             "egress": egress and {name: list(rules) for name, rules in egress.items()},
             "requireIsolation": require_isolation,
+            "devUrls": dev_urls,
             "projectId": project_id,
             "waitForReady": wait_for_ready,
             "queue": queue,

@@ -358,6 +358,7 @@ class TestSandboxes:
             egress={"allow": ["pypi.org"]},
             idleTimeoutSeconds=77,
             maxLifetimeSeconds=7777,
+            devUrls="public",
         )
         shown = await plan(world, body(sandboxes=[changed]))
         assert told(shown) == [("update", "sandbox", "dev")]
@@ -371,6 +372,10 @@ class TestSandboxes:
         tagged = await get(world, "/sandboxes?tag=team:blue")
         assert [one["id"] for one in tagged] == [before]
         assert (await plan(world, body(sandboxes=[changed])))["changes"] == []
+        urls = await get(world, f"/sandboxes/{before}/urls")
+        assert (urls["access"], urls["decidedBy"]) == ("public", "sandbox")
+        await done(world, body(sandboxes=[changed | {"devUrls": None}]))
+        assert (await get(world, f"/sandboxes/{before}/urls"))["decidedBy"] == "default"
 
     async def test_another_setup_replaces_it_once_confirmed(self, any_world: World) -> None:
         world = any_world

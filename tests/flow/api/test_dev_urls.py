@@ -14,8 +14,7 @@ from sqlalchemy import Connection, event
 from tests.flow.api.test_pages import Browser
 
 from runtools.platform.api.callers import sent
-from runtools.platform.api.dev_urls import admission, service
-from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.dev_urls import admission
 from runtools.platform.core.ports.admitting import PREFIX, Asked, Verdict
 from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Database
@@ -140,6 +139,22 @@ class TestChoices:
         shown = await ask(http, "DELETE", urls)
         assert (shown["access"], shown["decidedBy"], shown["ports"]) == ("public", "org", [])
         assert await gate.enters(box)
+
+    async def test_it_is_chosen_when_a_sandbox_is_made(
+        self, any_world: World, gate: Gateway
+    ) -> None:
+        http = any_world.http
+        made = await any_world.create(name="open", devUrls="public")
+        shown = await ask(http, "GET", "/v1/sandboxes/open/urls")
+        assert (shown["access"], shown["decidedBy"]) == ("public", "sandbox")
+        assert await gate.enters(made["id"])
+        forked = await ask(http, "POST", "/v1/sandboxes/open/fork")
+        assert not await gate.enters(forked["children"][0]["id"])  # it is another one
+        await ask(http, "POST", "/v1/dev-urls", access="public")
+        made = await any_world.create(name="shut", devUrls="private")
+        assert not await gate.enters(made["id"])
+        answer = await http.post("/v1/sandboxes", json={"devUrls": "all"})
+        assert answer.status_code == 400
 
     async def test_some_ports_have_none(self, any_world: World, gate: Gateway, box: str) -> None:
         await ask(any_world.http, "POST", "/v1/sandboxes/web/urls", access="public")
@@ -348,13 +363,6 @@ class TestLinks:
         assert noted == []
         assert await gate.enters(box, key=member.secret)
         assert noted == [member.session_id]
-
-    async def test_one_of_the_platforms_own_for_an_agent(
-        self, any_world: World, gate: Gateway, box: str
-    ) -> None:
-        record = await load(any_world.platform, any_world.org, box)
-        link = await service.link_for(any_world.platform, record, 3000, 60, "run_1")
-        assert await gate.enters(box, link=secret(link))
 
 
 async def test_time_ends_links(tmp_path: Any) -> None:

@@ -139,6 +139,17 @@ async def test_public_and_private_again(rt: AsyncRunTools, box: AsyncSandbox) ->
         return await status() == 404
 
     await holds(is_closed)
+    code, out, _ = await cli(rt, "sandbox", "url", "web", "--public")
+    assert (code, out) == (0, f"{(await box.urls.list()).pattern}\n")
+    assert (await box.urls.list()).access == "public"
+    assert await status() == 404  # the port's own choice is nearer
+    code, out, _ = await cli(rt, "org", "dev-urls", "public")
+    assert (code, out) == (0, "public\n")
+    await box.urls.forget()
+    assert (await box.urls.get(5173)).decided_by == "org"
+    await holds(is_open)
+    await rt.orgs.choose_dev_urls("private")
+    assert await cli(rt, "org", "dev-urls") == (0, "private\n", "")
 
 
 async def test_where_nothing_listens_the_ports_are_named(box: AsyncSandbox) -> None:
@@ -153,3 +164,5 @@ async def test_what_cannot_be_is_said(rt: AsyncRunTools, box: AsyncSandbox) -> N
         await box.url(22)
     code, _, err = await cli(rt, "sandbox", "url", "web", "-p", "5173", "--ttl", "soon")
     assert (code, "--ttl" in err) == (1, True)
+    code, _, err = await cli(rt, "sandbox", "url", "web", "--open")
+    assert (code, "--port" in err) == (1, True)

@@ -101,6 +101,13 @@ def create(
         Literal["hardware", "emulated"] | None,
         typer.Option(metavar="KIND", help="hardware: not emulated.", rich_help_panel=_ACCESS),
     ] = None,
+    dev_urls: Annotated[
+        Literal["public", "private"] | None,
+        typer.Option(
+            help="Who may enter its ports by their URLs; default: the org's choice.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
     no_wait: Annotated[
         bool, flag("--no-wait", help="Return at once, still creating.", panel=_WAIT)
     ] = False,
@@ -130,6 +137,7 @@ def create(
             internet=not no_internet,
             egress={"allow": allow or ["*"], "deny": deny or []} if allow or deny else None,
             require_isolation=require_isolation,
+            dev_urls=dev_urls,
             project_id=project,
             wait_for_ready=not no_wait,
             queue=not no_queue,

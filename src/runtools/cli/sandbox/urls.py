@@ -27,7 +27,12 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def url(
     ref: Ref,
-    port: Annotated[int, typer.Option("--port", "-p", help="The port inside.")],
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", "-p", help="The port inside; default: all without a choice of their own."
+        ),
+    ] = None,
     public: Annotated[
         bool | None,
         typer.Option(
@@ -45,14 +50,20 @@ def url(
 ) -> None:
     """Print the address of a port, alone. What listens there may be bound to 127.0.0.1.
 
-    A paused sandbox wakes when somebody asks for it.
+    A paused sandbox wakes when somebody asks for it. Without a port, the pattern of all addresses.
     """
     seconds = None if ttl is None else seconds_of(ttl)
+    if port is None and (open_ or seconds is not None):
+        raise InvalidRequest("--open and --ttl are about one port", hint="name it: --port 3000")
     with connected() as rt:
         urls = rt.sandboxes.get(ref).urls
         if public is not None:
             urls.choose("public" if public else "private", port)
-        show(urls, port, seconds, open_=open_, json=json)
+        if port is None:
+            all_ = urls.list()
+            output.show(all_, lambda: all_.pattern) if json else output.line(all_.pattern)
+        else:
+            show(urls, port, seconds, open_=open_, json=json)
 
 
 def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bool) -> None:

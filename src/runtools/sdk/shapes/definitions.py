@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from runtools.sdk.shapes.base import Request
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.egress import EgressRules
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
@@ -199,6 +200,9 @@ class SandboxDefinition(Request, defer_build=True):
     internet: bool = True
     egress: EgressRules = Field(default_factory=EgressRules)
     require_isolation: Isolation | None = None
+    dev_urls: Access | None = Field(
+        None, description="who may enter its ports by their URLs; default: what the org has chosen"
+    )
     setup: list[SetupLine] = Field(default_factory=list, max_length=128)
 
 

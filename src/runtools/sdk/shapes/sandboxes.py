@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from runtools.sdk.shapes.base import Request, Shape
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.egress import EgressRules
 
 State = Literal["creating", "running", "paused", "stopped"]
@@ -78,6 +79,9 @@ class SandboxCreate(Request):
     internet: bool = True
     egress: EgressRules | None = Field(None, description="default: every public address")
     require_isolation: Isolation | None = None
+    dev_urls: Access | None = Field(
+        None, description="who may enter its ports by their URLs; default: what the org has chosen"
+    )
     project_id: str | None = Field(
         None,
         max_length=64,

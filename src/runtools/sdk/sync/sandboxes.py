@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 from runtools.sdk import shapes, wire
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.sandboxes import (
     DEFAULT_DISK_MB,
     DEFAULT_IDLE_TIMEOUT_SECONDS,
@@ -44,6 +45,7 @@ class Sandboxes:
         internet: bool = True,
         egress: Mapping[str, Sequence[str]] | None = None,
         require_isolation: Isolation | None = None,
+        dev_urls: Access | None = None,
         project_id: str | None = None,
         wait_for_ready: bool = True,
         queue: bool = True,
@@ -70,6 +72,8 @@ class Sandboxes:
             egress: what it reaches: ``{"allow": ["*.example.org", "203.0.113.0/24"], "deny": []}``;
                 default: every public address. `Sandbox.egress` changes it later.
             require_isolation: ``"hardware"``: refuse to run under emulation.
+            dev_urls: who may enter its ports by their URLs, ``"public"`` or ``"private"``; default:
+                what the org has chosen. ``sandbox.urls.choose`` chooses later, and for one port.
             project_id: id or name of the project it lies in; default: the org's default one.
             wait_for_ready: False: return at once, still creating.
             queue: False: refuse when there is no room, rather than wait for it.
@@ -100,6 +104,7 @@ class Sandboxes:
             "internet": internet,
             "egress": egress and {name: list(rules) for name, rules in egress.items()},
             "requireIsolation": require_isolation,
+            "devUrls": dev_urls,
             "projectId": project_id,
             "waitForReady": wait_for_ready,
             "queue": queue,

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 from runtools.errors import DeadlineExceeded, SandboxStopped
+from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.deploys.job import Job, Work
 from runtools.platform.api.deploys.setup import set_up
+from runtools.platform.api.dev_urls import store as dev_urls
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import acts, births, egress, store
 from runtools.platform.api.sandboxes.load import is_settled, until
@@ -22,6 +24,7 @@ from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import service as snapshots
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.definitions import SandboxDefinition
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.egress import EgressChange
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SnapshotCreate
 
@@ -147,10 +150,21 @@ async def _update(job: Job, at: int, work: Work) -> None:
             store.change(conn, sandbox_id, columns)
         if "tags" in work.fields:
             store.retag(conn, sandbox_id, wanted.tags)
+        if "devUrls" in work.fields:
+            _choose(conn, job.call(at), sandbox_id, wanted.dev_urls)
         _put(conn, job, work)
 
     await job.note(at, written)
     platform.bus.signal(sandbox_id, job.row.org_id)
+
+
+def _choose(conn: Transaction, call: Call, sandbox_id: str, access: Access | None) -> None:
+    """Who may enter its ports that have no choice of their own."""
+    if access is None:
+        dev_urls.forget(conn, call.org, sandbox_id, dev_urls.ALL)
+    else:
+        now = call.platform.clock.now()
+        dev_urls.choose(conn, call.org, sandbox_id, dev_urls.ALL, access, call.actor, now)
 
 
 async def _delete(job: Job, at: int, work: Work) -> None:

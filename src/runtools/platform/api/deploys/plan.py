@@ -27,6 +27,7 @@ IN_PLACE = frozenset(
         "egress",
         "idleTimeoutSeconds",
         "maxLifetimeSeconds",
+        "devUrls",
     }
 )
 # Their values are nobody's business but the sandbox's.

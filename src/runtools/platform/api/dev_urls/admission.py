@@ -154,7 +154,7 @@ async def _by_link(
 
 async def _still_may(platform: Platform, made: Link) -> bool:
     """A link opens no longer than its maker could still enter; an agent's outlives its run."""
-    if made.maker_kind in ("part", "run"):
+    if made.maker_kind == "run":
         return True
     maker: Caller | None = await platform.door.caller_of(made.maker_digest, made.maker_kind)
     return maker is not None and maker.org_id == made.org_id and covers(maker.scopes, NEEDED)

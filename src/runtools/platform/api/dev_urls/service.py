@@ -119,15 +119,6 @@ async def link(call: Call, ref: str, port: int, seconds: int) -> DevUrlLink:
     )
 
 
-async def link_for(platform: Platform, record: Record, port: int, seconds: int, actor: str) -> str:
-    """A link that the platform makes by itself, for an agent that works in the sandbox of its org."""
-    check(port)
-    who = Caller("part", actor, "", record.org_id, frozenset())
-    made, secret = _link(platform, who, record, port, "link", timedelta(seconds=seconds))
-    await platform.db.write(store.add, made)
-    return _with(f"{names(platform).url(record.id, port)}/", secret)
-
-
 async def end_links(call: Call, ref: str, port: int) -> DevUrl:
     """End all links to a port."""
     check(port)
@@ -159,7 +150,7 @@ def _link(
         sandbox_id=record.id,
         port=port,
         kind=kind,
-        maker=who.id if who.kind == "part" else who.actor,
+        maker=who.actor,
         maker_kind=who.kind,
         maker_digest=who.digest,
         op=new_id("opn"),

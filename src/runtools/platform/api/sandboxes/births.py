@@ -23,6 +23,7 @@ from runtools.errors import (
     SandboxStopped,
 )
 from runtools.platform.api.calls import Call
+from runtools.platform.api.dev_urls import store as dev_urls
 from runtools.platform.api.guests import store as guests
 from runtools.platform.api.hosts.service import present
 from runtools.platform.api.limits import store as limits
@@ -44,6 +45,7 @@ from runtools.platform.core.ports.host import Child, Forked, Guest
 from runtools.platform.core.states import Act, State
 from runtools.platform.kit.crypto import login_hash
 from runtools.platform.kit.db import Transaction
+from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.sandboxes import SandboxCreate, SandboxFork, SandboxRecover
 
@@ -67,7 +69,7 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
         rules.check_env(env)
         record = drafts.fresh(call, version, wanted)
         guest = await _guest(wanted, env, await ssh_keys.lines(call, wanted.ssh_keys, "sshKeys"))
-        record = await _write(call, record, guest, wanted.project_id)
+        record = await _write(call, record, guest, wanted.project_id, wanted.dev_urls)
     reach("api.create.written")
     return await _ready(platform, record, guest, wait=wanted.wait_for_ready)
 
@@ -228,10 +230,14 @@ async def _begun(call: Call) -> list[Record]:
     return await call.platform.db.read(store.born_by, call.org, call.op)
 
 
-async def _write(call: Call, record: Record, guest: Guest, project_id: str | None) -> Record:
+async def _write(
+    call: Call, record: Record, guest: Guest, project_id: str | None, access: Access | None = None
+) -> Record:
     platform = call.platform
     usual = standard(platform.settings)
-    record = await platform.db.write(_write_one, platform.vault, usual, record, guest, project_id)
+    record = await platform.db.write(
+        _write_one, platform.vault, usual, record, guest, project_id, access
+    )
     platform.bus.signal(call.org)
     return record
 
@@ -243,6 +249,7 @@ def _write_one(
     record: Record,
     guest: Guest,
     project_id: str | None,
+    access: Access | None,
 ) -> Record:
     limits.reserve(conn, record.org_id, taken([record]), usual)
     project = projects.place(conn, record.org_id, project_id)
@@ -254,6 +261,9 @@ def _write_one(
     record = replace(record, project_id=project)
     store.add(conn, record)
     guests.keep(conn, vault, record.id, guest)
+    if access is not None:
+        by, at = record.wish_actor, record.created_at
+        dev_urls.choose(conn, record.org_id, record.id, dev_urls.ALL, access, by, at)
     observe.born(conn, record)
     return record
 
