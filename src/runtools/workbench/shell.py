@@ -23,20 +23,26 @@ DEFAULT_SECONDS, MAX_SECONDS = 120, 3600
 _KILL_SECONDS = 10.0
 _READ_BYTES = 8 * 1024 * 1024
 
-# $1: the command, $2: the file of the conversation. What the shell cannot take up again is left out.
+# $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
+# cannot take up again is left out; of commands side by side, the first to end leaves what the next has.
 _SHELL = r"""
+rt_kept=$2
+rt_kept_now() { stat -c '%i %.9Y' "$rt_kept" 2>/dev/null; }
+rt_began=$(rt_kept_now)
 [ -f "$2" ] && . "$2" 2>/dev/null
-command=$1 kept=$2
-mkdir -p "${kept%/*}"
+rt_command=$1 rt_kept=$2 rt_keeps=$3
+mkdir -p "${rt_kept%/*}"
 set --
-leave() {
-    code=$?
-    { declare -px | grep -vE '^declare -[a-z]*r|^declare -x (_|PWD|OLDPWD|SHLVL)='
-      printf 'cd -- %q\n' "$PWD"; } >"$kept.$$" 2>/dev/null && mv -f "$kept.$$" "$kept"
+rt_leave() {
+    local code=$?
+    if [ -n "$rt_keeps" ] && [ "$(rt_kept_now)" = "$rt_began" ]; then
+        { declare -px | grep -vE '^declare -[a-z]*r|^declare -x (_|PWD|OLDPWD|SHLVL)='
+          printf 'cd -- %q\n' "$PWD"; } >"$rt_kept.$$" 2>/dev/null && mv -f "$rt_kept.$$" "$rt_kept"
+    fi
     exit "$code"
 }
-trap leave EXIT
-eval "$command"
+trap rt_leave EXIT
+eval "$rt_command"
 """
 
 
@@ -79,7 +85,15 @@ async def _bash(bench: Bench, given: BashParameters) -> str:
     if given.process_id is not None:
         return await _come_back(bench, given.process_id, given)
     assert given.command is not None  # noqa: S101 - the parameters were checked
-    words = ["bash", "-c", _SHELL, "bash", given.command, bench.file("shell")]
+    words = [
+        "bash",
+        "-c",
+        _SHELL,
+        "bash",
+        given.command,
+        bench.file("shell"),
+        "" if given.background else "1",
+    ]
     process = await bench.sandbox.processes.start(words, keep_input=False, process_id=bench.act)
     if given.background:
         return f"process_id: {process.id} (running)"
@@ -166,9 +180,10 @@ def _stands(process: AsyncProcess) -> str:
 BASH = Tool(
     "bash",
     "Run a command in the sandbox, a Linux machine where you are root. The working folder (at first "
-    "/workspace) and exported variables are kept between calls; there is no input and no terminal. Returns "
-    "stdout and stderr as they came, then the exit code. Long output is cut in the middle. For servers and "
-    "other things that do not end use background: true, then process_id to look at or stop it.",
+    "/workspace) and exported variables are kept between calls, but not those of background commands, nor "
+    "after exec or a trap on EXIT; there is no input and no terminal. Returns stdout and stderr as they "
+    "came, then the exit code. Long output is cut in the middle. For servers and other things that do not "
+    "end use background: true, then process_id to look at or stop it.",
     BashParameters,
     _bash,
     loses=True,

@@ -56,6 +56,28 @@ class TestState:
         assert said.text == "/workspace\n[]\n[exit code 0]"
         await call("bash", command="cd /workspace")
 
+    async def test_what_was_left_running_takes_nobody_back(self, call: Call) -> None:
+        left = "cd /usr; export LATE=1; echo up; read -r < /workspace/let-go"
+        await call("bash", command="cd /workspace; mkfifo let-go; export EARLY=1")
+        said = await call("bash", command=left, background=True)
+        process_id = said.text.split()[1]
+        await call("bash", command="cd /etc")
+        await call("bash", command="echo > /workspace/let-go; rm /workspace/let-go")
+        ended = await call("bash", process_id=process_id, timeout_seconds=60)
+        assert ended.text.endswith("[exit code 0]")
+        result = await call("bash", command='pwd; echo "$EARLY[$LATE]"; cd /workspace')
+        assert result.text == "/etc\n1[]\n[exit code 0]"
+
+    async def test_of_two_at_once_the_first_to_end_leaves_what_it_did(self, call: Call) -> None:
+        await call("bash", command="cd /workspace; mkfifo both; export WHO=nobody")
+        slow = call("bash", command="export WHO=slow; echo up > both; read -r < both; rm both")
+        fast = call("bash", command="read -r < both; export WHO=fast")
+        slowly = asyncio.ensure_future(slow)
+        await fast
+        await call("bash", command="export MORE=1; echo on > both")
+        await slowly
+        assert (await call("bash", command='echo "$WHO$MORE"')).text == "fast1\n[exit code 0]"
+
     async def test_read_only_variables_do_not_break_the_next_one(self, call: Call) -> None:
         await call("bash", command="declare -rx FIXED=1; export OTHER=2")
         assert (await call("bash", command="echo $OTHER")).text == "2\n[exit code 0]"
