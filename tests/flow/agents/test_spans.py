@@ -36,6 +36,11 @@ async def test_each_request_and_each_call_is_a_span(stage: Stage) -> None:
         "execute_tool unknown",
     ]
     assert {one.part for one in found} == {"runtools-worker"}
+    # All below the span of the whole run, which the api sends when it is over.
+    assert {one.parent_id for one in found} == {trace_of(run.id).split("-")[2]}
+    for one in found:
+        assert one.kind == (3 if one.name.startswith("chat") else 1)  # a client, or internal
+        assert one.failed == ("error.type" in one.attributes)
     broken, *good = sorted(
         (one.attributes for one in found if one.name == "chat demo"),
         key=lambda attributes: "error.type" not in attributes,

@@ -21,6 +21,7 @@ from runtools.errors import InvalidRequest
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.schema import upgrade
+from runtools.platform.core.runs import trace_of
 from runtools.platform.host.server import serving
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -224,7 +225,12 @@ class TestRuns:
         assert span.attributes["gen_ai.operation.name"] == "invoke_agent"
         assert span.attributes["gen_ai.conversation.id"] == run["threadId"]
         assert span.attributes["gen_ai.request.model"] == "demo"
+        assert span.attributes["gen_ai.provider.name"] == "demo"
         assert span.attributes["runtools.run.status"] == "cancelled"
+        # Its workers have put their spans below it before it was over.
+        _, trace_id, span_id, _ = trace_of(run["id"]).split("-")
+        assert (span.trace_id, span.span_id, span.parent_id) == (trace_id, span_id, "")
+        assert not span.failed
         assert "secret plan" not in repr(traced.collector.spans)
 
 

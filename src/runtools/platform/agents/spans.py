@@ -13,11 +13,9 @@ from pydantic_ai.messages import ModelResponse
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held
 from runtools.platform.agents.trouble import Trouble
+from runtools.platform.core.models import in_traces
 from runtools.platform.core.runs import trace_of
 from runtools.workbench.tool import Result
-
-# What the conventions call them.
-_PROVIDERS = {"google": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
 
 
 def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
@@ -27,7 +25,7 @@ def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
     access = run.given.model
     about: dict[str, str | int | float | bool] = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": _PROVIDERS.get(access.provider, access.provider),
+        "gen_ai.provider.name": in_traces(access.provider),
         "gen_ai.request.model": access.api_id,
     }
     if isinstance(came, Trouble):
@@ -37,7 +35,7 @@ def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
         about["gen_ai.usage.output_tokens"] = came.usage.output_tokens
         if came.model_name:
             about["gen_ai.response.model"] = came.model_name[:200]
-    _record(run, f"chat {access.api_id}", begun, about)
+    _record(run, f"chat {access.api_id}", begun, about, calls=True)
 
 
 def called(run: Held, begun: datetime, call: Call, result: Result) -> None:
@@ -58,11 +56,24 @@ def called(run: Held, begun: datetime, call: Call, result: Result) -> None:
 
 
 def _record(
-    run: Held, name: str, begun: datetime, about: dict[str, str | int | float | bool]
+    run: Held,
+    name: str,
+    begun: datetime,
+    about: dict[str, str | int | float | bool],
+    *,
+    calls: bool = False,
 ) -> None:
     about |= {
         "gen_ai.agent.name": run.given.run.agent_slug,
         "gen_ai.conversation.id": run.given.run.thread_id,
         "runtools.run.id": run.id,
     }
-    run.means.tracing.record(name, trace_of(run.id), begun, run.means.clock.now(), about)
+    run.means.tracing.record(
+        name,
+        trace_of(run.id),
+        begun,
+        run.means.clock.now(),
+        about,
+        calls=calls,
+        failed="error.type" in about,
+    )

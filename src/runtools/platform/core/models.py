@@ -165,6 +165,11 @@ def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
     return Choice(provider, api_id, _BY_API_ID.get((provider, api_id)))
 
 
+def in_traces(provider: str) -> str:
+    """What OpenTelemetry's conventions call a provider."""
+    return {"google": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}.get(provider, provider)
+
+
 def published(api_id: str) -> Model | None:
     """The entry of the catalogue whose provider calls it so; gateways put words before it."""
     own = api_id.rpartition("/")[2]

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +22,9 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from runtools import __version__
@@ -49,7 +51,10 @@ class Otlp:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         named = {"service.name": f"runtools-{part}", "service.version": __version__}
         self._provider = TracerProvider(
-            resource=Resource(named), sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False
+            resource=Resource(named),
+            sampler=ParentBased(ALWAYS_ON),
+            shutdown_on_exit=False,
+            id_generator=_Ids(),
         )
         exporter = OTLPSpanExporter(
             endpoint, headers=dict(headers), timeout=_ATTEMPT_SECONDS, session=_Session()
@@ -110,12 +115,23 @@ class Otlp:
         begun: datetime,
         ended: datetime,
         attributes: Attributes | None = None,
+        *,
+        place: str | None = None,
+        calls: bool = False,
+        failed: bool = False,
     ) -> None:
         """A span that is over."""
         above = None if parent is None else _remote(parent)
-        made = self._tracer.start_span(
-            name, above, start_time=_nanoseconds(begun), attributes=attributes
-        )
+        with _Ids.given(place):
+            made = self._tracer.start_span(
+                name,
+                Context() if place is not None else above,
+                kind=SpanKind.CLIENT if calls else SpanKind.INTERNAL,
+                start_time=_nanoseconds(begun),
+                attributes=attributes,
+            )
+        if failed:
+            made.set_status(StatusCode.ERROR)
         made.end(_nanoseconds(ended))
 
     def here(self) -> str | None:
@@ -129,6 +145,33 @@ class Otlp:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
+
+
+class _Ids(RandomIdGenerator):
+    """Ids by chance, but for a span whose place was known before it was made."""
+
+    _PLACE: ContextVar[SpanContext | None] = ContextVar("place", default=None)
+
+    @classmethod
+    @contextmanager
+    def given(cls, place: str | None) -> Iterator[None]:
+        """The root that is made in the body has that place."""
+        known = None if place is None else trace.get_current_span(_remote(place))
+        token = cls._PLACE.set(None if known is None else known.get_span_context())
+        try:
+            yield
+        finally:
+            cls._PLACE.reset(token)
+
+    def generate_span_id(self) -> int:
+        """The next span's."""
+        known = self._PLACE.get()
+        return super().generate_span_id() if known is None else known.span_id
+
+    def generate_trace_id(self) -> int:
+        """The next trace's."""
+        known = self._PLACE.get()
+        return super().generate_trace_id() if known is None else known.trace_id
 
 
 class _Open:

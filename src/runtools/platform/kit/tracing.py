@@ -67,8 +67,18 @@ class Tracing(Protocol):
         begun: datetime,
         ended: datetime,
         attributes: Attributes | None = None,
+        *,
+        place: str | None = None,
+        calls: bool = False,
+        failed: bool = False,
     ) -> None:
-        """A span that is over."""
+        """A span that is over.
+
+        Args:
+            place: its own place in its trace, below which others were put before it was over; it is a root.
+            calls: whether it is a request to another service.
+            failed: whether it ended with an error.
+        """
         ...
 
     def here(self) -> str | None:
@@ -122,6 +132,10 @@ class Untraced:
         begun: datetime,
         ended: datetime,
         attributes: Attributes | None = None,
+        *,
+        place: str | None = None,
+        calls: bool = False,
+        failed: bool = False,
     ) -> None:
         """Nothing."""
 
