@@ -60,7 +60,7 @@ def measure(bench: Bench | None) -> Iterator[Row]:
         _process(_worker, told["url"], told["token"]),
     ):
         yield from asyncio.run(_measure(told, rounds))
-    yield _memory()
+    yield _memory(told)
 
 
 async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
@@ -230,30 +230,38 @@ async def _replay(http: httpx.AsyncClient, database: str, rounds: int) -> Row:
 
 _BARE = "from runtools.platform.agents import service"
 _IDLE = """
-import asyncio
+import asyncio, logging, sys
 from runtools.platform.agents import service
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.outbound import Outbound
-post = service.Post("http://127.0.0.1:9", "x", "x", 20, None, Outbound(), SystemClock())
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+url, token = sys.argv[1:]
+post = service.Post(url, token, "idle", 20, None, Outbound(), SystemClock())
 asyncio.run(service.serve(post, asyncio.Event()))
 """
 
 
-def _memory() -> Row:
-    """An idle worker's memory, beside a process that has imported the same."""
-    bare = f"{_BARE}\nimport time\ntime.sleep(60)"
+def _memory(told: dict[str, Any]) -> Row:
+    """The memory of a worker that is connected and idle, beside a process that has imported the same."""
+    bare = f"{_BARE}\nimport time\nprint('ready', flush=True)\ntime.sleep(60)"
     return row(
         "MB of an idle worker",
-        Series([_rss(_IDLE)]),
+        Series([_rss(_IDLE, told["url"], told["token"])]),
         Series([_rss(bare)]),
         unit="MB",
         wanted=[at_most_floor_times(1.15)],
     )
 
 
-def _rss(program: str) -> float:
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+def _rss(program: str, *given: str) -> float:
+    """A program's memory once it has said that it is ready, and stands still."""
+    words = [sys.executable, "-c", program, *given]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
     try:
+        while "ready" not in (line := process.stdout.readline()):
+            if not line:
+                raise RuntimeError("the program ended before it was ready")
         found: list[int] = []
         status = Path(f"/proc/{process.pid}/status")
         while len(found) < 20 or statistics.pstdev(found[-10:]) > 0:  # until it stands still
