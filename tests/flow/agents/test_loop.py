@@ -12,6 +12,7 @@ from pydantic_ai.messages import BinaryContent, ModelRequest, ToolReturnPart, Us
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.core.ports.worker import ModelAccess
+from runtools.testing.clock import ManualClock
 from runtools.testing.scripted_model import Call, Do, Script, Think
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -216,9 +217,12 @@ class TestLimits:
         assert float(run.done["usage"]["costUsd"]) >= 0.0003
 
     async def test_time_breaks_off_what_is_under_way(self, stage: Stage) -> None:
-        run = await stage.played(
-            Script([Call("bash", {"command": "sleep 60"})]), limits={"max_seconds": 1.0}
-        )
+        stage.clock = clock = ManualClock()  # the time is over when it has begun, on any machine
+        run = stage.make(limits={"max_seconds": 60.0})
+        stage.worker(Script([Call("bash", {"command": "echo begun; sleep 60"})]))
+        await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
+        clock.advance(61)
+        await stage.runs.ended(run)
         assert run.done["limit"].startswith("max_seconds")
         [result] = run.of("tool-result")
         assert "time" in result["output"]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.flow.agents.conftest import Stage
+import asyncio
+from typing import Any
 
+import pytest
+from pydantic_ai.exceptions import ModelHTTPError
+from tests.flow.agents.conftest import Stage
+from tests.flow.agents.test_loop import ENDPOINT
+
+from runtools.platform.agents.tools.servers import MAX_TOOLS, shares
 from runtools.platform.kit.outbound import Outbound
 from runtools.testing.fake_provider import Flood, provider
-from runtools.testing.scripted_model import Call, Script
+from runtools.testing.scripted_model import Call, Do, Script
+from runtools.testing.session_server import session_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,3 +73,120 @@ async def test_one_that_never_stops_is_not_heard_to_the_end(stage: Stage) -> Non
         run = await stage.played(script, agent={"mcp_servers": [server]})
     assert run.done["status"] == "completed"
     assert "not to be had: flood (" in str(script.asked[0][0].parts[0])
+
+
+class TestSessions:
+    async def test_there_is_one_for_the_whole_run(self, stage: Stage) -> None:
+        count = Call("small__count", {})
+        with session_server() as server:
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            script = Script([count, Call("small__scold", {})], [count], ["done"])
+            run = await stage.played(script, agent=given)
+            results = {one["callId"]: one["output"] for one in run.of("tool-result")}
+            assert (results["call-0-0"], results["call-1-0"]) == ("1", "2")
+            await stage.runs.until(lambda: server.ended)
+            assert (server.begun, server.ended, server.sessions) == (1, 1, {})
+
+    async def test_one_that_the_server_forgot_is_begun_anew(self, stage: Stage) -> None:
+        count = Call("small__count", {})
+
+        async def forget() -> None:
+            server.sessions.clear()
+
+        with session_server() as server:
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            script = Script([count], [Do(forget), count], ["done"])
+            run = await stage.played(script, agent=given)
+            assert [one["output"] for one in run.of("tool-result")] == ["1", "1"]
+            assert server.begun == 2
+
+
+class TestMany:
+    async def test_none_is_crowded_out_and_what_is_left_is_told(self, stage: Stage) -> None:
+        with session_server() as one, session_server() as other:
+            one.more = {f"t{n}": {"type": "object"} for n in range(200)}
+            servers = [{"name": "one", "url": one.url}, {"name": "other", "url": other.url}]
+            script = Script(["done"])
+            await stage.played(script, agent={"mcp_servers": servers})
+        offered = [tool.name for tool in script.infos[0].function_tools]
+        assert sum(name.startswith("one__") for name in offered) == MAX_TOOLS - 7
+        assert sum(name.startswith("other__") for name in offered) == 7
+        assert "86 more tools of one (" in str(script.asked[0][0].parts[0])
+
+    @pytest.mark.parametrize(
+        ("counts", "given"),
+        [
+            ([], []),
+            ([3], [3]),
+            ([200], [128]),
+            ([200, 200], [64, 64]),
+            ([500, 2, 500], [63, 2, 63]),
+        ],
+    )
+    async def test_each_has_its_share(self, counts: list[int], given: list[int]) -> None:
+        assert shares(counts) == given
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "Invalid schema for function 'small__odd': array schema missing items",
+            "tools.{place}.custom.input_schema: JSON schema is invalid",
+            "function_declarations[{place}].parameters: should be non-empty",
+        ],
+    )
+    async def test_a_tool_that_the_provider_refuses_is_left_out(
+        self, stage: Stage, words: str
+    ) -> None:
+        def place(script: Script) -> int:
+            names = [tool.name for tool in script.infos[0].function_tools]
+            return names.index("small__odd")
+
+        with session_server() as server:
+            server.more = {"odd": {"type": "object", "properties": {"a": {"type": "array"}}}}
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            known = Script(["done"])
+            await stage.played(known, model=ENDPOINT, agent=given)
+            refused = ModelHTTPError(400, "any", words.format(place=place(known)))
+            script = Script([[refused], ["done"]])
+            run = await stage.played(script, model=ENDPOINT, agent=given)
+        assert run.done["output"] == "done"
+        first, second = ([tool.name for tool in info.function_tools] for info in script.infos)
+        assert set(first) - set(second) == {"small__odd"}
+        assert "small__odd (the model's provider refuses" in str(script.asked[1][0].parts[0])
+
+
+async def test_a_server_that_is_silent_on_another_lease_is_said_to_be(stage: Stage) -> None:
+    call = Call("small__count", {})
+    with session_server() as server:
+        given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+        run = stage.make(agent={**given, "permissions": {"small__*": "ask"}})
+        stage.worker(Script([call], ["done"]))
+        await stage.runs.until(lambda: run.status == "waiting")
+    await stage.runs.decide(run, "call-0-0", "allow")
+    await stage.runs.ended(run)
+    assert "small did not say which tools it has" in run.of("tool-result")[0]["output"]
+
+
+async def test_a_cancel_is_heard_while_they_start(stage: Stage) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def never(_reader: Any, writer: Any) -> None:
+        begun.set()
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    given = {"mcp_servers": [{"name": "deaf", "url": f"http://127.0.0.1:{port}/mcp"}]}
+    script = Script(["never said"])
+    run = stage.make(agent=given)
+    stage.worker(script)
+    await begun.wait()
+    await stage.runs.cancel(run)
+    assert (await stage.runs.ended(run))["status"] == "cancelled"
+    assert script.asked == []  # it ended before the server was given up
+    over.set()
+    server.close()
+    await server.wait_closed()

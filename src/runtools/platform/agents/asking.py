@@ -63,6 +63,13 @@ async def ask(run: Held) -> None:
         if came.error.code == REJECTED and run.history.hide_pictures():
             # It may be for a picture, which no later request of the thread would get past either.
             came = replace(came, then="again", after=0.0)
+        elif came.error.code == REJECTED and run.toolbox.leave_out(came.error.message):
+            # Or for a tool of a server of the agent's: what is left is offered without it.
+            tools = run.toolbox.definitions
+            run.asked = replace(
+                run.asked, parameters=replace(run.asked.parameters, function_tools=tools)
+            )
+            came, tries = replace(came, then="again", after=0.0), 1
         if not await again(run, turn, tries, came, took):
             end = run.done("failed", error=came.error, usage=with_spent(run, took))
             await run.append([*took, end])

@@ -51,7 +51,7 @@ class Book:
         usage: what models were asked, added up.
         size: tokens of the conversation as the last answer counted them.
         compacted: in which turn the conversation was last compacted.
-        silent: how many answers at the end said nothing that the run could end with.
+        silent: how many answers since a person spoke said nothing that the run could end with.
         ended: whether `done` stands there.
     """
 
@@ -149,7 +149,7 @@ class Book:
     def _message(self, event: Logged, seq: int) -> None:
         data = event.data
         if data["role"] == "user":
-            self.said, self.request = seq, data["text"]
+            self.said, self.request, self.silent = seq, data["text"], 0
             if data.get("steering") == "interrupt":
                 self.interrupts = seq
         elif data["turn"] > 0:

@@ -84,6 +84,7 @@ class Drive:
         given = await self._means.link.take(self._run_id, self._lease)
         reach("worker.taken")
         toolbox = _toolbox(self._means, given, self._lease)
+        early = asyncio.create_task(self._hear_cancel(given))
         try:
             self._run = run = await _held(self._means, given, self._lease, self._reins, toolbox)
         except BaseException as error:
@@ -91,6 +92,9 @@ class Drive:
             ended_run = given if is_over else None
             await to_its_end(_put_away(toolbox, self._means.link, ended_run, self._lease))
             raise
+        finally:
+            await to_its_end(ended([early]))
+        self._poked.set()  # what was said meanwhile is looked at now
         helpers = [asyncio.create_task(self._listen(run)), asyncio.create_task(_keep_time(run))]
         try:
             if given.run.cancel_requested:
@@ -105,6 +109,15 @@ class Drive:
         finally:
             await to_its_end(_over(run, helpers))
         return run.is_over
+
+    async def _hear_cancel(self, given: Assignment) -> None:
+        """While all is made ready, which may take servers of tools a minute: nobody waits for that."""
+        while True:
+            await self._poked.wait()
+            self._poked.clear()
+            news = await self._means.link.read(self._run_id, self._lease, given.run.last_seq)
+            if news.cancel:
+                self._reins.pull("cancel")
 
     async def _listen(self, run: Held) -> None:
         while True:
@@ -228,7 +241,8 @@ async def _held(
     size = await earlier_runs(means.link, given, lease, history)
     model = means.build(access)
     if not given.run.cancel_requested:
-        await toolbox.look()
+        with contextlib.suppress(Broken):  # the first step finds why
+            await reins.hold(toolbox.look())
     # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)

@@ -1,14 +1,15 @@
 """Servers of tools that an agent brings along: MCP at checked addresses, or inside the sandbox (`inside`).
 
-Each listing and each call at an address is a connection of its own: nothing is held open over a model's
-thinking, and nothing has to be found again after a restart.
+Either lives with the run and its lease: what a server keeps for its session is there for every call of the
+run, and nothing has to be found again after a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -17,6 +18,7 @@ from runtools.errors import RunToolsError
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.agents.tools import shown
 from runtools.platform.agents.tools.inside import Ended, Place, Resident
+from runtools.platform.agents.tools.remote import Remote
 from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.runs import servers_of
 from runtools.platform.kit.outbound import Outbound, Refused
@@ -27,9 +29,14 @@ if TYPE_CHECKING:
     from mcp.client.client import Client
 
 MAX_TOOLS = 128
+"""Of all servers together: what providers take beside the built-in ones. Each server has its share."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of one answer of a server."""
 _MOST_PAGES = 20
+_MOST_LISTED = 1000
+_UNKNOWN_SESSION = "Session terminated"  # as the library says that a server answered with 404
+_REFUSED = "Server returned an error response"  # ... and with any other such status
+_CLOSED = -32000
 _LIST_SECONDS, _CALL_SECONDS = 15.0, 300.0
 _START_SECONDS = 60.0  # one in the sandbox may have to be fetched first
 
@@ -62,6 +69,8 @@ class Servers:
         self._run_id = run_id
         self._lease = lease
         self._residents: dict[str, Resident] = {}
+        self._remotes: dict[str, Remote] = {}
+        self._silent: set[str] = set()
         self.tools: dict[str, ServerTool] = {}
         self.troubles: list[str] = []
 
@@ -75,10 +84,28 @@ class Servers:
             if server.command is not None:
                 name = f"{servers_of(self._run_id)}{server.name}"
                 self._residents[server.name] = Resident(server, place, name, self._lease)
+            else:
+                self._remotes[server.name] = Remote(partial(self._opened, server))
         found = await asyncio.gather(*(self._listed(server) for server in self._servers))
-        for tools in found:
-            for tool in tools[: MAX_TOOLS - len(self.tools)]:
-                self.tools.setdefault(tool.name, tool)
+        for server, tools, most in zip(self._servers, found, shares(map(len, found)), strict=True):
+            if most < len(tools):
+                left = f"{len(tools) - most} more tools of {server.name}"
+                self.troubles.append(
+                    f"{left} (there are too many: its `tools` can name the needed)"
+                )
+            for tool in tools[:most]:
+                if self.tools.setdefault(tool.name, tool) is not tool:
+                    self.troubles.append(f"a tool of {server.name} (another has its name)")
+
+    def silent(self, name: str) -> str | None:
+        """The server that did not say what it has, and of which a tool may be; None: of none."""
+        names = (one.name for one in self._servers if one.name in self._silent)
+        return next((one for one in names if name.startswith(shown.prefix(one))), None)
+
+    def leave_out(self, name: str) -> None:
+        """The model's provider refuses a tool."""
+        gone = self.tools.pop(name)
+        self.troubles.append(f"{gone.name} (the model's provider refuses its description)")
 
     async def call(self, name: str, given: dict[str, Any], *, begun: bool) -> Result:
         """Call a tool; whatever goes wrong is a result."""
@@ -90,8 +117,8 @@ class Servers:
                 failed=True,
             )
         try:
-            async with asyncio.timeout(_CALL_SECONDS), self._client(tool.server) as client:
-                return shown.result(await client.call_tool(tool.tool, given))
+            async with asyncio.timeout(_CALL_SECONDS):
+                return shown.result(await self._called(tool, given))
         except TimeoutError:
             return Result(
                 f"{tool.server.name} did not answer within {_CALL_SECONDS:.0f} s", failed=True
@@ -103,21 +130,38 @@ class Servers:
         except Exception as error:  # noqa: BLE001 - whatever a stranger's server makes of the client
             return Result(f"{tool.server.name}: {await self._why(tool.server, error)}", failed=True)
 
+    async def _called(self, tool: ServerTool, given: dict[str, Any]) -> Any:
+        remote = self._remotes.get(tool.server.name)
+        for again in (True, False):
+            client = await self._client(tool.server)
+            try:
+                return await client.call_tool(tool.tool, given)
+            except Exception as error:
+                if remote is None or not _is_broken(error):
+                    raise
+                await remote.leave(client)
+                if not again or str(error) != _UNKNOWN_SESSION:
+                    raise
+                # It was not made: the server knows the session no more, and another is begun.
+        raise AssertionError  # the last try returns or raises
+
     async def close(self) -> None:
-        """End those that run in the sandbox."""
-        await asyncio.gather(*(resident.close() for resident in self._residents.values()))
+        """End those that run in the sandbox, and the sessions with the others."""
+        ends = [one.close() for one in self._residents.values()]
+        await asyncio.gather(*ends, *(one.close() for one in self._remotes.values()))
 
     async def _listed(self, server: McpServer) -> list[ServerTool]:
         seconds = _LIST_SECONDS if server.command is None else _START_SECONDS
         try:
-            async with asyncio.timeout(seconds), self._client(server) as client:
-                return await self._all_of(server, client)
+            async with asyncio.timeout(seconds):
+                return await self._all_of(server, await self._client(server))
         except TimeoutError:
             self.troubles.append(f"{server.name} (it did not answer)")
         except LinkLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a stranger's server makes of the client
             self.troubles.append(f"{server.name} ({await self._why(server, error)})")
+        self._silent.add(server.name)
         return []
 
     async def _all_of(self, server: McpServer, client: Client) -> list[ServerTool]:
@@ -131,19 +175,21 @@ class Servers:
                 made = shown.told(server, tool)
                 if made is None or found.setdefault(made.name, made).tool != made.tool:
                     self.troubles.append(f"a tool of {server.name} (it cannot be told of)")
-                if len(found) >= MAX_TOOLS:
+                if len(found) >= _MOST_LISTED:
                     return list(found.values())
             cursor = page.next_cursor
             if cursor is None:
                 break
         return list(found.values())
 
-    @asynccontextmanager
-    async def _client(self, server: McpServer) -> AsyncIterator[Client]:
+    async def _client(self, server: McpServer) -> Client:
         resident = self._residents.get(server.name)
         if resident is not None:
-            yield _unjudged(await resident.client())
-            return
+            return _unjudged(await resident.client())
+        return _unjudged(await self._remotes[server.name].client())
+
+    @asynccontextmanager
+    async def _opened(self, server: McpServer) -> AsyncIterator[Client]:
         from mcp.client.client import Client  # noqa: PLC0415 - few agents bring servers
         from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
@@ -158,7 +204,7 @@ class Servers:
                 server.url, http_client=http, max_sse_event_size=MOST_BYTES
             )
             async with Client(transport) as client:
-                yield _unjudged(client)
+                yield client
 
     async def _why(self, server: McpServer, error: BaseException) -> str:
         if isinstance(error, Ended | Refused | RunToolsError):
@@ -166,6 +212,27 @@ class Servers:
         resident = self._residents.get(server.name)
         ended = None if resident is None else await resident.how_it_ended()
         return ended or shown.why(error)
+
+
+def shares(counts: Iterable[int]) -> list[int]:
+    """How many tools of each server there is room for: none is crowded out by another's many."""
+    wanted = list(counts)
+    given = [0] * len(wanted)
+    room = MAX_TOOLS
+    while room and (open_ := [n for n, most in enumerate(wanted) if given[n] < most]):
+        for n in open_[:room]:
+            given[n] += 1
+            room -= 1
+    return given
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a session is good for nothing any more; a server's own word of a failed call is no sign."""
+    from mcp.shared.exceptions import MCPError  # noqa: PLC0415
+
+    if not isinstance(error, MCPError):
+        return True
+    return str(error) in (_UNKNOWN_SESSION, _REFUSED) or error.code == _CLOSED
 
 
 def _unjudged(client: Client) -> Client:

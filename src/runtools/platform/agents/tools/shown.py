@@ -14,6 +14,7 @@ from runtools.sdk.shapes.definitions import McpServer
 from runtools.workbench.cut import cut
 from runtools.workbench.tool import Image, Result
 
+_FOREIGN = r"[^a-zA-Z0-9_-]"
 _MAX_NAME = 64  # what providers take
 _MOST_CHARACTERS = 30_000
 _MOST_DESCRIPTION = 2000
@@ -43,11 +44,16 @@ def told(server: McpServer, tool: Any) -> ServerTool | None:
     """A tool that a server has listed; None: it is described at such length that it is left out."""
     if len(json.dumps(tool.input_schema)) > _MOST_SCHEMA:
         return None
-    name = re.sub(r"[^a-zA-Z0-9_-]", "_", f"{server.name}__{tool.name}")[:_MAX_NAME]
+    name = re.sub(_FOREIGN, "_", f"{prefix(server.name)}{tool.name}")[:_MAX_NAME]
     hints = tool.annotations
     again = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
     description = (tool.description or tool.name)[:_MOST_DESCRIPTION]
     return ServerTool(server, tool.name, name, description, dict(tool.input_schema), again)
+
+
+def prefix(server: str) -> str:
+    """How the names of a server's tools begin."""
+    return re.sub(_FOREIGN, "_", f"{server}__")
 
 
 def result(given: Any) -> Result:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,8 @@ _AT_ONCE = 16
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
+# As Anthropic (tools.3.custom.input_schema) and Google (function_declarations[3].parameters) say it.
+_INDEX = re.compile(r"(?:tools\.|function_declarations\[)(\d+)")
 _IN_ORDER = frozenset({"edit_file", "write_file", "delete_file", *DESKTOP})
 
 
@@ -114,6 +117,9 @@ class Toolbox:
         """
         tool: Tool[Any, Any] | None = self._inside.get(call.name) or AROUND.get(call.name)
         if tool is None and call.name not in self._servers.tools:
+            if (silent := self._servers.silent(call.name)) is not None:
+                why = f"{silent} did not say which tools it has: {call.name[:80]} was not called"
+                return Result(f"{why}. Go on without, or end and have it tried again", failed=True)
             there = ", ".join(one.name for one in self.definitions)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if INVALID in call.arguments:
@@ -129,6 +135,17 @@ class Toolbox:
                 await stack.enter_async_context(self._changing)
             return await self._patiently(tool, call, on_output, begun)
         raise AssertionError  # the stack swallows nothing
+
+    def leave_out(self, said: str) -> bool:
+        """Offer a server's tool no more that a provider refuses, in its words; False: it names none."""
+        name = next((one for one in self._servers.tools if re.search(rf"\b{one}\b", said)), None)
+        offered = [one.name for one in self.definitions]
+        if name is None and (found := _INDEX.search(said)) is not None:
+            name = offered[int(found[1])] if int(found[1]) < len(offered) else None
+        if name not in self._servers.tools:
+            return False
+        self._servers.leave_out(name)
+        return True
 
     async def look(self) -> None:
         """Learn what the servers have."""

@@ -86,13 +86,13 @@ def month(at: datetime) -> str:
 
 
 def budget(
-    agent: AgentDefinition, config: RunConfig, tokens: int, usd: Decimal | None
+    agent: AgentDefinition, config: RunConfig, tokens: int | None, usd: Decimal | None
 ) -> dict[str, float]:
     """What a run may spend: the least that agent and run say.
 
     Args:
         agent, config: what they say; what the run says of rounds goes before what the agent says.
-        tokens: how many the org would let it take in all, 0: as many as it likes.
+        tokens: how many the org would let it take in all, None: as many as it likes.
         usd: how much the org would let it cost in all.
     """
     said: dict[str, list[float]] = {name: [] for name in Budget.model_fields}
@@ -101,7 +101,7 @@ def budget(
         said[name] += [
             value for source in (agent, config) if (value := getattr(source, name)) is not None
         ]
-    if tokens:
+    if tokens is not None:
         said["max_total_tokens"].append(tokens)
     if usd is not None:
         said["max_cost_usd"].append(float(usd))

@@ -173,9 +173,9 @@ def _limits(
     allowed = limits.limits(conn, record.org_id, usual)
     tokens, nano = store.spent(conn, record.org_id, rules.month(now))
     used = RunUsage.model_validate(record.usage)
-    most_tokens = 0
+    most_tokens = None
     if allowed.agent_tokens:
-        most_tokens = max(1, allowed.agent_tokens - tokens) + rules.tokens(used)
+        most_tokens = max(0, allowed.agent_tokens - tokens) + rules.tokens(used)
     most_usd = None
     if allowed.agent_cents:
         left = Decimal(allowed.agent_cents) / 100 - Decimal(nano) / rules.NANO
