@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import subprocess
 from dataclasses import replace
 
 import pytest
-from tests.flow.host.conftest import World, until
+from tests.flow.host.conftest import World, order, until
 from tests.flow.host.test_lifecycle import kill_machine
 
 from runtools.errors import RunToolsError, Unavailable
@@ -196,6 +197,49 @@ class TestAnEndThatCannotBeWritten:
         disk.make_room()
         await until(lambda: world.look(box).state == "stopped")
         told(world, box)
+        await world.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+class TestAStart:
+    async def test_answers_though_no_block_is_free(self, disk, settings):
+        """What ran runs on, all is looked at, acts are refused by name; with room, all goes on."""
+        world = World(settings)
+        await world.host.start()
+        box, slept = await world.create(), await world.create()
+        pid = await world.sh(box, "sleep 1000 >/dev/null 2>&1 & echo $!")
+        await world.pause(slept)
+        await until(lambda: world.look(slept).durable)
+        await world.host.stop()
+        former, entries = world.engine.reports.epoch, ledger.read(world.folder(box))
+        # As a crash between journal and ledger leaves it.
+        file = world.folder(box) / "ledger.jsonl"
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+        disk.fill()
+        for started in (1, 2):
+            world = World(settings)
+            await world.host.start()
+            assert world.engine.reports.epoch == former + started
+            assert {one.sandbox_id: one.state for one in await world.host.known()} == {
+                box: "running",
+                slept: "paused",
+            }
+            assert (await world.host.view()).sandboxes_running == 1
+            with pytest.raises(Unavailable, match="No space left"):
+                await world.pause(box)
+            with pytest.raises(RunToolsError, match=r"No space left|MB of disk"):
+                await world.host.create(order(queue=False))
+            if started == 1:
+                await world.host.stop()
+        disk.make_room()
+        reports = world.host.reports(former + 2, 0)
+        async with asyncio.timeout(30):
+            told = {(await anext(reports)).sandbox_id for _ in range(2)}
+        assert told == {box, slept}
+        await reports.aclose()
+        assert ledger.read(world.folder(box))[: len(entries)] == entries
+        assert await world.sh(box, "pgrep -x sleep") == pid
+        await world.destroy(slept)
         await world.close()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from runtools.errors import RunToolsError
 from runtools.platform.kit import config, crash, descriptors, log
+from runtools.platform.kit.files import FULL
 
 Command = Callable[[config.Settings, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -139,6 +140,13 @@ def main(argv: Sequence[str]) -> int:
     except PermissionError as exc:
         print(f"error: {exc.filename}: permission denied", file=sys.stderr)
         print("hint:  ask as root, or as the user whose home it is", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        if exc.errno not in FULL:
+            raise
+        where = f": {exc.filename}" if exc.filename else ""
+        print(f"error: the disk is full{where}", file=sys.stderr)
+        print("hint:  make room on the disk of the home, then try again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -76,8 +76,8 @@ def lock(file: Path, owner: str) -> Iterator[None]:
                 f"{owner} of {file.parent.parent} is running already",
                 hint="runtools status shows it, runtools down ends it",
             ) from exc
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        # Over the former one, which gives no block back: there may be no other.
+        os.pwrite(fd, f"{os.getpid():<10}".encode(), 0)
         yield
     finally:
         os.close(fd)

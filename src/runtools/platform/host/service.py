@@ -51,7 +51,7 @@ from runtools.platform.host.processes import Processes
 from runtools.platform.host.reaching import Reaching
 from runtools.platform.kit.clock import Clock, SystemClock
 from runtools.platform.kit.config import Settings
-from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.files import write_atomic, write_number
 from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.shapes.events import HostView
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
@@ -301,7 +301,8 @@ def _was_rebooted(file: Path) -> bool:
 
 
 def _note_boot(file: Path) -> None:
-    write_atomic(file, _boot_id().encode())
+    if not file.exists() or file.read_text() != _boot_id():
+        write_number(file, _boot_id())
 
 
 def _boot_id() -> str:

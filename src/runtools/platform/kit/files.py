@@ -6,6 +6,9 @@ import errno
 import os
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write fails with for want of room."""
+
 
 def sync_folder(folder: Path) -> None:
     """Make what was created, renamed or removed in the folder durable."""
@@ -39,6 +42,24 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     fresh.replace(path)
     if durable:
         sync_folder(path.parent)
+
+
+def write_number(path: Path, text: str) -> None:
+    """Replace a short text that never gets shorter, durably; also where no block of the disk is free.
+
+    Then it is written in place: a sector is written as a whole.
+    """
+    try:
+        write_atomic(path, text.encode())
+    except OSError as exc:
+        if exc.errno not in FULL or not path.exists():
+            raise
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, text.encode(), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def write_whole(fd: int, data: bytes) -> None:

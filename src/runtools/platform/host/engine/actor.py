@@ -211,13 +211,21 @@ class Actor:
             raise
         return self._tell()
 
+    def owe(self) -> None:
+        """Have the ledger be given its last entry with the next report: it could not be."""
+        self._untold.append(self.record.entry)
+
     def _tell(self) -> Observed:
-        """Write what follows from the journal; what the disk refuses now is written later.
+        """Write what follows from the journal.
 
         It never fails: the change is made. A host that ends before it could be written mends the
         ledger and reports anew at its next start.
         """
-        self._untold.append(self.record.entry)
+        self.owe()
+        return self.tell()
+
+    def tell(self) -> Observed:
+        """Report how it stands; what the disk refuses now is written later."""
         try:
             self._write_untold()
         except OSError as exc:
@@ -300,8 +308,8 @@ class Actor:
         self.record = record
 
     def latest(self) -> Observed:
-        """The newest report."""
-        return self.engine.reports.latest(self.id)
+        """The newest report; where none could be written yet, what it will say."""
+        return self.engine.reports.latest(self.id) or self.engine.reports.preview(self.record)
 
     def report(self, queue: QueuePlace | None = None) -> Observed:
         """Tell the followers how it stands."""

@@ -84,7 +84,7 @@ class Recovery:
             remove(folder)
         self._engine.taking_over = False
         for box in boxes:
-            box.report()
+            box.tell()
         for box, under_way in self._stuck:
             self._engine.later(self._again(box, under_way), f"trying again with {box.id}")
         # Only now, when all that runs is counted: there may be no room.
@@ -143,8 +143,13 @@ class Recovery:
             if record is None:
                 remove(folder)  # the journal comes before anything else: nothing was started
                 continue
-            ledger.mend(folder, record.entry)
-            boxes.append(registry.take_in(self._engine, record))
+            box = registry.take_in(self._engine, record)
+            try:
+                ledger.mend(folder, record.entry)
+            except OSError as exc:
+                log.error("the ledger of %s must wait: %s", box.id, exc)
+                box.owe()
+            boxes.append(box)
         return boxes
 
     def _leave_alone(self, sandbox_id: str) -> None:

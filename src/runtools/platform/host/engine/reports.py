@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.host.engine.journal import Record
-from runtools.platform.kit.files import write_atomic, write_whole
+from runtools.platform.kit.files import write_number, write_whole
 from runtools.sdk.shapes.sandboxes import QueuePlace
 
 # Logs of former epochs are kept up to this many bytes in all; followers that were away for longer get
@@ -64,9 +64,9 @@ class Reports:
         self._news = asyncio.Event()
         return seen
 
-    def latest(self, sandbox_id: str) -> Observed:
-        """The newest report of a sandbox."""
-        return self._latest[sandbox_id]
+    def latest(self, sandbox_id: str) -> Observed | None:
+        """The newest report of a sandbox; None where a full disk has taken none in this epoch yet."""
+        return self._latest.get(sandbox_id)
 
     def preview(self, record: Record) -> Observed:
         """What the next report would say if it were about this record."""
@@ -106,7 +106,7 @@ class Reports:
         os.close(self._fd)
 
     def _begin(self, epoch: int) -> None:
-        write_atomic(self._epoch_file, str(epoch).encode())
+        write_number(self._epoch_file, str(epoch))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fresh = os.open(self._file(epoch), flags, 0o600)
         # Only now, when nothing can fail any more: what is written goes on in the former one until then.

@@ -114,7 +114,10 @@ class Prober:
         works, reason = await _try_kvm(kernel)
         finding = _Finding(boot, vmm, kernel is not None, works, reason)
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(self._file, json.dumps(asdict(finding)).encode(), durable=False)
+        try:
+            files.write_atomic(self._file, json.dumps(asdict(finding)).encode(), durable=False)
+        except OSError as exc:
+            log.warning("what was found of KVM is not kept: %s", exc)
         log.info("accelerator: %s", reason)
         return finding
 
