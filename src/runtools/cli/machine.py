@@ -41,9 +41,19 @@ def setup() -> None:
 
 def up(
     detach: Annotated[bool, flag("--detach", "-d", help="Return when it answers.")] = False,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Serve dev URLs with this certificate chain (PEM)."),
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its key, if it is in another file.")
+    ] = None,
 ) -> None:
     """Start the platform and keep it running. Needs root, for its host process alone."""
-    become("up", *(["--detach"] if detach else []), root=True)
+    words = ["--detach"] if detach else []
+    words += ["--tls-cert", tls_cert] if tls_cert is not None else []
+    words += ["--tls-key", tls_key] if tls_key is not None else []
+    become("up", *words, root=True)
 
 
 def down() -> None:

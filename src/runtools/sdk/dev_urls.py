@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -127,6 +128,12 @@ class AsyncSandboxHttp:
                 method, target, headers=_merged(sent), content=body or None, extensions=extensions
             )
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
+            if _is_unresolved(exc):
+                raise GuestUnreachable(
+                    f"{method} {path[:200]}: the name {at} does not resolve here",
+                    hint=f"*.{host.partition('.')[2]} must lead to the gateway: have the DNS say so, "
+                    "or this machine's /etc/hosts for this one name",
+                ) from exc
             raise GuestUnreachable(
                 f"{method} {path[:200]} at {parts.netloc} got no answer: {exc!r}",
                 hint="does the gateway answer there? `runtools status`, and the setting dev_url",
@@ -176,6 +183,14 @@ class AsyncSandboxHttp:
         self._url = f"{parts.scheme}://{parts.netloc}"
         self._token = parse_qs(parts.query)[_PARAMETER][0]
         self._until = link.expires_at
+
+
+def _is_unresolved(exc: BaseException) -> bool:
+    """Whether it was for want of an address."""
+    under: BaseException | None = exc
+    while under is not None and not isinstance(under, socket.gaierror):
+        under = under.__cause__ or under.__context__
+    return under is not None
 
 
 def _merged(fields: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

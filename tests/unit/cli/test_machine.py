@@ -49,7 +49,16 @@ def run(env: dict[str, str], *argv: str, uid: int = 1000) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize("argv", [["setup"], ["up"], ["up", "--detach"], ["down"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["setup"],
+        ["up"],
+        ["up", "--detach"],
+        ["up", "--tls-cert", "a.pem", "--tls-key", "b.key"],
+        ["down"],
+    ],
+)
 def test_what_needs_root_asks_sudo(env: dict[str, str], argv: list[str]) -> None:
     done = run(env, *argv)
     words = done.stdout.splitlines()

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtools.errors import RunToolsError
@@ -30,9 +31,13 @@ async def _setup(settings: config.Settings, _: argparse.Namespace) -> int:
 
 
 async def _up(settings: config.Settings, args: argparse.Namespace) -> int:
-    up = _part("up")
+    up, environ = _part("up"), dict(config.environment())
+    for name, file in (("CERT", args.tls_cert), ("KEY", args.tls_key)):
+        if file is not None:  # to all parts it is the setting
+            environ[f"RUNTOOLS_GATEWAY_TLS_{name}"] = str(Path(file).absolute())
+            settings = config.load(environ)
     start = up.detached if args.detach else up.foreground
-    return int(await start(settings, config.environment()))
+    return int(await start(settings, environ))
 
 
 async def _down(settings: config.Settings, _: argparse.Namespace) -> int:
@@ -106,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name)
         if name == "up":
             sub.add_argument("--detach", action="store_true", help="return when it answers")
+            sub.add_argument("--tls-cert", help="what dev URLs are served with")
+            sub.add_argument("--tls-key", help="its key, if it is in another file")
         if name == "migrate":
             sub.add_argument("--need-key", action="store_true", help="print a key in any case")
         if name == "strays":
