@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from runtools.cli.tables import facts, table
-from runtools.cli.words import age, harmless, harmless_data
+from runtools.cli.words import age, between, harmless, harmless_data, moment, span
 from runtools.sdk.shapes.runs import ApprovalRequested, Run, RunUsage, Thread
 from runtools.sdk.shapes.threads import ThreadMessage
 
@@ -28,13 +28,14 @@ _WAITS_FOR = {
 
 def runs(found: Sequence[Run]) -> RenderableType:
     """A line for each."""
-    made = table("RUN", "AGENT", "STATUS", "STARTED", "TURNS", "TOOK", right=("TURNS",))
+    made = table("RUN", "AGENT", "STATUS", "STARTED", "TOOK", "TURNS", "USED", right=("TURNS",))
     for run in found:
         made.add_row(
             run.id,
             f"{run.agent_slug}@{run.agent_version}",
             run.status,
             _ago(run.created_at),
+            _took(run) or "-",
             str(run.iterations),
             taken(run.usage),
         )
@@ -55,10 +56,11 @@ def run(found: Run, waiting: Iterable[ApprovalRequested] = ()) -> RenderableType
         ("waits for", None if found.waits_for is None else _WAITS_FOR[found.waits_for]),
         ("thread", found.thread_id),
         ("sandbox", found.sandbox_id),
-        ("created", _ago(found.created_at)),
-        ("ended", None if found.ended_at is None else _ago(found.ended_at)),
+        ("created", moment(found.created_at)),
+        ("ended", None if found.ended_at is None else moment(found.ended_at)),
+        ("took", _took(found)),
         ("turns", str(found.iterations)),
-        ("took", taken(found.usage)),
+        ("used", taken(found.usage)),
         ("continues", found.continues),
         ("error", error),
         ("output", output),
@@ -127,6 +129,11 @@ def taken(usage: RunUsage) -> str:
     if usage.cost_usd is None:
         return f"{tokens} · price unknown"
     return f"{tokens} · ${float(usage.cost_usd):.4f}"
+
+
+def _took(run: Run) -> str | None:
+    """How long it was from its beginning to its end; None: it has not ended."""
+    return None if run.ended_at is None else span(between(run.created_at, run.ended_at))
 
 
 def _ago(then: datetime) -> str:

@@ -231,7 +231,7 @@ class RunView:
             last = [line for line in output.splitlines() if line.strip()][-_FOLDED_LINES:]
             shown += [Text(f"  {line[:200]}", style="dim") for line in last]
         passed = words.between(self._began, self._at) + monotonic() - self._seen
-        clock = Text(f" {words.span(round(passed))}", style="dim")
+        clock = Text(f" {passed:.0f} s" if passed < 60 else f" {words.span(passed)}", style="dim")
         return Group(*shown, Spinner("dots", text=clock))
 
     def _note(self, text: str) -> None:

@@ -293,7 +293,7 @@ def _watch(found: AgentRun, *, cancels: bool, after: int = 0) -> str:
     seen = _Seen(after)
     while True:
         try:
-            return _show(found, seen)
+            ending = _show(found, seen)
         except KeyboardInterrupt:
             if not cancels or seen.cancelled:
                 output.note(f"it goes on: runtools runs follow {found.id}")
@@ -301,6 +301,10 @@ def _watch(found: AgentRun, *, cancels: bool, after: int = 0) -> str:
             seen.cancelled = True
             output.note("cancelling; Ctrl-C once more leaves it")
             found.cancel()
+        else:
+            if ending == "limit_reached" and not output.is_json():
+                output.note(f"to go on: runtools runs continue {found.id}")
+            return ending
 
 
 class _Seen:
@@ -326,8 +330,11 @@ def _show(found: AgentRun, seen: _Seen) -> str:
                 view.show(event)
                 if event.type == "done":
                     return str(event.data["status"])
-                if event.type == "approval-requested" and asks:
-                    break
+                if event.type == "approval-requested":
+                    if asks:
+                        break
+                    if seen.last >= found.view.last_seq:  # nobody has answered it that we know of
+                        output.note(f"to decide: runtools runs approve {found.id} (--deny)")
         deciding.decide(found, str(event.data["callId"]))
         events = found.events(seen.last)
 

@@ -127,6 +127,7 @@ class TestRun:
         ended = cli("agent", "run", "coder", "-p", prompt)
         assert ended.code == code
         assert ("it will not" if prompt == "fail" else "stopped at a limit: few") in ended.err
+        assert ("to go on: runtools runs continue run_" in ended.err) is (prompt == "limit")
 
     def test_detached_and_followed(self, cli: Cli) -> None:
         run = cli.ok("agent", "run", "coder", "-p", "look", "--detach").text.strip()
@@ -166,7 +167,27 @@ class TestApprovals:
         run = self.waiting(cli)
         given = '{"command": "ls"}'
         assert "allowed: c1" in cli.ok("runs", "approve", run, "--arguments", given).text
-        assert 'allow None {"command": "ls"}' in cli("runs", "follow", run).err
+        told = cli("runs", "follow", run).err
+        assert 'allow None {"command": "ls"}' in told
+        assert "to decide: " not in told
+
+    def test_who_only_looks_is_told_how_to_decide(self, cli: Cli) -> None:
+        run = self.waiting(cli)
+        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
+        with subprocess.Popen(
+            [*argv, "runs", "follow", run],
+            env=cli.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as looking:
+            assert looking.stderr is not None
+            while f"to decide: runtools runs approve {run}" not in (
+                line := looking.stderr.readline().decode()
+            ):
+                assert line, "it ended"
+            cli.ok("runs", "approve", run)
+            looking.communicate(timeout=30)
+        assert looking.returncode == 0
 
     def test_denied_with_a_reason(self, cli: Cli) -> None:
         run = self.waiting(cli)
