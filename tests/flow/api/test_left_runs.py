@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from runtools.errors import Conflict, NotFound, RunAbandoned, WrongMasterKey
+from runtools.errors import Conflict, HostUnavailable, NotFound, RunAbandoned, WrongMasterKey
 from runtools.platform.api.runs import store as runs
-from runtools.platform.api.workers import dispatch, taking
+from runtools.platform.api.workers import dispatch, leftovers, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import Held, NewEvent
@@ -90,6 +90,21 @@ class TestGivenBack:
         again, _ = await stage.take(run.run_id)
         assert again.lease == run.lease + 1
         await stage.worker.finish(again)
+
+    async def test_one_that_was_just_given_elsewhere_stays(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The worker's connection here has not been silent for long, and it took the run at another."""
+        run, _ = await stage.taken()
+        monkeypatch.setattr(dispatch, "_SILENT", LONG)
+        link_of(stage).lets_go(run.run_id)
+        for _ in range(3):
+            await dispatch.look(stage.world.platform, may_take_back=True)
+        record = await stage.world.platform.db.read(runs.known, run.run_id)
+        assert record is not None
+        assert (record.status, record.lease) == ("running", run.lease)
+        link_of(stage).drives(run.run_id, run.lease, 0)
+        await stage.worker.finish(run)
 
     async def test_what_is_anothers_now_fills_no_place(self, stage: Stage) -> None:
         link = link_of(stage)
@@ -279,6 +294,35 @@ class TestServers:
         left = await self.serve(stage, run, box, 0)
         await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
         await holds(killed(stage, box, left))
+
+    async def test_what_could_not_be_ended_is_ended_later(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        platform, host = stage.world.platform, stage.world.host
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        server = await self.serve(stage, run, box)
+
+        async def away(_sandbox: str) -> Any:
+            raise HostUnavailable("it is away")
+
+        async def left() -> bool:
+            found = await platform.db.read(runs.with_servers, 100)
+            return run.run_id in {one.id for one in found}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "list_processes", away)
+            await stage.worker.finish(run)
+            await holds(lambda: f"servers of {run.run_id} in {box} cannot" in caplog.text)
+            assert await left()
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/pause")
+        await stage.world.becomes(box, state="paused")
+        await leftovers.end_left(platform)
+        assert (await stage.org.ask("GET", f"/v1/sandboxes/{box}"))["state"] == "paused"
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/resume")
+        await leftovers.end_left(platform)  # as the reconcile loop does, also after a crash
+        await holds(killed(stage, box, server))
+        assert not await left()
 
 
 class TestKeys:

@@ -33,6 +33,7 @@ from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates import store as template_store
 from runtools.platform.api.templates.store import Version
 from runtools.platform.api.webhooks import store as webhooks
+from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
 
@@ -194,3 +195,4 @@ async def sweep(platform: Platform) -> None:
     await platform.door.write_uses()
     await hosts.note(platform)
     await strays.watch(platform)
+    await leftovers.end_left(platform)

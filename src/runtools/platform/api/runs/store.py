@@ -35,6 +35,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from runtools.errors import Conflict
 from runtools.platform.api.runs.tables import Event, Record, run_events, run_spending, runs
+from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Caller
 from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import ENDS, OPEN
@@ -289,6 +290,23 @@ def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[R
         runs.c.status == "queued", runs.c.cancel_requested, runs.c.queued_at < queued_before
     )
     return [Record(*row) for row in conn.execute(query.limit(limit))]
+
+
+def with_servers(conn: Connection, limit: int) -> list[Record]:
+    """Runs that may have left servers of their tools in a sandbox that does not sleep."""
+    awake = sandboxes.c.state.in_(("running", "stopped"))
+    query = (
+        select(*_COLUMNS)
+        .join(sandboxes, sandboxes.c.id == runs.c.sandbox_id)
+        .where(runs.c.servers_left.is_not(None), awake)
+    )
+    return [Record(*row) for row in conn.execute(query.limit(limit))]
+
+
+def servers_ended(conn: Connection, run_id: str, lease: int) -> None:
+    """Of what was left under a lease nothing runs any more."""
+    mine = (runs.c.id == run_id) & (runs.c.servers_left == lease)
+    conn.execute(update(runs).where(mine).values(servers_left=None))
 
 
 def caller(conn: Connection, digest: str) -> Caller | None:

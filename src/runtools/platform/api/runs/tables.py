@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from runtools.platform.kit.db import Document, Moment, metadata
 
+_LEFT = text("servers_left IS NOT NULL")
 _OPEN = text("status IN ('queued', 'running', 'waiting')")
 
 runs = Table(
@@ -65,6 +66,8 @@ runs = Table(
     Column("takeovers", Integer, nullable=False, server_default="0"),
     # How far its log went when its thread's sandbox was found gone, and another made.
     Column("replaced_at", BigInteger),
+    # Under which lease its worker let go of it, until its servers of tools are seen to have ended.
+    Column("servers_left", Integer),
     Column("output", Text),
     Column("structured", Document),
     Column("error", Document),
@@ -80,6 +83,7 @@ runs = Table(
     Index(None, "token_digest", unique=True),
     Index("ix_runs_open", "status", "queued_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_runs_lane", "lane", sqlite_where=_OPEN, postgresql_where=_OPEN),
+    Index("ix_runs_servers_left", "servers_left", sqlite_where=_LEFT, postgresql_where=_LEFT),
 )
 
 run_events = Table(
@@ -144,6 +148,7 @@ class Record:
     driven_to: int = 0
     takeovers: int = 0
     replaced_at: int | None = None
+    servers_left: int | None = None
     output: str | None = None
     structured: Any = None
     error: dict[str, Any] | None = None

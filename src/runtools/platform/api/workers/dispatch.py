@@ -8,7 +8,7 @@ or that knows nothing of it. Whatever it believes, a run is driven by one worker
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.platform import Platform
@@ -28,6 +28,7 @@ _LOOK_SECONDS = 1.0
 _AT_ONCE = 100
 _UNCANCELLED = timedelta(seconds=10)
 _GRACE = timedelta(seconds=GRACE_SECONDS)
+_SILENT = timedelta(seconds=SILENT_SECONDS)
 _KEPT = timedelta(hours=1)
 
 
@@ -145,12 +146,20 @@ async def _compare(platform: Platform, link: Link) -> None:
             if record.last_seq > heard or record.cancel_requested:
                 link.heard[record.id] = record.last_seq
                 link.poke(record.id)
-        elif record.id not in link.taking:
+        elif record.id not in link.taking and not _is_young(record, platform.clock.now()):
             await take_back(platform, record)
     leases = {record.id: record.lease for record in found}
     for run_id, lease in driving.items():
         if leases.get(run_id) != lease and link.driving.get(run_id) == lease:
             link.lets_go(run_id)
+
+
+def _is_young(record: Record, now: datetime) -> bool:
+    """Whether its worker may have taken it through a connection to another process a moment ago.
+
+    The one that it had here counts as its until it has been silent for so long.
+    """
+    return record.taken_at is not None and now - record.taken_at <= _SILENT
 
 
 async def _drop(platform: Platform, record: Record) -> None:

@@ -7,10 +7,11 @@ import logging
 import signal
 from collections.abc import Sequence
 
-from runtools.errors import NotFound, ProcessEnded, RunToolsError
+from runtools.errors import NotFound, ProcessEnded, RunToolsError, SandboxStopped
 from runtools.platform.api.calls import behalf
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log as runs_log
+from runtools.platform.api.runs import store as runs
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.sandboxes import inside
 from runtools.platform.core.runs import process_of, servers_of
@@ -20,6 +21,7 @@ from runtools.platform.kit.db import Transaction
 log = logging.getLogger(__name__)
 
 _WITHIN_SECONDS = 20.0
+_AT_ONCE = 100
 
 
 async def end_commands(platform: Platform, record: Record) -> None:
@@ -27,21 +29,36 @@ async def end_commands(platform: Platform, record: Record) -> None:
     if record.sandbox_id is None:
         return
     names = await platform.db.read(_commands, record)
-    names += await _servers(platform, record, record.sandbox_id)
+    names += await _servers(platform, record, record.sandbox_id, record.lease) or []
     await _end_all(platform, record, record.sandbox_id, names)
 
 
 async def end_servers(platform: Platform, record: Record) -> None:
-    """End its servers of tools when it has ended or rests: its worker may do nothing there any more."""
+    """End its servers of tools when it has ended or rests: its worker may do nothing there any more.
+
+    Until that is done it stays written down, for `end_left`.
+    """
     if record.sandbox_id is None:
         return
-    names = await _servers(platform, record, record.sandbox_id)
-    await _end_all(platform, record, record.sandbox_id, names)
+    lease = record.lease if record.servers_left is None else record.servers_left
+    names = await _servers(platform, record, record.sandbox_id, lease)
+    if names is None or not await _end_all(platform, record, record.sandbox_id, names):
+        return
+    if record.servers_left is not None:
+        await platform.db.write(runs.servers_ended, record.id, lease)
+
+
+async def end_left(platform: Platform) -> None:
+    """One round over what could not be ended when its run let go of it, or was left by a crash."""
+    for record in await platform.db.read(runs.with_servers, _AT_ONCE):
+        await end_servers(platform, record)
 
 
 async def _end_all(
     platform: Platform, record: Record, sandbox_id: str, names: Sequence[str]
-) -> None:
+) -> bool:
+    """Whether none of them runs any more."""
+    done = True
     for name in names:
         try:
             async with asyncio.timeout(_WITHIN_SECONDS):
@@ -50,6 +67,8 @@ async def _end_all(
             continue
         except (RunToolsError, TimeoutError) as error:
             log.warning("command %s of %s was not ended: %s", name, sandbox_id, error)
+            done = False
+    return done
 
 
 async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -> None:
@@ -58,24 +77,29 @@ async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -
     await host.signal_process(box, name, op, signal.SIGKILL)
 
 
-async def _servers(platform: Platform, record: Record, sandbox_id: str) -> list[str]:
+async def _servers(
+    platform: Platform, record: Record, sandbox_id: str, lease: int
+) -> list[str] | None:
     """Its servers of tools that run, but for those of a later lease: somebody speaks with them.
 
-    In a sandbox that sleeps none does anything: it is left asleep.
+    None: nobody can say. In a sandbox that sleeps none does anything: it is left asleep.
     """
     try:
         box = await inside.living(behalf(platform, record.org_id, record.id, ""), sandbox_id)
         if box.state != "running":
-            return []
+            return None
         async with asyncio.timeout(_WITHIN_SECONDS):
             found = await platform.hosts.port(box.host_id).list_processes(box.id)
-    except (RunToolsError, TimeoutError):
+    except (SandboxStopped, NotFound):
         return []
+    except (RunToolsError, TimeoutError) as error:
+        log.warning("servers of %s in %s cannot be looked for: %s", record.id, sandbox_id, error)
+        return None
     begins = servers_of(record.id)
     return [
         one.id
         for one in found
-        if one.id.startswith(begins) and one.state == "running" and _lease(one.id) <= record.lease
+        if one.id.startswith(begins) and one.state == "running" and _lease(one.id) <= lease
     ]
 
 

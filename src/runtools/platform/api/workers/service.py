@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from runtools.errors import (
@@ -92,6 +93,10 @@ def _append(
     after = grown.record
     if asked.wait and after.status == Status.RUNNING:
         after = log.wait(conn, after, now)
+    if after.status != Status.RUNNING and after.sandbox_id is not None:
+        # Whatever is killed when, they end: see `leftovers`.
+        store.change(conn, after, {"servers_left": asked.lease})
+        after = replace(after, servers_left=asked.lease)
     news = News(
         events=look.logged(grown.events), cancel=after.cancel_requested, exceeded=grown.exceeded
     )
