@@ -23,7 +23,8 @@ from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.crypto import digest
 from runtools.platform.kit.db import Transaction
-from runtools.testing.api_world import Signed, World
+from runtools.testing.api_world import Signed, World, client
+from runtools.testing.tenancy.places import public_key
 
 
 async def invite(http: httpx.AsyncClient, email: str = "bob@example.org", **body: Any) -> str:
@@ -488,6 +489,9 @@ class Later(SystemClock):
         return super().now() + self.ahead
 
 
+SCOPED = {"scopes": ["api-key:*", "ssh-key:*", "sandbox:*"]}
+
+
 class TestSweep:
     async def test_what_the_log_names_no_more_is_dropped(
         self, any_world: World, monkeypatch: pytest.MonkeyPatch
@@ -508,6 +512,37 @@ class TestSweep:
         await reconcile.sweep(platform)
         assert set(made) & await _ids(http, "api-keys") == {made[0]}
         assert await _ids(http, "invitations") == set()
+
+    async def test_whose_an_ssh_key_is_stays_known(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Registered by a key of somebody's that has long been revoked, and made by one that has, too."""
+        platform, secrets = any_world.platform, []
+        ann = await any_world.person("member")
+        by = ann.http
+        for _ in range(2):
+            async with by as http:
+                made = (await http.post("/v1/api-keys", json={"name": "k"} | SCOPED)).json()["data"]
+                secrets.append(made["id"])
+            by = client(any_world.url, made["key"])
+        async with by as http:
+            body = {"label": "left", "publicKey": public_key("left")}
+            assert (await http.post("/v1/ssh-keys", json=body)).status_code == 201
+        for one in secrets:
+            assert (await any_world.http.delete(f"/v1/api-keys/{one}")).status_code == 200
+        later = platform.clock.now() + timedelta(days=platform.settings.audit_days + 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(SystemClock, "now", lambda _: later)
+            await reconcile.sweep(platform)
+        assert len(await _ids(any_world.http, "ssh-keys")) == 1
+        removal = f"/v1/members/{ann.user_id}?revokeKeys=true"
+        assert (await any_world.http.delete(removal)).status_code == 200
+        assert await _ids(any_world.http, "ssh-keys") == set()
+        with monkeypatch.context() as patch:
+            patch.setattr(SystemClock, "now", lambda _: later)
+            for _ in range(2):
+                await reconcile.sweep(platform)
+        assert not set(secrets) & await _ids(any_world.http, "api-keys")
 
 
 async def _ids(http: httpx.AsyncClient, nouns: str) -> set[str]:

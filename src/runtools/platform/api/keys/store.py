@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 
+from runtools.platform.api.ssh_keys.store import ssh_keys
 from runtools.platform.core import access
 from runtools.platform.core.access import Caller
 from runtools.platform.kit.db import Document, Moment, at_end, metadata
@@ -190,11 +191,14 @@ def close(conn: Connection, org_id: str, key_id: str, now: datetime) -> bool:
 def drop(conn: Connection, before: datetime) -> None:
     """Drop the keys that were revoked, or ran out, before.
 
-    Not those that made keys which are still there: by them it is known whose these are.
+    Not those that made keys, or registered SSH keys, which are still there: by them it is known whose these
+    are.
     """
     over = or_(api_keys.c.revoked_at < before, api_keys.c.expires_at < before)
     makers = select(_MADE.c.created_by).where(_MADE.c.created_by.is_not(None))
-    gone = delete(api_keys).where(over, api_keys.c.id.not_in(makers))
+    registrars = select(ssh_keys.c.created_by)
+    kept = api_keys.c.id.in_(makers) | api_keys.c.id.in_(registrars)
+    gone = delete(api_keys).where(over, ~kept)
     _ended(conn, conn.execute(gone).rowcount)
 
 
