@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -436,6 +437,32 @@ class TestPlace:
         async with client(stage.world.url, secret) as http:
             answer = await http.post("/v1/run", json=body)
         assert answer.json()["error"]["details"]["needed"] == "sandbox:write"
+
+    async def test_nor_says_what_a_run_does_in_one(self, stage: Stage) -> None:
+        """Not by a decision, whose arguments may be other ones, and not by a word in between."""
+        box = await stage.world.create()
+        run, _ = await stage.taken(sandboxId=box["id"])
+        path = f"/v1/runs/{run.run_id}"
+        decision = {"callId": "c1", "decision": "allow", "arguments": {"command": "id"}}
+        word = {"message": "Do something else."}
+
+        async def asked(*scopes: str) -> list[httpx.Response]:
+            key = {"name": "runner", "scopes": scopes}
+            secret = (await stage.org.ask("POST", "/v1/api-keys", json=key))["key"]
+            async with client(stage.world.url, secret) as http:
+                return [
+                    await http.post(f"{path}/approve", json=decision),
+                    await http.post(f"{path}/messages", json=word),
+                ]
+
+        said = f"/v1/threads/{(await stage.get(run.run_id))['threadId']}/messages"
+        before = await stage.org.ask("GET", said)
+        for answer in await asked("agent:run", "sandbox:read"):
+            assert answer.json()["error"]["details"]["needed"] == "sandbox:write", answer.text
+        assert await stage.org.ask("GET", said) == before
+        refused, taken = await asked("agent:run", "sandbox:write")
+        assert (refused.status_code, taken.status_code) == (404, 200)  # no call waits
+        await stage.worker.finish(run)
 
     async def test_a_broken_off_making_is_found_again(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch

@@ -127,7 +127,7 @@ async def cancel(call: Call, run_id: str) -> Record:
         return replace(record, cancel_requested=True), []
 
     platform = call.platform
-    record = await _act(call, run_id, act)
+    record = await _act(call, run_id, act, says=False)
     if store.is_over(record):
         platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
     return record
@@ -222,12 +222,17 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
 # --- means ---
 
 
-async def _act(call: Call, run_id: str, act: Any) -> Record:
-    """Do something to a run under its lock, then tell whoever waits for it."""
+async def _act(call: Call, run_id: str, act: Any, *, says: bool = True) -> Record:
+    """Do something to a run under its lock, then tell whoever waits for it.
+
+    Who says what it does in a sandbox that was named for it must be one who may work there.
+    """
     platform = call.platform
 
     def locked(conn: Transaction) -> tuple[Record, list[Event]]:
         record = _found(store.locked(conn, call.org, run_id[:80]), run_id)
+        if says and record.wanted_sandbox is not None:
+            guard.check_scope(call.who, "sandbox:write")
         done: tuple[Record, list[Event]] = act(conn, record, platform.clock.now())
         return done
 
