@@ -14,6 +14,7 @@ from runtools.errors import CapacityExhausted, GuestUnreachable
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
+from runtools.testing.tenancy.places import Org, public_key, work
 
 
 async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:
@@ -23,6 +24,21 @@ async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Res
 
 def _remembered(conn: Connection) -> int:
     return int(conn.scalar(select(func.count()).select_from(store.requests)) or 0)
+
+
+async def deploy(world: World, prompt: str) -> None:
+    """An agent of that prompt, deployed."""
+    agent = {"slug": "hello", "name": "Hello", "model": "demo", "systemPrompt": prompt}
+    body = {"project": "shop", "agents": [agent]}
+    plan = (await world.http.post("/v1/deploys/plan", json=body)).json()["data"]
+    answer = await world.http.post("/v1/deploys", json={**body, "plan": plan["digest"]})
+    assert answer.status_code < 300, answer.text
+    path = f"/v1/deploys/{answer.json()['data']['id']}"
+
+    async def done() -> bool:
+        return bool((await world.http.get(path)).json()["data"]["state"] == "done")
+
+    await holds(done)
 
 
 class TestRepeats:
@@ -56,36 +72,6 @@ class TestRepeats:
                 assert answer.status_code == 409, answer.text
                 assert answer.json()["error"]["code"] == "idempotency_mismatch"
                 assert "idempotency-replayed" not in answer.headers
-
-    async def test_one_whose_answer_was_lost_undoes_nothing_newer(
-        self, any_world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The first dies after it has done what it does, and before it is answered."""
-        headers, http = {"Idempotency-Key": "k1"}, any_world.http
-
-        def dies(*_: Any) -> None:
-            raise ZeroDivisionError
-
-        async def lost(method: str, path: str, body: Any = None) -> httpx.Response:
-            headers["Idempotency-Key"] = f"{method} {path}".replace(" ", "-")
-            with monkeypatch.context() as patch:
-                patch.setattr(audit, "add", dies)
-                answer = await http.request(method, path, json=body, headers=headers)
-            assert answer.status_code == 500
-            assert (await post(any_world, "/v1/secrets", f"new-{method}", newer)).status_code == 201
-            return await http.request(method, path, json=body, headers=headers)
-
-        newer = {"name": "A", "value": "newer"}
-        for version, method, path, body in (
-            (1, "POST", "/v1/secrets", {"name": "A", "value": "older"}),
-            (3, "PATCH", "/v1/secrets/A", {"value": "older"}),
-            (4, "DELETE", "/v1/secrets/A", None),
-        ):
-            again = await lost(method, path, body)
-            assert again.headers["idempotency-replayed"] == "true"
-            assert again.json()["data"]["version"] == version
-            shown = await http.post("/v1/secrets/A/reveal")
-            assert shown.json()["data"]["value"] == "newer", method
 
     async def test_another_body_is_a_mismatch(self, any_world: World) -> None:
         await post(any_world, "/v1/sandboxes", "k1", {"name": "one"})
@@ -163,6 +149,142 @@ class TestRepeats:
         assert await platform.db.write(store.expire, later) == 1
         second = await post(any_world, "/v1/sandboxes", "k1")
         assert first.json()["data"]["id"] != second.json()["data"]["id"]
+
+
+class TestLost:
+    """The first dies when it has done what it does and is not answered; others act, and it comes again."""
+
+    async def again(
+        self,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+        asked: tuple[str, str, Any],
+        newer: tuple[str, str, Any] | None,
+    ) -> Any:
+        """What the repeat is answered."""
+        method, path, body = asked
+        headers = {"Idempotency-Key": f"{method}-{path}"}
+
+        def dies(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(audit, "add", dies)
+            answer = await world.http.request(method, path, json=body, headers=headers)
+        assert answer.status_code == 500, answer.text
+        if newer is None:
+            await deploy(world, "newest")
+        else:
+            done = await world.http.request(newer[0], newer[1], json=newer[2])
+            assert done.status_code < 300, (asked, done.text)
+        answer = await world.http.request(method, path, json=body, headers=headers)
+        assert answer.headers.get("idempotency-replayed") == "true", (asked, answer.text)
+        return answer.json()["data"]
+
+    async def test_one_whose_answer_was_lost_undoes_nothing_newer(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        newer = ("POST", "/v1/secrets", {"name": "A", "value": "newer"})
+        for version, method, path, body in (
+            (1, "POST", "/v1/secrets", {"name": "A", "value": "older"}),
+            (3, "PATCH", "/v1/secrets/A", {"value": "older"}),
+            (4, "DELETE", "/v1/secrets/A", None),
+        ):
+            told = await self.again(any_world, monkeypatch, (method, path, body), newer)
+            assert told["version"] == version
+            shown = await any_world.http.post("/v1/secrets/A/reveal")
+            assert shown.json()["data"]["value"] == "newer", method
+
+    async def test_a_rollback_goes_one_back_and_not_two(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for prompt in ("one", "two", "three"):
+            await deploy(any_world, prompt)
+        path, http = "/v1/agents/hello", any_world.http
+        look = ("GET", path, None)
+        told = await self.again(any_world, monkeypatch, ("POST", f"{path}/rollback", None), look)
+        assert told["version"] == 2
+        assert (await http.get(path)).json()["data"]["version"] == 2
+        told = await self.again(any_world, monkeypatch, ("DELETE", path, None), None)
+        assert (await http.get(path)).json()["data"]["id"] != told["id"]
+
+    async def test_what_was_set_since_stays(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever says how something is to be from now on."""
+        ann = await any_world.person("member", operator=True)
+        bob = await any_world.person("admin", email="bob@example.org")
+        await ann.http.aclose()
+        await bob.http.aclose()
+        org = Org(any_world, any_world.org, "amber", any_world.http)
+        project = (await org.ask("POST", "/v1/projects", json={"name": "one"}))["id"]
+        box = (await any_world.create())["id"]
+        await org.ask("POST", "/v1/run?waitSeconds=0", json=await work(org, {}))
+        thread = (await org.ask("GET", "/v1/threads"))[0]["id"]
+        member, urls = f"/v1/members/{ann.user_id}", f"/v1/sandboxes/{box}/urls"
+        limits = f"/v1/orgs/{any_world.org}/limits"
+        for method, path, lost, then, read, field in (
+            ("PATCH", member, {"role": "admin"}, {"role": "member"}, "/v1/members", "role"),
+            ("PATCH", "/v1/org", {"name": "old"}, {"name": "new"}, "/v1/org", "name"),
+            (
+                "PATCH",
+                f"/v1/projects/{project}",
+                {"color": "#000000"},
+                {"color": "#ffffff"},
+                "",
+                "color",
+            ),
+            ("PATCH", f"/v1/threads/{thread}", {"title": "old"}, {"title": "new"}, "", "title"),
+            ("POST", urls, {"access": "public"}, {"access": "private"}, "", "access"),
+            ("POST", "/v1/dev-urls", {"access": "public"}, {"access": "private"}, "", "access"),
+            (
+                "PATCH",
+                f"/v1/people/{ann.user_id}",
+                {"operator": False},
+                {"operator": True},
+                "/v1/people",
+                "operator",
+            ),
+            ("PATCH", limits, {"sandboxes": 7}, {"sandboxes": 9}, "", "sandboxes"),
+        ):
+            told = await self.again(
+                any_world, monkeypatch, (method, path, lost), (method, path, then)
+            )
+            shown = await org.ask("GET", read or path)
+            if isinstance(shown, list):
+                (shown,) = [
+                    one for one in shown if ann.user_id in (one.get("id"), one.get("userId"))
+                ]
+            if path == limits:
+                told, shown = told["limits"], shown["limits"]
+            ((_, old),), ((_, new),) = lost.items(), then.items()
+            assert (told[field], shown[field]) == (old, new), path
+
+    async def test_what_was_made_since_stays(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is taken away by its name, and made anew by somebody else."""
+        http, public = any_world.http, {"label": "laptop", "publicKey": public_key("laptop")}
+        for collection, name, body in (
+            ("/v1/projects", "one", {"name": "one"}),
+            ("/v1/ssh-keys", "laptop", public),
+            ("/v1/model-endpoints", "mine", {"slug": "mine", "url": "https://1.1.1.1/v1"}),
+        ):
+            assert (await http.post(collection, json=body)).status_code == 201
+            told = await self.again(
+                any_world,
+                monkeypatch,
+                ("DELETE", f"{collection}/{name}", None),
+                ("POST", collection, body),
+            )
+            listed = (await http.get(collection)).json()["data"]
+            assert [one["id"] for one in listed if one["id"] == told["id"]] == [], collection
+            there = [
+                one
+                for one in listed
+                if name in (one.get("name"), one.get("label"), one.get("slug"))
+            ]
+            assert len(there) == 1, collection
 
 
 class TestDisconnects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
@@ -26,6 +26,8 @@ NULL = b"null"
 _ID = re.compile(rb'\{"id":"([^"\\]{1,80})"')
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(slots=True)
@@ -117,6 +119,22 @@ class Call:
         """
         if self.remember is not None:
             self.remember(conn, status, data)
+
+    async def settled(
+        self, look: Callable[[T], bytes], act: Callable[[Transaction, *Ts], T], *args: *Ts
+    ) -> T:
+        """Do something in a transaction of its own, in which its answer is kept, too; see `settle`.
+
+        Args:
+            look: how what it returns looks in the answer.
+        """
+
+        def done(conn: Transaction) -> T:
+            made = act(conn, *args)
+            self.settle(conn, look(made))
+            return made
+
+        return await self.platform.db.write(done)
 
     def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
         """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""

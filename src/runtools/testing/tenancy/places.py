@@ -97,7 +97,7 @@ async def _provider_key(org: Org, _params: Params) -> list[str]:
     return [(await org.ask("POST", "/v1/secrets", json=body))["name"]]
 
 
-def _public_key(word: str) -> str:
+def public_key(word: str) -> str:
     """A public key of a fresh pair: its bytes are the digest of a word."""
     kind = b"ssh-ed25519"
     blob = b"".join(
@@ -108,7 +108,7 @@ def _public_key(word: str) -> str:
 
 async def _ssh_key(org: Org, _params: Params) -> list[str]:
     name = org.fresh()
-    body = {"label": name, "publicKey": _public_key(name)}
+    body = {"label": name, "publicKey": public_key(name)}
     made = await org.ask("POST", "/v1/ssh-keys", json=body)
     return [made["id"], made["label"]]
 
@@ -416,7 +416,7 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/sandboxes/{ref}/files/copy": Scene(_TO, ready=_written),
     "POST /v1/sandboxes/{ref}/files/mkdir": Scene({"path": "/workspace/folder"}),
     "POST /v1/sandboxes/{ref}/files/move": Scene(_TO, ready=_written),
-    "POST /v1/sandboxes/{ref}/ssh": Scene({"publicKey": _public_key("both have it")}),
+    "POST /v1/sandboxes/{ref}/ssh": Scene({"publicKey": public_key("both have it")}),
     "POST /v1/sandboxes/{ref}/processes": Scene({"command": ["true"]}),
     "POST /v1/sandboxes/{ref}/processes/{process_id}/input": Scene(b"input"),
     "POST /v1/sandboxes/{ref}/processes/{process_id}/terminal-ticket": Scene(
@@ -426,7 +426,7 @@ SCENES: Mapping[str, Scene] = {
     "POST /v1/sandboxes/{ref}/resume": Scene(ready=_paused),
     "POST /v1/sandboxes/{ref}/rollback": Scene(_to_snapshot),
     "POST /v1/secrets": Scene({"name": "BOTH_HAVE_IT", "value": "a value"}),
-    "POST /v1/ssh-keys": Scene({"label": "both", "publicKey": _public_key("both have it")}),
+    "POST /v1/ssh-keys": Scene({"label": "both", "publicKey": public_key("both have it")}),
     "POST /v1/templates/{slug}/builds": Scene({"recipe": "base-debian"}),
     "POST /v1/tools/{ref}/execute": Scene({"action": "act"}, granted=409),  # nobody runs it yet
     "POST /v1/webhooks": Scene({"url": NOWHERE}),

@@ -43,7 +43,7 @@ async def get(request: Request, ref: str, project: ProjectRef = None) -> Respons
 async def delete(request: Request, ref: str, project: ProjectRef = None) -> Response:
     """Delete an agent. The next deploy of files that define it makes it again."""
     call = call_of(request)
-    return call.answer(one(_agent(await service.remove(call, "agent", ref, project))))
+    return call.answer(_look(await service.remove(call, "agent", ref, project, _look)))
 
 
 @router.get("/{ref}/versions", **document.route(Envelope[list[AgentVersion]], NotFound, Conflict))
@@ -82,7 +82,11 @@ async def rollback(request: Request, ref: str, project: ProjectRef = None) -> Re
     """Put another version in force; the next deploy's plan begins from there."""
     call = call_of(request)
     to = call.take(AgentRollback).version
-    return call.answer(one(_agent(await service.roll_back(call, "agent", ref, project, to))))
+    return call.answer(_look(await service.roll_back(call, "agent", ref, project, to, _look)))
+
+
+def _look(row: Row) -> bytes:
+    return one(_agent(row))
 
 
 def _agent(row: Row) -> Agent:

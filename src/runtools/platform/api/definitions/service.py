@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -69,18 +69,29 @@ async def version(call: Call, row: Row, ref: str) -> Made:
     return found
 
 
-async def roll_back(call: Call, kind: Kind, ref: str, project: str | None, to: int | None) -> Row:
-    """Put another version in force: that one, or the one before the one in force."""
+async def roll_back(
+    call: Call,
+    kind: Kind,
+    ref: str,
+    project: str | None,
+    to: int | None,
+    look: Callable[[Row], bytes],
+) -> Row:
+    """Put another version in force: that one, or the one before the one in force.
+
+    Args:
+        look: how it is shown in the answer, which is kept with what it tells of.
+    """
     row = await find(call, kind, ref, project)
-    await call.platform.db.write(_roll_back, call, row, to, call.platform.clock.now())
-    return await find(call, kind, row.id, None)
+    return await call.settled(look, _roll_back, call, row, to, call.platform.clock.now())
 
 
-async def remove(call: Call, kind: Kind, ref: str, project: str | None) -> Row:
-    """Take one away; its versions stay on record."""
+async def remove(
+    call: Call, kind: Kind, ref: str, project: str | None, look: Callable[[Row], bytes]
+) -> Row:
+    """Take one away; its versions stay on record. ``look`` is as in `roll_back`."""
     row = await find(call, kind, ref, project)
-    await call.platform.db.write(_remove, call.org, row, call.platform.clock.now())
-    return row
+    return await call.settled(look, _remove, call.org, row, call.platform.clock.now())
 
 
 def told(row: Row) -> dict[str, Any]:
@@ -126,8 +137,10 @@ def _only(found: Sequence[Row], kind: Kind, ref: str) -> Row:
     return found[0]
 
 
-def _roll_back(conn: Transaction, call: Call, row: Row, to: int | None, now: datetime) -> None:
-    deploys.refuse_beside(conn, row.project_id)
+def _roll_back(conn: Transaction, call: Call, seen: Row, to: int | None, now: datetime) -> Row:
+    deploys.refuse_beside(conn, seen.project_id)
+    # Once more: another may have been put in force before it was this transaction's turn.
+    row = _still(conn, call.org, seen)
     target = row.version - 1 if to is None else to
     made = store.version(conn, call.org, row.id, target)
     if made is None:
@@ -135,11 +148,18 @@ def _roll_back(conn: Transaction, call: Call, row: Row, to: int | None, now: dat
     if row.kind == "agent":
         standing = store.standing(conn, call.org, row.project_id)
         checks.check_return(call.who, AgentDefinition.model_validate(made.says), standing)
-    if not store.put_back(conn, call.org, row.id, target, now):
+    store.put_back(conn, call.org, row.id, target, now)
+    return _still(conn, call.org, row)
+
+
+def _still(conn: Transaction, org_id: str, row: Row) -> Row:
+    found = store.find(conn, org_id, row.kind, row.id, None)
+    if not found:
         raise NotFound(f"{row.kind} {row.slug} has just been deleted")
+    return found[0]
 
 
-def _remove(conn: Transaction, org_id: str, row: Row, now: datetime) -> None:
+def _remove(conn: Transaction, org_id: str, row: Row, now: datetime) -> Row:
     deploys.refuse_beside(conn, row.project_id)
     agents = [one for one in store.standing(conn, org_id, row.project_id) if one.kind == "agent"]
     users = sorted(one.slug for one in agents if row.slug in one.says["tools"])
@@ -151,6 +171,7 @@ def _remove(conn: Transaction, org_id: str, row: Row, now: datetime) -> None:
         )
     if not store.remove(conn, org_id, row.id, now):
         raise NotFound(f"{row.kind} {row.slug} has just been deleted")
+    return row
 
 
 def _no_version(row: Row, number: int | str) -> NotFound:

@@ -71,7 +71,7 @@ class Row:
     org_id: str
     project_id: str
     project: str
-    kind: str
+    kind: Kind
     slug: str
     version: int
     latest_version: int

@@ -116,5 +116,5 @@ async def choose_for_org(request: Request) -> Response:
     """Choose for all sandboxes of the org without a choice of their own."""
     call = call_of(request)
     wanted = call.take(OrgDevUrls)
-    await service.choose_for_org(call, wanted.access)
+    await service.choose_for_org(call, wanted)
     return call.answer(one(wanted))

@@ -19,7 +19,14 @@ from runtools.platform.core.dev_urls import DevUrls as Names
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import crypto, http
 from runtools.platform.kit.db import Transaction
-from runtools.sdk.shapes.dev_urls import Access, DevUrl, DevUrlAccess, DevUrlLink, DevUrls
+from runtools.sdk.shapes.dev_urls import (
+    Access,
+    DevUrl,
+    DevUrlAccess,
+    DevUrlLink,
+    DevUrls,
+    OrgDevUrls,
+)
 
 PREFIX = "rt_link_"
 NEEDED = "sandbox:write"
@@ -47,7 +54,10 @@ async def look(call: Call, ref: str) -> DevUrls:
 async def look_at(call: Call, ref: str, port: int) -> DevUrl:
     """The address of one port."""
     check(port)
-    shown = await look(call, ref)
+    return _at(await look(call, ref), port)
+
+
+def _at(shown: DevUrls, port: int) -> DevUrl:
     found = next((one for one in shown.ports if one.port == port), None)
     if found is not None:
         return found
@@ -62,10 +72,12 @@ async def choose(call: Call, ref: str, wanted: DevUrlAccess) -> DevUrls:
     record = await _living(call, ref)
     port, now = wanted.port or ALL, call.platform.clock.now()
     call.subject = record.id
-    await call.platform.db.write(
-        store.choose, call.org, record.id, port, wanted.access, call.actor, now
-    )
-    return await look(call, record.id)
+
+    def act(conn: Transaction) -> DevUrls:
+        store.choose(conn, call.org, record.id, port, wanted.access, call.actor, now)
+        return _look(conn, names(call.platform), record, now)
+
+    return await call.settled(http.one, act)
 
 
 async def forget(call: Call, ref: str, port: int | None) -> DevUrls:
@@ -73,15 +85,24 @@ async def forget(call: Call, ref: str, port: int | None) -> DevUrls:
     if port is not None:
         check(port)
     record = await load(call.platform, call.org, ref)
-    call.subject = record.id
-    await call.platform.db.write(store.forget, call.org, record.id, port)
-    return await look(call, record.id)
+    call.subject, now = record.id, call.platform.clock.now()
+
+    def act(conn: Transaction) -> DevUrls:
+        store.forget(conn, call.org, record.id, port)
+        return _look(conn, names(call.platform), record, now)
+
+    return await call.settled(http.one, act)
 
 
-async def choose_for_org(call: Call, access: Access) -> None:
+async def choose_for_org(call: Call, wanted: OrgDevUrls) -> None:
     """Decide for all sandboxes of the org without a choice of their own."""
     now = call.platform.clock.now()
-    await call.platform.db.write(store.choose, call.org, None, ALL, access, call.actor, now)
+
+    def act(conn: Transaction) -> OrgDevUrls:
+        store.choose(conn, call.org, None, ALL, wanted.access, call.actor, now)
+        return wanted
+
+    await call.settled(http.one, act)
 
 
 async def of_org(call: Call) -> Access:
@@ -124,8 +145,13 @@ async def end_links(call: Call, ref: str, port: int) -> DevUrl:
     check(port)
     record = await load(call.platform, call.org, ref)
     call.subject = record.id
-    await call.platform.db.write(store.end_links, call.org, record.id, port)
-    return await look_at(call, record.id, port)
+    now = call.platform.clock.now()
+
+    def act(conn: Transaction) -> DevUrl:
+        store.end_links(conn, call.org, record.id, port)
+        return _at(_look(conn, names(call.platform), record, now), port)
+
+    return await call.settled(http.one, act)
 
 
 async def ticket(call: Call, sandbox_id: str, port: int, url: str) -> str:

@@ -49,7 +49,7 @@ async def change(request: Request, org_id: str) -> Response:
     wanted = call.take(LimitsChange)
     usual = standard(call.platform.settings)
     call.subject = org_id
-    done = await call.platform.db.write(_change, org_id, wanted, usual, _now(call))
+    done = await call.settled(one, _change, org_id, wanted, usual, _now(call))
     call.line_org = org_id
     return call.answer(one(done))
 

@@ -49,7 +49,7 @@ async def set_role(request: Request, user_id: str) -> Response:
     call = call_of(request)
     role = call.take(MemberChange).role
     call.subject = user_id
-    return call.answer(one(_shown(await service.set_role(call, user_id, role))))
+    return call.answer(_look(await service.set_role(call, user_id, role, _look)))
 
 
 @router.delete(
@@ -59,8 +59,8 @@ async def remove(request: Request, user_id: str, how: Annotated[Removal, Query()
     """Take a member out of the org; open sessions lose it within a second."""
     call = call_of(request)
     call.subject = user_id
-    done = await service.remove(call, user_id, revoke_keys=how.revoke_keys)
-    return call.answer(one(_shown(done)))
+    done = await service.remove(call, user_id, _look, revoke_keys=how.revoke_keys)
+    return call.answer(_look(done))
 
 
 @router.post(
@@ -74,6 +74,10 @@ async def reset(request: Request, user_id: str) -> Response:
     link, until = await resets.create(call, user_id, call.org)
     made = ResetLink(user_id=user_id, link=link, expires_at=until)
     return call.answer(one(made), 201, keep=False)
+
+
+def _look(member: store.Member) -> bytes:
+    return one(_shown(member))
 
 
 def _shown(member: store.Member) -> Member:

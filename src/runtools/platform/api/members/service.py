@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from runtools.errors import Conflict, Forbidden, NotFound
@@ -14,8 +15,11 @@ from runtools.platform.core import access
 from runtools.platform.core.access import Caller, Role
 from runtools.platform.kit.db import Transaction
 
+Look = Callable[[Member], bytes]
+"""How a member is shown in an answer, which is kept with what it tells of."""
 
-async def set_role(call: Call, user_id: str, role: Role) -> Member:
+
+async def set_role(call: Call, user_id: str, role: Role, look: Look) -> Member:
     """Another role for a member.
 
     Raises:
@@ -23,12 +27,12 @@ async def set_role(call: Call, user_id: str, role: Role) -> Member:
         Forbidden: the old or the new role may do more than the caller.
         Conflict: it is the last Admin.
     """
-    done = await call.platform.db.write(_set_role, call.org, call.who, user_id, role)
+    done = await call.settled(look, _set_role, call.org, call.who, user_id, role)
     call.platform.door.forget_user(user_id)
     return done
 
 
-async def remove(call: Call, user_id: str, *, revoke_keys: bool) -> Member:
+async def remove(call: Call, user_id: str, look: Look, *, revoke_keys: bool) -> Member:
     """Take a member out of the org, and with ``revoke_keys`` the API and SSH keys that the member made.
 
     Raises:
@@ -37,8 +41,8 @@ async def remove(call: Call, user_id: str, *, revoke_keys: bool) -> Member:
         Conflict: it is the last Admin.
     """
     now = call.platform.clock.now()
-    done, ended = await call.platform.db.write(
-        _remove, call.org, call.who, user_id, revoke_keys, now
+    done, ended = await call.settled(
+        lambda done: look(done[0]), _remove, call.org, call.who, user_id, revoke_keys, now
     )
     call.platform.door.forget_user(user_id)
     for digest in ended:

@@ -104,13 +104,16 @@ async def ask(request: Request, slug: str) -> Response:
 async def delete(request: Request, slug: str) -> Response:
     """Take an endpoint away. Agents that name it fail from then on, and say why."""
     call = call_of(request)
-    gone = await service.remove(call, slug)
-    return call.answer(one(_shape(gone, "not_needed" if gone.secret is None else "missing")))
+    return call.answer(_look_gone(await service.remove(call, slug, _look_gone)))
 
 
 async def _shown(call: Call, endpoints: Sequence[Endpoint]) -> list[ModelEndpoint]:
     sources = await service.keys_of(call, endpoints)
     return [_shape(endpoint, key) for endpoint, key in zip(endpoints, sources, strict=True)]
+
+
+def _look_gone(endpoint: Endpoint) -> bytes:
+    return one(_shape(endpoint, "not_needed" if endpoint.secret is None else "missing"))
 
 
 def _shape(endpoint: Endpoint, key: KeySource) -> ModelEndpoint:

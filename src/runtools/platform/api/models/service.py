@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtools.errors import Conflict, Forbidden, NotFound, Unavailable
@@ -86,9 +86,17 @@ async def get(call: Call, slug: str) -> Endpoint:
     return _found(await call.platform.db.read(store.find, call.org, slug), slug)
 
 
-async def remove(call: Call, slug: str) -> Endpoint:
-    """Take one away; agents that name it fail from then on, and say why."""
-    return _found(await call.platform.db.write(store.remove, call.org, slug), slug)
+async def remove(call: Call, slug: str, look: Callable[[Endpoint], bytes]) -> Endpoint:
+    """Take one away; agents that name it fail from then on, and say why.
+
+    Args:
+        look: how it is shown in the answer, which is kept with what it tells of.
+    """
+
+    def act(conn: Transaction) -> Endpoint:
+        return _found(store.remove(conn, call.org, slug), slug)
+
+    return await call.settled(look, act)
 
 
 async def ask(call: Call, slug: str) -> list[str]:

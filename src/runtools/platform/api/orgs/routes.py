@@ -70,6 +70,6 @@ async def rename(request: Request) -> Response:
 async def leave(request: Request) -> Response:
     """Leave it. Its last Admin cannot."""
     call = call_of(request)
-    place = await service.current(call)
-    await members.remove(call, call.person, revoke_keys=False)
-    return call.answer(one(shown(place, None)), keep=False)
+    left = one(shown(await service.current(call), None))
+    await members.remove(call, call.person, lambda _: left, revoke_keys=False)
+    return call.answer(left)

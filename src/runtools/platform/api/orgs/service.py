@@ -13,6 +13,7 @@ from runtools.platform.api.invitations.store import Invitation
 from runtools.platform.api.members import store as members
 from runtools.platform.api.members.store import Place
 from runtools.platform.api.orgs import store
+from runtools.platform.api.orgs.look import shown
 from runtools.platform.api.projects import store as projects
 from runtools.platform.api.sessions import store as sessions
 from runtools.platform.core.ids import new_id
@@ -59,14 +60,17 @@ async def create(call: Call, wanted: OrgCreate) -> Made:
 
 async def rename(call: Call, name: str) -> Place:
     """Another name for the caller's org."""
-    await call.platform.db.write(store.rename, call.org, name)
-    return await current(call)
+
+    def act(conn: Transaction) -> Place:
+        store.rename(conn, call.org, name)
+        return _current(conn, call)
+
+    return await call.settled(lambda place: http.one(shown(place, call.org)), act)
 
 
 async def current(call: Call) -> Place:
     """The caller's org."""
-    found = [place for place in await all_of(call) if place.org_id == call.org]
-    return found[0]
+    return await call.platform.db.read(_current, call)
 
 
 async def switch(call: Call, org_id: str) -> Place:
@@ -78,6 +82,14 @@ async def switch(call: Call, org_id: str) -> Place:
     found = await call.platform.db.write(_switch, call.who.id, call.person, org_id)
     call.platform.door.forget(call.who.digest)
     return found
+
+
+def _current(conn: Transaction, call: Call) -> Place:
+    user_id, org_id = call.who.user_id, call.org
+    if user_id is None:
+        return members.place(conn, org_id)
+    found = [place for place in members.places(conn, user_id) if place.org_id == org_id]
+    return found[0] if found else members.place(conn, org_id)
 
 
 def _create(

@@ -33,8 +33,6 @@ from runtools.sdk.shapes.projects import (
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"])
 
-_NOTHING: dict[str, int] = {}
-
 
 @router.get("", **document.route(Envelope[list[Project]]))
 async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
@@ -74,7 +72,7 @@ async def get(request: Request, ref: str) -> Response:
 async def change(request: Request, ref: str) -> Response:
     """Give it another name or colour."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.change(call, ref, call.take(ProjectChange)))))
+    return call.answer(_look(await service.change(call, ref, call.take(ProjectChange), _look)))
 
 
 @router.delete(
@@ -93,8 +91,7 @@ async def delete(
 ) -> Response:
     """Delete an empty one; or any but the default, its things going to `moveTo`."""
     call = call_of(request)
-    gone = await service.remove(call, ref, move_to)
-    return call.answer(one(_shown(Filled(gone, _NOTHING))))
+    return call.answer(_look(await service.remove(call, ref, move_to, _look)))
 
 
 @router.post(
@@ -112,11 +109,15 @@ async def delete(
 async def move(request: Request, ref: str) -> Response:
     """Put sandboxes, agents, API keys and SSH keys into it: all that are named, or none."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.move(call, ref, call.take(ProjectMove)))))
+    return call.answer(_look(await service.move(call, ref, call.take(ProjectMove), _look)))
 
 
 def _mark(found: Filled) -> str:
     return http.cursor("" if found.project.is_default else found.project.name)
+
+
+def _look(found: Filled) -> bytes:
+    return one(_shown(found))
 
 
 def _shown(found: Filled) -> Project:

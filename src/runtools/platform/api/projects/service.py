@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic.alias_generators import to_camel
@@ -25,6 +25,9 @@ from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.projects import ProjectChange, ProjectCreate, ProjectMove
 
 _NONE: Mapping[str, int] = {}
+
+Look = Callable[["Filled"], bytes]
+"""How a project is shown in an answer, which is kept with what it tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +64,19 @@ async def get(call: Call, ref: str) -> Filled:
     return await call.platform.db.read(_filled, call.org, ref)
 
 
-async def change(call: Call, ref: str, wanted: ProjectChange) -> Filled:
+async def change(call: Call, ref: str, wanted: ProjectChange, look: Look) -> Filled:
     """Another name or colour; what is left out stays."""
-    return await call.platform.db.write(_change, call.org, ref, wanted)
+    return await call.settled(look, _change, call.org, ref, wanted)
 
 
-async def remove(call: Call, ref: str, target: str | None) -> Project:
-    """Take one away that is empty, or whose things go to another."""
-    return await call.platform.db.write(_remove, call.org, ref, target)
+async def remove(call: Call, ref: str, target: str | None, look: Look) -> Filled:
+    """Take one away that is empty, or whose things go to another; returns it without them."""
+    return await call.settled(look, _remove, call.org, ref, target)
 
 
-async def move(call: Call, ref: str, wanted: ProjectMove) -> Filled:
+async def move(call: Call, ref: str, wanted: ProjectMove, look: Look) -> Filled:
     """Put things into a project: all of those that are named, or none."""
-    return await call.platform.db.write(_move, call.org, ref, wanted)
+    return await call.settled(look, _move, call.org, ref, wanted)
 
 
 async def found(call: Call, ref: str | None) -> str | None:
@@ -106,7 +109,7 @@ def _change(conn: Transaction, org_id: str, ref: str, wanted: ProjectChange) -> 
     return _filled(conn, org_id, project.id)
 
 
-def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Project:
+def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Filled:
     project = _locked(conn, org_id, ref)
     if project.is_default:
         raise Conflict(
@@ -134,7 +137,7 @@ def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Pro
     # What has ended stays on record, so it needs a place, too.
     store.move_all(conn, org_id, project.id, heir.id)
     store.remove(conn, org_id, project.id)
-    return project
+    return Filled(project, _NONE)
 
 
 def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Filled:

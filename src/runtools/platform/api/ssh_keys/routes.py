@@ -63,7 +63,11 @@ async def get(request: Request, ref: str) -> Response:
 async def delete(request: Request, ref: str) -> Response:
     """Remove one. Sandboxes that were given it keep it."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.remove(call, ref))))
+    return call.answer(_look(await service.remove(call, ref, _look)))
+
+
+def _look(key: store.SshKey) -> bytes:
+    return one(_shown(key))
 
 
 def _shown(key: store.SshKey) -> SshKey:

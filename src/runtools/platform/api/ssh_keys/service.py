@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runtools.errors import NotFound
@@ -56,12 +56,20 @@ async def get(call: Call, ref: str) -> SshKey:
     return found
 
 
-async def remove(call: Call, ref: str) -> SshKey:
-    """Take one away. Sandboxes that were given it keep it."""
-    found = await call.platform.db.write(store.remove, call.org, ref)
-    if found is None:
-        raise unknown(ref)
-    return found
+async def remove(call: Call, ref: str, look: Callable[[SshKey], bytes]) -> SshKey:
+    """Take one away. Sandboxes that were given it keep it.
+
+    Args:
+        look: how it is shown in the answer, which is kept with what it tells of.
+    """
+
+    def act(conn: Transaction) -> SshKey:
+        found = store.remove(conn, call.org, ref)
+        if found is None:
+            raise unknown(ref)
+        return found
+
+    return await call.settled(look, act)
 
 
 async def lines(call: Call, wanted: Sequence[str], field: str) -> list[str]:

@@ -38,7 +38,7 @@ async def rename(call: Call, thread_id: str, title: str | None) -> tuple[Thread,
         store.rename(conn, call.org, thread_id[:80], title)
         return _get(conn, call.org, thread_id)
 
-    return await call.platform.db.write(act)
+    return await call.settled(lambda done: http.one(shape(*done)), act)
 
 
 async def remove(call: Call, thread_id: str) -> tuple[Thread, int]:

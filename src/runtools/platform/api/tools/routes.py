@@ -49,7 +49,7 @@ async def get(request: Request, ref: str, project: ProjectRef = None) -> Respons
 async def delete(request: Request, ref: str, project: ProjectRef = None) -> Response:
     """Delete a tool that no agent of its project names."""
     call = call_of(request)
-    return call.answer(one(_tool(await service.remove(call, "tool", ref, project))))
+    return call.answer(_look(await service.remove(call, "tool", ref, project, _look)))
 
 
 @router.get("/{ref}/versions", **document.route(Envelope[list[Version]], NotFound, Conflict))
@@ -101,6 +101,10 @@ async def execute(request: Request, ref: str, project: ProjectRef = None) -> Res
         hint="nothing was run; the tool is kept as it is until a release that has one",
         details={"tool": row.slug, "version": row.version},
     )
+
+
+def _look(row: Row) -> bytes:
+    return one(_tool(row))
 
 
 def _tool(row: Row) -> Tool:

@@ -21,9 +21,11 @@ from runtools.platform.api.resets import store as resets
 from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.api.users import store
+from runtools.platform.api.users.look import shown
 from runtools.platform.api.users.store import User
 from runtools.platform.core import access
 from runtools.platform.core.ids import new_id
+from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 
 
@@ -50,7 +52,9 @@ async def set_operator(call: Call, user_id: str, *, operator: bool, revoke_keys:
     """
     check_operator(call)
     now = call.platform.clock.now()
-    user, ended = await call.platform.db.write(_set_operator, user_id, operator, revoke_keys, now)
+    user, ended = await call.settled(
+        lambda done: http.one(shown(done[0])), _set_operator, user_id, operator, revoke_keys, now
+    )
     _forget(call, user_id, ended)
     return user
 

@@ -60,7 +60,7 @@ async def delete(request: Request, webhook_id: str) -> Response:
 async def enable(request: Request, webhook_id: str) -> Response:
     """Send to one that was disabled again; what happened in between is not sent."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.enable(call, webhook_id))))
+    return call.answer(_look(await service.enable(call, webhook_id, _look)))
 
 
 @router.post(
@@ -92,6 +92,10 @@ async def redeliver(request: Request, webhook_id: str, delivery_id: str) -> Resp
     """Send the event of a delivery once more, under the same event id."""
     call = call_of(request)
     return call.answer(one(_delivery(await service.redeliver(call, webhook_id, delivery_id))), 201)
+
+
+def _look(hook: Hook) -> bytes:
+    return one(_shown(hook))
 
 
 def _shown(hook: Hook, secret: str | None = None) -> Webhook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -52,9 +53,17 @@ async def get(call: Call, webhook_id: str) -> Hook:
     return _found(await call.platform.db.read(store.find, call.org, webhook_id), webhook_id)
 
 
-async def enable(call: Call, webhook_id: str) -> Hook:
-    """Let events flow to it again."""
-    return _found(await call.platform.db.write(store.enable, call.org, webhook_id), webhook_id)
+async def enable(call: Call, webhook_id: str, look: Callable[[Hook], bytes]) -> Hook:
+    """Let events flow to it again.
+
+    Args:
+        look: how it is shown in the answer, which is kept with what it tells of.
+    """
+
+    def act(conn: Transaction) -> Hook:
+        return _found(store.enable(conn, call.org, webhook_id), webhook_id)
+
+    return await call.settled(look, act)
 
 
 async def remove(call: Call, webhook_id: str) -> Hook:
