@@ -291,10 +291,15 @@ async def gone(network: NamespaceNetwork) -> None:
 
 
 def new_network(
-    upstreams: Upstreams | None = None, reserve: int = 0, limits: Limits = NO_LIMITS
+    upstreams: Upstreams | None = None,
+    reserve: int = 0,
+    limits: Limits = NO_LIMITS,
+    sandboxes: int = 8,
 ) -> NamespaceNetwork:
     install_id = f"n{secrets.token_hex(3)[:5]}"
-    return NamespaceNetwork(install_id, reserve=reserve, upstreams=upstreams, limits=limits)
+    return NamespaceNetwork(
+        install_id, reserve=reserve, upstreams=upstreams, limits=limits, sandboxes=sandboxes
+    )
 
 
 @pytest.fixture
@@ -1170,6 +1175,45 @@ class TestLimits:
         finally:
             await mine.close(slot)
             await mine.stop()
+
+    async def test_of_new_flows_of_one_leave_the_others_their_share(
+        self, world, monkeypatch, caplog
+    ):
+        """Each may begin one a second, after a while without twenty at once; all others 11 beyond that."""
+        monkeypatch.setattr(firewall, "tracked", lambda: 5600)
+        network = new_network(sandboxes=10)
+        slots, taps = [await network.open(OPEN) for _ in range(2)], []
+        try:
+            for slot in slots:
+                taps.append(await inside(slot.namespace, lambda slot=slot: open_tap(slot.tap)))
+            hostile, other = (FakeGuest(tap) for tap in taps)
+            for guest in (hostile, other):
+                assert await waits(lambda guest=guest: guest.asks(ping(rules.GATEWAY), is_pong))
+
+            def flood(first: int) -> int:
+                for port in range(first, first + 300):
+                    hostile.send(syn(PUBLIC, 10_000 + port))
+                answered = 0
+                while hostile.received(is_reset, _QUIET):
+                    answered += 1
+                return answered
+
+            assert 0 < await waits(lambda: flood(0)) < 250
+            for n in range(1, 9):
+                await waits(lambda n=n: flood(300 * n))
+                other.send(syn(PUBLIC, 9_000 + n))
+                assert await waits(lambda: other.received(is_reset))
+            refused = sh("nft", "list", "set", "inet", network._names.table, rules.OVER)
+            assert sum(map(int, re.findall(r"counter packets (\d+)", refused))) > 300
+            assert refused.count("counter") == 1  # of one cable
+            await network._firewall._mend()
+            assert "somebody changed the firewall" not in caplog.text
+        finally:
+            for tap in taps:
+                os.close(tap)
+            for slot in slots:
+                await network.close(slot)
+            await gone(network)
 
     async def test_of_what_the_kernel_holds_for_a_relayed_connection(
         self, network, world, names, kernels

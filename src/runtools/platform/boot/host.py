@@ -79,6 +79,7 @@ def compose(settings: Settings) -> Composed:
             settings.network_mbit, settings.network_packets, settings.network_connections
         ),
         relay_uid=first_uid + SANDBOX_UIDS,
+        sandboxes=settings.max_sandboxes,
     )
     warm = Warm(
         settings.host_home,

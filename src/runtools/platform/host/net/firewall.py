@@ -39,7 +39,9 @@ _EVENTS = 65_536
 class Firewall:
     """The rules of one installation on the host."""
 
-    def __init__(self, names: Names, cables: IPv4Network) -> None:
+    def __init__(self, names: Names, cables: IPv4Network, sandboxes: int) -> None:
+        """``sandboxes``: among how many what the machine can remember of flows is shared out."""
+        self._sandboxes = sandboxes
         self._names = names
         self._cables = cables
         self._loaded: list[str] = []
@@ -80,7 +82,8 @@ class Firewall:
             self._events.close()
 
     async def _load(self) -> None:
-        await nft.apply(rules.host(self._names, self._cables, rules.new_flows(tracked())))
+        pace = rules.pace(tracked(), self._sandboxes)
+        await nft.apply(rules.host(self._names, self._cables, pace))
         self._loaded = _content(await _ruleset(), self._names.table)
 
     async def _watch(self, events: socket.socket) -> None:
@@ -160,13 +163,21 @@ def _items(ruleset: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _content(ruleset: dict[str, Any], table: str) -> list[str]:
-    """All that is in the table of that name of ours, in a form that can be compared."""
+    """All that is in the table of that name of ours, in a form that can be compared.
+
+    What packets put into sets is not.
+    """
     return sorted(
-        json.dumps({kind: {**what, "handle": None}}, sort_keys=True)
+        json.dumps({kind: _lasting(what)}, sort_keys=True)
         for item in ruleset.get("nftables", ())
         for kind, what in item.items()
         if what.get("family") == "inet" and table in (what.get("table"), what.get("name"))
     )
+
+
+def _lasting(what: dict[str, Any]) -> dict[str, Any]:
+    passing = {"handle", "elem"} if what.get("name") in rules.BY_PACKETS else {"handle"}
+    return {key: value for key, value in what.items() if key not in passing}
 
 
 def _strangers(ruleset: dict[str, Any], own: str) -> Iterator[tuple[str, str, str, str]]:

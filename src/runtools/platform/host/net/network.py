@@ -56,8 +56,13 @@ class NamespaceNetwork:
         upstreams: Upstreams | None = None,
         limits: Limits = NO_LIMITS,
         relay_uid: int = _RELAY_UID,
+        sandboxes: int = ranges.SLOTS,
     ) -> None:
-        """``relay_uid`` is the first of the `ranges.SLOTS` users as whom relays run."""
+        """``relay_uid`` is the first of the `ranges.SLOTS` users as whom relays run; ``sandboxes`` is how
+
+        many may run at once.
+        """
+        self._sandboxes = sandboxes
         self._limits = limits
         self._relay_uid = relay_uid
         self._names = Names(install_id)
@@ -177,7 +182,7 @@ class NamespaceNetwork:
             if self._firewall is None:
                 async with _alone():
                     self._cables = await _choose(self._names)
-                    firewall = Firewall(self._names, self._cables)
+                    firewall = Firewall(self._names, self._cables, self._sandboxes)
                     await firewall.up()
                 self._firewall = firewall
             assert self._cables is not None  # noqa: S101 - chosen before the firewall

@@ -85,24 +85,42 @@ _BURST_SHARE = 4
 CABLES = "cables"
 
 
+# Which sandboxes begin flows within their share, and how often one was refused beyond it.
+WITHIN, OVER = "within", "over"
+BY_PACKETS = (WITHIN, OVER)
 # The host remembers a closed TCP connection, and UDP that was answered, for so long.
 _LINGER_SECONDS = 120
+# A share may be used up at once after so long without use.
+_SAVED_SECONDS = 20
 
 
-def new_flows(tracked: int) -> int:
-    """How many flows all cables may begin in a second, on a host that can remember so many:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many flows cables may begin.
 
-    what lingers of them fills half of its table, and leaves the rest to others.
+    Attributes:
+        each: in a minute by each of them, whatever the others do.
+        others: in a second by all of them together, beyond that.
     """
-    return max(tracked // (2 * _LINGER_SECONDS), 10)
+
+    each: int
+    others: int
 
 
-def host(names: Names, cables: IPv4Network, flows: int) -> str:
-    """The host's table; loading it again replaces what is there as a whole.
+def pace(tracked: int, sandboxes: int) -> Pace:
+    """What lingers of all flows fills half of the table of a host that can remember so many: a quarter
 
-    ``flows``: how many all cables together may begin in a second.
+    is shared out among the sandboxes that it may run, a quarter is for whoever comes first.
     """
+    quarter = tracked // 4
+    each = quarter * 60 // ((_LINGER_SECONDS + _SAVED_SECONDS) * sandboxes)
+    return Pace(each=max(each, 1), others=max(quarter // _LINGER_SECONDS, 5))
+
+
+def host(names: Names, cables: IPv4Network, flows: Pace) -> str:
+    """The host's table; loading it again replaces what is there as a whole."""
     mine = names.veths
+    saved = max(flows.each * _SAVED_SECONDS // 60, 1)
     return f"""\
 table inet {names.table}
 delete table inet {names.table}
@@ -114,6 +132,12 @@ table inet {names.table} {{
   set {CABLES} {{
     type ipv4_addr; flags interval
     elements = {{ {cables} }}
+  }}
+  set {WITHIN} {{
+    type ipv4_addr; size {cables.num_addresses}; flags dynamic
+  }}
+  set {OVER} {{
+    type ipv4_addr; size {cables.num_addresses}; flags dynamic
   }}
   chain input {{
     type filter hook input priority filter - 10; policy accept;
@@ -129,9 +153,14 @@ table inet {names.table} {{
     ip saddr != @{CABLES} drop
     ip daddr @closed drop
     oifname "{mine}" drop
-    ct state new limit rate over {flows}/second burst {flows} packets drop
+    ct state new jump begun
     tcp flags syn tcp option maxseg size set rt mtu
     accept
+  }}
+  chain begun {{
+    update @{WITHIN} {{ ip saddr limit rate {flows.each}/minute burst {saved} packets }} return
+    limit rate {flows.others}/second burst {flows.others} packets return
+    update @{OVER} {{ ip saddr counter }} drop
   }}
   chain coming {{
     meta nfproto != ipv4 drop
