@@ -33,6 +33,8 @@ class Orphans:
         """Kill what is left of a command at its deadline, and note whether it runs."""
         group = self._execs.claim_group(str(note["group"]), owner(op)) if "group" in note else None
         orphan = _Orphan(group, int(note.get("pid", 0)), int(note.get("born", 0)))
+        if "group" not in note and not orphan.pid:
+            return  # the agent died before it knew: nobody can tell
         if not orphan.runs():
             self._execs.free_group(group)
             self._log.tell(op, {"running": False})

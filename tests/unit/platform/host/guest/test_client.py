@@ -128,6 +128,9 @@ class TestInterruption:
         task = asyncio.create_task(guest.exec(run(line, process_id="p")))
         pid = agent.root / "root/pid"
         await until(lambda: pid.exists() and bool(pid.read_text()))
+        # Without a control group only its number, noted a moment after its start, tells whether it runs.
+        journal = agent.state / "journal"
+        await until(lambda: any(b'"pid"' in one.read_bytes() for one in journal.iterdir()))
         agent.kill()
         agent.start()
         with pytest.raises(errors.OutcomeUnknown) as caught:
