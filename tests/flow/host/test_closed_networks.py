@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from dataclasses import replace
 
 import pytest
-from tests.flow.host.conftest import order, until
+from tests.flow.host.conftest import World, order, until
 from tests.flow.host.test_lifecycle import kill_machine
 
 from runtools.errors import RunToolsError, Unavailable
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import history, journal
 from runtools.platform.host.engine.acts.pause import release
+from runtools.platform.host.engine.journal import UnderWay
 
 
 class Refusing:
@@ -130,3 +132,25 @@ class TestClosedOnce:
         with pytest.raises(RunToolsError):
             await creating
         assert world.network.taken == {slot_of(world, other)}
+
+
+async def test_not_by_a_start_that_finds_it_named_by_one_that_had_closed_it(settings):
+    """A destroy had closed it, and the host ended before the disk took that."""
+    world = World(settings)
+    await world.host.start()
+    gone, box = await world.create(), await world.create()
+    await world.sh(box, "echo kept >/root/known")
+    slot, machine = slot_of(world, box), world.box(gone).machine()
+    record, folder = world.box(gone).record, world.folder(gone)
+    await world.host.stop()
+    await world.driver.kill(machine)
+    destroying = UnderWay(Act.DESTROY, "op_gone", "key_test", f"destroy {gone}")
+    life = replace(record.life, slot=slot)
+    journal.save(folder, replace(record, life=life, under_way=destroying))
+    world = World(settings)
+    await world.host.start()
+    await until(lambda: world.look(gone).state == "stopped")
+    assert world.network.taken == {slot}
+    assert slot_of(world, box) == slot
+    assert await world.sh(box, "cat /root/known") == "kept"
+    await world.close()

@@ -18,6 +18,7 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Sizes
 from runtools.platform.host.engine import idle, ledger
 from runtools.platform.host.engine import space as space_of_host
+from runtools.platform.host.engine.acts import resume
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.guest.client import Activity, GuestClient
 from runtools.testing.clock import ManualClock
@@ -75,6 +76,25 @@ class TestQueue:
         await until(lambda: small_world.look(slept).operation == "queued")
         await small_world.pause(ran)
         assert await waking == "back"
+
+    async def test_a_command_waits_with_it_for_a_while_and_is_told_where_it_stands(
+        self, small_world, monkeypatch
+    ):
+        monkeypatch.setattr(resume, "_QUEUED_SECONDS", 0.05)
+        monkeypatch.setattr(resume, "_LOOK_SECONDS", 0.05)
+        slept = await small_world.create()
+        await small_world.pause(slept)
+        ran = await small_world.create()
+        fresh = (await small_world.host.create(order())).sandbox_id
+        for place, box in enumerate((fresh, slept), start=1):
+            async with asyncio.timeout(DEADLINE):
+                with pytest.raises(CapacityExhausted, match=f"at place {place} of its queue"):
+                    await small_world.sh(box, "true")
+        # Both wait on: only the callers were told.
+        await small_world.destroy(ran)
+        await until(lambda: small_world.look(fresh).state == "running")
+        await small_world.destroy(fresh)
+        assert await small_world.sh(slept, "echo back") == "back"
 
     async def test_one_that_waits_can_be_destroyed(self, small_world):
         await small_world.create()

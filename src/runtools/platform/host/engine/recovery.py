@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
@@ -66,6 +67,7 @@ class Recovery:
         """Bring every sandbox into a state that is true, and reclaim the rest."""
         self._engine.taking_over = True
         boxes = self._load()
+        await self._settle_claims(boxes)
         # Children of a fork before their parent, whose own recovery asks what became of them.
         born = [box for box in boxes if box.state is State.CREATING]
         await self._each(born, self._recover)
@@ -151,6 +153,29 @@ class Recovery:
                 box.owe()
             boxes.append(box)
         return boxes
+
+    async def _settle_claims(self, boxes: list[Actor]) -> None:
+        """Have a network that several journals name be that of the machine that lives in it.
+
+        One that was closed, and of which no disk took that, has been given to another since: whoever
+        was about to close it must not do so again.
+        """
+        claims: defaultdict[Slot, list[tuple[Actor, Life]]] = defaultdict(list)
+        for box in boxes:
+            spare = box.record.under_way.spare if box.record.under_way else None
+            for life in (box.record.life, spare):
+                if life is not None and life.slot is not None:
+                    claims[life.slot].append((box, life))
+        for slot, claimants in claims.items():
+            for box, life in claimants if len(claimants) > 1 else ():
+                try:
+                    lives = await self._engine.driver.is_live(box.machine(life))
+                except (RunToolsError, VmmFailed, OSError) as exc:
+                    log.error("whether %s lives cannot be told: %s", box.id, exc)
+                    lives = False
+                if not lives:
+                    log.warning("%s names the network %d, which another has", box.id, slot.index)
+                    box.forget_slot(slot)
 
     def _leave_alone(self, sandbox_id: str) -> None:
         """Keep machines from being ended, and their users from being given out."""

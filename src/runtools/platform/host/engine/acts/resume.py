@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from runtools.errors import HostUnavailable, SandboxStopped, Unavailable
+from runtools.errors import CapacityExhausted, HostUnavailable, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
@@ -26,6 +28,9 @@ from runtools.platform.kit.process import CommandFailed
 
 log = logging.getLogger(__name__)
 
+# How long a call into a sandbox waits with it for room on the host.
+_QUEUED_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 # The sandbox stays usable by execs and file operations while these are under way.
 _HARMLESS = {None, Operation.SNAPSHOTTING, Operation.FORKING}
 
@@ -117,7 +122,9 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         SandboxStopped: it has ended.
         HostUnavailable: it runs, but this host could not take it over at its start.
         Unavailable: an act is under way whose end cannot be written down.
+        CapacityExhausted: it waits for room on its host, and has not got it in a while.
     """
+    until = asyncio.get_running_loop().time() + _QUEUED_SECONDS
     while True:
         if box.state is State.STOPPED:
             raise SandboxStopped(
@@ -134,9 +141,33 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         if box.held_up is not None:
             raise held_up(box, Unavailable)
         if box.state is State.CREATING:
-            await box.changed()
+            await _unless_queued(box, box.changed(), until)
         else:
-            await box.perform(lambda: resume(box, why), asked=True)
+            await _unless_queued(box, box.perform(lambda: resume(box, why), asked=True), until)
+
+
+async def _unless_queued(box: Actor, coming: Coroutine[Any, Any, object], until: float) -> None:
+    """Wait for what brings it up, as long as that takes; for room on the host only until then."""
+    waiting, clock = asyncio.ensure_future(coming), asyncio.get_running_loop().time
+    try:
+        while not waiting.done():
+            if clock() >= until and box.record.operation is Operation.QUEUED:
+                raise _still_queued(box)
+            await asyncio.wait({waiting}, timeout=max(until - clock(), _LOOK_SECONDS))
+        await waiting
+    finally:
+        waiting.cancel()  # the act goes on: only nobody waits for it here
+
+
+def _still_queued(box: Actor) -> CapacityExhausted:
+    place = box.latest().queue
+    where = f", at place {place.position} of its queue" if place else ""
+    wait = place.estimated_wait_seconds if place else None
+    return CapacityExhausted(
+        f"{box.id} waits for room on its host{where}",
+        hint="ask again later" if wait is None else f"ask again in some {wait:.0f} s",
+        details=place.model_dump(mode="json", by_alias=True) if place else {},
+    )
 
 
 async def _connect_network(box: Actor) -> None:
