@@ -268,6 +268,17 @@ class TestRequests:
             ports = {answers[n][1].get_uint32() for n in (0, 4)}
             assert len(ports) == 2
 
+    async def test_who_wants_no_more_sessions_gets_none(self, world: SshWorld) -> None:
+        async with inside(world) as (connection, _):
+            async with connection.create_process("cat") as first:
+                await connection._make_global_request(b"no-more-sessions@openssh.com")
+                with pytest.raises(asyncssh.ChannelOpenError, match="no more"):
+                    await connection.run("true")
+                first.stdin.write_eof()  # those that it has go on
+                assert (await first.wait()).exit_status == 0
+            _, writer = await connection.open_connection("127.0.0.1", world.port)  # no session
+            writer.close()
+
     async def test_those_that_wait_are_bounded(self, world: SshWorld) -> None:
         world.reach.hold = asyncio.Event()
         try:

@@ -315,6 +315,8 @@ class Door(asyncssh.SSHServer):
 
     def session_requested(self) -> Any:
         """A shell, a command, sftp."""
+        if self._requests.bars_sessions:
+            raise refused("it wanted no more of them", OPEN_ADMINISTRATIVELY_PROHIBITED)
         return self._channel(SESSION, b"")
 
     def connection_requested(

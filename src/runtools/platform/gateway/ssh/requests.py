@@ -15,6 +15,7 @@ from asyncssh.constants import MSG_GLOBAL_REQUEST
 from asyncssh.packet import Boolean, SSHPacket, String
 
 MOST_WAITING, MOST_BYTES = 1024, 256 * 1024
+_NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 _RELAYED = frozenset(
     (
         b"tcpip-forward",
@@ -41,6 +42,9 @@ class Requests:
     Args:
         client: its connection.
         end: ends the connection, with a sentence.
+
+    Attributes:
+        bars_sessions: the client wants none beside those that it has, whoever asks on its connection.
     """
 
     def __init__(self, client: Any, end: Callable[[str], None]) -> None:
@@ -50,11 +54,13 @@ class Requests:
         self._waiting: deque[_Request] = deque()
         self._bytes = 0
         self._is_asked = False
+        self.bars_sessions = False
 
     def came(self, payload: bytes, go_on: Callable[[], object]) -> bool:
         """Take one; False: it can be answered here at once."""
         packet = SSHPacket(payload)
         name, wants_answer = packet.get_string(), packet.get_boolean()
+        self.bars_sessions = self.bars_sessions or name == _NO_MORE_SESSIONS
         is_relayed = name in _RELAYED
         if not is_relayed and not self._waiting:
             return False
