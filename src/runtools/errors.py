@@ -32,6 +32,7 @@
     │   ├── InputClosed                409 input_closed
     │   ├── InputFull                  409 input_full
     │   ├── HistoryChanged             409 history_changed
+    │   ├── EditUnfit                  409 edit_unfit
     │   └── NoDesktop                  409 no_desktop
     ├── TooLarge                       413 too_large
     ├── VersionMismatch                426 version_mismatch
@@ -299,6 +300,15 @@ class InputFull(Conflict):
     """The process does not read what it was sent: none of these bytes was taken. Try again later."""
 
     code = "input_full"
+
+
+class EditUnfit(Conflict):
+    """The text that was to be replaced does not stand in the file as often as was said.
+
+    ``details`` say how often (``count``) and in which ``lines`` it does. Nothing was changed.
+    """
+
+    code = "edit_unfit"
 
 
 class HistoryChanged(Conflict):

@@ -93,9 +93,9 @@ class Writer:
         self._mode = mode
         self._append = how == "append"
         # A symlink stays one: what it points to is written.
-        self._place = os.path.realpath(root.path(path))
+        self.place = os.path.realpath(root.path(path))
         # What is appended is gathered first, too: others may append while it comes.
-        self.temporary: str | None = temporary(self._place)
+        self.temporary: str | None = temporary(self.place)
         self._fd = -1
 
     def open(self) -> None:
@@ -122,6 +122,16 @@ class Writer:
             self.undo()
             raise
 
+    def put(self, data: bytes) -> None:
+        """Have just these bytes as the new content.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        write_all(self._fd, data)
+
     def finish(self) -> dict[str, Any]:
         """Put the new content in place."""
         try:
@@ -132,9 +142,9 @@ class Writer:
             else:
                 if self._mode is not None:
                     os.fchmod(self._fd, self._mode)
-                os.rename(self.temporary, self._place)
+                os.rename(self.temporary, self.place)
             self.temporary = None
-            return entry(self._root, self._place)
+            return entry(self._root, self.place)
         except OSError as exc:
             self.undo()
             raise of_errno(exc, self._path) from exc
@@ -150,7 +160,7 @@ class Writer:
 
     def _open(self) -> None:
         there = self._there()
-        os.makedirs(os.path.dirname(self._place), exist_ok=True)
+        os.makedirs(os.path.dirname(self.place), exist_ok=True)
         assert self.temporary is not None  # noqa: S101 - nothing was undone yet
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd = os.open(self.temporary, flags, 0o600 if self._append else 0o644)
@@ -163,7 +173,7 @@ class Writer:
 
     def _add_to_the_end(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        target = os.open(self._place, flags, 0o644)
+        target = os.open(self.place, flags, 0o644)
         try:
             if self._mode is not None:
                 os.fchmod(target, self._mode)
@@ -184,14 +194,14 @@ class Writer:
 
     def _there(self) -> os.stat_result | None:
         try:
-            found = os.stat(self._place)
+            found = os.stat(self.place)
         except FileNotFoundError:
             return None
         if stat.S_ISDIR(found.st_mode):
             raise OSError(errno.EISDIR, "it is a directory")
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        if not os.access(self._place, os.W_OK):
+        if not os.access(self.place, os.W_OK):
             raise OSError(errno.EACCES, "it is read-only")
         return found
 

@@ -11,6 +11,7 @@ from runtools.guest import disk, journal, procs, protocol
 from runtools.guest.archive import Packer, Unpacker
 from runtools.guest.conn import Conn, Gone, failed, ok
 from runtools.guest.content import Reader, Writer
+from runtools.guest.edits import Edit
 from runtools.guest.execs import Ended, Execs, owner
 from runtools.guest.files import Files
 from runtools.guest.journal import Journal
@@ -86,6 +87,7 @@ class Ops:
             "read": self._read,
             "download": self._download,
             "write": self._write,
+            "edit": self._edit,
             "upload": self._upload,
             "renew": self._renew,
             "quiesce": self._quiesce,
@@ -253,6 +255,10 @@ class Ops:
             return ok(writer.finish())
 
         self._once(conn, request, raw, {"temporary": writer.temporary}, act)
+
+    def _edit(self, conn: Conn, request: Request, raw: bytes) -> None:
+        edit = Edit(self._root, request)
+        self._once(conn, request, raw, {"temporary": edit.temporary}, lambda: ok(edit.run()))
 
     def _upload(self, conn: Conn, request: Request, raw: bytes) -> None:
         unpacker = Unpacker(self._root, request.get("path"))

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 PORT: Final = 7709
-VERSION: Final = 2  # 2 has streams to ports (`connect`)
+VERSION: Final = 3  # 2 has streams to ports (`connect`), 3 has edits of files (`edit`)
 SPOKEN: Final = tuple(v for v in (VERSION, VERSION - 1, VERSION - 2) if v > 0)
 
 JSON: Final = 1
@@ -29,6 +29,7 @@ MAX_STDIN: Final = 16 << 20
 MAX_OUTPUT: Final = 8 << 20
 MAX_ENTRIES: Final = 10_000
 MAX_CHANGES: Final = 1000  # in one answer about a watched folder
+MAX_EDITED: Final = 8 << 20  # bytes of a file that is edited
 MAX_LISTING: Final = 7 << 20  # JSON bytes of a listing, below MAX_JSON
 
 _LIMITS: Final = {JSON: MAX_JSON, BYTES: MAX_BYTES, END: MAX_END}

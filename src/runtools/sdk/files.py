@@ -132,6 +132,30 @@ class AsyncFiles:
             "copy", {"source": source, "target": target, "overwrite": overwrite}
         )
 
+    async def edit(
+        self,
+        path: str,
+        old: str,
+        new: str,
+        *,
+        occurrences: int = 1,
+        idempotency_key: str | None = None,
+    ) -> FileEntry:
+        """Replace an exact text in a file, as one act: what others change meanwhile is not lost.
+
+        Args:
+            path: of a file of at most 8 MiB.
+            old: the text, white space included.
+            new: what stands there afterwards.
+            occurrences: how often it must stand there; 0: any number of times, but not none.
+            idempotency_key: a repeat under it is answered, not done again.
+
+        Raises:
+            EditUnfit: it does not; ``details`` say how often (``count``) and where (``lines``).
+        """
+        body = {"path": path, "old": old, "new": new, "occurrences": occurrences}
+        return await self._change("edit", body, idempotency_key)
+
     async def chmod(self, path: str, mode: int) -> FileEntry:
         """Change permission bits, e.g. ``0o755``."""
         return await self._change("chmod", {"path": path, "mode": mode})
@@ -145,9 +169,9 @@ class AsyncFiles:
             "DELETE", self._path, query=query, key=idempotency_key, seconds=wire.ACT_SECONDS
         )
 
-    async def _change(self, act: str, body: dict[str, object]) -> FileEntry:
+    async def _change(self, act: str, body: dict[str, object], key: str | None = None) -> FileEntry:
         answer = await self._transport.call(
-            "POST", f"{self._path}/{act}", body=body, seconds=wire.ACT_SECONDS
+            "POST", f"{self._path}/{act}", body=body, key=key, seconds=wire.ACT_SECONDS
         )
         return wire.shape(FileEntry, answer.data)
 

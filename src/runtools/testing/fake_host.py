@@ -378,6 +378,14 @@ class FakeHost(FakeLife):
         """See `Inside.copy`."""
         return await self._file(sandbox_id, op, lambda i: i.copy(source, target, overwrite))
 
+    async def edit(
+        self, sandbox_id: str, op: str, path: str, old: str, new: str, occurrences: int
+    ) -> FileEntry:
+        """See `Inside.edit`."""
+        return await self._file(
+            sandbox_id, op, lambda inside: inside.edit(path, old, new, occurrences)
+        )
+
     async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
         """See `Inside.chmod`."""
         return await self._file(sandbox_id, op, lambda inside: inside.chmod(path, mode))

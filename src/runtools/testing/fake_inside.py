@@ -35,6 +35,7 @@ from runtools.errors import (
     HistoryChanged,
     InvalidPath,
 )
+from runtools.guest.edits import Edit
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem
 from runtools.guest.watches import Watches
@@ -194,6 +195,16 @@ class Inside:
             else:
                 shutil.copy2(self._at(source), self._at(target), follow_symlinks=False)
         return self.stat(target)
+
+    def edit(self, path: str, old: str, new: str, occurrences: int) -> FileEntry:
+        """Replace an exact text, as the guest does: by its own code."""
+        root = Root(str(self.folder))
+        try:
+            wish = {"path": path, "old": old, "new": new, "occurrences": occurrences}
+            Edit(root, wish).run()
+        except Problem as problem:
+            raise wire.problem(json.loads(problem.to_json())) from problem
+        return self.stat(path)
 
     def chmod(self, path: str, mode: int) -> FileEntry:
         """Change permission bits."""

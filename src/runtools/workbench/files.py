@@ -8,7 +8,7 @@ import json
 
 from pydantic import Field, model_validator
 
-from runtools.errors import FileIsDirectory, FileMissing
+from runtools.errors import EditUnfit, FileIsDirectory, FileMissing, VersionMismatch
 from runtools.sdk import pictures
 from runtools.workbench.bench import Bench, absolute
 from runtools.workbench.changes import changed, nearest
@@ -157,7 +157,20 @@ async def _edit(bench: Bench, given: EditParameters) -> str:
     if bench.act is not None:
         note = {"before": _digest(before), "after": _digest(after), "said": said}
         await bench.sandbox.files.write(bench.file(f"edits/{bench.act}"), json.dumps(note))
-    await bench.sandbox.files.write(path, after)
+    try:
+        await bench.sandbox.files.edit(
+            path,
+            given.old,
+            given.new,
+            occurrences=before.count(given.old),
+            idempotency_key=bench.key("edit"),
+        )
+    except EditUnfit:
+        raise Correctable(
+            f"{path} was changed meanwhile, nothing is replaced: read it again"
+        ) from None
+    except VersionMismatch:  # of a template from before there were edits
+        await bench.sandbox.files.write(path, after)
     return said
 
 

@@ -109,6 +109,13 @@ class TestFiles:
         assert taken.json()["error"]["code"] == "file_exists"
         mode = await http.post(f"{path}/files/chmod", json={"path": "/workspace/c", "mode": 0o600})
         assert mode.json()["data"]["mode"] == 0o600
+        wish = {"path": "/workspace/c", "old": "x", "new": "yy"}
+        edited = await http.post(f"{path}/files/edit", json=wish)
+        assert edited.json()["data"]["size"] == 2
+        unfit = await http.post(f"{path}/files/edit", json=wish)
+        error = unfit.json()["error"]
+        assert (unfit.status_code, error["code"]) == (409, "edit_unfit")
+        assert error["details"]["count"] == 0
         listed = (await http.get(f"{path}/files/list?path=/workspace&depth=9")).json()["data"]
         names = [entry["path"] for entry in listed["entries"]]
         assert names == [f"/workspace/{name}" for name in ("a", "a/b", "c", "z", "z/b", "z/b/c")]

@@ -29,7 +29,9 @@ from .conftest import fresh, until
 HURRIED = Patience(hello=0.5, op=1.0, long=1.0, grace=0.7, stall=0.5, away=0.7, held=0.5)
 IN_TIME = 20.0
 ENOUGH = 2.0
-HELLO = protocol.frame(JSON, b'{"ok":{"version":1,"boot":"b","features":{"kill":"session"}}}')
+HELLO = protocol.frame(
+    JSON, b'{"ok":{"version":%d,"boot":"b","features":{"kill":"session"}}}' % protocol.VERSION
+)
 GO = protocol.frame(JSON, b'{"go":true}')
 
 
@@ -82,6 +84,7 @@ CALLS = {
     "move": lambda h, b: h.move(b, fresh("op"), "/a", "/b", False),
     "copy": lambda h, b: h.copy(b, fresh("op"), "/a", "/b", False),
     "chmod": lambda h, b: h.chmod(b, fresh("op"), "/f", 0o600),
+    "edit": lambda h, b: h.edit(b, fresh("op"), "/f", "a", "b", 1),
     "remove": lambda h, b: h.remove(b, fresh("op"), "/f", False),
     "read": read,
     "write": lambda h, b: h.write(b, fresh("op"), "/f", chunks(b"x" * 99), None, "replace"),

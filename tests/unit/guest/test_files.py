@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,57 @@ class TestChanges:
         assert talk.fail("mkdir", id="c", path="/f") == "file_exists"
         assert talk.fail("mkdir", id="d", path="/f/x") == "file_not_directory"
         assert talk.fail("mkdir", id="e", path="/f/x/y") == "file_not_directory"
+
+    def test_edits_at_once_lose_nothing(self, agent: Agent) -> None:
+        (agent.root / "f").write_text("".join(f"<{n}>\n" for n in range(8)))
+
+        def one(n: int) -> None:
+            talk = agent.talk()
+            for step in range(10):
+                old, new = f"<{n}{'+' * step}>", f"<{n}{'+' * (step + 1)}>"
+                talk.do("edit", id=f"{n}.{step}", path="/f", old=old, new=new)
+
+        threads = [threading.Thread(target=one, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (agent.root / "f").read_text() == "".join(f"<{n}{'+' * 10}>\n" for n in range(8))
+        assert [p.name for p in agent.root.iterdir() if p.name.startswith(".f")] == []
+
+    def test_an_edit_is_answered_and_not_done_again(self, agent: Agent, talk: Talk) -> None:
+        (agent.root / "f").write_text("a")
+        first = talk.do("edit", id="a", path="/f", old="a", new="aa", occurrences=0)
+        agent.restart()
+        again = agent.talk().do("edit", id="a", path="/f", old="a", new="aa", occurrences=0)
+        assert (again, (agent.root / "f").read_text()) == (first, "aa")
+
+    def test_what_cannot_be_edited(self, agent: Agent, talk: Talk) -> None:
+        (agent.root / "f").write_bytes(b"a" * (8 << 20))
+        (agent.root / "link").symlink_to("f")
+        os.mkfifo(agent.root / "pipe")
+        before = sorted(p.name for p in agent.root.iterdir())
+        for code, fields in (
+            ("file_missing", {"path": "/none"}),
+            ("file_is_directory", {"path": "/root"}),
+            ("file_error", {"path": "/pipe"}),
+            ("edit_unfit", {"old": "b"}),
+            ("edit_unfit", {"occurrences": 2}),
+            ("too_large", {"new": "a" * 101, "occurrences": 0}),
+            ("invalid_request", {"old": ""}),
+            ("invalid_request", {"old": 7}),
+            ("invalid_request", {"new": "\ud800"}),
+            ("invalid_request", {"occurrences": -1}),
+        ):
+            wish = {"path": "/f", "old": "a" * 100, "new": "b", "id": "x", **fields}
+            said = talk.ask(
+                {"do": "edit", **wish, "id": f"{code}.{before.index('f')}.{len(str(wish))}"}
+            )
+            assert said["error"]["code"] == code, (said, wish)
+        assert sorted(p.name for p in agent.root.iterdir()) == before
+        talk.do("edit", id="l", path="/link", old="a" * (8 << 20 >> 3), new="", occurrences=8)
+        assert (agent.root / "f").read_bytes() == b""
+        assert (agent.root / "link").is_symlink()
 
     def test_chmod(self, agent: Agent, talk: Talk) -> None:
         (agent.root / "f").touch()

@@ -52,7 +52,16 @@ def test_a_frame_beyond_its_bound_is_neither_made_nor_read(kind: int) -> None:
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
-    [([1], 1), ([2, 1], 2), ([7, 1, 0], 1), ([7, 8], None), ([], None), ("1", None), (None, None)],
+    [
+        ([1], 1),
+        ([2, 1], 2),
+        ([3, 2, 1], 3),
+        ([7, 1, 0], 1),
+        ([7, 8], None),
+        ([], None),
+        ("1", None),
+        (None, None),
+    ],
 )
 def test_the_newest_common_version_is_chosen(offered: object, chosen: int | None) -> None:
     assert protocol.choose_version(offered) == chosen

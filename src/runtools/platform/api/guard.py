@@ -77,7 +77,8 @@ _OF_A_RUN = frozenset(
         *(("dev-urls", name) for name in ("get", "create_link")),
         *(("inside", name) for name in ("exec_", "signal_exec", "stats", "stats_history")),
         *(("inside", name) for name in ("read", "write", "remove", "stat", "list_", "watch")),
-        *(("inside", name) for name in ("mkdir", "move", "copy", "chmod", "download", "upload")),
+        *(("inside", name) for name in ("mkdir", "move", "copy", "edit", "chmod")),
+        *(("inside", name) for name in ("download", "upload")),
         *(("processes", name) for name in ("start", "list_", "get", "output", "follow")),
         *(("processes", name) for name in ("send_input", "close_input", "signal", "resize")),
     }

@@ -108,6 +108,13 @@ class Inside:
         async with self._guest(sandbox_id) as guest:
             return await guest.copy(op, source, target, overwrite)
 
+    async def edit(
+        self, sandbox_id: str, op: str, path: str, old: str, new: str, occurrences: int
+    ) -> FileEntry:
+        """Replace an exact text in a file."""
+        async with self._guest(sandbox_id) as guest:
+            return await guest.edit(op, path, old, new, occurrences)
+
     async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
         """Change permission bits."""
         async with self._guest(sandbox_id) as guest:

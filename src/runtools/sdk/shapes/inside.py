@@ -13,6 +13,8 @@ from runtools.sdk.shapes.sandboxes import EnvName
 
 DEFAULT_EXEC_TIMEOUT_MS = 30_000
 MAX_OUTPUT_BYTES = 8 * 1024 * 1024
+MAX_EDIT_CHARACTERS = 1024 * 1024
+"""Of a text that is replaced in a file, and of what replaces it."""
 WORKSPACE = "/workspace"
 
 FileKind = Literal["file", "directory", "symlink", "other"]
@@ -170,6 +172,20 @@ class MoveRequest(Request):
     source: str
     target: str
     overwrite: bool = False
+
+
+class EditRequest(Request):
+    """Replace an exact text in a file."""
+
+    path: str
+    old: str = Field(min_length=1, max_length=MAX_EDIT_CHARACTERS)
+    new: str = Field(max_length=MAX_EDIT_CHARACTERS)
+    occurrences: int = Field(
+        1,
+        ge=0,
+        le=1 << 24,
+        description="how often it must stand there; 0: any number of times, not none",
+    )
 
 
 class ChmodRequest(Request):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtools.errors import (
+    EditUnfit,
     FileAlreadyExists,
     FileForbidden,
     FileIsDirectory,
@@ -233,6 +234,31 @@ class HostFilesContract:
         await host.remove(box, hosts.op(), "/workspace/a", recursive=True)
         with pytest.raises(FileMissing):
             await host.stat(box, "/workspace/a")
+
+    async def test_an_exact_text_is_replaced_as_often_as_was_said(self, hosts: HostRig) -> None:
+        box, host, path = await hosts.running(), hosts.host, "/workspace/x"
+        await hosts.put(box, path, "one é\ntwo\none\n".encode())
+        await host.chmod(box, hosts.op(), path, 0o640)
+        for text, occurrences, count, lines in (
+            ("three", 1, 0, ""),
+            ("three", 0, 0, ""),
+            ("one", 1, 2, "1, 3"),
+            ("two", 2, 1, "2"),
+        ):
+            with pytest.raises(EditUnfit) as unfit:
+                await host.edit(box, hosts.op(), path, text, "x", occurrences)
+            assert unfit.value.details == {"count": count, "lines": lines}
+        op = hosts.op()
+        entry = await host.edit(box, op, path, "one é\n", "", 1)
+        assert (entry.size, entry.mode) == (8, 0o640)
+        assert await host.edit(box, op, path, "one é\n", "", 1) == entry
+        assert await hosts.get(box, path) == b"two\none\n"
+        await host.edit(box, hosts.op(), path, "o", "oo", 0)
+        assert await hosts.get(box, path) == b"twoo\noone\n"
+        with pytest.raises(FileMissing):
+            await host.edit(box, hosts.op(), "/workspace/none/x", "a", "b", 1)
+        with pytest.raises(FileMissing):
+            await host.stat(box, "/workspace/none")
 
     async def test_nothing_is_overwritten_unasked(self, hosts: HostRig) -> None:
         box = await hosts.running()

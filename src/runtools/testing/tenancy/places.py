@@ -414,6 +414,9 @@ SCENES: Mapping[str, Scene] = {
         {"path": "/workspace/file", "mode": 0o600}, ready=_written
     ),
     "POST /v1/sandboxes/{ref}/files/copy": Scene(_TO, ready=_written),
+    "POST /v1/sandboxes/{ref}/files/edit": Scene(
+        {"path": "/workspace/file", "old": "nothing of it", "new": "x"}, ready=_written, granted=409
+    ),
     "POST /v1/sandboxes/{ref}/files/mkdir": Scene({"path": "/workspace/folder"}),
     "POST /v1/sandboxes/{ref}/files/move": Scene(_TO, ready=_written),
     "POST /v1/sandboxes/{ref}/ssh": Scene({"publicKey": public_key("both have it")}),

@@ -240,6 +240,11 @@ class RemoteHost(Host):
     ) -> FileEntry:
         return await self._value(FileEntry, "copy", sandbox_id, op, source, target, overwrite)
 
+    async def edit(
+        self, sandbox_id: str, op: str, path: str, old: str, new: str, occurrences: int
+    ) -> FileEntry:
+        return await self._value(FileEntry, "edit", sandbox_id, op, path, old, new, occurrences)
+
     async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry:
         return await self._value(FileEntry, "chmod", sandbox_id, op, path, mode)
 

@@ -377,6 +377,16 @@ class Host(Protocol):
         self, sandbox_id: str, op: str, source: str, target: str, overwrite: bool
     ) -> FileEntry: ...
 
+    async def edit(
+        self, sandbox_id: str, op: str, path: str, old: str, new: str, occurrences: int
+    ) -> FileEntry:
+        """Replace a text that stands so often in a file (0: once or more), as one act.
+
+        Raises:
+            EditUnfit: it does not; nothing was changed.
+        """
+        ...
+
     async def chmod(self, sandbox_id: str, op: str, path: str, mode: int) -> FileEntry: ...
 
     async def remove(self, sandbox_id: str, op: str, path: str, recursive: bool) -> None: ...

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from runtools.errors import GuestMisbehaved, GuestUnreachable, Unavailable
+from runtools.errors import GuestMisbehaved, GuestUnreachable, Unavailable, VersionMismatch
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import FileBody
 from runtools.platform.host.guest import translate, wire
@@ -38,6 +38,7 @@ from runtools.sdk.shapes.inside import (
 )
 
 _TICKS: Final = 100
+_EDITS_SINCE: Final = 3  # the version of the protocol that has `edit`
 
 T = TypeVar("T")
 A = TypeVar("A", bound=wire.Answer)
@@ -251,6 +252,26 @@ class GuestClient:
         return await self._change(
             op, "copy", source=source, target=target, overwrite=overwrite, long=True
         )
+
+    async def edit(self, op: str, path: str, old: str, new: str, occurrences: int) -> FileEntry:
+        """Replace an exact text.
+
+        Raises:
+            VersionMismatch: the agent is of a version that knows no edits.
+        """
+        request = {"do": "edit", "id": op, "path": path, "old": old, "new": new}
+
+        async def act(channel: Channel) -> wire.Entry:
+            assert channel.hello is not None  # noqa: S101 - a channel is greeted when it is opened
+            if channel.hello.version < _EDITS_SINCE:
+                raise VersionMismatch(
+                    "the agent inside is of a version without edits",
+                    hint="write the file whole, or make a sandbox of a template that is built anew",
+                )
+            channel.send({**request, "occurrences": occurrences})
+            return wire.answer(await channel.receive(), wire.Entry)
+
+        return (await within(self._patience.op, self._pool.repeat(act), "edit")).shape()
 
     async def chmod(self, op: str, path: str, mode: int) -> FileEntry:
         """Set permission bits."""

@@ -40,6 +40,7 @@ _ERRORS: Final = {
         errors.ProcessEnded,
         errors.InputClosed,
         errors.InputFull,
+        errors.EditUnfit,
         errors.TooLarge,
         errors.Unavailable,
         errors.PortClosed,
