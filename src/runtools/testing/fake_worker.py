@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -22,7 +23,6 @@ from runtools.platform.core.ports.worker import (
     Assignment,
     Delta,
     Earlier,
-    Held,
     Hello,
     Here,
     NewEvent,
@@ -44,6 +44,14 @@ S = TypeVar("S", bound=Shape)
 SECONDS = 15.0
 """How long it waits for whatever is to come."""
 USED = {"inputTokens": 10, "outputTokens": 5, "requests": 1, "costUsd": "0.001", "total": {}}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run that it drives, and under which lease."""
+
+    run_id: str
+    lease: int
 
 
 class FakeWorker:
@@ -74,9 +82,9 @@ class FakeWorker:
         async with asyncio.timeout(SECONDS):
             return await self.pokes.get()
 
-    async def hello(self, slots: int, runs: Sequence[Held] = ()) -> None:
+    async def hello(self, slots: int) -> None:
         """Say who it is."""
-        await self.call(Hello(worker_id=self.worker_id, slots=slots, runs=list(runs)))
+        await self.call(Hello(worker_id=self.worker_id, slots=slots))
 
     async def take(self, offer: Offer | None = None) -> Assignment:
         """Take a run: what it was offered, or the next."""
@@ -200,7 +208,6 @@ async def fake_worker(
     *,
     worker_id: str | None = None,
     slots: int = 4,
-    runs: Sequence[Held] = (),
 ) -> AsyncIterator[FakeWorker]:
     """A worker that is connected and has said hello."""
     address = url.replace("http", "ws", 1) + PATH
@@ -210,7 +217,7 @@ async def fake_worker(
     ) as socket:
         worker = FakeWorker(socket, worker_id or f"worker-{secrets.token_hex(6)}")
         try:
-            await worker.hello(slots, runs)
+            await worker.hello(slots)
             yield worker
         finally:
             await worker.close()

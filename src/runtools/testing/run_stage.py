@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 
 from runtools.errors import Conflict
-from runtools.platform.core.ports.worker import Assignment, Held
+from runtools.platform.core.ports.worker import Assignment
 from runtools.testing.api_world import World
-from runtools.testing.fake_worker import FakeWorker
+from runtools.testing.fake_worker import FakeWorker, Held
 from runtools.testing.tenancy.places import Org, deployed
 
 AGENT = {"slug": "coder", "name": "Coder", "model": "demo"}

@@ -379,6 +379,16 @@ class TestStructured:
         assert run.done["error"]["code"] == "output_missing"
         assert run.done["iterations"] == 3
 
+    async def test_but_what_a_person_says_begins_anew(self, stage: Stage) -> None:
+        run = stage.make(output_schema=SCHEMA)
+
+        async def speak() -> None:
+            await stage.runs.say(run, "hm")
+
+        stage.worker(Script(["no"], ["no", Do(speak)], ["no"]))
+        done = await stage.runs.ended(run)
+        assert (done["error"]["code"], done["iterations"]) == ("output_missing", 4)
+
 
 class TestPictures:
     async def test_in_a_message_and_from_a_file(self, stage: Stage) -> None:

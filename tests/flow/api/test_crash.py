@@ -26,7 +26,6 @@ from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.points import API_CRASH_POINTS
 from runtools.platform.api.schema import upgrade
-from runtools.platform.core.ports.worker import Held
 from runtools.platform.core.states import State
 from runtools.platform.host.server import serving
 from runtools.platform.kit.clock import SystemClock
@@ -35,7 +34,7 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_process, api_world
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_host import FakeHost
-from runtools.testing.fake_worker import answered, called, done, fake_worker, said, used
+from runtools.testing.fake_worker import Held, answered, called, done, fake_worker, said, used
 from runtools.testing.forks import Maker
 from runtools.testing.made_once import sqlite_url
 

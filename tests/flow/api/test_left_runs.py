@@ -14,10 +14,10 @@ from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, leftovers, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
-from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import client, holds
-from runtools.testing.fake_worker import asked, called, done, fake_worker, said
+from runtools.testing.fake_worker import Held, asked, called, done, fake_worker, said
 from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

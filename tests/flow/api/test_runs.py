@@ -14,11 +14,12 @@ from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLa
 from runtools.platform.api.definitions.tables import definitions
 from runtools.platform.api.runs import log
 from runtools.platform.api.workers import taking
-from runtools.platform.core.ports.worker import Held, NewEvent
+from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
     FakeWorker,
+    Held,
     answered,
     asked,
     called,
@@ -285,21 +286,22 @@ class TestWorkers:
             assert [one.type for one in given.log] == ["run-started", "message", "message"]
             await other.finish(Held(run_id=offer.run_id, lease=offer.lease))
 
-    async def test_one_that_comes_back_goes_on(self, stage: Stage) -> None:
+    async def test_one_that_comes_back_takes_its_runs_anew(self, stage: Stage) -> None:
         url, token = stage.world.url, stage.world.token("worker")
         run, _ = await stage.taken()
         gone, _ = await stage.taken()
         await stage.worker.die()
         me = stage.worker.worker_id
-        async with fake_worker(url, token, worker_id=me, slots=9, runs=[run]) as back:
-            await back.append(run, said("I am back."))
-            offer = await back.offered()  # what it did not name is offered anew at once
-            assert (offer.run_id, offer.lease) == (gone.run_id, gone.lease + 1)
-            with pytest.raises(Conflict):
-                await back.append(gone, said("Too late."))
-            await back.take(offer)
-            await back.finish(Held(run_id=offer.run_id, lease=offer.lease))
-            await back.finish(run)
+        async with fake_worker(url, token, worker_id=me, slots=9) as back:
+            for before in (run, gone):
+                with pytest.raises(Conflict):
+                    await back.append(before, said("Too late."))
+            offers = {offer.run_id: offer for offer in [await back.offered(), await back.offered()]}
+            for before in (run, gone):
+                offer = offers[before.run_id]
+                assert offer.lease == before.lease + 1
+                await back.take(offer)
+                await back.finish(Held(run_id=offer.run_id, lease=offer.lease))
 
     async def test_one_that_ends_in_order_hands_over_at_once(self, stage: Stage) -> None:
         run, _ = await stage.taken()

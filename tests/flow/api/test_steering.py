@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 
 from runtools.errors import Conflict
-from runtools.platform.core.ports.worker import Held
 from runtools.testing.api_world import World, holds
-from runtools.testing.fake_worker import answered, asked, called, done, fake_worker, said, used
+from runtools.testing.fake_worker import (
+    Held,
+    answered,
+    asked,
+    called,
+    done,
+    fake_worker,
+    said,
+    used,
+)
 from runtools.testing.run_stage import Stage, follow
 from runtools.testing.tenancy.places import Org
 
@@ -223,7 +231,7 @@ class TestBudgets:
     async def test_what_an_org_may_spend_in_a_month(self, stage: Stage) -> None:
         org, worker = stage.org, stage.worker
         before = (await org.ask("GET", "/v1/limits"))["used"]
-        run, _ = await stage.taken()
+        run, given = await stage.taken()
         await worker.append(run, used(inputTokens=700, outputTokens=300, costUsd="0.25"))
         await worker.append(run, used(inputTokens=700, outputTokens=300, costUsd="0.25"))
         seen = (await org.ask("GET", "/v1/limits"))["used"]
@@ -232,11 +240,16 @@ class TestBudgets:
         path = f"/v1/orgs/{org.id}/limits"
         try:
             limit = {"agentTokens": seen["agentTokens"] + 10}
+            queued = await stage.run(threadId=given.run.thread_id)
             await org.ask("PATCH", path, json=limit)
             other, given = await stage.taken()
             assert given.limits["max_total_tokens"] == 10
             news = await worker.append(other, used(inputTokens=20, outputTokens=0))
             assert "tokens" in str(news.exceeded)
+            await worker.finish(run)
+            # One that was queued before that gets no answer more, and not one for each that is queued.
+            late, given = await stage.take(queued["id"])
+            assert given.limits["max_total_tokens"] == 0
             refused = await org.http.post("/v1/run", json={"agentSlug": "coder", "message": "x"})
             assert _error(refused) == (409, "quota_exceeded")
             await org.ask("PATCH", path, json={"agentTokens": 0, "agentCents": 1})
@@ -244,8 +257,8 @@ class TestBudgets:
             assert "cents" in refused.json()["error"]["message"]
         finally:
             await org.ask("PATCH", path, json={"agentTokens": 0, "agentCents": 0})
-        await worker.finish(run)
         await worker.finish(other)
+        await worker.finish(late)
 
     async def test_a_price_that_is_not_known_makes_no_sum(self, stage: Stage) -> None:
         run, _ = await stage.taken()

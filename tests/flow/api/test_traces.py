@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,6 +21,8 @@ import pytest_asyncio
 from runtools.errors import InvalidRequest
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.runs import telling
+from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.schema import upgrade
 from runtools.platform.core.runs import trace_of
 from runtools.platform.host.server import serving
@@ -232,6 +235,31 @@ class TestRuns:
         assert (span.trace_id, span.span_id, span.parent_id) == (trace_id, span_id, "")
         assert not span.failed
         assert "secret plan" not in repr(traced.collector.spans)
+
+    async def test_one_that_failed_says_why(self) -> None:
+        now = SystemClock().now()
+        words = ("id", "org_id", "project_id", "thread_id", "agent_id", "version_id", "actor", "op")
+        given: dict[str, Any] = dict.fromkeys(words, "x")
+        record = Record(
+            **given,
+            agent_slug="hello",
+            agent_version=1,
+            model="gate:qwen3:8b",
+            created_at=now,
+            queued_at=now,
+            ended_at=now,
+            status="failed",
+            error={"code": "model_unauthorized", "message": "no"},
+        )
+        with collector() as spans:
+            settings = Settings(otlp_endpoint=spans.url)
+            traced: Any = SimpleNamespace(tracing=from_settings(settings, "api"))
+            telling._trace(traced, record)
+            await asyncio.to_thread(traced.tracing.close)
+        [span] = spans.spans
+        assert span.failed
+        assert span.attributes["error.type"] == "model_unauthorized"
+        assert span.attributes["gen_ai.provider.name"] == "gate"
 
 
 class TestCollector:

@@ -15,9 +15,10 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.flow.cli.conftest import Cli, Platform
 
-from runtools.platform.core.ports.worker import Assignment, Held
+from runtools.platform.core.ports.worker import Assignment
 from runtools.testing.fake_worker import (
     FakeWorker,
+    Held,
     answered,
     asked,
     called,

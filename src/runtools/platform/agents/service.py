@@ -58,7 +58,7 @@ async def serve(post: Post, ending: asyncio.Event) -> None:
     A run is left when the connection breaks and taken anew when it is there again: what it did meanwhile
     could not have been written down.
     """
-    worker, hello = Worker(post.slots), Hello(worker_id=post.id, slots=post.slots, runs=[])
+    worker, hello = Worker(post.slots), Hello(worker_id=post.id, slots=post.slots)
     backoff = Backoff(post.clock, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
     while not ending.is_set():
         try:

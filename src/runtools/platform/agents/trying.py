@@ -7,10 +7,10 @@ from pydantic_ai.usage import RequestUsage
 
 from runtools.errors import InvalidRequest
 from runtools.platform.agents.held import Held, new_event
-from runtools.platform.agents.limits import add
 from runtools.platform.agents.models.prices import usage_of
 from runtools.platform.agents.trouble import Trouble, pause
 from runtools.platform.core.ports.worker import Assignment, NewEvent
+from runtools.platform.core.spending import added
 from runtools.sdk.shapes.runs import RunUsage, TurnUsage
 from runtools.sdk.shapes.runs import Trouble as TroubleShape
 
@@ -26,7 +26,7 @@ def spent(
     if response is None:
         return []
     one = usage_of(run.given.model, response.usage)
-    usage = TurnUsage(**one.model_dump(), turn=turn, total=add(run.book.usage, one))
+    usage = TurnUsage(**one.model_dump(), turn=turn, total=added(run.book.usage, one))
     named = request or f"{run.lease}.{run.tries}"
     return [new_event(f"t{turn}:usage:{named}", "usage", usage)]
 

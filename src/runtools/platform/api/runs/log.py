@@ -22,6 +22,7 @@ from runtools.platform.api.runs import look, rules, store
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core import runs as states
+from runtools.platform.core import spending
 from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import Move, Status
 from runtools.platform.kit import http
@@ -122,7 +123,7 @@ def _spend(
     took = [RunUsage.model_validate_json(one.data) for one in fresh if one.type == "usage"]
     if not took:
         return None
-    tokens = sum(rules.tokens(one) for one in took)
+    tokens = sum(spending.tokens(one) for one in took)
     nano = sum(int(rules.usd(one.cost_usd) * rules.NANO) for one in took)
     sums = store.spend(conn, record, rules.month(now), tokens, nano)
     return exceeded(limits.limits(conn, record.org_id, usual), *sums)
@@ -226,7 +227,8 @@ def _taken_in(record: Record, one: New, now: datetime) -> tuple[Record, str]:
 
 def _used(record: Record, one: New) -> tuple[Record, str]:
     more = RunUsage.model_validate(one.data)
-    total = rules.added(RunUsage.model_validate(record.usage), more)
+    rules.usd(more.cost_usd)  # whether it is an amount of money
+    total = spending.added(RunUsage.model_validate(record.usage), more)
     data = look.payload("usage", {**one.data, "total": total})
     return replace(record, usage=total.model_dump(mode="json", by_alias=False)), look.text(data)
 

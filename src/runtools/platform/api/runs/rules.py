@@ -12,17 +12,9 @@ from typing import Any
 from runtools.platform.kit import http
 from runtools.sdk import pictures
 from runtools.sdk.shapes.definitions import AgentDefinition
-from runtools.sdk.shapes.runs import Budget, RunConfig, RunImage, RunRequest, RunUsage
+from runtools.sdk.shapes.runs import Budget, RunConfig, RunImage, RunRequest
 
 NANO = 1_000_000_000
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "requests",
-)
 _TITLE = 80
 _MAX_DIGITS = 40
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
@@ -113,14 +105,6 @@ def config_over(base: Mapping[str, object], over: RunConfig) -> dict[str, object
     return {**base, **over.model_dump(mode="json", exclude_none=True, by_alias=False)}
 
 
-def added(total: RunUsage, more: RunUsage) -> RunUsage:
-    """Both together. What one of them does not know to have cost, both do not."""
-    sums = {name: getattr(total, name) + getattr(more, name) for name in _COUNTS}
-    known = total.cost_usd is not None and more.cost_usd is not None
-    cost = _plain(usd(total.cost_usd) + usd(more.cost_usd)) if known else None
-    return RunUsage(**sums, cost_usd=cost)
-
-
 def usd(text: str | None) -> Decimal:
     """An amount of money; nothing where it is not known.
 
@@ -136,13 +120,3 @@ def usd(text: str | None) -> Decimal:
     if not amount.is_finite() or not 0 <= amount < NANO:
         raise http.wrong_field("costUsd", "is no amount of money")
     return amount
-
-
-def tokens(usage: RunUsage) -> int:
-    """How many tokens budgets count."""
-    return usage.input_tokens + usage.output_tokens
-
-
-def _plain(amount: Decimal) -> str:
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text

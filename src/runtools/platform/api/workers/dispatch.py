@@ -18,7 +18,7 @@ from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE, told
 from runtools.platform.api.workers import leftovers, store
 from runtools.platform.api.workers.links import Link
-from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS, Hello
+from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS
 from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
 
@@ -111,15 +111,11 @@ async def take_back(platform: Platform, record: Record, *, lost: bool = True) ->
     told(platform, taken, [])
 
 
-async def arrived(platform: Platform, hello: Hello) -> list[Record]:
-    """A worker has connected; returns the runs that are its still. Others of its are offered anew."""
-    await platform.db.write(store.came, hello.worker_id, platform.clock.now())
-    mine = await platform.db.read(runs.driven_by, hello.worker_id)
-    has = {(one.run_id, one.lease) for one in hello.runs}
-    for record in mine:
-        if (record.id, record.lease) not in has:
-            await take_back(platform, record)
-    return [record for record in mine if (record.id, record.lease) in has]
+async def arrived(platform: Platform, worker_id: str) -> None:
+    """A worker has connected; what one of its name drove before is offered anew."""
+    await platform.db.write(store.came, worker_id, platform.clock.now())
+    for record in await platform.db.read(runs.driven_by, worker_id):
+        await take_back(platform, record)
 
 
 async def left(platform: Platform, worker_id: str) -> None:

@@ -33,6 +33,7 @@ from runtools.platform.api.workers import leftovers, service
 from runtools.platform.api.workers.desktops import has_desktop
 from runtools.platform.api.workers.service import EARLIER
 from runtools.platform.core import runs as states
+from runtools.platform.core import spending
 from runtools.platform.core.ports.worker import Assignment, ModelAccess, Take
 from runtools.platform.core.runs import Move, Status
 from runtools.platform.kit import crypto
@@ -175,7 +176,7 @@ def _limits(
     used = RunUsage.model_validate(record.usage)
     most_tokens = None
     if allowed.agent_tokens:
-        most_tokens = max(0, allowed.agent_tokens - tokens) + rules.tokens(used)
+        most_tokens = max(0, allowed.agent_tokens - tokens) + spending.tokens(used)
     most_usd = None
     if allowed.agent_cents:
         left = Decimal(allowed.agent_cents) / 100 - Decimal(nano) / rules.NANO

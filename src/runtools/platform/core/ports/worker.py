@@ -31,7 +31,7 @@ from runtools.sdk.shapes.runs import DeltaType, DurableType, Run, RunEvent
 PATH = "/parts/worker"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 GRACE_SECONDS = 5.0
-"""How long the runs of a worker whose connection broke are kept for it."""
+"""How long a worker whose connection broke may take to come back, before others are offered its runs."""
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 2.5
 """How long a worker may say nothing before its grace begins."""
@@ -41,27 +41,16 @@ OWN_KEYS = "api:"
 # --- what a worker says ---
 
 
-class Held(Shape):
-    """A run that a worker drives, and under which lease."""
-
-    run_id: str
-    lease: int
-
-
 class Hello(Shape):
     """The first frame: who it is and how many runs it can drive at once.
 
-    A worker whose connection broke may come back under the same ``worker_id`` within `GRACE_SECONDS` and
-    go on with its runs; one that was started anew has another.
-
-    Attributes:
-        runs: those that it drives still. Others of its are offered anew at once.
+    It drives nothing: what the api believes a worker of that name to drive is offered anew at once, for
+    what was done since its connection broke could not be written down.
     """
 
     call: Literal["hello"] = "hello"
     worker_id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     slots: int = Field(ge=0, le=10_000)
-    runs: list[Held] = Field(default_factory=list)
 
 
 class Take(Shape):
