@@ -117,7 +117,7 @@ async def test_a_torn_line_ends_the_former_log_but_not_the_following(start, tmp_
     await stream.aclose()
 
 
-@pytest.mark.parametrize("failing", ["write_atomic", "os.open"])
+@pytest.mark.parametrize("failing", ["write_number", "os.open"])
 async def test_a_disk_that_refuses_a_new_file_leaves_the_old_one_in_use(
     start, monkeypatch, failing
 ):
