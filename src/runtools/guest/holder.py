@@ -523,7 +523,10 @@ class Holder:
     def note_end(self, end: dict[str, Any]) -> None:
         """Write down how it ended, where room was made for it."""
         text = json.dumps(end).encode()
-        fd = os.open("end", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._folder)
+        try:
+            fd = os.open("end", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._folder)
+        except FileNotFoundError:
+            return  # somebody inside removed it: there is nobody to be told
         try:
             os.pwrite(fd, text[:END_BYTES], 0)
             with contextlib.suppress(OSError):

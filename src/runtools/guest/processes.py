@@ -267,7 +267,11 @@ class Processes:
         """
         over: list[tuple[float, Record]] = []
         for record in list(self._records.values()):
-            look = record.look()
+            try:
+                look = record.look()
+            except FileNotFoundError:  # somebody inside removed it: nobody can reach it any more
+                self._give_up(record)
+                continue
             if look.over:
                 over.append(((look.end or {}).get("at") or record.facts["started"], record))
         if len(self._records) - len(over) >= MAX_RUNNING:
@@ -298,6 +302,14 @@ class Processes:
                 group.kill()
         if look.lost and group is None and self._is_alive(record, look):
             procs.kill_session(look.live.pid)
+        self._release(record)
+
+    def _give_up(self, record: Record) -> None:
+        """Its folder is gone, and what it held with it."""
+        with self._lock:
+            del self._records[record.id]
+            if record.group is not None:
+                record.group.kill()
         self._release(record)
 
     def _is_alive(self, record: Record, look: Look) -> bool:

@@ -655,6 +655,18 @@ class TestDamage:
             assert (error["code"], error["details"]) == ("outcome_unknown", {"process": unreadable})
         assert "is damaged" in agent.stop()
 
+    def test_one_that_somebody_removed_keeps_no_other_from_being_started(
+        self, grouped: Agent
+    ) -> None:
+        talk = grouped.talk()
+        gone = start(talk, "a", "exec sleep 300")
+        shutil.rmtree(next((grouped.root / "var/lib/runtools/processes").iterdir()))
+        start(talk, "b", "exit 3")
+        assert wait(talk, "b")["exit_code"] == 3
+        assert talk.fail("process", process="a") == "not_found"
+        assert [each["id"] for each in talk.do("processes")["processes"]] == ["b"]
+        until(lambda: not _runs(gone["pid"]))
+
     def test_one_of_a_boot_before_of_which_little_is_left_is_lost_and_not_gone(
         self, agent: Agent
     ) -> None:
