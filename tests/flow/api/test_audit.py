@@ -120,6 +120,10 @@ class TestStrangers:
             assert (await http.post("/v1/logins/finish", json=body)).status_code == 401
             assert (await http.post("/v1/logins/finish", json={})).status_code == 400
             assert (await http.post("/healthz")).status_code == 405
+            ours = {"Origin": any_world.url}
+            for path in ("/login", "/login/answer", "/signout"):
+                answer = await http.post(path, data={"code": "none"}, headers=ours)
+                assert answer.status_code == 303, path
         assert await any_world.platform.db.read(count) == before
 
     async def test_they_are_counted(self, tmp_path: Path) -> None:
@@ -134,6 +138,23 @@ class TestStrangers:
             assert (await http.post("/v1/logins/finish", json=body)).status_code == 429
             assert (await http.get("/healthz")).status_code == 200
             assert (await world.http.get("/v1/me")).status_code == 200
+
+    async def test_a_made_up_session_is_a_try_at_pages_too(self, tmp_path: Path) -> None:
+        db = Database(sqlite_url(tmp_path))
+        async with (
+            api_world.world(db, tmp_path, rate_limit_failed=3) as world,
+            httpx.AsyncClient(base_url=world.url, trust_env=False) as http,
+        ):
+            made_up = {"Cookie": f"__Host-runtools=rt_session_{'x' * 40}"}
+            codes = [(await http.get("/account", headers=made_up)).status_code for _ in range(4)]
+            assert codes == [303, 303, 303, 429]
+            assert (await http.get("/signin")).status_code == 200
+            ann = await world.person("member")
+            mine = {"Cookie": f"__Host-runtools={ann.secret}"}
+            shown = [await http.get("/account", headers=mine) for _ in range(2)]
+            assert [one.status_code for one in shown] == [200, 200]
+            assert all("x-ratelimit-limit" in one.headers for one in shown)
+            await ann.http.aclose()
 
     async def test_a_network_of_ipv6_is_one_of_them(self, tmp_path: Path) -> None:
         db = Database(sqlite_url(tmp_path))

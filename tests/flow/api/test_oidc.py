@@ -17,6 +17,9 @@ import pytest
 import pytest_asyncio
 from tests.flow.api.test_pages import PASSWORD, Browser, invitation, signed_in
 
+from runtools.platform.api.identities import service, store
+from runtools.platform.api.identities.provider import Claims
+from runtools.platform.api.platform import Platform
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World
@@ -136,6 +139,24 @@ class TestLinking:
         thief = await signed_in(house, email="eve@example.org")
         assert (await through(thief, "bob")).status_code == 409
 
+    async def test_one_that_is_unlinked_meanwhile_lets_nobody_in(
+        self, house: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was looked up before, and its session is opened after."""
+        browser = await signed_in(house)
+        await through(browser, "bob")
+        looked_up = service.user_of
+
+        async def late(platform: Platform, claims: Claims) -> str:
+            found = await looked_up(platform, claims)
+            await platform.db.write(store.unlink_all, found)
+            return found
+
+        monkeypatch.setattr(service, "user_of", late)
+        other = Browser(house.url)
+        assert (await through(other, "bob")).status_code == 401
+        assert (await other.get("/v1/me")).status_code == 401
+
 
 class TestWhatIsForged:
     async def test_a_page_of_somebody_else_begins_nothing(self, house: World) -> None:
@@ -218,6 +239,21 @@ class TestWhatIsForged:
         assert provider._checked(good, "n").email is None  # verified is said by a true alone
         with pytest.raises(Unauthenticated):
             provider._checked(good | wrong, "n")
+
+
+async def test_who_comes_back_from_nowhere_fills_no_log(house: World) -> None:
+    path = "/v1/audit?action=pages.sign_in_by_provider"
+
+    async def lines() -> int:
+        found = await house.http.get(f"{path}&platform=true")
+        return len(found.json()["data"])
+
+    browser = Browser(house.url)
+    for query in ("", "?state=x", "?state=x&code=y"):
+        assert (await browser.get(f"/signin/oidc/callback{query}")).status_code == 401
+    assert await lines() == 0
+    assert (await through(browser, "bob")).status_code == 403
+    assert await lines() == 1
 
 
 async def test_a_provider_that_is_away_is_said_so(any_url: str, tmp_path: Path) -> None:

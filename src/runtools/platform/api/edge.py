@@ -5,7 +5,6 @@ Plain ASGI. Bodies are read here, all but those of ``PUT``, which are streams of
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 from collections.abc import Awaitable
@@ -105,7 +104,7 @@ class Edge:
     async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         _check_text(scope)
         if scope["path"] in self._pages:
-            call.caller = await self._visitor(scope)
+            call.caller = await self._visitor(call, scope)
         elif scope["path"] not in _OPEN:
             await self._admit(call, scope, self._platform.door.admit(self._secret(scope)))
         if call.caller is None and acts(scope):
@@ -162,9 +161,12 @@ class Edge:
             self._count(call, "tries without a good key")
             raise
         guard.check_place(call.caller, scope["path"])
-        if call.caller.kind == "part":
-            return  # it works for every org
-        whose = call.caller.org_id or call.caller.id
+        if call.caller.kind != "part":  # which works for every org
+            self._enter(call, call.caller)
+
+    def _enter(self, call: Call, caller: Caller) -> None:
+        """Count a request among those of the caller's org, or refuse it."""
+        whose = caller.org_id or caller.id
         standing, wait = self._orgs.take(whose)
         if standing is not None:
             call.headers += standing.headers()
@@ -188,16 +190,20 @@ class Edge:
             sent.check_own(scope, self._platform.settings.public_url)
         return session
 
-    async def _visitor(self, scope: Scope) -> Caller | None:
+    async def _visitor(self, call: Call, scope: Scope) -> Caller | None:
         """Who is signed in at a page, if anybody is. Forms come from pages of ours alone."""
         if scope["method"] in http.MUTATING:
             sent.check_own(scope, self._platform.settings.public_url)
         session = sent.session(scope)
         if session is None:
             return None
-        with contextlib.suppress(Unauthenticated):
-            return await self._platform.door.admit(session)
-        return None
+        try:
+            caller = await self._platform.door.admit(session)
+        except Unauthenticated:
+            self._count(call, "tries without a good session")
+            return None
+        self._enter(call, caller)
+        return caller
 
 
 def _check_text(scope: Scope) -> None:

@@ -40,23 +40,37 @@ async def begin(
     return address, secret
 
 
-async def finish(
-    platform: Platform, provider: Provider, state: str, code: str, secret: str | None
-) -> tuple[Flow, Claims]:
-    """The flow that a browser comes back from, and whom the provider vouches for.
+async def take(platform: Platform, state: str) -> Flow:
+    """The flow that somebody comes back from, which is none any more after this.
 
     Raises:
-        Unauthenticated: no such flow is under way in that browser, or the provider vouches for nobody.
+        Unauthenticated: none of that state is under way.
     """
     flow = await platform.db.write(store.take, crypto.digest(state))
+    if flow is None:
+        raise _over()
+    return flow
+
+
+async def finish(
+    platform: Platform, provider: Provider, flow: Flow, code: str, secret: str | None
+) -> Claims:
+    """Whom the provider vouches for, to the browser that has begun the flow.
+
+    Raises:
+        Unauthenticated: another has, it is over, or the provider vouches for nobody.
+    """
     if (
-        flow is None
-        or secret is None
+        secret is None
         or not crypto.same(flow.browser_digest, crypto.digest(secret))
         or flow.expires_at <= platform.clock.now()
     ):
-        raise Unauthenticated("that sign-in is over, or was begun elsewhere", hint="begin again")
-    return flow, await provider.claims(_redirect(platform), code, secret)
+        raise _over()
+    return await provider.claims(_redirect(platform), code, secret)
+
+
+def _over() -> Unauthenticated:
+    return Unauthenticated("that sign-in is over, or was begun elsewhere", hint="begin again")
 
 
 async def user_of(platform: Platform, claims: Claims) -> str:

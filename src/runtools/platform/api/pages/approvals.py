@@ -32,9 +32,9 @@ async def look(request: Request) -> Response:
     """Which command line shows that code."""
     call = call_of(request)
     user = await user_of(call)
+    call.did_nothing = True
     if user is None:
         return render.away(_SIGN_IN)
-    call.did_nothing = True
     code = render.fields(call).get("code", "")[:20]
     try:
         login = await service.look(call, code)
@@ -49,6 +49,7 @@ async def answer(request: Request) -> Response:
     call = call_of(request)
     user = await user_of(call)
     if user is None:
+        call.did_nothing = True
         return render.away(_SIGN_IN)
     form = render.fields(call)
     try:

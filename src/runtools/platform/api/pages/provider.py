@@ -50,6 +50,7 @@ async def leave(request: Request, to: Annotated[str, Query(alias="next")] = "") 
 async def come_back(request: Request, state: Said = "", code: Said = "") -> Response:
     """Back from the provider."""
     call = call_of(request)
+    call.did_nothing = True  # until there is a sign-in that it ends: anybody may ask for this page
     try:
         answer = await _entered(request, call, state, code)
     except RunToolsError as error:
@@ -61,8 +62,10 @@ async def come_back(request: Request, state: Said = "", code: Said = "") -> Resp
 async def _entered(request: Request, call: Call, state: str, code: str) -> Response:
     if not code:
         raise Unauthenticated("the identity provider let nobody in", hint="begin again")
-    secret = sent.cookie(request.scope, _COOKIE)
-    flow, claims = await service.finish(call.platform, _provider(call), state, code, secret)
+    provider, secret = _provider(call), sent.cookie(request.scope, _COOKIE)
+    flow = await service.take(call.platform, state)
+    call.did_nothing = False
+    claims = await service.finish(call.platform, provider, flow, code, secret)
     if flow.user_id is not None:
         await service.link(call.platform, claims, _still_there(call, flow))
         user = await user_of(call)
@@ -70,10 +73,10 @@ async def _entered(request: Request, call: Call, state: str, code: str) -> Respo
         return await account_page(call, user, done="Linked: you can sign in with it from now on.")
     invitation = sent.cookie(request.scope, CODE_COOKIE) if flow.next == "/invite" else None
     if invitation is None:
-        return await enter(request, call, await service.user_of(call.platform, claims), flow.next)
-    return await enter(
-        request, call, await service.join(call.platform, claims, invitation), "/invite"
-    )
+        user_id, to = await service.user_of(call.platform, claims), flow.next
+    else:
+        user_id, to = await service.join(call.platform, claims, invitation), "/invite"
+    return await enter(request, call, user_id, to, by=(claims.issuer, claims.subject))
 
 
 def _still_there(call: Call, flow: Flow) -> str:

@@ -13,6 +13,7 @@ from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.identities import store as identities
 from runtools.platform.api.members import store as members
 from runtools.platform.api.pages import render
+from runtools.platform.api.sessions.service import Shown
 from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
@@ -42,9 +43,15 @@ async def user_of(call: Call) -> User | None:
 
 
 async def enter(
-    request: Request, call: Call, user_id: str, to: str, *, proven: str | None = None
+    request: Request,
+    call: Call,
+    user_id: str,
+    to: str,
+    *,
+    proven: str | None = None,
+    by: Shown | None = None,
 ) -> Response:
-    """Sign the person in at this browser, and go on to a page; ``proven`` is as for `Sessions.open`.
+    """Sign the person in at this browser, and go on to a page; ``proven``, ``by``: as for `Sessions.open`.
 
     Whatever session the browser had before ends: nobody goes on in one that somebody else has begun.
     """
@@ -53,7 +60,7 @@ async def enter(
         await platform.sessions.end(call.caller.user_id, call.caller.id)
     label = render.browser(http.header(request.scope, b"user-agent"))
     session, secret = await platform.sessions.open(
-        user_id, "browser", label, call.source, proven=proven
+        user_id, "browser", label, call.source, proven=proven, by=by
     )
     call.caller = await platform.door.admit(secret)
     call.subject = session.id
@@ -105,6 +112,7 @@ async def sign_out(request: Request) -> Response:
     """End this browser's session."""
     call = call_of(request)
     to = onward(render.fields(call).get("next"))
+    call.did_nothing = call.caller is None
     if call.caller is not None and call.caller.user_id is not None:
         call.subject = call.caller.id
         await call.platform.sessions.end(call.caller.user_id, call.caller.id)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from runtools.errors import NotFound, Unauthenticated
 from runtools.platform.api.callers.door import Door
+from runtools.platform.api.identities import store as identities
 from runtools.platform.api.members import store as members
 from runtools.platform.api.sessions import store
 from runtools.platform.api.sessions.store import Place, Session
@@ -17,6 +18,9 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.db import Database, Transaction
 
 _MAX_LABEL = 200
+
+Shown = tuple[str, str]
+"""The issuer and the subject of an identity by which somebody comes in."""
 
 
 class Sessions:
@@ -32,19 +36,27 @@ class Sessions:
         self._lasts = lasts
 
     async def open(
-        self, user_id: str, place: Place, label: str, source: str, *, proven: str | None = None
+        self,
+        user_id: str,
+        place: Place,
+        label: str,
+        source: str,
+        *,
+        proven: str | None = None,
+        by: Shown | None = None,
     ) -> tuple[Session, str]:
         """A new session and its secret, in the person's first org.
 
         Args:
             proven: the hash of the password that the person has shown; another one by now lets nobody in.
+            by: the identity that the person has shown; unlinked by now it lets nobody in.
 
         Raises:
-            Unauthenticated: the account is closed, or has another password by now.
+            Unauthenticated: the account is closed, or is not opened by that any more.
         """
         secret = crypto.new_secret(store.PREFIX)
         session = self.fresh(user_id, place, label, source, secret)
-        return await self._db.write(opened, session, proven), secret
+        return await self._db.write(opened, session, proven, by), secret
 
     def fresh(
         self,
@@ -96,13 +108,18 @@ class Sessions:
         return count
 
 
-def opened(conn: Transaction, session: Session, proven: str | None = None) -> Session:
+def opened(
+    conn: Transaction, session: Session, proven: str | None = None, by: Shown | None = None
+) -> Session:
     """The session as it is kept, in the transaction of the caller."""
     user = users.held(conn, session.user_id, unchanged=True)
     if user is None or (proven is not None and user.password != proven):
         raise Unauthenticated(
             "the account is closed, or has another password by now", hint="sign in again"
         )
+    # Whoever unlinks has the user's row locked, and ends the sessions that there are.
+    if by is not None and identities.user_of(conn, *by) != session.user_id:
+        raise Unauthenticated("the identity is linked to the account no more", hint="sign in again")
     if session.org_id is None:
         first = next(iter(members.places(conn, session.user_id)), None)
         session = replace(session, org_id=first.org_id if first else None)
