@@ -13,11 +13,13 @@ from runtools.platform.api.secrets import store as secrets
 from runtools.testing import postgres
 from runtools.testing.api_world import client
 from runtools.testing.made_once import bare_app
-from runtools.testing.tenancy.operations import Operation, operations
+from runtools.testing.tenancy.operations import Operation, nested, operations
 from runtools.testing.tenancy.places import (
+    NO_REFERENCES,
     NOT_OF_AN_ORG,
     OF_A_PERSON,
     PLACES,
+    REFERENCES,
     SCENES,
     WHOLE_MACHINE,
     Org,
@@ -106,6 +108,20 @@ class TestFrame:
         new = Operation("POST", "/v1/sandboxes", frozenset({"volumeId"}))
         [fault] = uncovered([new])
         assert "volumeId" in fault
+
+    def test_so_is_one_by_another_name_or_further_in(self) -> None:
+        for name in ("agent", "agentSlug", "project", "sandbox", "templates"):
+            known = {**REFERENCES, **NO_REFERENCES}
+            new = Operation("POST", "/v1/things", frozenset({name}))
+            assert (name in known) != bool(uncovered([new])), name
+        schema = {"type": "array", "items": {"$ref": "#/components/schemas/Thing"}}
+        thing = {"type": "object", "properties": {"volume": {}, "secret": {}, "inner": schema}}
+        document = {"components": {"schemas": {"Thing": thing}}}
+        ways = nested(document, {"things": schema})
+        assert ways == {"things[].volume", "things[].secret", "things[].inner"}
+        new = Operation("POST", "/v1/sandboxes", nested=ways)
+        [fault] = uncovered([new])
+        assert "things[].secret" in fault
 
     @on_sqlite
     async def test_a_record_fetched_without_its_org_is_found(

@@ -27,6 +27,7 @@ class Operation:
         queries: those of them that are in the query.
         example: the least JSON body that its schema allows; None: it takes none.
         streams: whether a success goes on until the caller leaves.
+        nested: fields of objects in its query and body, each with its way: ``sandboxes[].template``.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Operation:
     queries: frozenset[str] = frozenset()
     example: Mapping[str, Any] | None = None
     streams: bool = False
+    nested: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -92,7 +94,30 @@ def _operation(document: dict[str, Any], method: str, path: str, said: dict[str,
         frozenset(queries),
         None if body is None else example(document, body),
         any("text/event-stream" in one.get("content", {}) for one in said["responses"].values()),
+        nested(document, fields),
     )
+
+
+def nested(document: Mapping[str, Any], fields: Mapping[str, Any]) -> frozenset[str]:
+    """The fields of objects within those fields, each with its way: ``sandboxes[].template``."""
+    found: set[str] = set()
+
+    def look(way: str, schema: Mapping[str, Any], seen: tuple[str, ...]) -> None:
+        name = schema.get("$ref", "")
+        if name in seen:
+            return
+        schema, seen = resolve(document, schema), (*seen, *([name] if name else []))
+        for one in schema.get("anyOf", schema.get("oneOf", schema.get("allOf", ()))):
+            look(way, one, seen)
+        if "items" in schema:
+            look(f"{way}[]", schema["items"], seen)
+        for inner, one in schema.get("properties", {}).items():
+            found.add(f"{way}.{inner}")
+            look(f"{way}.{inner}", one, seen)
+
+    for name, schema in fields.items():
+        look(name, schema, ())
+    return frozenset(found)
 
 
 def _is_list(document: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:

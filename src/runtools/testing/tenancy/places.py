@@ -473,10 +473,13 @@ def _listed(ref: str) -> list[str]:
 
 REFERENCES: Mapping[str, Reference] = {
     "actor": Reference(_actor),
+    "agent": Reference(_agent),
+    "agentSlug": Reference(_agent),
     "agents": Reference(_agent, _listed),
     "apiKeys": Reference(_api_key, _listed),
     "cursor": Reference(_cursor),
     "moveTo": Reference(_project),
+    "project": Reference(_project),
     "projectId": Reference(_project),
     "resource": Reference(_sandbox),
     "sandboxId": Reference(_sandbox),
@@ -488,13 +491,45 @@ REFERENCES: Mapping[str, Reference] = {
     "threadId": Reference(_thread),
     "to": Reference(_snapshot),
 }
+
+
+def _of_box(name: str) -> Callable[[str], Any]:
+    return lambda ref: [{"slug": "box", name: [ref] if name == "secrets" else ref}]
+
+
+def _of_agent(name: str) -> Callable[[str], Any]:
+    said = {"slug": "new", "name": "A", "model": "demo"}
+    return lambda ref: [{**said, name: [ref] if name == "tools" else ref}]
+
+
+def _of_server(ref: str) -> Any:
+    server = {"name": "docs", "url": "https://docs.example/mcp", "secret": ref}
+    return [{"slug": "new", "name": "A", "model": "demo", "mcpServers": [server]}]
+
+
+# Fields within those of a body, each with its way; ``wraps`` makes the whole of the outermost.
+NESTED: Mapping[str, Reference] = {
+    "agents[].mcpServers[].secret": Reference(_secret, _of_server),
+    "agents[].sandbox": Reference(_standing, _of_agent("sandbox")),
+    "agents[].tools": Reference(_tool, _of_agent("tools")),
+    "sandboxes[].secrets": Reference(_secret, _of_box("secrets")),
+    "sandboxes[].template": Reference(_template, _of_box("template")),
+}
 # Where a field of such a name is something else.
 OTHERWISE: Mapping[str, frozenset[str]] = {
     "GET /v1/usage": frozenset({"to"}),  # a time
+    # A name of the caller's own, whoever else has one: it is made where it is not there.
+    "POST /v1/deploys": frozenset({"project"}),
+    # Nor is a server's secret looked for before a run asks for it; the plan's digest speaks of its name.
+    "POST /v1/deploys/plan": frozenset({"project", "agents[].mcpServers[].secret"}),
     "POST /v1/run/ag-ui": frozenset({"threadId"}),  # the front end's own
 }
 # Names that look like references and are none.
 NO_REFERENCES: Mapping[str, str] = {
+    "agents[].mcpServers[].tools": "names of what a server can do",
+    "messages[].parts[].toolCallId": "a call of the chat's own run",
+    "resume[].interruptId": "a call of the thread's own run",
+    "tools": "definitions themselves; what an agent names of them is in NESTED",
     "allow": "what may be reached",
     "apt": "packages of the distribution",
     "callId": "a call of the run in the path",

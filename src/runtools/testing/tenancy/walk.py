@@ -23,6 +23,7 @@ from runtools.testing.tenancy.places import (
     CHOSEN,
     MAKES_BY_NAME,
     MEASURED,
+    NESTED,
     NO_REFERENCES,
     NOT_OF_AN_ORG,
     OF_A_PERSON,
@@ -35,7 +36,10 @@ from runtools.testing.tenancy.places import (
     Scene,
 )
 
-_REFERS = re.compile(r"(?:Id|Ids|Ref|Refs)$")
+_REFERS = re.compile(
+    r"(?:Id|Ids|Ref|Refs|Slug|Slugs)$"
+    r"|^(?:agent|project|sandbox|secret|snapshot|sshKey|template|thread|tool|webhook)(?:e?s)?$"
+)
 
 
 @dataclass
@@ -201,8 +205,10 @@ class Walk:
     async def references(self, operation: Operation) -> None:
         """Fields of the query and the body that name a record of the owner's."""
         other = OTHERWISE.get(operation.name, frozenset())
-        for name in sorted(operation.fields & set(REFERENCES) - other):
-            reference = REFERENCES[name]
+        named = {name: REFERENCES[name] for name in operation.fields & set(REFERENCES)}
+        named |= {way: NESTED[way] for way in operation.nested & set(NESTED)}
+        for way in sorted(set(named) - other):
+            reference, name = named[way], way.partition("[")[0]
             own = await self._records(self.stranger, operation, fresh=operation.mutates)
             refs = {param: calls[0] for param, calls in own.items()}
             theirs = await self._records(self.owner, operation, fresh=False)
@@ -216,9 +222,9 @@ class Walk:
                 blank = await ask(self.stranger, operation, refs, for_nobodys)
                 blank = blank.without([nobodys(ref)])
                 if name != "cursor" and asked != blank:
-                    self.faults.append(f"{operation.name}: {name} of theirs {asked}, else {blank}")
+                    self.faults.append(f"{operation.name}: {way} of theirs {asked}, else {blank}")
                 if self.owner.word in asked.body and operation.name != "GET /v1/audit":
-                    self.faults.append(f"{operation.name}: {name} shows theirs: {asked}")
+                    self.faults.append(f"{operation.name}: {way} shows theirs: {asked}")
                 self._unchanged(operation, before, await self._owned())
 
     # --- means ---
@@ -270,6 +276,11 @@ def uncovered(operations: Sequence[Operation]) -> list[str]:
             for name in sorted(operation.fields)
             if (_REFERS.search(name) or name in operation.lists)
             and name not in {**REFERENCES, **NO_REFERENCES}
+        ]
+        found += [
+            f"{operation.name}: {way} looks like a reference; say in NESTED what it names"
+            for way in sorted(operation.nested)
+            if _REFERS.search(way.rpartition(".")[2]) and way not in {**NESTED, **NO_REFERENCES}
         ]
     return found
 
