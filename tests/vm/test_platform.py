@@ -263,6 +263,27 @@ class TestCrashes:
         assert counting.refresh().state == "paused"
         assert goes_on(counting)
 
+    def test_down_pauses_what_a_dead_host_part_has_left(self, platform, counting):
+        up, host, vmm = platform.pid("up"), platform.pid("host"), platform.vmm(counting.id)
+        os.kill(up, signal.SIGSTOP)  # or it starts another one at once
+        os.kill(host, signal.SIGKILL)
+        with subprocess.Popen([RUNTOOLS, "down"], stderr=subprocess.PIPE) as down:
+            eventually(lambda: awaits(up, signal.SIGTERM))
+            assert Path(f"/proc/{vmm}").exists()
+            os.kill(up, signal.SIGCONT)
+            said = down.communicate(timeout=300)[1]
+        assert down.returncode == 0, said.decode()
+        assert not Path(f"/proc/{vmm}").exists()
+        platform.cli("up", "--detach")
+        assert counting.refresh().state == "paused"
+        assert goes_on(counting)
+
+
+def awaits(pid: int, number: int) -> bool:
+    """Whether a process that stands still was sent a signal."""
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return bool(int(words[words.index("ShdPnd:") + 1], 16) >> (number - 1) & 1)
+
 
 class TestCommandLine:
     def test_a_signal_reaches_all_that_the_command_started(self, platform, box):
