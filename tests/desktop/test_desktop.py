@@ -88,7 +88,15 @@ class TestBrowser:
         eventually(lambda: "1280x800" in (browser.value(size) or ""), 60)
         box = "JSON.stringify(document.querySelector('canvas').getBoundingClientRect())"
         assert browser.value(box)
-        browser.click(700, 450)
+        before = terminal.desktop.screen()
+
+        def clicks() -> bool:
+            # The page fades in first, and takes no click while it does.
+            browser.click(700, 450)
+            now = terminal.desktop.screen()
+            return (now.x, now.y) != (before.x, before.y)
+
+        eventually(clicks, 60)
         browser.press("echo page > /tmp/page\n")
         eventually(lambda: read(terminal, "/tmp/page") == "page", 120)
         (out / "page.png").write_bytes(browser.picture())
@@ -115,11 +123,11 @@ class TestActs:
     def test_windows_are_where_they_are_shown(self, terminal: Sandbox) -> None:
         before = next(w for w in terminal.desktop.windows() if "erminal" in w.application)
         x, y = before.x + before.width // 2, before.y - 10  # its title
-        terminal.desktop.drag(x, y, x + 60, y + 40)
+        terminal.desktop.drag(x, y, x - 60, y - 40)  # away from the edges that windows snap to
 
         def moved() -> bool:
             now = next(w for w in terminal.desktop.windows() if w.id == before.id)
-            return (now.x - before.x, now.y - before.y) == (60, 40)
+            return (now.x - before.x, now.y - before.y) == (-60, -40)
 
         eventually(moved, 60)
 

@@ -24,6 +24,7 @@ from runtools.platform.api.runs import store as runs
 from runtools.platform.api.sandboxes.store import Filter
 from runtools.platform.api.schema import metadata
 from runtools.platform.api.threads import store as threads
+from runtools.platform.core.runs import OPEN
 from runtools.platform.kit.db import Database
 from runtools.sdk.shapes.limits import Amounts
 from runtools.testing.tenancy import rows
@@ -52,7 +53,9 @@ _ALWAYS: Mapping[str, Any] = {
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
     "dev_urls.sandbox_id": ("dev_url_links", "sandbox_id"),
+    "keys.key_id": ("api_keys", "id"),
     "keys.maker": ("api_keys", "created_by"),
+    "keys.op": ("api_keys", "op"),
     "definitions.project_id": ("definitions", "project_id"),
     "limits.but": ("sandboxes", "id"),
     "ledger.sandbox_id": ("sandboxes", "id"),
@@ -237,7 +240,9 @@ def _value(conn: Connection, table: Table, column: str, owner: str, stranger: st
     if table.name == "definitions":
         query = query.where(table.c.kind == "sandbox")
     if table.name == "runs":
-        query = query.where(table.c.status != "cancelled")
+        query = query.where(table.c.status.in_(OPEN)).order_by(table.c.id)
+    if table.name == "run_events":
+        query = query.order_by(table.c.run_id)  # one of the run that is chosen from `runs`
     if "is_default" in table.c:
         query = query.where(~table.c.is_default)
     if "state" in table.c and column != "drop_op":

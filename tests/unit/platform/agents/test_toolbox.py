@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from runtools.platform.agents.limits import Limits, add, limits_of, reached
+from runtools.platform.agents.limits import Limits, limits_of, reached
 from runtools.platform.agents.tools.toolbox import permission
+from runtools.platform.core.spending import added
 from runtools.sdk.shapes.runs import RunUsage
 
 
@@ -38,6 +39,6 @@ class TestLimits:
         assert (reached(limits, 0, RunUsage(), 9) or "").startswith("max_seconds")
 
     def test_a_price_that_is_not_known_makes_the_sum_unknown(self) -> None:
-        known = add(RunUsage(cost_usd="0.1"), RunUsage(cost_usd="0.02"))
+        known = added(RunUsage(cost_usd="0.1"), RunUsage(cost_usd="0.02"))
         assert known.cost_usd == "0.12"
-        assert add(known, RunUsage(cost_usd=None)).cost_usd is None
+        assert added(known, RunUsage(cost_usd=None)).cost_usd is None
