@@ -123,10 +123,10 @@ def wants_html(head: RequestHead) -> bool:
 def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
     """The head as the server in the sandbox gets it.
 
-    To it everything comes from its own machine: development servers take no other host. A page of its own
-    is one of that machine, too; whose any other page is, it is told as it is, and judges itself. Some
-    servers compare the origin of a form with ``Host``, others with ``X-Forwarded-Host``: of a form of its
-    own, both are the same.
+    To it everything comes from its own machine: development servers take no other host. Of forms and
+    WebSockets servers compare the origin, some with ``Host`` and others with ``X-Forwarded-Host``: where
+    they come from a page of its own, that is one of its machine too, by whatever name. Whose any other page
+    is, it is told as it is, and judges itself. What programs send it keeps the address outside.
     """
     dropped = _NOT_INWARD
     if head.connection:
@@ -138,10 +138,10 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
         if low not in dropped and not low.startswith(b"x-forwarded-")
     ]
     host, scheme = head.host.encode("latin-1"), urls.scheme.encode()
-    if not _PAGE.isdisjoint(head.named):
+    if not _PAGE.isdisjoint(head.named) and (head.upgrades or _is_form(head)):
         own, here = b"%b://%b" % (scheme, host), b"http://" + local
         fields = [(name, _as_local(name.lower(), value, own, here)) for name, value in fields]
-        if head.all(b"origin") == [own] and _is_form(head):
+        if head.all(b"origin") == [own] and not head.upgrades:
             host, scheme = local, b"http"
     if head.upgrades:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]

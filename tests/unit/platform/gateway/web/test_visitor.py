@@ -95,9 +95,8 @@ def test_whose_page_another_one_is_the_server_is_told(origin: bytes, upgrade: by
     assert read.all(b"referer") == [origin + b"/a"]
 
 
-@pytest.mark.parametrize("upgrade", [b"X: y", UPGRADE[:-2]])
-def test_a_page_of_its_own_is_one_of_its_machine(upgrade: bytes) -> None:
-    read = told(b"GET", b"origin: " + OWN, b"Referer: " + OWN + b"/a?b=c", upgrade)
+def test_a_websocket_of_its_own_page_is_one_of_its_machine() -> None:
+    read = told(b"GET", b"origin: " + OWN, b"Referer: " + OWN + b"/a?b=c", UPGRADE[:-2])
     assert read.all(b"origin") == [HERE]
     assert read.all(b"referer") == [HERE + b"/a?b=c"]
     assert read.host == "localhost:3000"
@@ -130,3 +129,14 @@ def test_who_builds_addresses_for_a_program_knows_the_one_outside() -> None:
     ):
         read = told(b"POST", b"Content-Length: 0", *fields)
         assert read.all(b"x-forwarded-host") == [OWN[7:]]
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE"])
+def test_what_is_no_form_keeps_its_origin(method: bytes) -> None:
+    """Rails compares it with what was forwarded, whatever the method."""
+    page = OWN + b"/a"
+    fields = [b"Origin: " + OWN, b"Referer: " + page, b"Content-Type: application/json"]
+    read = told(method, b"Content-Length: 0", *fields)
+    assert read.all(b"origin") == [OWN]
+    assert read.all(b"referer") == [page]
+    assert read.all(b"x-forwarded-host") == [OWN[7:]]
