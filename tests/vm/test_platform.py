@@ -275,7 +275,9 @@ class TestCrashes:
         assert down.returncode == 0, said.decode()
         assert not Path(f"/proc/{vmm}").exists()
         platform.cli("up", "--detach")
-        eventually(lambda: counting.refresh().state == "paused")  # the api hears of it from the host
+        eventually(
+            lambda: counting.refresh().state == "paused"
+        )  # the api hears of it from the host
         assert goes_on(counting)
 
 

@@ -24,21 +24,30 @@ _KILL_SECONDS = 10.0
 _READ_BYTES = 8 * 1024 * 1024
 
 # $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
-# cannot take up again is left out; of commands side by side, the first to end leaves what the next has.
+# cannot take up again is left out; of commands side by side, the first that changes something leaves what
+# the next has.
 _SHELL = r"""
-rt_kept=$2
+rt_state() {
+    declare -px | grep -vE '^declare -[a-z]*r|^declare -x (_|PWD|OLDPWD|SHLVL)='
+    printf 'cd -- %q\n' "$PWD"
+}
 rt_kept_now() { stat -c '%i %.9Y' "$rt_kept" 2>/dev/null; }
-rt_began=$(rt_kept_now)
-[ -f "$2" ] && . "$2" 2>/dev/null
-rt_command=$1 rt_kept=$2 rt_keeps=$3
+rt_kept=$2
 mkdir -p "${rt_kept%/*}"
+[ -f "$rt_kept" ] || {
+    rt_state >"$rt_kept.$$" && ln "$rt_kept.$$" "$rt_kept"
+    rm -f "$rt_kept.$$"
+} 2>/dev/null
+rt_began=$(rt_kept_now)
+. "$rt_kept" 2>/dev/null
+rt_command=$1 rt_kept=$2 rt_keeps=$3
 set --
 rt_leave() {
     local code=$?
     if [ -n "$rt_keeps" ] && [ "$(rt_kept_now)" = "$rt_began" ]; then
-        { declare -px | grep -vE '^declare -[a-z]*r|^declare -x (_|PWD|OLDPWD|SHLVL)='
-          printf 'cd -- %q\n' "$PWD"; } >"$rt_kept.$$" 2>/dev/null && mv -f "$rt_kept.$$" "$rt_kept"
-    fi
+        rt_state >"$rt_kept.$$" && ! cmp -s "$rt_kept.$$" "$rt_kept" && mv -f "$rt_kept.$$" "$rt_kept"
+        rm -f "$rt_kept.$$"
+    fi 2>/dev/null
     exit "$code"
 }
 trap rt_leave EXIT

@@ -78,6 +78,19 @@ class TestState:
         await slowly
         assert (await call("bash", command='echo "$WHO$MORE"')).text == "fast1\n[exit code 0]"
 
+    async def test_one_that_changes_nothing_takes_nothing_from_one_beside_it(
+        self, call: Call
+    ) -> None:
+        for before in ("mkfifo idle", "mkfifo idle; export WHO=me"):
+            await call("bash", command=f"cd /workspace; {before}")
+            fifo = "/workspace/idle"
+            slow = call("bash", command=f"cd /etc; echo up > {fifo}; read -r < {fifo}; rm {fifo}")
+            slowly = asyncio.ensure_future(slow)
+            await call("bash", command=f"read -r < {fifo}")
+            await call("bash", command=f"echo on > {fifo}")
+            await slowly
+            assert (await call("bash", command="pwd")).text == "/etc\n[exit code 0]"
+
     async def test_read_only_variables_do_not_break_the_next_one(self, call: Call) -> None:
         await call("bash", command="declare -rx FIXED=1; export OTHER=2")
         assert (await call("bash", command="echo $OTHER")).text == "2\n[exit code 0]"

@@ -144,16 +144,22 @@ def main(argv: Sequence[str]) -> int:
         if exc.hint:
             print(f"hint:  {exc.hint}", file=sys.stderr)
         return 1
-    except PermissionError as exc:
-        print(f"error: {exc.filename}: permission denied", file=sys.stderr)
-        print("hint:  ask as root, or as the user whose home it is", file=sys.stderr)
-        return 1
     except OSError as exc:
-        if exc.errno not in FULL:
+        said = _of_file(exc)
+        if said is None:
             raise
-        where = f": {exc.filename}" if exc.filename else ""
-        print(f"error: the disk is full{where}", file=sys.stderr)
-        print("hint:  make room on the disk of the home, then try again", file=sys.stderr)
+        print(f"error: {exc.filename}: {said[0]}\nhint:  {said[1]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _of_file(exc: OSError) -> tuple[str, str] | None:
+    """What is wrong with a file, and what to do; None: it is no fault of whoever asked."""
+    if exc.filename is None:
+        return None
+    if isinstance(exc, PermissionError):
+        return "permission denied", "ask as root, or as the user whose home it is"
+    if exc.errno in FULL:
+        return "the disk is full", "make room on the disk of the home, then try again"
+    return None
