@@ -20,6 +20,7 @@ from runtools.platform.kit.db import Transaction
 
 log = logging.getLogger(__name__)
 
+TOPIC = "servers of tools that were left"
 _WITHIN_SECONDS = 20.0
 _AT_ONCE = 100
 
@@ -50,8 +51,12 @@ async def end_servers(platform: Platform, record: Record) -> None:
 
 async def end_left(platform: Platform) -> None:
     """One round over what could not be ended when its run let go of it, or was left by a crash."""
-    for record in await platform.db.read(runs.with_servers, _AT_ONCE):
-        await end_servers(platform, record)
+    platform.asking.add(TOPIC)
+    try:
+        for record in await platform.db.read(runs.with_servers, _AT_ONCE):
+            await end_servers(platform, record)
+    finally:
+        platform.asking.discard(TOPIC)
 
 
 async def _end_all(
