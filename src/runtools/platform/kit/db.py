@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,11 +31,16 @@ from sqlalchemy import (
     Dialect,
     Engine,
     MetaData,
+    Table,
     create_engine,
     event,
     make_url,
     text,
 )
+from sqlalchemy.dialects.postgresql import Insert as PgInsert
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
@@ -55,15 +60,18 @@ Transaction = Connection
 
 # Connection is handed on so that who passes one along needs to know nothing of SQL.
 __all__ = [
+    "UPSERTS",
     "Connection",
     "Database",
     "Document",
     "Moment",
+    "Upsert",
     "at_end",
     "lock_schema",
     "metadata",
     "micros",
     "moment",
+    "upsert",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -184,6 +192,21 @@ def at_end(conn: Connection, act: Callable[[Connection], None]) -> None:
     more, so no two of them can wait for each other.
     """
     conn.info.setdefault(_AT_END, {})[act] = None
+
+
+Upsert = PgInsert | SqliteInsert
+"""An insert that says what is done where the row is there already (``on_conflict_…``)."""
+
+UPSERTS: Mapping[str, Callable[[Table], Upsert]] = {
+    "postgresql": pg_insert,
+    "sqlite": sqlite_insert,
+}
+"""How one begins, by the name of the database's dialect."""
+
+
+def upsert(conn: Connection, table: Table) -> Upsert:
+    """One into a table, in the words of the connection's database."""
+    return UPSERTS[conn.dialect.name](table)
 
 
 @contextmanager

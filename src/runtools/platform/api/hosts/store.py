@@ -7,10 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, String, Table, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from runtools.platform.kit.db import Document, Moment, metadata
+from runtools.platform.kit.db import Document, Moment, metadata, upsert
 
 hosts = Table(
     "hosts",
@@ -25,8 +23,7 @@ hosts = Table(
 
 def enrol(conn: Connection, host_id: str) -> None:
     """Make sure there is a row of the host; several processes may do so at once."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    conn.execute(make(hosts).values(id=host_id, epoch=0, seq=0).on_conflict_do_nothing())
+    conn.execute(upsert(conn, hosts).values(id=host_id, epoch=0, seq=0).on_conflict_do_nothing())
 
 
 def position(conn: Connection, host_id: str) -> tuple[int, int]:

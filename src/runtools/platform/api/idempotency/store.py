@@ -18,10 +18,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 requests = Table(
     "idempotency",
@@ -60,9 +58,8 @@ def begin(
     conn: Connection, org_id: str, key_digest: str, request_digest: str, op: str, now: datetime
 ) -> Remembered:
     """Remember a request, unless one is remembered under the key already; returns which it is."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     conn.execute(
-        make(requests)
+        upsert(conn, requests)
         .values(
             org_id=org_id,
             key_digest=key_digest,

@@ -16,10 +16,8 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 identities = Table(
     "identities",
@@ -98,8 +96,7 @@ def user_of(conn: Connection, issuer: str, subject: str) -> str | None:
 
 def link(conn: Connection, identity: Identity) -> bool:
     """Link an identity to its user, unless it is to another one; whether it is to that one now."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    conn.execute(make(identities).values(**asdict(identity)).on_conflict_do_nothing())
+    conn.execute(upsert(conn, identities).values(**asdict(identity)).on_conflict_do_nothing())
     return user_of(conn, identity.issuer, identity.subject) == identity.user_id
 
 

@@ -23,13 +23,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.limits.rules import check
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.snapshots.store import snapshots
-from runtools.platform.kit.db import metadata
+from runtools.platform.kit.db import metadata, upsert
 from runtools.sdk.shapes.limits import Amounts
 
 org_limits = Table(
@@ -117,7 +115,6 @@ def change(conn: Connection, org_id: str, values: Mapping[str, int | None]) -> N
 
 
 def _lock(conn: Connection, org_id: str) -> None:
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    conn.execute(make(org_limits).values(org_id=org_id).on_conflict_do_nothing())
+    conn.execute(upsert(conn, org_limits).values(org_id=org_id).on_conflict_do_nothing())
     mine = org_limits.c.org_id == org_id
     conn.execute(select(org_limits.c.org_id).where(mine).with_for_update())

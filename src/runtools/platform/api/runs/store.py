@@ -26,10 +26,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import Insert as PgInsert
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -39,6 +35,7 @@ from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Caller
 from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import ENDS, OPEN
+from runtools.platform.kit.db import UPSERTS, Upsert
 
 _COLUMNS = [runs.c[field.name] for field in fields(Record)]
 _EVENT = [run_events.c[field.name] for field in fields(Event)]
@@ -55,7 +52,7 @@ _PUT = insert(run_events)
 _SPENT = (run_spending.c.tokens, run_spending.c.nano_usd)
 
 
-def _spending(added: PgInsert | SqliteInsert) -> ReturningInsert[Any]:
+def _spending(added: Upsert) -> ReturningInsert[Any]:
     """Adds to what an org spent in a month, and says what that is now."""
     more = {one.name: one + added.excluded[one.name] for one in _SPENT}
     return added.on_conflict_do_update(index_elements=["org_id", "month"], set_=more).returning(
@@ -63,10 +60,7 @@ def _spending(added: PgInsert | SqliteInsert) -> ReturningInsert[Any]:
     )
 
 
-_SPEND = {
-    "postgresql": _spending(pg_insert(run_spending)),
-    "sqlite": _spending(sqlite_insert(run_spending)),
-}
+_SPEND = {name: _spending(make(run_spending)) for name, make in UPSERTS.items()}
 _IN_A_RUN = frozenset({"sandbox:write", "sandbox:read", "files:read", "files:write"})
 
 

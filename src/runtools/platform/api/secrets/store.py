@@ -20,12 +20,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.api.vault.vault import Sealed
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 secrets = Table(
     "secrets",
@@ -81,8 +79,7 @@ def find(conn: Connection, org_id: str, name: str) -> Secret | None:
 
 def add(conn: Connection, secret: Secret, value: Sealed) -> bool:
     """A new secret; False: there is one of that name by now."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    row = make(secrets).values(**asdict(secret), **asdict(value))
+    row = upsert(conn, secrets).values(**asdict(secret), **asdict(value))
     return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
 
 

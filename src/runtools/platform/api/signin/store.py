@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Column, Connection, Index, Integer, String, Table, delete, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.signin import rules
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 attempts = Table(
     "signin_attempts",
@@ -30,9 +28,8 @@ def begin(conn: Connection, kinds: Mapping[str, str], now: datetime) -> datetime
     not counted. ``kinds`` says for what each digest is counted.
     """
     conn.execute(delete(attempts).where(attempts.c.last_at < now - rules.FORGOTTEN_AFTER))
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     for digest in sorted(kinds):
-        first = make(attempts).values(digest=digest, failures=0, last_at=now, until=now)
+        first = upsert(conn, attempts).values(digest=digest, failures=0, last_at=now, until=now)
         conn.execute(first.on_conflict_do_nothing())
     query = select(attempts).where(attempts.c.digest.in_(kinds)).order_by(attempts.c.digest)
     rows = conn.execute(query.with_for_update()).all()

@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.threads.tables import Thread, threads
+from runtools.platform.kit.db import upsert
 
 _COLUMNS = [threads.c[field.name] for field in fields(Thread)]
 
@@ -25,8 +24,7 @@ class Sought:
 
 def add(conn: Connection, thread: Thread) -> bool:
     """A new thread; False: there is one of that id by now."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    row = make(threads).values(**asdict(thread))
+    row = upsert(conn, threads).values(**asdict(thread))
     return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
 
 

@@ -25,13 +25,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.usage.rules import Move, Stretch, millis
 from runtools.platform.api.usage.tables import days, moves, stored
-from runtools.platform.kit.db import Moment
+from runtools.platform.kit.db import Moment, upsert
 
 LAST_EPOCH = 2**62
 _DAY = timedelta(days=1)
@@ -56,12 +54,13 @@ def moved(
     if state == "creating":
         return  # it is what every sandbox is before anything else, and never again
     epoch, seq = place or (LAST_EPOCH, 0)
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     row = {"sandbox_id": sandbox_id, "epoch": epoch, "seq": seq, "at": at, "state": state}
     # What comes too late for a day that is added up already changes it no more.
     gone = exists().where(days.c.sandbox_id == sandbox_id, days.c.since > at - _DAY)
     fresh = select(*(literal(value, moves.c[name].type) for name, value in row.items()))
-    conn.execute(make(moves).from_select(list(row), fresh.where(~gone)).on_conflict_do_nothing())
+    conn.execute(
+        upsert(conn, moves).from_select(list(row), fresh.where(~gone)).on_conflict_do_nothing()
+    )
 
 
 def seen(conn: Connection, host_id: str, sizes: Mapping[str, int], at: datetime) -> None:
@@ -97,10 +96,9 @@ def _open(
     if not mb:
         return
     since = at if before is None else max(at, before[0] + _LEAST)
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     row = {"sandbox_id": sandbox_id, "since": since, "mb": mb}
     # Another process of ours may look at the same moment: one of the two is enough.
-    conn.execute(make(stored).values(**row).on_conflict_do_nothing())
+    conn.execute(upsert(conn, stored).values(**row).on_conflict_do_nothing())
 
 
 def _keeping(conn: Connection, host_id: str, ids: Collection[str]) -> list[str]:

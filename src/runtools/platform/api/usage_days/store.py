@@ -11,13 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, case, delete, func, or_, select, union, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.api.usage.rules import Day, Move, Stretch, added_up, millis, running
 from runtools.platform.api.usage.tables import days, moves, stored
-from runtools.platform.kit.db import moment
+from runtools.platform.kit.db import moment, upsert
 
 _DAY = timedelta(days=1)
 
@@ -42,9 +40,8 @@ def add_up(conn: Connection, sandbox_id: str, before: datetime) -> None:
     # Its row first, as who takes in a report or looks at the disks does it.
     conn.execute(select(sandboxes.c.id).where(sandboxes.c.id == sandbox_id).with_for_update())
     ran, lay = _ran(conn, sandbox_id, before), _lay(conn, sandbox_id, before)
-    make: Any = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
     for day in added_up(ran, lay, millis(before)):
-        fresh = make(days).values(**_row(sandbox_id, day))
+        fresh = upsert(conn, days).values(**_row(sandbox_id, day))
         more = {
             name: days.c[name] + fresh.excluded[name] for name in ("running_ms", "stored_mb_ms")
         }

@@ -20,10 +20,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 users = Table(
     "users",
@@ -69,8 +67,9 @@ def add(conn: Connection, user: User) -> None:
 
 def add_once(conn: Connection, user: User) -> bool:
     """A new user, unless there is one of that address; whether there was none."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    fresh = make(users).values(**asdict(user)).on_conflict_do_nothing(index_elements=["email"])
+    fresh = (
+        upsert(conn, users).values(**asdict(user)).on_conflict_do_nothing(index_elements=["email"])
+    )
     return conn.scalar(fresh.returning(users.c.id)) is not None
 
 

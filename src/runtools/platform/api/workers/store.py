@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Column, Connection, Index, String, Table, delete, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 workers = Table(
     "workers",
@@ -22,8 +20,7 @@ workers = Table(
 
 def came(conn: Connection, worker_id: str, now: datetime) -> None:
     """A worker has connected."""
-    make = pg_insert if conn.dialect.name == "postgresql" else sqlite_insert
-    row = make(workers).values(id=worker_id, seen_at=now)
+    row = upsert(conn, workers).values(id=worker_id, seen_at=now)
     conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
 
 
