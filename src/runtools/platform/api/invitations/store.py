@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from runtools.errors import Conflict
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.core.access import Role
 from runtools.platform.kit.db import Moment, metadata
 
@@ -76,9 +76,7 @@ def add_once(conn: Connection, invitation: Invitation) -> Invitation:
     try:
         conn.execute(insert(invitations).values(**asdict(invitation)))
     except IntegrityError as exc:
-        raise Conflict(
-            "the same request is under way", hint="ask again in a moment with the same key"
-        ) from exc
+        raise under_way() from exc
     return invitation
 
 

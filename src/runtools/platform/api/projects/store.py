@@ -28,9 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from runtools.errors import Conflict, NameTaken, NotFound
+from runtools.errors import NameTaken, NotFound
 from runtools.platform.api.definitions.tables import definitions
 from runtools.platform.api.deploys.tables import deploys
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.keys.store import api_keys
 from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.sandboxes.tables import sandboxes
@@ -114,9 +115,7 @@ def _insert(conn: Connection, project: Project) -> None:
         conn.execute(insert(projects).values(**asdict(project)))
     except IntegrityError as exc:
         if "name" not in str(exc.orig):
-            raise Conflict(
-                "the same request is under way", hint="ask again in a moment with the same key"
-            ) from exc
+            raise under_way() from exc
         raise _taken(project.name) from exc
 
 

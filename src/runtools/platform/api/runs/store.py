@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 
-from runtools.errors import Conflict
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.runs.tables import Event, Record, run_events, run_spending, runs
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Caller
@@ -86,9 +86,7 @@ def add(conn: Connection, record: Record) -> None:
     try:
         conn.execute(insert(runs).values(**asdict(record)))
     except IntegrityError as exc:
-        raise Conflict(
-            "the same request is under way", hint="ask again in a moment with the same key"
-        ) from exc
+        raise under_way() from exc
 
 
 def made_by(conn: Connection, org_id: str, op: str) -> Record | None:

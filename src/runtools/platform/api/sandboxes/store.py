@@ -21,8 +21,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from runtools.errors import Conflict, NameTaken
+from runtools.errors import NameTaken
 from runtools.platform.api.guests import store as guests
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.sandboxes.tables import Record, sandbox_tags, sandboxes
 
 _COLUMNS = [sandboxes.c[field.name] for field in fields(Record)]
@@ -136,9 +137,7 @@ def add(conn: Connection, record: Record) -> None:
         conn.execute(insert(sandboxes).values(**asdict(record)))
     except IntegrityError as exc:
         if "born_op" in str(exc.orig):  # no name has an underscore
-            raise Conflict(
-                "the same request is under way", hint="ask again in a moment with the same key"
-            ) from exc
+            raise under_way() from exc
         raise name_taken(record.name) from exc
     _add_tags(conn, record.id, record.tags)
 

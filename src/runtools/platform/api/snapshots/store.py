@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from runtools.errors import Conflict, NameTaken
+from runtools.errors import NameTaken
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.kit.db import Moment, metadata
 
 snapshots = Table(
@@ -94,9 +95,7 @@ def add(conn: Connection, keep: Keep) -> None:
         conn.execute(insert(snapshots).values(**asdict(keep)))
     except IntegrityError as exc:
         if "name" not in str(exc.orig):
-            raise Conflict(
-                "the same request is under way", hint="ask again in a moment with the same key"
-            ) from exc
+            raise under_way() from exc
         raise NameTaken(
             f"{keep.sandbox_id} has a snapshot named {keep.name!r} already",
             hint="choose another name, or delete that one first",

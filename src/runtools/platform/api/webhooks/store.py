@@ -35,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.orgs.store import orgs
 from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.core.ids import new_id
@@ -187,9 +188,7 @@ def add(conn: Connection, hook: Hook, most: int) -> None:
     try:
         conn.execute(insert(webhooks).values(**asdict(hook)))
     except IntegrityError as exc:
-        raise Conflict(
-            "the same request is under way", hint="ask again in a moment with the same key"
-        ) from exc
+        raise under_way() from exc
 
 
 def all_of(conn: Connection, org_id: str) -> list[Hook]:
