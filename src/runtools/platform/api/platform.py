@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -83,6 +84,15 @@ class Platform:
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Do the work beside the request that asked for it; what nobody awaits is logged."""
         return self.background.spawn(work, name)
+
+    @contextmanager
+    def about(self, topic: str) -> Iterator[None]:
+        """A host is talked to about something while the body runs; see `asking`."""
+        self.asking.add(topic)
+        try:
+            yield
+        finally:
+            self.asking.discard(topic)
 
     async def rest(self) -> None:
         """Stop all that goes on beside requests."""

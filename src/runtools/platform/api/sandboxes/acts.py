@@ -161,18 +161,18 @@ async def ask(platform: Platform, record: Record) -> Record:
     Raises:
         RunToolsError: refused; the wish is closed. `HostUnavailable` leaves it open.
     """
-    platform.asking.add(record.id)
-    try:
-        observed = await _ask_host(platform, record)
-        reach("api.act.asked")
-        now = await (_gone(platform, record) if observed is None else settle(platform, observed))
-    except (HostUnavailable, OutcomeUnknown):
-        raise
-    except RunToolsError:
-        await _close(platform, record)
-        raise
-    finally:
-        platform.asking.discard(record.id)
+    with platform.about(record.id):
+        try:
+            observed = await _ask_host(platform, record)
+            reach("api.act.asked")
+            now = await (
+                _gone(platform, record) if observed is None else settle(platform, observed)
+            )
+        except (HostUnavailable, OutcomeUnknown):
+            raise
+        except RunToolsError:
+            await _close(platform, record)
+            raise
     await _close(platform, record)
     return now
 

@@ -128,21 +128,19 @@ async def ask(platform: Platform, record: Record, guest: Guest | None = None) ->
         RunToolsError: refused, or failed; the sandbox has stopped, then. `HostUnavailable` leaves
             the wish open for the reconcile loop.
     """
-    platform.asking.add(record.id)
-    try:
-        if guest is None:
-            guest = await platform.db.read(guests.of, platform.vault, record.id)
-        host = platform.hosts.port(record.host_id)
-        observed = await host.create(drafts.order(record, guest))
-        reach("api.create.asked")
-        return await settle(platform, observed)
-    except (HostUnavailable, OutcomeUnknown):
-        raise
-    except RunToolsError as error:
-        await _stillborn(platform, record, error)
-        raise
-    finally:
-        platform.asking.discard(record.id)
+    with platform.about(record.id):
+        try:
+            if guest is None:
+                guest = await platform.db.read(guests.of, platform.vault, record.id)
+            host = platform.hosts.port(record.host_id)
+            observed = await host.create(drafts.order(record, guest))
+            reach("api.create.asked")
+            return await settle(platform, observed)
+        except (HostUnavailable, OutcomeUnknown):
+            raise
+        except RunToolsError as error:
+            await _stillborn(platform, record, error)
+            raise
 
 
 async def ask_fork(platform: Platform, children: list[Record]) -> tuple[Forked, dict[str, Record]]:

@@ -52,11 +52,8 @@ async def ask(platform: Platform, record: Record) -> Record:
         Unavailable: it could not, or does not answer; it will be asked again.
         NotFound, SandboxStopped: there is nothing left to put it in force for.
     """
-    platform.asking.add(topic(record.id))
-    try:
+    with platform.about(topic(record.id)):
         return await _ask(platform, record)
-    finally:
-        platform.asking.discard(topic(record.id))
 
 
 async def _ask(platform: Platform, record: Record) -> Record:

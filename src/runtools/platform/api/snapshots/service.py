@@ -87,17 +87,15 @@ async def ask(platform: Platform, keep: Keep) -> Keep:
     """Ask the host for a snapshot that is wanted; refused, there is none."""
     if keep.state != "making":
         return keep
-    platform.asking.add(keep.id)
-    try:
-        host = platform.hosts.port(keep.host_id)
-        kept = await host.snapshot(keep.sandbox_id, keep.op, keep.actor, keep.id)
-    except (HostUnavailable, OutcomeUnknown):
-        raise
-    except RunToolsError:
-        await platform.db.write(store.forget, keep.id)
-        raise
-    finally:
-        platform.asking.discard(keep.id)
+    with platform.about(keep.id):
+        try:
+            host = platform.hosts.port(keep.host_id)
+            kept = await host.snapshot(keep.sandbox_id, keep.op, keep.actor, keep.id)
+        except (HostUnavailable, OutcomeUnknown):
+            raise
+        except RunToolsError:
+            await platform.db.write(store.forget, keep.id)
+            raise
     reach("api.snapshot.asked")
     await platform.db.write(store.ready, keep.id, kept.size_bytes, kept.standstill_ms)
     return replace(
@@ -107,16 +105,14 @@ async def ask(platform: Platform, keep: Keep) -> Keep:
 
 async def ask_drop(platform: Platform, keep: Keep) -> None:
     """Ask the host to drop a snapshot; one that is needed at the moment stays."""
-    platform.asking.add(keep.id)
-    try:
-        await platform.hosts.port(keep.host_id).drop_snapshot(keep.id)
-    except NotFound:
-        pass  # gone already: a repeat
-    except HostUnavailable:
-        raise
-    except RunToolsError:
-        await platform.db.write(store.mark, keep.id, "ready", None)
-        raise
-    finally:
-        platform.asking.discard(keep.id)
+    with platform.about(keep.id):
+        try:
+            await platform.hosts.port(keep.host_id).drop_snapshot(keep.id)
+        except NotFound:
+            pass  # gone already: a repeat
+        except HostUnavailable:
+            raise
+        except RunToolsError:
+            await platform.db.write(store.mark, keep.id, "ready", None)
+            raise
     await platform.db.write(store.mark, keep.id, "dropped", keep.drop_op)

@@ -90,8 +90,7 @@ async def watch(platform: Platform, version: Version) -> None:
     """Follow one build to its end, noting how far it is, at most once a second."""
     if version.id in platform.asking:
         return
-    platform.asking.add(version.id)
-    try:
+    with platform.about(version.id):
         host = platform.hosts.port(version.host_id)
         noted = 0.0
         log = cast("AsyncGenerator[BuildLine, None]", host.build_log(version.id, 0))
@@ -102,8 +101,6 @@ async def watch(platform: Platform, version: Version) -> None:
                     values = {"progress": line.progress, "step": line.step}
                     await platform.db.write(store.change, version.id, values)
         await note(platform, await host.built(version.id))
-    finally:
-        platform.asking.discard(version.id)
 
 
 async def note(platform: Platform, built: Built) -> None:
@@ -209,17 +206,15 @@ def _mark(
 
 async def ask_drop(platform: Platform, version: Version) -> None:
     """Ask the host to remove what is written down as dropping."""
-    platform.asking.add(version.id)
-    try:
-        await platform.hosts.port(version.host_id).drop_template(version.id)
-    except NotFound:
-        pass  # gone already: a repeat
-    except HostUnavailable:
-        raise
-    except RunToolsError:
-        state = "ready" if version.error is None else "failed"
-        await platform.db.write(store.change, version.id, {"state": state, "drop_op": None})
-        raise
-    finally:
-        platform.asking.discard(version.id)
+    with platform.about(version.id):
+        try:
+            await platform.hosts.port(version.host_id).drop_template(version.id)
+        except NotFound:
+            pass  # gone already: a repeat
+        except HostUnavailable:
+            raise
+        except RunToolsError:
+            state = "ready" if version.error is None else "failed"
+            await platform.db.write(store.change, version.id, {"state": state, "drop_op": None})
+            raise
     await platform.db.write(store.change, version.id, {"state": "dropped"})

@@ -82,7 +82,6 @@ async def look(platform: Platform, *, may_take_back: bool) -> None:
     since = now - _UNCANCELLED if present else now
     for record in await platform.db.read(runs.uncancelled, since, _AT_ONCE):
         if record.id not in platform.asking:
-            platform.asking.add(record.id)
             platform.spawn(_drop(platform, record), f"cancelling {record.id}")
     await platform.db.write(store.forget, now - _KEPT)
 
@@ -160,11 +159,9 @@ def _is_young(record: Record, now: datetime) -> bool:
 
 async def _drop(platform: Platform, record: Record) -> None:
     """Cancel a run for which no worker came, and what it has left running."""
-    try:
+    with platform.about(record.id):
         await leftovers.end_commands(platform, record)
         await _dropped(platform, record)
-    finally:
-        platform.asking.discard(record.id)
 
 
 async def _dropped(platform: Platform, record: Record) -> None:

@@ -51,12 +51,9 @@ async def end_servers(platform: Platform, record: Record) -> None:
 
 async def end_left(platform: Platform) -> None:
     """One round over what could not be ended when its run let go of it, or was left by a crash."""
-    platform.asking.add(TOPIC)
-    try:
+    with platform.about(TOPIC):
         for record in await platform.db.read(runs.with_servers, _AT_ONCE):
             await end_servers(platform, record)
-    finally:
-        platform.asking.discard(TOPIC)
 
 
 async def _end_all(
