@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runtools.errors import CapacityExhausted
+from runtools.platform.host.disk import room
 from runtools.platform.kit import process
 
 _FICLONE = 0x40049409
@@ -140,7 +141,7 @@ def _check_room(target: int, count: int, keep_free: int) -> None:
         raise CapacityExhausted(
             f"no room to go on copying a disk: the next part takes {asked_mb:g} MB, "
             f"{free_mb:g} MB are free above the headroom",
-            hint="runtools df shows what takes the disk, runtools prune frees some of it",
+            hint=room.HINT,
             details={"what": "MB of disk above the headroom", "asked": asked_mb, "free": free_mb},
         )
 

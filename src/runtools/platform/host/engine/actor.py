@@ -29,6 +29,7 @@ from runtools.errors import (
 from runtools.platform.core.ports.driver import Exit, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.host import CreateOrder, Observed
 from runtools.platform.core.states import Act, Move, State, check
+from runtools.platform.host.disk import room
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
@@ -280,10 +281,7 @@ class Actor:
         try:
             self.note(replace(self.record, order=order, **more))
         except OSError as exc:
-            raise Unavailable(
-                f"the change of {self.id} cannot be written down on its host: {exc}",
-                hint="runtools df shows what takes the disk, runtools prune frees some of it",
-            ) from exc
+            raise room.refused(f"the change of {self.id}", exc) from exc
 
     def keep_life(self, life: Life) -> None:
         """Journal the present machine as it has become."""

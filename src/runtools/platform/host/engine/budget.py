@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from runtools.platform.host.disk import room
+
 MB = 2**20
 
 
@@ -80,8 +82,7 @@ def disk_refusal(
     free_mb = free_disk_mb - budget.headroom_mb - taken.memory_mb
     if asked_mb <= free_mb:
         return None
-    hint = "runtools df shows what takes the disk, runtools prune frees some of it"
-    return Refusal("MB of disk above the headroom", asked_mb, max(0.0, free_mb), hint)
+    return Refusal("MB of disk above the headroom", asked_mb, max(0.0, free_mb), room.HINT)
 
 
 def never(budget: Budget, ask: Load) -> Refusal | None:

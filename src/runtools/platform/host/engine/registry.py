@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runtools.errors import Unavailable
 from runtools.platform.core.ports.host import CreateOrder
 from runtools.platform.core.states import Act, Operation, State
+from runtools.platform.host.disk import room
 from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import journal, ledger
 from runtools.platform.host.engine.actor import Actor, Why
@@ -55,10 +55,7 @@ def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | Non
     except OSError as exc:
         engine.actors.pop(order.sandbox_id, None)
         remove(folder)
-        raise Unavailable(
-            f"{order.sandbox_id} cannot be written down on its host: {exc}",
-            hint="runtools df shows what takes the disk, runtools prune frees some of it",
-        ) from exc
+        raise room.refused(order.sandbox_id, exc) from exc
     reach("create.journaled")
     return box
 

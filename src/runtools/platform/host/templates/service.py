@@ -20,10 +20,11 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError, Unavailable
+from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.recipes import RECIPES, usual_memory_mb
+from runtools.platform.host.disk import room
 from runtools.platform.host.disk.files import sync
 from runtools.platform.host.disk.trees import used_bytes
 from runtools.platform.host.templates.build import Workshop, build
@@ -217,6 +218,7 @@ class Templates:
     def _begun(self, record: Record) -> BuildLog:
         """Write down that a build begins; where it says how it goes."""
         folder = self._at(record.order.version_id)
+        named = f"{record.order.slug} version {record.order.version}"
         try:
             folder.mkdir()
         except FileExistsError:
@@ -225,20 +227,14 @@ class Templates:
                 hint="delete this version, and build another",
             ) from None
         except OSError as exc:
-            raise self._refused(record, exc) from exc
+            raise room.refused(named, exc) from exc
         try:
             folder.chmod(_PASSABLE)
             record.keep(folder)
             return BuildLog(folder / LOG, self._clock)
         except OSError as exc:
             shutil.rmtree(folder, ignore_errors=True)
-            raise self._refused(record, exc) from exc
-
-    def _refused(self, record: Record, exc: OSError) -> Unavailable:
-        return Unavailable(
-            f"{record.order.slug} version {record.order.version} cannot be written down on its host: {exc}",
-            hint="runtools df shows what takes the disk, runtools prune frees some of it",
-        )
+            raise room.refused(named, exc) from exc
 
     def _over(self, record: Record, log: BuildLog, task: asyncio.Task[None]) -> None:
         """A build has ended, however it did; also one that was cancelled before it began.
