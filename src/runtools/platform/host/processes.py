@@ -17,11 +17,11 @@ from typing import Any, Final, TypeVar
 from runtools.errors import (
     GuestMisbehaved,
     GuestUnreachable,
-    HistoryChanged,
     HostUnavailable,
     InvalidRequest,
     NotFound,
 )
+from runtools.platform.core import histories
 from runtools.platform.core.states import State
 from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor
@@ -60,7 +60,9 @@ class Processes:
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
         async with self._guest(sandbox_id) as guest:
-            return _told(_life(self.engine.actor(sandbox_id)), await guest.processes.start(request))
+            return _told(
+                _history(self.engine.actor(sandbox_id)), await guest.processes.start(request)
+            )
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
@@ -68,8 +70,8 @@ class Processes:
         if box.state is State.PAUSED:
             return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
-            life = _life(box)
-            return [_told(life, each) for each in await guest.processes.list()]
+            history = _history(box)
+            return [_told(history, each) for each in await guest.processes.list()]
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
@@ -77,7 +79,7 @@ class Processes:
         if box.state is State.PAUSED:
             return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
-            return _told(_life(box), await guest.processes.get(process_id))
+            return _told(_history(box), await guest.processes.get(process_id))
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for the end of one."""
@@ -87,7 +89,7 @@ class Processes:
         lost: float | None = None
         while True:
             left = deadline - clock()
-            guest, life = await _running(box, left), _life(box)
+            guest, history = await _running(box, left), _history(box)
             if guest is None:  # it is paused, and stays so
                 return await self.get_process(sandbox_id, process_id)
             try:
@@ -99,7 +101,7 @@ class Processes:
                 continue
             lost = None
             if seen is not None and (seen.state != "running" or clock() >= deadline):
-                return _told(life, seen)
+                return _told(history, seen)
 
     async def read_output(
         self,
@@ -136,7 +138,7 @@ class Processes:
         box = self.engine.actor(sandbox_id)
         clock = asyncio.get_running_loop().time
         lost: float | None = None
-        history = history or _history(_life(box))
+        history = history or _history(box)
         while True:
             guest = await _running(box, None, history)
             assert guest is not None  # noqa: S101 - without a limit it was waited for
@@ -146,7 +148,7 @@ class Processes:
                     async for item in items:
                         lost = None
                         if isinstance(item, OutputEnd):
-                            told = item.process.model_copy(update={"history": history})
+                            told = _told(history, item.process)
                             yield item.model_copy(update={"process": told})
                             return
                         yield item
@@ -164,7 +166,7 @@ class Processes:
         """End its input."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.close_input(process_id, op)
-            return _told(_life(self.engine.actor(sandbox_id)), seen)
+            return _told(_history(self.engine.actor(sandbox_id)), seen)
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
@@ -172,7 +174,7 @@ class Processes:
         """Send it a signal."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.signal(process_id, op, signal)
-            return _told(_life(self.engine.actor(sandbox_id)), seen)
+            return _told(_history(self.engine.actor(sandbox_id)), seen)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
@@ -180,7 +182,7 @@ class Processes:
         """Make its terminal another size."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.resize(process_id, op, size)
-            return _told(_life(self.engine.actor(sandbox_id)), seen)
+            return _told(_history(self.engine.actor(sandbox_id)), seen)
 
 
 def _as_paused(box: Actor) -> list[Process]:
@@ -195,7 +197,7 @@ def _as_paused(box: Actor) -> list[Process]:
             f"{box.id} is paused, and how its processes stand was not known by then",
             hint=f"runtools sandbox resume {box.id}: looking does not wake a sandbox",
         )
-    return [_told(_life(box), each) for each in found]
+    return [_told(_history(box), each) for each in found]
 
 
 def _one_as_paused(box: Actor, process_id: str) -> Process:
@@ -207,18 +209,13 @@ def _one_as_paused(box: Actor, process_id: str) -> Process:
     )
 
 
-def _life(box: Actor) -> int | None:
-    """Which of its machines it is in: a rollback begins another."""
-    return box.record.life.number if box.record.life is not None else None
+def _history(box: Actor) -> str:
+    """In which of its machines it is, as users are told: a rollback begins another."""
+    return str(box.record.life.number) if box.record.life is not None else ""
 
 
-def _history(life: int | None) -> str:
-    """How users are told of that."""
-    return "" if life is None else str(life)
-
-
-def _told(life: int | None, process: Process) -> Process:
-    return process.model_copy(update={"history": _history(life)})
+def _told(history: str, process: Process) -> Process:
+    return process.model_copy(update={"history": history})
 
 
 async def _running(
@@ -248,13 +245,9 @@ async def _running(
 
 def _check_history(box: Actor, history: str | None) -> None:
     """What a process writes after a rollback is not the going on of what it wrote before."""
-    now = _history(_life(box))
+    now = _history(box)
     if history and now and history != now:
-        raise HistoryChanged(
-            f"{box.id} went back to a snapshot, and with it the output of its processes",
-            hint="read it from the start; GET …/processes names its history and where its output ends now",
-            details={"history": now},
-        )
+        raise histories.changed(box.id, now)
 
 
 async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None:

@@ -27,6 +27,7 @@ MAX_READ_BYTES: Final = 1024 * 1024
 
 MAX_HISTORY: Final = 32
 """Letters in the name of a history."""
+HISTORY_PATTERN: Final = rf"^[A-Za-z0-9]{{1,{MAX_HISTORY}}}$"
 
 Stream = Literal["output", "stdout", "stderr"]
 """``output``: both as they came."""

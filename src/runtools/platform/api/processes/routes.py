@@ -42,6 +42,7 @@ from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.http import header, many, one, wrong_field
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.processes import (
+    HISTORY_PATTERN,
     MAX_HISTORY,
     MAX_READ_BYTES,
     TERMINAL_PROTOCOL,
@@ -72,7 +73,7 @@ Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the fi
 History = Annotated[
     str | None,
     Query(
-        pattern=rf"^[A-Za-z0-9]{{1,{MAX_HISTORY}}}$",
+        pattern=HISTORY_PATTERN,
         description="of which the offset is, as the process says: `history_changed` when it is in another",
     ),
 ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from runtools.errors import HistoryChanged, InvalidRequest
+from runtools.errors import InvalidRequest
 from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call
 from runtools.platform.api.processes import feeds
 from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core import histories
 from runtools.platform.core.ports.host import Host
 from runtools.platform.core.states import State
 from runtools.sdk.shapes.processes import (
@@ -76,11 +77,7 @@ def first(record: Record, process: Process, stream: Stream, start: int, history:
         InvalidRequest: it lies beyond the end.
     """
     if history and history != process.history:
-        raise HistoryChanged(
-            f"{record.id} went back to a snapshot, and with it the output of its processes",
-            hint="read it from the start; GET …/processes names its history and where its output ends now",
-            details={"history": process.history},
-        )
+        raise histories.changed(record.id, process.history)
     span: OutputSpan = getattr(process, stream)
     if start > span.end and record.state != State.PAUSED:
         raise InvalidRequest(

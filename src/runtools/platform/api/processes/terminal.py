@@ -41,7 +41,7 @@ from runtools.platform.kit.crypto import keyed_digest
 from runtools.platform.kit.websocket import say
 from runtools.sdk.shapes.base import Request
 from runtools.sdk.shapes.processes import (
-    MAX_HISTORY,
+    HISTORY_PATTERN,
     MAX_INPUT_BYTES,
     TERMINAL_PROTOCOL,
     OutputEnd,
@@ -61,7 +61,7 @@ class Asked(Request):
     """The query of a terminal's address."""
 
     offset: int = Field(0, ge=0, le=2**62)
-    history: str | None = Field(None, pattern=rf"^[A-Za-z0-9]{{1,{MAX_HISTORY}}}$")
+    history: str | None = Field(None, pattern=HISTORY_PATTERN)
     viewer: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
     message: int = Field(0, ge=0, le=2**62)
 
