@@ -48,11 +48,12 @@ class Edit:
         """
         with _one_at_a_time:
             try:
-                self._edited(self._read()[0])  # what cannot be is known before anything is made
+                content, seen = self._edited()  # what cannot be is known before anything is made
                 self._writer.open()
-                for _ in range(_TRIES):
-                    before, seen = self._read()
-                    self._writer.put(self._edited(before))
+                for attempt in range(_TRIES):
+                    if attempt:
+                        content, seen = self._edited()
+                    self._writer.put(content)
                     if self._is_still(seen):
                         return self._writer.finish()
                 raise Problem(
@@ -75,7 +76,9 @@ class Edit:
         self._check_size(len(data))
         return data, seen
 
-    def _edited(self, data: bytes) -> bytes:
+    def _edited(self) -> tuple[bytes, os.stat_result]:
+        """What the file is to hold, and which it was when it was read."""
+        data, seen = self._read()
         count = data.count(self._old)
         if not count or self._wanted not in (0, count):
             raise Problem(
@@ -85,7 +88,7 @@ class Edit:
                 details={"count": count, "lines": self._lines(data)},
             )
         self._check_size(len(data) + count * (len(self._new) - len(self._old)))
-        return data.replace(self._old, self._new)
+        return data.replace(self._old, self._new), seen
 
     def _lines(self, data: bytes) -> str:
         """In which lines it begins, the first of them."""
