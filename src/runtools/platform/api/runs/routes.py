@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -227,7 +228,9 @@ def named(record: Record) -> dict[str, str]:
 async def _told(
     call: Call, record: Record, after: int, headers: dict[str, str], kind: streams.Format
 ) -> Response:
-    told = await call.platform.db.read(runs_log.calls, record, after) if after else ()
+    told: Collection[str] = ()
+    if after and kind == "ai-sdk":  # the only one that has to know
+        told = await call.platform.db.read(runs_log.calls, record, after)
     tells = streams.teller(kind, record.id, record.thread_id, told)
     return follow(call, record, after, headers | streams.headers(kind), kind, tells)
 
