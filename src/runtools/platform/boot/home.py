@@ -114,13 +114,14 @@ def _seen_to_hold(file: Path) -> int | None:
         if words[1] != "FLOCK" or words[3] != "WRITE" or words[5].rpartition(":")[2] != inode:
             continue
         # Device numbers are not told alike on every file system: who it is decides.
-        if b"\0runtools.platform\0" in _command(words[4]):
+        if b"\0runtools.platform\0" in command_of(words[4]):
             return int(words[4])
     return None
 
 
-def _command(pid: str) -> bytes:
+def command_of(pid: str) -> bytes:
+    """The words of a process, each with a zero byte behind it; empty: it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return b""  # it has ended
+        return b""

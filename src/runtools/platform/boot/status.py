@@ -62,16 +62,9 @@ def process_of(settings: Settings, part: str) -> int | None:
     words = f"\0runtools.platform\0{part}\0".encode()
     try:
         children = Path(f"/proc/{up}/task/{up}/children").read_text().split()
-        return next((int(pid) for pid in children if words in _words(pid)), None)
+        return next((int(pid) for pid in children if words in home.command_of(pid)), None)
     except OSError:
         return None
-
-
-def _words(pid: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""  # it has ended
 
 
 async def show(settings: Settings) -> int:
