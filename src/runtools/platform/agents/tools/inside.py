@@ -18,6 +18,7 @@ import anyio
 
 from runtools.errors import RunToolsError
 from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.tools.session import Session
 from runtools.sdk.processes import AsyncProcess
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.definitions import McpServer
@@ -105,30 +106,17 @@ class Resident:
                 await _end(process)
 
 
-class _Session:
-    """A process and the client that speaks with it; both are entered and left by one task."""
+class _Session(Session):
+    """A process and the client that speaks with it."""
 
     def __init__(self, process: AsyncProcess) -> None:
         self._process = process
-        self._leaving = asyncio.Event()
-        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._why: str | None = None
-        self._task = asyncio.create_task(self._serve())
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody is there any more."""
-        return self._leaving.is_set() or self._task.done()
-
-    async def client(self) -> Client:
-        """The client, when the server has said hello."""
-        return await asyncio.shield(self._ready)
+        super().__init__()
 
     async def close(self) -> None:
         """Leave, and end the process."""
-        self._leaving.set()
-        if not self._ready.done():
-            self._task.cancel()
+        self._leave()
         await asyncio.wait((self._task,))
 
     async def how_it_ended(self) -> str | None:
@@ -142,20 +130,16 @@ class _Session:
         from mcp.client.client import Client  # noqa: PLC0415 - few agents bring servers
 
         try:
-            async with Client(_lines(self._process, self._leave)) as client:
-                self._ready.set_result(client)
-                await self._leaving.wait()
+            await self._hold(Client(_lines(self._process, self._gone)))
         except Exception as failure:  # noqa: BLE001 - whatever a stranger's server makes of the client
             log.info("the server of %s: %r", self._process.id, type(failure))
         finally:
             said = self._why
             self._leaving.set()
             self._why = await _last_words(self._process, said)
-            if not self._ready.done():
-                self._ready.set_exception(Ended(self._why))
-                self._ready.exception()  # it may be that nobody waits any more
+            self._fail(Ended(self._why))
 
-    def _leave(self, why: str | None) -> None:
+    def _gone(self, why: str | None) -> None:
         self._why = self._why or why
         self._leaving.set()
 

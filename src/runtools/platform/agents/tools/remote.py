@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from runtools.platform.agents.tools.session import Session
+
 if TYPE_CHECKING:
     from mcp.client.client import Client
 
@@ -62,19 +64,12 @@ class Remote:
             await self._session.close()
 
 
-class _Session:
-    """A connection that is entered and left by one task."""
+class _Session(Session):
+    """A connection to it."""
 
     def __init__(self, opened: AbstractAsyncContextManager[Client]) -> None:
         self._opened = opened
-        self._leaving = asyncio.Event()
-        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._serve())
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody is there any more."""
-        return self._leaving.is_set() or self._task.done()
+        super().__init__()
 
     @property
     def is_ready(self) -> bool:
@@ -85,29 +80,19 @@ class _Session:
         """Whether it is that client's."""
         return self.is_ready and self._ready.result() is client
 
-    async def client(self) -> Client:
-        """The client, when the server has said hello."""
-        return await asyncio.shield(self._ready)
-
     async def close(self) -> None:
         """Leave; a server that does not take its leave is not waited for."""
-        self._leaving.set()
-        if not self._ready.done():
-            self._task.cancel()
+        self._leave()
         await asyncio.wait((self._task,), timeout=_LEAVE_SECONDS)
         self._task.cancel()
         await asyncio.wait((self._task,))
 
     async def _serve(self) -> None:
         try:
-            async with self._opened as client:
-                self._ready.set_result(client)
-                await self._leaving.wait()
+            await self._hold(self._opened)
         except Exception as failure:  # noqa: BLE001 - whatever a stranger's server makes of the client
             log.info("the session with a server of tools: %r", type(failure))
-            if not self._ready.done():
-                self._ready.set_exception(failure)
-                self._ready.exception()  # it may be that nobody waits any more
+            self._fail(failure)
         finally:
             self._leaving.set()
             if not self._ready.done():

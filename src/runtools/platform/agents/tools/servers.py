@@ -136,7 +136,7 @@ class Servers:
             client = await self._client(tool.server)
             try:
                 return await client.call_tool(tool.tool, given)
-            except Exception as error:
+            except Exception as error:  # whatever a stranger's server makes of the client
                 if remote is None or not _is_broken(error):
                     raise
                 await remote.leave(client)
