@@ -223,8 +223,7 @@ class House:
 
 
 def _break_off(visit: Guest) -> None:
-    """One of several: what fails with it is no matter of the others."""
     try:
         visit.abort()
-    except Exception:
+    except Exception:  # one of several: what fails with it is no matter of the others
         log.exception("breaking off a connection from %s failed", visit.source)
