@@ -10,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import socket
 import subprocess
 import tarfile
-import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +19,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +27,7 @@ from starlette.routing import Route
 from runtools.errors import FileMissing, NotFound
 from runtools.sdk import shapes
 from runtools.testing.scripted_door import KEY, Door, Failure, Seen, reply
+from runtools.testing.threaded import threaded
 
 __all__ = ["KEY", "Failure", "ScriptedApi", "Seen"]
 
@@ -62,32 +59,13 @@ class ScriptedApi:
         return self.door.seen
 
     def __enter__(self) -> ScriptedApi:
-        # Named TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.door.before(Starlette(routes=self._routes())),
-            log_level="error",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, daemon=True
-        )
-        self._thread.start()
-        deadline = time.monotonic() + 10
-        while not self._server.started:
-            if time.monotonic() > deadline:
-                raise TimeoutError("the scripted api did not start")
-            time.sleep(0.005)
+        app = self.door.before(Starlette(routes=self._routes()))
+        self._serving = threaded(app, self.port)
+        self.url = self._serving.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
+        self._serving.__exit__(None, None, None)
 
     def reset(self, folder: Path) -> None:
         """Forget everything; files lie in this folder from now on."""

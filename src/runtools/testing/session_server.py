@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import secrets
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from runtools.testing import small_server
+from runtools.testing.threaded import threaded
 
 _HEADER = "mcp-session-id"
 
@@ -77,25 +74,6 @@ def session_server() -> Iterator[SessionServer]:
     """One that serves while the body runs."""
     made = SessionServer()
     routes = [Route("/mcp", made.take, methods=["GET", "POST", "DELETE"])]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        made.url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-        config = uvicorn.Config(
-            Starlette(routes=routes),
-            log_level="error",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 30
-        while not server.started:
-            if time.monotonic() > deadline:
-                raise TimeoutError("the server did not start")
-            time.sleep(0.005)
-        try:
-            yield made
-        finally:
-            server.should_exit = True
-            thread.join(10)
+    with threaded(Starlette(routes=routes)) as address:
+        made.url = f"{address}/mcp"
+        yield made
