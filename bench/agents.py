@@ -60,7 +60,7 @@ def measure(bench: Bench | None) -> Iterator[Row]:
         _process(_worker, told["url"], told["token"]),
     ):
         yield from asyncio.run(_measure(told, rounds))
-    yield _memory(told)
+        yield _memory(told)
 
 
 async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
