@@ -71,6 +71,8 @@ from runtools.platform.api.tools import routes as tools
 from runtools.platform.api.usage import routes as usage
 from runtools.platform.api.usage.service import look_on
 from runtools.platform.api.users import routes as people
+from runtools.platform.api.vault import service as vaults
+from runtools.platform.api.vault import store as vault_store
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import routes as webhooks
 from runtools.platform.api.webhooks.sender import Sender
@@ -189,6 +191,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        holder = await vaults.join(platform)
+        platform.last.append(lambda: db.write(vault_store.let_go, holder.id))
+        platform.spawn(vaults.stay(platform, holder), "saying which master keys are at hand")
         for host_id in hosts.ids:
             platform.spawn(follow(platform, host_id), f"following host {host_id}")
         platform.spawn(reconcile.loop(platform), "reconciling")

@@ -79,7 +79,6 @@ async def serve(settings: Settings) -> int:
         view = await _first_view(host, clock)
         db = Database(database_url(settings))
         vault = await keyring.open_vault(settings, db, clock)
-        keyring.note_known(settings)
         hosts = Hosts({view.id: host})
         keys = provider_keys(environment())
         mine = home.install_id(settings)

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtools.errors import Conflict, InvalidRequest, Unavailable
+from runtools.errors import InvalidRequest, Unavailable
 from runtools.platform.api import schema
 from runtools.platform.api.vault import store
+from runtools.platform.api.vault.service import prepare
 from runtools.platform.api.vault.vault import Vault
-from runtools.platform.boot import home
 from runtools.platform.kit import process
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
@@ -78,11 +78,6 @@ class Keyring:
                 hint="run it by hand as the user that the api runs as",
             ) from None
 
-    @property
-    def given_once(self) -> bool:
-        """Whether a process is given the keys at its start and never again."""
-        return self._source == "master_key"
-
     def write(self, keys: Sequence[MasterKey]) -> None:
         """Keep these in our own file from now on."""
         text = "".join(f"{key.text()}\n" for key in keys)
@@ -103,36 +98,12 @@ async def open_vault(settings: Settings, db: Database, clock: Clock) -> Vault:
     return vault
 
 
-def note_known(settings: Settings) -> None:
-    """Write down for `rekey` which keys the api that starts now knows: their ids, never themselves."""
-    text = "".join(f"{key.id}\n" for key in Keyring(settings)())
-    write_atomic(_noted(settings), text.encode(), mode=0o600)
-
-
-def _noted(settings: Settings) -> Path:
-    return settings.api_home / "master-keys-known"  # the api's own folder: `run` is root's
-
-
-def _check_known(settings: Settings, key: MasterKey) -> None:
-    """Refuse a key that the running api cannot open anything with.
+async def rekey(settings: Settings, db: Database, clock: Clock) -> int:
+    """Change over to another master key and seal everything with it; safe to break off and repeat.
 
     Raises:
-        Conflict: it was given its keys when it started, and this one was not among them.
+        Conflict: an api process that is there does not know the key; nothing is sealed with it.
     """
-    if home.holder(home.lock_file(settings)) is None:
-        return  # nothing runs: what starts next knows it
-    noted = _noted(settings)
-    if not noted.exists() or key.id not in noted.read_text().split():
-        raise Conflict(
-            f"the running platform does not know the master key {key.id}: it reads the setting"
-            " master_key when it starts",
-            hint="start it anew with the new key before the old one: `runtools down`, `runtools up`,"
-            " then rekey",
-        )
-
-
-async def rekey(settings: Settings, db: Database, clock: Clock) -> int:
-    """Change over to another master key and seal everything with it; safe to break off and repeat."""
     ring = Keyring(settings)
     vault = await open_vault(settings, db, clock)
     known = await db.read(store.known)
@@ -144,8 +115,7 @@ async def rekey(settings: Settings, db: Database, clock: Clock) -> int:
                 hint="put a new key before it (newest first, the old one after it), then ask again",
             )
         ring.write([MasterKey.new(), *keys])
-    if ring.given_once:
-        _check_known(settings, keys[0])
+    await prepare(db, vault, clock)
     done = await vault.rekey(db, schema.SEALED, clock.now(), _tell)
     if ring.own:
         ring.write([key for key in ring() if key.id == done])

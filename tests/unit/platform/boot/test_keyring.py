@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 
 import pytest
@@ -10,9 +11,9 @@ from runtools.errors import Conflict, InvalidRequest, Unavailable, WrongMasterKe
 from runtools.platform.api import schema
 from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.secrets import store
+from runtools.platform.api.vault import rules, service
 from runtools.platform.api.vault import store as vault_store
-from runtools.platform.boot import home
-from runtools.platform.boot.keyring import Keyring, note_known, open_vault, rekey
+from runtools.platform.boot.keyring import Keyring, open_vault, rekey
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
@@ -65,6 +66,35 @@ async def kept(db, vault):
         values[secret.name] = vault.open(value, store.LABEL, org_id, secret.name)
         keys.add(value.key_id)
     return values, keys
+
+
+class Later(SystemClock):
+    """A clock that is ahead."""
+
+    def __init__(self, by):
+        self._by = by
+
+    def now(self):
+        return super().now() + self._by
+
+
+@contextlib.asynccontextmanager
+async def there(db, vault, name):
+    """A process with its keys, which says at short intervals that it is there."""
+    holder = await service.joined(db, vault, name, CLOCK)
+
+    async def stay(holder):
+        while True:
+            holder = await service.say(db, vault, holder, CLOCK)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(stay(holder))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        await db.write(vault_store.let_go, holder.id)
 
 
 def wait_for_lock(conn):
@@ -230,25 +260,83 @@ class TestRekey:
         vault = await open_vault(Settings(master_key=new.text()), db, CLOCK)
         assert await kept(db, vault) == ({"A": "1"}, {new.id})
 
-    async def test_one_that_the_running_platform_was_not_given_is_refused(self, db, tmp_path):
+    async def test_one_that_not_every_process_has_is_refused_by_name(self, db, tmp_path):
+        """Two machines with a file each and a third that was given a setting, all over one database."""
         old, new = MasterKey.new(), MasterKey.new()
-        running = Settings(home=tmp_path, master_key=old.text())
-        both = Settings(home=tmp_path, master_key=f"{new.text()},{old.text()}")
-        vault = await open_vault(running, db, CLOCK)
-        await keep(db, vault, "A", "1")
-        for folder in (running.run_folder, running.api_home):
-            folder.mkdir(exist_ok=True)
-        with home.lock(home.lock_file(running), "a platform"):
-            before = list(running.run_folder.iterdir())
-            note_known(running)
-            # That folder is root's, and the api mostly somebody else.
-            assert list(running.run_folder.iterdir()) == before
-            with pytest.raises(Conflict, match=new.id):
-                await rekey(both, db, CLOCK)
-            assert await kept(db, vault) == ({"A": "1"}, {old.id})
-            note_known(both)
-            await rekey(both, db, CLOCK)
-        assert await kept(db, await open_vault(both, db, CLOCK)) == ({"A": "1"}, {new.id})
+        files = [tmp_path / "one.key", tmp_path / "two.key"]
+        for file in files:
+            file.write_text(old.text())
+        rings = [Settings(master_key_file=str(file)) for file in files]
+        vaults = [await open_vault(ring, db, CLOCK) for ring in rings]
+        await keep(db, vaults[0], "A", "1")
+        files[0].write_text(f"{new.text()}\n{old.text()}")
+        async with there(db, vaults[0], "one"), there(db, vaults[1], "two"):
+            given = Settings(master_key=old.text())
+            async with there(db, await open_vault(given, db, CLOCK), "three"):
+                with pytest.raises(Conflict, match=f"{new.id} is not known to three; two "):
+                    await rekey(rings[0], db, CLOCK)
+                for vault in vaults:
+                    assert await kept(db, vault) == ({"A": "1"}, {old.id})
+            files[1].write_text(f"{new.text()}\n{old.text()}")
+            await rekey(rings[0], db, CLOCK)
+            for file in files:
+                file.write_text(new.text())
+            for vault in vaults:
+                assert await kept(db, vault) == ({"A": "1"}, {new.id})
+
+    async def test_what_was_refused_is_needed_by_nobody(self, db, tmp_path):
+        old, new = MasterKey.new(), MasterKey.new()
+        running = await open_vault(Settings(master_key=old.text()), db, CLOCK)
+        async with there(db, running, "one"):
+            with pytest.raises(Conflict, match="one"):
+                await rekey(Settings(master_key=f"{new.text()},{old.text()}"), db, CLOCK)
+        assert await db.read(vault_store.coming) is None
+        await open_vault(Settings(master_key=old.text()), db, CLOCK)
+
+    async def test_who_was_killed_holds_nothing_up_for_ever(self, db, tmp_path):
+        old, new = MasterKey.new(), MasterKey.new()
+        vault = await open_vault(Settings(master_key=old.text()), db, CLOCK)
+        dead = await service.joined(db, vault, "dead", CLOCK)
+        both = Settings(master_key=f"{new.text()},{old.text()}")
+        clock = Later(rules.ALIVE)
+        with pytest.raises(Conflict, match="dead"):
+            await (await open_vault(both, db, CLOCK)).rekey(db, schema.SEALED, CLOCK.now())
+        await rekey(both, db, clock)
+        await db.write(vault_store.let_go, dead.id)
+
+    async def test_who_says_nothing_is_waited_for(self, db, tmp_path):
+        """One whose beat comes late has the key by then; one that never looks is named at last."""
+        old, new = MasterKey.new(), MasterKey.new()
+        file = tmp_path / "key"
+        file.write_text(f"{old.text()}")
+        running = await open_vault(Settings(master_key_file=str(file)), db, CLOCK)
+        holder = await service.joined(db, running, "slow", CLOCK)
+        file.write_text(f"{new.text()}\n{old.text()}")
+        asked = asyncio.create_task(rekey(Settings(master_key_file=str(file)), db, CLOCK))
+        while await db.read(vault_store.coming) is None:
+            await asyncio.sleep(0.01)
+        assert not asked.done()
+        await service.say(db, running, holder, CLOCK)
+        assert await asked == 0
+
+    async def test_who_joins_in_the_very_moment_needs_the_new_key(self, db, tmp_path, monkeypatch):
+        """The switch is written and not yet committed while a process joins."""
+        old, new = MasterKey.new(), MasterKey.new()
+        joining = await open_vault(Settings(master_key=old.text()), db, CLOCK)
+        switch, loop, beside = vault_store.make_current, asyncio.get_running_loop(), []
+
+        def slowly(conn, *given):
+            switch(conn, *given)
+            joins = service.joined(db, joining, "late", CLOCK)
+            beside.append(asyncio.run_coroutine_threadsafe(joins, loop))
+            if not db.sqlite:
+                wait_for_lock(conn)
+
+        monkeypatch.setattr(vault_store, "make_current", slowly)
+        await rekey(Settings(master_key=f"{new.text()},{old.text()}"), db, CLOCK)
+        with pytest.raises(WrongMasterKey, match=new.id):
+            await asyncio.wrap_future(beside[0])
+        assert await db.read(vault_store.holding, CLOCK.now() - rules.ALIVE) == []
 
     async def test_what_does_not_open_stops_it_before_the_old_key_goes(self, db, tmp_path):
         settings = Settings(home=tmp_path)

@@ -1,4 +1,4 @@
-"""Master keys in the database (their ids and a proof, never themselves), and columns that are sealed."""
+"""Master keys in the database (ids and proofs, never themselves), who has which, and sealed columns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, String, Table, and_, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Row,
+    String,
+    Table,
+    and_,
+    delete,
+    insert,
+    select,
+    update,
+)
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Document, Moment, metadata, upsert
 
 master_keys = Table(
     "master_keys",
@@ -17,8 +28,18 @@ master_keys = Table(
     Column("id", String(16), primary_key=True),
     # A known word under the key: shows that a key of this id is the key.
     Column("proof", String(256), nullable=False),
-    Column("state", String(8), nullable=False),  # current, retiring
+    # current, retiring; coming: nothing is sealed with it until all who are there can open with it
+    Column("state", String(8), nullable=False),
     Column("since", Moment, nullable=False),
+)
+holders = Table(
+    "master_key_holders",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("keys", Document, nullable=False),
+    Column("looked_for", String(16)),  # the coming key that it has looked for last
+    Column("seen_at", Moment, nullable=False),
 )
 
 
@@ -29,6 +50,17 @@ class Known:
     id: str
     proof: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that opens sealed values, and the ids of the keys that it has."""
+
+    id: str
+    name: str
+    keys: list[str]
+    looked_for: str | None
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +82,32 @@ class SealedColumn:
 
 def known(conn: Connection) -> list[Known]:
     """Every master key that something may be sealed with, the current one first."""
-    query = select(master_keys.c.id, master_keys.c.proof, master_keys.c.state).order_by(
-        master_keys.c.state, master_keys.c.since.desc()
+    query = (
+        select(master_keys.c.id, master_keys.c.proof, master_keys.c.state)
+        .where(master_keys.c.state != "coming")
+        .order_by(master_keys.c.state, master_keys.c.since.desc())
     )
     return [Known(*row) for row in conn.execute(query)]
+
+
+def coming(conn: Connection) -> str | None:
+    """The key that is to seal next, if one is."""
+    query = select(master_keys.c.id).where(master_keys.c.state == "coming")
+    found: str | None = conn.scalar(query)
+    return found
+
+
+def announce(conn: Connection, key_id: str, proof: str, now: datetime) -> None:
+    """Say which key is to seal next, unless it is known already; it is looked for anew."""
+    give_up(conn)
+    conn.execute(update(holders).values(looked_for=None))
+    row = upsert(conn, master_keys).values(id=key_id, proof=proof, state="coming", since=now)
+    conn.execute(row.on_conflict_do_nothing())
+
+
+def give_up(conn: Connection) -> None:
+    """No other key is to seal next."""
+    conn.execute(delete(master_keys).where(master_keys.c.state == "coming"))
 
 
 def current_id(conn: Connection) -> str | None:
@@ -68,8 +122,9 @@ def current_id(conn: Connection) -> str | None:
 
 def make_current(conn: Connection, key_id: str, proof: str, now: datetime) -> None:
     """From now on this key seals; what others sealed is to be sealed anew."""
-    conn.execute(update(master_keys).values(state="retiring"))
     mine = master_keys.c.id == key_id
+    conn.execute(delete(master_keys).where(master_keys.c.state == "coming", ~mine))
+    conn.execute(update(master_keys).values(state="retiring"))
     if conn.execute(update(master_keys).where(mine).values(state="current")).rowcount == 0:
         conn.execute(insert(master_keys).values(id=key_id, proof=proof, state="current", since=now))
 
@@ -109,3 +164,36 @@ def retire(conn: Connection, key_id: str, columns: Sequence[SealedColumn]) -> bo
             return False
     conn.execute(delete(master_keys).where(master_keys.c.id != key_id))
     return True
+
+
+# --- who has which ---
+
+
+def hold(conn: Connection, holder: Holder) -> None:
+    """A process is there, with these keys."""
+    row = {
+        "id": holder.id,
+        "name": holder.name,
+        "keys": holder.keys,
+        "looked_for": holder.looked_for,
+        "seen_at": holder.seen_at,
+    }
+    there = upsert(conn, holders).values(**row)
+    conn.execute(there.on_conflict_do_update(index_elements=["id"], set_=row))
+
+
+def let_go(conn: Connection, holder_id: str) -> None:
+    """A process has ended."""
+    conn.execute(delete(holders).where(holders.c.id == holder_id))
+
+
+def forget_holders(conn: Connection, before: datetime) -> None:
+    """Drop processes that have said nothing since."""
+    conn.execute(delete(holders).where(holders.c.seen_at < before))
+
+
+def holding(conn: Connection, since: datetime) -> list[Holder]:
+    """The processes that have been there since, by name."""
+    names = ("id", "name", "keys", "looked_for", "seen_at")
+    query = select(*(holders.c[name] for name in names)).where(holders.c.seen_at >= since)
+    return [Holder(*row) for row in conn.execute(query.order_by(holders.c.name, holders.c.id))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from runtools.errors import Unavailable, WrongMasterKey
-from runtools.platform.api.vault import store
+from runtools.platform.api.vault import rules, store
 from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.kit.db import Database, Transaction
 from runtools.platform.kit.sealing import MasterKey, Unreadable
@@ -86,6 +86,30 @@ class Vault:
 
     # --- keys ---
 
+    @property
+    def newest(self) -> MasterKey:
+        """The newest key of the ring, as it is now."""
+        return self._read()[0]
+
+    @property
+    def at_hand(self) -> list[str]:
+        """The ids of the keys that this process has."""
+        return sorted(self._keys)
+
+    def look_for(self, key_id: str) -> None:
+        """Read the ring anew, if the key is not at hand.
+
+        Raises:
+            RunToolsError: the ring cannot be read, or the key is not in it.
+        """
+        self._key(key_id)
+
+    async def announce(self, db: Database, now: datetime) -> MasterKey:
+        """Say that the newest key of the ring is to seal next, so that others look for it."""
+        newest = self.newest
+        await db.write(store.announce, newest.id, newest.seal(_PROOF, newest.id), now)
+        return newest
+
     async def ready(self, db: Database, now: datetime) -> None:
         """See to it that every key that something is sealed with is at hand; the first one is taken on.
 
@@ -94,7 +118,7 @@ class Vault:
         Raises:
             WrongMasterKey: one is not at hand, or is another than it says.
         """
-        newest = self._read()[0]
+        newest = self.newest
         for key in await db.read(store.known):
             self._prove(key)
         await db.write(_take_first, newest, now)
@@ -119,8 +143,11 @@ class Vault:
 
         It can be broken off at any point and begun again: until the end both keys open what they
         sealed. Values are sealed anew in small transactions beside the platform's work.
+
+        Raises:
+            Conflict: a process that is there cannot open with that key; nothing was changed.
         """
-        newest = self._read()[0]
+        newest = self.newest
         await db.write(_switch, newest, now)
         told(f"{newest.id} seals from now on")
 
@@ -144,3 +171,6 @@ def _take_first(conn: Transaction, key: MasterKey, now: datetime) -> None:
 
 def _switch(conn: Transaction, key: MasterKey, now: datetime) -> None:
     store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)
+    # Who joins from here on waits for the rows just written, and needs this key: none slips in between.
+    if lacking := rules.lacking(store.holding(conn, now - rules.ALIVE), key.id):
+        raise rules.unknown_to(lacking, key.id)

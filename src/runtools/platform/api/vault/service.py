@@ -1,0 +1,107 @@
+"""Api processes say which master keys they have, so that none seals before all of them can open with it.
+
+They may be on several machines, each with a ring of its own. A rekey announces its key; each process looks
+for it and says whether it has it; and in the transaction that makes it the current one nobody lacks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import replace
+from datetime import timedelta
+
+from runtools.errors import RunToolsError, WrongMasterKey
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.vault import rules, store
+from runtools.platform.api.vault.store import Holder
+from runtools.platform.api.vault.vault import Vault
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.clock import Clock
+from runtools.platform.kit.db import Database, Transaction
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_SAID_EVERY = timedelta(seconds=5)
+_ASK_SECONDS = 0.1
+_LONGEST = rules.ALIVE + timedelta(seconds=10)
+_FORGOTTEN = timedelta(days=1)
+
+
+async def join(platform: Platform) -> Holder:
+    """Be there, before anything is opened.
+
+    Raises:
+        WrongMasterKey: another key has become the current one, and it is not at hand.
+    """
+    name = f"process {os.getpid()} on {socket.gethostname()} (platform {platform.install_id})"
+    return await joined(platform.db, platform.vault, name, platform.clock)
+
+
+async def joined(db: Database, vault: Vault, name: str, clock: Clock) -> Holder:
+    """The same under a name."""
+    return await db.write(_join, vault, Holder(new_id("prc"), name[:255], [], None, clock.now()))
+
+
+async def stay(platform: Platform, holder: Holder) -> None:
+    """Say so for ever, and look for each key that is to come."""
+    while True:
+        await platform.clock.sleep(_LOOK_SECONDS)
+        try:
+            holder = await say(platform.db, platform.vault, holder, platform.clock)
+        except RunToolsError as error:
+            log.debug("saying which master keys are at hand: %s", error)
+        except Exception:
+            # The edge of a loop that must not end.
+            log.exception("saying which master keys are at hand")
+
+
+async def say(db: Database, vault: Vault, holder: Holder, clock: Clock) -> Holder:
+    """One look for a key that is to come, and a word where there is news or it is time."""
+    coming = await db.read(store.coming)
+    if coming is not None and coming not in vault.at_hand:
+        try:
+            await asyncio.to_thread(vault.look_for, coming)
+        except RunToolsError as error:
+            if holder.looked_for != coming:
+                why = "it is not where the keys are" if isinstance(error, WrongMasterKey) else error
+                log.warning("the master key %s is to seal next and not at hand: %s", coming, why)
+    fresh = replace(holder, keys=vault.at_hand, looked_for=coming, seen_at=clock.now())
+    news = (fresh.keys, fresh.looked_for) != (holder.keys, holder.looked_for)
+    if not news and fresh.seen_at - holder.seen_at < _SAID_EVERY:
+        return holder
+    await db.write(store.hold, fresh)
+    return fresh
+
+
+async def prepare(db: Database, vault: Vault, clock: Clock) -> None:
+    """Wait until everybody who is there has the newest key of the ring.
+
+    Raises:
+        Conflict: somebody has looked for it in vain, or says nothing; they are named, nothing is changed.
+    """
+    key = await vault.announce(db, clock.now())
+    last = clock.now() + _LONGEST
+    while True:
+        now = clock.now()
+        lacking = rules.lacking(await db.read(store.holding, now - rules.ALIVE), key.id)
+        if not lacking:
+            return
+        if now > last or any(one.looked_for == key.id for one in lacking):
+            await db.write(store.give_up)
+            raise rules.unknown_to(lacking, key.id)
+        await clock.sleep(_ASK_SECONDS)
+
+
+def _join(conn: Transaction, vault: Vault, holder: Holder) -> Holder:
+    # It stays the current one until the end: a rekey comes before this, or sees who has joined.
+    key_id = store.current_id(conn)
+    if key_id is not None:
+        vault.look_for(key_id)
+    store.forget_holders(conn, holder.seen_at - _FORGOTTEN)
+    here = replace(holder, keys=vault.at_hand)
+    store.hold(conn, here)
+    return here
