@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 
 from runtools import RunTools, Sandbox
 
@@ -53,10 +54,10 @@ def ensure_template(rt: RunTools) -> None:
         rt.templates.build(TEMPLATE, wait=False)
     with console.status("starting") as status:
         for line in rt.templates.logs(TEMPLATE):
-            status.update(f"{line.progress:4.0%}  {line.step}  [dim]{line.text[:90]}[/]")
+            status.update(f"{line.progress:4.0%}  {line.step}  [dim]{escape(line.text[:60])}[/]")
     template = rt.templates.get(TEMPLATE)
     if template.state != "ready":
-        console.print(f"[red]the build failed:[/] {template.error}")
+        console.print(f"[red]the build failed:[/] {escape(template.error or '')}")
         console.print(f"see: .venv/bin/runtools template logs {TEMPLATE}")
         sys.exit(1)
 

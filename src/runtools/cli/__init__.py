@@ -10,7 +10,7 @@ import sys
 
 def main() -> int:
     """Run one command; the exit code is the process's."""
-    if sys.argv[1:] in (["--help"], ["-h"]):
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
         from runtools.cli.overview import TEXT  # noqa: PLC0415 - only who asks for it pays for it
 
         sys.stdout.write(TEXT)

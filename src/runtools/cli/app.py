@@ -66,13 +66,17 @@ def root(
     """Real machines for AI agents: start, pause, fork and look into sandboxes."""
 
 
-deploy.register(app)
 machine.register(app)
+space.register(app)
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Sandboxes")
 app.command("ssh-config", rich_help_panel="Sandboxes")(ssh.ssh_config)
 app.add_typer(template.app, name="template", rich_help_panel="Sandboxes")
 app.add_typer(webhook.app, name="webhook", rich_help_panel="Sandboxes")
-space.register(app)
+deploy.register(app)
+deployed.register(app)
+runs.register(app, deployed.agents)
+models.register(app)
+mcp.register(app)
 login.register(app)
 app.add_typer(auth.app, name="auth", rich_help_panel="Organisation")
 app.add_typer(member.app, name="member", rich_help_panel="Organisation")
@@ -84,10 +88,6 @@ app.add_typer(ssh_key.app, name="ssh-key", rich_help_panel="Organisation")
 app.add_typer(secret.app, name="secret", rich_help_panel="Organisation")
 usage.register(app)
 audit.register(app)
-deployed.register(app)
-runs.register(app, deployed.agents)
-models.register(app)
-mcp.register(app)
 
 
 def run() -> int:

@@ -5,13 +5,6 @@ Usage: runtools COMMAND …
 
 Real machines for AI agents: start, pause, fork and look into sandboxes.
 
-Project:
-  init                  Make a project that deploys as it stands: an agent, a
-                        tool and a sandbox, a file each.
-  deploy                Bring what stands in the project to what its files say:
-                        tools, sandboxes, agents.
-  deploys               Who deployed what, and what became of it.
-
 This machine:
   setup                 Install what sandboxes need from this system (QEMU and a
                         few tools). Needs root.
@@ -24,16 +17,35 @@ This machine:
                         finding.
   strays                Sandboxes that no record bears, as after an older backup
                         was restored. Needs root.
-
-Sandboxes:
-  ssh-config            Print a Host entry for ssh, scp, rsync, git and editors.
   df                    Show what takes how much disk.
   prune                 Free disk: kept disks of ended sandboxes (no `recover`
                         after it), warm snapshots.
+
+Sandboxes:
   sandbox               Machines: create them, run in them, pause, fork and end
                         them.
+  ssh-config            Print a Host entry for ssh, scp, rsync, git and editors.
   template              What sandboxes are made from: build, look at, delete.
   webhook               Receivers that are told what happens to sandboxes.
+
+Project:
+  init                  Make a project that deploys as it stands: an agent, a
+                        tool and a sandbox, a file each.
+  deploy                Bring what stands in the project to what its files say:
+                        tools, sandboxes, agents.
+  deploys               Who deployed what, and what became of it.
+
+Agents:
+  agent                 Deployed agents and their versions.
+  models                List the models that agents can think with, and which of
+                        them have a key.
+  mcp                   Offer sandboxes to an MCP client that starts this
+                        command (stdin and stdout).
+  tool                  Deployed custom tools and their versions.
+  runs                  Runs of agents: follow, steer, approve, cancel.
+  threads               Conversations that are kept across runs.
+  endpoint              OpenAI-compatible servers of your own: Ollama, vLLM, a
+                        gateway.
 
 Organisation:
   login                 Sign in, by a browser on any machine or by an API key.
@@ -53,18 +65,6 @@ Organisation:
                         nothing.
   ssh-key               Public keys that may log in to sandboxes.
   secret                Named values, sealed at rest: set, list, reveal, rotate.
-
-Agents:
-  models                List the models that agents can think with, and which of
-                        them have a key.
-  mcp                   Offer sandboxes to an MCP client that starts this
-                        command (stdin and stdout).
-  agent                 Deployed agents and their versions.
-  tool                  Deployed custom tools and their versions.
-  runs                  Runs of agents: follow, steer, approve, cancel.
-  threads               Conversations that are kept across runs.
-  endpoint              OpenAI-compatible servers of your own: Ollama, vLLM, a
-                        gateway.
 
 Options:
   --version             Print the version.

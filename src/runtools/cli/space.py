@@ -15,8 +15,8 @@ from runtools.errors import InvalidRequest
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(rich_help_panel="Sandboxes")(df)
-    app.command(rich_help_panel="Sandboxes")(prune)
+    app.command(rich_help_panel="This machine")(df)
+    app.command(rich_help_panel="This machine")(prune)
 
 
 def df(json: Json = False) -> None:

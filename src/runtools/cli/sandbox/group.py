@@ -19,7 +19,9 @@ from runtools.cli.sandbox import (
     watching,
 )
 
-app = typer.Typer(help="Machines: create them, run in them, pause, fork and end them.")
+app = typer.Typer(
+    help="Machines: create them, run in them, pause, fork and end them.", no_args_is_help=True
+)
 
 _BEGIN, _INSIDE, _STATE, _LOOK = "Begin and end", "Inside", "State", "Look"
 

@@ -6,10 +6,11 @@ else from the default below. A name that no setting bears is refused, so a typo 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
@@ -284,6 +285,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "require_isolation": ("any", "hardware"),
     "ssh_agents": ("refused", "allowed"),
 }
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _unknown(name: str, known: Collection[str]) -> InvalidRequest:
+    alike = difflib.get_close_matches(name, known, n=3)
+    said = f"did you mean {' or '.join(alike)}? " if alike else ""
+    return InvalidRequest(f"unknown setting {name!r}", hint=f"{said}docs/settings.md lists them")
 
 
 def _typed(values: Mapping[str, Any]) -> Settings:
@@ -291,15 +299,15 @@ def _typed(values: Mapping[str, Any]) -> Settings:
     typed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in defaults:
-            raise InvalidRequest(
-                f"unknown setting {name!r}", hint=f"settings are {', '.join(sorted(defaults))}"
-            )
+            raise _unknown(name, defaults)
         kind = type(defaults[name])
         convert: Callable[[Any], Any] = Path if name == "home" else kind
         try:
             typed[name] = convert(value)
         except (TypeError, ValueError) as exc:
-            raise InvalidRequest(f"setting {name} must be {kind.__name__}: {value!r}") from exc
+            raise InvalidRequest(
+                f"setting {name} must be {_KINDS.get(kind, 'a path')}: {value!r}"
+            ) from exc
         if name in _CHOICES and typed[name] not in _CHOICES[name]:
             raise InvalidRequest(f"setting {name} must be one of {', '.join(_CHOICES[name])}")
     for name in ("public_url", "dev_url"):

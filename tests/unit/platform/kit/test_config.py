@@ -26,13 +26,19 @@ def test_the_clients_variables_are_no_settings(tmp_path):
     ("name", "value", "says"),
     [
         ("RUNTOOLS_API_PROT", "1", "unknown setting 'api_prot'"),
-        ("RUNTOOLS_API_PORT", "many", "api_port must be int"),
+        ("RUNTOOLS_API_PORT", "many", "api_port must be a whole number"),
         ("RUNTOOLS_ACCELERATOR", "xen", "accelerator must be one of auto, kvm, tcg"),
     ],
 )
 def test_a_bad_setting_is_named(tmp_path, name, value, says):
     with pytest.raises(InvalidRequest, match=re.escape(says)):
         load({"RUNTOOLS_HOME": str(tmp_path), name: value})
+
+
+def test_a_misspelt_setting_is_told_which_was_meant(tmp_path):
+    with pytest.raises(InvalidRequest) as caught:
+        load({"RUNTOOLS_HOME": str(tmp_path), "RUNTOOLS_API_PROT": "1"})
+    assert "did you mean api_port" in str(caught.value.hint)
 
 
 def test_a_bad_file_is_named(tmp_path):
