@@ -14,10 +14,16 @@ from runtools.platform.core.egress import domain
 MAX_BYTES = 65_536
 """The longest beginning that is waited for: a ClientHello in pieces, or the head of a request."""
 
-_TLS = 0x16
-_CLIENT_HELLO = 1
+HANDSHAKE = 0x16
+_CHANGE, _ALERT = 0x14, 0x15
+_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_RECORD_HEAD = 5
 _RECORD_LIMIT = 16_384
+_SEALED_MORE = 2048  # by so much what is encrypted may be longer
 _RECORDS = 64
+# What stands in place of a random number in a server's wish for a second hello (RFC 8446, 4.1.3).
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+_ANSWER_BYTES = 4096  # within so many a server's first message begins
 _SERVER_NAME = 0
 # Extensions that can hold a second, encrypted hello with another name: the standard's, and drafts' of it.
 _ENCRYPTED = frozenset({*range(0xFE08, 0xFE0E), 0xFFCE})
@@ -54,10 +60,12 @@ class Hello:
     Attributes:
         name: whom it is for; None where it does not say (an address, or nothing).
         first: the bytes to send on in place of those that were read.
+        rest: what has come behind a ClientHello; None: it is a request of HTTP.
     """
 
     name: str | None
     first: bytes
+    rest: bytes | None = None
 
 
 def read(data: bytes) -> Hello | None:
@@ -70,7 +78,7 @@ def read(data: bytes) -> Hello | None:
     if not data:
         return None
     try:
-        found = _tls(data) if data[0] == _TLS else _http(data)
+        found = _tls(data) if data[0] == HANDSHAKE else _http(data)
     except IndexError:  # a length that points beyond what it lies in
         raise Unreadable("a ClientHello whose lengths do not fit") from None
     if found is None and len(data) >= MAX_BYTES:
@@ -105,35 +113,77 @@ class _Field:
         return self.at == len(self.data)
 
 
-def _tls(data: bytes) -> Hello | None:
-    message = _handshake(data)
-    if message is None:
+def record(data: bytes) -> bytes | None:
+    """The first TLS record of some bytes; None while it is not all there.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    if len(data) < _RECORD_HEAD:
         return None
-    name = _server_name(message)
-    return Hello(name, data)
+    length = int.from_bytes(data[3:_RECORD_HEAD], "big")
+    if data[1] != 3 or length > _RECORD_LIMIT + _SEALED_MORE:
+        raise Unreadable("no TLS record")
+    end = _RECORD_HEAD + length
+    return data[:end] if len(data) >= end else None
 
 
-def _handshake(data: bytes) -> bytes | None:
-    """The body of the first handshake message, put together from records; None: not all there yet."""
+def asks_again(data: bytes) -> bool | None:
+    """Whether the beginning of a server's answer asks for a second hello; None: more of it is needed.
+
+    A server that answers in no way that TLS knows has asked for none.
+    """
+    message, at = b"", 0
+    while at + _RECORD_HEAD <= min(len(data), _ANSWER_BYTES):
+        kind, length = data[at], int.from_bytes(data[at + 3 : at + _RECORD_HEAD], "big")
+        if data[at + 1] != 3 or kind not in (HANDSHAKE, _ALERT, _CHANGE):
+            return False
+        at += _RECORD_HEAD
+        if kind == HANDSHAKE:
+            message += data[at : at + length]
+        if message and message[0] != _SERVER_HELLO:
+            return False
+        if len(message) >= 6 + len(_RETRY):  # behind its kind, length and version
+            return message[6 : 6 + len(_RETRY)] == _RETRY
+        at += length
+    return False if len(data) >= _ANSWER_BYTES else None
+
+
+def _tls(data: bytes) -> Hello | None:
+    found = _handshake(data)
+    if found is None:
+        return None
+    message, end = found
+    return Hello(_server_name(message), data[:end], data[end:])
+
+
+def _handshake(data: bytes) -> tuple[bytes, int] | None:
+    """The body of the first handshake message, put together from records, and where they end.
+
+    None: not all there yet.
+    """
     message, at = b"", 0
     for _ in range(_RECORDS):
-        if len(data) < at + 5:
+        if len(data) < at + _RECORD_HEAD:
             return None
         kind, major, length = data[at], data[at + 1], int.from_bytes(data[at + 3 : at + 5], "big")
-        if kind != _TLS or major != 3 or not 0 < length <= _RECORD_LIMIT:
+        if kind != HANDSHAKE or major != 3 or not 0 < length <= _RECORD_LIMIT:
             raise Unreadable("no TLS record of a handshake")
-        message += data[at + 5 : at + 5 + length]
+        at += _RECORD_HEAD
+        message += data[at : at + length]
         if message and message[0] != _CLIENT_HELLO:
             raise Unreadable("a handshake that does not begin with a ClientHello")
         if len(message) >= 4:
-            size = int.from_bytes(message[1:4], "big")
+            size = 4 + int.from_bytes(message[1:4], "big")
             if size > MAX_BYTES:
                 raise Unreadable("a ClientHello without end")
-            if len(message) >= 4 + size:
-                return message[4 : 4 + size]
-        if len(data) < at + 5 + length:
+            if len(message) > size:
+                raise Unreadable("a ClientHello with something behind it in its record")
+            if len(message) == size and len(data) >= at + length:
+                return message[4:], at + length
+        at += length
+        if len(data) < at:
             return None
-        at += 5 + length
     raise Unreadable(f"a ClientHello in more than {_RECORDS} records")
 
 

@@ -43,6 +43,7 @@ _HELLO_SECONDS = 10.0
 _DIAL_SECONDS = 10.0
 _READS = 256  # in so many pieces a beginning may come
 _BUFFER = 1 << 17
+_BEFORE = 1 << 14  # pieces of what is read before a server has answered
 # What the kernel holds of a flow while one side does not read (it keeps twice of that): without a bound of
 # ours some megabytes. To the sandbox is no distance; from far away more is on its way.
 NEAR_BUFFER = 1 << 15
@@ -175,41 +176,44 @@ class Relay:
 
     async def _handle(self, flow: Flow) -> None:
         try:
-            first = await self._admitted(flow)
-            await self._carry(flow, first)
+            await self._carry(flow, await self._admitted(flow))
             flow.end()
         except Refused as exc:
             self._refuse(str(exc), flow)
+        except hello.Unreadable:
+            self._refuse("unreadable", flow)
+        except hello.Encrypted as exc:
+            flow.name = exc.name
+            self._refuse("encrypted_hello", flow)
         except (OSError, TimeoutError):
             pass  # one side went away, or there is no other
 
     def _objection(self) -> str:
         return "not_allowed" if self._policy.internet else "internet_off"
 
-    async def _admitted(self, flow: Flow) -> bytes:
-        """The first bytes to carry on, of a connection that the policy admits."""
+    async def _admitted(self, flow: Flow) -> hello.Hello:
+        """The beginning of a connection that the policy admits."""
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
                 found = await _hello(flow.client)
-        except (hello.Unreadable, TimeoutError):
+        except TimeoutError:
             raise Refused("unreadable") from None
-        except hello.Encrypted as exc:
-            flow.name = exc.name
-            raise Refused("encrypted_hello") from None
         flow.name, flow.judged = found.name, True
         if not self._policy.admits(flow.address, flow.name):
             raise Refused(self._objection())
-        return found.first
+        return found
 
-    async def _carry(self, flow: Flow, first: bytes) -> None:
+    async def _carry(self, flow: Flow, begun: hello.Hello) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_DIAL_SECONDS):
             await loop.sock_connect(flow.server, (str(flow.address), flow.port))
-        await loop.sock_sendall(flow.server, first)
-        pumps = [
-            asyncio.create_task(_pump(flow.client, flow.server)),
-            asyncio.create_task(_pump(flow.server, flow.client)),
-        ]
+        await loop.sock_sendall(flow.server, begun.first)
+        if begun.rest is None:
+            ways = [_pump(flow.client, flow.server), _pump(flow.server, flow.client)]
+        else:
+            again: asyncio.Future[bool] = loop.create_future()
+            ways = [_say(flow, begun.rest, again), _answer(flow, again)]
+        pumps = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.gather(*pumps)
         finally:
@@ -266,6 +270,52 @@ async def _hello(client: socket.socket) -> hello.Hello:
         if not piece:
             break
     raise hello.Unreadable("it ended, or came in crumbs")
+
+
+async def _say(flow: Flow, held: bytes, again: asyncio.Future[bool]) -> None:
+    """Carry what a client says behind its hello. A second one must be for the same name.
+
+    No handshake goes on before the server has said whether it wants one: a hello that came too early would
+    be read once it does. More than one it may not want.
+
+    Raises:
+        Unreadable, Encrypted: a second hello that could be for another name.
+    """
+    loop = asyncio.get_running_loop()
+    while not again.done() or again.result():
+        one = hello.record(held)
+        if one is not None and one[0] != hello.HANDSHAKE:
+            await loop.sock_sendall(flow.server, one)
+            held = held[len(one) :]
+            continue
+        if one is not None:
+            if not await again:
+                break
+            second = hello.read(held)
+            if second is not None and second.name == flow.name:
+                break
+            if second is not None:
+                raise hello.Unreadable("a second hello for another name")
+        piece = await loop.sock_recv(flow.client, _BEFORE)
+        if not piece:
+            break
+        held += piece
+    await loop.sock_sendall(flow.server, held)
+    await _pump(flow.client, flow.server)
+
+
+async def _answer(flow: Flow, again: asyncio.Future[bool]) -> None:
+    """Carry what a server says, and tell whether it begins with the wish for a second hello."""
+    loop = asyncio.get_running_loop()
+    said = b""
+    while not again.done():
+        piece = await loop.sock_recv(flow.server, _BEFORE)
+        said += piece
+        wish = hello.asks_again(said) if piece else False
+        if wish is not None:
+            again.set_result(wish)
+        await loop.sock_sendall(flow.client, piece)
+    await _pump(flow.server, flow.client)
 
 
 async def _pump(source: socket.socket, target: socket.socket) -> None:

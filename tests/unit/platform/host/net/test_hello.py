@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtools.platform.host.net.hello import MAX_BYTES, Encrypted, Hello, Unreadable, read
+from runtools.platform.host.net.hello import (
+    MAX_BYTES,
+    Encrypted,
+    Hello,
+    Unreadable,
+    asks_again,
+    read,
+    record,
+)
 
 
 def real_hello(name: str | None) -> bytes:
@@ -51,14 +59,21 @@ def name_of(data: bytes) -> str | None:
 class TestTls:
     def test_the_name_of_a_real_hello(self):
         data = real_hello("www.Example.org")
-        assert read(data) == Hello("www.example.org", data)
+        assert read(data) == Hello("www.example.org", data, b"")
 
     def test_one_without_a_name(self):
         assert name_of(real_hello(None)) is None
 
     def test_what_follows_is_sent_on(self):
-        data = real_hello("example.org") + b"\x17\x03\x03\x00\x01x"
-        assert read(data) == Hello("example.org", data)
+        data, more = real_hello("example.org"), b"\x17\x03\x03\x00\x01x"
+        assert read(data + more) == Hello("example.org", data, more)
+
+    def test_nothing_stands_behind_it_in_its_record(self):
+        """A second hello there would be read before anybody has asked for one."""
+        message = real_hello("example.org")[5:] + real_hello("evil.net")[5:]
+        data = b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
+        with pytest.raises(Unreadable, match="behind it in its record"):
+            read(data)
 
     def test_every_beginning_asks_for_more(self):
         data = real_hello("example.org")
@@ -115,6 +130,54 @@ class TestTls:
     def test_crumbs_are_given_up(self):
         with pytest.raises(Unreadable, match="more than 64 records"):
             read(in_records(real_hello("example.org"), 1))
+
+
+def answer(random: bytes, kind: int = 2) -> bytes:
+    body = b"\x03\x03" + random + b"\0" + b"\x13\x01" + b"\0"
+    message = bytes([kind]) + struct.pack(">I", len(body))[1:] + body
+    return b"\x16\x03\x03" + struct.pack(">H", len(message)) + message
+
+
+RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+WARNING = b"\x15\x03\x03\x00\x02\x01\x70"
+
+
+class TestAnswers:
+    """Whether a server wants a second hello."""
+
+    @pytest.mark.parametrize("before", [b"", WARNING, WARNING * 3, b"\x14\x03\x03\x00\x01\x01"])
+    @pytest.mark.parametrize("size", [1, 7, 500])
+    def test_a_wish_is_seen_however_it_comes(self, before, size):
+        data = before + in_records(answer(RETRY), size)
+        assert asks_again(data) is True
+        assert {asks_again(data[:end]) for end in range(len(before) + 5 + 1)} == {None}
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            answer(bytes(32)),
+            answer(RETRY, kind=4),
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            b"\x17\x03\x03\x00\x01x",
+            WARNING * 1000,
+        ],
+    )
+    def test_everything_else_is_none(self, data):
+        assert asks_again(data) is False
+
+
+class TestRecords:
+    def test_the_first_whole_one(self):
+        one = b"\x17\x03\x03\x00\x02xy"
+        assert record(one + b"more") == one
+        assert all(record(one[:size]) is None for size in range(len(one)))
+
+    @pytest.mark.parametrize(
+        "data", [b"GET / HTTP", b"\x16\x02\x00\x00\x01x", b"\x17\x03\x03\xff\xff"]
+    )
+    def test_what_is_none(self, data):
+        with pytest.raises(Unreadable):
+            record(data)
 
 
 class TestHttp:
