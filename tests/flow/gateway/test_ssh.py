@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from runtools.errors import SandboxStopped, Unavailable
-from runtools.platform.gateway.ssh import door
+from runtools.errors import Conflict, SandboxStopped, Unavailable
+from runtools.platform.gateway.ssh import door, server
 from runtools.platform.gateway.ssh.guesses import Guesses
 from runtools.testing.ssh_clients import background, ends, open_port, says, shut
 from runtools.testing.ssh_world import (
@@ -580,3 +580,10 @@ class TestGarbage:
                 await reader.read(-1)
         await shut(writer)
         assert (await shared.run(shared.ssh("--", "true")))[0] == 0
+
+
+async def test_a_place_that_somebody_has_is_refused_by_name(shared: SshWorld) -> None:
+    serving = server.serving(shared.house, "127.0.0.1", shared.port)
+    with pytest.raises(Conflict, match=f"cannot listen on 127.0.0.1:{shared.port}") as told:
+        await serving.__aenter__()
+    assert "ssh_port" in str(told.value.hint)

@@ -14,6 +14,7 @@ import asyncssh
 from asyncssh.constants import DISC_TOO_MANY_CONNECTIONS, MSG_DISCONNECT
 from asyncssh.packet import Byte, String, UInt32
 
+from runtools.errors import Conflict
 from runtools.platform.gateway.ssh.door import Door
 from runtools.platform.gateway.ssh.house import LOOKING, House
 from runtools.platform.gateway.ssh.upstream import CIPHERS, EXCHANGES
@@ -101,13 +102,25 @@ class _Listening:
     async def create_server(
         self, factory: Callable[[str, int], Any], host: str, port: int
     ) -> asyncio.Server:
-        """Listen."""
+        """Listen.
+
+        Raises:
+            Conflict: somebody else listens there.
+        """
 
         def made() -> ClientWire:
             wire = ClientWire(lambda wire: self._admit(wire, factory), lambda: self._left(wire))
             return wire
 
-        self._server = await asyncio.get_running_loop().create_server(made, host, port, backlog=256)
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                made, host, port, backlog=256
+            )
+        except OSError as exc:
+            raise Conflict(
+                f"the SSH gateway cannot listen on {host}:{port}: {exc.strerror}",
+                hint="the settings ssh_host and ssh_port choose another place",
+            ) from exc
         for sock in self._server.sockets:
             for level, option, value in _TCP_KEEPALIVE:
                 sock.setsockopt(level, option, value)
