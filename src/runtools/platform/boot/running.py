@@ -9,7 +9,7 @@ from runtools.platform.host.engine.places import Places
 from runtools.platform.kit.config import Settings
 
 LEFT = 3
-"""What `host --pause-all` ends with where machines run on, which it names."""
+"""What `up` and `host --pause-all` end with where machines run on, which they name."""
 
 
 def machines(settings: Settings) -> list[str]:

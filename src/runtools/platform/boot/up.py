@@ -68,7 +68,10 @@ def log_file(settings: Settings) -> Path:
 
 
 async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Run the platform until SIGINT or SIGTERM, then pause what runs and end."""
+    """Run the platform until SIGINT or SIGTERM, then pause what runs and end.
+
+    Ends with `LEFT` where something runs on, which it names.
+    """
     _need_root()
     _need_ports(settings)
     person = await unprivileged(settings, environ)
@@ -90,9 +93,12 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
         finally:
             for task in beside:
                 task.cancel()
-        for name in await asyncio.to_thread(running.machines, settings):
-            log.error("%s could not be paused and runs on; runtools down tries again", name)
-    return 0
+        left = await asyncio.to_thread(running.machines, settings)
+        for name in left:
+            log.error("%s could not be paused and runs on", name)
+        if left:
+            log.error("do not copy the home: disks are being written to. runtools down tries again")
+    return running.LEFT if left else 0
 
 
 async def detached(settings: Settings, environ: Mapping[str, str]) -> int:

@@ -106,6 +106,41 @@ class TestDown:
             await left.down()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
+class TestForeground:
+    @pytest.fixture(autouse=True)
+    def over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was told to end, and its parts have ended."""
+
+        async def nothing(*_: object) -> None:
+            pass
+
+        monkeypatch.setattr(up, "_need_ports", lambda _: None)
+        monkeypatch.setattr(up, "_first_start", nothing)
+        monkeypatch.setattr(up, "_announce", nothing)
+        monkeypatch.setattr(up.Supervisor, "run", nothing)
+
+    async def test_names_what_it_leaves_running_and_is_no_success(
+        self, left: Left, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await up.foreground(left.settings, {}) == running.LEFT
+        assert "sandbox-left could not be paused" in caplog.text
+        assert "do not copy the home" in caplog.text
+
+    async def test_is_silent_where_nothing_runs(
+        self, left: Left, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        left.machine.kill()
+        left.machine.wait()
+        assert await up.foreground(left.settings, {}) == 0
+        assert "paused" not in caplog.text
+
+
+def test_systemd_does_not_start_anew_what_was_told_to_end() -> None:
+    told = (ROOT / "docs/operations.md").read_text()
+    assert f"RestartPreventExitStatus={running.LEFT}\n" in told
+
+
 def test_the_end_is_given_as_long_as_all_parts_may_take() -> None:
     taken = sum(part.grace_seconds for part in up._parts(up.Person("root", 0, 0)))
     told = re.findall(r"TimeoutStopSec=(\d+)", (ROOT / "docs/operations.md").read_text())
