@@ -50,5 +50,5 @@ class NullNetwork:
     async def reclaim(self, keep: Collection[Slot]) -> int:
         """Forget all but those kept."""
         lost = self.taken - set(keep)
-        self.taken -= lost
+        self.taken = set(keep)
         return len(lost)

@@ -154,3 +154,52 @@ async def test_not_by_a_start_that_finds_it_named_by_one_that_had_closed_it(sett
     assert slot_of(world, box) == slot
     assert await world.sh(box, "cat /root/known") == "kept"
     await world.close()
+
+
+async def test_not_by_a_destroy_that_a_start_could_not_finish_at_once(settings, disk):
+    """Its network was closed before the host ended, of which no journal says anything."""
+    world = World(settings)
+    await world.host.start()
+    gone = await world.create()
+    machine, record, folder = world.box(gone).machine(), world.box(gone).record, world.folder(gone)
+    await world.host.stop()
+    await world.driver.kill(machine)
+    destroying = UnderWay(Act.DESTROY, "op_gone", "key_test", f"destroy {gone}")
+    journal.save(folder, replace(record, under_way=destroying))
+    disk.fits = lambda record: record.sandbox_id == gone
+    world = World(settings)
+    await world.host.start()
+    assert disk.refused
+    other = await world.create()
+    assert slot_of(world, gone) is not None
+    disk.fits = lambda record: False
+    await until(lambda: world.look(gone).state == "stopped")
+    assert world.network.taken == {slot_of(world, other)}
+    await world.close()
+
+
+async def test_not_by_one_that_was_put_to_sleep_and_could_not_be_written_down(
+    settings, disk, monkeypatch
+):
+    """Its network is gone, so a start saves it; that it is paused the disk takes only later."""
+    world = World(settings)
+    await world.host.start()
+    box = await world.create()
+    await world.sh(box, "echo kept >/root/known")
+    await world.host.stop()
+    world = World(settings)
+
+    async def adopt(slot, policy, refused=None):
+        raise Unavailable("the network is gone")
+
+    monkeypatch.setattr(world.network, "adopt", adopt)
+    disk.fits = lambda record: record.sandbox_id == box and record.state is State.PAUSED
+    await world.host.start()
+    assert disk.refused
+    other = await world.create()
+    disk.fits = lambda record: False
+    await until(lambda: world.look(box).state == "paused")
+    assert world.network.taken == {slot_of(world, other)}
+    assert await world.sh(box, "cat /root/known") == "kept"
+    assert len(world.network.taken) == 2
+    await world.close()

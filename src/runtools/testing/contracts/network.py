@@ -84,3 +84,17 @@ class NetworkContract:
         await again.close(slot)
         await again.reclaim(())
         assert await again.reclaim(()) == 0
+
+    async def test_the_number_of_a_kept_slot_is_nobody_elses_until_it_is_closed(
+        self, nets: NetworkRig
+    ) -> None:
+        slot = await nets.network.open(SHUT)
+        await nets.network.close(slot)
+        again = await nets.restarted()
+        await again.reclaim({slot})
+        opened = [await again.open(SHUT) for _ in range(2)]
+        assert slot.index not in {one.index for one in opened}
+        await again.close(slot)
+        assert all(again.traffic(one) is not None for one in opened)
+        for one in opened:
+            await again.close(one)

@@ -80,7 +80,11 @@ class Network(Protocol):
         ...
 
     async def reclaim(self, keep: Collection[Slot]) -> int:
-        """Remove all of this installation's slots but those kept; returns how many."""
+        """Remove all of this installation's slots but those kept; returns how many.
+
+        The number of a kept one is given to nobody else until it was closed, whether anything of it is
+        there or not: whoever keeps it may close it once more.
+        """
         ...
 
     def traffic(self, slot: Slot) -> Traffic | None:

@@ -152,8 +152,8 @@ class NamespaceNetwork:
     async def reclaim(self, keep: Collection[Slot]) -> int:
         """Remove what a crash has left."""
         await self._ready()
-        kept = {slot.index for slot in keep} | self._used
-        lost = sorted(slots.found(self._names) - kept)
+        self._used |= {slot.index for slot in keep}
+        lost = sorted(slots.found(self._names) - self._used)
         for index in lost:
             await slots.unmake(self._names, index)
         return len(lost)
