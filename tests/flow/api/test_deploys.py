@@ -475,6 +475,22 @@ class TestSandboxes:
             ("internet", False, True)
         ]
 
+    async def test_so_is_who_may_enter_its_ports(self, any_world: World) -> None:
+        world = any_world
+        wanted = body(sandboxes=[box()])
+        await done(world, wanted)
+        await world.http.post("/v1/sandboxes/shop-dev/urls", json={"access": "public"})
+        # A choice about one port is nothing that a definition speaks of.
+        await world.http.post("/v1/sandboxes/shop-dev/urls", json={"access": "org", "port": 80})
+        (change,) = (await plan(world, wanted))["changes"]
+        assert change["action"] == "update"
+        assert [(f["field"], f["old"], f["new"]) for f in change["fields"]] == [
+            ("devUrls", "public", None)
+        ]
+        await done(world, wanted)
+        assert (await get(world, "/sandboxes/shop-dev/urls"))["decidedBy"] == "default"
+        assert (await plan(world, wanted))["changes"] == []
+
     async def test_the_environment_is_shown_by_nothing(self, any_world: World) -> None:
         world = any_world
         line = 'echo "$A"; exit 1'

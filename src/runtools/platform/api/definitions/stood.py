@@ -22,7 +22,7 @@ def stood(conn: Transaction, vault: Vault, org_id: str, project_id: str) -> list
         if row.sealed is not None:
             says[store.PRIVATE] = json.loads(vault.open(row.sealed, LABEL, row.version_id))
         if row.internet is not None:
-            says |= {"internet": row.internet, "egress": row.egress}
+            says |= {"internet": row.internet, "egress": row.egress, "devUrls": row.dev_urls}
         found.append(
             Stood(
                 id=row.id,

@@ -21,6 +21,7 @@ from runtools.platform.api.definitions.tables import (
     definitions,
 )
 from runtools.platform.api.deploys.tables import deploys
+from runtools.platform.api.dev_urls.store import ALL, dev_url_choices
 from runtools.platform.api.projects.store import projects
 from runtools.platform.api.runs.tables import runs
 from runtools.platform.api.sandboxes.tables import sandboxes
@@ -131,11 +132,19 @@ def standing(conn: Connection, org_id: str, project_id: str) -> list[Standing]:
             sandboxes.c.wanted,
             sandboxes.c.internet,
             sandboxes.c.egress,
+            dev_url_choices.c.access,
             definition_versions.c.key_id,
             definition_versions.c.sealed,
         )
         .join(definition_versions, _IN_FORCE)
         .join(sandboxes, sandboxes.c.id == definitions.c.sandbox_id, isouter=True)
+        .join(
+            dev_url_choices,
+            (dev_url_choices.c.org_id == definitions.c.org_id)
+            & (dev_url_choices.c.sandbox_id == definitions.c.sandbox_id)
+            & (dev_url_choices.c.port == ALL),
+            isouter=True,
+        )
         .where(
             definitions.c.org_id == org_id,
             definitions.c.project_id == project_id,

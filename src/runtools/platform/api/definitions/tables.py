@@ -12,6 +12,7 @@ from runtools.platform.api.vault.store import SealedColumn
 from runtools.platform.api.vault.vault import Sealed
 from runtools.platform.kit.db import Document, Moment, metadata
 from runtools.sdk.shapes.definitions import Kind
+from runtools.sdk.shapes.dev_urls import Access
 
 _STANDING = text("deleted_at IS NULL")
 
@@ -115,3 +116,4 @@ class Standing:
     wanted: str | None
     internet: bool | None
     egress: dict[str, list[str]] | None
+    dev_urls: Access | None
