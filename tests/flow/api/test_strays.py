@@ -96,6 +96,32 @@ class TestAdopt:
         await any_world.http.patch(path, json={"internet": False})
         assert any_world.host.machines[order.sandbox_id].order.internet is False
 
+    async def test_another_org_may_have_one_on_the_platforms_template(
+        self, any_world: World
+    ) -> None:
+        other = await any_world.stranger()
+        made = (await other.post("/v1/sandboxes", json={})).json()["data"]
+        org_id = (await other.get("/v1/org")).json()["data"]["id"]
+        known = await any_world.host.order(made["id"])
+        order = known.model_copy(update={"sandbox_id": new_sandbox_id(), "op": "opn_lost"})
+        await any_world.host.create(order)
+        await strays.watch(any_world.platform)
+        await adopt(any_world, order.sandbox_id, org_id)
+        assert (await any_world.get(order.sandbox_id, other))["state"] == "paused"
+        # What the first org has built for itself is nobody else's.
+        mine = await any_world.build("mine", recipe="base-debian", apt=["git"])
+        order = known.model_copy(
+            update={
+                "sandbox_id": new_sandbox_id(),
+                "op": "opn_more",
+                "template_version_id": mine["id"],
+            }
+        )
+        await any_world.host.create(order)
+        with pytest.raises(Conflict, match=mine["id"]):
+            await adopt(any_world, order.sandbox_id, org_id)
+        await other.aclose()
+
     async def test_without_its_template_it_is_refused_and_kept(self, any_world: World) -> None:
         order = await stray(any_world, template_version_id="tpl_forgotten")
         await strays.watch(any_world.platform)  # before the loop does

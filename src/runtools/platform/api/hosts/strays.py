@@ -104,8 +104,8 @@ def _take(
     project = projects.find(conn, org, None) if org is not None else None
     if org is None or project is None:
         raise NotFound(f"no org {org_id!r}")
-    version = templates.get(conn, order.template_version_id)
-    if version is None or version.org_id != org:
+    version = templates.lent(conn, org, order.template_version_id)
+    if version is None:
         raise Conflict(
             f"{order.sandbox_id} stands on template version {order.template_version_id}, of which "
             f"{org} has no record",

@@ -129,6 +129,16 @@ def get(conn: Connection, version_id: str) -> Version | None:
     return None if row is None else Version(*row)
 
 
+def lent(conn: Connection, org_id: str, version_id: str) -> Version | None:
+    """A version on which the org's sandboxes may stand: its own, or the platform's."""
+    own = _ALL.where(versions.c.org_id == org_id)
+    for query in (own, _of_platform()):
+        row = conn.execute(query.where(versions.c.id == version_id)).first()
+        if row is not None:
+            return Version(*row)
+    return None
+
+
 def of_slug(conn: Connection, org_id: str, slug: str) -> list[Version]:
     """The slug's versions, newest first."""
     query = _ALL.where(
