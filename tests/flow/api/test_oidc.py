@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 import pytest_asyncio
+from sqlalchemy import func, select
 from tests.flow.api.test_pages import PASSWORD, Browser, invitation, signed_in
 
 from runtools.platform.api.identities import service, store
@@ -254,6 +255,26 @@ async def test_who_comes_back_from_nowhere_fills_no_log(house: World) -> None:
     assert await lines() == 0
     assert (await through(browser, "bob")).status_code == 403
     assert await lines() == 1
+
+
+async def test_strangers_have_no_more_kept_than_others_are_asked(
+    any_url: str, issuer: str, tmp_path: Path
+) -> None:
+    """Each sign-in that is begun is a row for ten minutes: they are counted by their address."""
+    said = {"oidc_issuer": issuer, "oidc_client_id": "runtools", "oidc_client_secret": "s"}
+    db = Database(any_url)
+    async with api_world.world(db, tmp_path, rate_limit_failed=3, **said) as world:
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        browser = Browser(world.url)
+        codes = [
+            (await browser.ask("GET", "/signin/oidc", headers=headers)).status_code
+            for _ in range(5)
+        ]
+        assert codes == [303, 303, 303, 429, 429]
+        kept = await db.read(
+            lambda conn: conn.scalar(select(func.count()).select_from(store.flows))
+        )
+        assert kept == 3
 
 
 async def test_a_provider_that_is_away_is_said_so(any_url: str, tmp_path: Path) -> None:

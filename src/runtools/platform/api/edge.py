@@ -30,6 +30,8 @@ _OPEN = frozenset(
     {"/healthz", "/readyz", "/openapi.json", "/metrics", "/v1/logins", "/v1/logins/finish"}
 )
 _BEGINS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+# What it keeps until the browser comes back from the identity provider anybody may have it keep.
+_BEGINS_SIGN_IN = "/signin/oidc"
 _SANDBOX = re.compile(r"/v1/sandboxes/[^/]+")
 _ACT = re.compile(r"/v1/sandboxes(?:/[^/]+/(?:pause|resume|fork|recover|rollback|snapshots))?")
 _WITH_BODY = frozenset({"POST", "PATCH", "DELETE"})
@@ -107,7 +109,7 @@ class Edge:
             call.caller = await self._visitor(call, scope)
         elif scope["path"] not in _OPEN:
             await self._admit(call, scope, self._platform.door.admit(self._secret(scope)))
-        if call.caller is None and acts(scope):
+        if call.caller is None and (acts(scope) or scope["path"] == _BEGINS_SIGN_IN):
             self._count(call, "requests without a key")
         if scope["method"] in _WITH_BODY:
             bound = (MAX_CHAT_BYTES, _LESS) if scope["path"] in _FRONT_ENDS else ()
