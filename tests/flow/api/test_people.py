@@ -17,6 +17,7 @@ from runtools.errors import Conflict, Unauthenticated
 from runtools.platform.api import reconcile
 from runtools.platform.api.invitations import store as invitations
 from runtools.platform.api.logins import store as logins
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
 from runtools.platform.core.ids import new_id
@@ -44,6 +45,17 @@ async def test_an_invitation_that_another_process_makes_at_the_same_moment(
     other = replace(made, id=new_id("inv"), digest=digest("another"))
     with pytest.raises(Conflict, match="under way"):
         await db.write(invitations.add_once, other)
+
+
+async def test_an_org_that_another_process_makes_at_the_same_moment(any_world: World) -> None:
+    """Both act under the op of one idempotency key: one org, and both are told of it."""
+    db, now = any_world.platform.db, any_world.platform.clock.now()
+    ids = [new_id("org") for _ in range(6)]
+    made = await asyncio.gather(
+        *(db.write(orgs.add_once, one, "twin", "opn_of_both", now) for one in ids)
+    )
+    assert len(set(made)) == 1
+    assert made[0] in ids
 
 
 async def accept(who: Signed, code: str) -> httpx.Response:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, Column, Connection, Index, String, Table, insert, select, update
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 orgs = Table(
     "orgs",
@@ -38,12 +38,11 @@ def there(conn: Connection, org_id: str) -> bool:
 
 def add_once(conn: Connection, org_id: str, name: str, op: str, now: datetime) -> str:
     """A new org, unless the same act has made one before; returns the id of the one that is there."""
-    made: str | None = conn.scalar(select(orgs.c.id).where(orgs.c.op == op))
-    if made is not None:
-        return made
     row = {"id": org_id, "name": name, "ledger_last": 0, "created_at": now, "op": op}
-    conn.execute(insert(orgs).values(**row))
-    return org_id
+    # Another process may be at the same act in this moment: whoever is second waits, and finds its org.
+    once = upsert(conn, orgs).values(**row).on_conflict_do_nothing(index_elements=["op"])
+    conn.execute(once)
+    return str(conn.scalar(select(orgs.c.id).where(orgs.c.op == op)))
 
 
 def rename(conn: Connection, org_id: str, name: str) -> None:
