@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def _value(conn: Connection, column: Column[Any]) -> Any:
     if isinstance(kind, Boolean):
         return True
     return 1 if isinstance(kind, Integer | Float) else "x"
+
+
+def test_the_migrations_are_one_chain() -> None:
+    """Two that were made beside each other have one number, or one before them: neither lands unseen."""
+    script = ScriptDirectory.from_config(config())
+    files = sorted(Path(script.versions).glob("[0-9]*.py"))
+    numbers = [file.name.partition("_")[0] for file in files]
+    assert numbers == [f"{n:04}" for n in range(1, len(files) + 1)]
+    said = [re.findall(r"^(?:down_)?revision = (.*)$", file.read_text(), re.M) for file in files]
+    before = ["None", *(f'"{number}"' for number in numbers)]
+    assert said == [[f'"{number}"', down] for number, down in zip(numbers, before, strict=False)]
+    assert script.get_heads() == numbers[-1:]
 
 
 class TestUpgrade:
