@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -74,20 +75,29 @@ class TestLost:
     async def test_one_that_the_host_has_forgotten_is_stopped(self, any_world: World) -> None:
         made = await any_world.create()
         kept = await any_world.create()
+        await any_world.http.post(f"/v1/sandboxes/{made['id']}/snapshots", json={})
         any_world.host.forget(made["id"])
         await any_world.host.restart()
         await any_world.host.die(kept["id"], "so that the new epoch is seen")
         await any_world.becomes(kept["id"], state="stopped")
+        path = f"/v1/sandboxes/{made['id']}/snapshots"
+        assert len((await any_world.http.get(path)).json()["data"]) == 1
         await repair(any_world)
         shown = await any_world.becomes(made["id"], state="stopped")
         assert shown["ending"]["cause"] == "host_restart"
+        # Nobody can go back to what was kept of it: it is not shown, and counts no more.
+        assert (await any_world.http.get(path)).json()["data"] == []
+        assert (await any_world.http.get("/v1/limits")).json()["data"]["used"]["snapshots"] == 0
 
     async def test_a_destroy_of_one_forgotten_is_done(self, world: World) -> None:
         made = await world.create()
+        await world.http.post(f"/v1/sandboxes/{made['id']}/snapshots", json={})
         world.host.forget(made["id"])
         gone = await world.http.delete(f"/v1/sandboxes/{made['id']}")
         assert gone.json()["data"]["state"] == "stopped"
         assert gone.json()["data"]["ending"]["cause"] == "request"
+        kept = await world.http.get(f"/v1/sandboxes/{made['id']}/snapshots")
+        assert kept.json()["data"] == []
 
     async def test_one_whose_report_was_passed_over_is_asked_for(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +233,37 @@ class TestOrder:
         assert len(tried) == 5
         assert len(set(tried)) == 1
         assert f"that {odd['id']} is stopped, is passed over" in caplog.text
+        told = any_world.platform.meters.told()
+        (counted,) = [one for one in told if one.name == "runtools_reports_passed_over"]
+        assert [sample.value for sample in counted.samples if sample.name.endswith("_total")] == [1]
+
+    async def test_how_long_it_ran_is_counted_though_nothing_else_of_it_is(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It paused by a report that nobody can take in, and went on by one that anybody can."""
+        world, clock = any_world, any_world.platform.clock
+        made = await world.create()
+        await world.heard()
+        real = follow.observe
+
+        def observe(conn: Transaction, observed: Observed) -> Record | None:
+            if observed.state == "paused":
+                raise ValueError("it does not fit")
+            return real(conn, observed)
+
+        monkeypatch.setattr(follow, "observe", observe)
+        monkeypatch.setattr(follow, "_LONGEST_PAUSE", 0.01)
+        machine = world.host.machines[made["id"]]
+        assert machine.latest is not None
+        at = machine.latest.at
+        now = machine.latest
+        for hours, state in ((1, "paused"), (3, "running"), (4, "paused")):
+            later = {"at": at + timedelta(hours=hours), "state": state, "seq": now.seq + hours}
+            seen = now.model_copy(update=later)
+            tries: Counter[tuple[int, int]] = Counter({(seen.epoch, seen.seq): 9})
+            await follow._take_in_or_over(world.platform, HOST_ID, seen, tries)
+        answer = await world.http.get("/v1/usage", params=_period(at, clock.now(), days=1))
+        assert [row["runningMs"] for row in answer.json()["data"]] == [2 * 3_600_000]
 
     async def test_older_reports_are_ignored(self, any_world: World) -> None:
         made = await any_world.create()
@@ -351,6 +392,11 @@ class TestWait:
         shown = await world.http.get(f"/v1/sandboxes/{made['id']}?waitSeconds=1")
         assert shown.json()["data"]["state"] == "creating"
         world.host.gate.set()
+
+
+def _period(since: datetime, now: datetime, days: int) -> dict[str, str]:
+    """From then on."""
+    return {"from": since.isoformat(), "to": (now + timedelta(days=days)).isoformat()}
 
 
 async def _count(world: World, path: str, wanted: int) -> bool:

@@ -16,6 +16,7 @@ from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.sandboxes.observe import observe
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.api.usage import store as usage
 from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
@@ -72,6 +73,8 @@ async def _take_in_or_over(
             "report %d/%d of host %s, that %s is %s, is passed over: it cannot be taken in",
             *(*place, host_id, observed.sandbox_id, observed.state),
         )
+        platform.meters.passed_over()
+        await _count(platform, observed)
         await platform.db.write(_pass_over, host_id, observed)
 
 
@@ -88,6 +91,22 @@ def _write(conn: Transaction, host_id: str, observed: Observed) -> Record | None
     record = observe(conn, observed)
     store.advance(conn, host_id, observed.epoch, observed.seq)
     return record
+
+
+async def _count(platform: Platform, observed: Observed) -> None:
+    """How long its sandbox ran is known by this report alone, and is counted where that can be written."""
+    try:
+        await platform.db.write(_counted, observed)
+    except RunToolsError:
+        raise
+    except Exception:
+        log.exception("what %s used is not exact from here on", observed.sandbox_id)
+
+
+def _counted(conn: Transaction, observed: Observed) -> None:
+    if sandboxes.locked(conn, observed.sandbox_id) is not None:
+        place = (observed.epoch, observed.seq)
+        usage.moved(conn, observed.sandbox_id, place, observed.at, observed.state)
 
 
 def _pass_over(conn: Transaction, host_id: str, observed: Observed) -> None:

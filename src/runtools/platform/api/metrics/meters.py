@@ -36,6 +36,11 @@ class Meters:
             ["outcome"],
             registry=registry,
         )
+        self._passed_over = Counter(
+            "runtools_reports_passed_over",
+            "Reports of hosts that could not be taken in; their sandboxes were asked for instead",
+            registry=registry,
+        )
 
     def told(self) -> list[Family]:
         """All of it."""
@@ -46,6 +51,10 @@ class Meters:
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route or "none", str(status)).inc()
         self._seconds.labels(method, route or "none").observe(seconds)
+
+    def passed_over(self) -> None:
+        """A report of a host is set aside."""
+        self._passed_over.inc()
 
     def webhook(self, *, arrived: bool) -> None:
         """An event was sent to a receiver."""

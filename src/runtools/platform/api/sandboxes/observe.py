@@ -82,6 +82,7 @@ def ended(
     usage.moved(conn, record.id, None, now, "stopped")
     usage.given_up(conn, record.id, now)
     guests.forget(conn, record.id)
+    snapshots.gone_with(conn, record.id)
     news = News(now, "stopped", None, cause, actor, {"reason": reason})
     _tell(conn, after, news, "sandbox.stopped")
     return after

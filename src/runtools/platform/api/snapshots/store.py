@@ -160,7 +160,7 @@ def mark(conn: Connection, snapshot_id: str, state: str, op: str | None) -> None
 
 
 def gone_with(conn: Connection, sandbox_id: str) -> None:
-    """The host has removed them with their sandbox."""
+    """Nobody can go back to them any more: their sandbox has ended, and nothing of it is kept."""
     conn.execute(
         update(snapshots)
         .where(snapshots.c.sandbox_id == sandbox_id, snapshots.c.state == "ready")
