@@ -26,6 +26,7 @@ _PIPE: Final = 256 << 10
 _CONNECT_SECONDS: Final = 5.0
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close without a farewell
+_FAREWELL: Final = struct.pack("ii", 0, 0)
 # A peer that was left behind by a pause, a fork or a rollback says nothing any more.
 _KEEPALIVE: Final = (
     (socket.TCP_KEEPIDLE, 60),
@@ -136,6 +137,8 @@ class Switch:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for option, value in _KEEPALIVE:
                     sock.setsockopt(socket.IPPROTO_TCP, option, value)
+                # Should we be killed, what was under way must not look as if it had come to its end.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         stream = _Stream(outer, inner, early)
         with self._lock:
             epoll = self._running()
@@ -201,8 +204,7 @@ class Switch:
             with contextlib.suppress(OSError):
                 epoll.unregister(fd)
             with contextlib.suppress(OSError):
-                if abort:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT if abort else _FAREWELL)
             sock.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,16 @@ from runtools.testing import port_server
 
 from .conftest import Agent, Talk, until
 from .test_renew import order
+
+_ONE_STREAM = """
+import socket, sys, threading
+from runtools.guest.switch import Switch
+streams = Switch(1)
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(listener.getsockname()[1], flush=True)
+    streams.take(listener.accept()[0], streams.connect(int(sys.argv[1])), b"")
+threading.Event().wait()
+"""
 
 
 @contextlib.contextmanager
@@ -114,6 +126,40 @@ def test_slow_streams_do_not_hold_up_others(agent: Agent) -> None:
             assert quick.file.read(3) == b"%3d" % n
         for talk in slow:
             assert talk.file.read(1 << 20) == b"x" * (1 << 20)
+
+
+@contextlib.contextmanager
+def _switching(port: int) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
+    """A process that has nothing but one stream to a port, over TCP as in a machine, and our end of it."""
+    argv = [sys.executable, "-c", _ONE_STREAM, str(port)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            outer = int(process.stdout.readline())
+            with socket.create_connection(("127.0.0.1", outer), timeout=30) as ours:
+                yield process, ours
+        finally:
+            process.kill()
+
+
+def test_one_that_is_killed_breaks_off_what_was_under_way() -> None:
+    """An end would make the part that came the whole."""
+    with serving("echo") as port, _switching(port) as (process, ours):
+        ours.sendall(b"a part")
+        assert ours.recv(6) == b"a part"
+        process.kill()
+        with pytest.raises(ConnectionResetError):
+            ours.recv(1)
+
+
+def test_what_a_server_ends_comes_whole_and_ends() -> None:
+    said = b"x" * (4 << 20)
+    with serving("last") as port, _switching(port) as (_, ours):
+        threading.Thread(
+            target=lambda: (ours.sendall(said), ours.shutdown(socket.SHUT_WR)), daemon=True
+        ).start()
+        with ours.makefile("rb") as file:
+            assert file.read() == said
 
 
 def test_streams_end_when_the_machine_becomes_another(agent: Agent) -> None:
