@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from runtools.platform.core.dev_urls import DevUrls
-from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
+from runtools.platform.core.ports.admitting import Admitting, Asked, Stay, Verdict
 from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.server import listening
@@ -63,14 +63,17 @@ class FakeAdmitting(Admitting):
             return Verdict(answer="enter", public=public, wakes=wakes)
         return Verdict(answer="unknown")
 
-    async def stays(self, asked: Sequence[Asked]) -> Sequence[bool]:
+    async def stays(self, asked: Sequence[Asked]) -> Sequence[Stay]:
         """See `Admitting`."""
         self.stood += asked
         if self.failure is not None:
             raise self.failure
         return [
-            (one.sandbox_id, one.port) in self.public
-            or bool({one.key, *one.cookies} & self.secrets)
+            Stay(
+                may=(one.sandbox_id, one.port) in self.public
+                or bool({one.key, *one.cookies} & self.secrets),
+                wakes=not self.limited,
+            )
             for one in asked
         ]
 

@@ -24,6 +24,7 @@ import asyncssh
 from runtools.errors import NotFound, RunToolsError
 from runtools.platform.core.ports.doorway import (
     Address,
+    Ends,
     Entering,
     Entry,
     KeyShown,
@@ -142,6 +143,9 @@ class TableDoorway:
     logins: list[Entering] = field(default_factory=list)
     asked: int = 0
     failure: RunToolsError | None = None
+    limited: bool = False  # the org of the sandboxes has limits to keep
+    woken: list[str] = field(default_factory=list)
+    asleep_for_good: RunToolsError | None = None
 
     async def key_opens(self, shown: KeyShown) -> bool:
         """Whether the table has it."""
@@ -160,9 +164,9 @@ class TableDoorway:
         visit = entering.visit
         if visit.fingerprint is not None and not self._opens(visit):
             raise NotFound("the key opens no more")
-        return Entry(host_keys=self.host_keys[visit.sandbox_id])
+        return Entry(host_keys=self.host_keys[visit.sandbox_id], wakes=not self.limited)
 
-    async def ended(self, visits: Sequence[Visit]) -> Sequence[Over]:
+    async def ended(self, visits: Sequence[Visit]) -> Ends:
         """Those whose key is gone, and those whose sandbox is."""
         self._count()
         found = []
@@ -171,7 +175,13 @@ class TableDoorway:
                 found.append(Over(place=place, because=self.over[visit.sandbox_id]))
             elif visit.fingerprint is not None and not self._opens(visit):
                 found.append(Over(place=place, because="the SSH key was taken away"))
-        return found
+        return Ends(over=found, limited=list(range(len(visits))) if self.limited else [])
+
+    async def waken(self, visit: Visit) -> None:
+        """Note it."""
+        self.woken.append(visit.sandbox_id)
+        if self.asleep_for_good is not None:
+            raise self.asleep_for_good
 
     async def announce(self, address: Address) -> None:
         """Nobody asks for it."""

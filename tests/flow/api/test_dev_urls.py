@@ -228,7 +228,7 @@ class TestStaying:
     async def stays(self, gate: Gateway, *asked: dict[str, Any]) -> list[bool]:
         answer = await gate.http.post(f"{PREFIX}/stays", json={"asked": asked})
         assert answer.status_code == 200, answer.text
-        return list(answer.json()["data"]["stays"])
+        return [one["may"] for one in answer.json()["data"]["stays"]]
 
     async def test_many_are_asked_about_at_once(
         self, any_world: World, gate: Gateway, box: str
@@ -267,6 +267,9 @@ class TestWaking:
         await ask(any_world.http, "PATCH", f"/v1/orgs/{org}/limits", sandboxes=1)
         said = await gate.ask(box, key=key)
         assert (said["answer"], said["wakes"]) == ("enter", False)
+        asked = {"asked": [{"sandbox_id": box, "port": 3000, "key": key}]}
+        stays = (await gate.http.post(f"{PREFIX}/stays", json=asked)).json()["data"]["stays"]
+        assert stays == [{"may": True, "wakes": False}]
         full = await self.waken(gate, box)
         assert (full.status_code, full.json()["error"]["code"]) == (409, "quota_exceeded")
         assert (await any_world.get(box))["state"] == "paused"

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from runtools.errors import GuestMisbehaved, NotFound, RunToolsError, SandboxStopped
+from runtools.errors import GuestMisbehaved, NotFound, QuotaExceeded, RunToolsError, SandboxStopped
 from runtools.platform.api.ssh_access import service, store
 from runtools.platform.core.ports.doorway import (
     Address,
@@ -93,7 +93,7 @@ class TestKeys:
         assert await opens(doorway, box, mine)
         assert not await opens(doorway, box, theirs)
         assert not await opens(doorway, NOBODY, mine)
-        assert await doorway.ended([visit(box, mine)]) == []
+        assert (await doorway.ended([visit(box, mine)])).over == []
 
     async def test_one_that_is_removed_opens_nothing_and_ends_what_it_opened(
         self, any_world: World, doorway: ApiDoorway
@@ -103,7 +103,7 @@ class TestKeys:
         await register(any_world.http, mine)
         assert (await any_world.http.delete("/v1/ssh-keys/laptop")).is_success
         assert not await opens(doorway, box, mine)
-        [over] = await doorway.ended([visit(box, mine)])
+        [over] = (await doorway.ended([visit(box, mine)])).over
         assert over.because == f"the SSH key that opened {box} was taken away"
         with pytest.raises(NotFound):
             await enter(doorway, box, mine)
@@ -171,7 +171,7 @@ class TestPasswords:
             (bare, PASSWORD), (bare, ""), (NOBODY, PASSWORD),
         ):  # fmt: skip
             assert not await fits(sandbox, wrong), (sandbox, wrong)
-        assert await doorway.ended([visit(box, None)]) == []
+        assert (await doorway.ended([visit(box, None)])).over == []
         lines = (await any_world.http.get("/v1/audit?action=ssh.login")).json()["data"]
         assert {(one["resource"], one["status"]) for one in lines} == {(box, 401), (bare, 401)}
 
@@ -229,7 +229,7 @@ class TestEntering:
         await any_world.becomes(box, state="stopped")
         with pytest.raises(SandboxStopped, match=f"{box} has stopped"):
             await enter(doorway, box, mine)
-        [over] = await doorway.ended([visit(box, mine)])
+        [over] = (await doorway.ended([visit(box, mine)])).over
         assert over.because.startswith(f"{box} has stopped: ")
 
     async def test_host_keys_that_are_none_are_not_believed(
@@ -250,7 +250,46 @@ class TestEntering:
         with pytest.raises(NotFound) as nobody:
             await enter(doorway, NOBODY, key())
         assert str(wrong.value).replace(box, NOBODY) == str(nobody.value)
-        assert (await doorway.ended([visit(NOBODY, key())]))[0].place == 0
+        assert (await doorway.ended([visit(NOBODY, key())])).over[0].place == 0
+
+
+class TestWaking:
+    async def test_what_wakes_by_a_session_is_counted(
+        self, any_world: World, doorway: ApiDoorway
+    ) -> None:
+        mine = key()
+        box, other = (await any_world.create())["id"], (await any_world.create())["id"]
+        await register(any_world.http, mine)
+        await has_host_key(any_world, box)
+        assert (await enter(doorway, box, mine)).wakes
+        inside = visit(box, mine)
+        assert (await doorway.ended([inside])).limited == []
+        org = (await any_world.http.get("/v1/me")).json()["data"]["orgId"]
+        await any_world.http.post(f"/v1/sandboxes/{box}/pause")
+        await any_world.http.patch(f"/v1/orgs/{org}/limits", json={"sandboxes": 1})
+        gone = visit(NOBODY, mine)
+        ends = await doorway.ended([gone, inside, inside])
+        assert ([one.place for one in ends.over], ends.limited) == ([0], [1, 2])
+        with pytest.raises(QuotaExceeded):
+            await doorway.waken(inside)
+        with pytest.raises(QuotaExceeded):
+            await enter(doorway, box, mine)
+        assert (await any_world.get(box))["state"] == "paused"
+        await any_world.http.post(f"/v1/sandboxes/{other}/pause")
+        await doorway.waken(inside)
+        await any_world.becomes(box, state="running")
+        assert not (await enter(doorway, box, mine)).wakes
+
+    async def test_who_may_not_be_in_any_more_wakes_nothing(
+        self, any_world: World, doorway: ApiDoorway
+    ) -> None:
+        mine = key()
+        box = (await any_world.create())["id"]
+        await any_world.http.post(f"/v1/sandboxes/{box}/pause")
+        for one in (visit(box, mine), visit(NOBODY, mine), visit(NOBODY, None)):
+            with pytest.raises(NotFound):
+                await doorway.waken(one)
+        assert (await any_world.get(box))["state"] == "paused"
 
 
 class TestPasses:
@@ -274,7 +313,7 @@ class TestPasses:
         box = (await any_world.create())["id"]
         await give(any_world.http, box, mine, ttlSeconds=1)
         await _until_closed(doorway, box, mine)
-        assert await doorway.ended([visit(box, mine)]) == []
+        assert (await doorway.ended([visit(box, mine)])).over == []
 
     async def test_it_ends_with_the_key_that_gave_it(
         self, any_world: World, doorway: ApiDoorway
@@ -288,7 +327,7 @@ class TestPasses:
         assert await opens(doorway, box, mine)
         await any_world.http.delete(f"/v1/api-keys/{made['id']}")
         assert not await opens(doorway, box, mine)
-        assert len(await doorway.ended([visit(box, mine)])) == 1
+        assert len((await doorway.ended([visit(box, mine)])).over) == 1
 
     async def test_it_ends_when_the_key_that_gave_it_expires(
         self, any_world: World, doorway: ApiDoorway, monkeypatch: pytest.MonkeyPatch
@@ -307,13 +346,13 @@ class TestPasses:
         await register(any_world.http, own)
         await give(any_world.http, box, passed, ttlSeconds=60)
         visits = [visit(box, one) for one in (given, own, passed)]
-        assert await doorway.ended(visits) == []
+        assert (await doorway.ended(visits)).over == []
         now = any_world.platform.clock.now()
         later, sooner = now + timedelta(days=2), now - timedelta(days=300)
         monkeypatch.setattr(any_world.platform.clock, "now", lambda: sooner)
-        assert await service.ended(any_world.platform, visits) == []
+        assert (await service.ended(any_world.platform, visits)).over == []
         monkeypatch.setattr(any_world.platform.clock, "now", lambda: later)
-        [over] = await service.ended(any_world.platform, visits)
+        [over] = (await service.ended(any_world.platform, visits)).over
         assert (over.place, "was taken away" in over.because) == (0, True)
         for one, opens_it in ((given, False), (own, True), (passed, False)):
             found = await service.key_opens(any_world.platform, box, one.get_fingerprint())

@@ -19,8 +19,10 @@ from websockets.asyncio.server import ServerConnection
 
 from runtools.errors import GuestUnreachable, QuotaExceeded, SandboxStopped, Unavailable
 from runtools.platform.core.ports.reach_wire import pack_answer
+from runtools.platform.gateway import rousing
 from runtools.platform.gateway.reach import HostReach
-from runtools.platform.gateway.web import talk
+from runtools.platform.gateway.web.visit import Visit
+from runtools.testing.api_world import holds
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -654,32 +656,71 @@ class TestWaking:
     async def test_what_is_said_after_a_silence_asks_first(
         self, limited: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(talk, "QUIET_SECONDS", 0)
+        monkeypatch.setattr(rousing, "QUIET_SECONDS", 0)
+        async with _repeating(limited) as sock:
+            for message in ("a" * MB, "b", "c" * MB):
+                await _asks(limited, sock, message)
+            limited.admitting.asleep_for_good = QuotaExceeded("full")
+            before = len(limited.admitting.woken)
+            await (await sock.ping())  # wakes nothing
+            assert len(limited.admitting.woken) == before
+            await sock.send("d")
+            async with asyncio.timeout(20):
+                with pytest.raises(websockets.ConnectionClosed):
+                    await sock.recv()
 
-        async def repeat(sock: ServerConnection) -> None:
-            async for message in sock:
-                await sock.send(message)
+    async def test_limits_that_come_later_count_for_what_is_open(
+        self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rousing, "QUIET_SECONDS", 0)
+        async with _repeating(gate) as sock:
+            await sock.send("a")
+            assert await sock.recv() == "a"
+            assert gate.admitting.woken == []
+            gate.admitting.limited = True
+            [visit] = gate.house._visits
+            assert isinstance(visit, Visit)
+            await holds(lambda: not visit._wakes)
+            await _asks(gate, sock, "b")
 
-        async with websockets.serve(repeat, "127.0.0.1", 0) as served:
-            port = next(iter(served.sockets)).getsockname()[1]
-            async with websockets.connect(
-                f"ws://{limited.host(port)}/",
-                host="127.0.0.1",
-                additional_headers={"X-RunTools-Key": KEY},
-            ) as sock:
-                for message in ("a" * MB, "b", "c" * MB):
-                    before = len(limited.admitting.woken)
-                    await sock.send(message)
-                    assert await sock.recv() == message
-                    assert len(limited.admitting.woken) > before
-                limited.admitting.asleep_for_good = QuotaExceeded("full")
-                before = len(limited.admitting.woken)
-                await (await sock.ping())  # wakes nothing
-                assert len(limited.admitting.woken) == before
-                await sock.send("d")
-                async with asyncio.timeout(20):
-                    with pytest.raises(websockets.ConnectionClosed):
-                        await sock.recv()
+    async def test_what_wakes_by_itself_is_not_used_again_within_limits(
+        self, gate: Gateway
+    ) -> None:
+        port = await server(mirror)
+        reader, writer = await gate.connect()
+        for is_limited in (False, False, True, True):
+            gate.admitting.limited = is_limited
+            gate.house.admission._known.clear()
+            writer.write(head(gate, port))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"\r\n\r\n")  # the head that it was sent
+        assert gate.reach.wakes == [True, False]
+
+
+@contextlib.asynccontextmanager
+async def _repeating(gate: Gateway) -> AsyncIterator[websockets.ClientConnection]:
+    """A WebSocket to a server that says all again."""
+
+    async def repeat(sock: ServerConnection) -> None:
+        async for message in sock:
+            await sock.send(message)
+
+    async with websockets.serve(repeat, "127.0.0.1", 0) as served:
+        port = next(iter(served.sockets)).getsockname()[1]
+        async with websockets.connect(
+            f"ws://{gate.host(port)}/",
+            host="127.0.0.1",
+            additional_headers={"X-RunTools-Key": KEY},
+        ) as sock:
+            yield sock
+
+
+async def _asks(gate: Gateway, sock: websockets.ClientConnection, message: str) -> None:
+    """That a message gets through, and has the sandbox woken before."""
+    before = len(gate.admitting.woken)
+    await sock.send(message)
+    assert await sock.recv() == message
+    assert len(gate.admitting.woken) > before
 
 
 class TestStaying:

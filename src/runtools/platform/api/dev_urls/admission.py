@@ -21,7 +21,7 @@ from runtools.platform.api.sandboxes import inside, observe
 from runtools.platform.core.access import Caller, covers
 from runtools.platform.core.dev_urls import is_open
 from runtools.platform.core.ids import new_id
-from runtools.platform.core.ports.admitting import Asked, Verdict
+from runtools.platform.core.ports.admitting import Asked, Stay, Verdict
 from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
@@ -63,12 +63,15 @@ async def admit(platform: Platform, asked: Asked) -> Verdict:
     return entered.model_copy(update={"wakes": seen.wakes})
 
 
-async def stays(platform: Platform, many: Sequence[Asked]) -> list[bool]:
+async def stays(platform: Platform, many: Sequence[Asked]) -> list[Stay]:
     """Whether each who was let in still may be there."""
     now, usual = platform.clock.now(), standard(platform.settings)
     asked = [one.model_copy(update={"link": None}) for one in many]
     seen = await platform.db.read(_look, asked, usual, now)
-    return [await _stays(platform, one, found, now) for one, found in zip(asked, seen, strict=True)]
+    return [
+        Stay(may=await _stays(platform, one, found, now), wakes=found.wakes)
+        for one, found in zip(asked, seen, strict=True)
+    ]
 
 
 async def waken(platform: Platform, sandbox_id: str) -> None:
@@ -91,8 +94,7 @@ def _look(conn: Transaction, many: Sequence[Asked], usual: Amounts, now: datetim
         place = store.place(conn, asked.sandbox_id, asked.port)
         org = _NOWHERE if place is None else place.org_id
         if org not in known:
-            allowed = limits.limits(conn, org, usual)
-            known[org] = not (allowed.sandboxes or allowed.vcpus or allowed.memory_mb)
+            known[org] = not limits.bounds_what_runs(conn, org, usual)
         digests = [crypto.digest(secret) for secret in _secrets(asked)]
         links = store.opening(conn, asked.sandbox_id, asked.port, digests, now) if digests else []
         seen.append(_Seen(place, links, known[org]))

@@ -64,6 +64,12 @@ def limits(conn: Connection, org_id: str, standard: Amounts) -> Amounts:
     return standard.model_copy(update=said)
 
 
+def bounds_what_runs(conn: Connection, org_id: str, standard: Amounts) -> bool:
+    """Whether the org has a limit on what runs: then nothing of it wakes uncounted."""
+    allowed = limits(conn, org_id, standard)
+    return bool(allowed.sandboxes or allowed.vcpus or allowed.memory_mb)
+
+
 def used(conn: Connection, org_id: str, but: Collection[str] = ()) -> Amounts:
     """What the org has, certain sandboxes apart; not what it spent."""
     living = select(

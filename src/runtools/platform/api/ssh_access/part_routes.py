@@ -11,11 +11,11 @@ from runtools.platform.core.ports.doorway import (
     PREFIX,
     Address,
     Answer,
-    Ends,
     Entering,
     KeyShown,
     PasswordShown,
     Standing,
+    Visit,
 )
 from runtools.platform.kit.http import one
 
@@ -51,8 +51,17 @@ async def enter(request: Request) -> Response:
 async def standing(request: Request) -> Response:
     """Which logins are over."""
     call = call_of(request)
-    over = await service.ended(call.platform, call.take(Standing).visits)
-    return call.answer(one(Ends(over=over)), keep=False)
+    ends = await service.ended(call.platform, call.take(Standing).visits)
+    return call.answer(one(ends), keep=False)
+
+
+@router.post("/waken")
+async def waken(request: Request) -> Response:
+    """Somebody who is in says something to a sandbox that may sleep."""
+    call = call_of(request)
+    visit = call.take(Visit)
+    await service.waken(call.platform, visit)
+    return call.answer(one(visit), keep=False)
 
 
 @router.post("/address")

@@ -13,6 +13,8 @@ from runtools.errors import FileMissing, GuestMisbehaved, NotFound, Unauthentica
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import Call, behalf
+from runtools.platform.api.limits import store as limits
+from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import inside
 from runtools.platform.api.ssh_access import store
@@ -20,11 +22,12 @@ from runtools.platform.api.ssh_access.store import Pass, Place
 from runtools.platform.api.ssh_keys.service import public_key
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core.ids import new_id
-from runtools.platform.core.ports.doorway import Entering, Entry, Over, PasswordShown, Visit
+from runtools.platform.core.ports.doorway import Ends, Entering, Entry, Over, PasswordShown, Visit
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import crypto, sshkeys
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.sshkeys import BadKey
+from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.ssh_access import SshAccess, SshAccessCreate
 
 # What a refusal takes at least: longer than any of the ways to it.
@@ -85,13 +88,32 @@ async def enter(platform: Platform, entering: Entering) -> Entry:
     await platform.db.write(audit.add, [line])
     call = behalf(platform, found.org_id, actor, new_id("opn"))
     host, sandbox_id = await inside.enter(call, visit.sandbox_id)
-    return Entry(host_keys=await _prepare(host, sandbox_id, entering.authority))
+    host_keys = await _prepare(host, sandbox_id, entering.authority)
+    usual = standard(platform.settings)
+    is_limited = await platform.db.read(limits.bounds_what_runs, found.org_id, usual)
+    return Entry(host_keys=host_keys, wakes=not is_limited)
 
 
-async def ended(platform: Platform, visits: Sequence[Visit]) -> list[Over]:
-    """Which of these are over, and why."""
+async def ended(platform: Platform, visits: Sequence[Visit]) -> Ends:
+    """Which of these are over, and why; and which are at orgs that have limits to keep."""
     idle, now = platform.settings.session_idle, platform.clock.now()
-    return await platform.db.read(_ended, platform.vault, idle, visits, now)
+    usual = standard(platform.settings)
+    return await platform.db.read(_ended, platform.vault, idle, usual, visits, now)
+
+
+async def waken(platform: Platform, visit: Visit) -> None:
+    """Have a sandbox awake that somebody is in, counted among what its org runs.
+
+    Raises:
+        NotFound: they may not be in any more.
+        SandboxStopped, QuotaExceeded: there is nothing to wake, or it may not be.
+    """
+    idle, now = platform.settings.session_idle, platform.clock.now()
+    found = await platform.db.read(_in, platform.vault, idle, visit, now)
+    if found is None:
+        raise NotFound(f"that opens {visit.sandbox_id[:80]!r} no more")
+    call = behalf(platform, found.org_id, found.actor or "password", new_id("opn"))
+    await inside.enter(call, visit.sandbox_id)
 
 
 # --- passes ---
@@ -153,33 +175,53 @@ async def _after(platform: Platform, began: float, least: float, opens: bool) ->
 
 
 def _ended(
-    conn: Transaction, vault: Vault, idle: timedelta, visits: Sequence[Visit], now: datetime
-) -> list[Over]:
-    known: dict[Visit, str | None] = {}
-    for visit in visits:
+    conn: Transaction,
+    vault: Vault,
+    idle: timedelta,
+    usual: Amounts,
+    visits: Sequence[Visit],
+    now: datetime,
+) -> Ends:
+    known: dict[Visit, tuple[str | None, str]] = {}
+    orgs: dict[str, bool] = {}  # whether each has limits to keep
+    over, limited = [], []
+    for place, visit in enumerate(visits):
         if visit not in known:
-            known[visit] = _why_over(conn, vault, idle, visit, now)
-    return [
-        Over(place=place, because=because)
-        for place, visit in enumerate(visits)
-        if (because := known[visit]) is not None
-    ]
+            known[visit] = _look(conn, vault, idle, visit, now)
+        because, org = known[visit]
+        if because is not None:
+            over.append(Over(place=place, because=because))
+            continue
+        if org not in orgs:
+            orgs[org] = limits.bounds_what_runs(conn, org, usual)
+        if orgs[org]:
+            limited.append(place)
+    return Ends(over=over, limited=limited)
 
 
-def _why_over(
+def _look(
     conn: Transaction, vault: Vault, idle: timedelta, visit: Visit, now: datetime
-) -> str | None:
+) -> tuple[str | None, str]:
+    """Why a visit is over, if it is, and the org that it is at."""
     name = visit.sandbox_id
     there = store.place(conn, name)
     if there is None:
-        return f"there is no sandbox {name} any more"
+        return f"there is no sandbox {name} any more", ""
     if "stopped" in (there.state, there.wanted):
-        return f"{name} has stopped: {(there.ending or {}).get('reason', 'it was destroyed')}"
+        why = (there.ending or {}).get("reason", "it was destroyed")
+        return f"{name} has stopped: {why}", there.org_id
+    if _in(conn, vault, idle, visit, now) is None:
+        return f"the SSH key that opened {name} was taken away", there.org_id
+    return None, there.org_id
+
+
+def _in(
+    conn: Transaction, vault: Vault, idle: timedelta, visit: Visit, now: datetime
+) -> Place | None:
+    """The sandbox, where somebody who is in may be there."""
     if visit.fingerprint is None:
-        return None
-    if store.opens(conn, vault, idle, name, visit.fingerprint, now, is_in=True) is None:
-        return f"the SSH key that opened {name} was taken away"
-    return None
+        return store.place(conn, visit.sandbox_id)
+    return store.opens(conn, vault, idle, visit.sandbox_id, visit.fingerprint, now, is_in=True)
 
 
 async def _prepare(host: Host, sandbox_id: str, authority: str) -> list[str]:

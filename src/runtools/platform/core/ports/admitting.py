@@ -59,10 +59,17 @@ class Standing(_Shape):
     asked: Annotated[tuple[Asked, ...], Field(max_length=MOST_STAYS, strict=False)]
 
 
-class Stays(_Shape):
-    """Whether each may stay, in the same order."""
+class Stay(_Shape):
+    """Whether one may stay. ``wakes``: see `Verdict`; limits may have come since."""
 
-    stays: Annotated[tuple[bool, ...], Field(strict=False)]
+    may: bool
+    wakes: bool = True
+
+
+class Stays(_Shape):
+    """What is said of each, in the same order."""
+
+    stays: Annotated[tuple[Stay, ...], Field(strict=False)]
 
 
 class Waking(_Shape):
@@ -82,7 +89,7 @@ class Admitting(Protocol):
         """
         ...
 
-    async def stays(self, asked: Sequence[Asked]) -> Sequence[bool]:
+    async def stays(self, asked: Sequence[Asked]) -> Sequence[Stay]:
         """Whether each of these, who were let in, still may be there. Links are not looked at.
 
         Raises:

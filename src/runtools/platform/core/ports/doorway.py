@@ -59,9 +59,16 @@ class Entering(Shape):
 
 
 class Entry(Shape):
-    """What the gateway needs to log in at the sandbox: the public host keys that lie there."""
+    """What the gateway needs to log in at the sandbox.
+
+    Attributes:
+        host_keys: the public ones that lie there.
+        wakes: what is said to it later may wake it; otherwise its org has limits to keep, and the api
+            wakes it (`Doorway.waken`).
+    """
 
     host_keys: list[str]
+    wakes: bool = True
 
 
 class Standing(Shape):
@@ -78,9 +85,14 @@ class Over(Shape):
 
 
 class Ends(Shape):
-    """The visits that are over."""
+    """The visits that are over.
+
+    Attributes:
+        limited: places of those at orgs that have limits to keep by now (see `Entry.wakes`).
+    """
 
     over: list[Over]
+    limited: list[int] = Field(default_factory=list)
 
 
 class Address(Shape):
@@ -112,8 +124,17 @@ class Doorway(Protocol):
         """
         ...
 
-    async def ended(self, visits: Sequence[Visit]) -> Sequence[Over]:
+    async def ended(self, visits: Sequence[Visit]) -> Ends:
         """Which of these are over: the key was taken away, or the sandbox has ended."""
+        ...
+
+    async def waken(self, visit: Visit) -> None:
+        """Have the sandbox awake, counted among what its org runs.
+
+        Raises:
+            QuotaExceeded: its org runs as much as it may.
+            NotFound, SandboxStopped: there is nothing to wake.
+        """
         ...
 
     async def announce(self, address: Address) -> None:

@@ -13,7 +13,6 @@ from runtools.platform.core.ports.doorway import (
     Entering,
     Entry,
     KeyShown,
-    Over,
     PasswordShown,
     Standing,
     Visit,
@@ -21,7 +20,7 @@ from runtools.platform.core.ports.doorway import (
 from runtools.platform.gateway.part import PartClient
 
 _SECONDS = 10.0
-_ENTER_SECONDS = 180.0  # a sandbox may have to be woken, and wait for room
+_WAKE_SECONDS = 180.0  # a sandbox may have to wait for room
 
 
 class ApiDoorway(PartClient, Doorway):
@@ -45,11 +44,15 @@ class ApiDoorway(PartClient, Doorway):
 
     async def enter(self, entering: Entering) -> Entry:
         """See `Doorway`."""
-        return await self.ask("enter", entering, Entry, _ENTER_SECONDS)
+        return await self.ask("enter", entering, Entry, _WAKE_SECONDS)
 
-    async def ended(self, visits: Sequence[Visit]) -> Sequence[Over]:
+    async def ended(self, visits: Sequence[Visit]) -> Ends:
         """See `Doorway`."""
-        return (await self.ask("standing", Standing(visits=list(visits)), Ends)).over
+        return await self.ask("standing", Standing(visits=list(visits)), Ends)
+
+    async def waken(self, visit: Visit) -> None:
+        """See `Doorway`."""
+        await self.ask("waken", visit, Visit, _WAKE_SECONDS)
 
     async def announce(self, address: Address) -> None:
         """See `Doorway`."""

@@ -65,7 +65,8 @@ class Door(asyncssh.SSHServer):
         self._came_at = house.clock.monotonic()
         self._shown: Visit | None = None
         self.visit: Visit | None = None
-        self._has_room = self._ending = False
+        self._has_room = self._ending = self._is_limited = False
+        self._stream: SandboxWire | None = None
         self._entering: asyncio.Task[asyncssh.SSHClientConnection] | None = None
         self._channels: set[Asker] = set()
         self._gone = asyncio.Event()
@@ -208,7 +209,7 @@ class Door(asyncssh.SSHServer):
         if self._entering is not None:
             self._entering.cancel()
             if self._inside is not None:
-                self._inside.close()
+                self._inside.abort()  # without a word: it might wake who sleeps
 
     @property
     def _only_looked(self) -> bool:
@@ -226,6 +227,7 @@ class Door(asyncssh.SSHServer):
             entry = await house.doorway.enter(
                 Entering(visit=visit, source=self._source[:64], authority=keys.authority_line)
             )
+            self._is_limited = not entry.wakes
             inside = await upstream.connect(
                 house.reach,
                 keys,
@@ -235,6 +237,7 @@ class Door(asyncssh.SSHServer):
                 self._wire,
                 house.streams,
                 agents=house.agents,
+                wakes=entry.wakes,
                 made=self._watch,
                 lost=self._lost,
             )
@@ -256,6 +259,15 @@ class Door(asyncssh.SSHServer):
             MSG_REQUEST_FAILURE: partial(self._answered, MSG_REQUEST_FAILURE),
         }
         Packets(inside, wire, takers, self.end)
+        self._stream = wire
+        if self._is_limited:
+            self.limit()
+
+    def limit(self) -> None:
+        """What is said to the sandbox from now on has the api wake it."""
+        self._is_limited = True
+        if self._stream is not None and self.visit is not None:
+            self._stream.limit(partial(self._house.doorway.waken, self.visit), self.end)
 
     @property
     def _inside(self) -> asyncssh.SSHClientConnection | None:
@@ -280,7 +292,7 @@ class Door(asyncssh.SSHServer):
         sentence = None
         try:
             while sentence is None and clock.monotonic() < until and not self._gone.is_set():
-                for over in await self._house.doorway.ended([visit]):
+                for over in (await self._house.doorway.ended([visit])).over:
                     sentence = over.because
                 if sentence is None:
                     await clock.sleep(_ASK_SECONDS)

@@ -45,6 +45,10 @@ class Inside(Protocol):
         """Say the sentence and end."""
         ...
 
+    def limit(self) -> None:
+        """The org that it visits has limits to keep from now on."""
+        ...
+
 
 @dataclass(slots=True)
 class House:
@@ -102,10 +106,13 @@ class House:
                 log.exception("cannot ask who is to leave")
 
     async def look(self) -> None:
-        """End the visits that are over."""
+        """End the visits that are over, and have limits kept that came meanwhile."""
         there = [(one, visit) for one in self.inside if (visit := one.visit) is not None]
         for piece in _pieces(there):
-            for over in await self.doorway.ended([visit for _, visit in piece]):
+            ends = await self.doorway.ended([visit for _, visit in piece])
+            for place in ends.limited:
+                piece[place][0].limit()
+            for over in ends.over:
                 piece[over.place][0].end(over.because)
 
     def close(self) -> None:

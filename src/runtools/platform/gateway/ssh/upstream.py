@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import asyncssh
 
@@ -33,6 +34,7 @@ async def connect(
     streams: set[SandboxWire],
     *,
     agents: bool,
+    wakes: bool,
     made: Callable[[asyncssh.SSHClientConnection, SandboxWire], None],
     lost: Callable[[], None],
 ) -> asyncssh.SSHClientConnection:
@@ -44,6 +46,7 @@ async def connect(
         client: whom it is for.
         streams: all that are open.
         agents: whether it may use the client's agent.
+        wakes: see `Reach`.
         made: is called with the connection and its wire, before anything was sent.
         lost: is called when the connection is gone.
 
@@ -58,7 +61,7 @@ async def connect(
             return await asyncssh.connect(
                 sandbox_id,
                 PORT,
-                tunnel=_Tunnel(reach, client, streams, made),
+                tunnel=_Tunnel(partial(reach.attach, wakes=wakes), client, streams, made),
                 client_factory=lambda: _Inside(lost),
                 config=None,
                 username=LOGIN_NAME,
@@ -96,12 +99,12 @@ class _Tunnel:
 
     def __init__(
         self,
-        reach: Reach,
+        attach: Callable[[str, int, SandboxWire], Awaitable[object]],
         client: ClientWire,
         streams: set[SandboxWire],
         made: Callable[[asyncssh.SSHClientConnection, SandboxWire], None],
     ) -> None:
-        self._reach = reach
+        self._attach = attach
         self._client = client
         self._streams = streams
         self._made = made
@@ -113,7 +116,7 @@ class _Tunnel:
         connection = factory()
         wire = SandboxWire(connection, self._client, self._streams)
         self._made(connection, wire)
-        await self._reach.attach(sandbox_id, port, wire)
+        await self._attach(sandbox_id, port, wire)
         return None, connection
 
 

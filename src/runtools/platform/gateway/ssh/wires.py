@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from runtools.platform.gateway.rousing import Rousing, Waken
+
 HIGH = 1024 * 1024  # bytes that may wait to be sent before the partner is held up
 MOST = 4 * HIGH  # more than that can only be answers to the other side itself
 KEEPALIVE_SECONDS = 30
 EXCHANGE = "keys are exchanged"
 _FULL = "it takes nothing at present"
+_SLEEPS = "it is being woken"
 _FAREWELL_SECONDS = 2.0
 # Read at once: while it is taken apart all others wait, and larger ones are copied over and over.
 PIECE = 64 * 1024
@@ -219,6 +222,7 @@ class SandboxWire(Wire):
         super().__init__(connection)
         self._client = client
         self._every = every
+        self._rousing: Rousing | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The stream is there."""
@@ -228,7 +232,31 @@ class SandboxWire(Wire):
         self.look()
         self._client.look()
 
+    def limit(self, waken: Waken, fail: Callable[[str], None]) -> None:
+        """What it is told after a silence has it woken so from now on."""
+        if self._rousing is None:
+            self._rousing = Rousing(waken, self._awake, fail)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._rousing is not None:
+            self._rousing.heard()
+        super().data_received(data)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send it; the client is read no further while that waits."""
+        if self._rousing is not None and self._rousing.holds(bytes(data)):
+            self.block(_SLEEPS)
+        else:
+            super().write(data)
+
+    def _awake(self, held: bytes) -> None:
+        super().write(held)
+        self.unblock(_SLEEPS)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._every.discard(self)
+        if self._rousing is not None:
+            self._rousing.cancel()
         super().connection_lost(exc)

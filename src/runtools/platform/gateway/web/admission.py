@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from runtools.platform.core.ports.admitting import Admitting, Asked, Verdict
+from runtools.platform.core.ports.admitting import Admitting, Asked, Stay, Verdict
 from runtools.platform.gateway.web.visitor import NOTHING, Shown
 from runtools.platform.kit import rates
 from runtools.platform.kit.clock import Clock
@@ -94,7 +94,7 @@ class Admission:
                 raise rates.too_many("requests for what is not there", wait)
         return verdict
 
-    async def stays(self, wishes: Collection[Wish]) -> list[bool]:
+    async def stays(self, wishes: Collection[Wish]) -> list[Stay]:
         """Whether each of those who were let in may stay.
 
         Raises:

@@ -14,6 +14,7 @@ from runtools.platform.core.ports.admitting import (
     Admitting,
     Asked,
     Standing,
+    Stay,
     Stays,
     Verdict,
     Waking,
@@ -39,9 +40,9 @@ class Api(PartClient, Admitting):
         """See `Admitting`."""
         return await self._say("admit", asked, Verdict)
 
-    async def stays(self, asked: Sequence[Asked]) -> Sequence[bool]:
+    async def stays(self, asked: Sequence[Asked]) -> Sequence[Stay]:
         """See `Admitting`."""
-        found: list[bool] = []
+        found: list[Stay] = []
         for at in range(0, len(asked), MOST_STAYS):
             some = tuple(asked[at : at + MOST_STAYS])
             said = (await self._say("stays", Standing(asked=some), Stays)).stays

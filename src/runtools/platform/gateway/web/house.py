@@ -54,6 +54,10 @@ class Guest(Protocol):
         """End what takes too long."""
         ...
 
+    def limit(self) -> None:
+        """The org that it visits has limits to keep from now on."""
+        ...
+
     def abort(self) -> None:
         """Break it off."""
         ...
@@ -182,10 +186,13 @@ class House:
         except Exception:  # likewise
             log.exception("cannot ask who may stay")
             return
-        gone = {wish for wish, may in zip(wishes, stays, strict=True) if not may}
+        said = dict(zip(wishes, stays, strict=True))
         for visit in list(self._visits):
-            if visit.wish in gone:
+            stay = None if visit.wish is None else said.get(visit.wish)
+            if stay is not None and not stay.may:
                 _break_off(visit)
+            elif stay is not None and not stay.wakes:
+                visit.limit()
 
     async def close(self) -> None:
         """Break everything off, and see it gone."""

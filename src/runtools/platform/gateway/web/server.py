@@ -87,6 +87,9 @@ class Arrival(asyncio.Protocol):
     def look(self, now: float) -> None:
         """The handshake has a bound of its own."""
 
+    def limit(self) -> None:
+        """It visits nobody yet."""
+
     def abort(self) -> None:
         """Break off."""
         self._transport.abort()

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
-from runtools.errors import RunToolsError
 from runtools.platform.core.pulses import is_pulse
+from runtools.platform.gateway.rousing import Rousing, Waken
 from runtools.platform.gateway.web.pace import Outflow
 from runtools.platform.kit.splice import Half, Splice, is_gone
 
-log = logging.getLogger(__name__)
-
 HIGH: Final = 64 << 10
-QUIET_SECONDS: Final = 0.5
 LINGER_SECONDS: Final = 5.0
 
 
@@ -25,8 +21,7 @@ class Talk(Splice):
     Args:
         front, back: the two connections.
         over: is called when both are gone.
-        waken: has the sandbox awake before it is told something after a silence, in which it may have
-            gone to sleep; None: what it is told wakes it.
+        waken: see `Rousing`.
         slow: see `Splice`.
     """
 
@@ -35,7 +30,7 @@ class Talk(Splice):
         front: asyncio.Transport,
         back: asyncio.Transport,
         over: Callable[[], None],
-        waken: Callable[[], Awaitable[None]] | None,
+        waken: Waken | None,
         slow: Collection[asyncio.Transport] = (),
     ) -> None:
         super().__init__(front, back, over, slow)
@@ -44,37 +39,34 @@ class Talk(Splice):
         self._time = asyncio.get_running_loop().time
         now = self._time()
         self._flows = {self.inward: Outflow(back, now), self.outward: Outflow(front, now)}
-        self._waken = waken
-        self._moved = now  # something, in either direction
         self._closing = now  # since then it is only waited for a goodbye
-        self._waking: asyncio.Task[None] | None = None
-        self._held = b""  # came while it was woken
-        self._ends = False  # likewise
+        self._rousing = Rousing(waken, self._awake, lambda _: self.abort())
+        self._ends = False  # the visitor did, while the sandbox was woken
+
+    def limit(self, waken: Waken) -> None:
+        """Its org has limits to keep from now on."""
+        self._rousing.waken = self._rousing.waken or waken
 
     def carry(self, half: Half, data: bytes) -> None:
         """Pass on what came."""
-        if self._waken is not None and not is_pulse(data):
-            before, self._moved = self._moved, self._time()
-            if half is self.inward:
-                if self._waking is None and self._moved - before > QUIET_SECONDS:
-                    self._waking = asyncio.create_task(self._wake(self._waken))
-                if self._waking is not None:
-                    half.source.pause_reading()
-                    self._held += data
-                    return
+        if self._rousing.waken is not None and not is_pulse(data):
+            if half is self.outward:
+                self._rousing.heard()
+            elif self._rousing.holds(data):
+                half.source.pause_reading()
+                return
         self._pass_on(half, data)
 
     def ended(self, half: Half) -> None:
         """One direction is over, behind what it said before."""
-        if half is self.inward and self._waking is not None:
+        if half is self.inward and self._rousing.is_under_way:
             self._ends = True
         else:
             super().ended(half)
 
     def lost(self, half: Half, exc: Exception | None) -> None:
         """One connection is gone; the other goes after it."""
-        if self._waking is not None:
-            self._waking.cancel()
+        self._rousing.cancel()
         super().lost(half, exc)
 
     def look(self, now: float) -> None:
@@ -97,20 +89,7 @@ class Talk(Splice):
         self._flows[half].written += len(data)
         half.target.write(data)
 
-    async def _wake(self, waken: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await waken()
-        except RunToolsError as exc:
-            log.info("a connection that stayed open ends: %s", exc)
-            self.abort()
-            return
-        except Exception:
-            # The edge of a task that nobody waits for: the visitor must not wait for ever.
-            log.exception("a connection that stayed open ends")
-            self.abort()
-            return
-        held, self._held, self._waking = self._held, b"", None
-        self._moved = self._time()
+    def _awake(self, held: bytes) -> None:
         self._pass_on(self.inward, held)
         if self._ends:
             super().ended(self.inward)

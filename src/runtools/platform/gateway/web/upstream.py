@@ -62,10 +62,12 @@ class Upstream(asyncio.Protocol):
         is_fresh: nothing was ever answered on it.
         is_reusable: another request may be sent on it.
         is_slow: it does not take what it is sent.
+        wakes: what is sent on it wakes the sandbox.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, wakes: bool = True) -> None:
         self.place = place
+        self.wakes = wakes
         self.is_fresh = True
         self.is_reusable = False
         self.is_slow = False
@@ -210,8 +212,12 @@ class Upstreams:
         self._kept = 0
         self._idle: dict[Place, list[Upstream]] = defaultdict(list)
 
-    def idle(self, place: Place, *, repeatable: bool) -> Upstream | None:
-        """One that waits for a request. What cannot be sent again is given only one just used."""
+    def idle(self, place: Place, *, repeatable: bool, wakes: bool) -> Upstream | None:
+        """One that waits for a request. What cannot be sent again is given only one just used.
+
+        Args:
+            wakes: what is sent on it may wake the sandbox.
+        """
         waiting = self._idle.get(place)
         if not waiting:
             return None
@@ -220,7 +226,7 @@ class Upstreams:
             one = waiting.pop()
             self._kept -= 1
             age = now - one.since
-            usable = one.is_reusable and not one.transport.is_closing()
+            usable = one.is_reusable and not one.transport.is_closing() and (wakes or not one.wakes)
             if usable and age < (_IDLE_SECONDS if repeatable else _SURE_SECONDS):
                 return one
             one.abort()
@@ -228,7 +234,7 @@ class Upstreams:
 
     async def open(self, place: Place, *, wakes: bool) -> Upstream:
         """A fresh one; see `Reach`."""
-        made = Upstream(place)
+        made = Upstream(place, wakes=wakes)
         await self._reach.attach(*place, made, wakes=wakes)
         return made
 

@@ -13,6 +13,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+from runtools.platform.gateway.rousing import Waken
 from runtools.platform.gateway.web import framing, visitor, way
 from runtools.platform.gateway.web.admission import Wish, lasting
 from runtools.platform.gateway.web.framing import BadBody, Framing
@@ -65,7 +66,7 @@ class Visit(asyncio.Protocol):
         self._place: tuple[str, int] | None = None  # what that is
         self._inflow: Inflow | None = None  # of the request's body
         self._awaits_leave = False  # it sends the body when it is told to
-        self._wakes = True  # what is sent wakes the sandbox
+        self._wakes = True  # what is sent wakes the sandbox; else see `Rousing`
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._talk: Talk | None = None
@@ -130,6 +131,12 @@ class Visit(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether no request is under way, nor the end of an answer."""
         return self._head is None and not self._lingers
+
+    def limit(self) -> None:
+        """The org that it visits has limits to keep from now on."""
+        self._wakes = False
+        if self._talk is not None and self.wish is not None:
+            self._talk.limit(self._waken(self.wish))
 
     def abort(self) -> None:
         """Break everything off."""
@@ -362,12 +369,15 @@ class Visit(asyncio.Protocol):
             back.write(self._held)
             self._held = b""
         assert self.wish is not None  # noqa: S101 - it was let in
-        waken = partial(self._house.admission.waken, self.wish.sandbox_id)
         slow = [self._transport] if self._is_slow else []
         if upstream.is_slow:
             slow.append(back)
-        self._talk = Talk(self._transport, back, self._leave, None if self._wakes else waken, slow)
+        waken = None if self._wakes else self._waken(self.wish)
+        self._talk = Talk(self._transport, back, self._leave, waken, slow)
         self._talk.begin()
+
+    def _waken(self, wish: Wish) -> Waken:
+        return partial(self._house.admission.waken, wish.sandbox_id)
 
     def server_is_slow(self, *, slow: bool) -> None:
         """Send it nothing for now."""

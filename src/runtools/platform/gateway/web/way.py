@@ -46,7 +46,7 @@ def known(house: House, head: RequestHead, wish: Wish) -> Way | None:
     if verdict is None:
         return None
     place = (wish.sandbox_id, wish.port)
-    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head))
+    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head), wakes=verdict.wakes)
     return None if upstream is None else Way(wish, verdict, upstream)
 
 
@@ -80,7 +80,7 @@ async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source:
             address = house.urls.url(*place) + head.target.decode("latin-1")
             return pages.away(address, [kept])
         more = [kept, visitor.UNSEEN]
-    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head))
+    upstream = house.upstreams.idle(place, repeatable=is_repeatable(head), wakes=verdict.wakes)
     if upstream is None:
         if not verdict.wakes:
             await house.admission.waken(wish.sandbox_id)

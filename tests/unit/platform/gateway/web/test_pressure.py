@@ -15,6 +15,7 @@ import pytest
 
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway import rousing
 from runtools.platform.gateway.web import pace, talk
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.talk import Talk
@@ -171,7 +172,7 @@ class TestUpgrades:
     async def test_a_sandbox_that_woke_is_sent_no_more_than_it_takes(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(talk, "QUIET_SECONDS", -1.0)
+        monkeypatch.setattr(rousing, "QUIET_SECONDS", -1.0)
         front, back = Wire(), Wire()
 
         async def waken() -> None:
@@ -181,8 +182,8 @@ class TestUpgrades:
         joined.begin()
         back.on_write = lambda _: back.protocol.pause_writing()
         front.protocol.data_received(b"x" * 1000)
-        assert joined._waking is not None
-        await joined._waking
+        assert joined._rousing._task is not None
+        await joined._rousing._task
         assert back.sent == b"x" * 1000
         assert front.is_paused
         back.protocol.resume_writing()

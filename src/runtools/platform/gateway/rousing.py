@@ -1,0 +1,86 @@
+"""What is said to a sandbox after a silence, in which it may have gone to sleep, is held until it is awake.
+
+That is for those whose orgs have limits on what runs: the api wakes them, and counts it (decision 0044).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from runtools.errors import RunToolsError
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS: Final = 0.5
+_FAILED: Final = "the platform failed to wake the sandbox; its log says why"
+
+Waken = Callable[[], Awaitable[None]]
+
+
+class Rousing:
+    """Stands before what goes to a sandbox on one connection.
+
+    Args:
+        waken: has the sandbox awake; None: what is said wakes it.
+        go_on: is given what was held, once it is awake.
+        fail: is told why it sleeps on.
+
+    Attributes:
+        waken: see above; it may be set later, and then what comes next asks.
+    """
+
+    def __init__(
+        self, waken: Waken | None, go_on: Callable[[bytes], None], fail: Callable[[str], None]
+    ) -> None:
+        self.waken = waken
+        self._go_on = go_on
+        self._fail = fail
+        self._time = asyncio.get_running_loop().time
+        self._moved = self._time()  # something, in either direction
+        self._held = b""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is being woken: what is held goes on later, or never."""
+        return self._task is not None
+
+    def heard(self) -> None:
+        """It said something."""
+        self._moved = self._time()
+
+    def holds(self, data: bytes) -> bool:
+        """Whether what is to be said is held for now."""
+        before, self._moved = self._moved, self._time()
+        if self.waken is None:
+            return False
+        if self._task is None and self._moved - before > QUIET_SECONDS:
+            self._task = asyncio.create_task(self._rouse(self.waken))
+        if self._task is None:
+            return False
+        self._held += data
+        return True
+
+    def cancel(self) -> None:
+        """There is nobody to be woken for any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _rouse(self, waken: Waken) -> None:
+        try:
+            await waken()
+        except RunToolsError as exc:
+            log.info("a connection that stayed open ends: %s", exc)
+            self._fail(str(exc))
+            return
+        except Exception:
+            # The edge of a task that nobody waits for: the visitor must not wait for ever.
+            log.exception("a connection that stayed open ends")
+            self._fail(_FAILED)
+            return
+        held, self._held, self._task = self._held, b"", None
+        self._moved = self._time()
+        self._go_on(held)

@@ -1,0 +1,98 @@
+"""What is said to a sandbox that may sleep, by OpenSSH's client, where its org has limits on what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runtools.errors import QuotaExceeded
+from runtools.platform.gateway import rousing
+from runtools.platform.gateway.ssh.wires import SandboxWire
+from runtools.testing.api_world import holds
+from runtools.testing.ssh_clients import background, ends, says
+from runtools.testing.ssh_world import SANDBOX, SshWorld, ssh_world, sshd_program
+
+pytestmark = [
+    pytest.mark.skipif(
+        sshd_program() is None or os.geteuid() != 0, reason="needs openssh-server, and root for it"
+    ),
+]
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path) -> AsyncIterator[SshWorld]:
+    async with ssh_world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def always_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is said is said after a silence."""
+    monkeypatch.setattr(rousing, "QUIET_SECONDS", -1.0)
+
+
+async def _answers(process: asyncio.subprocess.Process, word: bytes) -> None:
+    """That a session of `cat` does."""
+    assert process.stdin is not None
+    process.stdin.write(word + b"\n")
+    await says(process, word)
+
+
+@pytest.mark.usefixtures("always_quiet")
+class TestWithinLimits:
+    async def test_it_is_woken_before_it_hears_of_it(self, world: SshWorld) -> None:
+        world.doorway.limited = True
+        async with background(world.ssh("--", "cat")) as process:
+            await _answers(process, b"one")
+            assert world.reach.wakes == [False]
+            before = len(world.doorway.woken)
+            await _answers(process, b"two")
+            assert world.doorway.woken[before:]
+            assert set(world.doorway.woken) == {SANDBOX}
+
+    async def test_limits_that_come_later_count_for_who_is_in(self, world: SshWorld) -> None:
+        async with background(world.ssh("--", "cat")) as process:
+            await _answers(process, b"one")
+            assert (world.doorway.woken, world.reach.wakes) == ([], [True])
+            world.doorway.limited = True
+            await world.house.look()
+            await _answers(process, b"two")
+            assert world.doorway.woken
+
+    async def test_where_nothing_more_may_run_it_says_so_and_ends(self, world: SshWorld) -> None:
+        async with background(world.ssh("--", "cat")) as process:
+            await _answers(process, b"one")
+            world.doorway.limited = True
+            world.doorway.asleep_for_good = QuotaExceeded("the org may have 1 running sandboxes")
+            await world.house.look()
+            assert process.stdin is not None
+            process.stdin.write(b"two\n")
+            code, err = await ends(process)
+        assert (code, "the org may have 1 running sandboxes" in err) == (255, True)
+        await holds(lambda: not world.house.inside and not len(world.house.places))
+
+    async def test_nothing_is_lost_or_turned_round(self, world: SshWorld) -> None:
+        world.doorway.limited = True
+        data = os.urandom(4 << 20)
+        code, out, err = await world.run(world.ssh("--", "sha256sum"), stdin=data)
+        assert (code, out.split()[0].decode()) == (0, hashlib.sha256(data).hexdigest()), err
+        assert len(world.doorway.woken) > 10
+
+
+async def test_who_leaves_wakes_nobody(world: SshWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a byte is said to the sandbox: it would wake for a goodbye."""
+    async with background(world.ssh("--", "echo in; exec cat")) as process:
+        await says(process, b"in")
+        said: list[int] = []
+        monkeypatch.setattr(SandboxWire, "write", lambda _, data: said.append(len(data)))
+        process.terminate()
+        await process.wait()
+        await holds(lambda: not world.house.inside and not len(world.house.places))
+        await holds(lambda: not world.house.streams)
+        assert said == []
