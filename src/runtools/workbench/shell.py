@@ -24,11 +24,13 @@ _KILL_SECONDS = 10.0
 _READ_BYTES = 8 * 1024 * 1024
 
 # $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
-# cannot take up again is left out; of commands side by side, the first that changes something leaves what
-# the next has.
+# cannot take up again is left out, and what every process begins with and this one has let go of is let go
+# of again; of commands side by side, the first that changes something leaves what the next has.
 _SHELL = r"""
+rt_given=$(compgen -e | grep -vxE '_|PWD|OLDPWD|SHLVL')
 rt_state() {
     declare -px | grep -vE '^declare -[a-z]*r|^declare -x (_|PWD|OLDPWD|SHLVL)='
+    compgen -e | grep -vxFf - <(printf '%s\n' "$rt_given") | sed 's/^/unset -v /'
     printf 'cd -- %q\n' "$PWD"
 }
 rt_kept_now() { stat -c '%i %.9Y' "$rt_kept" 2>/dev/null; }

@@ -35,6 +35,17 @@ class TestState:
         result = await call("bash", command='pwd; printf "%s" "$NAME"; echo "[$HIDDEN]"')
         assert result.text == '/workspace/a b\ntwo\nlines "x"[]\n[exit code 0]'
 
+    async def test_what_a_command_lets_go_of_stays_gone(self, call: Call) -> None:
+        """Also of what every process in the sandbox begins with."""
+        assert "root" in (await call("bash", command='echo "$HOME"')).text
+        await call("bash", command="unset HOME; export -n LANG; export AFTER=1")
+        look = 'echo "[${HOME-none}][${LANG-none}][$AFTER]"'
+        for _ in range(2):
+            assert (await call("bash", command=look)).text == "[none][none][1]\n[exit code 0]"
+        await call("bash", command="export HOME=/home LANG=C; IFS=xyz; set -eu; false")
+        said = await call("bash", command='echo "$HOME $LANG"; export HOME=/root')
+        assert said.text == "/home C\n[exit code 0]"
+
     async def test_also_where_the_command_exits_or_is_wrong(self, call: Call) -> None:
         await call("bash", command="cd /usr; exit 4")
         assert (await call("bash", command="pwd")).text.startswith("/usr\n")
