@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text, update
 
-from runtools.testing.api_world import World
+from runtools.platform.api.deploys import store as deploys
+from runtools.platform.api.projects import store
+from runtools.platform.api.runs import store as runs
+from runtools.platform.api.sandboxes import store as sandboxes
+from runtools.platform.api.threads import store as threads
+from runtools.platform.api.threads.tables import threads as threads_table
+from runtools.platform.kit.db import Transaction
+from runtools.testing.api_world import PATIENCE_SECONDS, World
+from runtools.testing.run_stage import AGENT
+from runtools.testing.tenancy.places import Org, deployed
 
 
 async def make(http: httpx.AsyncClient, name: str, **body: Any) -> dict[str, Any]:
@@ -176,6 +188,84 @@ class TestMoving:
         headers = {"Authorization": f"Bearer {limited['key']}"}
         seen = await world.http.get("/v1/sandboxes/box", headers=headers)
         assert seen.status_code == 200
+
+
+class TestTurns:
+    """On PostgreSQL rows are locked one by one: who comes in another order is refused after a second."""
+
+    @pytest.mark.parametrize("how", ["move", "delete"])
+    async def test_one_waits_for_a_run_that_is_being_taken(
+        self, any_world: World, how: str
+    ) -> None:
+        http, db = any_world.http, any_world.platform.db
+        org = Org(any_world, any_world.org, "amber", http)
+        await make(http, "web")
+        await make(http, "app")
+        await deployed(org, agents=[AGENT])
+        box = await any_world.create(name="box", projectId="app" if how == "delete" else None)
+        body = {"agentSlug": AGENT["slug"], "message": "Do it.", "sandboxId": box["id"]}
+        run = (await http.post("/v1/run?waitSeconds=0", json=body)).json()["data"]
+        if how == "delete":  # with the run in it, whose agent stands elsewhere by now
+            await db.write(_put, any_world.org, run, await project_id(http, "app"))
+        held = threading.Event()
+
+        def take(conn: Transaction) -> bool:
+            assert threads.locked(conn, any_world.org, run["threadId"])
+            held.set()
+            until_somebody_waits(conn)
+            assert sandboxes.locked(conn, box["id"])
+            return runs.held(conn, run["id"]) is not None
+
+        taking = asyncio.create_task(db.write(take))
+        await asyncio.to_thread(held.wait, PATIENCE_SECONDS)
+        if how == "move":
+            wanted = {"sandboxes": [box["id"]], "agents": [AGENT["slug"]]}
+            moving = http.post("/v1/projects/web/move", json=wanted)
+        else:
+            moving = http.delete("/v1/projects/app?moveTo=web")
+        moved = await moving
+        assert moved.status_code == 200, moved.text
+        assert await taking
+        web = await project_id(http, "web")
+        assert (await http.get(f"/v1/runs/{run['id']}")).json()["data"]["projectId"] == web
+        assert (await http.get(f"/v1/sandboxes/{box['id']}")).json()["data"]["projectId"] == web
+
+    async def test_two_that_hold_a_project_come_after_one_another(self, any_world: World) -> None:
+        db = any_world.platform.db
+        await make(any_world.http, "web")
+        web, both = await project_id(any_world.http, "web"), threading.Barrier(2)
+
+        def move(conn: Transaction) -> None:
+            assert store.held(conn, any_world.org, web)
+            if not db.sqlite:  # there one transaction waits for the other anyway
+                both.wait(PATIENCE_SECONDS)
+            deploys.refuse_beside(conn, web)
+
+        await asyncio.gather(db.write(move), db.write(move))
+
+
+def until_somebody_waits(conn: Transaction) -> None:
+    """For what this transaction holds; on SQLite others wait before they begin."""
+    if conn.dialect.name == "sqlite":
+        return
+    ask = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while conn.scalar(ask) == 0:
+        assert time.monotonic() < deadline
+
+
+def _put(conn: Transaction, org_id: str, run: dict[str, Any], project: str) -> None:
+    """A run and its thread are in a project."""
+    record = runs.held(conn, run["id"])
+    assert record is not None
+    runs.change(conn, record, {"project_id": project})
+    mine = (threads_table.c.org_id == org_id) & (threads_table.c.id == run["threadId"])
+    conn.execute(update(threads_table).where(mine).values(project_id=project))
+
+
+async def project_id(http: httpx.AsyncClient, name: str) -> str:
+    """Its id."""
+    return str((await http.get(f"/v1/projects/{name}")).json()["data"]["id"])
 
 
 class TestDeleting:

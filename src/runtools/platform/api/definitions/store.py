@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -240,7 +240,7 @@ def put_back(conn: Connection, org_id: str, definition_id: str, number: int, now
 def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> bool:
     """One of the org's things stands in another project from now on, with all of its versions.
 
-    The runs and threads of an agent go with it. False: it stands nowhere any more.
+    The threads of an agent go with it, its runs by `move_runs`. False: it stands nowhere any more.
 
     Raises:
         NameTaken: something of its kind and slug stands there.
@@ -258,10 +258,15 @@ def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> 
         ) from exc
     if moved.rowcount != 1:
         return False
-    for table in (threads, runs):  # in the order in which both are locked elsewhere
-        its = (table.c.org_id == org_id) & (table.c.agent_id == definition_id)
-        conn.execute(update(table).where(its).values(project_id=project_id))
+    its = (threads.c.org_id == org_id) & (threads.c.agent_id == definition_id)
+    conn.execute(update(threads).where(its).values(project_id=project_id))
     return True
+
+
+def move_runs(conn: Connection, org_id: str, agents: Sequence[str], project_id: str) -> None:
+    """The runs of the org's agents are in another project from now on."""
+    its = (runs.c.org_id == org_id) & runs.c.agent_id.in_(agents)
+    conn.execute(update(runs).where(its).values(project_id=project_id))
 
 
 def project_of(conn: Connection, org_id: str, definition_id: str) -> str | None:

@@ -72,7 +72,9 @@ def refuse_beside(conn: Connection, project_id: str) -> None:
     Raises:
         DeployRunning: one is under way.
     """
-    conn.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
+    # It lets those be who hold the project alone: two of them that come here would wait for each other.
+    mine = select(projects.c.id).where(projects.c.id == project_id)
+    conn.execute(mine.with_for_update(key_share=True))
     if (deploy_id := running(conn, project_id)) is not None:
         raise under_way(deploy_id)
 

@@ -141,9 +141,11 @@ def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Fil
 
 
 def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Filled:
+    """One after the other as they are locked elsewhere: agents, threads, sandboxes, runs."""
     project = store.held(conn, org_id, ref)
     if project is None:
         raise store.unknown(ref, "ref")
+    agents = _move_agents(conn, org_id, wanted.agents, project)
     for kind in store.KINDS:
         refs: Sequence[str] = getattr(wanted, kind)
         field = to_camel(kind)
@@ -151,19 +153,24 @@ def _move(conn: Transaction, org_id: str, ref: str, wanted: ProjectMove) -> Fill
         if kind == "sandboxes":
             _refuse_standing(conn, org_id, ids, project)
         store.move(conn, org_id, kind, ids, project.id)
-    _move_agents(conn, org_id, wanted.agents, project)
+    definitions.move_runs(conn, org_id, agents, project.id)
     return _filled(conn, org_id, project.id)
 
 
-def _move_agents(conn: Transaction, org_id: str, refs: Sequence[str], project: Project) -> None:
-    """Put agents into a project that has what they name, while nobody deploys into it or out of it."""
+def _move_agents(
+    conn: Transaction, org_id: str, refs: Sequence[str], project: Project
+) -> list[str]:
+    """Put agents into a project that has what they name, while nobody deploys into it or out of it.
+
+    Returns the ids of those that were elsewhere; their runs are left where they are.
+    """
     rows = {
         row.id: row
         for row in (_agent(conn, org_id, ref, f"agents.{n}") for n, ref in enumerate(refs))
         if row.project_id != project.id
     }
     if not rows:
-        return
+        return []
     # In one order: of two moves that cross, one waits for the other.
     for one in sorted({project.id, *(row.project_id for row in rows.values())}):
         deploys.refuse_beside(conn, one)
@@ -177,6 +184,7 @@ def _move_agents(conn: Transaction, org_id: str, refs: Sequence[str], project: P
         checks.check_there(agent, there, f"agent {seen.slug}")
         if not definitions.move(conn, org_id, seen.id, project.id):
             raise _gone(seen)
+    return list(rows)
 
 
 def _gone(row: Row) -> NotFound:

@@ -231,18 +231,20 @@ def move(conn: Connection, org_id: str, kind: str, ids: Collection[str], project
 
 def move_all(conn: Connection, org_id: str, source: str, target: str) -> None:
     """Put all that lies in one project, ended things too, into another."""
-    for kind in KINDS.values():
-        conn.execute(
-            update(kind.table)
-            .where(kind.table.c.org_id == org_id, kind.table.c.project_id == source)
-            .values(project_id=target)
-        )
-    for table in (definitions, deploys, threads, runs):
-        conn.execute(
-            update(table)
-            .where(table.c.org_id == org_id, table.c.project_id == source)
-            .values(project_id=target)
-        )
+    is_agent = definitions.c.kind == "agent"
+    moves: list[tuple[Table, ColumnElement[bool]]] = [
+        # As they are locked elsewhere: who begins a run has its agent before the thread, who takes one the
+        # thread before what runs take turns in, and both the run last.
+        (definitions, is_agent),
+        (threads, true()),
+        (definitions, ~is_agent),
+        *((kind.table, true()) for kind in KINDS.values()),
+        (deploys, true()),
+        (runs, true()),
+    ]
+    for table, which in moves:
+        its = (table.c.org_id == org_id) & (table.c.project_id == source) & which
+        conn.execute(update(table).where(its).values(project_id=target))
 
 
 def _taken(name: str) -> NameTaken:
