@@ -413,9 +413,9 @@ class FakeLink:
         )
         return value.value
 
-    async def release(self, run_id: str, lease: int) -> None:
+    async def release(self, run_id: str, lease: int, *, ending: bool = False) -> None:
         """Give a run back."""
-        await self._ask(call="release", runId=run_id, lease=lease)
+        await self._ask(call="release", runId=run_id, lease=lease, ending=ending)
 
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
         """A live piece."""

@@ -121,9 +121,9 @@ class FakeWorker:
         said = await self.call(frame)
         return Value.model_validate(said).value
 
-    async def release(self, run: Held) -> None:
+    async def release(self, run: Held, *, ending: bool = False) -> None:
         """Give a run back."""
-        await self.call(Release(run_id=run.run_id, lease=run.lease))
+        await self.call(Release(run_id=run.run_id, lease=run.lease, ending=ending))
 
     async def delta(self, run: Held, kind: Any, **data: Any) -> None:
         """A live piece."""

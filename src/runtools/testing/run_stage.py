@@ -17,8 +17,10 @@ from runtools.testing.tenancy.places import Org, deployed
 
 AGENT = {"slug": "coder", "name": "Coder", "model": "demo"}
 MCP = [{"name": "x", "url": "https://x.example/mcp", "secret": "MCP_KEY"}]
+INSIDE = [{"name": "small", "command": ["small"]}]
 AGENTS: list[dict[str, Any]] = [
     AGENT,
+    {**AGENT, "slug": "served", "mcpServers": INSIDE},
     {**AGENT, "slug": "shared", "sandbox": "box"},
     {**AGENT, "slug": "forker", "sandbox": "box", "sandboxMode": "fork"},
     {**AGENT, "slug": "beside", "sandbox": "box", "sideBySide": True},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -21,6 +23,7 @@ from runtools.platform.agents.models.build import Models
 from runtools.platform.agents.models.http import client
 from runtools.platform.agents.points import WORKER_CRASH_POINTS
 from runtools.platform.agents.service import Post, serve
+from runtools.platform.api.workers.taking import MOST_TAKEOVERS
 from runtools.platform.boot import parts
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -28,6 +31,7 @@ from runtools.platform.kit.outbound import Outbound, networks
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing import api_world, small_server
 from runtools.testing.local_platform import local_platform
+from runtools.testing.scripted_model import Call, Script
 from runtools.testing.worker_process import EDITED, LEDGER, Makers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -180,6 +184,85 @@ async def moved(whole: Whole, run_id: str, asked: int) -> bool:
         return True
     events = await log_of(whole, run_id)
     return sum(one["type"] == "approval-requested" for one in events) > asked
+
+
+class Wire:
+    """The way between a worker and the api, which breaks when it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ways: list[asyncio.StreamWriter] = []
+        self.server: asyncio.Server | None = None
+
+    async def open(self) -> str:
+        """Where the api is reached through it."""
+        self.server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """What goes through it is gone."""
+        for way in self._ways:
+            way.transport.abort()
+        self._ways.clear()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, on = await asyncio.open_connection("127.0.0.1", self._port)
+        self._ways += [writer, on]
+        await asyncio.gather(_pass_on(reader, on), _pass_on(there, writer))
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def test_a_connection_that_breaks_again_and_again_costs_no_run_its_life(whole: Whole) -> None:
+    await whole.deploy(slug="far")
+    sandbox = await whole.rt.sandboxes.create()
+    line = "echo begun; until [ -e go ]; do sleep 0.05; done; echo over >> /workspace/times"
+    model = Script([Call("bash", {"command": line})], ["done"]).model()
+    wire, outbound, ending = (
+        Wire(int(whole.url.rsplit(":", 1)[1])),
+        Outbound(networks(LOOPBACK)),
+        asyncio.Event(),
+    )
+    post = Post(
+        await wire.open(),
+        whole.token,
+        "far-away",
+        4,
+        lambda _: model,
+        outbound,
+        SystemClock(),
+        api_url=whole.url,
+    )
+    task = asyncio.create_task(serve(post, ending))
+    body = {"agentSlug": "far", "message": "go", "sandboxId": sandbox.id}
+    run = await whole.ask("POST", "/v1/run?waitSeconds=0", json=body)
+    cuts = 0
+    async with whole.http.stream("GET", f"/v1/runs/{run['id']}/events", timeout=120) as stream:
+        async for text in stream.aiter_lines():
+            if not text.startswith("data: "):
+                continue
+            event = json.loads(text.removeprefix("data: "))
+            if event["type"] == "tool-output-delta" and event["data"]["attempt"] > cuts:
+                # Under this lease, too, the command is followed again.
+                cuts = event["data"]["attempt"]
+                if cuts > MOST_TAKEOVERS + 2:
+                    await sandbox.files.write("/workspace/go", "")
+                else:
+                    wire.cut()
+    ending.set()
+    await task
+    assert wire.server is not None
+    wire.server.close()
+    outbound.close()
+    shown = await whole.ask("GET", f"/v1/runs/{run['id']}")
+    assert (shown["status"], shown["output"]) == ("completed", "done"), shown
+    assert (await sandbox.files.read("/workspace/times")).decode() == "over\n"
 
 
 async def test_killed_at_every_boundary_over_the_real_api(whole: Whole) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,9 +16,9 @@ from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, leftovers, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
-from runtools.platform.core.ports.worker import NewEvent
+from runtools.platform.core.ports.worker import Hello, NewEvent
 from runtools.platform.kit.db import Transaction
-from runtools.testing.api_world import client, holds
+from runtools.testing.api_world import PATIENCE_SECONDS, client, holds
 from runtools.testing.fake_worker import Held, asked, called, done, fake_worker, said
 from runtools.testing.run_stage import Stage
 
@@ -211,6 +213,23 @@ class TestCancel:
         assert await status(stage, run) == "failed"
         await holds(killed(stage, box, process["processId"]))
 
+    async def test_one_that_hangs_in_its_worker_ends_without_it(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.append(run, said("I run it."), called("bash", command="sleep 60"))
+        monkeypatch.setattr(dispatch, "_CANCEL_SECONDS", 0.0)
+        monkeypatch.setattr(dispatch, "_UNCANCELLED", timedelta())
+        await dispatch.look(stage.world.platform, may_take_back=True)
+        assert await status(stage, run) == "running"  # nobody wants its end
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await holds(
+            becomes(stage, run, "cancelled")
+        )  # its worker says that it is there, and nothing else
+        assert run.run_id not in link_of(stage).driving
+        with pytest.raises(Conflict):
+            await stage.worker.append(run, said("Oh!", 2))
+
 
 class TestGivenUp:
     async def test_a_key_that_does_not_open_ends_its_run_and_nothing_else(
@@ -254,6 +273,41 @@ class TestGivenUp:
         shown = await stage.get(run.run_id)
         assert (shown["status"], shown["error"]["code"]) == ("failed", "run_abandoned")
 
+    async def test_one_that_every_worker_gives_back_is_not_given_out_for_ever(
+        self, stage: Stage
+    ) -> None:
+        run, _ = await stage.taken()
+        for _ in range(2):  # workers that end have nothing against it
+            await stage.worker.release(run, ending=True)
+            run, _ = await stage.take(run.run_id)
+        for _ in range(taking.MOST_TAKEOVERS):
+            await stage.worker.release(run)
+            run, _ = await stage.take(run.run_id)
+        await stage.worker.release(run)
+        with pytest.raises(RunAbandoned):
+            await stage.take(run.run_id)
+        shown = await stage.get(run.run_id)
+        assert (shown["status"], shown["error"]["code"]) == ("failed", "run_abandoned")
+
+    async def test_a_worker_that_comes_back_costs_no_run_its_life(self, stage: Stage) -> None:
+        """However often its connection breaks: that it knows what it drove says that it lives."""
+        run, _ = await stage.taken()
+        worker = stage.worker.worker_id
+        for _ in range(taking.MOST_TAKEOVERS + 2):
+            hello = Hello(worker_id=worker, slots=4, drove={run.run_id: run.lease})
+            await dispatch.arrived(stage.world.platform, hello)
+            run, _ = await stage.take(run.run_id)
+        record = await stage.world.platform.db.read(runs.known, run.run_id)
+        assert record is not None
+        assert record.takeovers == 0
+        stale = {run.run_id: run.lease - 1}  # what it drove under an earlier lease, and then again
+        await dispatch.arrived(stage.world.platform, Hello(worker_id=worker, slots=4, drove=stale))
+        record = await stage.world.platform.db.read(runs.known, run.run_id)
+        assert record is not None
+        assert record.takeovers == 1
+        run, _ = await stage.take(run.run_id)
+        await stage.worker.finish(run)
+
     async def test_a_wait_leaves_nothing_under_way(self, stage: Stage) -> None:
         run, _ = await stage.taken()
         await stage.worker.append(run, said("May I?"), called("bash"), asked("bash"), wait=True)
@@ -274,8 +328,21 @@ class TestServers:
         await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=body)
         return name
 
+    async def test_nothing_is_noted_of_a_run_that_has_none(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leftovers, "end_servers", AsyncMock())
+        for agent, left in (("coder", None), ("claude", None), ("served", 1)):
+            run, _ = await stage.taken(agent=agent)
+            await stage.worker.place(run)
+            await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+            record = await stage.world.platform.db.read(runs.known, run.run_id)
+            assert record is not None
+            assert record.servers_left == left
+            await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+
     async def test_they_end_with_it(self, stage: Stage) -> None:
-        run, _ = await stage.taken()
+        run, _ = await stage.taken(agent="served")
         box = (await stage.worker.place(run)).sandbox_id
         server = await self.serve(stage, run, box)
         await stage.worker.finish(run)
@@ -284,7 +351,7 @@ class TestServers:
     async def test_they_end_when_it_waits_but_for_those_of_a_later_lease(
         self, stage: Stage
     ) -> None:
-        run, _ = await stage.taken()
+        run, _ = await stage.taken(agent="served")
         box = (await stage.worker.place(run)).sandbox_id
         later = await self.serve(stage, run, box, 2)
         server = await self.serve(stage, run, box)
@@ -299,7 +366,7 @@ class TestServers:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         platform, host = stage.world.platform, stage.world.host
-        run, _ = await stage.taken()
+        run, _ = await stage.taken(agent="served")
         box = (await stage.worker.place(run)).sandbox_id
         server = await self.serve(stage, run, box)
 
@@ -307,7 +374,7 @@ class TestServers:
             raise HostUnavailable("it is away")
 
         async def left() -> bool:
-            found = await platform.db.read(runs.with_servers, 100)
+            found = await platform.db.read(runs.with_servers, "", 100)
             return run.run_id in {one.id for one in found}
 
         with monkeypatch.context() as patch:
@@ -323,6 +390,34 @@ class TestServers:
         await leftovers.end_left(platform)  # as the reconcile loop does, also after a crash
         await holds(killed(stage, box, server))
         assert not await left()
+
+    async def test_one_that_does_not_answer_holds_up_no_other(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        platform, host = stage.world.platform, stage.world.host
+        looks: set[str] = set()
+        all_look = asyncio.Event()
+        with monkeypatch.context() as patch:
+            patch.setattr(leftovers, "end_servers", AsyncMock())
+            for _ in range(3):
+                run, _ = await stage.taken(agent="served")
+                await stage.worker.place(run)
+                await stage.worker.finish(run)
+
+        async def slow(sandbox: str) -> Any:
+            looks.add(sandbox)
+            if len(looks) == 3:
+                all_look.set()
+            await all_look.wait()
+            raise HostUnavailable("it is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "list_processes", slow)
+            patch.setattr(leftovers, "_AT_ONCE", 100)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await leftovers.end_left(platform)
+        await leftovers.end_left(platform)
+        assert await platform.db.read(runs.with_servers, "", 1) == []
 
 
 class TestKeys:

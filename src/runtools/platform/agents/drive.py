@@ -65,6 +65,11 @@ class Drive:
         self.leaving = asyncio.Event()
         self._run: Held | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has come through all that is made ready: the run is driven."""
+        return self._run is not None
+
     def leave(self, *, at_once: bool) -> None:
         """Go no further; unless it is to be at once, an answer under way may end."""
         self.leaving.set()

@@ -57,8 +57,8 @@ class Link(Protocol):
         """A secret that this run's agent may use, for the MCP server of that name or for ourselves."""
         ...
 
-    async def release(self, run_id: str, lease: int) -> None:
-        """Give a run back that is not at its end: it is offered anew."""
+    async def release(self, run_id: str, lease: int, *, ending: bool = False) -> None:
+        """Give a run back that is not at its end: it is offered anew. ``ending``: for the worker ends."""
         ...
 
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:

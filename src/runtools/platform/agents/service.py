@@ -58,14 +58,16 @@ async def serve(post: Post, ending: asyncio.Event) -> None:
     A run is left when the connection breaks and taken anew when it is there again: what it did meanwhile
     could not have been written down.
     """
-    worker, hello = Worker(post.slots), Hello(worker_id=post.id, slots=post.slots)
+    worker = Worker(post.slots)
+    drove: dict[str, int] = {}
     backoff = Backoff(post.clock, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
     while not ending.is_set():
         try:
+            hello = Hello(worker_id=post.id, slots=post.slots, drove=drove)
             async with linked(post.url, post.token, hello, worker.told) as link:
                 backoff = Backoff(post.clock, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
                 log.info("ready for %d runs at once", post.slots)
-                await _connected(post, worker, link, ending)
+                drove = await _connected(post, worker, link, ending)
         except LinkLost as lost:
             log.debug("%s", lost)
         except RunToolsError as error:
@@ -74,7 +76,10 @@ async def serve(post: Post, ending: asyncio.Event) -> None:
             await _first(ending.wait(), backoff.wait())
 
 
-async def _connected(post: Post, worker: Worker, link: SocketLink, ending: asyncio.Event) -> None:
+async def _connected(
+    post: Post, worker: Worker, link: SocketLink, ending: asyncio.Event
+) -> dict[str, int]:
+    """Work until the connection is gone, or all is to end; the runs that it drove then."""
     worker.begin(
         Means(
             link,
@@ -87,10 +92,12 @@ async def _connected(post: Post, worker: Worker, link: SocketLink, ending: async
         )
     )
     await _first(ending.wait(), link.lost.wait())
+    drove = worker.drives
     if ending.is_set() and not link.lost.is_set():
         log.info("letting go of %d runs", worker.runs)
         await worker.drain(DRAIN_SECONDS)
     await worker.abandon()
+    return drove
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:

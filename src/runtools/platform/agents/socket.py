@@ -169,9 +169,9 @@ class SocketLink:
         answer = await self.call(Secret(run_id=run_id, lease=lease, name=name, server=server))
         return Value.model_validate(answer).value
 
-    async def release(self, run_id: str, lease: int) -> None:
+    async def release(self, run_id: str, lease: int, *, ending: bool = False) -> None:
         """Give a run back."""
-        await self._tried(Release(run_id=run_id, lease=lease))
+        await self._tried(Release(run_id=run_id, lease=lease, ending=ending))
 
     def delta(self, run_id: str, lease: int, kind: DeltaType, data: Mapping[str, Any]) -> None:
         """A live piece; those that wait for a slow connection are joined, and the oldest go."""

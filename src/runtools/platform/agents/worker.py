@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +50,11 @@ class Worker:
     def runs(self) -> int:
         """How many it drives."""
         return len(self._jobs)
+
+    @property
+    def drives(self) -> dict[str, int]:
+        """Those that it has made ready and is at work on, each with its lease."""
+        return {run_id: job.lease for run_id, job in self._jobs.items() if job.drive.goes_on}
 
     def begin(self, means: Means) -> None:
         """There is a link: take what is offered."""
@@ -115,7 +121,7 @@ class Worker:
     async def _run(self, means: Means, drive: Drive, offer: Offer) -> None:
         try:
             if not await _driven(means, drive, offer):
-                await _give_back(means, drive, offer)
+                await _give_back(means, drive, offer, lambda: self._ending)
         finally:
             self._jobs.pop(offer.run_id, None)
             if not self._jobs:
@@ -139,7 +145,7 @@ async def _driven(means: Means, drive: Drive, offer: Offer) -> bool:
         return await failure(means, offer.run_id, offer.lease, error)
 
 
-async def _give_back(means: Means, drive: Drive, offer: Offer) -> None:
+async def _give_back(means: Means, drive: Drive, offer: Offer, ending: Callable[[], bool]) -> None:
     """Have a run that was left offered anew. Nobody takes it from a worker that is connected and well."""
     pause = _PAUSE_SECONDS
     while True:
@@ -147,7 +153,7 @@ async def _give_back(means: Means, drive: Drive, offer: Offer) -> None:
             async with asyncio.timeout(pause):
                 await drive.leaving.wait()
         try:
-            await means.link.release(offer.run_id, offer.lease)
+            await means.link.release(offer.run_id, offer.lease, ending=ending())
         except LinkLost:
             return  # it is another's already, or this worker is gone
         except RunToolsError as error:

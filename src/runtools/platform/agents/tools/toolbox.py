@@ -41,6 +41,8 @@ Connect = Callable[[str], AsyncRunTools]
 
 _TRIES = 5
 _AT_ONCE = 16
+_LONGEST_SECONDS = shell.MAX_SECONDS + 1200.0
+"""What waits for longer waits for ever: a command ends before, also where its sandbox is made first."""
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
@@ -182,10 +184,13 @@ class Toolbox:
         backoff = Backoff(self._clock, first=0.5, most=8.0)
         for left in reversed(range(_TRIES)):
             try:
-                if tool.name in AROUND:
-                    return await tool.call(self._around, call.arguments)
-                bench = self._bench_in(await self._place(), call, on_output, begun=begun)
-                return self._told(await tool.call(bench, call.arguments))
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    if tool.name in AROUND:
+                        return await tool.call(self._around, call.arguments)
+                    bench = self._bench_in(await self._place(), call, on_output, begun=begun)
+                    return self._told(await tool.call(bench, call.arguments))
+            except TimeoutError:
+                return Result(f"{tool.name} came to no end, and was given up", failed=True)
             except (Unavailable, RateLimited) as error:
                 if not left:
                     return _failed(error)

@@ -173,7 +173,8 @@ def requeue(conn: Transaction, record: Record, now: datetime, *, lost: bool = Tr
     """Offer a run anew whose worker is gone; what it had begun may be under way, or done.
 
     Args:
-        lost: whether that may be for what the run itself did to it; it has not just ended in order.
+        lost: whether that may be for what the run itself did to it: it has neither ended in order nor been
+            away for a while.
     """
     stood_still = record.driven_to == record.last_seq
     takeovers = (record.takeovers if stood_still else 0) + lost

@@ -284,15 +284,17 @@ def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[R
     return [Record(*row) for row in conn.execute(query.limit(limit))]
 
 
-def with_servers(conn: Connection, limit: int) -> list[Record]:
-    """Runs that may have left servers of their tools in a sandbox that does not sleep."""
+def with_servers(conn: Connection, after: str, limit: int) -> list[Record]:
+    """Runs that may have left servers of their tools in a sandbox that is awake, by id after one."""
     awake = sandboxes.c.state.in_(("running", "stopped"))
     query = (
         select(*_COLUMNS)
         .join(sandboxes, sandboxes.c.id == runs.c.sandbox_id)
-        .where(runs.c.servers_left.is_not(None), awake)
+        .where(runs.c.servers_left.is_not(None), awake, runs.c.id > after)
+        .order_by(runs.c.id)
+        .limit(limit)
     )
-    return [Record(*row) for row in conn.execute(query.limit(limit))]
+    return [Record(*row) for row in conn.execute(query)]
 
 
 def servers_ended(conn: Connection, run_id: str, lease: int) -> None:

@@ -69,13 +69,14 @@ class _Connection:
     def __init__(self, platform: Platform, sock: WebSocket, hello: Hello) -> None:
         self._platform = platform
         self._sock = sock
+        self._hello = hello
         self._link = Link(hello.worker_id, hello.slots, platform.clock.monotonic())
         self._doing: set[asyncio.Task[None]] = set()
 
     async def serve(self, number: int) -> None:
         """From the hello to the end."""
         platform, link_ = self._platform, self._link
-        await dispatch.arrived(platform, link_.worker_id)
+        await dispatch.arrived(platform, self._hello)
         platform.workers.add(link_)
         link_.answer(number, None)
         platform.bus.signal(QUEUE)

@@ -16,9 +16,9 @@ from runtools.platform.api.runs import log as runs_log
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE, told
-from runtools.platform.api.workers import leftovers, store
+from runtools.platform.api.workers import leftovers, service, store
 from runtools.platform.api.workers.links import Link
-from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS
+from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS, Hello
 from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _AT_ONCE = 100
 _UNCANCELLED = timedelta(seconds=10)
+_CANCEL_SECONDS = 60.0
+"""How long a worker may take to end what is under way: what hangs in it ends without it."""
 _GRACE = timedelta(seconds=GRACE_SECONDS)
 _SILENT = timedelta(seconds=SILENT_SECONDS)
 _KEPT = timedelta(hours=1)
@@ -90,7 +92,7 @@ async def take_back(platform: Platform, record: Record, *, lost: bool = True) ->
     """Offer a run anew, unless somebody else has done so, or it has gone on.
 
     Args:
-        lost: whether its worker is gone without a word.
+        lost: whether its worker is gone without a word, which may be the run's doing.
     """
     now = platform.clock.now()
 
@@ -104,17 +106,18 @@ async def take_back(platform: Platform, record: Record, *, lost: bool = True) ->
     taken = await platform.db.write(act)
     if taken is None:
         return
-    log.info("%s is offered anew: worker %s is gone", record.id, record.worker_id)
+    log.info("%s is offered anew: worker %s drives it no more", record.id, record.worker_id)
     if record.token_digest is not None:
         platform.door.forget(record.token_digest)
     told(platform, taken, [])
 
 
-async def arrived(platform: Platform, worker_id: str) -> None:
+async def arrived(platform: Platform, hello: Hello) -> None:
     """A worker has connected; what one of its name drove before is offered anew."""
-    await platform.db.write(store.came, worker_id, platform.clock.now())
-    for record in await platform.db.read(runs.driven_by, worker_id):
-        await take_back(platform, record)
+    await platform.db.write(store.came, hello.worker_id, platform.clock.now())
+    for record in await platform.db.read(runs.driven_by, hello.worker_id):
+        lives = hello.drove.get(record.id) == record.lease
+        await take_back(platform, record, lost=not lives)
 
 
 async def left(platform: Platform, worker_id: str) -> None:
@@ -131,7 +134,7 @@ async def _compare(platform: Platform, link: Link) -> None:
     of it any more (its connection broke in that moment) is taken back; what is another's now, or over,
     fills no place of its.
     """
-    driving = dict(link.driving)
+    driving, now = dict(link.driving), platform.clock.monotonic()
     found = await platform.db.read(runs.driven_by, link.worker_id)
     if not platform.workers.is_latest(link):
         return
@@ -141,6 +144,10 @@ async def _compare(platform: Platform, link: Link) -> None:
             if record.last_seq > heard or record.cancel_requested:
                 link.heard[record.id] = record.last_seq
                 link.poke(record.id)
+            since = link.cancelling.setdefault(record.id, now) if record.cancel_requested else now
+            if now - since > _CANCEL_SECONDS:
+                log.warning("worker %s does not cancel %s", link.worker_id, record.id)
+                await take_back(platform, record)
         elif record.id not in link.taking and not _is_young(record, platform.clock.now()):
             await take_back(platform, record)
     leases = {record.id: record.lease for record in found}
@@ -172,7 +179,7 @@ async def _dropped(platform: Platform, record: Record) -> None:
         if held is None or held.status != Status.QUEUED or not held.cancel_requested:
             return None
         grown = runs_log.drop(conn, held, Status.CANCELLED, now, usual)
-        return grown.record, grown.fresh
+        return service.owing(conn, grown.record), grown.fresh
 
     done = await platform.db.write(act)
     if done is not None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 TOPIC = "servers of tools that were left"
 _WITHIN_SECONDS = 20.0
-_AT_ONCE = 100
+_AT_ONCE = 16
 
 
 async def end_commands(platform: Platform, record: Record) -> None:
@@ -50,10 +50,15 @@ async def end_servers(platform: Platform, record: Record) -> None:
 
 
 async def end_left(platform: Platform) -> None:
-    """One round over what could not be ended when its run let go of it, or was left by a crash."""
+    """One round over all that could not be ended when its run let go of it, or was left by a crash.
+
+    Several sandboxes at a time: one that does not answer holds up no other.
+    """
+    after = ""
     with platform.about(TOPIC):
-        for record in await platform.db.read(runs.with_servers, _AT_ONCE):
-            await end_servers(platform, record)
+        while found := await platform.db.read(runs.with_servers, after, _AT_ONCE):
+            await asyncio.gather(*(end_servers(platform, record) for record in found))
+            after = found[-1].id
 
 
 async def _end_all(

@@ -21,6 +21,7 @@ class Link:
         driving: the runs that it drives, each with its lease.
         taking: those that it is being given at the moment.
         heard: of each of them, the number of the last event that it was told of.
+        cancelling: of those that are to be cancelled, since when.
         offers: what it was offered and may take still, and since when.
     """
 
@@ -31,6 +32,7 @@ class Link:
         self.driving: dict[str, int] = {}
         self.taking: set[str] = set()
         self.heard: dict[str, int] = {}
+        self.cancelling: dict[str, float] = {}
         self.offers: dict[str, float] = {}
         self.offered_at = 0.0
         self._out: asyncio.Queue[str] = asyncio.Queue()
@@ -55,6 +57,7 @@ class Link:
         """A run is its no more."""
         self.driving.pop(run_id, None)
         self.heard.pop(run_id, None)
+        self.cancelling.pop(run_id, None)
 
     def answer(self, number: int, ok: Shape | None, error: ErrorBody | None = None) -> None:
         """Answer a frame."""

@@ -66,7 +66,8 @@ async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[New
     if record.token_digest is None and before.token_digest is not None:
         platform.door.forget(before.token_digest)
         # From here on its worker can end nothing in the sandbox.
-        platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
+        if record.servers_left is not None:
+            platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
     told(platform, record, fresh)
     return news, record
 
@@ -93,10 +94,8 @@ def _append(
     after = grown.record
     if asked.wait and after.status == Status.RUNNING:
         after = log.wait(conn, after, now)
-    if after.status != Status.RUNNING and after.sandbox_id is not None:
-        # Whatever is killed when, they end: see `leftovers`.
-        store.change(conn, after, {"servers_left": asked.lease})
-        after = replace(after, servers_left=asked.lease)
+    if after.status != Status.RUNNING:
+        after = owing(conn, after)
     news = News(
         events=look.logged(grown.events), cancel=after.cancel_requested, exceeded=grown.exceeded
     )
@@ -159,7 +158,7 @@ async def release(platform: Platform, worker_id: str, asked: Release) -> None:
         record = _leased(conn, worker_id, asked.run_id, asked.lease)
         if record.status != Status.RUNNING:
             return record, record
-        return record, log.requeue(conn, record, now, lost=False)
+        return record, log.requeue(conn, record, now, lost=not asked.ending)
 
     before, record = await platform.db.write(act)
     if before.token_digest is not None and record.token_digest is None:
@@ -255,6 +254,19 @@ async def held(platform: Platform, worker_id: str, run_id: str, lease: int) -> R
         return record
 
     return await platform.db.read(look_up)
+
+
+def owing(conn: Transaction, record: Record) -> Record:
+    """A run that is let go of, with a note of its servers in a sandbox, if its agent has any.
+
+    Whatever is killed when, they end: see `leftovers`.
+    """
+    if record.sandbox_id is None:
+        return record
+    if all(one.command is None for one in agent_of(conn, record).mcp_servers):
+        return record
+    store.change(conn, record, {"servers_left": record.lease})
+    return replace(record, servers_left=record.lease)
 
 
 def agent_of(conn: Transaction, record: Record) -> AgentDefinition:

@@ -45,7 +45,7 @@ from runtools.sdk.shapes.runs import PAYLOADS, RunConfig, RunUsage
 MAX_CONVERSATION_BYTES = 128 * 1024 * 1024
 """What a worker is given to hold of a conversation, from its last compaction on."""
 MOST_TAKEOVERS = 8
-"""How often a run is taken over with nothing new in its log: what kills its workers is the run itself."""
+"""How often a run is taken over or given back with nothing new in its log: that is the run's own doing."""
 _ALL = tuple(PAYLOADS)
 
 
@@ -58,7 +58,7 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
         Conflict: the lease is not the latest, or it is another run's turn.
         NotFound: there is no such run.
         TooLarge: its conversation is more than a worker can be given; it has been ended.
-        RunAbandoned: it has cost its workers their lives too often; it has been ended.
+        RunAbandoned: no worker comes any further with it; it has been ended.
     """
     record = await platform.db.read(store.known, asked.run_id)
     if record is None:
@@ -156,8 +156,8 @@ def _assignment(
 def _check_takeovers(record: Record) -> None:
     if record.takeovers > MOST_TAKEOVERS and not record.cancel_requested:
         raise RunAbandoned(
-            f"{record.id} was taken over {record.takeovers} times and came no further",
-            hint="the logs of the workers say how they ended; what it does may be too much for them",
+            f"{record.id} was taken over or given back {record.takeovers} times and came no further",
+            hint="the logs of the workers say why; what it does may be too much for them",
             details={"takeovers": record.takeovers},
         )
 
@@ -207,7 +207,7 @@ async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> Non
         if record is None or record.lease != asked.lease or store.is_over(record):
             return None
         grown = log.drop(conn, record, Status.FAILED, now, usual, error)
-        return grown.record, grown.fresh
+        return service.owing(conn, grown.record), grown.fresh
 
     done = await platform.db.write(act)
     if done is not None:

@@ -46,11 +46,16 @@ class Hello(Shape):
 
     It drives nothing: what the api believes a worker of that name to drive is offered anew at once, for
     what was done since its connection broke could not be written down.
+
+    Attributes:
+        drove: the runs that it drove until its last connection broke, each with its lease. It has outlived
+            them, so they are no suspects: another process of that name knows nothing of them.
     """
 
     call: Literal["hello"] = "hello"
     worker_id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     slots: int = Field(ge=0, le=10_000)
+    drove: dict[str, int] = Field(default_factory=dict, max_length=10_000)
 
 
 class Take(Shape):
@@ -143,11 +148,16 @@ class Release(Shape):
     """Give back a run that is not at its end and that this worker does not go on with: it is offered anew.
 
     Answered with None, also where there is nothing to give back any more.
+
+    Attributes:
+        ending: whether it is for the worker's own end. Else the run may be to blame: one that is given back
+            again and again, and comes no further, ends as one does that costs its workers their lives.
     """
 
     call: Literal["release"] = "release"
     run_id: str
     lease: int
+    ending: bool = False
 
 
 class Here(Shape):
