@@ -260,6 +260,38 @@ class TestLost:
             ((_, old),), ((_, new),) = lost.items(), then.items()
             assert (told[field], shown[field]) == (old, new), path
 
+    async def test_a_policy_that_was_set_since_stays_and_the_host_has_it(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is in force only when the host has it, so a repeat asks the host and no more."""
+        box = (await any_world.create())["id"]
+        path, http = f"/v1/sandboxes/{box}/egress", any_world.http
+        headers, order = {"Idempotency-Key": "k"}, any_world.host.machines[box]
+        older, newer = {"allow": ["old.org"]}, {"allow": ["new.org"]}
+        any_world.host.unavailable = True
+        answer = await http.patch(path, json=older, headers=headers)
+        assert answer.status_code == 503
+        any_world.host.unavailable = False
+        first = await http.patch(path, json=older, headers=headers)
+        assert first.json()["data"]["allow"] == order.order.egress.allow == ["old.org"]
+        again = await http.patch(path, json=older, headers=headers)
+        assert again.headers["idempotency-replayed"] == "true"
+
+        def dies(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        headers = {"Idempotency-Key": "other"}
+        with monkeypatch.context() as patch:
+            patch.setattr(audit, "add", dies)
+            assert (await http.patch(path, json=older, headers=headers)).status_code == 500
+        assert (await http.patch(path, json=newer)).status_code == 200
+        again = await http.patch(path, json=older, headers=headers)
+        assert again.json()["data"]["allow"] == ["old.org"]
+        assert (await http.get(path)).json()["data"]["allow"] == ["new.org"]
+        assert order.order.egress.allow == ["new.org"]
+        final = await http.patch(path, json=older, headers=headers)
+        assert final.json()["data"] == again.json()["data"]
+
     async def test_what_was_made_since_stays(
         self, any_world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -48,6 +48,7 @@ class Call:
         open_for: whose open requests it is counted among.
         is_audited: its line is written, in the transaction of what it did.
         remember: keeps an answer for repeats, in the transaction of what it tells of; see `settle`.
+        begun: what an earlier go of the same request has noted; see `note`.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
             outcome is kept further down, under the same ``op``).
     """
@@ -66,7 +67,8 @@ class Call:
     open_for: str | None = None
     is_audited: bool = False
     failed: str | None = None
-    remember: Callable[[Transaction, int, bytes], None] | None = None
+    remember: Callable[[Transaction, int | None, bytes], None] | None = None
+    begun: bytes | None = None
     data: bytes | None = None
     status: int = 0
 
@@ -119,6 +121,14 @@ class Call:
         """
         if self.remember is not None:
             self.remember(conn, status, data)
+
+    def note(self, conn: Transaction, data: bytes) -> None:
+        """Keep the answer-to-be in the transaction that begins what a host is yet to take up.
+
+        A repeat goes through again, finds it in `begun`, and sees to the rest alone.
+        """
+        if self.remember is not None:
+            self.remember(conn, None, data)
 
     async def settled(
         self, look: Callable[[T], bytes], act: Callable[[Transaction, *Ts], T], *args: *Ts

@@ -145,7 +145,7 @@ class _Repeatable:
             store.answer, call.org, self._key_digest, call.status, call.data.decode(), request
         )
 
-    def _answered(self, conn: Transaction, status: int, data: bytes) -> None:
+    def _answered(self, conn: Transaction, status: int | None, data: bytes) -> None:
         call = self._call
         store.answer(conn, call.org, self._key_digest, status, data.decode(), self.request)
 
@@ -157,6 +157,8 @@ class _Repeatable:
         )
         reach("api.idempotency.begun")
         call.given_op = known.op
+        if known.status is None and known.data is not None:
+            call.begun = known.data.encode()
         return known
 
     def _check(self, known: Remembered, request: str) -> None:

@@ -37,7 +37,10 @@ requests = Table(
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """A request seen before. ``status`` is None until it has been answered with success."""
+    """A request seen before. ``status`` is None until it has been answered with success.
+
+    ``data`` without a status is what it has begun.
+    """
 
     request_digest: str
     op: str
@@ -80,7 +83,7 @@ def answer(
     data: str | None,
     request_digest: str,
 ) -> None:
-    """Remember how the request was answered."""
+    """Remember how the request was answered, or without a status what it has begun."""
     conn.execute(
         update(requests)
         .where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)

@@ -14,6 +14,8 @@ from runtools.platform.api.sandboxes import rules, store
 from runtools.platform.api.sandboxes.inside import living
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.kit.db import Transaction
+from runtools.platform.kit.http import one
 from runtools.sdk.shapes.egress import Egress, EgressChange, EgressRules
 
 _ATTEMPTS = 5
@@ -32,17 +34,29 @@ def topic(sandbox_id: str) -> str:
 async def change(call: Call, ref: str, wanted: EgressChange) -> Egress:
     """Change what is given; returns when the whole is in force."""
     platform = call.platform
-    sandbox_id = (await living(call, ref)).id
+    record = await living(call, ref)
+    if call.begun is not None:
+        # It was written, and its answer lost. What others have changed since stays.
+        await ask(platform, record)
+        return Egress.model_validate_json(call.begun)
+    sandbox_id = record.id
     for _ in range(_ATTEMPTS):
         record = await load(platform, call.org, sandbox_id)
         now = _changed(of(record), wanted)
-        plain = EgressRules(allow=now.allow, deny=now.deny).model_dump(by_alias=False)
-        if await platform.db.write(store.set_egress, record, now.internet, plain):
+        if await platform.db.write(_set, call, record, now):
             break
     else:
         raise Conflict(f"too many changes of {sandbox_id} at once", hint="ask again in a moment")
     record = await load(platform, call.org, sandbox_id)
     return of(await ask(platform, record))
+
+
+def _set(conn: Transaction, call: Call, record: Record, now: Egress) -> bool:
+    plain = EgressRules(allow=now.allow, deny=now.deny).model_dump(by_alias=False)
+    done = store.set_egress(conn, record, now.internet, plain)
+    if done:
+        call.note(conn, one(now))
+    return done
 
 
 async def ask(platform: Platform, record: Record) -> Record:
