@@ -126,9 +126,13 @@ class LocalDriver:
                 _thaw(_place(machine), first)
 
     async def capture(
-        self, machine: Machine, into: Path, while_still: Callable[[], Awaitable[None]]
+        self,
+        machine: Machine,
+        into: Path,
+        while_still: Callable[[], Awaitable[None]],
+        keep_free: int = 0,
     ) -> float:
-        """Pack the disk for the caller to copy. Processes are not captured, but the token is."""
+        """Pack the disk for the caller to copy. Of memory there is nothing; processes are not captured."""
         place = _place(machine)
         async with self._act(machine):
             first = self._awake(machine)

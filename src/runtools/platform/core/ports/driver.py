@@ -174,7 +174,11 @@ class Driver(Protocol):
         ...
 
     async def capture(
-        self, machine: Machine, into: Path, while_still: Callable[[], Awaitable[None]]
+        self,
+        machine: Machine,
+        into: Path,
+        while_still: Callable[[], Awaitable[None]],
+        keep_free: int = 0,
     ) -> float:
         """Copy memory and devices into the folder ``into``, of a live or a suspended machine.
 
@@ -183,6 +187,9 @@ class Driver(Protocol):
 
         Returns:
             Milliseconds for which a live guest stood still; 0 for a suspended one.
+
+        Raises:
+            CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk.
         """
         ...
 

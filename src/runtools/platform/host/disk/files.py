@@ -78,6 +78,24 @@ async def can_reflink(folder: Path) -> bool:
     return await asyncio.to_thread(_try_reflink, folder)
 
 
+def check_room(target: int, count: int, keep_free: int) -> None:
+    """Make sure that so many bytes can be written into an open file.
+
+    Raises:
+        CapacityExhausted: fewer than ``keep_free`` would be left on its disk.
+    """
+    stat = os.fstatvfs(target)
+    free = stat.f_bavail * stat.f_frsize - keep_free
+    if count > free:
+        asked_mb, free_mb = round(count / _MB, 1), round(max(0, free) / _MB, 1)
+        raise CapacityExhausted(
+            f"no room to go on copying: the next part takes {asked_mb:g} MB, "
+            f"{free_mb:g} MB are free above the headroom",
+            hint=room.HINT,
+            details={"what": "MB of disk above the headroom", "asked": asked_mb, "free": free_mb},
+        )
+
+
 def _copy(src: Path, dst: Path, keep_free: int) -> None:
     fresh = dst.with_name(f".{dst.name}.new")
     source = os.open(src, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,24 +144,11 @@ def _copy_range(source: int, target: int, start: int, end: int, keep_free: int) 
     while start < end:
         count = min(_COPY_AT_ONCE, end - start)
         if keep_free:
-            _check_room(target, count, keep_free)
+            check_room(target, count, keep_free)
         copied = os.copy_file_range(source, target, count, start, start)
         if copied == 0:  # the source was cut while we read
             return
         start += copied
-
-
-def _check_room(target: int, count: int, keep_free: int) -> None:
-    stat = os.fstatvfs(target)
-    free = stat.f_bavail * stat.f_frsize - keep_free
-    if count > free:
-        asked_mb, free_mb = round(count / _MB, 1), round(max(0, free) / _MB, 1)
-        raise CapacityExhausted(
-            f"no room to go on copying a disk: the next part takes {asked_mb:g} MB, "
-            f"{free_mb:g} MB are free above the headroom",
-            hint=room.HINT,
-            details={"what": "MB of disk above the headroom", "asked": asked_mb, "free": free_mb},
-        )
 
 
 def _sync(paths: list[Path]) -> None:

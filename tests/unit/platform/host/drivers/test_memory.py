@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtools.errors import CapacityExhausted
 from runtools.platform.host.drivers.qemu import memory
 from runtools.platform.host.drivers.qemu.memory import PAGE
 
@@ -99,6 +100,24 @@ class TestPrivateFile:
         fd = memory.private_file(os.getpid(), pages * PAGE)
         with os.fdopen(fd, "rb") as file:
             assert file.read() == content
+
+
+class TestRoom:
+    """A copy stops above what is to stay free."""
+
+    def test_a_copy_is_refused_by_name(self, template, tmp_path):
+        with template.open("rb") as source, (tmp_path / "copy").open("w+b") as target:
+            with pytest.raises(CapacityExhausted, match="no room to go on copying"):
+                memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
+            assert os.fstat(target.fileno()).st_blocks == 0
+
+    @as_root
+    def test_so_are_pages_out_of_a_process(self, template, private, pages, tmp_path):
+        private[PAGE : PAGE + 4] = b"mine"
+        with (tmp_path / "copy").open("w+b") as target:
+            with pytest.raises(CapacityExhausted, match="no room to go on copying"):
+                memory.rescue(os.getpid(), pages * PAGE, target.fileno(), keep_free=1 << 60)
+            assert os.fstat(target.fileno()).st_size == 0
 
 
 class TestCopy:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runtools.errors import CapacityExhausted
 from runtools.platform.core.ports.driver import Machine, Slot, VmmFailed
 from runtools.platform.host.drivers.qemu import saving
 from runtools.platform.host.drivers.qemu.captures import Capture
@@ -75,6 +76,20 @@ class TestDevices:
             await driver.capture(machine, into, _nothing)
         with pytest.raises(VmmFailed, match="no complete capture"):
             Capture(into).check({})
+
+
+async def test_a_capture_leaves_the_headroom_free(machine, place, tmp_path):
+    driver = QemuDriver(Prober(tmp_path), Groups("test", Mounted(1, {})))
+    place.note_run(Run({}, private=False))
+    place.ram.write_bytes(b"ram")
+    place.fresh_state.write_bytes(b"devices")
+    place.keep_state({})
+    into = tmp_path / "capture"
+    into.mkdir()
+    with pytest.raises(CapacityExhausted, match="no room to go on copying"):
+        await driver.capture(machine, into, _nothing, keep_free=1 << 60)
+    with pytest.raises(VmmFailed, match="no complete capture"):
+        Capture(into).check({})
 
 
 async def _nothing() -> None:

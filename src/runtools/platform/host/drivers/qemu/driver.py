@@ -169,7 +169,11 @@ class QemuDriver:
             used.unlink()
 
     async def capture(
-        self, machine: Machine, into: Path, while_still: Callable[[], Awaitable[None]]
+        self,
+        machine: Machine,
+        into: Path,
+        while_still: Callable[[], Awaitable[None]],
+        keep_free: int = 0,
     ) -> float:
         """Copy memory and devices into a folder."""
         async with self._act(machine):
@@ -179,14 +183,14 @@ class QemuDriver:
                 raise VmmFailed(f"{machine.id} has neither a VMM nor a saved state")
             capture.begin()
             if vmm_pid is None:
-                ram = saving.Ram(machine, 0, private=False)
+                ram = saving.Ram(machine, 0, private=False, keep_free=keep_free)
                 with _closing(capture.create(capture.ram)) as target:
                     await ram.still(target)
                 await saving.copy_devices(machine, place.open_state, capture)
                 await while_still()
                 capture.complete(place.state_fingerprint())
                 return 0.0
-            still_ms = await self._capture_live(machine, vmm_pid, capture, while_still)
+            still_ms = await self._capture_live(machine, vmm_pid, capture, while_still, keep_free)
             capture.complete(place.run().fingerprint)
             return still_ms
 
@@ -196,9 +200,11 @@ class QemuDriver:
         vmm_pid: int,
         capture: Capture,
         while_still: Callable[[], Awaitable[None]],
+        keep_free: int,
     ) -> float:
         place, loop = Place(machine), asyncio.get_running_loop()
-        ram = saving.Ram(machine, vmm_pid, private=place.run().private)
+        private = place.run().private
+        ram = saving.Ram(machine, vmm_pid, private=private, keep_free=keep_free)
         with _closing(capture.create(capture.ram)) as target:
             await ram.before(target)
             begun = loop.time()

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from runtools.platform.host.disk.files import check_room
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _FICLONE = 0x40049409
@@ -58,8 +60,12 @@ class Fresh:
         self._new.unlink(missing_ok=True)
 
 
-def copy(source: int, target: int) -> None:
-    """Copy an open file into another: by reference where the file system can, else without its holes."""
+def copy(source: int, target: int, keep_free: int = 0) -> None:
+    """Copy an open file into another: by reference where the file system can, else without its holes.
+
+    Raises:
+        CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk.
+    """
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as exc:
@@ -72,7 +78,10 @@ def copy(source: int, target: int) -> None:
     for start, end in _data(source, size):
         at = start
         while at < end:
-            done = os.copy_file_range(source, target, min(_CHUNK, end - at), at, at)
+            count = min(_CHUNK, end - at)
+            if keep_free:
+                check_room(target, count, keep_free)
+            done = os.copy_file_range(source, target, count, at, at)
             if done == 0:
                 raise OSError(errno.EIO, "the memory file was cut while it was copied")
             at += done
@@ -90,10 +99,13 @@ def private_file(pid: int, size: int) -> int:
     )
 
 
-def rescue(pid: int, size: int, target: int) -> int:
+def rescue(pid: int, size: int, target: int, keep_free: int = 0) -> int:
     """Write what a process has changed of its privately mapped RAM into a copy of the file.
 
     The process must stand still. Returns how many bytes there were.
+
+    Raises:
+        CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk.
     """
     copied = 0
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -106,6 +118,8 @@ def rescue(pid: int, size: int, target: int) -> int:
                     part = buffer[: min(len(buffer), end - at)]
                     if os.preadv(memory, [part], at) != len(part):
                         raise OSError(errno.EIO, "the memory of the VMM cannot be read")
+                    if keep_free:
+                        check_room(target, len(part), keep_free)
                     _write(target, part, at + shift)
                 copied += end - start
     finally:

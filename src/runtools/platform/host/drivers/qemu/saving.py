@@ -33,11 +33,15 @@ _MOST_DEVICES = 64 * _MB
 class Ram:
     """The memory of a live machine on its way into another file."""
 
-    def __init__(self, machine: Machine, vmm_pid: int, *, private: bool) -> None:
+    def __init__(
+        self, machine: Machine, vmm_pid: int, *, private: bool, keep_free: int = 0
+    ) -> None:
+        """Fewer than ``keep_free`` bytes are never left on the disk: `CapacityExhausted`."""
         self._machine = machine
         self._size = machine.memory_mb * _MB
         self._private = private
         self._pid = vmm_pid
+        self._keep_free = keep_free
 
     async def before(self, target: int) -> None:
         """What can be done while the guest runs.
@@ -59,19 +63,19 @@ class Ram:
             raise VmmFailed(f"the memory of {self._machine.id} was not copied: {exc}") from exc
 
     def _copy_changed(self, target: int) -> None:
-        memory.rescue(self._pid, self._size, target)
+        memory.rescue(self._pid, self._size, target, self._keep_free)
 
     def _copy_origin(self, target: int) -> None:
         source = memory.private_file(self._pid, self._size)
         try:
-            memory.copy(source, target)
+            memory.copy(source, target, self._keep_free)
         finally:
             os.close(source)
 
     def _copy_own(self, target: int) -> None:
         source = Place(self._machine).open("ram")
         try:
-            memory.copy(source, target)
+            memory.copy(source, target, self._keep_free)
         finally:
             os.close(source)
 

@@ -57,12 +57,13 @@ async def finish(box: Actor, why: Why, made: Snapshot) -> None:
 
 async def capture(box: Actor, into: Path, points: str) -> float:
     """Memory, devices and disk of one moment into a folder; returns the standstill in ms."""
+    keep_free = box.engine.headroom_bytes
 
     async def while_still() -> None:
-        await files.copy_sparse(box.overlay, into / OVERLAY, box.engine.headroom_bytes)
+        await files.copy_sparse(box.overlay, into / OVERLAY, keep_free)
         reach(f"{points}.still")
 
-    return await box.engine.driver.capture(box.machine(), into, while_still)
+    return await box.engine.driver.capture(box.machine(), into, while_still, keep_free)
 
 
 def _describe(box: Actor, snapshot_id: str, folder: Path, standstill: float) -> Snapshot:
