@@ -114,6 +114,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        console.print("\ninterrupted: what was begun goes on; ./dev demo again follows it")
+        sys.exit(130)
     if sys.argv[1:2] == ["--record"]:
         console.save_svg(sys.argv[2], title="./dev demo")
