@@ -28,6 +28,10 @@ class TestCreate:
         assert made["templateVersion"] == 1
         assert await any_world.get("one") == made
 
+    async def test_the_host_knows_whose_it_is(self, world: World) -> None:
+        made = await world.create()
+        assert (await world.host.order(made["id"])).org_id == world.org
+
     async def test_ledger_tells_every_move(self, any_world: World) -> None:
         made = await any_world.create()
         lines = await any_world.why(made["id"])

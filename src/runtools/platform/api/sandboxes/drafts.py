@@ -103,6 +103,7 @@ def order(record: Record, guest: Guest) -> CreateOrder:
     return CreateOrder(
         op=record.born_op,
         sandbox_id=record.id,
+        org_id=record.org_id,
         actor=record.wish_actor,
         template_version_id=record.template_id,
         recover_from=record.parent_id if record.born == "recover" else None,

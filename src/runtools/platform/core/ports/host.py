@@ -70,10 +70,15 @@ class Guest(Shape):
 
 
 class CreateOrder(Shape):
-    """Make a sandbox: from a template version, or from the disk of an ended or paused one."""
+    """Make a sandbox: from a template version, or from the disk of an ended or paused one.
+
+    Attributes:
+        org_id: whose it is: what the host has for all is shared out among orgs.
+    """
 
     op: str
     sandbox_id: str
+    org_id: str = ""
     actor: str
     template_version_id: str
     recover_from: str | None = None

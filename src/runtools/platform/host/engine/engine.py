@@ -17,7 +17,7 @@ from runtools.platform.host.engine.meters import Meters
 from runtools.platform.host.engine.ops import Ops
 from runtools.platform.host.engine.places import Places
 from runtools.platform.host.engine.reports import Reports
-from runtools.platform.host.guest.holding import Holding
+from runtools.platform.host.guest.holding import Outputs
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.tracing import OFF, Tracing
@@ -43,7 +43,7 @@ class Engine:
             none is begun but pauses and destroys.
         first_uid: the first of the user ids that its machines may have.
         pins: snapshots in use, with how often.
-        holding: how much of the guests' output is in memory at once.
+        outputs: how much of the guests' output is in memory at once.
         kept_uids: users of machines whose journal cannot be read; they are nobody else's.
     """
 
@@ -65,7 +65,7 @@ class Engine:
     stopping: bool = False
     actors: dict[str, Actor] = field(default_factory=dict)
     pins: dict[str, int] = field(default_factory=dict)
-    holding: Holding = field(default_factory=Holding)
+    outputs: Outputs = field(default_factory=Outputs)
     kept_uids: set[int] = field(default_factory=set)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -92,7 +92,7 @@ async def bring_up(
     reach(f"{points}.started")
     who = await identity
     within = BOOTED_SECONDS if source.capture is None else RESTORED_SECONDS
-    guest = client(box.engine, machine, source.token, phases.connected)
+    guest = client(box.engine, box.record.order.org_id, machine, source.token, phases.connected)
     undo.push_async_callback(guest.close)
     await meet(box.engine, machine, guest, who, within)
     phases.mark("first_byte")

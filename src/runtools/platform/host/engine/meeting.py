@@ -26,16 +26,16 @@ _SLOWEST_RETRY_SECONDS = 0.5
 
 
 def client(
-    engine: Engine, machine: Machine, token: str, connected: Callable[[], None]
+    engine: Engine, org_id: str, machine: Machine, token: str, connected: Callable[[], None]
 ) -> GuestClient:
-    """How to speak to a machine's agent; ``connected`` hears of each connection that is made."""
+    """How to speak to the agent of an org's machine; ``connected`` hears of each connection made."""
 
     async def connect() -> socket.socket:
         sock = await engine.driver.connect(machine)
         connected()
         return sock
 
-    return GuestClient(connect, token, holding=engine.holding)
+    return GuestClient(connect, token, holding=engine.outputs.of(org_id))
 
 
 async def meet(

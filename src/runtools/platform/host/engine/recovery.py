@@ -238,7 +238,9 @@ class Recovery:
             await self._put_to_sleep(box, str(exc))
             return
         if box.guest is None:
-            box.guest = client(engine, box.machine(), life.token, lambda: None)
+            box.guest = client(
+                engine, box.record.order.org_id, box.machine(), life.token, lambda: None
+            )
         box.watch()
 
     async def _connected(self, box: Actor, slot: Slot) -> None:

@@ -73,9 +73,9 @@ class GuestClient:
         token: str,
         clock: Clock | None = None,
         patience: Patience | None = None,
-        holding: Holding | None = None,
+        holding: Holding | Share | None = None,
     ) -> None:
-        """``holding`` is shared by all clients of a host."""
+        """``holding`` is shared with other clients: those of an org, of a host."""
         self._share = Share(holding or Holding())
         self.cuts: set[Callable[[], None]] = set()  # what breaks off the streams through the agent
         self._patience = patience or Patience()

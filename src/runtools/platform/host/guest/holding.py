@@ -3,7 +3,7 @@
 What one command prints is bounded; a hundred that are answered in the same moment are not. So room is
 taken for an output before it is read, first come, first served, and given back when nobody has it any more.
 The sizes are a guest's own word: so each has a share, and what it claims beyond that waits behind itself
-alone.
+alone. All guests of an org have a share together, so that many of them are no more than half of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from runtools.errors import Unavailable
 MOST_BYTES: Final = 256 << 20
 # Of one guest: two commands that print as much as they may, into both streams.
 SHARE_BYTES: Final = 32 << 20
+# Of all guests of one org: the other half is there for others, whatever those do.
+ORG_BYTES: Final = MOST_BYTES // 2
 # What nearly every command prints: not counted, so that the outputs of few make no other wait.
 SMALL_BYTES: Final = 64 << 10
 _WAIT_SECONDS: Final = 20.0
@@ -84,15 +86,16 @@ class Holding:
 
 
 class Share:
-    """What one guest may take of it."""
+    """What one guest may take of it, or all guests of one org."""
 
-    def __init__(self, whole: Holding, most: int = SHARE_BYTES) -> None:
+    def __init__(self, whole: Holding | Share, most: int = SHARE_BYTES) -> None:
         self._whole = whole
-        self._own = Holding(most, whole.wait_seconds)
+        self.wait_seconds: float = whole.wait_seconds
+        self._own = Holding(most, self.wait_seconds)
 
     @property
     def waiting(self) -> int:
-        """How many wait for others of the same guest, and not among those of all."""
+        """How many wait for others of the same guest (or org), and not among those of all."""
         return self._own.waiting
 
     async def take(self, count: int) -> Callable[[], None]:
@@ -113,6 +116,18 @@ class Share:
             give_back()
 
         return both
+
+
+class Outputs:
+    """The measure of a host: of all, of each org."""
+
+    def __init__(self) -> None:
+        self._whole = Holding()
+        self._orgs: dict[str, Share] = {}
+
+    def of(self, org_id: str) -> Share:
+        """What the guests of an org may take together; those of no known org are one, too."""
+        return self._orgs.setdefault(org_id, Share(self._whole, ORG_BYTES))
 
 
 def _nothing() -> None:

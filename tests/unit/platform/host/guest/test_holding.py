@@ -18,6 +18,7 @@ from runtools.platform.host.guest.holding import (
     SHARE_BYTES,
     SMALL_BYTES,
     Holding,
+    Outputs,
     Share,
 )
 from runtools.platform.host.guest.patience import Patience
@@ -123,6 +124,21 @@ async def test_who_waits_for_the_whole_in_vain_leaves_nothing_of_its_share_taken
 
 def test_a_share_is_a_small_part_and_holds_the_largest_output() -> None:
     assert 2 * MAX_OUTPUT_BYTES <= SHARE_BYTES <= MOST_BYTES // 8
+
+
+async def test_many_guests_of_one_org_leave_half_of_it_to_others() -> None:
+    outputs, half = Outputs(), SHARE_BYTES // 2
+    guests = [Share(outputs.of("org_greedy")) for _ in range(MOST_BYTES // SHARE_BYTES)]
+    # All of it, if nobody stopped them.
+    asked = [asyncio.ensure_future(guest.take(half)) for guest in guests for _ in range(2)]
+    await until(lambda: outputs.of("org_greedy").waiting == len(guests))
+    others = [Share(outputs.of("org_other")) for _ in range(4)]
+    for other in others:
+        await asyncio.wait_for(other.take(SHARE_BYTES), 10)
+    assert outputs.of("org_other").waiting == 0
+    for one in asked:
+        one.cancel()
+    await asyncio.wait(asked)
 
 
 def announcing(count: int) -> bytes:

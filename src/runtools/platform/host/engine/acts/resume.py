@@ -88,7 +88,8 @@ async def greet(box: Actor, phases: Phases) -> None:
     identity = identity_of(box, fresh=False)
     # The old client, where there is one: its connections are alive, execs wait on some of them.
     if box.guest is None:
-        box.guest = client(box.engine, box.machine(), life.token, phases.connected)
+        org_id = box.record.order.org_id
+        box.guest = client(box.engine, org_id, box.machine(), life.token, phases.connected)
     await meet(box.engine, box.machine(), box.guest, identity, RESTORED_SECONDS)
     phases.mark("first_byte")
 

@@ -1,0 +1,30 @@
+"""What a host has for all is shared out among orgs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.flow.host.conftest import until
+
+from runtools.platform.host.guest.holding import ORG_BYTES, SMALL_BYTES
+
+LARGE = f"head -c {2 * SMALL_BYTES} /dev/zero | tr '\\0' x"
+
+
+async def test_outputs_of_an_org_beyond_its_share_wait_behind_its_own_alone(world, settings):
+    one, other = [await world.create(org_id=org) for org in ("org_one", "org_other")]
+    child = (await world.fork(one)).children[0].sandbox_id
+    for _ in range(2):  # before a restart of the host and after it, through a pause and a resume
+        await world.pause(one)
+        await world.resume(one)
+        share = world.engine.outputs.of("org_one")
+        give_back = await share.take(ORG_BYTES)
+        asked = [asyncio.ensure_future(world.sh(box, LARGE)) for box in (one, child)]
+        await until(lambda: share.waiting == 2)  # noqa: B023 - waited for here
+        assert len(await world.sh(other, LARGE)) == 2 * SMALL_BYTES
+        assert await world.sh(one, "echo small") == "small"
+        give_back()
+        assert {len(said) for said in await asyncio.gather(*asked)} == {2 * SMALL_BYTES}
+        await world.host.stop()
+        world.__init__(settings)
+        await world.host.start()
