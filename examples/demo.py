@@ -52,8 +52,12 @@ def ensure_template(rt: RunTools) -> None:
     else:
         console.print(f"building [bold]{TEMPLATE}[/]: once, some minutes")
         rt.templates.build(TEMPLATE, wait=False)
+    step = ""
     with console.status("starting") as status:
         for line in rt.templates.logs(TEMPLATE):
+            if line.step != step and not live.is_terminal:
+                live.print(f"    {line.progress:4.0%}  {line.step}")
+            step = line.step
             status.update(f"{line.progress:4.0%}  {line.step}  [dim]{escape(line.text[:60])}[/]")
     template = rt.templates.get(TEMPLATE)
     if template.state != "ready":

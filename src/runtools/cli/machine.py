@@ -103,7 +103,8 @@ def become(*command: str, root: bool) -> NoReturn:
     if importlib.util.find_spec("uvicorn") is None:
         raise RunToolsError(
             "only the SDK and the CLI are installed here",
-            hint="pip install 'runtools[platform]' brings the platform",
+            hint="pip install 'runtools[platform]' brings the platform here; "
+            "`runtools auth status` asks the one that you are signed in to",
         )
     # -P: a folder `runtools` where the command was typed is none of our code, and root must not run it.
     argv = [sys.executable, "-P", "-m", "runtools.platform", *command]

@@ -13,7 +13,7 @@ _FILES = {
 name = "{name}"
 version = "0.1.0"
 requires-python = ">=3.11"
-dependencies = ["runtools"]
+dependencies = ["runtools>=0.1"]
 
 [tool.runtools]
 project = "{name}"

@@ -66,7 +66,11 @@ async def show(settings: Settings, driver: Driver | None = None) -> int:
         sys.stdout.write(f"{mark} {finding.name:<{width}}  {finding.found}\n")
         if finding.advice:
             sys.stdout.write(f"  {'':<{width}}  → {finding.advice}\n")
-    return int(any(not f.ok and f.level == "error" for f in findings))
+    wrong = [finding for finding in findings if not finding.ok and finding.level == "error"]
+    named = ", ".join(finding.name for finding in wrong)
+    said = f"keeps the platform from running: {named}" if wrong else "the platform can run here"
+    sys.stdout.write(f"\n{said}\n")
+    return int(bool(wrong))
 
 
 async def examine(settings: Settings, driver: Driver | None = None) -> list[Finding]:
@@ -147,6 +151,8 @@ async def _virtualisation(driver: Driver) -> Finding:
     """Asks the driver, which lets a tiny guest prove it: /dev/kvm being there proves nothing."""
     try:
         found = await driver.probe()
+    except PermissionError:
+        return _unchecked("virtualisation")
     except (VmmFailed, OSError) as exc:
         return Finding("virtualisation", False, "warning", f"not tried out: {exc}", "run as root")
     words = f"{found.accelerator}: {found.reason}"
@@ -367,11 +373,10 @@ async def _installation(settings: Settings) -> Finding:
 
 async def _template(settings: Settings) -> Finding:
     slug = settings.default_template
-    advice = f"runtools template build {slug}"
-    try:
-        records = list(read_records(settings.host_home / "templates"))
-    except PermissionError:
+    advice, folder = f"runtools template build {slug}", settings.host_home / "templates"
+    if folder.exists() and not os.access(folder, os.R_OK):  # what cannot be listed is not empty
         return _unchecked("template")
+    records = list(read_records(folder))
     ready = [r for r in records if r.order.slug == slug and r.state == "ready"]
     if not ready:
         return Finding("template", False, "info", f"{slug} is not built yet", advice)

@@ -67,12 +67,20 @@ def process_of(settings: Settings, part: str) -> int | None:
         return None
 
 
+def _what_to_do(settings: Settings) -> str:
+    """About a platform that does not answer."""
+    if home.holder(home.lock_file(settings)) is None:
+        return "runtools up --detach starts it"
+    return f"it was started; what it says ({settings.log_folder / 'runtools.log'} when detached) tells why"
+
+
 async def show(settings: Settings) -> int:
     """Print one line per fact; 0 only when the platform answers and is ready."""
     health = await _whoever(settings)
     where = f"{settings.api_host}:{settings.api_port}"
     if health is None:
-        print(f"not ready: nothing good at {where}", file=sys.stderr)
+        print(f"not ready: no platform answers at {where}", file=sys.stderr)
+        print(f"hint:  {_what_to_do(settings)}", file=sys.stderr)
         return 1
     if health.install_id != _mine(settings):
         print(

@@ -87,6 +87,17 @@ class TestVirtualisation:
         assert (found.ok, found.level) == (False, "warning")
         assert "tcg: a guest said so" in found.found
 
+    async def test_an_ordinary_user_is_told_how_it_is_looked_at(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refused(_: Prober) -> Capabilities:
+            raise PermissionError(13, "Permission denied", "accelerator.json")
+
+        monkeypatch.setattr(Prober, "probe", refused)
+        found = await look(settings, "virtualisation", Prober("kvm"))
+        assert (found.level, found.found) == ("info", "not checked without root")
+        assert "sudo" in found.advice
+
 
 class TestDisk:
     async def test_too_little_is_an_error(self, settings: Settings) -> None:
@@ -139,6 +150,13 @@ class TestTemplate:
     async def test_not_built(self, settings: Settings) -> None:
         found = await look(settings, "template")
         assert found.advice == "runtools template build base-debian"
+
+    async def test_what_cannot_be_listed_is_not_said_to_be_missing(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (settings.host_home / "templates").mkdir(parents=True)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert (await look(settings, "template")).found == "not checked without root"
 
     @pytest.mark.parametrize(("state", "ok"), [("ready", True), ("failed", False)])
     async def test_built(self, settings: Settings, state: str, ok: bool) -> None:
@@ -207,6 +225,8 @@ class TestShow:
         text = capsys.readouterr().out
         assert "✓ good  fine" in text
         assert "→ do" in text
+        wrong = "keeps the platform from running: x"
+        assert text.splitlines()[-1] == (wrong if code else "the platform can run here")
 
 
 async def test_root_is_found_or_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

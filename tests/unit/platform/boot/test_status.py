@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from runtools.platform.boot import status
+from runtools.platform.boot import home, status
 from runtools.platform.kit.config import Settings
 
 
@@ -64,3 +64,14 @@ async def test_another_one_at_its_port_is_not(
     told = capsys.readouterr()
     assert told.out == ""
     assert "another platform (abcdef)" in told.err
+
+
+async def test_where_nothing_answers_it_is_said_what_starts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await status.show(Settings(home=tmp_path, api_port=1)) == 1
+    assert "runtools up --detach starts it" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    with home.lock(tmp_path / "run/up.lock", "a platform"):
+        assert await status.show(Settings(home=tmp_path, api_port=1)) == 1
+    assert f"{tmp_path}/logs/runtools.log" in capsys.readouterr().err
