@@ -30,7 +30,7 @@ from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.ports.network import Refusal, untold
-from runtools.platform.host.net import firewall, rules, slots, wire
+from runtools.platform.host.net import cables, crowd, firewall, rules, slots, wire
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.network import NamespaceNetwork
@@ -1180,9 +1180,12 @@ class TestLimits:
         self, world, monkeypatch, caplog
     ):
         """Each may begin one a second, after a while without twenty at once; all others 11 beyond that."""
-        monkeypatch.setattr(firewall, "tracked", lambda: 5600)
-        network = new_network(sandboxes=10)
-        slots, taps = [await network.open(OPEN) for _ in range(2)], []
+        monkeypatch.setattr(crowd, "tracked", lambda: 5600)
+        network, log = new_network(sandboxes=10), Log()
+        slots, taps = (
+            [await network.open(OPEN, log.append), await network.open(OPEN, log.append)],
+            [],
+        )
         try:
             for slot in slots:
                 taps.append(await inside(slot.namespace, lambda slot=slot: open_tap(slot.tap)))
@@ -1203,9 +1206,8 @@ class TestLimits:
                 await waits(lambda n=n: flood(300 * n))
                 other.send(syn(PUBLIC, 9_000 + n))
                 assert await waits(lambda: other.received(is_reset))
-            refused = sh("nft", "list", "set", "inet", network._names.table, rules.OVER)
-            assert sum(map(int, re.findall(r"counter packets (\d+)", refused))) > 300
-            assert refused.count("counter") == 1  # of one cable
+            await until(lambda: sum(one.times for one in log) > 300)
+            assert {(one.reason, one.address) for one in log} == {("host_full", None)}
             await network._firewall._mend()
             assert "somebody changed the firewall" not in caplog.text
         finally:
@@ -1214,6 +1216,68 @@ class TestLimits:
             for slot in slots:
                 await network.close(slot)
             await gone(network)
+
+    async def test_of_what_is_held_open_by_one_leave_the_others_their_share(
+        self, world, echoes, kernels, monkeypatch
+    ):
+        """Where the host is full each has eight connections, and what is more is in its log."""
+        room = False
+        shares = cables.Pace(each=6000, others=100, held=8, room=1000)
+        monkeypatch.setattr(cables, "pace", lambda *_: shares)
+        monkeypatch.setattr(crowd, "has_room", lambda most: room)
+        network, logs = new_network(sandboxes=10), [Log(), Log(), Log()]
+        slots = [await network.open(OPEN, log.append) for log in logs[:2]]
+        held: list[socket.socket] = []
+
+        def hold(count: int) -> int:
+            opened = 0
+            for _ in range(count):
+                held.append(socket.socket())
+                held[-1].settimeout(0.2)
+                opened += held[-1].connect_ex((PUBLIC, 2222)) == 0
+            return opened
+
+        try:
+            hostile, other = [await kernels(slot) for slot in slots]
+            assert await hostile.do(lambda: hold(12)) == 8
+            await until(lambda: sum(one.times for one in logs[0]) >= 4)
+            assert set(logs[0]) == {Refusal("host_full", "other")}
+            assert await other.do(lambda: hold(8)) == 8
+            assert not logs[1]
+            await network.stop()
+            assert await hostile.do(lambda: hold(2)) == 0  # nobody looks, and the kernel refuses
+            network = NamespaceNetwork(network._names.install_id, reserve=0, sandboxes=10)
+            room = True
+            await network.adopt(slots[0], OPEN, logs[2].append)
+            assert logs[2] == [Refusal("host_full", "other")]
+            await until(lambda: network._firewall._crowd._said)
+            assert await hostile.do(lambda: hold(12)) == 12
+        finally:
+            for sock in held:
+                sock.close()
+            await gone(network)
+
+    async def test_of_new_flows_are_none_of_packets(self, world, kernels):
+        """Which nobody answers."""
+        network, log = new_network(limits=Limits(connections=4096)), Log()
+        slot = await network.open(OPEN, log.append)
+        try:
+            guest = await kernels(slot)
+            silent = await asyncio.to_thread(world.do, datagrams)
+            silent.bind(("0.0.0.0", 2299))
+
+            def talk() -> None:
+                with datagrams() as sock:
+                    for _ in range(2000):
+                        sock.sendto(b"x", (PUBLIC, 2299))
+
+            with silent:
+                await guest.do(talk)
+                assert await waits(lambda: heard(silent))
+            assert not log
+        finally:
+            await network.close(slot)
+            await network.stop()
 
     async def test_of_what_the_kernel_holds_for_a_relayed_connection(
         self, network, world, names, kernels
@@ -1232,7 +1296,7 @@ class TestLimits:
                 sock.settimeout(1)
                 with contextlib.suppress(TimeoutError):
                     while True:
-                        sock.sendall(bytes(65536))
+                        sock.sendall(b"\x17\3\3\x40\0" + bytes(16384))
                 held = sh("ip", "netns", "exec", slot.namespace, "ss", "-tmnH")
                 return sum(map(int, re.findall(r"(?:\(r|,w)(\d+)", held)))
 
@@ -1413,7 +1477,7 @@ class TestOtherFirewalls:
     ):
         slot = await network.open(OPEN)
         table = Names(slot.namespace.split("-")[1]).table
-        before = sh("nft", "list", "table", "inet", table)
+        before = listed(table)
         sh("nft", *how.split(), "inet", table, *(["closed"] if how == "flush set" else []))
         async with asyncio.timeout(_SECONDS):
             while not (found := listed(table)) or found != before:
@@ -1424,7 +1488,8 @@ class TestOtherFirewalls:
 
 def listed(table: str) -> str:
     command = ["nft", "list", "table", "inet", table]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    return re.sub(r"\n.* timeout .* expires .*", "", said)
 
 
 def host_end(slot: Slot) -> str:

@@ -112,6 +112,7 @@ _REFUSED = {
     "private_answer": "the name leads to a private address",
     "encrypted_hello": "hides its name (ECH)",
     "unreadable": "says no name that can be read",
+    "host_full": "the host has no room for more than a share",
     "too_many": "too many at once",
 }
 

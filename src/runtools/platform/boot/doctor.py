@@ -23,7 +23,8 @@ from runtools.platform.core.ports.driver import Driver, VmmFailed
 from runtools.platform.host.disk.files import can_reflink, free_bytes
 from runtools.platform.host.drivers.qemu import groups
 from runtools.platform.host.net import nft
-from runtools.platform.host.net.firewall import tracked
+from runtools.platform.host.net.cables import pace
+from runtools.platform.host.net.crowd import tracked
 from runtools.platform.host.templates.kernel import host_tsc_khz
 from runtools.platform.host.templates.record import read_records
 from runtools.platform.kit import descriptors, process
@@ -34,6 +35,7 @@ Level = Literal["error", "warning", "info"]
 _MARKS = {"error": "✗", "warning": "!", "info": "·"}
 _LEAST_MEMORY_MB = 2048
 _LEAST_FILES = 65_536
+_ENOUGH_FLOWS = 32
 _ROOMY_BYTES = 10 << 30
 _TIME_ERROR = 5  # what adjtimex(2) returns for a clock that nothing keeps right
 
@@ -208,18 +210,13 @@ async def _firewall() -> Finding:
 
 
 async def _flows(settings: Settings) -> Finding:
-    name = "connection tracking"
-    most, wanted = tracked(), settings.network_connections * settings.max_sandboxes
-    found = f"{most} flows are remembered at most"
-    if settings.network_connections and 2 * wanted <= most:
+    name, most = "connection tracking", tracked()
+    held = pace(most, settings.max_sandboxes).held
+    found = f"{most} flows are remembered at most; {held} at once are each sandbox's own"
+    if held >= _ENOUGH_FLOWS:
         return Finding(name, True, "info", found)
-    each = most // 2 // settings.max_sandboxes
-    advice = (
-        f"{settings.max_sandboxes} hostile sandboxes together could fill that: "
-        f"network_connections = {each} keeps them to half of it"
-    )
-    if wanted:
-        advice += f", and so does sysctl net.netfilter.nf_conntrack_max={2 * wanted}"
+    wanted = _ENOUGH_FLOWS * 8 * settings.max_sandboxes
+    advice = f"sysctl net.netfilter.nf_conntrack_max={wanted} makes that {_ENOUGH_FLOWS}"
     return Finding(name, False, "info", found, advice)
 
 

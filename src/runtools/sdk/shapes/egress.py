@@ -17,6 +17,7 @@ RefusalReason = Literal[
     "private_answer",  # the name's nameserver gave a closed address
     "encrypted_hello",  # TLS with an encrypted second hello, or noise that looks like one (ECH)
     "unreadable",  # TCP 80 or 443 with a beginning that tells no name
+    "host_full",  # more connections than its share, while those of all fill the host
     "too_many",  # more names, connections or questions than one sandbox may have
 ]
 RefusalProtocol = Literal["dns", "tcp", "udp", "icmp", "other"]

@@ -31,6 +31,8 @@ _SAVE_SECONDS = 1.0
 HINTS: Mapping[RefusalReason, str] = {
     "encrypted_hello": "switch encrypted hellos (ECH) off in the program that connects; "
     "docs/networking.md says how browsers do",
+    "host_full": "connections of all sandboxes fill the host: close some that it holds open, or try later; "
+    "docs/networking.md says how large its own share is",
     "quic": "the program falls back to TCP by itself, or QUIC can be switched off in it",
 }
 """What to do about refusals that surprise."""

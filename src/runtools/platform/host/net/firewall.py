@@ -21,15 +21,14 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from runtools.platform.host.net import nft, rules
+from runtools.platform.host.net import cables, crowd, nft
+from runtools.platform.host.net.crowd import Crowd, Told
 from runtools.platform.host.net.names import Names
 from runtools.platform.kit import process
 
 log = logging.getLogger(__name__)
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-_TRACKED_USUALLY = 65_536
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << (7 - 1)
 _SETTLE_SECONDS = 0.1
@@ -39,13 +38,17 @@ _EVENTS = 65_536
 class Firewall:
     """The rules of one installation on the host."""
 
-    def __init__(self, names: Names, cables: IPv4Network, sandboxes: int) -> None:
-        """``sandboxes``: among how many what the machine can remember of flows is shared out."""
+    def __init__(self, names: Names, addresses: IPv4Network, sandboxes: int, told: Told) -> None:
+        """``sandboxes``: among how many what the machine can remember of flows is shared out.
+
+        ``told`` hears of whose are refused for the sake of all.
+        """
         self._sandboxes = sandboxes
         self._names = names
-        self._cables = cables
+        self._addresses = addresses
+        self._crowd = Crowd(names, told)
         self._loaded: list[str] = []
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._events: socket.socket | None = None
 
     async def up(self) -> None:
@@ -60,10 +63,14 @@ class Firewall:
             await self._pass_through()
         except BaseException:
             self._events.close()
+            self._crowd.close()
             raise
         if _FORWARD.read_text().strip() != "1":
             _FORWARD.write_text("1")
-        self._watching = asyncio.create_task(self._watch(self._events), name="firewall")
+        self._tasks = [
+            asyncio.create_task(self._watch(self._events), name="firewall"),
+            asyncio.create_task(self._look(), name="connections of all sandboxes"),
+        ]
 
     async def down(self) -> None:
         """Take all of them away."""
@@ -74,17 +81,30 @@ class Firewall:
 
     async def rest(self) -> None:
         """Leave them in force without keeping watch: machines go on while the platform is down."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-            self._watching = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
         if self._events is not None:
             self._events.close()
+        self._crowd.close()
+
+    def note(self) -> None:
+        """Tell how many were refused for the sake of all since it was told last."""
+        self._crowd.note()
 
     async def _load(self) -> None:
-        pace = rules.pace(tracked(), self._sandboxes)
-        await nft.apply(rules.host(self._names, self._cables, pace))
+        flows = cables.pace(crowd.tracked(), self._sandboxes)
+        self.note()  # while the platform was down, too
+        await nft.apply(cables.table(self._names, self._addresses, flows))
+        self._crowd.begin(flows)
         self._loaded = _content(await _ruleset(), self._names.table)
+
+    async def _look(self) -> None:
+        while True:
+            self.note()
+            await self._crowd.look()
+            await asyncio.sleep(crowd.SECONDS)
 
     async def _watch(self, events: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -132,20 +152,12 @@ class Firewall:
         ]
 
 
-def tracked() -> int:
-    """How many flows this machine remembers at most."""
-    try:
-        return int(_TRACKED.read_text())
-    except FileNotFoundError:  # it has remembered none yet
-        return _TRACKED_USUALLY
-
-
 async def taken() -> list[IPv4Network]:
     """The addresses that installations on this machine have taken for their cables."""
     return [
         IPv4Network((element["prefix"]["addr"], element["prefix"]["len"]))
         for one in _items(await _ruleset(), "set")
-        if one["table"].startswith("runtools_") and one["name"] == rules.CABLES
+        if one["table"].startswith("runtools_") and one["name"] == cables.TAKEN
         for element in one.get("elem", ())
     ]
 
@@ -165,7 +177,7 @@ def _items(ruleset: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
 def _content(ruleset: dict[str, Any], table: str) -> list[str]:
     """All that is in the table of that name of ours, in a form that can be compared.
 
-    What packets put into sets is not.
+    What comes and goes in sets is not.
     """
     return sorted(
         json.dumps({kind: _lasting(what)}, sort_keys=True)
@@ -176,7 +188,7 @@ def _content(ruleset: dict[str, Any], table: str) -> list[str]:
 
 
 def _lasting(what: dict[str, Any]) -> dict[str, Any]:
-    passing = {"handle", "elem"} if what.get("name") in rules.BY_PACKETS else {"handle"}
+    passing = {"handle", "elem"} if what.get("name") in cables.PASSING else {"handle"}
     return {key: value for key, value in what.items() if key not in passing}
 
 

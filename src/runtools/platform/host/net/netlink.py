@@ -30,10 +30,13 @@ _ERROR = 2
 _NFTABLES, _LOG = 10, 4
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENT, _DELETE_ELEMENT = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14
+_GET_ELEMENTS = _NFTABLES << 8 | 13
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
 _LIST_ELEMENT = 1
-_KEY, _TIMEOUT = 1, 4
+_KEY, _TIMEOUT, _EXPRESSION = 1, 4, 7
 _VALUE = 1
+_EXPRESSION_DATA = 2
+_INET = 1  # the family of tables for IPv4 and IPv6
 
 _NEW_OBJECT, _TAKE_OBJECTS = _NFTABLES << 8 | 18, _NFTABLES << 8 | 21
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
@@ -221,14 +224,74 @@ class Counters:
             for kind, _, body in _messages(self._sock.recv(_BUFFER)):
                 if kind == _DONE:
                     return found
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", body)[0]
-                    raise OSError(code, os.strerror(code))
+                _raise_error(kind, body)
                 if kind == _NEW_OBJECT:
                     told = dict(_attributes(body[_GENERAL.size :]))
                     counts = dict(_attributes(told[_OBJECT_DATA]))
                     name = told[_OBJECT_NAME].rstrip(b"\0").decode()
                     found[name] = int.from_bytes(counts[_COUNTER_PACKETS], "big")
+
+
+class Tally:
+    """Takes the packets that a set of addresses of the host (in a table of family inet) has counted."""
+
+    def __init__(self, table: str, name: str) -> None:
+        self._sock = _open()
+        self._sock.settimeout(_ANSWER_SECONDS)  # the kernel answers at once
+        self._where = _text(_TABLE, table) + _text(_SET, name)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def take(self) -> dict[IPv4Address, int]:
+        """Packets by address since they were last taken, but those that come while they are.
+
+        Raises:
+            OSError: the kernel refuses, because there is no such set, for instance.
+        """
+        self._sock.send(_message(_GET_ELEMENTS, _DUMP, 0, _INET, 0, self._where))
+        found: dict[IPv4Address, int] = {}
+        for kind, body in self._answers():
+            if kind == _NEW_ELEMENT:
+                found.update(_tallied(body))
+        if found:
+            elements = b"".join(_nested(_LIST_ELEMENT, _key(one)) for one in found)
+            body = self._where + _nested(_ELEMENTS, elements)
+            self._sock.send(
+                _message(_BATCH_BEGIN, 0, 0, 0, _NFTABLES)
+                + _message(_DELETE_ELEMENT, _ACK, 1, _INET, 0, body)
+                + _message(_BATCH_END, 0, 2, 0, _NFTABLES)
+            )
+            for _ in self._answers():
+                pass
+        return found
+
+    def _answers(self) -> Iterator[tuple[int, bytes]]:
+        """Type and body of what the kernel says, to its end."""
+        while True:
+            for kind, _, body in _messages(self._sock.recv(_BUFFER)):
+                _raise_error(kind, body)
+                if kind in (_DONE, _ERROR):
+                    return
+                yield kind, body
+
+
+def _tallied(body: bytes) -> Iterator[tuple[IPv4Address, int]]:
+    told = dict(_attributes(body[_GENERAL.size :]))
+    for _, element in _attributes(told.get(_ELEMENTS, b"")):
+        parts = dict(_attributes(element))
+        data = dict(_attributes(parts[_EXPRESSION]))[_EXPRESSION_DATA]
+        count = dict(_attributes(data))[_COUNTER_PACKETS]
+        address = dict(_attributes(parts[_KEY]))[_VALUE]
+        yield IPv4Address(address), int.from_bytes(count, "big")
+
+
+def _raise_error(kind: int, body: bytes) -> None:
+    """Of an error that is one; 0 says that all went well."""
+    code = -struct.unpack_from("=i", body)[0] if kind == _ERROR else 0
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def _open() -> socket.socket:
@@ -245,9 +308,7 @@ def _bind(sock: socket.socket, group: int) -> None:
     for sequence, body in enumerate((command, mode + at_once)):
         sock.send(_message(_LOG_CONFIG, _ACK, sequence, socket.AF_UNSPEC, group, body))
         for kind, _, answer in _messages(sock.recv(_BUFFER)):
-            code = -struct.unpack_from("=i", answer)[0] if kind == _ERROR else 0
-            if code:
-                raise OSError(code, os.strerror(code))
+            _raise_error(kind, answer)
     sock.setblocking(False)
 
 

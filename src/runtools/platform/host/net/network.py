@@ -13,16 +13,16 @@ import fcntl
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from runtools.errors import CapacityExhausted, Unavailable
 from runtools.platform.core.egress import Policy
 from runtools.platform.core.ports.driver import Slot
-from runtools.platform.core.ports.network import Refused, Traffic, unheard
+from runtools.platform.core.ports.network import Refused, Traffic, unheard, untold
 from runtools.platform.host.net import ranges, slots
 from runtools.platform.host.net.egress import Egress
 from runtools.platform.host.net.enter import NAMESPACES
@@ -72,6 +72,8 @@ class NamespaceNetwork:
         self._cables: IPv4Network | None = None
         self._firewall: Firewall | None = None
         self._served: dict[int, Egress] = {}
+        self._logs: dict[int, Refused] = {}
+        self._untold: Counter[int] = Counter()  # what was refused while nobody kept its log
         self._reserve: deque[Slot] = deque()
         self._used: set[int] = set()  # numbers in use or being made or unmade
         self._last = -1  # the number that was given out last
@@ -91,6 +93,7 @@ class NamespaceNetwork:
             raise Unavailable(f"no network can be made: {exc}") from exc
         except ranges.NoRange as exc:
             raise CapacityExhausted(f"no network can be made: {exc}") from exc
+        self._logs[slot.index] = refused
         try:
             await self._served[slot.index].admit(policy, refused)
         except BaseException:
@@ -116,6 +119,9 @@ class NamespaceNetwork:
             except OSError as exc:
                 raise Unavailable(f"the network {slot.namespace} cannot be served: {exc}") from exc
         await self._served[slot.index].adopt(policy, refused)
+        self._logs[slot.index] = refused
+        if more := self._untold.pop(slot.index, 0):
+            refused(untold("host_full", more))
 
     async def change(self, slot: Slot, policy: Policy) -> None:
         """Put another policy in force.
@@ -136,6 +142,9 @@ class NamespaceNetwork:
         if egress is not None:
             egress.count()
             await egress.close()
+        if self._firewall is not None:
+            self._firewall.note()
+        self._logs.pop(slot.index, None)
         await slots.unmake(self._names, slot.index)
         self._used.discard(slot.index)
 
@@ -169,8 +178,18 @@ class NamespaceNetwork:
             await egress.close()
         self._served.clear()
         if self._firewall is not None:
+            self._firewall.note()
             await (self._firewall.rest() if slots.found(self._names) else self._firewall.down())
             self._firewall = None
+
+    def _refuse(self, cable: IPv4Address, times: int) -> None:
+        """So many flows of one were too many for the host."""
+        assert self._cables is not None  # noqa: S101 - chosen before the firewall
+        index = ranges.index_of(self._cables, cable)
+        if index in self._logs:
+            self._logs[index](untold("host_full", times))
+        else:
+            self._untold[index] += times
 
     async def _serve(self, slot: Slot) -> Egress:
         uid = self._relay_uid + slot.index
@@ -182,7 +201,7 @@ class NamespaceNetwork:
             if self._firewall is None:
                 async with _alone():
                     self._cables = await _choose(self._names)
-                    firewall = Firewall(self._names, self._cables, self._sandboxes)
+                    firewall = Firewall(self._names, self._cables, self._sandboxes, self._refuse)
                     await firewall.up()
                 self._firewall = firewall
             assert self._cables is not None  # noqa: S101 - chosen before the firewall
@@ -193,6 +212,7 @@ class NamespaceNetwork:
         index = ranges.next_free([*self._used, *slots.found(self._names)], self._last)
         self._last = index
         self._used.add(index)
+        self._untold.pop(index, None)  # of one before
         try:
             slot = await slots.make(self._names, cables, index, self._limits)
             try:

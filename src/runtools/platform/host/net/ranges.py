@@ -41,6 +41,11 @@ def ends(of: IPv4Network, index: int) -> tuple[IPv4Address, IPv4Address]:
     return of[2 * index], of[2 * index + 1]
 
 
+def index_of(of: IPv4Network, address: IPv4Address) -> int:
+    """The slot that one end of a cable belongs to."""
+    return (int(address) - int(of.network_address)) // 2
+
+
 def containing(address: str) -> IPv4Network | None:
     """The range of ours that an address of a cable lies in."""
     found = IPv4Address(address)

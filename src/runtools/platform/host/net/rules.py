@@ -1,8 +1,8 @@
-"""The firewall as text for ``nft -f``: the host's table, and the one in each namespace. Pure.
+"""The firewall of a namespace as text for ``nft -f``. Pure.
 
 What a sandbox may not reach is said twice, by rules that do not depend on each other: in its own
-namespace, and on the host for all cables of the installation. Whoever flushes the host's ruleset takes
-the second away; the first still stands, and `firewall` puts the second back.
+namespace, and on the host for all cables of the installation (`cables`). Whoever flushes the host's
+ruleset takes the second away; the first still stands, and `firewall` puts the second back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from runtools.platform.core.egress import Policy
-from runtools.platform.host.net.names import TAP, UPLINK, Names
+from runtools.platform.host.net.names import TAP, UPLINK
 from runtools.sdk.shapes.egress import RefusalReason
 
 GUEST = "10.0.2.15"
@@ -41,6 +41,8 @@ CLOSED = (
 )
 # Azure's platform services, metadata among them, have a public address.
 CLOSED_HOSTS = ("168.63.129.16",)
+
+CLOSED_ELEMENTS = ", ".join((*CLOSED, *CLOSED_HOSTS))
 
 _CLOSED = tuple(IPv4Network(net) for net in (*CLOSED, *CLOSED_HOSTS))
 _GLOBAL_V6 = IPv6Network("2000::/3")
@@ -80,100 +82,6 @@ _OVER = "0x0000f10f"
 # that was closed counts no more, and lingers on the host.
 _RATE_SHARE = 16
 _BURST_SHARE = 4
-
-# The set in a host's table that says which addresses an installation has taken.
-CABLES = "cables"
-
-
-# Which sandboxes begin flows within their share, and how often one was refused beyond it.
-WITHIN, OVER = "within", "over"
-BY_PACKETS = (WITHIN, OVER)
-# The host remembers a closed TCP connection, and UDP that was answered, for so long.
-_LINGER_SECONDS = 120
-# A share may be used up at once after so long without use.
-_SAVED_SECONDS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How many flows cables may begin.
-
-    Attributes:
-        each: in a minute by each of them, whatever the others do.
-        others: in a second by all of them together, beyond that.
-    """
-
-    each: int
-    others: int
-
-
-def pace(tracked: int, sandboxes: int) -> Pace:
-    """What lingers of all flows fills half of the table of a host that can remember so many: a quarter
-
-    is shared out among the sandboxes that it may run, a quarter is for whoever comes first.
-    """
-    quarter = tracked // 4
-    each = quarter * 60 // ((_LINGER_SECONDS + _SAVED_SECONDS) * sandboxes)
-    return Pace(each=max(each, 1), others=max(quarter // _LINGER_SECONDS, 5))
-
-
-def host(names: Names, cables: IPv4Network, flows: Pace) -> str:
-    """The host's table; loading it again replaces what is there as a whole."""
-    mine = names.veths
-    saved = max(flows.each * _SAVED_SECONDS // 60, 1)
-    return f"""\
-table inet {names.table}
-delete table inet {names.table}
-table inet {names.table} {{
-  set closed {{
-    type ipv4_addr; flags interval; auto-merge
-    elements = {{ {_elements()} }}
-  }}
-  set {CABLES} {{
-    type ipv4_addr; flags interval
-    elements = {{ {cables} }}
-  }}
-  set {WITHIN} {{
-    type ipv4_addr; size {cables.num_addresses}; flags dynamic
-  }}
-  set {OVER} {{
-    type ipv4_addr; size {cables.num_addresses}; flags dynamic
-  }}
-  chain input {{
-    type filter hook input priority filter - 10; policy accept;
-    iifname "{mine}" drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter - 10; policy accept;
-    iifname "{mine}" goto leaving
-    oifname "{mine}" goto coming
-  }}
-  chain leaving {{
-    meta nfproto != ipv4 drop
-    ip saddr != @{CABLES} drop
-    ip daddr @closed drop
-    oifname "{mine}" drop
-    ct state new jump begun
-    tcp flags syn tcp option maxseg size set rt mtu
-    accept
-  }}
-  chain begun {{
-    update @{WITHIN} {{ ip saddr limit rate {flows.each}/minute burst {saved} packets }} return
-    limit rate {flows.others}/second burst {flows.others} packets return
-    update @{OVER} {{ ip saddr counter }} drop
-  }}
-  chain coming {{
-    meta nfproto != ipv4 drop
-    tcp flags syn tcp option maxseg size set rt mtu
-    ct state established,related accept
-    drop
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr @{CABLES} oifname != "{mine}" masquerade
-  }}
-}}
-"""  # noqa: S608 - the language of nftables
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +156,7 @@ delete table ip {TABLE}
 table ip {TABLE} {{
   set closed {{
     type ipv4_addr; flags interval; auto-merge
-    elements = {{ {_elements()} }}
+    elements = {{ {CLOSED_ELEMENTS} }}
   }}
   set allowed {{
     type ipv4_addr; flags interval; auto-merge
@@ -455,7 +363,8 @@ def _packets(limit: int) -> str:
 def _connections(limit: int) -> str:
     if not limit:
         return ""
-    new = f'iifname "{TAP}" ct state new'
+    # A flow's first packet alone: a guest may go on for long before anybody answers.
+    new = f'iifname "{TAP}" ct state new ct status and confirmed == 0'
     rate = f"{max(limit // _RATE_SHARE, 50)}/second burst {max(limit // _BURST_SHARE, 100)} packets"
     return f"""\
 {new} ct count over {limit} meta mark set {_OVER}
@@ -465,7 +374,3 @@ def _connections(limit: int) -> str:
 def _having(elements: Iterable[str]) -> str:
     text = ", ".join(elements)
     return f"elements = {{ {text} }}" if text else ""
-
-
-def _elements() -> str:
-    return ", ".join((*CLOSED, *CLOSED_HOSTS))
