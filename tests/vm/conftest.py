@@ -21,6 +21,7 @@ from runtools import RunTools
 from runtools.testing.real_platform import RUNTOOLS, Platform, eventually
 
 ROOT = Path(__file__).parents[2]
+KILL_AGENT = "kill -9 $(systemctl show -p MainPID --value runtools-agent)"
 MADE_OF = (
     "src/runtools/guest/**/*",
     "src/runtools/platform/host/templates/**/*",

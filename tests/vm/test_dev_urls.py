@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.vm.conftest import KILL_AGENT
 
 from runtools.sdk.sync.sandbox import Sandbox
 from runtools.testing.real_platform import Platform, eventually
@@ -33,6 +34,8 @@ async def serve(reader, writer):
             while data := await reader.read(65536):
                 writer.write(data)
             return
+        elif lines[0].startswith("GET /endless"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
         else:
             body = lines[0].encode()
             if "content-length" in fields:
@@ -98,6 +101,22 @@ def test_a_websocket_lives_over_a_pause(box: Sandbox) -> None:
         assert sock.recv(4096) == b"\x82\x85\0\0\0\0hello"
         assert time.monotonic() - began < 60
         eventually(lambda: box.refresh().state == "running")
+
+
+def test_an_agent_that_is_killed_makes_no_part_of_an_answer_the_whole(box: Sandbox) -> None:
+    url = box.urls.link(5173).url
+    host, _, rest = url.removeprefix("http://").partition("/")
+    with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), timeout=60) as sock:
+        link = rest.removeprefix("?")
+        sock.sendall(f"GET /endless?{link} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        said = b""
+        while not said.endswith(b"half"):
+            said += sock.recv(4096)
+        assert b"200 OK" in said
+        box.processes.start(["sh", "-c", f"sleep 1; {KILL_AGENT}"])
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    assert box.exec("true").exit_code == 0
 
 
 def test_where_nothing_listens_the_ports_are_named(box: Sandbox) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.vm.conftest import KILL_AGENT
 
 from runtools.platform.api.hosts.remote import RemoteHost
 from runtools.sdk.settings import resolve
@@ -22,7 +23,6 @@ from runtools.testing.real_platform import Platform, eventually
 pytestmark = pytest.mark.vm
 
 COUNTER = "i=0; while [ ! -e $STOP ]; do i=$((i+1)); echo $i; sleep 0.02; done; echo end >&2"
-KILL_AGENT = "kill -9 $(systemctl show -p MainPID --value runtools-agent)"
 
 
 class Held:

@@ -348,6 +348,27 @@ class TestBodies:
             await reader.readexactly(10)
         writer.close()
 
+    async def test_a_host_that_is_killed_in_an_upload_is_told_of(self, tmp_path: Path) -> None:
+        async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            size = int.from_bytes(await reader.readexactly(4), "big")
+            await reader.readexactly(size)
+            writer.write(pack_answer())
+            await reader.readexactly(3 * MB)
+            writer.transport.abort()
+
+        served = await asyncio.start_unix_server(host, tmp_path / "reach.sock")
+        async with gateway(HostReach(tmp_path / "reach.sock")) as gate:
+            reader, writer = await gate.connect()
+            writer.write(head(gate, 3000, f"Content-Length: {100 * MB}", first="POST / HTTP/1.1"))
+            writer.write(b"x" * (3 * MB))
+            async with asyncio.timeout(20):
+                said = await reader.read()
+            assert said.startswith(b"HTTP/1.1 502 ")
+            assert b"broke off without an answer" in said.lower()
+            assert (await gate.say(head(gate, 3000, key=""))).startswith(b"HTTP/1.1 404 ")
+        served.close()
+        await served.wait_closed()
+
     @pytest.mark.parametrize("kills", [False, True])
     async def test_nor_is_one_whose_end_is_the_connections(
         self, tmp_path: Path, kills: bool

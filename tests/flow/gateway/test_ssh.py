@@ -23,6 +23,7 @@ import pytest_asyncio
 from runtools.errors import Conflict, SandboxStopped, Unavailable
 from runtools.platform.gateway.ssh import door, server
 from runtools.platform.gateway.ssh.guesses import Guesses
+from runtools.testing.api_world import holds
 from runtools.testing.ssh_clients import background, ends, open_port, says, shut
 from runtools.testing.ssh_world import (
     OTHER,
@@ -307,6 +308,16 @@ class TestForwarding:
                     continue
                 await shut(writer)
                 await asyncio.sleep(0.02)
+
+    async def test_remote_from_a_socket(self, shared: SshWorld, echo: int, tmp_path: Path) -> None:
+        path = tmp_path / "back"
+        async with background(shared.ssh("-N", "-R", f"{path}:127.0.0.1:{echo}")):
+            await holds(path.exists)
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"through")
+            async with asyncio.timeout(20):
+                assert await reader.readexactly(7) == b"through"
+            await shut(writer)
 
     async def test_remote_with_a_port_that_is_chosen_there(
         self, shared: SshWorld, echo: int
