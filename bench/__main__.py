@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.noted import circumstances
 from bench.section import Bench, section
 from bench.table import Row, show
 from runtools import RunTools
@@ -82,15 +79,6 @@ def main() -> None:
         print(f"kept from earlier runs: {', '.join(earlier)}")
 
 
-def _commit() -> str:
-    """What was measured; marked where it had changes that no commit has."""
-    asked = ["git", "-C", str(LATEST.parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def older(names: Collection[str]) -> list[str]:
     """The sections of `latest.json` that were not measured now, each with when and at which commit."""
     kept: dict[str, Any] = json.loads(LATEST.read_text())["sections"]
@@ -104,14 +92,7 @@ def older(names: Collection[str]) -> list[str]:
 def keep(name: str, rows: list[Row]) -> None:
     """Put a section's rows in the place of the earlier ones in `latest.json`."""
     kept: dict[str, Any] = json.loads(LATEST.read_text())["sections"] if LATEST.exists() else {}
-    kept[name] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
-        "rows": [one.to_json() for one in rows],
-    }
+    kept[name] = {**circumstances(), "rows": [one.to_json() for one in rows]}
     ordered = {one: kept[one] for one in SECTIONS + NAMED if one in kept}
     LATEST.write_text(json.dumps({"sections": ordered}, indent=2, ensure_ascii=False) + "\n")
 

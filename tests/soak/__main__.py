@@ -5,7 +5,8 @@ integrity  pause and resume with 256 MB of known bytes, files, forks, and saved 
 kills      the host is killed at random moments, in sagas of ten rounds
 NAME       one point, e.g. fork.still
 
-Every scene prints the seed that rules it; `--only PART --seed SEED` plays it again. After a failure the
+Every scene prints the seed that rules it; `--only PART --seed SEED` plays it again. What each part has
+shown lies in bench/soak.json, a failure as well. After a failure the
 home stays, with failure.json, the host's log, journals, ledgers, consoles, disks and saved memory.
 Real machines need root and a built template, which is copied into a home of the soak's own.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import math
 import os
@@ -26,9 +28,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from tests.soak import scenes
+from tests.soak import result, scenes
 from tests.soak.home import Home, find_template
 
 from runtools.platform.host.engine.points import CRASH_POINTS
@@ -89,6 +91,8 @@ class Soak:
             with self._scene(name, seed) as tell:
                 await scenes.point(self._home, name, seed, tell)
             done += 1
+        if len(names) > 1:
+            self._keep("points", {"held": done, "points": len(names), "seed": self._args.seed})
         what = "points" if len(names) > 1 else f"time {names[0]}"
         self._sum_up(what, done, len(names), asked=len(names) == 1)
 
@@ -99,6 +103,7 @@ class Soak:
             with self._scene("kills", seed) as tell:
                 await scenes.kills(self._home, rounds, seed, tell)
             done, seed = done + rounds, seed + 1
+        self._keep("kills", {"rounds": done, "seed": self._args.seed})
         asked = self._args.rounds
         self._sum_up("rounds of kills", done, asked or done, asked=asked is not None)
 
@@ -108,8 +113,13 @@ class Soak:
             asked = asked or _CYCLES  # the whole soak, which is for nothing less
         wanted = asked or _CYCLES
         with self._scene("integrity", seed) as tell:
-            done = await scenes.integrity(self._home, wanted, until, seed, tell)
-        self._sum_up("cycles of integrity", done, wanted, asked=asked is not None)
+            played = await scenes.integrity(self._home, wanted, until, seed, tell)
+        self._keep("integrity", {**dataclasses.asdict(played), "mismatches": 0, "seed": seed})
+        self._sum_up("cycles of integrity", played.cycles, wanted, asked=asked is not None)
+
+    def _keep(self, part: str, facts: dict[str, Any]) -> None:
+        if self._args.driver == "qemu":  # of others nothing follows about real machines
+            result.keep(part, facts)
 
     def _sum_up(self, what: str, done: int, wanted: int, *, asked: bool) -> None:
         short = f" of {wanted}, the time was over" if done < wanted else ""
@@ -146,6 +156,8 @@ class Soak:
                 "facts": exc.facts if isinstance(exc, Mismatch) else {},
                 "traceback": traceback.format_exc(),
             }
+            part = name if name in PARTS else "points"
+            self._keep(part, {"failed": name, "seed": seed, "error": facts["error"][:500]})
             note = self._home.folder / "failure.json"
             note.write_text(json.dumps(facts, indent=2, default=str))
             say(f"FAILED {name} (seed {seed}): {facts['error'][:2000]}")

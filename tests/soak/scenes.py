@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.soak.home import SIZES, Home
 
@@ -40,8 +41,20 @@ async def kills(home: Home, rounds: int, seed: int, tell: Tell) -> None:
         await house.close()
 
 
-async def integrity(home: Home, cycles: int, until: float, seed: int, tell: Tell) -> int:
-    """So many cycles, or as many as there is time for; returns how many.
+@dataclass(frozen=True)
+class Played:
+    """Cycles of which each held."""
+
+    cycles: int
+    forks: int
+    clock_ms: int  # by how much a clock was wrong at most
+    compared_mb: (
+        int  # of saved memory, devices and disks, read after each pause and before each resume
+    )
+
+
+async def integrity(home: Home, cycles: int, until: float, seed: int, tell: Tell) -> Played:
+    """So many cycles, or as many as there is time for.
 
     Raises:
         Mismatch: something was not what it had been. The machine was paused with what it had.
@@ -66,7 +79,7 @@ async def integrity(home: Home, cycles: int, until: float, seed: int, tell: Tell
         f"{done} cycles, {played.forks} forks, no mismatch; clocks off by at most"
         f" {played.worst_clock * 1000:.0f} ms; {played.read_bytes >> 30} GB of saved files compared"
     )
-    return done
+    return Played(done, played.forks, round(played.worst_clock * 1000), played.read_bytes >> 20)
 
 
 def _saga(home: Home, house: House, seed: int) -> Saga:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.soak import __main__ as soak
-from tests.soak import scenes
+from tests.soak import result, scenes
+
+from runtools.testing.integrity.known import Mismatch
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +21,8 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def nothing(*_: Any) -> None:
         return
 
-    async def two(*_: Any) -> int:
-        return 2
+    async def two(*_: Any) -> scenes.Played:
+        return scenes.Played(cycles=2, forks=1, clock_ms=30, compared_mb=900)
 
     async def over(*_: Any) -> None:
         monkeypatch.setattr(soak.time, "monotonic", lambda: float("inf"))
@@ -31,6 +34,7 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(scenes, "kills", over)
     monkeypatch.setattr(scenes, "point", nothing)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(result, "RESULT", tmp_path / "soak.json")
 
 
 def said(
@@ -76,3 +80,26 @@ def test_a_bound_that_is_none_is_refused(
     with pytest.raises(SystemExit):
         soak.main()
     assert "a number from 1 on" in capsys.readouterr().err
+
+
+def test_what_each_part_has_shown_is_kept_and_a_failure_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(monkeypatch, capsys, "--only", "integrity", "--cycles", "2", "--seed", "7")
+    said(monkeypatch, capsys, "--only", "kills", "--rounds", "10", "--seed", "8")
+    kept = json.loads(result.RESULT.read_text())
+    shown = {"cycles": 2, "forks": 1, "clock_ms": 30, "mismatches": 0, "seed": 7}
+    assert shown.items() <= kept["integrity"].items()
+    assert {"rounds": 10, "seed": 8}.items() <= kept["kills"].items()
+    assert kept["kills"]["commit"]
+
+    async def wrong(*_: Any) -> scenes.Played:
+        raise Mismatch("a byte is another", block=3)
+
+    monkeypatch.setattr(scenes, "integrity", wrong)
+    with pytest.raises(Mismatch):
+        said(monkeypatch, capsys, "--only", "integrity", "--seed", "9")
+    again = json.loads(result.RESULT.read_text())
+    assert again["kills"] == kept["kills"]
+    assert (again["integrity"]["failed"], again["integrity"]["seed"]) == ("integrity", 9)
+    assert "mismatches" not in again["integrity"]

@@ -145,7 +145,11 @@ class Cycles:
         seen = await self._host.pause(box.id, new_id("opn"), ACTOR)
         if seen.state != "paused":
             raise Mismatch("a pause did not pause", state=seen.state)
-        return await self._saved(box)
+        found = await self._saved(box)
+        # What is compared later is the memory itself, and not a file without it.
+        if (saved_mb := saved.data_bytes(found, saved.MEMORY) >> 20) < _MEMORY_MB:
+            raise Mismatch("less was saved than the keeper holds", megabytes=saved_mb)
+        return found
 
     async def _resume(self, box: Kept, before: saved.Digests) -> float:
         """Look at what was saved once more, let it run, and look at its clock."""

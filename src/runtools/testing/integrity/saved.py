@@ -12,7 +12,8 @@ from runtools.testing.integrity.known import Mismatch
 
 BLOCK = 1 << 20
 # Below the folder of a machine: its memory, its devices, its disk.
-FILES = ("vmm/box/ram", "vmm/state", "overlay.img")
+MEMORY = "vmm/box/ram"
+FILES = (MEMORY, "vmm/state", "overlay.img")
 
 Digests = Mapping[str, Mapping[int, bytes]]
 
@@ -41,9 +42,9 @@ def compare(before: Digests, after: Digests) -> None:
         raise Mismatch("what was saved has changed while nothing ran", megabytes=named)
 
 
-def data_bytes(found: Digests) -> int:
-    """How much there is in all, zeros not counted."""
-    return sum(len(blocks) for blocks in found.values()) * BLOCK
+def data_bytes(found: Digests, *names: str) -> int:
+    """How much there is in these files, or in all, zeros not counted."""
+    return sum(len(found[name]) for name in names or found) * BLOCK
 
 
 def _file(path: Path) -> dict[int, bytes]:
