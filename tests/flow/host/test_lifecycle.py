@@ -415,7 +415,7 @@ class TestSnapshot:
             await world.host.drop_snapshot(kept)
 
     async def test_a_half_made_one_is_not_left(self, world, box, monkeypatch):
-        async def fail(machine, into, while_still):
+        async def fail(machine, into, while_still, keep_free):
             raise VmmFailed("no space")
 
         monkeypatch.setattr(world.driver, "capture", fail)
