@@ -147,7 +147,7 @@ class TestAnEndThatCannotBeWritten:
             return await watch(machine)
 
         monkeypatch.setattr(world.driver, "watch", sometimes)
-        world.box(box).watch()
+        world.box(box).vigil.begin()
         await until(lambda: not failures)
         kill_machine(world, box)
         await until(lambda: world.look(box).state == "stopped")
@@ -193,7 +193,7 @@ class TestAnEndThatCannotBeWritten:
         disk.fill()
         kill_machine(world, box)
         with pytest.raises(OSError, match="No space"):
-            world.box(box).note(world.box(box).record)
+            world.box(box).books.note(world.box(box).record)
         disk.make_room()
         await until(lambda: world.look(box).state == "stopped")
         told(world, box)

@@ -148,7 +148,7 @@ class TestHeldUp:
         await until(lambda: failed)
         asked = [asyncio.ensure_future(one) for one in (world.snapshot(box), world.sh(box, "true"))]
         own = asyncio.ensure_future(actor.perform(lambda: asyncio.sleep(0)))
-        await until(lambda: len(actor._jobs) == 3)
+        await until(lambda: actor.turns.waiting == 3)
         actor.hold_up("No space left")
         with pytest.raises(OutcomeUnknown):
             await pausing
@@ -307,7 +307,7 @@ class TestResume:
         assert len(failed) == 3
         assert (seen.state, world.look(box).state) == ("running", "running")
         assert world.engine.admission.taken.sandboxes == 1
-        assert world.box(box)._watcher is not None
+        assert world.box(box).vigil.is_kept
 
     async def test_is_finished_by_the_next_start(self, settings, failing):
         world = World(settings)
@@ -340,7 +340,7 @@ class TestRollback:
         failed = failing(over(Act.ROLLBACK), 3)
         assert (await world.rollback(box, snapshot)).state == state
         assert len(failed) == 3
-        assert (world.box(box)._watcher is not None) == (state == "running")
+        assert (world.box(box).vigil.is_kept) == (state == "running")
         assert await world.sh(box, "cat /root/file") == "before"
         await nothing_left(world, but=1)
 

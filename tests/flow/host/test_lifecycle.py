@@ -682,7 +682,7 @@ class TestRecoverPaused:
         await world.sh(box, "echo hours of work > /workspace/x; sync")
         await world.pause(box)
         actor = world.box(box)
-        actor.note(replace(actor.record, fingerprint={"vmm": "another"}))
+        actor.books.note(replace(actor.record, fingerprint={"vmm": "another"}))
         with pytest.raises(SnapshotUnfit) as refused:
             await world.resume(box)
         assert f"runtools sandbox recover {box}" in refused.value.hint
@@ -996,7 +996,7 @@ async def test_acts_wait_for_their_turn_and_moves_are_checked(world, box):
 
 async def _create_again(box):
     from runtools.platform.core.states import Act
-    from runtools.platform.host.engine.actor import Why
+    from runtools.platform.host.engine.why import Why
 
     async with box.act(Act.CREATE, Why("request", "key_test")):
         pass

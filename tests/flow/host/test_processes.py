@@ -81,7 +81,7 @@ class TestPaused:
         await world.resume(box)
         await started(world, box, "echo second")
         actor = world.box(box)
-        actor.note(
+        actor.books.note(
             replace(actor.record, under_way=UnderWay(Act.PAUSE, fresh("op"), "key_test", "x"))
         )
         await world.host.stop()

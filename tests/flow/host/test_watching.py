@@ -326,7 +326,7 @@ class TestDisk:
             seen.append(world.look(box).state)
 
         acts = [asyncio.ensure_future(world.box(box).perform(act)) for act in (over.wait, see)]
-        await until(lambda: world.box(box)._current and world.box(box)._jobs)
+        await until(lambda: world.box(box).turns.current and world.box(box).turns.waiting)
         full()
         await world.host.space.look()
         await until(lambda: world.look(other).state == "paused")
@@ -365,7 +365,7 @@ class TestDisk:
         monkeypatch.setattr(space_of_host, "_BUSY_SECONDS", 0.05)
         busy, over = [await world.create() for _ in range(4)], asyncio.Event()
         acts = [asyncio.ensure_future(world.box(box).perform(over.wait)) for box in busy]
-        await until(lambda: all(world.box(box)._current for box in busy))
+        await until(lambda: all(world.box(box).turns.current for box in busy))
         # Used last, and so paused last.
         free = await world.create()
         full()
@@ -418,11 +418,11 @@ class TestDisk:
             await over.wait()
 
         busy = asyncio.ensure_future(actor.perform(stubborn))
-        await until(lambda: actor._current)
+        await until(lambda: actor.turns.current)
         last = asyncio.ensure_future(actor.overrule(partial(note, ran, "destroy")))
-        await until(lambda: actor._final)
+        await until(lambda: actor.turns.is_final)
         first = asyncio.ensure_future(actor.perform(partial(note, ran, "pause"), first=True))
-        await until(lambda: len(actor._jobs) == 2)
+        await until(lambda: actor.turns.waiting == 2)
         over.set()
         await asyncio.gather(busy, last, first)
         assert ran == ["destroy", "pause"]
@@ -432,7 +432,7 @@ class TestDisk:
     ):
         over = asyncio.Event()
         busy = asyncio.ensure_future(world.box(box).perform(over.wait))
-        await until(lambda: world.box(box)._current)
+        await until(lambda: world.box(box).turns.current)
         full()
         await world.host.space.look()
         full(full=False)

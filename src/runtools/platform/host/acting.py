@@ -20,7 +20,7 @@ from runtools.platform.core import ids
 from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
 from runtools.platform.core.states import State
 from runtools.platform.host.engine import registry, snapshots
-from runtools.platform.host.engine.actor import Actor, Why, held_up
+from runtools.platform.host.engine.actor import Actor, held_up
 from runtools.platform.host.engine.acts.create import create, recoverable
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.fork import fork
@@ -31,6 +31,7 @@ from runtools.platform.host.engine.acts.snapshot import snapshot
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.fitness import check_isolation
+from runtools.platform.host.engine.why import Why
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ class Acting:
         async def change() -> None:
             if box.state is State.STOPPED:
                 raise SandboxStopped(f"{box.id} has stopped")
-            box.keep_order(box.record.order.model_copy(update=limits))
+            box.books.keep_order(box.record.order.model_copy(update=limits))
 
         await box.perform(change, asked=True)
 

@@ -21,9 +21,10 @@ from runtools.errors import Conflict, GuestUnreachable, InvalidRequest, RateLimi
 from runtools.guest.protocol import PORT
 from runtools.platform.core import pulses
 from runtools.platform.core.states import State
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import awake, is_usable
 from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.inside import what_happened
 from runtools.platform.kit.splice import Half, Splice, Unread, is_gone

@@ -10,11 +10,12 @@ from typing import Literal
 from runtools.errors import GuestUnreachable, SandboxStopped
 from runtools.platform.core.ports.host import FileBody
 from runtools.platform.core.states import State
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.resume import awake
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.history import History
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.watching import Watching
 from runtools.sdk.shapes.inside import (

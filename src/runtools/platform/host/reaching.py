@@ -48,6 +48,6 @@ async def _change(box: Actor, generation: int, egress: Egress) -> None:
         policy = order.policy
     except BadRule as exc:
         raise InvalidRequest(str(exc)) from exc
-    box.keep_order(order, egress_generation=generation)
+    box.books.keep_order(order, egress_generation=generation)
     for slot in box.slots():
         await box.engine.network.change(slot, policy)

@@ -31,7 +31,7 @@ from runtools.platform.core.states import State
 from runtools.platform.host.acting import Acting, is_queued
 from runtools.platform.host.disk import files
 from runtools.platform.host.engine import durable, memory, snapshots
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.admission import Admission
 from runtools.platform.host.engine.budget import Budget
@@ -44,6 +44,7 @@ from runtools.platform.host.engine.places import Places
 from runtools.platform.host.engine.recovery import Recovery
 from runtools.platform.host.engine.reports import Reports
 from runtools.platform.host.engine.space import Space
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.entering import Entering
 from runtools.platform.host.figures import figures
 from runtools.platform.host.inside import Inside

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from runtools.errors import GuestUnreachable, HostUnavailable, RateLimited, SandboxStopped
 from runtools.platform.core.states import Operation, State
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import awake
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
 from runtools.sdk.shapes.inside import FileChange
 

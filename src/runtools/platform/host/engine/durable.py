@@ -59,13 +59,13 @@ async def note(box: Actor) -> None:
 async def _journaled(box: Actor, paused_at: object) -> bool:
     if not _is_same(box, paused_at):
         return False
-    box.note(replace(box.record, durable=True))
+    box.books.note(replace(box.record, durable=True))
     return True
 
 
 async def _say(box: Actor, paused_at: object) -> None:
     if _is_same(box, paused_at):
-        box.report()
+        box.books.report()
 
 
 def _is_same(box: Actor, paused_at: object) -> bool:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from runtools.errors import RunToolsError
 from runtools.platform.core.states import State
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.pause import pause, pause_if_idle, release
 from runtools.platform.host.engine.engine import Engine, chosen
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import Activity
 
 log = logging.getLogger(__name__)

@@ -173,7 +173,7 @@ async def _give_back(box: Actor, opening: asyncio.Future[Slot]) -> None:
     except Exception:  # noqa: BLE001 - it failed to open: the act says so, there is nothing to close
         return
     await box.engine.network.close(slot)
-    box.forget_slot(slot)
+    box.books.forget_slot(slot)
 
 
 def identity_of(box: Actor, fresh: bool) -> Identity:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
@@ -20,8 +19,16 @@ from runtools.platform.core.ports.driver import Exit, Slot, VmmFailed
 from runtools.platform.core.ports.host import Forked
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.disk.trees import remove
-from runtools.platform.host.engine import durable, journal, known, ledger, registry, snapshots
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine import (
+    claims,
+    durable,
+    journal,
+    known,
+    ledger,
+    registry,
+    snapshots,
+)
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
@@ -32,6 +39,7 @@ from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
 from runtools.platform.host.engine.meeting import client
 from runtools.platform.host.engine.phases import Phases
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.engine.words import how_it_ended
 from runtools.platform.kit.clock import Backoff
 
@@ -67,7 +75,7 @@ class Recovery:
         """Bring every sandbox into a state that is true, and reclaim the rest."""
         self._engine.taking_over = True
         boxes = self._load()
-        await self._settle_claims(boxes)
+        await claims.settle(self._engine.driver, boxes)
         # Children of a fork before their parent, whose own recovery asks what became of them.
         born = [box for box in boxes if box.state is State.CREATING]
         await self._each(born, self._recover)
@@ -86,7 +94,7 @@ class Recovery:
             remove(folder)
         self._engine.taking_over = False
         for box in boxes:
-            box.tell()
+            box.books.tell()
         for box, under_way in self._stuck:
             self._engine.later(self._again(box, under_way), f"trying again with {box.id}")
         # Only now, when all that runs is counted: there may be no room.
@@ -108,7 +116,7 @@ class Recovery:
                         self._stuck.append((box, box.record.under_way))
                     elif box.state is State.RUNNING:
                         # Of one that is gone, that it has ended, or lies saved, is tried until it holds.
-                        box.watch()
+                        box.vigil.begin()
 
         await asyncio.gather(*(one(box) for box in boxes))
 
@@ -150,32 +158,9 @@ class Recovery:
                 ledger.mend(folder, record.entry)
             except OSError as exc:
                 log.error("the ledger of %s must wait: %s", box.id, exc)
-                box.owe()
+                box.books.owe()
             boxes.append(box)
         return boxes
-
-    async def _settle_claims(self, boxes: list[Actor]) -> None:
-        """Have a network that several journals name be that of the machine that lives in it.
-
-        One that was closed, and of which no disk took that, has been given to another since: whoever
-        was about to close it must not do so again.
-        """
-        claims: defaultdict[Slot, list[tuple[Actor, Life]]] = defaultdict(list)
-        for box in boxes:
-            spare = box.record.under_way.spare if box.record.under_way else None
-            for life in (box.record.life, spare):
-                if life is not None and life.slot is not None:
-                    claims[life.slot].append((box, life))
-        for slot, claimants in claims.items():
-            for box, life in claimants if len(claimants) > 1 else ():
-                try:
-                    lives = await self._engine.driver.is_live(box.machine(life))
-                except (RunToolsError, VmmFailed, OSError) as exc:
-                    log.error("whether %s lives cannot be told: %s", box.id, exc)
-                    lives = False
-                if not lives:
-                    log.warning("%s names the network %d, which another has", box.id, slot.index)
-                    box.forget_slot(slot)
 
     def _leave_alone(self, sandbox_id: str) -> None:
         """Keep machines from being ended, and their users from being given out."""
@@ -186,7 +171,7 @@ class Recovery:
 
     async def _recover(self, box: Actor) -> None:
         if self._rebooted and box.record.life is not None:
-            box.note(replace(box.record, life=replace(box.record.life, slot=None)))
+            box.books.note(replace(box.record, life=replace(box.record.life, slot=None)))
         await self._drop_strays(box)
         under_way = box.record.under_way
         if under_way is None:
@@ -241,7 +226,7 @@ class Recovery:
             box.guest = client(
                 engine, box.record.order.org_id, box.machine(), life.token, lambda: None
             )
-        box.watch()
+        box.vigil.begin()
 
     async def _connected(self, box: Actor, slot: Slot) -> None:
         """Serve its network again; what fails may be over in a moment."""
@@ -294,8 +279,8 @@ class Recovery:
         """A paused sandbox gets a new network when it is resumed; the old one is reclaimed."""
         life = box.record.life
         if life is not None and life.slot is not None:
-            box.forget_slot(life.slot)  # also where the disk does not take it
-            box.note(box.record)
+            box.books.forget_slot(life.slot)  # also where the disk does not take it
+            box.books.note(box.record)
 
     # --- in the middle of an act ---
 
@@ -303,14 +288,14 @@ class Recovery:
         """Begin anew: nobody has had it yet. A child of a fork has nothing to begin from."""
         record = box.record
         assert record.life is not None  # noqa: S101 - it is journaled with the order
-        box.note(replace(record, life=replace(record.life, slot=None)))
+        box.books.note(replace(record, life=replace(record.life, slot=None)))
         if record.parent_id is not None:
             await end.start_failed(box, why, Unavailable("the platform restarted during the fork"))
         elif record.attempts >= _ATTEMPTS and not under_way.queued:
             await end.start_failed(box, why, Unavailable("the platform went down at every attempt"))
         else:
             again = record.attempts + (0 if under_way.queued else 1)
-            box.note(replace(box.record, attempts=again))
+            box.books.note(replace(box.record, attempts=again))
             again_why = replace(why, cause="request")
             self._unfinished.append((box, partial(create, box, again_why)))
 
@@ -333,14 +318,14 @@ class Recovery:
             await self._adopt(box)
             if box.record.under_way is None:  # it has ended, or was saved again
                 return
-            box.unwatch()
+            box.vigil.end()
             self._unfinished.append((box, partial(_greeted, box, why)))
         elif self._rebooted and not box.record.durable:
             await self._lost(box)
         elif await is_saved(box):
             await self._undone(box, why)
         else:
-            box.note(replace(box.record, state=State.RUNNING))  # it was: its state is used up
+            box.books.note(replace(box.record, state=State.RUNNING))  # it was: its state is used up
             await self._gone(box)
 
     async def _snapshot(self, box: Actor, why: Why, under_way: UnderWay) -> None:
@@ -366,7 +351,7 @@ class Recovery:
         """The children were recovered before: those that run are whole, the others are stopped."""
         await self._stand_up(box)
         born = [box.engine.actors[one] for one in under_way.things if one in box.engine.actors]
-        children = [child.report() for child in born]
+        children = [child.books.report() for child in born]
         try:
             result = Forked(children=children, standstill_ms=under_way.standstill_ms)
             await fork.finish(box, why, result)
@@ -374,7 +359,7 @@ class Recovery:
             await self._undone(box, why)
 
     async def _destroy(self, box: Actor, why: Why, _: UnderWay) -> None:
-        box.note(replace(box.record, under_way=None))
+        box.books.note(replace(box.record, under_way=None))
         await destroy(box, replace(why, cause="request"))
 
     async def _stand_up(self, box: Actor) -> None:
@@ -389,7 +374,7 @@ class Recovery:
         if box.state is State.STOPPED:
             return
         record = replace(box.record, under_way=None)
-        box.commit(why, record, failed="the platform restarted in the middle of it")
+        box.books.commit(why, record, failed="the platform restarted in the middle of it")
         if box.guest is None:
             await self._at_rest(box)
 
@@ -406,7 +391,7 @@ async def _greeted(box: Actor, why: Why) -> None:
     except (RunToolsError, VmmFailed) as exc:
         box.engine.admission.leave(box.id)
         await back_to_sleep(box)
-        box.commit(
+        box.books.commit(
             Why("host_restart", PLATFORM), replace(box.record, under_way=None), failed=str(exc)
         )
         raise

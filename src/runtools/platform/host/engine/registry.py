@@ -7,12 +7,13 @@ from runtools.platform.core.states import Act, Operation, State
 from runtools.platform.host.disk import room
 from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import journal, ledger
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.end import died
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
 from runtools.platform.host.engine.places import make_folder
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 
@@ -51,7 +52,7 @@ def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | Non
         journal.save(folder, record)
         ledger.append(folder, entry)
         box = take_in(engine, record)
-        box.report()
+        box.books.report()
     except OSError as exc:
         engine.actors.pop(order.sandbox_id, None)
         remove(folder)

@@ -16,12 +16,13 @@ from runtools.platform.core.states import State
 from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove, used_bytes
 from runtools.platform.host.engine import snapshots
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.create import WARMING
 from runtools.platform.host.engine.acts.destroy import forget_disk
 from runtools.platform.host.engine.acts.pause import pause
 from runtools.platform.host.engine.budget import MB
 from runtools.platform.host.engine.engine import Engine, chosen
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.sdk.shapes.sandboxes import DiskUse, Pruned
 
 log = logging.getLogger(__name__)

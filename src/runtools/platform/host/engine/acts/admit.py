@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.budget import Load, load_of
+from runtools.platform.host.engine.why import Why
 from runtools.sdk.shapes.sandboxes import QueuePlace
 
 
@@ -29,7 +30,7 @@ async def admitted(box: Actor, why: Why, undo: AsyncExitStack, *, queue: bool = 
     undo.callback(admission.leave, box.id)
     under_way = box.record.under_way
     if under_way is not None and under_way.queued:
-        box.commit(why, replace(box.record, under_way=replace(under_way, queued=False)))
+        box.books.commit(why, replace(box.record, under_way=replace(under_way, queued=False)))
 
 
 def _show(box: Actor, why: Why, place: QueuePlace) -> None:
@@ -37,8 +38,8 @@ def _show(box: Actor, why: Why, place: QueuePlace) -> None:
     if under_way is None:
         return
     if under_way.queued:
-        box.report(place)
+        box.books.report(place)
     else:
         record = replace(box.record, under_way=replace(under_way, queued=True))
-        box.commit(why, record, position=place.position)
-        box.report(place)
+        box.books.commit(why, record, position=place.position)
+        box.books.report(place)

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from runtools.platform.core.ports.host import Observed
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.journal import Record
+from runtools.platform.host.engine.why import Why
 from runtools.platform.kit.clock import Backoff
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ async def conclude(
     point: str | None = None,
     **detail: Any,
 ) -> Observed:
-    """`Actor.finish`, done again until the disk takes it; until then the act is under way.
+    """`Books.finish`, done again until the disk takes it; until then the act is under way.
 
     To give the act up instead would say of a machine that is saved that it runs, or the other way
     round. Those who wait for it are told after some seconds what holds it up. A host that is going down
@@ -41,7 +42,7 @@ async def conclude(
     backoff = Backoff(box.engine.clock, most=_LONGEST_SECONDS)
     for attempt in itertools.count(1):
         try:
-            seen = box.finish(why, record, result, point, **detail)
+            seen = box.books.finish(why, record, result, point, **detail)
         except OSError as exc:
             log.error("%s: the end of an act is not journaled yet: %s", box.id, exc)
             if box.engine.taking_over:

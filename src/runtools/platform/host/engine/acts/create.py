@@ -10,7 +10,7 @@ from dataclasses import replace
 from runtools.errors import HostUnavailable
 from runtools.platform.core.states import State
 from runtools.platform.host.engine import durable
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.acts.room import room
@@ -20,6 +20,7 @@ from runtools.platform.host.engine.machines import MB, Source, bring_up, check_r
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 from runtools.platform.host.templates.images import Image
 from runtools.platform.kit.tracing import Span
 
@@ -74,7 +75,7 @@ async def first_start(
     life = box.record.life
     assert life is not None  # noqa: S101 - it was journaled with the order
     life = replace(life, token=source.token)
-    up = await bring_up(box, life, source, box.keep_life, undo, phases, points)
+    up = await bring_up(box, life, source, box.books.keep_life, undo, phases, points)
     ready = replace(
         box.record,
         state=State.RUNNING,
@@ -84,7 +85,7 @@ async def first_start(
         timings=phases.timings(),
         running_since=box.engine.clock.now(),
     )
-    box.finish(why, ready)
+    box.books.finish(why, ready)
     # Not before the journal says so: what fails until then is taken back, the machine too.
     undo.pop_all()
     box.guest = up.guest
@@ -96,7 +97,7 @@ async def first_start(
         runtools__isolation=ready.isolation,
         runtools__template_version=ready.order.template_version_id,
     )
-    box.watch()
+    box.vigil.begin()
     box.engine.later(durable.note(box), f"making the journal of {box.id} durable")
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State
 from runtools.platform.host.engine import history, snapshots
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 from runtools.platform.kit.clock import Backoff
 from runtools.sdk.shapes.sandboxes import Ending
 
@@ -51,7 +52,7 @@ async def destroy(box: Actor, why: Why) -> Observed:
 
 async def _end(box: Actor, why: Why) -> Observed:
     """Give back all that it has, and commit that; what is gone already is no error."""
-    box.unwatch()
+    box.vigil.end()
     spare = box.record.under_way.spare if box.record.under_way else None
     for life in (box.record.life, spare):
         if life is not None:
@@ -70,13 +71,13 @@ async def _end(box: Actor, why: Why) -> Observed:
         stopped_at=box.engine.clock.now(),
         order=box.record.without_secrets(),
     )
-    return box.finish(why, gone)
+    return box.books.finish(why, gone)
 
 
 def _tell(box: Actor, why: Why, reason: str) -> None:
     """Say in the ledger what keeps it from its end; a disk that does not take that is no reason to stop."""
     try:
-        box.commit(why, box.record, failed=reason)
+        box.books.commit(why, box.record, failed=reason)
     except OSError as exc:
         log.error("%s: the ledger does not say yet what keeps it: %s", box.id, exc)
 
@@ -89,8 +90,8 @@ async def forget_disk(box: Actor) -> None:
     await _remove_all(box)
     ending = record.ending and record.ending.model_copy(update={"recoverable_until": None})
     order = record.without_secrets()
-    box.note(replace(record, life=None, ending=ending, destroyed=True, order=order))
-    box.report()
+    box.books.note(replace(record, life=None, ending=ending, destroyed=True, order=order))
+    box.books.report()
 
 
 async def _remove_all(box: Actor) -> None:

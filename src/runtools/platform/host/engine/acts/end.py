@@ -13,12 +13,13 @@ from runtools.platform.core.ports.driver import Exit
 from runtools.platform.core.states import State
 from runtools.platform.host.disk.trees import remove
 from runtools.platform.host.engine import pressure
-from runtools.platform.host.engine.actor import PLATFORM, Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.acts.pause import found_saved, is_saved
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.places import clear_away
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.engine.words import how_it_ended, tail
 from runtools.platform.kit.files import write_atomic
 from runtools.sdk.shapes.sandboxes import Cause, Ending
@@ -56,7 +57,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
     life = record.life
     assert life is not None  # noqa: S101 - only what ran can end
     reach("end.seen")
-    box.unwatch()
+    box.vigil.end()
     said = pressure.words(seen.out_of_memory, box.stats, engine.clock.now())
     await keep_console(box)
     await clear(box, life)
@@ -83,7 +84,7 @@ async def ended(box: Actor, cause: Cause, reason: str, seen: Exit) -> None:
         stopped_at=now,
         durable=True,
     )
-    box.commit(Why(cause, PLATFORM), stopped, reason=reason)
+    box.books.commit(Why(cause, PLATFORM), stopped, reason=reason)
     engine.meters.ended(cause)
 
 
@@ -120,7 +121,7 @@ async def clear(box: Actor, life: Life) -> None:
     await box.engine.driver.kill(box.machine(life))
     if life.slot is not None:
         await box.engine.network.close(life.slot)
-        box.forget_slot(life.slot)
+        box.books.forget_slot(life.slot)
 
 
 async def keep_console(box: Actor) -> None:

@@ -18,7 +18,7 @@ from runtools.errors import Conflict, SandboxStopped, Unavailable
 from runtools.platform.core.ports.host import Child, Forked
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import registry
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.conclude import conclude
@@ -31,6 +31,7 @@ from runtools.platform.host.engine.machines import Source
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, clear_away, make_folder
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 
 
 async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
@@ -105,7 +106,7 @@ def _note_standstill(box: Actor, standstill_ms: float) -> None:
     """For the case that the host ends before the act does."""
     under_way = box.record.under_way
     assert under_way is not None  # noqa: S101 - we are in it
-    box.note(replace(box.record, under_way=replace(under_way, standstill_ms=standstill_ms)))
+    box.books.note(replace(box.record, under_way=replace(under_way, standstill_ms=standstill_ms)))
 
 
 def _check_fit_and_new(box: Actor, ids: list[str]) -> None:

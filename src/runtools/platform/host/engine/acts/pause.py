@@ -17,9 +17,10 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
 from runtools.platform.host.engine import durable, known
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 from runtools.platform.host.guest.client import GuestClient
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ async def pause(box: Actor, why: Why) -> Observed:
         known.forget(box.machine().folder)
         if box.guest is not None:
             await note_processes(box, box.guest, box.machine().folder)
-        box.unwatch()
+        box.vigil.end()
         try:
             await box.engine.driver.suspend(box.machine())
         except BaseException:
-            box.watch()  # it runs on, or is gone: then the watch says so
+            box.vigil.begin()  # it runs on, or is gone: then the watch says so
             known.forget(box.machine().folder)
             raise
         reach("pause.saved")
@@ -103,7 +104,7 @@ async def found_saved(box: Actor, why: Why, **detail: Any) -> None:
     except (RunToolsError, OSError) as exc:
         log.error("what is left of the network of %s could not be removed: %s", box.id, exc)
         if life is not None and life.slot is not None:
-            box.forget_slot(life.slot)
+            box.books.forget_slot(life.slot)
 
 
 async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:
@@ -119,5 +120,5 @@ async def release(box: Actor) -> None:
         return
     box.drop_guest()
     await box.engine.network.close(life.slot)
-    box.forget_slot(life.slot)
-    box.note(box.record)
+    box.books.forget_slot(life.slot)
+    box.books.note(box.record)

@@ -14,7 +14,7 @@ from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
 from runtools.platform.host.engine import durable, known
-from runtools.platform.host.engine.actor import Actor, Why, held_up
+from runtools.platform.host.engine.actor import Actor, held_up
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.acts.conclude import conclude
@@ -23,6 +23,7 @@ from runtools.platform.host.engine.machines import identity_of
 from runtools.platform.host.engine.meeting import RESTORED_SECONDS, client, meet
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.points import reach
+from runtools.platform.host.engine.why import Why
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.kit.process import CommandFailed
 
@@ -107,7 +108,7 @@ async def became_running(box: Actor, why: Why, **detail: Any) -> Observed:
     )
     seen = await conclude(box, why, running, **detail)
     box.touched = engine.clock.monotonic()
-    box.watch()
+    box.vigil.begin()
     return seen
 
 
@@ -178,7 +179,7 @@ async def _connect_network(box: Actor) -> None:
         return
     slot = await box.engine.network.open(box.record.order.policy, box.refusals.add)
     try:
-        box.keep_life(replace(life, slot=slot))
+        box.books.keep_life(replace(life, slot=slot))
     except OSError:  # no journal has it: nobody else would close it
         await box.engine.network.close(slot)
         raise
@@ -188,10 +189,10 @@ def _saved_anew(box: Actor) -> None:
     """Say of the state that it is not written through, whatever the one that is used up was."""
     record = replace(box.record, durable=False, paused_at=box.engine.clock.now())
     try:
-        box.note(record)
+        box.books.note(record)
     except OSError as exc:
         log.error("%s: that it was saved again is not journaled yet: %s", box.id, exc)
-        box.record = record  # it is, with the end of the act
+        box.books.record = record  # it is, with the end of the act
     box.engine.later(durable.make(box), f"making {box.id} durable")
 
 
@@ -202,8 +203,8 @@ async def back_to_sleep(box: Actor) -> None:
         await box.engine.driver.suspend(box.machine())
     except (VmmFailed, OSError, CommandFailed) as exc:
         log.error("%s could not be put back to sleep: %s", box.id, exc)
-        box.watch()  # its VMM is gone: the watch brings it to its end
-        box.note(replace(box.record, state=State.RUNNING))
+        box.vigil.begin()  # its VMM is gone: the watch brings it to its end
+        box.books.note(replace(box.record, state=State.RUNNING))
     else:
         _saved_anew(box)
     known.forget(box.machine().folder)

@@ -14,7 +14,7 @@ from runtools.errors import NotFound
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, check
 from runtools.platform.host.engine import durable, snapshots
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.pause import became_paused, note_processes
@@ -27,6 +27,7 @@ from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, clear_away
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
+from runtools.platform.host.engine.why import Why
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
     check(Act.ROLLBACK, box.state, box.id)
     target = _target(box, snapshot_id)
     spare = Life(box.record.lives + 1, box.engine.free_uid(), None, target.token)
-    box.note(replace(box.record, lives=spare.number))
+    box.books.note(replace(box.record, lives=spare.number))
     with snapshots.pinned(box.engine, snapshot_id):
         async with box.act(Act.ROLLBACK, why, spare=spare), AsyncExitStack() as undo:
             reach("rollback.begun")
@@ -74,7 +75,7 @@ async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: Async
     folder = engine.places.snapshot(target.snapshot_id)
     source = Source("fork", folder, folder / OVERLAY, target.token, fresh=False)
     phases = Phases(engine.clock, engine.tracing)
-    return await bring_up(box, spare, source, box.keep_spare, undo, phases, "rollback")
+    return await bring_up(box, spare, source, box.books.keep_spare, undo, phases, "rollback")
 
 
 async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
@@ -88,7 +89,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
         await note_processes(box, up.guest, box.machine(up.life).folder)
         await box.engine.driver.suspend(box.machine(up.life))
     is_durable = box.state is State.RUNNING  # the state just saved is not
-    box.note(
+    box.books.note(
         replace(
             box.record,
             life=up.life,
@@ -100,7 +101,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
     # From here on there is no giving up: a destroy finds the old machine in the journal.
     box.irrevocable = True
     # Not before the journal says so: until then the old machine is the sandbox.
-    box.unwatch()
+    box.vigil.end()
     box.drop_guest()
     undo.pop_all()
     box.guest = up.guest

@@ -11,12 +11,13 @@ from runtools.platform.core.states import Act
 from runtools.platform.host.disk import files
 from runtools.platform.host.disk.trees import remove, sync, used_bytes
 from runtools.platform.host.engine import snapshots
-from runtools.platform.host.engine.actor import Actor, Why
+from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.places import OVERLAY, make_folder
 from runtools.platform.host.engine.points import reach
 from runtools.platform.host.engine.snapshots import Snapshot
+from runtools.platform.host.engine.why import Why
 from runtools.platform.kit.files import sync_folder
 
 
