@@ -108,7 +108,7 @@ _SPECIAL: Mapping[str, Any] = {
     "usage.since": datetime(2020, 1, 1, tzinfo=UTC),
     "usage.until": datetime(2100, 1, 1, tzinfo=UTC),
 }
-_LISTS = frozenset({"but", "ids", "makers", "names"})
+_LISTS = frozenset({"agents", "but", "ids", "makers", "names"})
 # Those that neither find nor change anything: a lock.
 EFFECTLESS = frozenset({"members.lock"})
 _NAMES_ORG = re.compile(
