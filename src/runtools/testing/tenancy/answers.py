@@ -46,6 +46,12 @@ class Answer:
         return Answer(self.status, self.headers, body)
 
     @property
+    def data(self) -> Any:
+        """What the body says, without what names the request."""
+        said = json.loads(self.body) if self.body else {}
+        return said.get("data", said.get("error"))
+
+    @property
     def outline(self) -> Any:
         """Which fields the body has; their values are of a record's own. A stream has none."""
         return _outline(json.loads(self.body)) if self.body else None

@@ -159,6 +159,7 @@ ACROSS: Mapping[str, str] = {
     "ssh_access.password_of": _SSH,
     "ssh_access.place": _SSH,
     "ssh_access.set_host_keys": _MACHINE,
+    "templates.built": _INSIDE,
     "templates.change": _INSIDE,
     "templates.get": _REPAIR,
     "templates.in_state": _REPAIR,

@@ -138,6 +138,34 @@ class Walk:
             self._unchanged(operation, before, await self._owned())
         return self.faults
 
+    # --- repeats ---
+
+    async def repeated(
+        self, operations: Sequence[Operation], otherwise: Mapping[str, str], anew: Mapping[str, str]
+    ) -> list[str]:
+        """The owner asks again with the same key, for an answer that nobody kept; the faults.
+
+        Nothing is done twice, and what is answered is what was answered first.
+
+        Args:
+            otherwise: operations of which a repeat is answered otherwise, and why.
+            anew: those of which a repeat makes something anew, in the place of the first, and why.
+        """
+        for operation in filter(_is_known, operations):
+            theirs = await self._records(self.owner, operation, fresh=True)
+            refs = {name: calls[0] for name, calls in theirs.items()}
+            sent = _keyed(await _sent(self.owner, operation, refs), f"again-{self.owner.fresh()}")
+            first = await ask(self.owner, operation, refs, sent)
+            before = await self._owned()
+            second = await ask(self.owner, operation, refs, sent)
+            changed = rows.difference(before, await self._owned())
+            if changed and operation.name not in anew:
+                self.faults.append(f"{operation.name}: a repeat did {changed}")
+            same = (first.status, first.data) == (second.status, second.data)
+            if not same and operation.name not in {**otherwise, **anew}:
+                self.faults.append(f"{operation.name}: first {first}, then {second}")
+        return self.faults
+
     # --- records that come to be ---
 
     async def creation(self, operation: Operation) -> None:

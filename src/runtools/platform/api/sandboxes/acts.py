@@ -86,7 +86,9 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
     if record.state == "stopped" and act is Act.DESTROY:
         return await _give_up_disk(call, record)
     check_lively(record, act)
-    record = await _wish(call, record, act, call.op)
+    again = record.wish_op == call.op and (record.wish_open or record.state == _WANTED[act])
+    if not again:
+        record = await _wish(call, record, act, call.op)
     reach(f"api.{act}.written")
     return await ask(platform, record)
 

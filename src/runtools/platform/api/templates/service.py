@@ -53,8 +53,9 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
     )
     version = await platform.db.write(_write, version)
     reach("api.build.written")
-    await ask(platform, version)
-    platform.spawn(watch(platform, version), f"build {version.id}")
+    if version.state == "building":  # a repeat may find it at its end, or dropped since
+        await ask(platform, version)
+        platform.spawn(watch(platform, version), f"build {version.id}")
     return await _again(platform, version)
 
 
@@ -99,7 +100,7 @@ async def watch(platform: Platform, version: Version) -> None:
                 if platform.clock.monotonic() - noted >= _NOTE_SECONDS:
                     noted = platform.clock.monotonic()
                     values = {"progress": line.progress, "step": line.step}
-                    await platform.db.write(store.change, version.id, values)
+                    await platform.db.write(store.built, version.id, values)
         await note(platform, await host.built(version.id))
 
 
@@ -112,7 +113,7 @@ async def note(platform: Platform, built: Built) -> None:
         "error": built.error,
     }
     if built.state == "building":
-        await platform.db.write(store.change, built.version_id, values)
+        await platform.db.write(store.built, built.version_id, values)
     else:
         await _finish(platform, built.version_id, built.state, values)
 
@@ -121,7 +122,7 @@ async def _finish(
     platform: Platform, version_id: str, state: str, values: dict[str, object]
 ) -> None:
     ended = {"state": state, "finished_at": platform.clock.now()}
-    await platform.db.write(store.change, version_id, values | ended)
+    await platform.db.write(store.built, version_id, values | ended)
 
 
 async def _again(platform: Platform, version: Version) -> Version:

@@ -206,6 +206,12 @@ def still_ready(conn: Connection, version_id: str) -> bool:
     return bool(conn.scalar(query.with_for_update(read=True)) == "ready")
 
 
+def built(conn: Connection, version_id: str, values: Mapping[str, Any]) -> None:
+    """What is told of a build that is under way; of one that has ended nothing changes any more."""
+    mine = (versions.c.id == version_id) & (versions.c.state == "building")
+    conn.execute(update(versions).where(mine).values(**values))
+
+
 def change(conn: Connection, version_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of one version."""
     conn.execute(update(versions).where(versions.c.id == version_id).values(**values))

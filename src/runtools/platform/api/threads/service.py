@@ -62,7 +62,7 @@ async def remove(call: Call, thread_id: str) -> tuple[Thread, int]:
         store.remove(conn, call.org, thread.id)
         return thread, count
 
-    return await call.platform.db.write(act)
+    return await call.settled(lambda done: http.one(shape(*done)), act)
 
 
 async def messages(

@@ -69,7 +69,9 @@ async def close(call: Call, user_id: str, line: Line, *, revoke_keys: bool) -> U
         Conflict: it is the last Admin of an org, or the last operator.
     """
     now = call.platform.clock.now()
-    user, ended = await call.platform.db.write(_close, user_id, line, revoke_keys, now)
+    user, ended = await call.settled(
+        lambda done: http.one(shown(done[0])), _close, user_id, line, revoke_keys, now
+    )
     call.is_audited = True
     _forget(call, user_id, ended)
     return user

@@ -51,7 +51,7 @@ async def get(request: Request, webhook_id: str) -> Response:
 async def delete(request: Request, webhook_id: str) -> Response:
     """Delete it, with its deliveries."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.remove(call, webhook_id))))
+    return call.answer(_look(await service.remove(call, webhook_id, _look)))
 
 
 @router.post(

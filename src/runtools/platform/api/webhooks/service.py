@@ -66,9 +66,17 @@ async def enable(call: Call, webhook_id: str, look: Callable[[Hook], bytes]) -> 
     return await call.settled(look, act)
 
 
-async def remove(call: Call, webhook_id: str) -> Hook:
-    """Delete it; what is on its way may still arrive."""
-    return _found(await call.platform.db.write(store.remove, call.org, webhook_id), webhook_id)
+async def remove(call: Call, webhook_id: str, look: Callable[[Hook], bytes]) -> Hook:
+    """Delete it; what is on its way may still arrive.
+
+    Args:
+        look: as in `enable`.
+    """
+
+    def act(conn: Transaction) -> Hook:
+        return _found(store.remove(conn, call.org, webhook_id), webhook_id)
+
+    return await call.settled(look, act)
 
 
 async def page(
@@ -91,7 +99,7 @@ async def test(call: Call, webhook_id: str) -> Delivery:
         "data": {"cause": "request", "actor": call.actor},
     }
     delivery = Delivery(
-        id=new_id("dlv"),
+        id=_named(call),
         webhook_id=hook.id,
         event_id=event_id,
         type="webhook.test",
@@ -103,8 +111,11 @@ async def test(call: Call, webhook_id: str) -> Delivery:
         lease=lease,
         finished_at=now,
     )
-    if await platform.db.write(store.put_once, delivery) is None:
+    kept = await platform.db.write(store.put_once, delivery)
+    if kept is None:
         raise _gone(webhook_id)
+    if kept.lease != lease:
+        return kept  # a repeat of the call: it has been sent
     outcome = await sender.attempt(platform, hook, delivery)
     ended = replace(
         delivery,
@@ -142,7 +153,7 @@ async def redeliver(call: Call, webhook_id: str, delivery_id: str) -> Delivery:
         )
     now = platform.clock.now()
     again = Delivery(
-        id=f"dlv_{call.op.partition('_')[2][:20]}",  # a repeat of the call is the same delivery
+        id=_named(call),
         webhook_id=hook.id,
         event_id=old.event_id,
         type=old.type,
@@ -180,6 +191,11 @@ def _create(
     )
     store.add(conn, hook, MOST)
     return hook, secret
+
+
+def _named(call: Call) -> str:
+    """The id of the delivery that a call makes: a repeat of it is the same one."""
+    return f"dlv_{call.op.partition('_')[2][:20]}"
 
 
 def _found(hook: Hook | None, webhook_id: str) -> Hook:
