@@ -29,6 +29,25 @@ class TestLeft:
         assert cli.ok(*logs, "stderr", "--follow", "--offset", "1").out == b"rr\n"
         assert "exit 0" in cli.ok("sandbox", "ps", sandbox).text
 
+    def test_an_offset_of_another_history_is_refused(
+        self, cli: Cli, rt: RunTools, sandbox: str
+    ) -> None:
+        name = start(cli, sandbox, "printf", "0123456789")
+        rt.sandboxes.get(sandbox).processes.get(name).wait(timeout=20)
+        old = cli.ok("sandbox", "ps", sandbox, "--json").data[0]["history"]
+        logs = ("sandbox", "logs", sandbox, name, "--offset", "4", "--history")
+        assert cli.ok(*logs, old).out == b"456789"
+        cli.ok("sandbox", "snapshot", sandbox, "--name", "kept")
+        cli.ok("sandbox", "rollback", sandbox, "--to", "kept")
+        for more in ([], ["--follow"]):
+            refused = cli(*logs, old, *more)
+            assert refused.code == 1
+            assert refused.out == b""
+            assert "went back to a snapshot" in refused.err
+        now = cli.ok("sandbox", "ps", sandbox, "--json").data[0]["history"]
+        assert cli.ok(*logs, now).out == b"456789"
+        assert cli("sandbox", "logs", sandbox, "--history", now).code == 2
+
     def test_ps_and_kill(self, cli: Cli, sandbox: str) -> None:
         name = start(cli, sandbox, "sleep", "600")
         assert cli.ok("sandbox", "ps", sandbox, "--json").data[0]["state"] == "running"

@@ -102,6 +102,14 @@ def logs(
     offset: Annotated[
         int, typer.Option(metavar="BYTES", help="Of a process: from that byte on.", min=0)
     ] = 0,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which the offset is one of: ps --json says it. A rollback begins another.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[
         processes.Stream,
         typer.Option(metavar="STREAM", help="Of a process: output (both), stdout or stderr."),
@@ -112,10 +120,11 @@ def logs(
     if process is not None:
         if output.is_json():
             raise typer.BadParameter("the output of a process is bytes; there is no --json of it")
-        processes.show_output(ref, process, follow=follow, offset=offset, stream=stream)
+        place = processes.Place(offset, history)
+        processes.show_output(ref, process, place, follow=follow, stream=stream)
         return
-    if follow or offset or stream != "output":
-        raise typer.BadParameter("--follow, --offset and --stream need a PROCESS")
+    if follow or offset or history is not None or stream != "output":
+        raise typer.BadParameter("--follow, --offset, --history and --stream need a PROCESS")
     with connected() as rt:
         found = rt.sandboxes.get(ref).console(lines)
     output.show_lines([words.harmless(text) for text in found] if not output.is_json() else found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -14,6 +14,7 @@ from runtools.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
     from runtools.sdk.shapes import Process
+    from runtools.sdk.sync.processes import Process as RemoteProcess
 
 Stream = Literal["output", "stdout", "stderr"]
 
@@ -42,28 +43,50 @@ def kill(
     output.show(view, lambda: f"{signal} was sent to {view.id}")
 
 
-def show_output(ref: str, process: str, *, follow: bool, offset: int, stream: Stream) -> None:
+class Place(NamedTuple):
+    """Where in an output something stands: a number of bytes, of a history."""
+
+    offset: int
+    history: str | None
+
+
+def show_output(ref: str, process: str, place: Place, *, follow: bool, stream: Stream) -> None:
     """Write the output of a process to stdout, byte for byte."""
     with connected() as rt:
         found = rt.sandboxes.get(ref).processes.get(process)
         if follow:
-            for data in found.follow(offset, stream, on_dropped=_tell_dropped):
-                _write(data)
+            _follow(found, place, stream)
             return
         dropped: list[int] = []
-        data = found.output(offset, stream, on_dropped=dropped.append)
+        offset, history = place
+        data = found.output(offset, stream, history=history, on_dropped=dropped.append)
         if dropped:
             output.note(f"runtools: {sum(dropped)} bytes of this are no longer kept")
         _write(data)
 
 
+def _follow(process: RemoteProcess, place: Place, stream: Stream) -> None:
+    """Write what it writes until it has ended. Who breaks off is told how to go on."""
+    offset, history = place
+
+    def tell_dropped(count: int) -> None:
+        nonlocal offset
+        offset += count
+        output.note(f"runtools: {count} bytes before this are no longer kept")
+
+    try:
+        for data in process.follow(offset, stream, history=history, on_dropped=tell_dropped):
+            _write(data)
+            offset += len(data)
+    except KeyboardInterrupt:
+        known = history or process.view.history
+        output.note(f"runtools: --offset {offset} --history {known} goes on from here")
+        raise
+
+
 def _write(data: bytes) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-
-
-def _tell_dropped(count: int) -> None:
-    output.note(f"runtools: {count} bytes before this are no longer kept")
 
 
 def exit_code(process: Process) -> int:
