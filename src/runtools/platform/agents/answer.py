@@ -59,12 +59,14 @@ class Stream:
     """One request: what has come of its answer so far is here also after it broke off.
 
     Args:
-        on_delta: told what it says, piece by piece; None: nobody is, and nothing counts as said.
+        on_delta: told what it says, piece by piece, once it may `speak`; None: nobody is, and nothing
+            counts as said.
     """
 
     def __init__(self, asked: Asked, on_delta: OnDelta | None) -> None:
         self._asked = asked
         self._on_delta = on_delta
+        self._kept: list[tuple[Kind, str]] | None = []  # until it may speak
         self._text: list[str] = []
         self._bytes = 0
         self.response: ModelResponse | None = None
@@ -73,6 +75,12 @@ class Stream:
     def text(self) -> str:
         """What it has said so far."""
         return "".join(self._text)
+
+    def speak(self) -> None:
+        """Say what has come, and from now on what comes."""
+        kept, self._kept = self._kept or [], None
+        for kind, text in kept:
+            self._say(kind, text)
 
     async def run(self, messages: list[ModelMessage]) -> ModelResponse:
         """Ask, and hand on what comes.
@@ -119,6 +127,9 @@ class Stream:
 
     def _say(self, kind: Kind, text: str) -> None:
         if self._on_delta is None:
+            return
+        if self._kept is not None:
+            self._kept.append((kind, text))
             return
         text = whole_text(text)
         if kind == "text-delta":

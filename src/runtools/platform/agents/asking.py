@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -24,10 +25,10 @@ from runtools.platform.agents.answer import (
 from runtools.platform.agents.held import PREVIEW, Held, new_event
 from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_prompt
 from runtools.platform.agents.points import reach
+from runtools.platform.agents.question import Question
 from runtools.platform.agents.trouble import REJECTED, Empty, Trouble, understood
 from runtools.platform.agents.trying import again, spent, with_spent
 from runtools.platform.core.ports.worker import NewEvent
-from runtools.platform.kit.outbound import Refused
 from runtools.sdk.shapes.runs import Delta, Message, RunError, RunUsage, ToolCall
 
 log = logging.getLogger(__name__)
@@ -42,18 +43,17 @@ async def ask(run: Held) -> None:
     tries = 0
     while True:
         tries += 1
-        run.known = seen = run.book.last
-        reminder = REMINDER if run.is_owed_a_result else None
-        stream = _stream(run, turn)
-        begun = run.means.clock.now()
-        came = await run.reins.hold(_came(run, stream, _messages(run, reminder)))
-        spans.asked(run, begun, came)
+        question = await _taken_up(run, turn) or _asked(run, turn)
+        run.known, run.stream = question.upto, question.stream
+        question.stream.speak()
+        came = await run.reins.hold(question.coming)
+        spans.asked(run, question.begun, came)
         run.stream = None
         if isinstance(came, ModelResponse):
             reach("worker.answered")
-            await _answered(run, turn, seen, reminder, came)
+            await _answered(run, turn, question, came)
             return
-        took = spent(run, stream.response, turn)
+        took = spent(run, question.stream.response, turn)
         if came.then == "shorten" and run.book.compacted != turn:
             if took:
                 await run.append(took)
@@ -76,22 +76,55 @@ async def ask(run: Held) -> None:
             return
 
 
+def ask_ahead(run: Held) -> None:
+    """Ask while the results of the last calls are on their way into the log, if that is what comes next.
+
+    Nobody is told of the answer and nothing is made of it before they stand there (`_taken_up`).
+    """
+    book, calls = run.book, run.book.open
+    if any(call.call_id not in run.results for call in calls):
+        return
+    if run.reins.why or book.is_interrupted or run.limit or compacting.is_full(run):
+        return
+    for call in calls:
+        run.history.expect(run.results[call.call_id].data)
+    run.ahead = _asked(run, book.turn + 1, more=len(calls))
+
+
+async def _taken_up(run: Held, turn: int) -> Question | None:
+    """What was asked ahead, where the log is what it is about; where it is not, that is dropped."""
+    if run.ahead is not None and run.ahead.upto == run.book.last:
+        question, run.ahead = run.ahead, None
+        return question
+    dropped = await run.drop_ahead()
+    if dropped is not None and (took := spent(run, dropped.stream.response, turn)):
+        await run.append(took)
+    return None
+
+
+def _asked(run: Held, turn: int, more: int = 0) -> Question:
+    """The turn's question, which is asked from now on.
+
+    Args:
+        more: how many events follow those that are known; it is about these, too.
+    """
+    reminder = REMINDER if run.is_owed_a_result else None
+    stream = _stream(run, turn)
+    coming = asyncio.create_task(_came(run, stream, _messages(run, reminder)))
+    return Question(run.book.last + more, reminder, run.means.clock.now(), stream, coming)
+
+
 async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse | Trouble:
+    await asyncio.sleep(0)  # what is about to be appended is sent first
     try:
-        if run.given.model.base_url is not None:
-            await run.means.outbound.check(run.given.model.base_url)
         response = await stream.run(messages)
         if response.finish_reason == "error":
             raise Cut
         if not (text_of(response).strip() or calls_of(response) or _is_cut(response)):
             raise ContentFilterError("it said nothing") if _is_refusal(response) else Empty
-    except Refused as refused:
-        hint = "the operator can allow it by the setting outbound_allow"
-        error = RunError(code="endpoint_refused", message=str(refused), hint=hint)
-        return Trouble("give_up", error)
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
         log.info("run %s: asking %s: %r", run.id, run.given.run.model, type(failure))
-        return understood(failure, run.given.model.api_key)
+        return understood(failure, run.given.model)
     return response
 
 
@@ -103,8 +136,7 @@ def _stream(run: Held, turn: int) -> Stream:
         delta = Delta(text=text, turn=turn, attempt=attempt)
         run.means.link.delta(run.id, run.lease, kind, delta.model_dump())
 
-    run.stream = stream = Stream(run.asked, told)
-    return stream
+    return Stream(run.asked, told)
 
 
 def _messages(run: Held, reminder: str | None) -> list[Any]:
@@ -115,14 +147,12 @@ def _messages(run: Held, reminder: str | None) -> list[Any]:
     return run.history.shown(system, reminder=reminder)
 
 
-async def _answered(
-    run: Held, turn: int, seen: int, reminder: str | None, response: ModelResponse
-) -> None:
+async def _answered(run: Held, turn: int, question: Question, response: ModelResponse) -> None:
     response = tidy(response, run.book.call_ids, turn)
     calls, text = calls_of(response), text_of(response)
-    wire = {"seen": seen, "response": wire_of(response)}
-    if reminder is not None:
-        wire["reminder"] = reminder
+    wire = {"seen": question.upto, "response": wire_of(response)}
+    if question.reminder is not None:
+        wire["reminder"] = question.reminder
     said = Message(role="assistant", text=text, thinking=thinking_of(response), turn=turn)
     events = [new_event(f"t{turn}:message", "message", said, wire)]
     for index, call in enumerate(calls):
@@ -131,7 +161,7 @@ async def _answered(
         )
         events.append(new_event(f"t{turn}:call:{index}", "tool-call", wanted))
     events += spent(run, response, turn, "answer")
-    done = _end_of(run, turn, seen, response, with_spent(run, events))
+    done = _end_of(run, turn, question.upto, response, with_spent(run, events))
     if done is not None:
         await run.append([*events, done], guarded=True)
     if run.book.turn < turn:  # nothing ends here, or somebody spoke just now

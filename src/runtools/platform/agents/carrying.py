@@ -7,6 +7,7 @@ import base64
 import json
 
 from runtools.platform.agents import fitting, spans
+from runtools.platform.agents.asking import ask_ahead
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
 from runtools.platform.agents.persona import OUTPUT_TOOL
@@ -99,7 +100,12 @@ async def _make(run: Held, call: Call) -> None:
     ]
     took = round((run.means.clock.monotonic() - began) * 1000)
     event = result_event(call, result.text, failed=result.failed, images=images, duration_ms=took)
-    await run.append([event])
+    run.results[call.call_id] = event
+    try:
+        ask_ahead(run)
+        await run.append([event])
+    finally:
+        del run.results[call.call_id]
 
 
 async def _result(run: Held, call: Call) -> Result:

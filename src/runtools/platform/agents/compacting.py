@@ -112,7 +112,7 @@ async def _summed_up(run: Held, stream: Stream, told: str) -> ModelResponse | Tr
         if not text_of(response).strip():
             raise Empty
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
-        return understood(failure, run.given.model.api_key)
+        return understood(failure, run.given.model)
     return response
 
 

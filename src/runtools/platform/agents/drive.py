@@ -24,7 +24,7 @@ from runtools.platform.agents.book import Book
 from runtools.platform.agents.carrying import carry_out
 from runtools.platform.agents.held import Held, Means, ended, new_event, result_event
 from runtools.platform.agents.history import History, plain_response
-from runtools.platform.agents.limits import limits_of, out_of_time, reached
+from runtools.platform.agents.limits import limits_of, out_of_time
 from runtools.platform.agents.link import Link, LinkLost
 from runtools.platform.agents.models.http import client
 from runtools.platform.agents.persona import OUTPUT_TOOL
@@ -138,6 +138,7 @@ class Drive:
 
 async def _over(run: Held, helpers: list[asyncio.Task[None]]) -> None:
     await ended(helpers)
+    await run.drop_ahead()
     await run.toolbox.close()
 
 
@@ -159,9 +160,8 @@ async def _next(run: Held) -> bool:
     if book.is_answered and not run.is_owed_a_result:
         await run.append([run.done("completed")], guarded=True)
         return book.ended
-    limit = run.exceeded or reached(run.limits, book.turn, book.usage, run.seconds)
-    if limit is not None:
-        await run.append([run.done("limit_reached", limit=limit)])
+    if run.limit is not None:
+        await run.append([run.done("limit_reached", limit=run.limit)])
     elif compacting.is_full(run):
         await compacting.compact(run, book.turn + 1)
     else:
@@ -175,6 +175,9 @@ async def _broken(run: Held, why: Why) -> bool:
         return True
     words = {"cancel": CANCELLED, "interrupt": INTERRUPTED, "limit": OVER_TIME}[why]
     await run.stop_calls()
+    ahead = await run.drop_ahead()
+    if ahead is not None:
+        run.stream = ahead.stream  # which has said nothing
     said, ending = _half_said(run)
     events = [*run.closed(words), *said]
     run.stream = None

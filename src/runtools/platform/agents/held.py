@@ -13,9 +13,10 @@ from pydantic_ai.models import Model
 from runtools.platform.agents.answer import Asked, Stream
 from runtools.platform.agents.book import Book, Call
 from runtools.platform.agents.history import History
-from runtools.platform.agents.limits import Limits
+from runtools.platform.agents.limits import Limits, reached
 from runtools.platform.agents.link import Link
 from runtools.platform.agents.points import reach
+from runtools.platform.agents.question import Question
 from runtools.platform.agents.reins import Reins
 from runtools.platform.agents.tools.toolbox import Connect, Toolbox
 from runtools.platform.core.ports.worker import Assignment, ModelAccess, NewEvent, News
@@ -81,12 +82,19 @@ class Held:
         self._tried = (0, 0)
         self.changed = asyncio.Event()
         self.stream: Stream | None = None  # an answer under way
+        self.results: dict[str, NewEvent] = {}  # by call: those on their way into the log
+        self.ahead: Question | None = None  # asked before they stand there
         self.begun: set[str] = set()  # calls that may have been made before
 
     @property
     def seconds(self) -> float:
         """How long it has worked, waiting for people left out."""
         return self.given.spent_seconds + self.means.clock.monotonic() - self._began
+
+    @property
+    def limit(self) -> str | None:
+        """Which limit of the run, or budget of its org, lets it ask no more; in words."""
+        return self.exceeded or reached(self.limits, self.book.turn, self.book.usage, self.seconds)
 
     @property
     def is_over(self) -> bool:
@@ -155,6 +163,13 @@ class Held:
         self.changed.set()
         if news.more or self.book.has_gap:
             await self.look()
+
+    async def drop_ahead(self) -> Question | None:
+        """Ask no further what was asked ahead; gives what that was."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            await ended([ahead.coming])
+        return ahead
 
     async def stop_calls(self) -> None:
         """End what open calls have left running."""

@@ -71,6 +71,10 @@ class History:
         first = ModelRequest(parts=[SystemPromptPart(content=system)])
         return _joined([first, *self._messages, request] if system else [*self._messages, request])
 
+    def expect(self, result: dict[str, Any]) -> None:
+        """A result is on its way into the log; what stands there in the end counts."""
+        self._returns[result["callId"]] = result
+
     def end(self) -> None:
         """A run is over, and the next begins: its numbers begin anew."""
         request = self._request(self._waiting, [])

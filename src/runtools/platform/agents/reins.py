@@ -48,13 +48,13 @@ class Reins:
         if self._why is not None:
             raise Broken(self._why)
 
-    async def hold(self, work: Coroutine[Any, Any, T]) -> T:
+    async def hold(self, work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
         """Have something done, unless they are pulled before its end: then it is cancelled.
 
         Raises:
             Broken: they were.
         """
-        if self._why is not None:
+        if self._why is not None and not isinstance(work, asyncio.Task):
             work.close()
             raise Broken(self._why)
         task = asyncio.ensure_future(work)

@@ -42,8 +42,7 @@ def called(run: Held, begun: datetime, call: Call, result: Result) -> None:
     """A tool was called. What the model has named and nobody knows goes by no name."""
     if not run.means.tracing.is_on:
         return
-    known = {tool.name for tool in run.toolbox.definitions}
-    name = call.name if call.name in known else "unknown"
+    name = call.name if call.name in run.toolbox.names else "unknown"
     about: dict[str, str | int | float | bool] = {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": name,

@@ -10,6 +10,8 @@ from pydantic_ai import exceptions as theirs
 
 from runtools.platform.agents.answer import Cut, TooMuch
 from runtools.platform.agents.models.http import Unbounded
+from runtools.platform.core.ports.worker import ModelAccess
+from runtools.platform.kit.outbound import Refused
 from runtools.sdk.shapes.runs import RunError
 
 Then = Literal["again", "shorten", "give_up"]
@@ -38,14 +40,19 @@ class Empty(Exception):
     """The model answered with nothing at all."""
 
 
-def understood(failure: Exception, secret: str | None) -> Trouble:
+def understood(failure: Exception, access: ModelAccess) -> Trouble:
     """What a failure of asking a model means.
 
     Args:
         failure: what was raised.
-        secret: the key that was sent: it is in no message.
+        access: how it was asked; the key is in no message.
     """
-    beyond = _beyond(failure)
+    secret = access.api_key
+    refused = _packed_in(failure, Refused)
+    if refused is not None and access.base_url is not None:  # a provider's own name passes again
+        hint = "the operator can allow it by the setting outbound_allow"
+        return _give("endpoint_refused", refused, secret, hint)
+    beyond = _packed_in(failure, TooMuch, Unbounded)
     if beyond is not None:
         hint = "an answer has bounds that no model needs: look at who answers there"
         return _give("model_answer_too_large", beyond, secret, hint)
@@ -66,10 +73,10 @@ def understood(failure: Exception, secret: str | None) -> Trouble:
             return _give("model_failed", failure, secret)
 
 
-def _beyond(failure: BaseException | None) -> Exception | None:
-    """That an answer was larger than it may be, wherever a provider's client has packed it in."""
+def _packed_in(failure: BaseException | None, *kinds: type[Exception]) -> Exception | None:
+    """A failure of one of these kinds, wherever a provider's client has packed it in."""
     while failure is not None:
-        if isinstance(failure, TooMuch | Unbounded):
+        if isinstance(failure, kinds):
             return failure
         failure = failure.__cause__ or failure.__context__
     return None

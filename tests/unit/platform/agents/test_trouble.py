@@ -9,6 +9,10 @@ from pydantic_ai import exceptions as theirs
 
 from runtools.platform.agents.answer import Cut
 from runtools.platform.agents.trouble import MOST_TRIES, Empty, pause, understood
+from runtools.platform.core.ports.worker import ModelAccess
+from runtools.platform.kit.outbound import Refused
+
+ASKED = ModelAccess(provider="openai", api_id="m")
 
 
 def http(kind: type[Any], status: int, after: float | None = None) -> theirs.ModelHTTPError:
@@ -45,28 +49,50 @@ def http(kind: type[Any], status: int, after: float | None = None) -> theirs.Mod
     ],
 )
 def test_each_has_its_meaning(failure: Exception, then: str, code: str) -> None:
-    trouble = understood(failure, None)
+    trouble = understood(failure, ASKED)
     assert (trouble.then, trouble.error.code) == (then, code)
     assert trouble.error.message
 
 
 class TestPauses:
     def test_they_grow_and_end(self) -> None:
-        trouble = understood(Cut(), None)
+        trouble = understood(Cut(), ASKED)
         bounds = [(0.5, 1), (1, 2), (2, 4), (4, 8), (8, 16)]
         for tries, (least, most) in enumerate(bounds, 1):
             assert least <= (pause(trouble, tries) or 0) <= most
         assert pause(trouble, MOST_TRIES) is None
 
     def test_what_the_provider_asks_for_counts(self) -> None:
-        asked = understood(http(theirs.ModelRateLimitError, 429, after=7), None)
+        asked = understood(http(theirs.ModelRateLimitError, 429, after=7), ASKED)
         assert 7 <= (pause(asked, 1) or 0) <= 7.5
 
     def test_but_nobody_waits_for_hours(self) -> None:
-        asked = understood(http(theirs.ModelRateLimitError, 429, after=3600), None)
+        asked = understood(http(theirs.ModelRateLimitError, 429, after=3600), ASKED)
         assert pause(asked, 1) is None
 
 
 def test_the_key_is_in_no_message() -> None:
-    said = understood(theirs.ModelHTTPError(400, "m", "key sk-1 is bad"), "sk-1").error.message
+    keyed = ASKED.model_copy(update={"api_key": "sk-1"})
+    said = understood(theirs.ModelHTTPError(400, "m", "key sk-1 is bad"), keyed).error.message
     assert "sk-1" not in said
+
+
+class TestAddressesThatMayNotBeSpokenTo:
+    """Which comes packed into what a provider's client raises."""
+
+    def failure(self) -> theirs.ModelAPIError:
+        try:
+            raise theirs.ModelAPIError("m", "Connection error.") from Refused(
+                "10.0.0.1 is not public"
+            )
+        except theirs.ModelAPIError as failure:
+            return failure
+
+    def test_an_endpoint_is_not_asked_again(self) -> None:
+        endpoint = ASKED.model_copy(update={"base_url": "http://10.0.0.1/v1"})
+        trouble = understood(self.failure(), endpoint)
+        assert (trouble.then, trouble.error.code) == ("give_up", "endpoint_refused")
+        assert trouble.error.message == "10.0.0.1 is not public"
+
+    def test_a_provider_whose_name_is_not_found_at_the_moment_is(self) -> None:
+        assert understood(self.failure(), ASKED).then == "again"

@@ -23,6 +23,7 @@ from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link
 from runtools.platform.agents.tools.around import AROUND, Around
 from runtools.platform.agents.tools.servers import Servers
+from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.ports.worker import Assignment
 from runtools.platform.core.runs import process_of
 from runtools.platform.kit.clock import Backoff, Clock
@@ -89,16 +90,23 @@ class Toolbox:
     @property
     def definitions(self) -> list[ToolDefinition]:
         """The tools as models are told of them; what the agent may never call is not among them."""
-        own: list[Tool[Any, Any]] = [*self._inside.values(), *AROUND.values()]
-        told = [(tool.name, tool.description, tool.schema) for tool in own]
-        told += [
-            (tool.name, tool.description, tool.schema) for tool in self._servers.tools.values()
-        ]
         return [
-            ToolDefinition(name=name, description=description, parameters_json_schema=schema)
-            for name, description, schema in told
-            if self.permission(name) != "deny"
+            ToolDefinition(
+                name=tool.name, description=tool.description, parameters_json_schema=tool.schema
+            )
+            for tool in self._offered.values()
         ]
+
+    @property
+    def names(self) -> list[str]:
+        """What those are called, in their order."""
+        return list(self._offered)
+
+    @property
+    def _offered(self) -> dict[str, Tool[Any, Any] | ServerTool]:
+        there: dict[str, Tool[Any, Any] | ServerTool] = {**self._inside, **AROUND}
+        there |= self._servers.tools
+        return {name: tool for name, tool in there.items() if self.permission(name) != "deny"}
 
     @property
     def missing(self) -> list[str]:
@@ -122,7 +130,7 @@ class Toolbox:
             if (silent := self._servers.silent(call.name)) is not None:
                 why = f"{silent} did not say which tools it has: {call.name[:80]} was not called"
                 return Result(f"{why}. Go on without, or end and have it tried again", failed=True)
-            there = ", ".join(one.name for one in self.definitions)
+            there = ", ".join(self.names)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if INVALID in call.arguments:
             return Result(
@@ -141,7 +149,7 @@ class Toolbox:
     def leave_out(self, said: str) -> bool:
         """Offer a server's tool no more that a provider refuses, in its words; False: it names none."""
         name = next((one for one in self._servers.tools if re.search(rf"\b{one}\b", said)), None)
-        offered = [one.name for one in self.definitions]
+        offered = self.names
         if name is None and (found := _INDEX.search(said)) is not None:
             name = offered[int(found[1])] if int(found[1]) < len(offered) else None
         if name not in self._servers.tools:
