@@ -323,8 +323,8 @@ def _need_ports(settings: Settings) -> None:
         if refusal is not None:
             raise Conflict(
                 f"{each.what} cannot listen on {each.host}:{each.port}: {refusal}",
-                hint=f"is another platform up? The settings {each.setting}_host and "
-                f"{each.setting}_port choose another place",
+                hint="end what listens there (another platform?), or choose another place: "
+                f"RUNTOOLS_{each.setting.upper()}_PORT, RUNTOOLS_{each.setting.upper()}_HOST",
             )
 
 
