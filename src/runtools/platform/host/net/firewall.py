@@ -102,8 +102,12 @@ class Firewall:
 
     async def _look(self) -> None:
         while True:
-            self.note()
-            await self._crowd.look()
+            try:
+                self.note()
+                await self._crowd.look()
+            except Exception:
+                # The edge of a loop that must not end, whatever the kernel says.
+                log.exception("connections of all sandboxes could not be looked at")
             await asyncio.sleep(crowd.SECONDS)
 
     async def _watch(self, events: socket.socket) -> None:
