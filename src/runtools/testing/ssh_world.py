@@ -146,6 +146,11 @@ class TableDoorway:
     limited: bool = False  # the org of the sandboxes has limits to keep
     woken: list[str] = field(default_factory=list)
     asleep_for_good: RunToolsError | None = None
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """There is room for what wakes."""
+        self.room.set()
 
     async def key_opens(self, shown: KeyShown) -> bool:
         """Whether the table has it."""
@@ -178,8 +183,9 @@ class TableDoorway:
         return Ends(over=found, limited=list(range(len(visits))) if self.limited else [])
 
     async def waken(self, visit: Visit) -> None:
-        """Note it."""
+        """Note it, and wait for room."""
         self.woken.append(visit.sandbox_id)
+        await self.room.wait()
         if self.asleep_for_good is not None:
             raise self.asleep_for_good
 

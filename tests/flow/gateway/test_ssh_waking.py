@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,9 @@ import pytest_asyncio
 
 from runtools.errors import QuotaExceeded
 from runtools.platform.gateway import rousing
+from runtools.platform.gateway.ssh import wires
+from runtools.platform.gateway.ssh.door import Door
+from runtools.platform.gateway.ssh.requests import Requests
 from runtools.platform.gateway.ssh.wires import SandboxWire
 from runtools.testing.api_world import holds
 from runtools.testing.ssh_clients import background, ends, says
@@ -76,6 +79,53 @@ class TestWithinLimits:
             code, err = await ends(process)
         assert (code, "the org may have 1 running sandboxes" in err) == (255, True)
         await holds(lambda: not world.house.inside and not len(world.house.places))
+
+    async def test_a_client_that_asks_whether_anybody_is_there_is_answered(
+        self, world: SshWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else it would give up while the sandbox waits for room; and its asking wakes nobody."""
+        asked: list[bytes] = []
+        came = Requests.came
+
+        def noted(requests: Requests, payload: bytes, go_on: Callable[[], object]) -> bool:
+            asked.extend([payload] if b"keepalive@openssh.com" in payload else [])
+            return came(requests, payload, go_on)
+
+        monkeypatch.setattr(Requests, "came", noted)
+        world.doorway.limited = True
+        alive = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=3")
+        async with background(world.ssh(*alive, "--", "cat")) as process:
+            await _answers(process, b"one")
+            woken = len(world.doorway.woken)
+            await holds(lambda: asked)
+            assert len(world.doorway.woken) == woken
+            world.doorway.room.clear()
+            assert process.stdin is not None
+            process.stdin.write(b"two\n")
+            await holds(lambda: len(world.doorway.woken) > woken)
+            asked.clear()
+            await holds(lambda: len(asked) > 4)  # unanswered, it asks three times
+            world.doorway.room.set()
+            await says(process, b"two")
+
+    async def test_what_waits_is_bounded(self, world: SshWorld) -> None:
+        world.doorway.limited = True
+        async with background(world.ssh("--", "wc -c")) as process:
+            await holds(lambda: world.house.streams)
+            [stream] = world.house.streams
+            [one] = world.house.inside
+            assert isinstance(one, Door)
+            await holds(lambda: one._channels)
+            world.doorway.room.clear()
+            assert process.stdin is not None
+            process.stdin.write(b"x" * (16 << 20))
+            await holds(lambda: stream.blocks)
+            assert stream._rousing is not None
+            assert stream._rousing.size < 3 * wires.HIGH
+            world.doorway.room.set()
+            await process.stdin.drain()
+            process.stdin.close()
+            await says(process, str(16 << 20).encode())
 
     async def test_nothing_is_lost_or_turned_round(self, world: SshWorld) -> None:
         world.doorway.limited = True

@@ -30,6 +30,7 @@ class Rousing:
 
     Attributes:
         waken: see above; it may be set later, and then what comes next asks.
+        size: of what is held, in bytes.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Rousing:
         self._fail = fail
         self._time = asyncio.get_running_loop().time
         self._moved = self._time()  # something, in either direction
-        self._held = b""
+        self._held: list[bytes] = []
+        self.size = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -61,7 +63,8 @@ class Rousing:
             self._task = asyncio.create_task(self._rouse(self.waken))
         if self._task is None:
             return False
-        self._held += data
+        self._held.append(data)
+        self.size += len(data)
         return True
 
     def cancel(self) -> None:
@@ -81,6 +84,7 @@ class Rousing:
             log.exception("a connection that stayed open ends")
             self._fail(_FAILED)
             return
-        held, self._held, self._task = self._held, b"", None
+        held = b"".join(self._held)
+        self._held, self.size, self._task = [], 0, None
         self._moved = self._time()
         self._go_on(held)

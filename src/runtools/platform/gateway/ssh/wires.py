@@ -244,11 +244,14 @@ class SandboxWire(Wire):
         super().data_received(data)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send it; the client is read no further while that waits."""
-        if self._rousing is not None and self._rousing.holds(bytes(data)):
-            self.block(_SLEEPS)
-        else:
+        """Send it; where much of it waits for the sandbox to wake, the client is read no further.
+
+        Until then it is, for it may ask whether anybody is there.
+        """
+        if self._rousing is None or not self._rousing.holds(bytes(data)):
             super().write(data)
+        elif self._rousing.size > HIGH:
+            self.block(_SLEEPS)
 
     def _awake(self, held: bytes) -> None:
         super().write(held)
