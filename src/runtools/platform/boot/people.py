@@ -13,11 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runtools.errors import InvalidRequest
+from runtools.errors import InvalidRequest, Unavailable
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.process import run
 
 SERVICE_USER = "runtools"
+_LOOK_SECONDS = 120  # on a machine that is emulated itself it takes half of that
 _LESS = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 
 
@@ -52,6 +53,7 @@ async def unprivileged(settings: Settings, environ: Mapping[str, str]) -> Person
 
     Raises:
         InvalidRequest: the setting ``service_user`` names nobody.
+        Unavailable: the machine is too busy to find out.
     """
     person = caller(environ)
     if person.uid == os.geteuid() != 0:
@@ -80,7 +82,13 @@ def _service(settings: Settings) -> Person | None:
 
 async def _can_read_installation(person: Person) -> bool:
     probe = [sys.executable, "-P", "-c", "import runtools.platform.boot.api"]
-    done = await run(person.command(probe), check=False, timeout=30)
+    try:
+        done = await run(person.command(probe), check=False, timeout=_LOOK_SECONDS)
+    except TimeoutError:
+        raise Unavailable(
+            f"{person.name} did not load the platform within {_LOOK_SECONDS} s, readable or not",
+            hint="this machine, or its disk, is too busy: try again",
+        ) from None
     return done.code == 0
 
 

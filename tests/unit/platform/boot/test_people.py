@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtools.errors import InvalidRequest
-from runtools.platform.boot import doctor
+from runtools.errors import InvalidRequest, Unavailable
+from runtools.platform.boot import doctor, people
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.kit.config import Settings
 from runtools.platform.kit.process import run
@@ -104,6 +104,18 @@ class TestWhoCanReadTheInstallation:
         found = await doctor._installation(SERVICE)
         assert (found.ok, found.level) == (False, "warning")
         assert "install where everybody can read" in found.advice
+
+
+async def test_a_machine_that_is_too_busy_to_find_out_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(people, "run", late)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(Unavailable, match="did not load the platform within"):
+        await unprivileged(Settings(service_user="nobody"), {})
 
 
 async def test_who_is_not_root_is_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
