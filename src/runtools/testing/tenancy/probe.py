@@ -57,6 +57,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "keys.maker": ("api_keys", "created_by"),
     "keys.op": ("api_keys", "op"),
     "definitions.project_id": ("definitions", "project_id"),
+    "definitions.ids": ("runs", "agent_id"),
     "limits.but": ("sandboxes", "id"),
     "ledger.sandbox_id": ("sandboxes", "id"),
     "projects.ids": ("sandboxes", "id"),

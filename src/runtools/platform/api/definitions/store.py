@@ -263,10 +263,10 @@ def move(conn: Connection, org_id: str, definition_id: str, project_id: str) -> 
     return True
 
 
-def move_runs(conn: Connection, org_id: str, agents: Sequence[str], project_id: str) -> None:
-    """The runs of the org's agents are in another project from now on."""
-    its = (runs.c.org_id == org_id) & runs.c.agent_id.in_(agents)
-    conn.execute(update(runs).where(its).values(project_id=project_id))
+def move_runs(conn: Connection, org_id: str, ids: Sequence[str], project_id: str) -> int:
+    """The runs of the org's agents are in another project from now on; returns how many there were."""
+    its = (runs.c.org_id == org_id) & runs.c.agent_id.in_(ids)
+    return int(conn.execute(update(runs).where(its).values(project_id=project_id)).rowcount)
 
 
 def project_of(conn: Connection, org_id: str, definition_id: str) -> str | None:
