@@ -1,9 +1,11 @@
 // What existing front ends do, with their own code: a chat of the AI SDK, and an agent of AG-UI.
 // Prints what came of it as one JSON document.
-import { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses } from 'ai';
+import {
+  AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls,
+} from 'ai';
 import { HttpAgent } from '@ag-ui/client';
 
-const [url, key, slug, works] = process.argv.slice(2);
+const [url, key, slug, works, asks] = process.argv.slice(2);
 const headers = { Authorization: `Bearer ${key}` };
 
 class State {
@@ -134,5 +136,42 @@ async function agUi() {
   };
 }
 
-const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi() };
+// An agent of AG-UI whose page carries a call out itself, and says where it is.
+async function fronts() {
+  const agent = new HttpAgent({ url: `${url}/v1/run/ag-ui?agent=${asks}`, headers, threadId: 'with-a-page' });
+  agent.messages = [{ id: '1', role: 'user', content: 'where am I?' }];
+  const tools = [{ name: 'where', description: 'Where the user is.', parameters: { type: 'object', properties: {} } }];
+  const context = [{ description: 'the page', value: '/orders' }];
+  const pending = [];
+  agent.subscribe({ onRunFinishedEvent: ({ event }) => { pending.push(...(event.outcome?.pendingToolCallIds ?? [])); } });
+  await agent.runAgent({ tools, context });
+  for (const toolCallId of pending) agent.messages = [...agent.messages, { id: 't1', role: 'tool', toolCallId, content: 'Bern' }];
+  await agent.runAgent({ tools, context });
+  return { pending: pending.length, said: agent.messages.filter((one) => one.content).map((one) => [one.role, one.content]) };
+}
+
+// The same with a chat of the AI SDK, which sends the tools along by itself.
+async function carries() {
+  let finish;
+  const over = new Promise((resolve) => { finish = resolve; });
+  const tools = { where: { description: 'Where the user is.', parameters: { type: 'object', properties: {} } } };
+  const { chat, errors } = talk(asks, {
+    transport: { body: { tools } },
+    onEnd: finish,
+    onToolCall: ({ toolCall }) => {
+      if (!toolCall.dynamic) chat.addToolOutput({ tool: toolCall.toolName, toolCallId: toolCall.toolCallId, output: { city: 'Bern' } });
+    },
+    onFinish: ({ message }) => { if (message.parts.at(-1)?.type === 'text') finish(); },
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+  });
+  await chat.sendMessage({ text: 'where am I?' });
+  await over;
+  const last = chat.messages.at(-1);
+  return {
+    errors, texts: texts(last), roles: chat.messages.map((message) => message.role),
+    tools: last.parts.filter((part) => part.toolCallId).map((part) => [part.type, part.state]),
+  };
+}
+
+const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries() };
 console.log(JSON.stringify(played));

@@ -20,6 +20,7 @@ _LINES, _CHARACTERS = 40, 4000
 _TELLING = ("command", "path", "pattern", "query", "url", "port", "process_id")
 _WAITS_FOR = {
     "approval": "an approval",
+    "result": "its front end, which carries a call out",
     "turn": "its turn",
     "room": "a worker that has room",
     "worker": "a worker: none is connected",

@@ -39,6 +39,7 @@ from runtools.platform.core.ports.worker import (
 )
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.frontends import Brought
 from runtools.sdk.shapes.runs import DeltaType, Run, RunStatus, RunUsage
 
 _LOOK_SECONDS = 0.005
@@ -63,6 +64,7 @@ class FakeRun:
     config: dict[str, Any]
     output_schema: dict[str, Any] | None
     earlier: list[Logged]
+    brought: Brought = field(default_factory=Brought)
     lease: int = 1
     status: RunStatus = "queued"
     cancel: bool = False
@@ -117,6 +119,7 @@ class FakeRuns:
         config: Mapping[str, Any] | None = None,
         output_schema: dict[str, Any] | None = None,
         images: Sequence[Mapping[str, Any]] = (),
+        brought: Mapping[str, Any] | None = None,
     ) -> FakeRun:
         """A run that is queued."""
         says = {"slug": "tester", "name": "Tester", "model": "demo", **(agent or {})}
@@ -131,6 +134,7 @@ class FakeRuns:
             dict(config or {}),
             output_schema,
             list(earlier),
+            Brought.model_validate(brought or {}),
         )
         started = {
             "agentSlug": "tester",
@@ -156,6 +160,11 @@ class FakeRuns:
         await self._by_people(
             run, NewEvent(key=f"decide:{call_id}", type="approval-resolved", data=data)
         )
+
+    async def give(self, run: FakeRun, call_id: str, name: str, output: str) -> None:
+        """The front end says what came of a call."""
+        data = {"callId": call_id, "name": name, "output": output, "durationMs": 0, "turn": 1}
+        await self._by_people(run, NewEvent(key=f"give:{call_id}", type="tool-result", data=data))
 
     async def cancel(self, run: FakeRun) -> None:
         """Want its end."""
@@ -248,6 +257,7 @@ class FakeRuns:
             log=run.log[: self.piece],
             earlier_goes_on=len(run.earlier) > self.piece,
             log_goes_on=len(run.log) > self.piece,
+            brought=run.brought,
             token=run.token,
         )
 

@@ -245,6 +245,12 @@ def called(name: str, call_id: str = "c1", turn: int = 1, **arguments: Any) -> N
     return NewEvent(key=f"{turn}:{call_id}:call", type="tool-call", data=data)
 
 
+def fronts(name: str, call_id: str = "f1", turn: int = 1, **arguments: Any) -> NewEvent:
+    """A call that the run's front end carries out."""
+    call = called(name, call_id, turn, **arguments)
+    return call.model_copy(update={"data": {**call.data, "front": True}})
+
+
 def answered(
     name: str, call_id: str = "c1", turn: int = 1, output: str = "ok", *, failed: bool = False
 ) -> NewEvent:

@@ -25,12 +25,14 @@ WORK = ["I work. ", Call("bash", {"command": "echo begun; until [ -e go ]; do sl
 
 async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
     looks = [*[LOOK, ["It is done."]], *[LOOK, ["As you like."]], *[WORK, ["Done, I tell you."]]]
-    async with provider("chat", *looks, LOOK, ["It is done."]) as fake:
+    page = [["I ask. ", Call("where", {})], ["You are in Bern."]]
+    async with provider("chat", *looks, LOOK, ["It is done."], *page, *page) as fake:
         await whole.rt.models.endpoints.create("front", fake.url)
         await whole.deploy(slug="front", model="front:any", permissions={"bash": "ask"})
         await whole.deploy(slug="works", model="front:any")
+        await whole.deploy(slug="asks", model="front:any")
         key = whole.http.headers["authorization"].removeprefix("Bearer ")
-        words = [str(node.NODE), "front_ends.mjs", whole.url, key, "front", "works"]
+        words = [str(node.NODE), "front_ends.mjs", whole.url, key, "front", "works", "asks"]
         process = await asyncio.create_subprocess_exec(
             *words, cwd=node.NPM, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -66,6 +68,24 @@ async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
         "same": True,
         "status": "ready",
     }
+    assert told["fronts"] == {
+        "pending": 1,
+        "said": [
+            ["user", "where am I?"],
+            ["assistant", "I ask. "],
+            ["tool", "Bern"],
+            ["assistant", "You are in Bern."],
+        ],
+    }
+    assert told["carries"] == {
+        "errors": [],
+        "texts": ["I ask. ", "You are in Bern."],
+        "roles": ["user", "assistant"],
+        "tools": [["tool-where", "output-available"]],
+    }
+    asked = [json.dumps(one.body) for one in fake.asked]
+    assert sum("- the page: /orders" in one for one in asked) == 2
+    assert "Bern" in asked[-3]
     assert agent["asked"] == 1
     assert agent["said"] == [
         ["user", "look around"],

@@ -60,6 +60,8 @@ def _fields(route: Operation) -> Mapping[str, Any]:
 def _kinds(schema: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The types that a field may have, each with its schema."""
     several = [resolve(DOCUMENT, one) for one in schema.get("anyOf", schema.get("oneOf", [schema]))]
+    if {} in several:  # whatever JSON has
+        return {kind: {} for kind in ("null", "object", "string", "array", "number", "boolean")}
     return {one.get("type", "string"): one for one in several}
 
 

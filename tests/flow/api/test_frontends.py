@@ -10,7 +10,7 @@ import pytest
 
 from runtools.platform.api.edge import MAX_CHAT_BYTES
 from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
-from runtools.testing.fake_worker import answered, asked, called, done, said
+from runtools.testing.fake_worker import answered, asked, called, done, fronts, said
 from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -356,6 +356,169 @@ class TestAgUi:
         ]
         await stage.worker.finish(run, "done")
         assert (await asking)[0][-1]["type"] == "RUN_FINISHED"
+
+
+WHERE = {"description": "Where the user is.", "parameters": {"type": "object", "properties": {}}}
+BROUGHT = {
+    "tools": [{"name": "where", **WHERE}, {"name": "paint", "description": "Paints."}],
+    "context": [{"description": "the page", "value": "/orders"}],
+    "state": {"dark": True},
+}
+
+
+class TestBrought:
+    """What a front end brings along, and calls that it carries out itself."""
+
+    async def test_it_is_given_to_the_worker(self, stage: Stage) -> None:
+        body = ag_ui("b-1", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, given = await stage.next()
+        assert list(given.brought.tools) == ["where", "paint"]
+        assert given.brought.tools["where"].parameters == WHERE["parameters"]
+        assert [(one.description, one.value) for one in given.brought.context] == [
+            ("the page", "/orders"),
+            ("the state that the application shares", '{"dark": true}'),
+        ]
+        await stage.worker.finish(run)
+        await asking
+
+    @pytest.mark.parametrize(
+        ("wrong", "field"),
+        [
+            ({"tools": [{"name": "bash", "description": ""}]}, "tools"),
+            ({"tools": [{"name": "final_answer", "description": ""}]}, "tools"),
+            ({"tools": [{"name": "a b", "description": ""}]}, "tools.0.name"),
+            ({"tools": [{"name": f"t{n}", "description": ""} for n in range(65)]}, "tools"),
+            ({"context": [{"description": "", "value": "x" * 300_000}]}, "context"),
+            ({"state": ["x" * 300_000]}, "context"),
+        ],
+    )
+    async def test_what_cannot_be_is_refused(self, stage: Stage, wrong: Any, field: str) -> None:
+        answer = await stage.org.http.post(AG_UI, json=ag_ui("b-2", ("user", "do"), **wrong))
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+
+    async def test_a_client_of_ag_ui_answers_its_calls(self, stage: Stage) -> None:
+        body = ag_ui("b-3", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        calls = called("bash"), fronts("where"), fronts("paint", "f2", color="red")
+        await stage.worker.append(run, said("I ask."), *calls)
+        await stage.worker.append(run, answered("bash"), wait=True)
+        events, _ = await asking
+        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["f1", "f2"]}
+        assert (await stage.get(run.run_id))["waitsFor"] == "result"
+        messages = [
+            *body["messages"],
+            {"id": "a", "role": "assistant", "content": "I ask."},
+            {"id": "b", "role": "tool", "toolCallId": "c1", "content": "what it was told itself"},
+            {"id": "c", "role": "tool", "toolCallId": "f1", "content": "Bern"},
+        ]
+        one = {**body, "messages": messages}
+        events, _ = await posted(stage, AG_UI, one)  # the other call is open still
+        assert [event["type"] for event in events] == ["RUN_STARTED", "RUN_FINISHED"]
+        assert (await stage.get(run.run_id))["status"] == "waiting"
+        failed = {"id": "d", "role": "tool", "toolCallId": "f2", "content": "", "error": "no paint"}
+        both = {**one, "messages": [*messages, failed], "context": []}
+        asking = asyncio.create_task(posted(stage, AG_UI, both))
+        again, given = await stage.next()
+        assert (again.run_id, again.lease) == (run.run_id, run.lease + 1)
+        results = [one.data for one in given.log if one.type == "tool-result"]
+        assert [(one["output"], one["failed"]) for one in results] == [
+            ("ok", False),
+            ("Bern", False),
+            ("no paint", True),
+        ]
+        assert len(given.brought.context) == 1  # of the application nothing is said but its state
+        await stage.worker.finish(again, "Done.")
+        events, _ = await asking
+        assert "TOOL_CALL_RESULT" not in [event["type"] for event in events]
+        repeated, _ = await posted(stage, AG_UI, both)  # as it does where the answer was lost
+        assert [event["type"] for event in repeated] == [event["type"] for event in events]
+
+    async def test_a_chat_answers_its_calls(self, stage: Stage) -> None:
+        hello = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "do"}]}
+        body = use_chat("b-4", hello, tools={"where": WHERE})
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), called("bash"), fronts("where"))
+        await stage.worker.append(run, answered("bash"), wait=True)
+        chunks, _ = await asking
+        begun = {one["toolCallId"]: one for one in chunks if one["type"] == "tool-input-available"}
+        assert begun["c1"]["dynamic"]
+        assert "dynamic" not in begun["f1"]
+        assert chunks[-1] == {"type": "finish", "finishReason": "tool-calls"}
+        parts = [
+            {
+                "type": "dynamic-tool",
+                "toolCallId": "c1",
+                "state": "output-available",
+                "output": "ok",
+            },
+            {
+                "type": "tool-where",
+                "toolCallId": "f1",
+                "state": "output-available",
+                "output": {"x": 1},
+            },
+        ]
+        answer = {"id": chunks[0]["messageId"], "role": "assistant", "parts": parts}
+        asking = asyncio.create_task(
+            posted(stage, USE_CHAT, use_chat("b-4", hello, answer, tools={"where": WHERE}))
+        )
+        again, given = await stage.next()
+        assert given.log[-1].data["output"] == '{"x": 1}'
+        await stage.worker.finish(again, "Done.")
+        chunks, _ = await asking
+        assert chunks[0]["messageId"] == answer["id"]
+        assert "".join(one["delta"] for one in chunks if one["type"] == "text-delta") == "Done."
+
+    async def test_a_word_in_place_of_a_result(self, stage: Stage) -> None:
+        body = ag_ui("b-5", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), fronts("where"), wait=True)
+        await asking
+        nothing = await stage.org.http.post(AG_UI, json={**body, "messages": body["messages"][:0]})
+        assert nothing.status_code == 400
+        more = ag_ui("b-5", ("user", "do"), ("assistant", "I ask."), ("user", "never mind"))
+        asking = asyncio.create_task(posted(stage, AG_UI, more))
+        again, given = await stage.next()
+        assert given.log[-1].data["steering"] == "interrupt"
+        await stage.worker.append(again, answered("where", "f1", output="broken off", failed=True))
+        await stage.worker.finish(again, "As you like.")
+        await asking
+
+    async def test_a_decision_and_a_result_at_once(self, stage: Stage) -> None:
+        body = ag_ui("b-6", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        calls = called("bash"), fronts("where"), asked("bash")
+        await stage.worker.append(run, said("I ask."), *calls, wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        assert (await stage.get(run.run_id))["waitsFor"] == "approval"
+        yes = {"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}
+        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        both = {**body, "messages": [*body["messages"], told], "resume": [yes]}
+        asking = asyncio.create_task(posted(stage, AG_UI, both))
+        again, given = await stage.take(run.run_id)
+        assert {one.type for one in given.log[-2:]} == {"tool-result", "approval-resolved"}
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again)
+        await asking
+
+    async def test_one_whose_run_is_ended_hears_of_it(self, stage: Stage) -> None:
+        body = ag_ui("b-7", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), fronts("where"), wait=True)
+        await asking
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        asked_ = {"id": "a", "role": "assistant", "content": "I ask."}
+        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        late = {**body, "messages": [*body["messages"], asked_, told]}
+        events, _ = await posted(stage, AG_UI, late)
+        assert events[-1]["outcome"] == {"type": "cancelled"}
 
 
 class TestRepeats:

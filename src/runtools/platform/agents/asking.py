@@ -23,12 +23,13 @@ from runtools.platform.agents.answer import (
     wire_of,
 )
 from runtools.platform.agents.held import PREVIEW, Held, new_event
-from runtools.platform.agents.persona import OUTPUT_TOOL, REMINDER, system_prompt
+from runtools.platform.agents.persona import REMINDER, system_prompt
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.question import Question
 from runtools.platform.agents.trouble import REJECTED, Empty, Trouble, understood
 from runtools.platform.agents.trying import again, spent, with_spent
 from runtools.platform.core.ports.worker import NewEvent
+from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.sdk.shapes.runs import Delta, Message, RunError, RunUsage, ToolCall
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,10 @@ def _stream(run: Held, turn: int) -> Stream:
 def _messages(run: Held, reminder: str | None) -> list[Any]:
     structured = run.given.output_schema is not None
     system = system_prompt(
-        run.given.agent.system_prompt, run.toolbox.missing, structured=structured
+        run.given.agent.system_prompt,
+        run.toolbox.missing,
+        [(one.description, one.value) for one in run.given.brought.context],
+        structured=structured,
     )
     return run.history.shown(system, reminder=reminder)
 
@@ -156,8 +160,13 @@ async def _answered(run: Held, turn: int, question: Question, response: ModelRes
     said = Message(role="assistant", text=text, thinking=thinking_of(response), turn=turn)
     events = [new_event(f"t{turn}:message", "message", said, wire)]
     for index, call in enumerate(calls):
+        given = arguments(call)
         wanted = ToolCall(
-            call_id=call.tool_call_id, name=call.tool_name, arguments=arguments(call), turn=turn
+            call_id=call.tool_call_id,
+            name=call.tool_name,
+            arguments=given,
+            turn=turn,
+            front=run.toolbox.is_fronts(call.tool_name, given),
         )
         events.append(new_event(f"t{turn}:call:{index}", "tool-call", wanted))
     events += spent(run, response, turn, "answer")

@@ -21,6 +21,7 @@ class Call:
         resolved: what the person decided.
         resolved_at: the number of the event that says so.
         closed: whether its result stands in the log.
+        front: whether the run's front end carries it out.
     """
 
     call_id: str
@@ -33,6 +34,7 @@ class Call:
     resolved: ApprovalResolved | None = None
     resolved_at: int = 0
     closed: bool = False
+    front: bool = False
 
 
 @dataclass(slots=True)
@@ -122,6 +124,7 @@ class Book:
                     data["turn"],
                     index,
                     event.seq or 0,
+                    front=bool(data.get("front")),
                 )
                 self.calls.append(call)
                 self.call_ids.add(call.call_id)

@@ -10,14 +10,14 @@ from runtools.platform.agents import fitting, spans
 from runtools.platform.agents.asking import ask_ahead
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
-from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
+from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.sdk.shapes.runs import ApprovalRequested, ToolImage, ToolOutput
 from runtools.workbench.tool import Result
 
 
 async def carry_out(run: Held) -> bool:
-    """Make the open calls; True: what is left waits for a person, and the run is let go of."""
+    """Make the open calls; True: what is left waits for others, and the run is let go of."""
     running: dict[str, asyncio.Task[None]] = {}
     try:
         while True:
@@ -49,8 +49,8 @@ async def _next(run: Held, running: dict[str, asyncio.Task[None]]) -> None:
 
 def _may_begin(run: Held, call: Call) -> bool:
     """Whether a call needs nobody's word, or has it."""
-    if _is_output(run, call):
-        return False  # when all others are over
+    if call.front or _is_output(run, call):
+        return False  # it is not made here, or when all others are over
     return run.toolbox.permission(call.name) != "ask" or call.resolved is not None
 
 
@@ -69,6 +69,7 @@ async def _ask_people(run: Held) -> None:
         )
         for call in run.book.open
         if not call.asked
+        and not call.front
         and not _is_output(run, call)
         and run.toolbox.permission(call.name) == "ask"
     ]
@@ -77,7 +78,7 @@ async def _ask_people(run: Held) -> None:
 
 
 def _is_waiting(run: Held) -> bool:
-    return any(call.asked and call.resolved is None for call in run.book.open)
+    return any(call.front or (call.asked and call.resolved is None) for call in run.book.open)
 
 
 async def _let_go(run: Held) -> bool:

@@ -27,7 +27,6 @@ from runtools.platform.agents.history import History, plain_response
 from runtools.platform.agents.limits import limits_of, out_of_time
 from runtools.platform.agents.link import Link, LinkLost
 from runtools.platform.agents.models.http import client
-from runtools.platform.agents.persona import OUTPUT_TOOL
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.reins import Broken, Reins, Why
 from runtools.platform.agents.replay import earlier_runs, own_log
@@ -37,6 +36,7 @@ from runtools.platform.agents.tools.toolbox import Toolbox
 from runtools.platform.agents.trying import check_price, spent, with_spent
 from runtools.platform.core.models import MODELS, PROVIDERS
 from runtools.platform.core.ports.worker import Assignment, NewEvent
+from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.runs import Done, Message, RunError
 

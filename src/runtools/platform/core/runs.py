@@ -19,6 +19,9 @@ from enum import StrEnum
 
 from runtools.errors import RunEnded, RunIllegalMove
 
+OUTPUT_TOOL = "final_answer"
+"""What a run calls that is to end with a result in a form."""
+
 
 def trace_of(run_id: str) -> str:
     """The place in a trace (``traceparent``) below which what is done for a run belongs."""

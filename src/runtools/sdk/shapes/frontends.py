@@ -15,9 +15,44 @@ from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
 MAX_MESSAGES = 10_000
 """Of a chat: front ends send all of it each time."""
 
+MAX_TOOLS = 64
+"""That a front end may bring along."""
+MAX_BROUGHT_BYTES = 256 * 1024
+"""Of all that it brings along: tools, context and state."""
+
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 _Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARACTERS)]
 _Url = Annotated[str, StringConstraints(max_length=5_100_000)]
+
+
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class FrontTool(Shape, defer_build=True):
+    """A tool that a front end carries out itself; ``parameters`` is a JSON Schema of an object."""
+
+    description: _Long = ""
+    parameters: dict[str, Any] | None = None
+
+
+class AgUiTool(FrontTool):
+    """The same, as AG-UI has it."""
+
+    name: ToolName
+
+
+class AgUiContext(Shape, defer_build=True):
+    """What an application says of itself beside the conversation."""
+
+    description: _Long
+    value: _Long
+
+
+class Brought(Shape, defer_build=True):
+    """What a front end brings along for a run: its tools by their names, and what it says of itself."""
+
+    tools: dict[str, FrontTool] = Field(default_factory=dict)
+    context: list[AgUiContext] = Field(default_factory=list)
 
 
 class UiApproval(Shape, defer_build=True):
@@ -36,6 +71,8 @@ class UiPart(Shape, defer_build=True):
     url: _Url | None = Field(None, description="of a file: a data URL")
     tool_call_id: str | None = Field(None, max_length=512)
     state: str | None = None
+    output: Any = Field(None, description="what came of a call that the front end has carried out")
+    error_text: _Long | None = None
     approval: UiApproval | None = None
 
 
@@ -56,6 +93,9 @@ class UiChat(Shape, defer_build=True):
     message_id: str | None = Field(
         None, max_length=512, description="of the message that is gone on with, or said otherwise"
     )
+    tools: dict[ToolName, FrontTool] | None = Field(
+        None, max_length=MAX_TOOLS, description="those that the front end carries out, by name"
+    )
 
 
 class AgUiSource(Shape, defer_build=True):
@@ -74,10 +114,12 @@ class AgUiPart(Shape, defer_build=True):
 
 
 class AgUiMessage(Shape, defer_build=True):
-    """A message as AG-UI has it; of those of other roles nothing is read."""
+    """A message as AG-UI has it: of a user, an assistant or a tool; of other roles nothing is read."""
 
     role: str
     content: _Long | list[AgUiPart] | dict[str, Any] | None = None
+    tool_call_id: str | None = Field(None, max_length=512)
+    error: _Long | None = None
 
 
 class AgUiResume(Shape, defer_build=True):
@@ -95,3 +137,8 @@ class AgUiRun(Shape, defer_build=True):
     run_id: _Id = Field(description="what the front end calls this run")
     messages: list[AgUiMessage] = Field(max_length=MAX_MESSAGES)
     resume: list[AgUiResume] | None = Field(None, max_length=128)
+    tools: list[AgUiTool] | None = Field(
+        None, max_length=MAX_TOOLS, description="those that the front end carries out"
+    )
+    context: list[AgUiContext] | None = Field(None, max_length=128)
+    state: JsonValue = Field(None, description="shown to the model; nothing changes it")

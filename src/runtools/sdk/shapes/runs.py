@@ -20,9 +20,10 @@ from runtools.sdk.shapes.sandboxes import Name, TagText
 RunStatus = Literal[
     "queued", "running", "waiting", "completed", "failed", "cancelled", "limit_reached"
 ]
-"""``waiting``: for an approval; nobody works on it meanwhile."""
-WaitsFor = Literal["approval", "turn", "room", "worker"]
-"""``turn``: of its thread or sandbox; ``room``: at a worker; ``worker``: none is connected."""
+"""``waiting``: for an approval, or its front end; nobody works on it meanwhile."""
+WaitsFor = Literal["approval", "result", "turn", "room", "worker"]
+"""``result``: of a call that its front end carries out; ``turn``: of its thread or sandbox; ``room``: at a
+worker; ``worker``: none is connected."""
 EndStatus = Literal["completed", "failed", "cancelled", "limit_reached"]
 
 DurableType = Literal[
@@ -208,6 +209,9 @@ class ToolCall(Shape, defer_build=True):
     name: str
     arguments: dict[str, Any]
     turn: int
+    front: bool = Field(
+        False, description="the front end that brought the tool along carries it out"
+    )
 
 
 class ToolOutput(Shape, defer_build=True):

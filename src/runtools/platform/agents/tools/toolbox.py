@@ -12,7 +12,7 @@ import codecs
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_ai.tools import ToolDefinition
@@ -52,6 +52,15 @@ _INDEX = re.compile(r"(?:tools\.|function_declarations\[)(\d+)")
 _IN_ORDER = frozenset({"edit_file", "write_file", "delete_file", *DESKTOP})
 
 
+@dataclass(frozen=True, slots=True)
+class _FrontTool:
+    """A tool of the run's front end, as the model is told of it."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
 class Toolbox:
     """The tools of one run.
 
@@ -81,6 +90,13 @@ class Toolbox:
         self._clock = clock
         self._sees = sees
         self._inside = {**TOOLS, **(DESKTOP if given.has_desktop else {})}
+        own = {*self._inside, *AROUND}
+        brought = given.brought.tools.items()
+        self._front = {
+            name: _FrontTool(name, tool.description, _object(tool.parameters))
+            for name, tool in brought
+            if name not in own
+        }
         self._sandbox: AsyncSandbox | None = None
         self._is_news = False  # whether the model takes the sandbox for that of its earlier runs
         self._placing = asyncio.Lock()
@@ -103,9 +119,10 @@ class Toolbox:
         return list(self._offered)
 
     @property
-    def _offered(self) -> dict[str, Tool[Any, Any] | ServerTool]:
-        there: dict[str, Tool[Any, Any] | ServerTool] = {**self._inside, **AROUND}
+    def _offered(self) -> dict[str, Tool[Any, Any] | ServerTool | _FrontTool]:
+        there: dict[str, Tool[Any, Any] | ServerTool | _FrontTool] = {**self._inside, **AROUND}
         there |= self._servers.tools
+        there |= {name: tool for name, tool in self._front.items() if name not in there}
         return {name: tool for name, tool in there.items() if self.permission(name) != "deny"}
 
     @property
@@ -118,6 +135,12 @@ class Toolbox:
         """Whether the agent may call a tool."""
         return permission(self._given.agent.permissions, name)
 
+    def is_fronts(self, name: str, given: Mapping[str, Any]) -> bool:
+        """Whether a call is for the front end that brought the tool along; it asks its user itself."""
+        if name not in self._front or name in self._servers.tools or INVALID in given:
+            return False
+        return self.permission(name) != "deny"
+
     async def call(self, call: Call, on_output: OnOutput, *, begun: bool) -> Result:
         """Do what the model wants; whatever goes wrong is a result.
 
@@ -126,13 +149,14 @@ class Toolbox:
             begun: whether the call may have been made before.
         """
         tool: Tool[Any, Any] | None = self._inside.get(call.name) or AROUND.get(call.name)
-        if tool is None and call.name not in self._servers.tools:
+        invalid = INVALID in call.arguments
+        if tool is None and call.name not in self._servers.tools and not invalid:
             if (silent := self._servers.silent(call.name)) is not None:
                 why = f"{silent} did not say which tools it has: {call.name[:80]} was not called"
                 return Result(f"{why}. Go on without, or end and have it tried again", failed=True)
             there = ", ".join(self.names)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
-        if INVALID in call.arguments:
+        if invalid:
             return Result(
                 "the arguments were no JSON object, or were cut off: call it again with all of them",
                 failed=True,
@@ -240,6 +264,10 @@ class Toolbox:
                 self._sandbox = await self._client.sandboxes.get(placed.sandbox_id)
                 self._is_news = placed.replaced
             return self._sandbox
+
+
+def _object(schema: dict[str, Any] | None) -> dict[str, Any]:
+    return {"type": "object", **({"properties": {}} if schema is None else schema)}
 
 
 def permission(rules: Mapping[str, Permission], name: str) -> Permission:

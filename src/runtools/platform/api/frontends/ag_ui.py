@@ -49,6 +49,7 @@ class Events(Teller):
         self.run_id = run_id
         self._ours = run_id
         self._waiting: dict[str, Piece] = {}
+        self._fronts: list[str] = []
 
     def begin(self) -> Iterator[Piece]:
         """What every stream begins with."""
@@ -65,10 +66,12 @@ class Events(Teller):
         self._wait_for(ApprovalRequested.model_validate(event.data))
 
     def pause(self) -> Iterator[Piece]:
-        """The run waits for approvals: it is interrupted here and goes on when they are given."""
+        """The run waits for approvals, or for what the front end carries out, and goes on with it."""
         yield from self._close()
         interrupts = list(self._waiting.values())
-        outcome = {"type": "interrupt", "interrupts": interrupts}
+        outcome: Piece = {"type": "success", "pendingToolCallIds": self._fronts}
+        if interrupts:
+            outcome = {"type": "interrupt", "interrupts": interrupts}
         yield {"type": "RUN_FINISHED", **self._ids(), "outcome": outcome}
 
     def _ids(self) -> Piece:
@@ -95,6 +98,8 @@ class Events(Teller):
     def _on_tool_call(self, call: ToolCall) -> Iterator[Piece]:
         yield from self._in_step(call.turn)
         named = {"toolCallId": call.call_id}
+        if call.front:
+            self._fronts.append(call.call_id)
         yield {"type": "TOOL_CALL_START", **named, "toolCallName": call.name}
         yield {"type": "TOOL_CALL_ARGS", **named, "delta": json.dumps(call.arguments)}
         yield {"type": "TOOL_CALL_END", **named}
@@ -103,6 +108,8 @@ class Events(Teller):
         yield _custom("tool-output", {"toolCallId": output.call_id, "text": output.text})
 
     def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
+        if result.call_id in self._fronts:
+            self._fronts.remove(result.call_id)
         yield {
             "type": "TOOL_CALL_RESULT",
             "messageId": f"result-{result.call_id}",

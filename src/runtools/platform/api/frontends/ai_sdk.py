@@ -56,6 +56,7 @@ class Chunks(Teller):
         self.run_id = run_id
         self._message_id = message_id or run_id
         self._calls = set(calls)
+        self._fronts: set[str] = set()
         self._asked: set[str] = set()
         self._denied: set[str] = set()
 
@@ -67,7 +68,7 @@ class Chunks(Teller):
         """What was asked before stands in a message that the front end has."""
 
     def pause(self) -> Iterator[Piece]:
-        """The run waits for approvals: the message ends here and goes on when they are given."""
+        """The run waits for approvals, or for what the front end carries out: the message ends here."""
         yield from self._close()
         yield {"type": "finish", "finishReason": "tool-calls"}
 
@@ -96,7 +97,11 @@ class Chunks(Teller):
 
     def _announce(self, call: ToolCall | ApprovalRequested) -> Iterator[Piece]:
         self._calls.add(call.call_id)
-        named = {"toolCallId": call.call_id, "toolName": call.name, "dynamic": True}
+        named: Piece = {"toolCallId": call.call_id, "toolName": call.name}
+        if isinstance(call, ToolCall) and call.front:
+            self._fronts.add(call.call_id)  # it knows its own tools, and nobody else's
+        else:
+            named["dynamic"] = True
         yield {"type": "tool-input-start", **named}
         yield {"type": "tool-input-available", **named, "input": call.arguments}
 
@@ -110,7 +115,9 @@ class Chunks(Teller):
             url = f"data:{image.media_type};base64,{image.data}"
             shown = {"toolCallId": result.call_id, "mediaType": image.media_type, "url": url}
             yield {"type": "data-tool-picture", "data": shown, "transient": True}
-        named = {"toolCallId": result.call_id, "dynamic": True}
+        named: Piece = {"toolCallId": result.call_id}
+        if result.call_id not in self._fronts:
+            named["dynamic"] = True
         if result.call_id in self._denied:
             return  # it was said already, and this is what the model was told
         if result.call_id not in self._calls:

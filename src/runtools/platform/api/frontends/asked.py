@@ -5,18 +5,33 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from runtools.platform.api.runs.results import Given
+from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.platform.kit import http
 from runtools.sdk import pictures
-from runtools.sdk.shapes.frontends import AgUiMessage, AgUiResume, AgUiRun, UiChat, UiMessage
+from runtools.sdk.shapes.definitions import BUILT_IN_TOOLS
+from runtools.sdk.shapes.frontends import (
+    MAX_BROUGHT_BYTES,
+    AgUiContext,
+    AgUiMessage,
+    AgUiResume,
+    AgUiRun,
+    FrontTool,
+    UiChat,
+    UiMessage,
+)
 from runtools.sdk.shapes.runs import RunApproval, RunMessage
 
 _PICTURE = "[a picture]"
+_STATE = "the state that the application shares"
+_OF_TOOL = {"description", "parameters"}
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -38,8 +53,10 @@ class Asked:
         news: those of them that were said after the agent's last word.
         again: what was said before is to be answered anew, as if the answer had not been.
         decisions: on calls that wait; there is nothing else to be done then.
+        results: of calls, as the front end has them; those of its own calls are to be taken in.
         message: the front end's message that they stand in, and that is gone on with.
         calls: those that it has.
+        brought: its tools, and what it says of itself.
     """
 
     chat: str
@@ -47,8 +64,10 @@ class Asked:
     news: list[RunMessage] = field(default_factory=list)
     again: bool = False
     decisions: list[Decision] = field(default_factory=list)
+    results: dict[str, Given] = field(default_factory=dict)
     message: str = ""
     calls: frozenset[str] = frozenset()
+    brought: dict[str, Any] | None = None
 
 
 def thread_of(org_id: str, agent_id: str, chat: str) -> str:
@@ -76,9 +95,15 @@ def of_chat(body: UiChat) -> Asked:
     meant = (of_id or body.messages)[-1]
     again = body.trigger == "regenerate-message" or (bool(of_id) and meant.role == "user")
     decisions = [] if again else _answers(meant)
+    asked = Asked(
+        body.id,
+        results=_outputs(body.messages),
+        message=meant.id if meant.role == "assistant" else "",
+        calls=frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id),
+        brought=_brought(body.tools or {}, [], None),
+    )
     if decisions:
-        calls = frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id)
-        return Asked(body.id, decisions=decisions, message=meant.id, calls=calls)
+        return replace(asked, decisions=decisions)
     said, border = [], 0
     for n, message in enumerate(body.messages):
         if message.role == "system":
@@ -87,7 +112,8 @@ def of_chat(body: UiChat) -> Asked:
         files = [part.url or "" for part in message.parts if part.type == "file"]
         said += _message(message.role, text, files if message.role == "user" else [], n)
         border = len(said) if message.role == "assistant" else border
-    return Asked(body.id, said, _news(said[border:]), again)
+    news = _news(said[border:], asked.results)
+    return replace(asked, messages=said, news=news, again=again)
 
 
 def of_ag_ui(body: AgUiRun) -> Asked:
@@ -96,18 +122,27 @@ def of_ag_ui(body: AgUiRun) -> Asked:
     Raises:
         InvalidRequest: there is nothing that an agent could be given.
     """
-    if body.resume:
-        return Asked(
-            body.thread_id, decisions=[_resumed(n, one) for n, one in enumerate(body.resume)]
-        )
+    results: dict[str, Given] = {}
     said, border = [], 0
+    brought = _brought(
+        {one.name: one for one in body.tools or ()}, body.context or [], body.state or None
+    )
     for n, message in enumerate(body.messages):
-        if message.role in ("user", "assistant"):
+        if message.role == "tool" and message.tool_call_id:
+            text = message.error or _content(message)[0]
+            results[message.tool_call_id] = Given(text, failed=message.error is not None)
+        elif body.resume:
+            continue
+        elif message.role in ("user", "assistant"):
             text, files = _content(message)
             said += _message(message.role, text, files if message.role == "user" else [], n)
             # Its answer is one without text, too: a front end keeps calls alone of some.
             border = len(said) if message.role == "assistant" else border
-    return Asked(body.thread_id, said, _news(said[border:]))
+    if body.resume:
+        decisions = [_resumed(n, one) for n, one in enumerate(body.resume)]
+        return Asked(body.thread_id, decisions=decisions, results=results, brought=brought)
+    news = _news(said[border:], results)
+    return Asked(body.thread_id, said, news, results=results, brought=brought)
 
 
 def _answers(last: UiMessage) -> list[Decision]:
@@ -186,7 +221,47 @@ def _image(url: str, where: str) -> dict[str, str]:
     return {"mediaType": kind, "data": data}
 
 
-def _news(said: list[RunMessage]) -> list[RunMessage]:
-    if not said:
+def _outputs(messages: Sequence[UiMessage]) -> dict[str, Given]:
+    """What came of calls, as the messages of a chat have it."""
+    found = {}
+    for part in (one for message in messages for one in message.parts if one.tool_call_id):
+        if part.state == "output-available":
+            is_text = isinstance(part.output, str)
+            text = part.output if is_text else json.dumps(part.output, ensure_ascii=False)
+            found[str(part.tool_call_id)] = Given(text)
+        elif part.state == "output-error":
+            found[str(part.tool_call_id)] = Given(part.error_text or "it failed", failed=True)
+    return found
+
+
+def _brought(
+    tools: Mapping[str, FrontTool], context: Sequence[AgUiContext], state: JsonValue
+) -> dict[str, Any] | None:
+    """What a front end brings along, as a run keeps it; None: nothing.
+
+    Raises:
+        InvalidRequest: a tool has a name that is taken, or it is too much.
+    """
+    for name in tools:
+        if name in BUILT_IN_TOOLS or name == OUTPUT_TOOL:
+            raise http.wrong_field(
+                "tools", f"the agent has a tool {name} of its own: name it otherwise"
+            )
+    said = [{"description": one.description, "value": one.value} for one in context]
+    if state is not None:
+        value = state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        said.append({"description": _STATE, "value": value})
+    if not tools and not said:
+        return None
+    kept = {name: one.model_dump(mode="json", include=_OF_TOOL) for name, one in tools.items()}
+    brought = {"tools": kept, "context": said}
+    if (size := len(json.dumps(brought))) > MAX_BROUGHT_BYTES:
+        limit = f"tools, context and state may have {MAX_BROUGHT_BYTES} bytes together"
+        raise http.wrong_field("tools" if tools else "context", f"{limit}, and have {size}")
+    return brought
+
+
+def _news(said: list[RunMessage], results: Mapping[str, Given]) -> list[RunMessage]:
+    if not said and not results:
         raise http.wrong_field("messages", "the last of them is to be the user's")
     return said

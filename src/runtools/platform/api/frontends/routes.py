@@ -50,7 +50,7 @@ async def ai_sdk(request: Request, agent: Agent, project: Project = None) -> Res
     asked = of_chat(call.take(UiChat))
     record, after = await service.take(call, agent, project, asked)
     call.subject = record.id
-    message = asked.message if asked.decisions else _message(record, after)
+    message = _message(record, after) if asked.news else asked.message
     tells = Chunks(record.id, message, calls=asked.calls)
     return follow(call, record, after, named(record) | HEADERS, "ai-sdk", tells)
 

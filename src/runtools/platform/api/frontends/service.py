@@ -12,7 +12,7 @@ from runtools.errors import Conflict, InvalidRequest, NotFound, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, thread_of
-from runtools.platform.api.runs import log, store
+from runtools.platform.api.runs import log, results, store
 from runtools.platform.api.runs import service as runs
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.threads import store as threads
@@ -42,17 +42,22 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
     if before is not None:
         return before
     whom = {"agent_slug": found.slug, "project": found.project_id}
+    brought = asked.brought
     if await call.platform.db.read(threads.find, call.org, thread_id) is None:
         wanted = _shaped(RunRequest, **whom, messages=asked.messages)
-        return await runs.create(call, wanted, thread_id=thread_id), 0
+        return await runs.create(call, wanted, thread_id=thread_id, brought=brought), 0
     record = await _newest(call, thread_id)
+    if record is not None and (brought or (asked.results and record.brought)):
+        record = await runs.give(call, record.id, asked.results, brought)
+    if not asked.news:
+        return await _gone_on(call, record, asked)
     if record is not None and asked.again:
         _check_unanswered(record)
     if record is not None and record.status in _UNDER_WAY:
         with suppress(RunEnded):  # it has ended since: what was said begins another
             return await _said(call, record, asked)
     wanted = _shaped(RunRequest, **whom, messages=asked.news, thread_id=thread_id)
-    return await runs.create(call, wanted), 0
+    return await runs.create(call, wanted, brought=brought), 0
 
 
 async def under_way(
@@ -139,12 +144,31 @@ async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:
         raise InvalidRequest(
             "the decisions are on calls of several runs", hint="send each by itself"
         )
+    if asked.results or asked.brought:
+        run_id = asked.decisions[0].run_id
+        await runs.give(call, run_id, asked.results, asked.brought)
     records = [await runs.approve(call, one.run_id, one.what) for one in asked.decisions]
     record = records[-1]
     calls = {one.what.call_id for one in asked.decisions}
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
     first = min(one.seq for one in resolved if json.loads(one.data)["callId"] in calls)
     return record, first - 1
+
+
+async def _gone_on(call: Call, record: Record | None, asked: Asked) -> tuple[Record, int]:
+    """The run that a front end has carried calls out for, after what it said came of them.
+
+    Raises:
+        InvalidRequest: it has carried out none, and says nothing.
+    """
+    last = None
+    if record is not None:
+        last = await call.platform.db.read(results.last_of, record, list(asked.results))
+        if last is None and record.brought is not None and store.is_over(record):
+            last = record.last_seq  # it was too late: it is told how the run ended
+    if record is None or last is None:
+        raise http.wrong_field("messages", "the last of them is to be the user's")
+    return record, last
 
 
 def _shaped(shape: type[ShapeT], **said: Any) -> ShapeT:

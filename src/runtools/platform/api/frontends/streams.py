@@ -47,19 +47,20 @@ async def translated(
     waits: Callable[[], Awaitable[bool]],
     opened: Callable[[], Awaitable[Sequence[RunEvent]]],
 ) -> AsyncGenerator[bytes, None]:
-    """The stream in another language; it ends too where the run waits for a person.
+    """The stream in another language; it ends too where the run waits for a person, or for the front end.
 
     Args:
         kind: which language.
         tells: who speaks it.
         written: the events as they are written on a stream of our own.
-        waits: whether the run waits for a person now.
-        opened: what it had asked of a person before the stream begins, and was not answered by then.
+        waits: whether the run waits for either now.
+        opened: what it had asked of them before the stream begins, and was not answered by then.
     """
     asked: set[str] = set()
     for event in await opened():
         asked.add(event.data["callId"])
-        tells.recall(event)
+        if event.type == "approval-requested":
+            tells.recall(event)
     # What waits for the next piece is let go of before the stream that it waits for.
     async with aclosing(written), aclosing(_at_times(written)) as pieces:
         yield _frames(tells.begin())
@@ -68,7 +69,7 @@ async def translated(
                 yield PING
                 continue
             for event in _events(piece):
-                if event.type == "approval-requested":
+                if event.type == "approval-requested" or event.data.get("front"):
                     asked.add(event.data["callId"])
                 elif event.type in ("approval-resolved", "tool-result"):
                     asked.discard(event.data["callId"])

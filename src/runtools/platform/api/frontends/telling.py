@@ -29,7 +29,7 @@ class Teller(ABC):
 
     @abstractmethod
     def pause(self) -> Iterator[Piece]:
-        """The run waits for approvals, and the stream ends here."""
+        """The run waits for approvals, or for what the front end carries out, and the stream ends here."""
 
     def of(self, event: RunEvent) -> Iterator[Piece]:
         """What an event is for a front end; nothing, for some."""

@@ -156,7 +156,11 @@ def drop(
 def wait(conn: Transaction, record: Record, now: datetime) -> Record:
     """Let go of a run until somebody wakes it."""
     states.check(Move.WAIT, record.status, record.id)
-    resting = _let_go(replace(record, status=Status.WAITING, driven_to=0, takeovers=0), now)
+    last = record.last_seq
+    fronts = open_fronts(conn, record, last) and not open_approvals(conn, record, last)
+    awaits = "result" if fronts else "approval"
+    resting = replace(record, status=Status.WAITING, awaits=awaits, driven_to=0, takeovers=0)
+    resting = _let_go(resting, now)
     store.change(conn, record, _changes(record, resting))
     announce(conn, resting, now)
     return resting
@@ -276,6 +280,19 @@ def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
             opened.append((call, of_turn[call.turn]))
         of_turn[call.turn] += 1
     return opened
+
+
+def open_fronts(conn: Transaction, record: Record, upto: int) -> list[Event]:
+    """Calls that the run's front end carries out and had no result when the log ended with some event."""
+    if record.brought is None:
+        return []
+    found = [
+        (one, json.loads(one.data))
+        for one in store.of_types(conn, record, ("tool-call", "tool-result"))
+        if one.seq <= upto
+    ]
+    answered = {data["callId"] for one, data in found if one.type == "tool-result"}
+    return [one for one, data in found if data.get("front") and data["callId"] not in answered]
 
 
 def open_approvals(conn: Transaction, record: Record, upto: int) -> list[Event]:

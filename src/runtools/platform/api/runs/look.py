@@ -23,7 +23,7 @@ def shape(record: Record, waits_for: WaitsFor | None = None) -> Run:
     """The row as the public shape; ``waits_for``: where its row alone does not say it."""
     same = {name: getattr(record, name) for name in _SAME}
     if record.status == Status.WAITING:
-        waits_for = "approval"
+        waits_for = "result" if record.awaits == "result" else "approval"
     more = {"usage": record.usage, "error": record.error, "waits_for": waits_for}
     return Run.model_validate({**same, **more})
 

@@ -261,6 +261,7 @@ def follow(
 
     async def opened() -> list[RunEvent]:
         found = await platform.db.read(runs_log.open_approvals, record, after)
+        found += await platform.db.read(runs_log.open_fronts, record, after)
         return [RunEvent.model_validate_json(look.event(one)) for one in found]
 
     written = platform.readers.follow(record.id, after, log, may)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,8 +15,9 @@ from runtools.platform.api.definitions import store as standings
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
-from runtools.platform.api.runs import decisions, log, rules, store, telling
+from runtools.platform.api.runs import decisions, log, results, rules, store, telling
 from runtools.platform.api.runs.log import New
+from runtools.platform.api.runs.results import Given
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.sandboxes.load import load
@@ -42,11 +43,18 @@ GO_ON = "Go on."
 """What a run that continues another is told where nothing else is said."""
 
 
-async def create(call: Call, wanted: RunRequest, *, thread_id: str | None = None) -> Record:
+async def create(
+    call: Call,
+    wanted: RunRequest,
+    *,
+    thread_id: str | None = None,
+    brought: dict[str, Any] | None = None,
+) -> Record:
     """A new run, queued; a repeat of the act gets the one that it has made.
 
     Args:
         thread_id: what its thread is to be called, where it begins one.
+        brought: what its front end brings along.
 
     Raises:
         NotFound: no such agent, thread or sandbox.
@@ -85,6 +93,7 @@ async def create(call: Call, wanted: RunRequest, *, thread_id: str | None = None
         config=wanted.config.model_dump(mode="json", exclude_none=True, by_alias=False),
         output_schema=wanted.output_schema,
         metadata=wanted.metadata,
+        brought=brought,
         wanted_sandbox=sandbox,
         lane=await _lane(call, said, agent.project_id, sandbox),
     )
@@ -175,6 +184,21 @@ async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
     return await _act(call, run_id, act)
 
 
+async def give(
+    call: Call, run_id: str, given: Mapping[str, Given], brought: dict[str, Any] | None
+) -> Record:
+    """Take in what a front end says came of its calls, and what it brings along from now on."""
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        if brought is not None and not store.is_over(record):
+            store.change(conn, record, {"brought": brought})
+            record = replace(record, brought=brought)
+        return results.give(conn, record, given, now, usual)
+
+    usual = standard(call.platform.settings)
+    return await _act(call, run_id, act)
+
+
 async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
     """A new run that goes on from where a limit stopped one.
 
@@ -209,6 +233,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
         config=rules.config_over(old.config, wanted.config),
         output_schema=old.output_schema,
         metadata=old.metadata,
+        brought=old.brought,
         wanted_sandbox=old.wanted_sandbox,
         lane=old.lane,
     )

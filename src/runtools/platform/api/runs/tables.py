@@ -43,6 +43,8 @@ runs = Table(
     Column("config", Document, nullable=False),
     Column("output_schema", Document),
     Column("metadata", Document, nullable=False),
+    # What its front end brought along: tools that it carries out, and what it says of itself.
+    Column("brought", Document),
     # The sandbox that was asked for, and the one that it works in.
     Column("wanted_sandbox", String(24)),
     Column("sandbox_id", String(24)),
@@ -50,6 +52,8 @@ runs = Table(
     # definition that it stands for.
     Column("lane", String(24)),
     Column("status", String(16), nullable=False),
+    # What it waits for, while it does.
+    Column("awaits", String(16)),
     # Who may append: counted up whenever nobody drives it any more.
     Column("lease", Integer, nullable=False),
     Column("worker_id", String(64)),
@@ -133,10 +137,12 @@ class Record:
     config: dict[str, Any] = field(default_factory=dict)
     output_schema: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    brought: dict[str, Any] | None = None
     wanted_sandbox: str | None = None
     sandbox_id: str | None = None
     lane: str | None = None
     status: str = "queued"
+    awaits: str | None = None
     lease: int = 1
     worker_id: str | None = None
     token_digest: str | None = field(default=None, repr=False)

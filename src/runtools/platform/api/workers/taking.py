@@ -39,6 +39,7 @@ from runtools.platform.core.runs import Move, Status
 from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.definitions import AgentDefinition
+from runtools.sdk.shapes.frontends import Brought
 from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.runs import PAYLOADS, RunConfig, RunUsage
 
@@ -149,6 +150,7 @@ def _assignment(
         earlier_goes_on=earlier.more,
         log_goes_on=more,
         has_desktop=has_desktop(conn, record, agent, default_template),
+        brought=Brought.model_validate(record.brought or {}),
         token=token,
     )
 

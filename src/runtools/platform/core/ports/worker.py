@@ -26,6 +26,7 @@ from pydantic import Field, JsonValue
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.events import ErrorBody
+from runtools.sdk.shapes.frontends import Brought
 from runtools.sdk.shapes.runs import DeltaType, DurableType, Run, RunEvent
 
 PATH = "/parts/worker"
@@ -231,6 +232,7 @@ class Assignment(Shape):
         has_desktop: whether the sandbox that it works in, or will, has a screen.
         log: this run's, with all that others have appended.
         earlier_goes_on, log_goes_on: whether that is the first piece of it, and the rest is to be read.
+        brought: what its front end has brought along: it carries out calls of those tools itself.
         token: what the worker calls the API with, in this run's name: its sandbox and nothing else.
             Under each lease it acts as the same caller, so that a repeat is known as one.
     """
@@ -248,6 +250,7 @@ class Assignment(Shape):
     earlier_goes_on: bool = False
     log_goes_on: bool = False
     has_desktop: bool = False
+    brought: Brought = Brought()
     token: str = Field(repr=False)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from runtools.errors import InvalidRequest
 from runtools.platform.api.frontends.asked import of_ag_ui, of_chat
+from runtools.platform.api.runs.results import Given
 from runtools.sdk.shapes.frontends import AgUiRun, UiChat
 
 CALL = {"type": "dynamic-tool", "toolCallId": "c1", "state": "output-available"}
@@ -40,13 +41,37 @@ def test_what_was_said_before_an_answer_is_not_said_again(answer: str | None) ->
         assert [one.content for one in asked.messages] == ["a", *filter(None, [answer]), "c", "d"]
 
 
-@pytest.mark.parametrize("answer", ["b", "", None])
+@pytest.mark.parametrize("answer", ["b", ""])
 def test_an_answer_alone_is_nothing_new(answer: str | None) -> None:
     said = (("user", "a"), ("assistant", answer))
     with pytest.raises(InvalidRequest):
         of_chat(chat(*said))
     with pytest.raises(InvalidRequest):
         of_ag_ui(ag_ui(*said))
+
+
+def test_what_came_of_calls_is_told_beside_what_is_new() -> None:
+    tool = {"role": "tool", "toolCallId": "c1"}
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    for content, error, result in (
+        ("ok", None, Given("ok")),
+        ([{"type": "text", "text": "o"}, {"type": "text", "text": "k"}], None, Given("ok")),
+        ("", "no", Given("no", failed=True)),
+    ):
+        last = {**tool, "content": content, "error": error}
+        body = {"threadId": "c", "runId": "r", "messages": [*said, last]}
+        asked = of_ag_ui(AgUiRun.model_validate(body))
+        assert (asked.news, asked.results) == ([], {"c1": result})
+    for part, result in (
+        ({"state": "output-available", "output": "ok"}, Given("ok")),
+        ({"state": "output-available", "output": {"ä": [1]}}, Given('{"ä": [1]}')),
+        ({"state": "output-available"}, Given("null")),
+        ({"state": "output-error", "errorText": "no"}, Given("no", failed=True)),
+    ):
+        parts = [{"type": "tool-where", "toolCallId": "c1", **part}]
+        messages = [{"id": "m", "role": "assistant", "parts": parts}]
+        chat_ = of_chat(UiChat.model_validate({"id": "c", "messages": messages}))
+        assert (chat_.news, chat_.results, chat_.message) == ([], {"c1": result}, "m")
 
 
 def answered(message_id: str | None, **more: Any) -> UiChat:
