@@ -8,10 +8,11 @@ import os
 import random
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,47 @@ def _machines(rig: Rig, state: State) -> int:
     return sum(machine.state is state for machine in rig.host.machines.values())
 
 
+async def _adds_up(rig: Rig) -> None:
+    """Each ran for as long as its host says, to the millisecond; of what is gone nothing lies anywhere."""
+    until = SystemClock().now()
+    told = _told(rig, until)
+
+    async def same() -> bool:
+        return await _used(rig, until, "runningMs") == told
+
+    await holds(same)
+    gone = {key for key, one in rig.host.machines.items() if one.state is State.STOPPED}
+    # The clock of an api that comes after a dead one is ahead here: both looks are at all there is.
+    lay, later = [await _used(rig, until + 9 * LEASE, "storedMbMs") for _ in range(2)]
+    assert {key: later.get(key) for key in gone} == {key: lay.get(key) for key in gone}
+
+
+async def _used(rig: Rig, until: datetime, what: str) -> dict[str, int]:
+    """What the api has counted of each sandbox."""
+    to = until.isoformat().replace("+00:00", "Z")
+    rows = await rig.get(f"/usage?from=2020-01-01T00:00:00Z&to={to}&limit=100")
+    return {row["sandboxId"]: row[what] for row in rows if row[what]}
+
+
+def _told(rig: Rig, until: datetime) -> dict[str, int]:
+    """For how many milliseconds each sandbox ran, by what its host has reported."""
+    found: Counter[str] = Counter()
+    since: dict[str, int] = {}
+    for seen in rig.host._log:
+        at = _millis(seen.at)
+        if seen.state == "running":
+            since.setdefault(seen.sandbox_id, at)
+        elif (began := since.pop(seen.sandbox_id, None)) is not None:
+            found[seen.sandbox_id] += at - began
+    for sandbox_id, began in since.items():
+        found[sandbox_id] += _millis(until) - began
+    return {sandbox_id: ran for sandbox_id, ran in found.items() if ran}
+
+
+def _millis(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
 CREATE = Case("POST", "/sandboxes", {"name": "new"}, _running)
 RECOVER = Case("POST", "/sandboxes/dead/recover", {"name": "new"}, _running)
 FORK = Case("POST", "/sandboxes/old/fork", {"count": 2, "name": "kid"}, _forked)
@@ -397,6 +439,7 @@ class TestPoints:
             again = await rig.act(case.method, case.path, "the-key", case.body)
             assert again is not None
             assert await case.done(rig)
+            await _adds_up(rig)
 
     async def _before(self, rig: Rig, case: Case) -> Case:
         if case in (DEPLOY, FAILING):
@@ -443,6 +486,7 @@ class TestRandom:
                 for n in range(LIVES):
                     await self._life(rig, f"r{turn}-{n}")
             await holds(lambda: self._agree(rig))
+            await _adds_up(rig)
 
     async def _life(self, rig: Rig, name: str) -> None:
         """Make one, pause it, fork it, end it; every act with a key that a repeat has again."""
