@@ -154,7 +154,26 @@ class TestRefused:
         assert run.done["output"] == "done"
         first, second = ([tool.name for tool in info.function_tools] for info in script.infos)
         assert set(first) - set(second) == {"small__odd"}
-        assert "small__odd (the model's provider refuses" in str(script.asked[1][0].parts[0])
+        system = str(script.asked[1][0].parts[0]).replace("\\", "")
+        assert "small__odd (the model's provider refuses" in system
+        assert "status 400: " in run.of("error")[0]["message"]
+
+    async def test_where_it_does_not_say_which_all_of_them_are(self, stage: Stage) -> None:
+        with session_server() as server:
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            refused = ModelHTTPError(400, "any", {"error": {"message": "a tool is no good"}})
+            script = Script([[refused], ["done"]])
+            front = {"tools": {"where": {"description": "Where the user is."}}}
+            run = await stage.played(script, model=ENDPOINT, agent=given, brought=front)
+            always = Script([[refused, refused]])
+            ends = await stage.played(always, model=ENDPOINT, agent=given)
+        assert run.done["output"] == "done"
+        assert run.of("error")[0]["message"] == "status 400: a tool is no good"
+        first, second = ([tool.name for tool in info.function_tools] for info in script.infos)
+        gone = set(first) - set(second)
+        assert {"where", "small__count"} <= gone
+        assert "bash" in second
+        assert ends.done["error"]["code"] == "model_rejected"
 
 
 async def test_a_server_that_is_silent_on_another_lease_is_said_to_be(stage: Stage) -> None:

@@ -64,7 +64,9 @@ async def ask(run: Held) -> None:
         if came.error.code == REJECTED and run.history.hide_pictures():
             # It may be for a picture, which no later request of the thread would get past either.
             came = replace(came, then="again", after=0.0)
-        elif came.error.code == REJECTED and run.toolbox.leave_out(came.error.message):
+        elif came.error.code == REJECTED and run.toolbox.leave_out(
+            came.error.message, all_of_them=turn == 1
+        ):
             # Or for a tool of a server of the agent's: what is left is offered without it.
             tools = run.toolbox.definitions
             run.asked = replace(

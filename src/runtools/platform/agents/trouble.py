@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ _MOST_STRANGE = 3
 _FIRST, _LONGEST = 1.0, 60.0
 _PATIENCE = 300.0
 _TEXT = 500
+_SAY, _DEEPEST = ("error", "message", "detail"), 4
 REJECTED = "model_rejected"
 _TOO_LONG = ("context length", "context window", "maximum context", "too many tokens", "too long")
 
@@ -153,9 +155,24 @@ def _give(
 
 def _said(failure: Exception, secret: str | None) -> str:
     text = str(failure) or type(failure).__name__
+    if isinstance(failure, theirs.ModelHTTPError) and (words := _words(failure.body)):
+        text = f"status {failure.status_code}: {words}"
     if secret:
         text = text.replace(secret, "[key]")
     return " ".join(text.split())[:_TEXT]
+
+
+def _words(body: object, deep: int = 0) -> str | None:
+    """What the provider itself says is wrong, wherever its kind of answer has it; None: nobody can tell."""
+    if isinstance(body, str):
+        try:
+            packed = json.loads(body)
+        except (ValueError, RecursionError):
+            packed = None
+        return (_words(packed, deep + 1) if isinstance(packed, dict) else None) or body.strip()
+    if not isinstance(body, dict) or deep > _DEEPEST:
+        return None
+    return next((said for name in _SAY if (said := _words(body.get(name), deep + 1))), None)
 
 
 def _overflows(failure: theirs.ModelHTTPError) -> bool:

@@ -71,6 +71,22 @@ class TestPauses:
         assert pause(asked, 1) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "no such field"}}, "no such field"),
+        ({"message": "no such field", "type": "x"}, "no such field"),
+        ('{"object": "error", "message": "no such field"}', "no such field"),
+        ({"detail": "no such field"}, "no such field"),
+        ({"error": "no such field"}, "no such field"),
+        ("<html>no</html>", "<html>no</html>"),
+    ],
+)
+def test_a_provider_is_told_of_in_its_own_words(body: Any, words: str) -> None:
+    found = understood(theirs.ModelHTTPError(400, "m", body), ASKED).error.message
+    assert found == f"status 400: {words}"
+
+
 def test_the_key_is_in_no_message() -> None:
     keyed = ASKED.model_copy(update={"api_key": "sk-1"})
     said = understood(theirs.ModelHTTPError(400, "m", "key sk-1 is bad"), keyed).error.message

@@ -34,6 +34,7 @@ MOST_BYTES = 16 * 1024 * 1024
 """Of one answer of a server."""
 _MOST_PAGES = 20
 _MOST_LISTED = 1000
+_MOST_WORDS = 200
 _UNKNOWN_SESSION = "Session terminated"  # as the library says that a server answered with 404
 _REFUSED = "Server returned an error response"  # ... and with any other such status
 _CLOSED = -32000
@@ -102,10 +103,11 @@ class Servers:
         names = (one.name for one in self._servers if one.name in self._silent)
         return next((one for one in names if name.startswith(shown.prefix(one))), None)
 
-    def leave_out(self, name: str) -> None:
-        """The model's provider refuses a tool."""
-        gone = self.tools.pop(name)
-        self.troubles.append(f"{gone.name} (the model's provider refuses its description)")
+    def leave_out(self, name: str, said: str) -> None:
+        """The model's provider refuses a tool, in its words."""
+        self.tools.pop(name, None)
+        words = repr(said[:_MOST_WORDS])
+        self.troubles.append(f"{name} (the model's provider refuses its description: {words})")
 
     async def call(self, name: str, given: dict[str, Any], *, begun: bool) -> Result:
         """Call a tool; whatever goes wrong is a result."""

@@ -170,16 +170,28 @@ class Toolbox:
             return await self._patiently(tool, call, on_output, begun)
         raise AssertionError  # the stack swallows nothing
 
-    def leave_out(self, said: str) -> bool:
-        """Offer a server's tool no more that a provider refuses, in its words; False: it names none."""
-        name = next((one for one in self._servers.tools if re.search(rf"\b{one}\b", said)), None)
+    def leave_out(self, said: str, *, all_of_them: bool) -> bool:
+        """Offer tools that others have brought no more where a provider refuses them; False: none is.
+
+        Args:
+            said: the provider's words.
+            all_of_them: leave out all of them where it names none: not every provider does.
+        """
+        brought = [*self._servers.tools, *self._front]
+        names = [one for one in brought if re.search(rf"\b{re.escape(one)}\b", said)][:1]
         offered = self.names
-        if name is None and (found := _INDEX.search(said)) is not None:
-            name = offered[int(found[1])] if int(found[1]) < len(offered) else None
-        if name not in self._servers.tools:
-            return False
-        self._servers.leave_out(name)
-        return True
+        if (
+            not names
+            and (found := _INDEX.search(said)) is not None
+            and int(found[1]) < len(offered)
+        ):
+            names = [one for one in brought if one == offered[int(found[1])]]
+        elif not names and all_of_them:
+            names = brought
+        for name in dict.fromkeys(names):
+            self._front.pop(name, None)
+            self._servers.leave_out(name, said)
+        return bool(names)
 
     async def look(self) -> None:
         """Learn what the servers have."""
