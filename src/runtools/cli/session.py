@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import runtools
 from runtools.cli import output
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, Unauthenticated
+from runtools.sdk import settings
 
 if TYPE_CHECKING:
     from runtools import RunTools
@@ -35,7 +36,26 @@ def connected(url: str | None = None) -> Iterator[RunTools]:
             output.note(f"{trouble.message}; trying for {RETRY_SECONDS:.0f} s, Ctrl-C ends")
 
     with runtools.RunTools(url=url, retry_seconds=RETRY_SECONDS, waiting=waiting) as rt:
-        yield rt
+        try:
+            yield rt
+        except Unauthenticated as error:
+            _say_whose(rt, url, error)
+            raise
+
+
+def _say_whose(rt: RunTools, url: str | None, error: Unauthenticated) -> None:
+    """Say so where the key is another platform's: one that had this address before, or has it now."""
+    kept = settings.resolve(url=url)
+    with suppress(RunToolsError):
+        there = rt.health().install_id
+        if kept.install_id not in (None, there):
+            error.message = (
+                f"the platform at {rt.url} is {there}, and the key in {kept.source} belongs to"
+                f" {kept.install_id}"
+            )
+            error.hint = (
+                "RUNTOOLS_HOME says whose home it is; `runtools login` signs in to this one"
+            )
 
 
 def _complete_sandbox(incomplete: str) -> list[str]:

@@ -6,8 +6,9 @@ comes from the argument, else ``RUNTOOLS_API_KEY``, else what `runtools login` k
 ``client.json``.
 
 ``client.json`` lies in ``RUNTOOLS_HOME`` (default /var/lib/runtools); the first `runtools up` writes it:
-``{"apiUrl": "http://127.0.0.1:7700", "apiKey": "rt_live_…"}``. Logins lie in ``runtools/logins.json`` of
-``XDG_CONFIG_HOME`` (default ``~/.config``): ``{"current": URL, "logins": {URL: key or session}}``.
+``{"apiUrl": "http://127.0.0.1:7700", "apiKey": "rt_live_…", "installId": "k3x9q2"}``. Logins lie in
+``runtools/logins.json`` of ``XDG_CONFIG_HOME`` (default ``~/.config``):
+``{"current": URL, "logins": {URL: key or session}}``.
 
 What was kept for one address is never sent to another.
 """
@@ -29,11 +30,15 @@ DEFAULT_HOME = "/var/lib/runtools"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One platform's address and the caller's key, which no repr shows, and where that came from."""
+    """One platform's address and the caller's key, which no repr shows, and where that came from.
+
+    ``install_id`` is the platform's that the key belongs to, where that is known.
+    """
 
     url: str
     api_key: str = field(repr=False)
     source: str = ""
+    install_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class _Kept:
     file: Path
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    install_id: str | None = None
     trouble: str | None = None
 
 
@@ -74,7 +80,8 @@ def resolve(
     if kept := logins(env).secrets.get(chosen):
         return Settings(chosen, _checked_key(kept), "runtools login")
     found = _kept(home(env) / "client.json")
-    return Settings(chosen, _checked_key(_kept_key(found, chosen)), str(found.file))
+    key = _checked_key(_kept_key(found, chosen))
+    return Settings(chosen, key, str(found.file), found.install_id)
 
 
 def address(url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -165,7 +172,9 @@ def _kept(file: Path) -> _Kept:
         return _Kept(file, trouble=f"{file} may not be read by this user")
     try:
         body = json.loads(text)
-        return _Kept(file, url=_text(body, "apiUrl"), api_key=_text(body, "apiKey"))
+        url, key = _text(body, "apiUrl"), _text(body, "apiKey")
+        # A file of an earlier version says nothing of it.
+        return _Kept(file, url, key, _text(body, "installId") if "installId" in body else None)
     except ValueError as exc:
         raise InvalidRequest(
             f"{file} is not what `runtools up` writes: {exc}",

@@ -236,7 +236,10 @@ async def _first_start(
     need = [] if settings.client_file.exists() else ["--need-key"]
     argv = person.command([*_PLATFORM, "migrate", *need])
     said = await _part(argv, env, _MIGRATE_SECONDS)
-    client = {"apiUrl": f"http://{settings.api_host}:{settings.api_port}"}
+    client = {
+        "apiUrl": f"http://{settings.api_host}:{settings.api_port}",
+        "installId": home.install_id(settings),
+    }
     key = json.loads(said).get("apiKey")
     if key is not None:
         log.info("made an admin API key: %s", settings.client_file)
