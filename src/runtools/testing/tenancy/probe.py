@@ -56,7 +56,6 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "keys.key_id": ("api_keys", "id"),
     "keys.maker": ("api_keys", "created_by"),
     "keys.op": ("api_keys", "op"),
-    "definitions.agents": ("runs", "agent_id"),
     "definitions.project_id": ("definitions", "project_id"),
     "definitions.ids": ("runs", "agent_id"),
     "limits.but": ("sandboxes", "id"),
