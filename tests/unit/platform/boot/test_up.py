@@ -31,7 +31,7 @@ async def test_a_port_that_somebody_has_is_refused_before_anything_is_made(
         port = other.getsockname()[1]
         with pytest.raises(Conflict, match=f"cannot listen on 127.0.0.1:{port}") as told:
             await start(Settings(home=home, api_port=port), {})  # type: ignore[operator]
-    assert "api_port" in str(told.value.hint)
+    assert "RUNTOOLS_API_PORT" in str(told.value.hint)
     assert not home.exists()
 
 
