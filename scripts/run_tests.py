@@ -22,7 +22,7 @@ _LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
 def main(arguments: Sequence[str]) -> int:
     """Run the tests; returns the exit code."""
     _LAST_FAILED.unlink(missing_ok=True)
-    code = _pytest(*arguments)
+    code = _pytest("--areas", *arguments)
     failed = sorted(json.loads(_LAST_FAILED.read_text())) if _LAST_FAILED.exists() else []
     if code != _FAILED or not 0 < len(failed) <= MOST_AGAIN:
         return code
