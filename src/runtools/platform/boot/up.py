@@ -40,7 +40,7 @@ log = logging.getLogger("runtools.up")
 # -P: what lies in the folder in which somebody typed the command is none of our code.
 _PLATFORM = (sys.executable, "-P", "-m", "runtools.platform")
 
-READY_WITHIN_SECONDS = 60.0
+READY_WITHIN_SECONDS = 180.0  # on a busy machine; one that cannot come up ends before
 _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
 _DRAIN_SECONDS = 15.0  # answers of models that are under way may come to their end
