@@ -2,13 +2,20 @@
 
 Both ask the same scripted server in the same run. The bare loop reads the same stream, keeps the
 conversation in a list and does nothing else. Ours is the real api over SQLite and a worker, a process each,
-and readers over HTTP; the tool that is called (`get_dev_url`) works beside the sandbox, so that no
-machine is in it.
+and readers over HTTP.
+
+An iteration is an answer and the call that it wants: what a long run takes beyond a short one, by the
+number of iterations between them. So what a run takes once (a place in the queue, its worker's first look,
+its sandbox, the way to who waits for it) is in no iteration; it has a row of its own, which counts the one
+answer in. There are two kinds of calls: one of a tool that does nothing, and one of `get_dev_url`, a
+request to the api that writes (beside the sandbox, so that no machine is in it). The bare loop makes the
+same request then, for that is the tool's work and not the loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -16,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +58,9 @@ EVENTS = 10_000
 ROUNDS = 5
 LOOPBACK = "127.0.0.0/8"
 
+Loop = Callable[[FakeProvider], Awaitable[float]]
+"""Plays a script to its end, and says how many milliseconds it took."""
+
 
 def measure(bench: Bench | None) -> Iterator[Row]:
     """Milliseconds, and two ratios."""
@@ -64,18 +75,10 @@ def measure(bench: Bench | None) -> Iterator[Row]:
 
 
 async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
-    turns, alone, bare, first = Series(), Series(), Series(), Series()
-    calls = [[f"Step {n}.", Call("get_dev_url", {"port": 80})] for n in range(STEPS)]
-    # No tool has that name: what is left is the loop, its model and its log.
-    none = [[f"Step {n}.", Call("no_tool", {"port": 80})] for n in range(STEPS)]
+    first = Series()
     async with api_world.client(told["url"], told["key"]) as http:
+        loops = await _loops(http, rounds)
         for number in range(rounds):
-            async with provider("chat", *calls, ["done"]) as fake:
-                bare.values.append(await _bare(fake) / (STEPS + 1))
-            async with provider("chat", *calls, ["done"]) as fake:
-                turns.values.append(await _ours(http, f"turns-{number}", fake))
-            async with provider("chat", *none, ["done"]) as fake:
-                alone.values.append(await _ours(http, f"alone-{number}", fake))
             async with provider(
                 "chat", [Pause(0.3), "a", Pause(0.05), "b", Pause(0.05), "c"]
             ) as fake:
@@ -83,28 +86,66 @@ async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
                     http, await _agent(http, f"delta-{number}", fake), fake
                 )
         return [
-            row(
-                f"an answer of {STEPS}, everything persisted",
-                turns,
-                bare,
-                wanted=[at_most_floor_plus(8)],
-            ),
-            row("the same, calling no tool over the API", alone, bare),
+            *loops,
             row("a delta at a reader, after the provider sent it", first, wanted=[at_most(5)]),
             await _readers(http),
             await _replay(http, told["database"], rounds),
         ]
 
 
-async def _ours(http: httpx.AsyncClient, slug: str, fake: FakeProvider) -> float:
-    """The milliseconds of one answer of a run."""
-    slug = await _agent(http, slug, fake)
+async def _loops(http: httpx.AsyncClient, rounds: int) -> list[Row]:
+    """Iterations of both loops, and their runs of one answer, turn about."""
+    sandbox = (await _ask(http, "POST", "/v1/sandboxes", json={}))["id"]
+    idle, writes = Call("no_tool", {"port": 80}), Call("get_dev_url", {"port": 80})
+    slugs = (f"loop-{number}" for number in itertools.count())
+    ours = partial(_ours, http, slugs)
+    bare, bare_writes = partial(_bare, None), partial(_bare, partial(_link, http, sandbox))
+    kinds = [(bare, idle), (ours, idle), (bare_writes, writes), (ours, writes)]
+    each: list[Series] = [Series() for _ in kinds]
+    once = {bare: Series(), ours: Series()}
+    async with provider("chat", ["done"]) as fake:
+        await ours(fake)  # the worker loads what it asks such a provider with
+    for _ in range(rounds):
+        for series, (loop, call) in zip(each, kinds, strict=True):
+            series.values.append(await _iteration(loop, call))
+        for loop, series in once.items():
+            async with provider("chat", ["done"]) as fake:
+                series.values.append(await loop(fake))
+    wanted = [at_most_floor_plus(8)]
+    return [
+        row("an iteration, everything persisted", each[1], each[0], wanted=wanted),
+        row("the same with a call that writes over the API", each[3], each[2], wanted=wanted),
+        row("a run of one answer, from the request to its end", once[ours], once[bare]),
+    ]
+
+
+async def _iteration(loop: Loop, call: Call) -> float:
+    """The milliseconds that each further iteration of a run takes."""
+    took = []
+    for steps in (1, STEPS + 1):
+        async with provider(
+            "chat", *([f"Step {n}.", call] for n in range(steps)), ["done"]
+        ) as fake:
+            took.append(await loop(fake))
+    return (took[1] - took[0]) / STEPS
+
+
+async def _ours(http: httpx.AsyncClient, slugs: Iterator[str], fake: FakeProvider) -> float:
+    """The milliseconds of a run."""
+    slug = await _agent(http, next(slugs), fake)
     began = time.perf_counter()
     await _run(http, slug)
-    return (time.perf_counter() - began) * 1000 / (STEPS + 1)
+    return (time.perf_counter() - began) * 1000
 
 
-async def _bare(fake: FakeProvider) -> float:
+async def _link(http: httpx.AsyncClient, sandbox: str, call_id: str) -> str:
+    """What `get_dev_url` does."""
+    path, key = f"/v1/sandboxes/{sandbox}/urls/80/links", {"Idempotency-Key": call_id}
+    made = await _ask(http, "POST", path, json={"ttlSeconds": 3600}, headers=key)
+    return str(made["url"])
+
+
+async def _bare(tool: Callable[[str], Awaitable[str]] | None, fake: FakeProvider) -> float:
     """The milliseconds of a loop that keeps nothing."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
     began = time.perf_counter()
@@ -120,10 +161,10 @@ async def _bare(fake: FakeProvider) -> float:
             if not calls:
                 return (time.perf_counter() - began) * 1000
             messages.append({"role": "assistant", "tool_calls": calls})
-            messages += [
-                {"role": "tool", "tool_call_id": call["id"], "content": "there are none"}
-                for call in calls
-            ]
+            for call in calls:
+                key = f"{fake.url}-{len(messages)}"
+                said = "there are none" if tool is None else await tool(key)
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": said})
 
 
 async def _agent(http: httpx.AsyncClient, slug: str, fake: FakeProvider) -> str:
