@@ -115,8 +115,12 @@ async def rekey(settings: Settings, db: Database, clock: Clock) -> int:
                 hint="put a new key before it (newest first, the old one after it), then ask again",
             )
         ring.write([MasterKey.new(), *keys])
-    await prepare(db, vault, clock)
-    done = await vault.rekey(db, schema.SEALED, clock.now(), _tell)
+    try:
+        await prepare(db, vault, clock, _tell)
+        done = await vault.rekey(db, schema.SEALED, clock.now(), _tell)
+    except BaseException:
+        await db.write(store.give_up)  # nobody looks on for a key that none asks for
+        raise
     if ring.own:
         ring.write([key for key in ring() if key.id == done])
         _tell("the old key is gone from the home; a backup made before needs its own")

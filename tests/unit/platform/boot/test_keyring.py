@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +14,7 @@ from runtools.platform.api.keys.first import ensure_first
 from runtools.platform.api.secrets import store
 from runtools.platform.api.vault import rules, service
 from runtools.platform.api.vault import store as vault_store
+from runtools.platform.api.vault.vault import Vault
 from runtools.platform.boot.keyring import Keyring, open_vault, rekey
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -305,7 +307,7 @@ class TestRekey:
         await db.write(vault_store.let_go, dead.id)
 
     async def test_who_says_nothing_is_waited_for(self, db, tmp_path):
-        """One whose beat comes late has the key by then; one that never looks is named at last."""
+        """One whose beat comes late has the key by then."""
         old, new = MasterKey.new(), MasterKey.new()
         file = tmp_path / "key"
         file.write_text(f"{old.text()}")
@@ -318,6 +320,29 @@ class TestRekey:
         assert not asked.done()
         await service.say(db, running, holder, CLOCK)
         assert await asked == 0
+
+    async def test_one_whose_look_takes_long_is_there_meanwhile(self, db, tmp_path, monkeypatch):
+        """Its last word is old, and the program that gives the keys hangs."""
+        old, new = MasterKey.new(), MasterKey.new()
+        vault = await open_vault(Settings(master_key=old.text()), db, CLOCK)
+        holder = await service.joined(db, vault, "slow", CLOCK)
+        both = Settings(master_key=f"{new.text()},{old.text()}")
+        await (await open_vault(both, db, CLOCK)).announce(db, CLOCK.now())
+        loop, later, seen = asyncio.get_running_loop(), Later(rules.ALIVE), []
+
+        def hangs(_self, key_id):
+            there = db.read(vault_store.holding, later.now() - timedelta(seconds=30))
+            seen.extend(asyncio.run_coroutine_threadsafe(there, loop).result(30))
+            raise WrongMasterKey(key_id)
+
+        monkeypatch.setattr(Vault, "look_for", hangs)
+        said = await service.say(db, vault, holder, later)
+        assert [(one.name, one.looked_for) for one in seen] == [("slow", None)]
+        assert said.looked_for == new.id
+        assert (
+            await service.say(db, vault, said, later) is said
+        )  # it is not looked for all the time
+        assert len(seen) == 1
 
     async def test_who_joins_in_the_very_moment_needs_the_new_key(self, db, tmp_path, monkeypatch):
         """The switch is written and not yet committed while a process joins."""

@@ -8,8 +8,8 @@ from datetime import timedelta
 from runtools.errors import Conflict
 from runtools.platform.api.vault.store import Holder
 
-ALIVE = timedelta(seconds=30)
-"""One that has said nothing for so long has ended without a word."""
+ALIVE = timedelta(seconds=60)
+"""One that has said nothing for so long has ended without a word: a look for a key takes less."""
 
 
 def lacking(there: Iterable[Holder], key_id: str) -> list[Holder]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -61,8 +62,14 @@ async def stay(platform: Platform, holder: Holder) -> None:
 
 async def say(db: Database, vault: Vault, holder: Holder, clock: Clock) -> Holder:
     """One look for a key that is to come, and a word where there is news or it is time."""
-    coming = await db.read(store.coming)
-    if coming is not None and coming not in vault.at_hand:
+    coming, is_time = await db.read(store.coming), clock.now() - holder.seen_at >= _SAID_EVERY
+    if (
+        coming is not None
+        and coming not in vault.at_hand
+        and (is_time or coming != holder.looked_for)
+    ):
+        # A look may take as long as a program that gives the keys: it is there meanwhile.
+        await db.write(store.hold, replace(holder, looked_for=None, seen_at=clock.now()))
         try:
             await asyncio.to_thread(vault.look_for, coming)
         except RunToolsError as error:
@@ -71,28 +78,30 @@ async def say(db: Database, vault: Vault, holder: Holder, clock: Clock) -> Holde
                 log.warning("the master key %s is to seal next and not at hand: %s", coming, why)
     fresh = replace(holder, keys=vault.at_hand, looked_for=coming, seen_at=clock.now())
     news = (fresh.keys, fresh.looked_for) != (holder.keys, holder.looked_for)
-    if not news and fresh.seen_at - holder.seen_at < _SAID_EVERY:
+    if not news and not is_time:
         return holder
     await db.write(store.hold, fresh)
     return fresh
 
 
-async def prepare(db: Database, vault: Vault, clock: Clock) -> None:
+async def prepare(db: Database, vault: Vault, clock: Clock, told: Callable[[str], None]) -> None:
     """Wait until everybody who is there has the newest key of the ring.
 
     Raises:
-        Conflict: somebody has looked for it in vain, or says nothing; they are named, nothing is changed.
+        Conflict: somebody has looked for it in vain, or not at all in that time; they are named.
     """
     key = await vault.announce(db, clock.now())
-    last = clock.now() + _LONGEST
+    last, waits = clock.now() + _LONGEST, False
     while True:
         now = clock.now()
         lacking = rules.lacking(await db.read(store.holding, now - rules.ALIVE), key.id)
         if not lacking:
             return
         if now > last or any(one.looked_for == key.id for one in lacking):
-            await db.write(store.give_up)
             raise rules.unknown_to(lacking, key.id)
+        if not waits:
+            waits = True
+            told(f"{key.id} is looked for by {'; '.join(one.name for one in lacking)}")
         await clock.sleep(_ASK_SECONDS)
 
 
