@@ -473,6 +473,22 @@ class TestBrought:
         assert chunks[0]["messageId"] == answer["id"]
         assert "".join(one["delta"] for one in chunks if one["type"] == "text-delta") == "Done."
 
+    async def test_a_chat_does_not_go_on_with_what_has_ended(self, stage: Stage) -> None:
+        """It would send the same again by itself, for it has an output of each call."""
+        hello = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "do"}]}
+        body = use_chat("b-8", hello, tools={"where": WHERE})
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), fronts("where"), wait=True)
+        chunks, _ = await asking
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        part = {"type": "tool-where", "toolCallId": "f1", "state": "output-available", "output": 1}
+        answer = {"id": chunks[0]["messageId"], "role": "assistant", "parts": [part]}
+        late = use_chat("b-8", hello, answer, tools={"where": WHERE})
+        refused = await stage.org.http.post(USE_CHAT, json=late)
+        assert refused.status_code == 409, refused.text
+        assert refused.json()["error"]["code"] == "run_ended"
+
     async def test_a_word_in_place_of_a_result(self, stage: Stage) -> None:
         body = ag_ui("b-5", ("user", "do"), **BROUGHT)
         asking = asyncio.create_task(posted(stage, AG_UI, body))

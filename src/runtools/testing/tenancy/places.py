@@ -528,6 +528,7 @@ OTHERWISE: Mapping[str, frozenset[str]] = {
 NO_REFERENCES: Mapping[str, str] = {
     "agents[].mcpServers[].tools": "names of what a server can do",
     "messages[].parts[].toolCallId": "a call of the chat's own run",
+    "messages[].toolCallId": "a call of the thread's own run",
     "resume[].interruptId": "a call of the thread's own run",
     "tools": "definitions themselves; what an agent names of them is in NESTED",
     "allow": "what may be reached",

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -28,6 +28,8 @@ from runtools.sdk.shapes.frontends import (
     UiMessage,
 )
 from runtools.sdk.shapes.runs import RunApproval, RunMessage
+
+MessageT = TypeVar("MessageT", UiMessage, AgUiMessage)
 
 _PICTURE = "[a picture]"
 _STATE = "the state that the application shares"
@@ -97,7 +99,7 @@ def of_chat(body: UiChat) -> Asked:
     decisions = [] if again else _answers(meant)
     asked = Asked(
         body.id,
-        results=_outputs(body.messages),
+        results=_outputs(_since_spoken_to(body.messages)),
         message=meant.id if meant.role == "assistant" else "",
         calls=frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id),
         brought=_brought(body.tools or {}, [], None),
@@ -122,18 +124,17 @@ def of_ag_ui(body: AgUiRun) -> Asked:
     Raises:
         InvalidRequest: there is nothing that an agent could be given.
     """
-    results: dict[str, Given] = {}
     said, border = [], 0
     brought = _brought(
         {one.name: one for one in body.tools or ()}, body.context or [], body.state or None
     )
-    for n, message in enumerate(body.messages):
-        if message.role == "tool" and message.tool_call_id:
-            text = message.error or _content(message)[0]
-            results[message.tool_call_id] = Given(text, failed=message.error is not None)
-        elif body.resume:
-            continue
-        elif message.role in ("user", "assistant"):
+    results = {
+        one.tool_call_id: Given(one.error or _content(one)[0], failed=one.error is not None)
+        for one in _since_spoken_to(body.messages)
+        if one.role == "tool" and one.tool_call_id
+    }
+    for n, message in enumerate([] if body.resume else body.messages):
+        if message.role in ("user", "assistant"):
             text, files = _content(message)
             said += _message(message.role, text, files if message.role == "user" else [], n)
             # Its answer is one without text, too: a front end keeps calls alone of some.
@@ -143,6 +144,20 @@ def of_ag_ui(body: AgUiRun) -> Asked:
         return Asked(body.thread_id, decisions=decisions, results=results, brought=brought)
     news = _news(said[border:], results)
     return Asked(body.thread_id, said, news, results=results, brought=brought)
+
+
+def _since_spoken_to(messages: Sequence[MessageT]) -> Sequence[MessageT]:
+    """What has been said since the agent began its latest answer.
+
+    Ids of calls are a run's own, and those of earlier runs may be the same.
+    """
+    begin, is_spoken_to = 0, False
+    for n, one in enumerate(messages):
+        if one.role == "user":
+            is_spoken_to = True
+        elif one.role == "assistant" and is_spoken_to:
+            begin, is_spoken_to = n, False
+    return messages[begin:]
 
 
 def _answers(last: UiMessage) -> list[Decision]:

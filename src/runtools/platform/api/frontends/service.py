@@ -160,8 +160,15 @@ async def _gone_on(call: Call, record: Record | None, asked: Asked) -> tuple[Rec
 
     Raises:
         InvalidRequest: it has carried out none, and says nothing.
+        RunEnded: `useChat` asks, which sends the same again by itself for as long as it is told of an end.
     """
     last = None
+    if record is not None and asked.message and store.is_over(record):
+        raise RunEnded(
+            f"{record.id} has ended: {record.status}",
+            hint="say something in the chat, and the agent goes on with it",
+            details={"run": record.id},
+        )
     if record is not None:
         last = await call.platform.db.read(results.last_of, record, list(asked.results))
         if last is None and record.brought is not None and store.is_over(record):

@@ -97,3 +97,23 @@ def test_what_is_answered_anew() -> None:
     assert of_chat(answered(None, trigger="regenerate-message")).again
     assert of_chat(answered("m3")).again  # a message that was said otherwise
     assert not of_chat(answered(None)).again
+
+
+def test_of_an_earlier_answer_nothing_is_taken() -> None:
+    """The ids of its calls may be those of this one's."""
+    earlier = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    tool = {"role": "tool", "toolCallId": "c1", "content": "of earlier"}
+    later = {"role": "user", "content": "c"}, {"role": "assistant", "content": ""}
+    word = {"role": "user", "content": "never mind"}
+    said = [*earlier, tool, *later, word]
+    body = AgUiRun.model_validate({"threadId": "c", "runId": "r", "messages": said})
+    assert of_ag_ui(body).results == {}
+    mine = {**tool, "content": "of this one"}
+    said = [*earlier, tool, *later, mine, word]
+    body = AgUiRun.model_validate({"threadId": "c", "runId": "r", "messages": said})
+    assert of_ag_ui(body).results == {"c1": Given("of this one")}
+    parts = {"role": "assistant", "parts": [{**CALL, "output": "of earlier"}]}
+    open_ = {"role": "assistant", "parts": [{**CALL, "state": "input-available"}]}
+    spoken = {"role": "user", "parts": [{"type": "text", "text": "go on"}]}
+    of_now = {"id": "c", "messages": [spoken, parts, spoken, open_, spoken]}
+    assert of_chat(UiChat.model_validate(of_now)).results == {}
