@@ -10,11 +10,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, Unavailable
+from runtools.platform.kit.clock import Backoff, SystemClock
 
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 0.5
+_AWAY_SECONDS: Final = 120.0
+_LONGEST_PAUSE: Final = 2.0
 _FAILED: Final = "the platform failed to wake the sandbox; its log says why"
 
 Waken = Callable[[], Awaitable[None]]
@@ -74,7 +77,7 @@ class Rousing:
 
     async def _rouse(self, waken: Waken) -> None:
         try:
-            await waken()
+            await _answered(waken)
         except RunToolsError as exc:
             log.info("a connection that stayed open ends: %s", exc)
             self._fail(str(exc))
@@ -88,3 +91,20 @@ class Rousing:
         self._held, self.size, self._task = [], 0, None
         self._moved = self._time()
         self._go_on(held)
+
+
+async def _answered(waken: Waken) -> None:
+    """Have it woken by an api that may be away for a while: nobody is sent away for that.
+
+    Raises:
+        RunToolsError: it may not be woken, or the api stays away.
+    """
+    backoff, time = Backoff(SystemClock(), most=_LONGEST_PAUSE), asyncio.get_running_loop().time
+    last = time() + _AWAY_SECONDS
+    while True:
+        try:
+            return await waken()
+        except Unavailable:
+            if time() > last:
+                raise
+        await backoff.wait()
