@@ -250,7 +250,7 @@ class TestHoles:
     ) -> None:
         monkeypatch.setenv("RUNTOOLS_API_URL", api.url)
         monkeypatch.setenv("RUNTOOLS_API_KEY", KEY)
-        show_output(box, "prc_1", follow=False, offset=0, stream="output")
+        show_output(box, "prc_1", (0, None), follow=False, stream="output")
         said = capfd.readouterr()
         assert said.out == "A" * 100 + "C" * 70 + "E" * 20
         assert "130 bytes" in said.err
