@@ -417,6 +417,7 @@ class TestBrought:
         one = {**body, "messages": messages}
         events, _ = await posted(stage, AG_UI, one)  # the other call is open still
         assert [event["type"] for event in events] == ["RUN_STARTED", "RUN_FINISHED"]
+        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["f2"]}
         assert (await stage.get(run.run_id))["status"] == "waiting"
         failed = {"id": "d", "role": "tool", "toolCallId": "f2", "content": "", "error": "no paint"}
         both = {**one, "messages": [*messages, failed], "context": []}

@@ -61,9 +61,12 @@ class Events(Teller):
         yield from super().of(event)
 
     def recall(self, event: RunEvent) -> None:
-        """What was asked before: an interrupt names it, too."""
+        """What was asked before: how the stream ends names it, too."""
         self._ours = event.run_id
-        self._wait_for(ApprovalRequested.model_validate(event.data))
+        if event.type == "approval-requested":
+            self._wait_for(ApprovalRequested.model_validate(event.data))
+        else:
+            self._fronts.append(event.data["callId"])
 
     def pause(self) -> Iterator[Piece]:
         """The run waits for approvals, or for what the front end carries out, and goes on with it."""

@@ -44,7 +44,8 @@ async def translated(
     kind: Format,
     tells: Teller,
     written: AsyncGenerator[bytes, None],
-    waits: Callable[[], Awaitable[bool]],
+    after: int,
+    waits: Callable[[], Awaitable[int | None]],
     opened: Callable[[], Awaitable[Sequence[RunEvent]]],
 ) -> AsyncGenerator[bytes, None]:
     """The stream in another language; it ends too where the run waits for a person, or for the front end.
@@ -53,14 +54,14 @@ async def translated(
         kind: which language.
         tells: who speaks it.
         written: the events as they are written on a stream of our own.
-        waits: whether the run waits for either now.
+        after: which of them it begins after.
+        waits: where the run waits for either now, the number of its last event.
         opened: what it had asked of them before the stream begins, and was not answered by then.
     """
     asked: set[str] = set()
     for event in await opened():
         asked.add(event.data["callId"])
-        if event.type == "approval-requested":
-            tells.recall(event)
+        tells.recall(event)
     # What waits for the next piece is let go of before the stream that it waits for.
     async with aclosing(written), aclosing(_at_times(written)) as pieces:
         yield _frames(tells.begin())
@@ -69,12 +70,14 @@ async def translated(
                 yield PING
                 continue
             for event in _events(piece):
+                after = after if event.seq is None else event.seq
                 if event.type == "approval-requested" or event.data.get("front"):
                     asked.add(event.data["callId"])
                 elif event.type in ("approval-resolved", "tool-result"):
                     asked.discard(event.data["callId"])
                 yield _frames(tells.of(event))
-            if asked and await waits():
+            # It may have let go already while what it did last is on its way here.
+            if asked and (last := await waits()) is not None and after >= last:
                 yield _frames(tells.pause())
                 break
     yield _ENDS[kind]

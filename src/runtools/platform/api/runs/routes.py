@@ -256,8 +256,9 @@ def follow(
     if store.is_over(record) and after >= record.last_seq:
         after = record.last_seq - 1  # there is an end to be told, whatever number was sent
 
-    async def waits() -> bool:
-        return (await service.get(call, record.id)).status == Status.WAITING
+    async def waits() -> int | None:
+        now = await service.get(call, record.id)
+        return now.last_seq if now.status == Status.WAITING else None
 
     async def opened() -> list[RunEvent]:
         found = await platform.db.read(runs_log.open_approvals, record, after)
@@ -266,5 +267,5 @@ def follow(
 
     written = platform.readers.follow(record.id, after, log, may)
     if tells is not None:
-        written = streams.translated(kind, tells, written, waits, opened)
+        written = streams.translated(kind, tells, written, after, waits, opened)
     return sse.WrittenStream(written, headers)

@@ -132,15 +132,44 @@ async def test_a_stream_that_ends_while_nothing_comes_ends_as_it_should(
         finally:
             ended = True
 
-    looks = iter([False, False, True])
+    assert ASKED.seq is not None
+    looks = iter([None, None, ASKED.seq])
 
-    async def waits() -> bool:
+    async def waits() -> int | None:
         return next(looks)
 
     async def opened() -> list[RunEvent]:
         return []
 
     teller = Events("their-thread", "their-run")
-    pieces = [one async for one in streams.translated("ag-ui", teller, written(), waits, opened)]
+    pieces = [one async for one in streams.translated("ag-ui", teller, written(), 0, waits, opened)]
     assert b"RUN_FINISHED" in b"".join(pieces)
     assert ended
+
+
+async def test_it_does_not_end_before_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run waits already, and a result that came last is still on its way to the reader."""
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.001)
+    assert ASKED.seq is not None
+    last = event("compaction", Compaction(turn=3, tokens_before=1, summary="s"), ASKED.seq + 1)
+    looked = 0
+
+    async def written() -> AsyncGenerator[bytes, None]:
+        yield b"data: " + ASKED.model_dump_json().encode() + b"\n\n"
+        while looked < 3:
+            await asyncio.sleep(0.001)
+        yield b"data: " + last.model_dump_json().encode() + b"\n\n"
+        await asyncio.Event().wait()
+
+    async def waits() -> int | None:
+        nonlocal looked
+        looked += 1
+        return last.seq
+
+    async def opened() -> list[RunEvent]:
+        return []
+
+    async with asyncio.timeout(30):
+        telling = streams.translated("ag-ui", Events("t", "r"), written(), 0, waits, opened)
+        said = b"".join([one async for one in telling])
+    assert said.index(b"compaction") < said.index(b"RUN_FINISHED")
