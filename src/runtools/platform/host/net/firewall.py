@@ -59,8 +59,7 @@ class Firewall:
         """
         self._events = _events()
         try:
-            await self._load()
-            await self._pass_through()
+            await self._pass_through(await self._load())
         except BaseException:
             self._events.close()
             self._crowd.close()
@@ -75,7 +74,7 @@ class Firewall:
     async def down(self) -> None:
         """Take all of them away."""
         await self.rest()
-        for family, table, chain, handle in [*await self._passages()]:
+        for family, table, chain, handle in self._passages(await _ruleset()):
             await _quietly("delete", "rule", family, table, chain, "handle", str(handle))
         await _quietly("delete", "table", "inet", self._names.table)
 
@@ -93,12 +92,15 @@ class Firewall:
         """Tell how many were refused for the sake of all since it was told last."""
         self._crowd.note()
 
-    async def _load(self) -> None:
+    async def _load(self) -> dict[str, Any]:
+        """Put our table in force; returns the ruleset with it."""
         flows = cables.pace(crowd.tracked(), self._sandboxes)
         self.note()  # while the platform was down, too
         await nft.apply(cables.table(self._names, self._addresses, flows))
         self._crowd.begin(flows)
-        self._loaded = _content(await _ruleset(), self._names.table)
+        found = await _ruleset()
+        self._loaded = _content(found, self._names.table)
+        return found
 
     async def _look(self) -> None:
         while True:
@@ -127,15 +129,16 @@ class Firewall:
 
     async def _mend(self) -> None:
         """Put back what somebody took away, and pass through chains that are new."""
-        if _content(await _ruleset(), self._names.table) != self._loaded:
+        found = await _ruleset()
+        if _content(found, self._names.table) != self._loaded:
             log.warning("somebody changed the firewall; the rules of the sandboxes are put back")
-            await self._load()
-        await self._pass_through()
+            found = await self._load()
+        await self._pass_through(found)
 
-    async def _pass_through(self) -> None:
+    async def _pass_through(self, found: dict[str, Any]) -> None:
         """Have packets of ours accepted by others' chains that would drop them unseen."""
-        present = {(family, table, chain) for family, table, chain, _ in await self._passages()}
-        for family, table, chain, position in _strangers(await _ruleset(), self._names.table):
+        present = {(family, table, chain) for family, table, chain, _ in self._passages(found)}
+        for family, table, chain, position in _strangers(found, self._names.table):
             if (family, table, chain) in present:
                 continue
             mine, mark = f'"{self._names.veths}"', f'comment "{self._names.table}"'
@@ -147,11 +150,11 @@ class Firewall:
             await nft.apply(text)
             log.info("sandboxes pass through the firewall chain %s %s %s", family, table, chain)
 
-    async def _passages(self) -> list[tuple[str, str, str, int]]:
+    def _passages(self, found: dict[str, Any]) -> list[tuple[str, str, str, int]]:
         """Our rules in others' chains."""
         return [
             (rule["family"], rule["table"], rule["chain"], rule["handle"])
-            for rule in _items(await _ruleset(), "rule")
+            for rule in _items(found, "rule")
             if rule.get("comment") == self._names.table
         ]
 
