@@ -452,23 +452,13 @@ class TestWebSockets:
         writer.close()
 
     async def test_a_session_that_ends_ends_what_it_opened(self, gate: Gateway) -> None:
-        async def talk(sock: ServerConnection) -> None:
-            async for message in sock:
-                await sock.send(message)
-
-        async with websockets.serve(talk, "127.0.0.1", 0) as served:
-            port = next(iter(served.sockets)).getsockname()[1]
-            async with websockets.connect(
-                f"ws://{gate.host(port)}/",
-                host="127.0.0.1",
-                additional_headers={"X-RunTools-Key": KEY},
-            ) as sock:
-                await sock.send("x")
-                assert await sock.recv() == "x"
-                gate.admitting.secrets.clear()
-                async with asyncio.timeout(10):
-                    with pytest.raises(websockets.ConnectionClosed):
-                        await sock.recv()
+        async with _repeating(gate) as sock:
+            await sock.send("x")
+            assert await sock.recv() == "x"
+            gate.admitting.secrets.clear()
+            async with asyncio.timeout(10):
+                with pytest.raises(websockets.ConnectionClosed):
+                    await sock.recv()
 
 
 class TestAccess:

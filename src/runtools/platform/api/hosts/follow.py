@@ -100,6 +100,7 @@ async def _count(platform: Platform, observed: Observed) -> None:
     except RunToolsError:
         raise
     except Exception:
+        # It is for a report that could not be taken in: what fails here, too, holds up none after it.
         log.exception("what %s used is not exact from here on", observed.sandbox_id)
 
 

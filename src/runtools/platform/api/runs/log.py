@@ -286,23 +286,26 @@ def open_fronts(conn: Transaction, record: Record, upto: int) -> list[Event]:
     """Calls that the run's front end carries out and had no result when the log ended with some event."""
     if record.brought is None:
         return []
-    found = [
-        (one, json.loads(one.data))
-        for one in store.of_types(conn, record, ("tool-call", "tool-result"))
-        if one.seq <= upto
-    ]
-    answered = {data["callId"] for one, data in found if one.type == "tool-result"}
-    return [one for one, data in found if data.get("front") and data["callId"] not in answered]
+    opened = _unanswered(conn, record, upto, "tool-call", ("tool-result",))
+    return [one for one in opened if json.loads(one.data).get("front")]
 
 
 def open_approvals(conn: Transaction, record: Record, upto: int) -> list[Event]:
     """What a person was asked and had not answered when the log ended with some event."""
-    kinds = ("approval-requested", "approval-resolved", "tool-result")
-    found = [one for one in store.of_types(conn, record, kinds) if one.seq <= upto]
+    answers = ("approval-resolved", "tool-result")
+    return _unanswered(conn, record, upto, "approval-requested", answers)
+
+
+def _unanswered(
+    conn: Transaction, record: Record, upto: int, asks: str, answers: tuple[str, ...]
+) -> list[Event]:
+    """Of events of one type about calls, those that none of the others has answered by some event."""
     asked: dict[str, Event] = {}
-    for one in found:
+    for one in store.of_types(conn, record, (asks, *answers)):
+        if one.seq > upto:
+            continue
         call_id = json.loads(one.data)["callId"]
-        if one.type == kinds[0]:
+        if one.type == asks:
             asked[call_id] = one
         else:
             asked.pop(call_id, None)

@@ -150,8 +150,8 @@ async def wake(call: Call, record: Record) -> Record:
         QuotaExceeded: the org runs as much as it may.
     """
     platform = call.platform
-    allowed = await platform.db.read(limits.limits, record.org_id, standard(platform.settings))
-    if not (allowed.sandboxes or allowed.vcpus or allowed.memory_mb):
+    usual = standard(platform.settings)
+    if not await platform.db.read(limits.bounds_what_runs, record.org_id, usual):
         return record
     record = await _wish(call, record, Act.RESUME, new_id("opn"))
     return await ask(platform, record)
