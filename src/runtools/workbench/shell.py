@@ -25,7 +25,9 @@ _READ_BYTES = 8 * 1024 * 1024
 
 # $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
 # cannot take up again is left out, and what every process begins with and this one has let go of is let go
-# of again; of commands side by side, the first that changes something leaves what the next has.
+# of again; of commands side by side, the first that changes something leaves what the next has. Who has
+# changed nothing writes nothing, and who has does so only where the file still says what it began with, under
+# a lock: or one that ends in the same moment would take back what another has left.
 _SHELL = r"""
 rt_given=$(compgen -e | grep -vxE '_|PWD|OLDPWD|SHLVL')
 rt_state() {
@@ -33,22 +35,23 @@ rt_state() {
     compgen -e | grep -vxFf - <(printf '%s\n' "$rt_given") | sed 's/^/unset -v /'
     printf 'cd -- %q\n' "$PWD"
 }
-rt_kept_now() { stat -c '%i %.9Y' "$rt_kept" 2>/dev/null; }
 rt_kept=$2
 mkdir -p "${rt_kept%/*}"
 [ -f "$rt_kept" ] || {
     rt_state >"$rt_kept.$$" && ln "$rt_kept.$$" "$rt_kept"
     rm -f "$rt_kept.$$"
 } 2>/dev/null
-rt_began=$(rt_kept_now)
-. "$rt_kept" 2>/dev/null
-rt_command=$1 rt_kept=$2 rt_keeps=$3
+set -- "$1" "$2" "$3" "$(cat "$rt_kept")"
+eval "$4" 2>/dev/null
+rt_command=$1 rt_kept=$2 rt_keeps=$3 rt_began=$4
 set --
 rt_leave() {
     local code=$?
-    if [ -n "$rt_keeps" ] && [ "$(rt_kept_now)" = "$rt_began" ]; then
-        rt_state >"$rt_kept.$$" && ! cmp -s "$rt_kept.$$" "$rt_kept" && mv -f "$rt_kept.$$" "$rt_kept"
-        rm -f "$rt_kept.$$"
+    if [ -n "$rt_keeps" ] && [ "$(rt_state)" != "$rt_began" ]; then
+        (
+            flock 9 && [ "$(cat "$rt_kept")" = "$rt_began" ] &&
+                rt_state >"$rt_kept.$$" && mv -f "$rt_kept.$$" "$rt_kept" || rm -f "$rt_kept.$$"
+        ) 9>>"$rt_kept.lock"
     fi 2>/dev/null
     exit "$code"
 }

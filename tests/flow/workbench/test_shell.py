@@ -102,6 +102,19 @@ class TestState:
             await slowly
             assert (await call("bash", command="pwd")).text == "/etc\n[exit code 0]"
 
+    async def test_one_that_ends_in_the_same_moment_takes_nothing_back(self, call: Call) -> None:
+        """It has begun to look at what it leaves while another leaves something."""
+        wait = "while [ ! -e /workspace/{} ]; do sleep 0.02; done"
+        held = f'compgen() {{ builtin compgen "$@"; touch /workspace/ends; {wait.format("go")}; }}'
+        for more in ("", "; export LATE=1"):
+            await call("bash", command="cd /workspace")
+            ending = asyncio.ensure_future(call("bash", command=held + more))
+            await call("bash", command=f"{wait.format('ends')}; cd /etc")
+            await call("bash", command="touch /workspace/go")
+            await ending
+            result = await call("bash", command='pwd; echo "[$LATE]"; rm /workspace/{go,ends}')
+            assert result.text == "/etc\n[]\n[exit code 0]"
+
     async def test_read_only_variables_do_not_break_the_next_one(self, call: Call) -> None:
         await call("bash", command="declare -rx FIXED=1; export OTHER=2")
         assert (await call("bash", command="echo $OTHER")).text == "2\n[exit code 0]"
