@@ -85,10 +85,10 @@ async def say(db: Database, vault: Vault, holder: Holder, clock: Clock) -> Holde
 
 
 async def prepare(db: Database, vault: Vault, clock: Clock, told: Callable[[str], None]) -> None:
-    """Wait until everybody who is there has the newest key of the ring.
+    """Wait until everybody who is there has the newest key of the ring, or has looked for it.
 
     Raises:
-        Conflict: somebody has looked for it in vain, or not at all in that time; they are named.
+        Conflict: some have looked for it in vain, or not at all in that time; they alone are named.
     """
     key = await vault.announce(db, clock.now())
     last, waits = clock.now() + _LONGEST, False
@@ -97,7 +97,8 @@ async def prepare(db: Database, vault: Vault, clock: Clock, told: Callable[[str]
         lacking = rules.lacking(await db.read(store.holding, now - rules.ALIVE), key.id)
         if not lacking:
             return
-        if now > last or any(one.looked_for == key.id for one in lacking):
+        # Who has not looked yet may have it at hand.
+        if now > last or all(one.looked_for == key.id for one in lacking):
             raise rules.unknown_to(lacking, key.id)
         if not waits:
             waits = True
