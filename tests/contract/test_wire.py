@@ -175,7 +175,7 @@ async def still(count: Callable[[], int]) -> int:
 
 
 async def soon(event: asyncio.Event) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await event.wait()
 
 

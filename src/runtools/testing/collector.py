@@ -60,7 +60,7 @@ class Collector:
         """The spans of a trace."""
         return [span for span in self.spans if span.trace_id == trace_id]
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Until it holds; to be called in a thread."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -41,7 +41,7 @@ from runtools.sdk.shapes.base import Shape
 
 S = TypeVar("S", bound=Shape)
 
-SECONDS = 15.0
+SECONDS = 60.0
 """How long it waits for whatever is to come."""
 USED = {"inputTokens": 10, "outputTokens": 5, "requests": 1, "costUsd": "0.001", "total": {}}
 

@@ -50,7 +50,7 @@ async def test_postgresql_is_stopped_and_started_under_a_running_api(tmp_path: P
             assert (await world.create(name="two"))["state"] == "running"
             told = set()
             after = f"/v1/events?after={number}"
-            async with asyncio.timeout(15), world.http.stream("GET", after) as stream:
+            async with asyncio.timeout(60), world.http.stream("GET", after) as stream:
                 async for _, _, data in events(stream):
                     told.add((data["sandbox"]["name"], data["sandbox"]["state"]))
                     if told >= {("one", "stopped"), ("two", "running")}:

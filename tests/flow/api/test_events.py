@@ -32,7 +32,7 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[int | None, str,
 async def take(world: World, url: str, count: int, **headers: str) -> list[Any]:
     """The first events of a stream."""
     found = []
-    async with asyncio.timeout(15), world.http.stream("GET", url, headers=headers) as answer:
+    async with asyncio.timeout(60), world.http.stream("GET", url, headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for event in events(answer):
@@ -104,7 +104,7 @@ class TestEvents:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sse, "PING_SECONDS", 0.05)
-        async with asyncio.timeout(10), world.http.stream("GET", "/v1/events") as answer:
+        async with asyncio.timeout(60), world.http.stream("GET", "/v1/events") as answer:
             pings = 0
             async for line in answer.aiter_lines():
                 pings += line == ": ping"
@@ -115,7 +115,7 @@ class TestEvents:
         made = (await world.http.post("/v1/api-keys", json={"name": "temp"})).json()["data"]
         async with (
             client(world.url, made["key"]) as http,
-            asyncio.timeout(10),
+            asyncio.timeout(60),
             http.stream("GET", "/v1/events") as answer,
         ):
             lines = answer.aiter_lines()

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDep
 
 SEED = int(os.environ.get("RT_TEST_SEED") or 20261127)
 EXAMPLES = int(os.environ.get("RT_TEST_EXAMPLES") or 6)
-SECONDS = 20
+SECONDS = 60
 DOCUMENT = schemathesis.openapi.from_dict(bare_app().openapi())
 ROUTES = {one.name: one for one in operations(bare_app())}
 OPERATIONS = {

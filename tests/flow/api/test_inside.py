@@ -197,7 +197,7 @@ class TestFiles:
         world.host.machines[path.rsplit("/", 1)[1]].inside.download = endless  # type: ignore[method-assign, assignment]
         async with world.http.stream("GET", f"{path}/files/archive?path=/workspace") as answer:
             await anext(answer.aiter_raw())
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), 60)
 
 
 def _rss() -> int:

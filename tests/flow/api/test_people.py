@@ -331,13 +331,13 @@ class TestInvitations:
         def hold(conn: Transaction) -> None:
             users.find(conn, ann.user_id)
             found.set()
-            go_on.wait(10)
+            go_on.wait(90)
 
         async with ann.http as http:
             held = asyncio.ensure_future(any_world.platform.db.write(hold))
             try:
-                await asyncio.to_thread(found.wait, 10)
-                async with asyncio.timeout(5):
+                await asyncio.to_thread(found.wait, 60)
+                async with asyncio.timeout(60):
                     assert (await http.get("/v1/me")).status_code == 200
             finally:
                 go_on.set()

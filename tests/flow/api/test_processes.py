@@ -46,7 +46,7 @@ class Box:
         """All events to the end."""
         url = f"{self.url}/{process['id']}/follow{query}"
         found = []
-        async with asyncio.timeout(15), self.world.http.stream("GET", url, headers=headers) as got:
+        async with asyncio.timeout(60), self.world.http.stream("GET", url, headers=headers) as got:
             assert got.status_code == 200
             async for event in events(got):
                 found.append(event)
@@ -194,7 +194,7 @@ class TestOutput:
         url = f"{box.url}/{process['id']}/follow"
         async with (
             client(box.world.url, made["key"]) as other,
-            asyncio.timeout(15),
+            asyncio.timeout(60),
             other.stream("GET", url) as got,
         ):
             heard = asyncio.ensure_future(anext(events(got), None))
@@ -238,7 +238,7 @@ class TestManyReaders:
             assert (await reader)[-1][2]["offset"] == 20_000_000
             # And it has all of it still, once it reads.
             size = 0
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 async for _, name, event in events(stuck):
                     if name == "end":
                         break

@@ -234,7 +234,7 @@ class TestStream:
             reading = asyncio.create_task(_all(http, run.run_id, 0))
             await holds(lambda: stage.world.platform.readers.reads(run.run_id))
             await stage.org.ask("DELETE", f"/v1/api-keys/{key['id']}")
-            assert len(await asyncio.wait_for(reading, 15)) == 2
+            assert len(await asyncio.wait_for(reading, 60)) == 2
         await stage.worker.finish(run)
 
 
@@ -315,7 +315,7 @@ async def _caught_up(stage: Stage, run_id: str) -> bool:
 
 
 async def _until(lines: Any, seen: list[dict[str, Any]], count: int) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while len(seen) < count:
             line = await anext(lines)
             if line.startswith("data: "):

@@ -396,7 +396,7 @@ class TestPasses:
 
 
 async def _until_closed(doorway: ApiDoorway, box: str, one: asyncssh.SSHKey) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await opens(doorway, box, one):
             await asyncio.sleep(0.02)
 

@@ -17,7 +17,7 @@ async def log(world: World, slug: str, query: str = "") -> list[tuple[str, Any]]
     """A build's whole log: names and data of its events."""
     found = []
     url = f"/v1/templates/{slug}/logs{query}"
-    async with asyncio.timeout(15), world.http.stream("GET", url) as answer:
+    async with asyncio.timeout(60), world.http.stream("GET", url) as answer:
         name = ""
         async for line in answer.aiter_lines():
             if line.startswith("event: "):

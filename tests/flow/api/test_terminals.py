@@ -31,7 +31,7 @@ class Viewer:
         self.told: list[dict[str, Any]] = []
 
     async def step(self) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             message = await self.connection.recv()
         if isinstance(message, bytes):
             self.data += message

@@ -27,7 +27,7 @@ async def path(world: World) -> str:
 @asynccontextmanager
 async def watching(http: httpx.AsyncClient, url: str, **headers: str) -> AsyncIterator[Any]:
     """The changes that a stream tells: id, kind, path."""
-    async with asyncio.timeout(15), http.stream("GET", url, headers=headers) as answer:
+    async with asyncio.timeout(60), http.stream("GET", url, headers=headers) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"].startswith("text/event-stream")
         yield _changes(answer)
@@ -121,7 +121,7 @@ class TestWatch:
             url = f"{path}/files/watch?path=/workspace"
             async with (
                 client(world.url, made["key"]) as http,
-                asyncio.timeout(15),
+                asyncio.timeout(60),
                 http.stream("GET", url) as answer,
             ):
                 assert answer.status_code == status
@@ -154,7 +154,7 @@ class TestWatch:
         async with watching(world.http, f"{path}/files/watch?path=/workspace") as changes:
             await anext(changes)
             assert not closed.is_set()
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), 60)
 
 
 class TestRefusals:

@@ -123,9 +123,11 @@ LIFE = [
 async def live(world: World) -> str:
     """A whole life."""
     box: str = (await world.create())["id"]
-    for act in ("pause", "resume"):
-        await world.http.post(f"/v1/sandboxes/{box}/{act}")
-    await world.http.delete(f"/v1/sandboxes/{box}")
+    for act, state in (("pause", "paused"), ("resume", "running")):
+        answer = await world.http.post(f"/v1/sandboxes/{box}/{act}")
+        assert answer.json()["data"]["state"] == state, answer.text
+    answer = await world.http.delete(f"/v1/sandboxes/{box}")
+    assert answer.json()["data"]["state"] == "stopped", answer.text
     return box
 
 

@@ -470,7 +470,7 @@ class TestGuests:
         ask = f"GET / HTTP/1.1\r\nHost: {gate.host(port, BOX)}\r\nX-RunTools-Key: {KEY}\r\n\r\n"
         for _, writer in waiting:
             writer.write(ask.encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await gate.say(f"GET / HTTP/1.1\r\n{host}\r\n".encode())).endswith(b"ok")
         for _, writer in waiting:
             writer.transport.abort()

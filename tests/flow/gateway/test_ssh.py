@@ -100,7 +100,7 @@ async def world(tmp_path: Path) -> AsyncIterator[SshWorld]:
 
 async def empty(world: SshWorld) -> None:
     """Wait until nobody is in."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.house.inside or len(world.house.places):
             await asyncio.sleep(0.02)
 
@@ -298,7 +298,7 @@ class TestForwarding:
         async with background(argv) as process:
             await says(process, b"in")
             await self._talks(port)
-        async with asyncio.timeout(10):  # with the client its port is gone
+        async with asyncio.timeout(60):  # with the client its port is gone
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

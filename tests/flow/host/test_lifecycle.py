@@ -138,7 +138,7 @@ class TestCreate:
         await asked.wait()
         kill_machine(world, wish.sandbox_id)
         with pytest.raises(Unavailable, match="ended"):
-            await asyncio.wait_for(creating, 10)
+            await asyncio.wait_for(creating, 60)
 
 
 def kill_machine(world, box_id):
@@ -622,7 +622,7 @@ class TestEnd:
         await world.sh(box, "true")
         kill_machine(world, box)
         with pytest.raises(SandboxStopped, match="SIGKILL"):
-            await asyncio.wait_for(running, 15)
+            await asyncio.wait_for(running, 60)
 
     async def test_its_disk_boots_as_a_new_sandbox(self, world, box):
         await world.sh(box, "echo kept > /workspace/x")
@@ -704,7 +704,7 @@ class TestRecoverPaused:
 
         monkeypatch.setattr(machines.files, "copy_sparse", slow)
         making = asyncio.ensure_future(world.host.create(order(recover_from=box)))
-        await asyncio.wait_for(copying.wait(), 15)
+        await asyncio.wait_for(copying.wait(), 60)
         waking = asyncio.ensure_future(world.resume(box))
         await asyncio.sleep(0)
         assert world.look(box).state == "paused"
@@ -742,10 +742,10 @@ class TestRecoverPaused:
 
         monkeypatch.setattr(machines.files, "copy_sparse", endless)
         making = asyncio.ensure_future(world.host.create(order(recover_from=box)))
-        await asyncio.wait_for(copying.wait(), 15)
+        await asyncio.wait_for(copying.wait(), 60)
         await world.destroy(box)
         with pytest.raises(RunToolsError):
-            await asyncio.wait_for(making, 15)
+            await asyncio.wait_for(making, 60)
         assert world.engine.admission.taken.sandboxes == 0
 
 
@@ -815,7 +815,7 @@ class TestRestart:
         kill_machine(world, box)
         world.__init__(settings)
         await world.host.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while world.look(box).ending is None:
                 await asyncio.sleep(0.01)
         assert world.look(box).ending.signal == 9

@@ -24,7 +24,7 @@ TOKEN = "the token"
 SOURCE = Path(runtools.__file__).parent.parent
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not true():

@@ -101,7 +101,7 @@ class Reader:
         self.items = feeds.follow(NAME, start, source.follow, 30)
 
     async def next(self) -> None:
-        item = await asyncio.wait_for(anext(self.items), 10)
+        item = await asyncio.wait_for(anext(self.items), 60)
         if isinstance(item, OutputEnd):
             self.end = item.offset
             return

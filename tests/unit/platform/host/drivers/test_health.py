@@ -96,7 +96,7 @@ async def test_a_watch_ends_what_is_stuck_and_says_so(machine, vmm, monkeypatch)
     monkeypatch.setattr(launch, "runs", lambda *_: True)
     monkeypatch.setattr(launch, "end", end)
     watching = asyncio.create_task(QemuDriver(None, Groups("tests", Mounted(1, {}))).watch(machine))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while vmm.told.count("query-status") < 3:
             await asyncio.sleep(0.01)
         assert not watching.done()

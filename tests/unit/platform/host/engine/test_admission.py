@@ -43,7 +43,7 @@ def entering(admission, who, ask=ONE, tell=lambda place: None):
 
 
 async def soon(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 

@@ -30,7 +30,7 @@ def start(tmp_path):
 
 
 async def take(stream, count):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [(o.epoch, o.seq) for o in [await anext(stream) for _ in range(count)]]
 
 

@@ -29,7 +29,7 @@ SOURCE = Path(runtools.__file__).parent.parent
 HURRIED = Patience(hello=0.5, op=1.0, long=2.0, grace=0.7, stall=0.5, away=0.7, held=0.5)
 
 
-async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
         while not true():

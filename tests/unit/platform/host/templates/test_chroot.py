@@ -132,6 +132,6 @@ def _running(mark: str) -> bool:
 
 
 async def _gone(mark: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _running(mark):
             await asyncio.sleep(0.02)

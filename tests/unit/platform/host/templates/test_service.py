@@ -102,7 +102,7 @@ def order(version_id: str = "tpl_one", **changes: Any) -> BuildOrder:
 
 
 async def ended(templates: Templates, version_id: str = "tpl_one") -> Built:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for _ in templates.build_log(version_id, 0):
             pass
         return await templates.built(version_id)
