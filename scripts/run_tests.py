@@ -9,6 +9,7 @@ the crowd, and what fails alone as well fails.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pytest(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode
+    # A Ctrl-C at the terminal reaches pytest by itself, which then ends what its tests have started: nobody
+    # may kill it meanwhile. (A handler is not handed on to a child; to ignore a signal would be.)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments])
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
+    return child.wait()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import pwd
@@ -13,12 +15,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psycopg
 import pytest
 
 _USER = "postgres"
 _MEMORY = Path("/dev/shm")
+_PREFIX = "rt-pg-"
 _INITDB = ("-U", _USER, "-A", "trust", "-N", "-E", "UTF8")
 
 
@@ -82,10 +86,13 @@ def cluster() -> Iterator[Cluster]:
     """Start a server in a folder of its own; stop and remove it at the end."""
     tools = binaries()
     assert tools is not None, "PostgreSQL is not installed"
-    folder = Path(tempfile.mkdtemp(prefix="rt-pg-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    place = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
+    _clear(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     data = folder / "data"
     if os.getuid() == 0:
         shutil.chown(folder, _USER)
+    held = _hold(folder)
     try:
         _as_postgres([str(tools / "initdb"), "-D", str(data), *_INITDB])
         made = Cluster(folder, tools)
@@ -96,6 +103,24 @@ def cluster() -> Iterator[Cluster]:
             made.stop()
     finally:
         shutil.rmtree(folder)
+        held.close()
+
+
+def _hold(folder: Path) -> IO[str]:
+    """Keep the folder from being cleared for as long as the file is open. Locked, it gets its name."""
+    new = folder / "lock.new"
+    held = new.open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    new.rename(folder / "lock")
+    return held
+
+
+def _clear(place: Path) -> None:
+    """Remove what sessions that were killed have left: it takes memory."""
+    for lock in place.glob(f"{_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), lock.open() as mine:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _serve(tools: Path, folder: Path) -> subprocess.Popen[bytes]:

@@ -26,8 +26,8 @@ _READ_BYTES = 8 * 1024 * 1024
 # $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
 # cannot take up again is left out, and what every process begins with and this one has let go of is let go
 # of again; of commands side by side, the first that changes something leaves what the next has. Who has
-# changed nothing writes nothing, and who has does so only where the file still says what it began with, under
-# a lock: or one that ends in the same moment would take back what another has left.
+# changed nothing writes nothing, and who has does so only where the file still says what it began with,
+# under a lock: or one that ends in the same moment would take back what another has left.
 _SHELL = r"""
 rt_given=$(compgen -e | grep -vxE '_|PWD|OLDPWD|SHLVL')
 rt_state() {
