@@ -11,6 +11,8 @@ from pydantic_ai.models import Model
 
 from runtools import AsyncRunTools
 from runtools.platform.agents.held import Means
+from runtools.platform.agents.models.build import Models
+from runtools.platform.agents.models.http import client
 from runtools.platform.agents.worker import Worker
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.platform.kit.clock import SystemClock
@@ -93,5 +95,13 @@ async def place(tmp_path_factory: Any) -> AsyncIterator[tuple[str, str, AsyncSan
 async def stage(place: tuple[str, str, AsyncSandbox]) -> AsyncIterator[Stage]:
     """A stage of the test's own."""
     made = Stage(*place)
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def models(stage: Stage) -> AsyncIterator[Models]:
+    """Models that may speak to the loopback."""
+    made = Models(lambda: client(stage.outbound))
     yield made
     await made.close()

@@ -17,7 +17,6 @@ import pytest_asyncio
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.agents.models.build import Models
-from runtools.platform.agents.models.http import client
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.testing import node
 
@@ -76,14 +75,6 @@ async def aimock(tmp_path_factory: Any) -> AsyncIterator[str]:
         process.kill()
     await process.wait()
     await reading
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def models(stage: Stage) -> AsyncIterator[Models]:
-    """Models that may speak to the loopback."""
-    made = Models(lambda: client(stage.outbound))
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize(("name", "api_id", "base"), WIRES)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.agents.models.build import Models
-from runtools.platform.agents.models.http import client
 from runtools.platform.core.ports.worker import ModelAccess
 
 pytestmark = [
@@ -29,14 +26,6 @@ WIRES = [
     ("xai", "grok-4", "xai"),
     ("deepseek", "deepseek-chat", "openai"),
 ]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def models(stage: Stage) -> AsyncIterator[Models]:
-    """Models that may speak to the loopback."""
-    made = Models(lambda: client(stage.outbound))
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize(("name", "api_id", "base"), WIRES)

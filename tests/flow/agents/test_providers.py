@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from tests.flow.agents.conftest import Stage
 from tests.flow.agents.test_loop import PNG
 
@@ -47,14 +45,6 @@ WIRES: list[tuple[str, str, Wire]] = [
 BOTH = [Call("bash", {"command": "echo one"}), Call("bash", {"command": "echo two"})]
 WORK = [Think("let me see"), "I look. ", *BOTH]
 AT_ONCE = Refuse(429, [("Retry-After", "0")])
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def models(stage: Stage) -> AsyncIterator[Models]:
-    """Models that may speak to the loopback."""
-    made = Models(lambda: client(stage.outbound))
-    yield made
-    await made.close()
 
 
 def access(name: str, api_id: str, fake: FakeProvider) -> ModelAccess:

@@ -12,7 +12,7 @@ from runtools.platform.api import document, guard
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.store import Sought
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.core import access
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.audit import AuditLine
@@ -44,8 +44,7 @@ async def list_(request: Request, asked: Annotated[Lines, Query()]) -> Response:
     sought = Sought(asked.action, asked.resource, asked.actor)
     after = place(asked.cursor)
     found = await call.platform.db.read(store.page, org_id, sought, after, asked.limit + 1)
-    lines = found[: asked.limit]
-    more = mark(lines[-1].at, lines[-1].id) if len(found) > asked.limit else None
+    lines, more = cut(found, asked.limit, lambda line: mark(line.at, line.id))
     shown = [
         AuditLine.model_validate({name: getattr(line, name) for name in _SHOWN}) for line in lines
     ]

@@ -13,6 +13,7 @@ from runtools.platform.api.definitions import store
 from runtools.platform.api.definitions.tables import Made, Row
 from runtools.platform.api.deploys import checks
 from runtools.platform.api.deploys import store as deploys
+from runtools.platform.api.lists import cut
 from runtools.platform.api.projects import service as projects
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
@@ -38,26 +39,23 @@ async def find(call: Call, kind: Kind, ref: str, project: str | None) -> Row:
 
 async def page(
     call: Call, kind: Kind, project: str | None, cursor: str | None, limit: int
-) -> tuple[list[Row], str | None]:
+) -> tuple[Sequence[Row], str | None]:
     """A page of them by slug, and where the next one begins."""
     after = ("", "") if cursor is None else http.position(cursor, str, str)
     project_id = await projects.found(call, project)
     found = await call.platform.db.read(
         store.page, call.org, kind, project_id, (after[0], after[1]), limit + 1
     )
-    shown = found[:limit]
-    more = http.cursor(shown[-1].slug, shown[-1].id) if len(found) > limit else None
-    return shown, more
+    return cut(found, limit, lambda row: http.cursor(row.slug, row.id))
 
 
 async def versions(
     call: Call, row: Row, cursor: str | None, limit: int
-) -> tuple[list[Made], str | None]:
+) -> tuple[Sequence[Made], str | None]:
     """A page of its versions, the newest first."""
     below = _MAX_VERSION if cursor is None else min(http.position(cursor, int)[0], _MAX_VERSION)
     found = await call.platform.db.read(store.versions, call.org, row.id, below, limit + 1)
-    shown = found[:limit]
-    return shown, http.cursor(shown[-1].version) if len(found) > limit else None
+    return cut(found, limit, lambda made: http.cursor(made.version))
 
 
 async def version(call: Call, row: Row, ref: str) -> Made:

@@ -22,7 +22,7 @@ from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.deploys import service, store
 from runtools.platform.api.deploys.tables import Row
-from runtools.platform.api.lists import InProject, mark, place
+from runtools.platform.api.lists import InProject, cut, mark, place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes import deploys as shapes
@@ -69,8 +69,7 @@ async def list_(request: Request, asked: Annotated[InProject, Query()]) -> Respo
     before = place(asked.cursor)
     project_id = await projects.found(call, asked.project_id)
     found = await call.platform.db.read(store.page, call.org, project_id, before, asked.limit + 1)
-    shown = found[: asked.limit]
-    more = mark(shown[-1].created_at, shown[-1].id) if len(found) > asked.limit else None
+    shown, more = cut(found, asked.limit, lambda row: mark(row.created_at, row.id))
     return call.page([one(_shown(row)) for row in shown], more)
 
 

@@ -25,7 +25,7 @@ from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.ledger import store as ledger
 from runtools.platform.api.ledger.store import Entry
-from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.sandboxes import acts, births, rules, store
 from runtools.platform.api.sandboxes.load import is_settled, load, until
@@ -102,10 +102,8 @@ async def list_(request: Request, page: Annotated[SandboxPage, Query()]) -> Resp
     )
     after = place(page.cursor)
     found = await call.platform.db.read(store.page, call.org, wanted, after, page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
-    return call.page([look(record) for record in shown], next_cursor)
+    shown, more = cut(found, page.limit, lambda record: mark(record.created_at, record.id))
+    return call.page([look(record) for record in shown], more)
 
 
 @router.get("/{ref}", **document.route(Envelope[Sandbox], NotFound))
@@ -200,12 +198,11 @@ async def why(request: Request, ref: str, page: Annotated[Page, Query()]) -> Res
     call = call_of(request)
     record = await load(call.platform, call.org, ref)
     after = 0 if page.cursor is None else http.position(page.cursor, int)[0]
-    lines = await call.platform.db.read(
+    found = await call.platform.db.read(
         ledger.of_sandbox, call.org, record.id, after, page.limit + 1
     )
-    shown = lines[: page.limit]
-    next_cursor = http.cursor(shown[-1].id) if len(lines) > page.limit else None
-    return call.page([one(_line(line)) for line in shown], next_cursor)
+    lines, more = cut(found, page.limit, lambda line: http.cursor(line.id))
+    return call.page([one(_line(line)) for line in lines], more)
 
 
 def _line(entry: Entry) -> LedgerEntry:

@@ -12,7 +12,7 @@ from runtools.errors import IdempotencyMismatch, NotFound, WrongMasterKey
 from runtools.platform.api import document
 from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Page
+from runtools.platform.api.lists import Page, cut
 from runtools.platform.api.secrets import service, store
 from runtools.platform.api.secrets.look import look, said
 from runtools.platform.kit import http
@@ -54,8 +54,7 @@ async def list_(request: Request, asked: Annotated[Secrets, Query()]) -> Respons
     found = await call.platform.db.read(
         store.page, call.org, asked.category, after, asked.limit + 1
     )
-    shown = found[: asked.limit]
-    more = http.cursor(shown[-1].name) if len(found) > asked.limit else None
+    shown, more = cut(found, asked.limit, lambda secret: http.cursor(secret.name))
     return call.page([look(secret) for secret in shown], more)
 
 

@@ -20,7 +20,7 @@ from runtools.errors import (
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.snapshots import service
 from runtools.platform.api.snapshots.store import Keep
 from runtools.platform.kit.http import one
@@ -60,10 +60,8 @@ async def list_(request: Request, ref: str, page: Annotated[Page, Query()]) -> R
     """A sandbox's snapshots, the oldest first; they outlive it."""
     call = call_of(request)
     found = await service.page(call, ref, place(page.cursor), page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
-    return call.page([one(_shown(keep)) for keep in shown], next_cursor)
+    kept, more = cut(found, page.limit, lambda keep: mark(keep.created_at, keep.id))
+    return call.page([one(_shown(keep)) for keep in kept], more)
 
 
 @router.delete(

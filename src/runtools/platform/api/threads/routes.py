@@ -11,7 +11,7 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import InProject, Page, mark, place
+from runtools.platform.api.lists import InProject, Page, cut, mark, place
 from runtools.platform.api.logs.store import Place
 from runtools.platform.api.projects import service as projects
 from runtools.platform.api.threads import service, store
@@ -39,11 +39,8 @@ async def list_(request: Request, page: Annotated[ThreadPage, Query()]) -> Respo
     sought = store.Sought(agent=page.agent, project_id=await projects.found(call, page.project_id))
     below = place(page.cursor)
     found = await call.platform.db.read(store.page, call.org, sought, below, page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    last = shown[-1][0] if more else None
-    next_cursor = None if last is None else mark(last.updated_at, last.id)
-    return call.page([one(shape(*each)) for each in shown], next_cursor)
+    shown, more = cut(found, page.limit, lambda each: mark(each[0].updated_at, each[0].id))
+    return call.page([one(shape(*each)) for each in shown], more)
 
 
 @router.get("/{thread_id}", **document.route(Envelope[Thread], NotFound))

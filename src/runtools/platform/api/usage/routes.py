@@ -12,7 +12,7 @@ from starlette.responses import Response
 from runtools.errors import NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Page
+from runtools.platform.api.lists import Page, cut
 from runtools.platform.api.usage import service
 from runtools.platform.kit import http
 from runtools.platform.kit.http import one
@@ -48,10 +48,9 @@ async def list_(request: Request, asked: Annotated[Period, Query()]) -> Response
         found = await service.by_group(call, period, asked.project_id, asked.group)
         return call.page([one(row) for row in found], None)
     after = "" if asked.cursor is None else http.position(asked.cursor, str)[0]
-    rows = await service.by_sandbox(call, period, asked.project_id, after, asked.limit + 1)
-    shown = rows[: asked.limit]
-    more = http.cursor(str(shown[-1].sandbox_id)) if len(rows) > asked.limit else None
-    return call.page([one(row) for row in shown], more)
+    found = await service.by_sandbox(call, period, asked.project_id, after, asked.limit + 1)
+    rows, more = cut(found, asked.limit, lambda row: http.cursor(str(row.sandbox_id)))
+    return call.page([one(row) for row in rows], more)
 
 
 def _period(asked: Period, now: datetime) -> tuple[datetime, datetime]:

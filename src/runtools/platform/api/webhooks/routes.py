@@ -10,7 +10,7 @@ from starlette.responses import Response
 from runtools.errors import Conflict, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.lists import Page, mark, place
+from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.webhooks import service
 from runtools.platform.api.webhooks.store import Delivery, Hook
 from runtools.platform.kit.http import many, one
@@ -78,10 +78,8 @@ async def deliveries(request: Request, webhook_id: str, page: Annotated[Page, Qu
     """Its deliveries, the newest first; those that ended are kept for a week."""
     call = call_of(request)
     found = await service.page(call, webhook_id, place(page.cursor), page.limit + 1)
-    shown = found[: page.limit]
-    more = len(found) > page.limit
-    next_cursor = mark(shown[-1].created_at, shown[-1].id) if more else None
-    return call.page([one(_delivery(delivery)) for delivery in shown], next_cursor)
+    sent, more = cut(found, page.limit, lambda delivery: mark(delivery.created_at, delivery.id))
+    return call.page([one(_delivery(delivery)) for delivery in sent], more)
 
 
 @router.post(

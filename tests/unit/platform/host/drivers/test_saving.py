@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from runtools.errors import CapacityExhausted
-from runtools.platform.core.ports.driver import Machine, Slot, VmmFailed
+from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.host.drivers.qemu import saving
 from runtools.platform.host.drivers.qemu.captures import Capture
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.groups import Groups, Mounted
-from runtools.platform.host.drivers.qemu.place import Place, Run
+from runtools.platform.host.drivers.qemu.place import Run
 from runtools.platform.host.drivers.qemu.probe import Prober
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    files = {name: tmp_path / name for name in ("base", "kernel", "initrd", "overlay")}
-    slot = Slot("", "", 0)
-    return Machine("m", tmp_path, 1, 512, **files, uid=os.getuid(), slot=slot, boot_token="t")
-
-
-@pytest.fixture
-def place(machine: Machine) -> Place:
-    place = Place(machine)
-    place.prepare()
-    return place
 
 
 @pytest.fixture
