@@ -82,7 +82,7 @@ class Settings:
         password_memory_kb, password_rounds: what a hash of a password costs (argon2id).
         session_idle_hours: after how long without use a person has to sign in again.
         session_days: after how long in any case.
-        service_user: who the unprivileged processes run as; empty: the calling user.
+        service_user: who the unprivileged processes run as where root calls; empty: `runtools`.
         part_digests: a file of the digests of tokens of parts on other machines, for the api.
         part_token_file: where a part on another machine finds its token; empty: in the home.
         metrics_token: what ``/metrics`` is read with; empty: one that is made at the first start.
