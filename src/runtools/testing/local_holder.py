@@ -27,7 +27,7 @@ from pathlib import Path
 # What the sandbox's first command writes to the descriptor STARTED_FD once everything is mounted.
 STARTED = b"started\n"
 _LOOK_SECONDS = 0.5
-_LEFT_SECONDS = 6.0
+_LEFT_SECONDS = 12.0
 
 
 def started_at(pid: int) -> int | None:

@@ -53,7 +53,7 @@ def over(act):
 
 async def nothing_left(world, but=0):
     """As many machine processes as that; one that was suspended ends a moment after its files."""
-    async with asyncio.timeout(4):  # one that was left running would stay for 6 s
+    async with asyncio.timeout(10):  # one that was left running would stay for 12 s
         await until(lambda: len(holders(world.settings.home)) == but)
 
 
