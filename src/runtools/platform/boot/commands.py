@@ -36,8 +36,9 @@ async def _up(settings: config.Settings, args: argparse.Namespace) -> int:
         if file is not None:  # to all parts it is the setting
             environ[f"RUNTOOLS_GATEWAY_TLS_{name}"] = str(Path(file).absolute())
             settings = config.load(environ)
-    start = up.detached if args.detach else up.foreground
-    return int(await start(settings, environ))
+    if args.detach:
+        return int(await up.detached(settings, environ))
+    return int(await up.foreground(settings, environ, patient=not args.impatient))
 
 
 async def _down(settings: config.Settings, _: argparse.Namespace) -> int:
@@ -111,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name)
         if name == "up":
             sub.add_argument("--detach", action="store_true", help="return when it answers")
+            sub.add_argument(
+                "--impatient", action="store_true", help="end where a part cannot live"
+            )
             sub.add_argument("--tls-cert", help="what dev URLs are served with")
             sub.add_argument("--tls-key", help="its key, if it is in another file")
         if name == "migrate":

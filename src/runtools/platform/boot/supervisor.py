@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _HEALTHY_AFTER = 30.0
+# So often, in some seconds, a part has died that will not live the next time either.
+_DEATHS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,18 @@ class Part:
 
 
 class Supervisor:
-    """Runs parts until `stop` is called, then ends them in reverse order."""
+    """Runs parts until `stop` is called, then ends them in reverse order.
 
-    def __init__(self, parts: Sequence[Part], env: Mapping[str, str], clock: Clock) -> None:
+    Attributes:
+        gave_up: what ended it by itself, where it is not patient.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], env: Mapping[str, str], clock: Clock, *, patient: bool = True
+    ) -> None:
+        """``patient``: a part that dies again and again is started again and again, from the start on."""
+        self.gave_up: str | None = None
+        self._patient = patient
         self._parts = parts
         self._env = dict(env)
         self._clock = clock
@@ -53,6 +65,10 @@ class Supervisor:
     def stop(self) -> None:
         """Begin the end; may be called more than once."""
         self._stopping.set()
+
+    def is_ready(self) -> None:
+        """All has come up once: from here on it is patient."""
+        self._patient = True
 
     async def run(self) -> None:
         """Keep every part alive until `stop`."""
@@ -66,7 +82,7 @@ class Supervisor:
 
     async def _keep(self, part: Part) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        for times in itertools.count(1):
             began = self._clock.monotonic()
             told = {name: value for name, value in self._env.items() if name not in part.untold}
             try:
@@ -76,6 +92,11 @@ class Supervisor:
             else:
                 self._running[part.name] = process
                 said = f"ended ({_how(await process.wait())})"
+            if times == _DEATHS and not self._patient:
+                self.gave_up = f"{part.name} {said}, {times} times one after the other"
+                log.error("%s: nothing has come up yet, so this is given up", self.gave_up)
+                self.stop()
+                return
             if self._clock.monotonic() - began > _HEALTHY_AFTER:
                 pause = _FIRST_PAUSE
             log.warning("%s %s; starting it again in %.1f s", part.name, said, pause)

@@ -45,6 +45,7 @@ _PAUSE_ALL_SECONDS = 300.0
 _MIGRATE_SECONDS = 120.0
 _DRAIN_SECONDS = 15.0  # answers of models that are under way may come to their end
 _ANSWER_SECONDS = 10.0
+_TOLD_LINES = 30  # of the log of one that did not come up: what was said last, and how it was ended
 # All parts one after the other, and something between. docs/operations.md tells systemd the same.
 END_SECONDS = 360.0
 # What opens the records, and what models are asked with. The host needs none of it, and a worker is given a
@@ -67,10 +68,13 @@ def log_file(settings: Settings) -> Path:
     return settings.log_folder / "runtools.log"
 
 
-async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
+async def foreground(
+    settings: Settings, environ: Mapping[str, str], *, patient: bool = True
+) -> int:
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end.
 
-    Ends with `LEFT` where something runs on, which it names.
+    Ends with `LEFT` where something runs on, which it names. Where it is not ``patient`` it ends by itself
+    when a part dies again and again before the platform has answered.
     """
     _need_root()
     _need_ports(settings)
@@ -80,12 +84,12 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
         env = child_env(settings, environ)
         parts.make(settings, dict.fromkeys(PARTS, person), person)
         await _first_start(settings, person, caller(environ), env)
-        supervisor = Supervisor(_parts(person), env, SystemClock())
+        supervisor = Supervisor(_parts(person), env, SystemClock(), patient=patient)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, supervisor.stop)
         beside = [
-            asyncio.create_task(_announce(settings, person)),
+            asyncio.create_task(_announce(settings, person, supervisor)),
             asyncio.create_task(keep_bounded(log_file(settings), SystemClock())),
         ]
         try:
@@ -98,6 +102,8 @@ async def foreground(settings: Settings, environ: Mapping[str, str]) -> int:
             log.error("%s could not be paused and runs on", name)
         if left:
             log.error("do not copy the home: disks are being written to. runtools down tries again")
+    if supervisor.gave_up is not None:
+        raise Unavailable(supervisor.gave_up, hint="what it said before that tells why")
     return running.LEFT if left else 0
 
 
@@ -110,7 +116,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = log_file(settings)
     env = {**child_env(settings, environ), **_sudo(environ)}
-    pid = await start_detached([*_PLATFORM, "up"], env=env, output=logfile)
+    pid = await start_detached([*_PLATFORM, "up", "--impatient"], env=env, output=logfile)
     gone = asyncio.create_task(wait_pid_gone(pid))
     ready = asyncio.create_task(status.until_ready(settings, READY_WITHIN_SECONDS))
     await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +124,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
         task.cancel()
     if not ready.done() or ready.cancelled() or not ready.result():
         await _end(pid)
-        tail = "\n".join(logfile.read_text(errors="replace").splitlines()[-15:])
+        tail = "\n".join(logfile.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
         raise Unavailable(f"the platform did not come up; the end of {logfile}:\n{tail}")
     print(await _where(settings), file=sys.stderr)
     return 0
@@ -251,10 +257,11 @@ async def _first_start(
     os.chown(settings.client_file, owner.uid, owner.gid)
 
 
-async def _announce(settings: Settings, person: Person) -> None:
+async def _announce(settings: Settings, person: Person, supervisor: Supervisor) -> None:
     if not await status.until_ready(settings, READY_WITHIN_SECONDS):
         log.error("the API does not answer; the log above says why")
         return
+    supervisor.is_ready()
     if person.bare:
         log.warning(
             "no other user can read this installation: the api stays user 0, who can write root's files"

@@ -75,6 +75,31 @@ async def test_a_part_that_will_not_end_is_killed(tmp_path):
     assert not is_alive(pid)
 
 
+async def test_one_that_is_not_patient_gives_a_part_up_that_dies_at_once(tmp_path):
+    clock, file = Quick(), tmp_path / "pid"
+    dying = Part("dying", [sys.executable, "-c", "raise SystemExit(3)"], 20.0)
+    supervisor = Supervisor([part(file), dying], PLAIN_ENV, clock, patient=False)
+    async with asyncio.timeout(60):
+        await supervisor.run()
+    assert supervisor.gave_up == "dying ended (exit code 3), 5 times one after the other"
+    assert clock.pauses == [0.2, 0.4, 0.8, 1.6]
+    assert not file.exists() or not is_alive(await pid_in(file))
+
+
+async def test_once_all_was_up_a_part_is_started_again_for_ever(tmp_path):
+    dying = Part("dying", [sys.executable, "-c", "raise SystemExit(3)"], 20.0)
+    clock = Quick()
+    supervisor = Supervisor([dying], PLAIN_ENV, clock, patient=False)
+    supervisor.is_ready()
+    running = asyncio.create_task(supervisor.run())
+    async with asyncio.timeout(60):
+        while len(clock.pauses) < 7:
+            await asyncio.sleep(0.01)
+    supervisor.stop()
+    await running
+    assert supervisor.gave_up is None
+
+
 async def test_a_part_that_cannot_be_started_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

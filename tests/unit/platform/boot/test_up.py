@@ -127,6 +127,22 @@ class TestForeground:
         assert "sandbox-left could not be paused" in caplog.text
         assert "do not copy the home" in caplog.text
 
+    async def test_what_made_it_give_up_is_no_success(
+        self, left: Left, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left.machine.kill()
+        left.machine.wait()
+        asked = []
+
+        async def gives_up(supervisor: up.Supervisor) -> None:
+            asked.append(supervisor._patient)
+            supervisor.gave_up = "api ended (exit code 1), 5 times one after the other"
+
+        monkeypatch.setattr(up.Supervisor, "run", gives_up)
+        with pytest.raises(Unavailable, match="api ended"):
+            await up.foreground(left.settings, {}, patient=False)
+        assert asked == [False]
+
     async def test_is_silent_where_nothing_runs(
         self, left: Left, caplog: pytest.LogCaptureFixture
     ) -> None:
