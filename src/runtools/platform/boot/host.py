@@ -81,6 +81,7 @@ def compose(settings: Settings) -> Composed:
         relay_uid=first_uid + SANDBOX_UIDS,
         sandboxes=settings.max_sandboxes,
     )
+    headroom_bytes = settings.disk_headroom_mb << 20
     warm = Warm(
         settings.host_home,
         vmm,
@@ -88,9 +89,15 @@ def compose(settings: Settings) -> Composed:
         clock,
         uids=of_warm,
         limit_bytes=settings.warm_mb << 20,
+        keep_free=headroom_bytes,
     )
     templates = Templates(
-        settings.host_home, clock, mirror=settings.mirror, warm=warm, kasmvnc=settings.kasmvnc
+        settings.host_home,
+        clock,
+        mirror=settings.mirror,
+        warm=warm,
+        kasmvnc=settings.kasmvnc,
+        keep_free=headroom_bytes,
     )
     tracing = from_settings(settings, "host")
     service = HostService(settings, vmm, network, templates, warm, first_uid, clock, tracing)

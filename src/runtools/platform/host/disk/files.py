@@ -78,6 +78,21 @@ async def can_reflink(folder: Path) -> bool:
     return await asyncio.to_thread(_try_reflink, folder)
 
 
+def unwritten(fd: int, start: int, end: int) -> int:
+    """How many bytes of a stretch of an open file occupy nothing on its disk yet."""
+    count, at = 0, start
+    while at < end:
+        try:
+            data = min(os.lseek(fd, at, os.SEEK_DATA), end)
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:
+                raise
+            data = end  # only a hole is left
+        count += data - at
+        at = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
+    return count
+
+
 def check_room(target: int, count: int, keep_free: int) -> None:
     """Make sure that so many bytes can be written into an open file.
 

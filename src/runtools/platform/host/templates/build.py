@@ -35,6 +35,7 @@ class Workshop:
         mirror: from the settings; empty: the one that this machine's apt uses.
         network: gives a script the network of a sandbox.
         kasmvnc: from the settings: the address or file of that package.
+        keep_free: bytes of the disk that are the sandboxes': a build that would take of them is not begun.
     """
 
     work: Path
@@ -42,6 +43,7 @@ class Workshop:
     mirror: str
     network: Network
     kasmvnc: str
+    keep_free: int = 0
 
 
 async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) -> None:
@@ -54,7 +56,8 @@ async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) 
     await _remove(work)
     work.mkdir(parents=True, mode=0o700)
     try:
-        _check_room(work, DESKTOP_BYTES if recipe_of(order.recipe).vnc else NEEDED_BYTES)
+        needed = DESKTOP_BYTES if recipe_of(order.recipe).vnc else NEEDED_BYTES
+        _check_room(work, needed, shop.keep_free)
         await _steps(order, shop, work, folder, log)
     except (process.CommandFailed, TimeoutError, OSError, LookupError, ValueError) as exc:
         raise BuildFailed(f"{log.step_name}: {_reason(log, exc)}") from exc
@@ -102,11 +105,11 @@ async def _remove(folder: Path) -> None:
     await process.run(rm, timeout=None, check=False)
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = free_bytes(folder)
+def _check_room(folder: Path, needed: int, keep_free: int) -> None:
+    free = max(0, free_bytes(folder) - keep_free)
     if free < needed:
         raise BuildFailed(
-            f"a build needs {needed >> 20} MB of disk, {free >> 20} MB are free",
+            f"a build needs {needed >> 20} MB of disk, {free >> 20} MB are free above the headroom",
             hint="runtools prune frees what is kept for convenience",
             details={"neededBytes": needed, "freeBytes": free},
         )

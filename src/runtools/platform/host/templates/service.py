@@ -69,16 +69,24 @@ class Templates:
         home: the host part's home; ``cache`` and ``work`` lie there too.
         clock: for the log.
         mirror, kasmvnc: the settings of these names.
+        keep_free: bytes of the disk that builds leave to the sandboxes.
         warm: makes the first warm snapshot of a version, and with it shows that it boots. Its
             network is also that of scripts.
     """
 
     def __init__(
-        self, home: Path, clock: Clock, *, mirror: str, warm: Warming, kasmvnc: str = ""
+        self,
+        home: Path,
+        clock: Clock,
+        *,
+        mirror: str,
+        warm: Warming,
+        kasmvnc: str = "",
+        keep_free: int = 0,
     ) -> None:
         self._folder = home / "templates"
         cache = home / "cache" / "packages"
-        self._shop = Workshop(home / "work", cache, mirror, warm.network, kasmvnc)
+        self._shop = Workshop(home / "work", cache, mirror, warm.network, kasmvnc, keep_free)
         self._clock = clock
         self._warm = warm
         self._folder.mkdir(parents=True, exist_ok=True)

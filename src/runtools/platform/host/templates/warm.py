@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runtools.errors import BuildFailed
+from runtools.errors import BuildFailed, CapacityExhausted
 from runtools.platform.core.egress import SHUT
 from runtools.platform.core.ports.driver import Driver, Machine, Slot, VmmFailed
 from runtools.platform.core.ports.network import Network
@@ -79,6 +79,7 @@ class Warm:
         clock: for waiting.
         uids: the users that such machines' VMMs run as, one each.
         limit_bytes: what all of them may take on disk, kept after each new one.
+        keep_free: bytes that stay free on the disk whatever is captured.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Warm:
         *,
         uids: Sequence[int],
         limit_bytes: int,
+        keep_free: int = 0,
     ) -> None:
         self._folder = home / "warm"
         self._driver = driver
@@ -98,6 +100,7 @@ class Warm:
         self._uids = uids
         self._running_as: set[int] = set()
         self._limit = limit_bytes
+        self._keep_free = keep_free
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(_PASSABLE)
         self._kept = dict(_read(self._folder))
@@ -149,7 +152,7 @@ class Warm:
         """Make a warm snapshot, or return the one that fits; whoever comes meanwhile waits for it.
 
         Raises:
-            BuildFailed: the machine did not come up, or could not be captured.
+            BuildFailed: the machine did not come up, or could not be captured, for want of room, too.
         """
         path = self._at(image, self._driver, vcpus, memory_mb)
         async with self._making.setdefault(path, asyncio.Lock()):
@@ -214,6 +217,8 @@ class Warm:
             capture.rename(path)
         except VmmFailed as exc:
             raise BuildFailed(f"no warm snapshot: {exc}") from exc
+        except CapacityExhausted as exc:
+            raise BuildFailed(f"no warm snapshot: {exc.message}", hint=exc.hint) from exc
         finally:
             self._running_as.discard(uid)
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
@@ -241,9 +246,9 @@ class Warm:
                 token = await rehearse(self._driver, machine, self._clock, say, rehearsal)
 
                 async def copy_disk() -> None:
-                    await copy_sparse(machine.overlay, into / _OVERLAY)
+                    await copy_sparse(machine.overlay, into / _OVERLAY, self._keep_free)
 
-                await self._driver.capture(machine, into, copy_disk)
+                await self._driver.capture(machine, into, copy_disk, self._keep_free)
                 crash_point("warm.captured")
             finally:
                 await self._driver.kill(machine)

@@ -111,6 +111,21 @@ class TestRoom:
                 memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
             assert os.fstat(target.fileno()).st_blocks == 0
 
+    def test_one_over_an_earlier_copy_takes_none_and_asks_for_none(self, template, pages, tmp_path):
+        with template.open("r+b") as source, (tmp_path / "copy").open("w+b") as target:
+            memory.copy(source.fileno(), target.fileno())
+            source.seek(0)
+            source.write(b"changed since")
+            source.flush()
+            memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
+            assert (tmp_path / "copy").read_bytes() == template.read_bytes()
+            # What has come to life meanwhile does take some.
+            source.seek(50 * PAGE)
+            source.write(b"fresh")
+            source.flush()
+            with pytest.raises(CapacityExhausted, match="no room to go on copying"):
+                memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
+
     @as_root
     def test_so_are_pages_out_of_a_process(self, template, private, pages, tmp_path):
         private[PAGE : PAGE + 4] = b"mine"

@@ -183,6 +183,18 @@ class TestBuild:
 
 
 class TestFailure:
+    async def test_one_that_would_take_of_the_headroom_is_not_begun(
+        self, warmer: Warmer, tmp_path: Path
+    ) -> None:
+        """The disk has room for it, but then sandboxes were paused for it."""
+        templates = Templates(tmp_path, SystemClock(), mirror="", warm=warmer, keep_free=1 << 60)
+        await templates.build(order())
+        built = await ended(templates)
+        assert built.state == "failed"
+        assert "a build needs 4096 MB of disk, 0 MB are free above the headroom" in built.error
+        assert warmer.made == []
+        assert not list((tmp_path / "work").iterdir())
+
     async def test_keeps_reason_and_log_but_no_files(
         self, templates: Templates, oven: Oven, tmp_path: Path
     ) -> None:

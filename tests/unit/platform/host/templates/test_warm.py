@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtools.errors import BuildFailed
+from runtools.errors import BuildFailed, CapacityExhausted
 from runtools.platform.core.ports.driver import Machine, VmmFailed
 from runtools.platform.host.templates import warm as module
 from runtools.platform.host.templates.images import Image
@@ -42,9 +42,15 @@ class Booths(LocalDriver):
             raise self.failure
 
     async def capture(
-        self, machine: Machine, into: Path, while_still: Callable[[], Awaitable[None]]
+        self,
+        machine: Machine,
+        into: Path,
+        while_still: Callable[[], Awaitable[None]],
+        keep_free: int = 0,
     ) -> float:
         assert machine.id in self.live
+        if keep_free >= 1 << 60:
+            raise CapacityExhausted("no room to go on copying", hint="make some")
         (into / "ram").write_bytes(b"r" * 100_000)
         await while_still()
         return 1.0
@@ -78,8 +84,18 @@ async def warm(tmp_path: Path, driver: Booths, network: NullNetwork) -> AsyncIte
     assert network.taken == set()
 
 
-def open_again(home: Path, driver: Booths, network: NullNetwork, limit: int = 1 << 40) -> Warm:
-    return Warm(home, driver, network, SystemClock(), uids=range(4), limit_bytes=limit)
+def open_again(
+    home: Path, driver: Booths, network: NullNetwork, limit: int = 1 << 40, keep_free: int = 0
+) -> Warm:
+    return Warm(
+        home,
+        driver,
+        network,
+        SystemClock(),
+        uids=range(4),
+        limit_bytes=limit,
+        keep_free=keep_free,
+    )
 
 
 @pytest.fixture
@@ -120,6 +136,27 @@ class TestMake:
     ) -> None:
         driver.failure = failure
         with pytest.raises((BuildFailed, OSError)):
+            await warm.make(image, 2, 1024)
+        assert list((tmp_path / "warm").iterdir()) == []
+
+    async def test_one_for_which_there_is_no_room_says_so_and_leaves_nothing(
+        self, driver: Booths, network: NullNetwork, image: Image, tmp_path: Path
+    ) -> None:
+        """What sandboxes need of the disk stays free, and the machine that was warmed is gone."""
+        warm = open_again(tmp_path, driver, network, keep_free=1 << 60)
+        with pytest.raises(BuildFailed, match="no warm snapshot: no room to go on") as told:
+            await warm.make(image, 2, 1024)
+        assert told.value.hint == "make some"
+        assert driver.live == set()
+        assert network.taken == set()
+        assert list((tmp_path / "warm").iterdir()) == []
+
+    async def test_the_disk_keeps_its_headroom_too(
+        self, driver: Booths, network: NullNetwork, image: Image, tmp_path: Path
+    ) -> None:
+        """More than there is; the driver, which would copy next to nothing, takes no offence."""
+        warm = open_again(tmp_path, driver, network, keep_free=(1 << 60) - 1)
+        with pytest.raises(BuildFailed, match="MB are free above the headroom"):
             await warm.make(image, 2, 1024)
         assert list((tmp_path / "warm").iterdir()) == []
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from runtools.platform.host.disk.files import check_room
+from runtools.platform.host.disk.files import check_room, unwritten
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -63,6 +63,8 @@ class Fresh:
 def copy(source: int, target: int, keep_free: int = 0) -> None:
     """Copy an open file into another: by reference where the file system can, else without its holes.
 
+    What is copied over earlier copies takes no room, and needs none.
+
     Raises:
         CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk.
     """
@@ -79,8 +81,8 @@ def copy(source: int, target: int, keep_free: int = 0) -> None:
         at = start
         while at < end:
             count = min(_CHUNK, end - at)
-            if keep_free:
-                check_room(target, count, keep_free)
+            if keep_free and (takes := unwritten(target, at, at + count)):
+                check_room(target, takes, keep_free)
             done = os.copy_file_range(source, target, count, at, at)
             if done == 0:
                 raise OSError(errno.EIO, "the memory file was cut while it was copied")
