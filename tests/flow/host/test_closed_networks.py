@@ -203,3 +203,32 @@ async def test_not_by_one_that_was_put_to_sleep_and_could_not_be_written_down(
     assert await world.sh(box, "cat /root/known") == "kept"
     assert len(world.network.taken) == 2
     await world.close()
+
+
+@pytest.mark.parametrize("act", [Act.PAUSE, Act.RESUME])
+async def test_one_of_a_sandbox_that_a_start_could_not_write_down_is_closed_later(
+    settings, disk, act
+):
+    """The start keeps it, for its journal names it; what is tried again afterwards gives it back."""
+    world = World(settings)
+    await world.host.start()
+    box = await world.create()
+    await world.sh(box, "echo kept >/root/known")
+    if act is Act.RESUME:
+        await world.pause(box)
+        await until(lambda: world.look(box).durable)
+    record, folder = world.box(box).record, world.folder(box)
+    await world.host.stop()
+    under_way = UnderWay(act, "op_cut_off", "key_test", f"{act} {box}")
+    journal.save(folder, replace(record, under_way=under_way))
+    disk.fits = lambda record: record.sandbox_id == box and record.under_way is None
+    world = World(settings)
+    await world.host.start()
+    assert disk.refused
+    assert world.network.taken == {record.life.slot}
+    disk.fits = lambda record: False
+    await until(lambda: world.look(box).state == "paused")
+    await until(lambda: not world.network.taken)
+    assert await world.sh(box, "cat /root/known") == "kept"
+    assert len(world.network.taken) == 1
+    await world.close()

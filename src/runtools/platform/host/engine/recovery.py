@@ -33,7 +33,7 @@ from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
 from runtools.platform.host.engine.acts.destroy import destroy
-from runtools.platform.host.engine.acts.pause import became_paused, found_saved, is_saved
+from runtools.platform.host.engine.acts.pause import found_saved, is_saved
 from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
@@ -276,11 +276,19 @@ class Recovery:
         await end.ended(box, "host_restart", reason, Exit(None, None))
 
     async def _forget_network(self, box: Actor) -> None:
-        """A paused sandbox gets a new network when it is resumed; the old one is reclaimed."""
+        """A paused sandbox gets a new network when it is resumed.
+
+        The old one is closed here: what is tried again later comes after all others were reclaimed.
+        """
         life = box.record.life
-        if life is not None and life.slot is not None:
-            box.books.forget_slot(life.slot)  # also where the disk does not take it
-            box.books.note(box.record)
+        if life is None or life.slot is None:
+            return
+        try:
+            await self._engine.network.close(life.slot)
+        except (RunToolsError, OSError) as exc:
+            log.error("what is left of the network of %s could not be removed: %s", box.id, exc)
+        box.books.forget_slot(life.slot)  # also where the disk does not take it
+        box.books.note(box.record)
 
     # --- in the middle of an act ---
 
@@ -306,9 +314,7 @@ class Recovery:
         if await self._is_live(box):
             known.forget(box.machine().folder)  # it went on since they were written down
         if await is_saved(box):
-            await became_paused(box, why, dict(box.engine.driver.fingerprint(box.machine())))
-            await self._forget_network(box)
-            box.engine.later(durable.make(box), f"making {box.id} durable")
+            await found_saved(box, why)
         else:
             await self._undone(box, why)
 
