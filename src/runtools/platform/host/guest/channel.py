@@ -7,9 +7,10 @@ knows where in the conversation it stands: it is closed and never used again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from runtools.errors import GuestMisbehaved, GuestUnreachable, TooLarge
@@ -34,6 +35,10 @@ class Interrupted(GuestUnreachable):
 
 class Refused(GuestMisbehaved):
     """The agent answers, but does not take our token or versions."""
+
+
+class Stalled(GuestMisbehaved):
+    """The agent did not go on with what it had begun, or let us go on."""
 
 
 class Channel:
@@ -101,7 +106,7 @@ class Channel:
                 if await self._header() == (BYTES, size):
                     return await self._exactly(size)
         except TimeoutError as exc:
-            raise self._misbehaved("nothing of the bytes that it announced") from exc
+            raise self._stalled("nothing of the bytes that it announced") from exc
         raise self._misbehaved("other bytes than it announced")
 
     async def body(self, most: int) -> AsyncIterator[bytes]:
@@ -120,7 +125,7 @@ class Channel:
                     kind, length = await self._header()
                     data = await self._exactly(length)
             except TimeoutError as exc:
-                raise self._misbehaved("nothing more of a body") from exc
+                raise self._stalled("nothing more of a body") from exc
             waited += clock() - began
             if kind == END:
                 if data:
@@ -130,7 +135,7 @@ class Channel:
             if kind != BYTES or not data or came > most:
                 raise self._misbehaved("a body that is longer than was said")
             if waited > self._stall + came / _SLOWEST:
-                raise self._misbehaved("a body, but far too slowly")
+                raise self._stalled("a body, but far too slowly")
             yield data
 
     async def whole_body(self, most: int) -> bytes:
@@ -144,7 +149,7 @@ class Channel:
             async with asyncio.timeout(self._output + most / _PACE):
                 return b"".join([piece async for piece in self.body(most)])
         except TimeoutError as exc:
-            raise self._misbehaved("what lies there already far too slowly") from exc
+            raise self._stalled("what lies there already far too slowly") from exc
 
     async def send_body(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
         """Send a body as fast as the guest takes it; returns the answer, which may come early."""
@@ -162,7 +167,7 @@ class Channel:
             async with asyncio.timeout(self._stall):
                 return await answer
         except TimeoutError as exc:
-            raise self._misbehaved("no answer to a body that it was sent") from exc
+            raise self._stalled("no answer to a body that it was sent") from exc
         except BaseException:
             self.abort()  # the guest still waits for the rest of the body
             raise
@@ -216,15 +221,33 @@ class Channel:
         self.abort()
         return GuestMisbehaved(f"the agent inside sent {what}")
 
+    def _stalled(self, what: str) -> Stalled:
+        self.abort()
+        return Stalled(f"the agent inside sent {what}")
 
-async def within(seconds: float, act: Awaitable[T], what: str) -> T:
-    """Do something in a given time.
+
+async def within(
+    seconds: float, act: Awaitable[T], what: str, limit: asyncio.Timeout | None = None
+) -> T:
+    """Do something in a given time; ``limit``, where somebody must know it, is that time.
 
     Raises:
         GuestUnreachable: time is up.
     """
     try:
-        async with asyncio.timeout(seconds):
+        async with limit or asyncio.timeout(seconds):
             return await act
     except TimeoutError as exc:
         raise GuestUnreachable(f"{what}: the agent inside did not answer in {seconds:g} s") from exc
+
+
+@contextlib.contextmanager
+def not_counted(limit: asyncio.Timeout) -> Iterator[None]:
+    """What is waited for here is not the agent, whose time stands still meanwhile."""
+    clock, due = asyncio.get_running_loop().time, limit.when()
+    began = clock()
+    limit.reschedule(None)
+    try:
+        yield
+    finally:
+        limit.reschedule(None if due is None else due + clock() - began)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import socket
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from runtools.errors import GuestMisbehaved, GuestUnreachable, Unavailable, VersionMismatch
-from runtools.platform.core.ids import new_id
+from runtools.errors import GuestMisbehaved, GuestUnreachable, VersionMismatch
 from runtools.platform.core.ports.host import FileBody
-from runtools.platform.host.guest import translate, wire
+from runtools.platform.host.guest import commands, translate, wire
 from runtools.platform.host.guest.channel import Channel, Connect, Interrupted, Refused, within
 from runtools.platform.host.guest.holding import Holding, Share
 from runtools.platform.host.guest.identity import Evidence, Identity
@@ -83,6 +81,10 @@ class GuestClient:
         self._pool = Pool(connect, token, self._patience)
         self._clock = clock or SystemClock()
         self.processes = GuestProcesses(self._pool, self._patience)
+
+    def hold_in(self, holding: Holding | Share) -> None:
+        """What it is to share with other clients from now on."""
+        self._share = Share(holding)
 
     # --- the machine ---
 
@@ -176,50 +178,9 @@ class GuestClient:
         Raises:
             OutcomeUnknown: the agent died meanwhile, and nobody saw how the command ended.
             GuestUnreachable: no answer came in time.
+            Unavailable: it has ended, and there was no room for what it printed.
         """
-        process_id = request.process_id or new_id("prc")
-        stdin = translate.stdin(request)
-        wanted: dict[str, Any] = {
-            "do": "exec",
-            "id": process_id,
-            "command": request.command,
-            "env": {**(env or {}), **request.env},
-            "cwd": request.cwd,
-            "user": request.user,
-            "timeout_ms": request.timeout_ms,
-            "max_output": request.max_output_bytes,
-            "stdin": len(stdin),
-        }
-
-        async def act(channel: Channel) -> ExecResult:
-            channel.send(wanted)
-            if stdin:
-                channel.send_bytes(stdin)
-            ran = wire.answer(await channel.receive(), wire.Ran)
-            return await self._output(channel, ran, process_id, request.max_output_bytes)
-
-        seconds = request.timeout_ms / 1000 + self._patience.grace
-        return await within(seconds, self._pool.repeat(act), f"command {process_id}")
-
-    async def _output(
-        self, channel: Channel, ran: wire.Ran, process_id: str, most: int
-    ) -> ExecResult:
-        """What a command printed; room for it is given back when nobody has the result any more."""
-        if ran.stdout > most or ran.stderr > most:
-            raise GuestMisbehaved("the agent inside sent more output than was asked for")
-        size = ran.stdout + ran.stderr
-        try:
-            give_back = await self._share.take(size)
-        except Unavailable:
-            channel.abort()  # the output is still to come on it
-            raise
-        try:
-            result = translate.result(process_id, ran, await channel.whole_body(size))
-        except BaseException:
-            give_back()
-            raise
-        weakref.finalize(result, give_back).atexit = False
-        return result
+        return await commands.run(self._pool, self._share, self._patience, request, env or {})
 
     async def signal_exec(self, op: str, process_id: str, signal: int) -> None:
         """Signal a running command."""

@@ -40,8 +40,10 @@ class Holding:
         """How many wait for room."""
         return len(self._queue)
 
-    async def take(self, count: int) -> Callable[[], None]:
+    async def take(self, count: int, until: float | None = None) -> Callable[[], None]:
         """Room for so many bytes; what is returned gives it back, and is to be called once.
+
+        ``until``, by the loop's time, is when whoever has waited elsewhere for it already is to be told.
 
         Raises:
             Unavailable: there was none for too long.
@@ -49,16 +51,16 @@ class Holding:
         if count <= SMALL_BYTES:
             return _nothing
         if self._queue or self._held + count > self._most:
-            await self._turn(count)
+            await self._turn(count, until or _due(self.wait_seconds))
         else:
             self._held += count
         return partial(self._give_back, count)
 
-    async def _turn(self, count: int) -> None:
+    async def _turn(self, count: int, until: float) -> None:
         waiter = (count, asyncio.get_running_loop().create_future())
         self._queue.append(waiter)
         try:
-            async with asyncio.timeout(self.wait_seconds):
+            async with asyncio.timeout_at(until):
                 await waiter[1]
         except BaseException as exc:
             if waiter in self._queue:
@@ -68,8 +70,10 @@ class Holding:
                 self._give_back(count)  # its turn came meanwhile
             if isinstance(exc, TimeoutError):
                 raise Unavailable(
-                    f"too much output of commands is on its way to read another {count} bytes",
-                    hint="ask again under the same process id, or for less by maxOutputBytes",
+                    f"so much output of commands is on its way that for {self.wait_seconds:g} s there was "
+                    f"no room to read another {count} bytes",
+                    hint="the command has ended: ask again under the same process id, or for less by "
+                    "maxOutputBytes",
                 ) from None
             raise
 
@@ -98,15 +102,16 @@ class Share:
         """How many wait for others of the same guest (or org), and not among those of all."""
         return self._own.waiting
 
-    async def take(self, count: int) -> Callable[[], None]:
-        """Room for so many bytes, of the share and then of the whole.
+    async def take(self, count: int, until: float | None = None) -> Callable[[], None]:
+        """Room for so many bytes, of the share and then of the whole, both in the time that is for one.
 
         Raises:
             Unavailable: there was none for too long.
         """
-        give_back = await self._own.take(count)
+        until = until or _due(self.wait_seconds)
+        give_back = await self._own.take(count, until)
         try:
-            and_to_all = await self._whole.take(count)
+            and_to_all = await self._whole.take(count, until)
         except BaseException:
             give_back()
             raise
@@ -126,8 +131,12 @@ class Outputs:
         self._orgs: dict[str, Share] = {}
 
     def of(self, org_id: str) -> Share:
-        """What the guests of an org may take together; those of no known org are one, too."""
+        """What the guests of an org may take together."""
         return self._orgs.setdefault(org_id, Share(self._whole, ORG_BYTES))
+
+
+def _due(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _nothing() -> None:

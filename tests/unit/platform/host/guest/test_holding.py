@@ -84,7 +84,7 @@ async def test_one_that_waits_for_too_long_is_refused_and_can_be_asked_for_again
     holding = Holding(most=LARGE, wait_seconds=0)
     guest = agent.client(holding=holding)
     first = await guest.exec(printing(LARGE, "prc_first"))
-    with pytest.raises(Unavailable, match="too much output"):
+    with pytest.raises(Unavailable, match="so much output"):
         await guest.exec(printing(LARGE, "prc_second"))
     assert (await guest.exec(printing(3, "prc_small"))).stdout == "xxx"
     del first
@@ -120,6 +120,47 @@ async def test_who_waits_for_the_whole_in_vain_leaves_nothing_of_its_share_taken
     give_back()
     (await share.take(LARGE))()
     await whole.take(LARGE)
+
+
+async def test_all_that_is_waited_for_is_waited_for_once() -> None:
+    """Of the guest, of the org and of the host: whoever comes with his time over is told at once."""
+    host = Holding(most=2 * LARGE, wait_seconds=1000)
+    org = Share(host, most=2 * LARGE)
+    guest = Share(org, most=2 * LARGE)
+    over = asyncio.get_running_loop().time() - 1
+    for full in (host, org, guest):
+        give_back = await full.take(LARGE + 1)
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable, match="for 1000 s there was no room"):
+                await guest.take(LARGE, over)
+        give_back()
+    (await guest.take(2 * LARGE, over))()  # what is there is taken, whatever the time
+
+
+async def test_the_wait_for_room_is_none_for_the_agent(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = printing(LARGE, "prc_waits").model_copy(update={"timeout_ms": 12_345})
+    limits, timeout = [], asyncio.timeout
+
+    def noted(seconds: float | None) -> asyncio.Timeout:
+        made = timeout(seconds)
+        if seconds == 12.345 + Patience().grace:
+            limits.append(made)
+        return made
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    holding = Holding(most=LARGE)
+    guest = agent.client(holding=holding)
+    give_back = await holding.take(LARGE)
+    running = asyncio.ensure_future(guest.exec(request))
+    await soon(holding, 1)
+    (limit,) = limits
+    assert limit.when() is None
+    give_back()
+    assert (await running).stdout == "x" * LARGE
+    assert limit.when() is not None
+    await guest.close()
 
 
 def test_a_share_is_a_small_part_and_holds_the_largest_output() -> None:
