@@ -13,7 +13,10 @@ import pytest
 from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
+from runtools.errors import CapacityExhausted
+from runtools.platform.core.states import State
 from runtools.platform.kit.db import Database
+from runtools.sdk.shapes.sandboxes import QueuePlace
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
 from runtools.testing.made_once import sqlite_url
@@ -193,6 +196,25 @@ class TestKeeping:
         assert ran.json()["data"]["exitCode"] == 0
         assert (await any_world.get("one"))["state"] == "running"
         refused(await http.post("/v1/sandboxes/two/resume"))
+
+    async def test_one_that_waits_for_room_on_its_host_counts_as_running(
+        self, any_world: World
+    ) -> None:
+        http, host = any_world.http, any_world.host
+        one = (await any_world.create(name="one", **SIZE))["id"]
+        await http.post("/v1/sandboxes/one/pause")
+        await allow(any_world, sandboxes=1)
+        host.refuse(CapacityExhausted(f"{one} waits for room on its host"))
+        answer = await http.post("/v1/sandboxes/one/resume")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "capacity_exhausted")
+        place = QueuePlace(position=1, estimated_wait_seconds=None)
+        machine = host.machines[one]
+        await host._report(machine, State.PAUSED, "queued", "request", "key_test", queue=place)
+        await any_world.becomes(one, operation="queued")
+        assert refused(await http.post("/v1/sandboxes", json=SIZE))["limit"] == "sandboxes"
+        await host._report(machine, State.PAUSED, None, "request", "key_test")
+        await any_world.becomes(one, operation=None)
+        await any_world.create(name="two", **SIZE)
 
     async def test_a_terminal_wakes_none_beyond_them(self, any_world: World) -> None:
         http = any_world.http

@@ -18,7 +18,7 @@ from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Sizes
 from runtools.platform.host.engine import idle, ledger
 from runtools.platform.host.engine import space as space_of_host
-from runtools.platform.host.engine.acts import resume
+from runtools.platform.host.engine.acts import queued
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.guest.client import Activity, GuestClient
 from runtools.testing.clock import ManualClock
@@ -80,8 +80,8 @@ class TestQueue:
     async def test_a_command_waits_with_it_for_a_while_and_is_told_where_it_stands(
         self, small_world, monkeypatch
     ):
-        monkeypatch.setattr(resume, "_QUEUED_SECONDS", 0.05)
-        monkeypatch.setattr(resume, "_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(queued, "PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(queued, "_LOOK_SECONDS", 0.05)
         slept = await small_world.create()
         await small_world.pause(slept)
         ran = await small_world.create()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from runtools.errors import (
@@ -25,6 +26,12 @@ from runtools.platform.host.engine.acts.create import create, recoverable
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.fork import fork
 from runtools.platform.host.engine.acts.pause import pause
+from runtools.platform.host.engine.acts.queued import (
+    deadline,
+    is_queued,
+    still_queued,
+    unless_queued,
+)
 from runtools.platform.host.engine.acts.resume import resume
 from runtools.platform.host.engine.acts.rollback import rollback
 from runtools.platform.host.engine.acts.snapshot import snapshot
@@ -61,12 +68,18 @@ class Acting:
         return await _running_or_queued(box, making)
 
     async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        """Save it to disk."""
-        return await self._act(sandbox_id, op, actor, "pause", pause)
+        """Save it to disk; one that waits for room to go on waits no more."""
+        return await self._act(sandbox_id, op, actor, "pause", _wait_no_more)
 
     async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        """Go on from the disk."""
-        return await self._act(sandbox_id, op, actor, "resume", resume)
+        """Go on from the disk.
+
+        Raises:
+            CapacityExhausted: it waits for room still, and goes on waiting.
+        """
+        box = self.engine.actor(sandbox_id)
+        going_on = self._act(sandbox_id, op, actor, "resume", _go_on)
+        return await unless_queued(box, going_on, deadline())
 
     async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
         """Remove it, whatever is under way."""
@@ -117,20 +130,30 @@ class Acting:
         self, sandbox_id: str, idle_timeout_seconds: int, max_lifetime_seconds: int | None
     ) -> None:
         """From now on it is paused after so long."""
-        box = self.engine.actor(sandbox_id)
         limits = {
             "idle_timeout_seconds": idle_timeout_seconds,
             "max_lifetime_seconds": max_lifetime_seconds,
         }
+        await self._change_order(self.engine.actor(sandbox_id), limits)
 
+    async def hand_over(self, sandbox_id: str, org_id: str) -> None:
+        """From now on it is another org's."""
+        box = self.engine.actor(sandbox_id)
+        await self._change_order(box, {"org_id": org_id})
+        if box.guest is not None:
+            box.guest.hold_in(self.engine.outputs.of(org_id))
+
+    # --- how ---
+
+    @staticmethod
+    async def _change_order(box: Actor, changes: dict[str, Any]) -> None:
         async def change() -> None:
             if box.state is State.STOPPED:
                 raise SandboxStopped(f"{box.id} has stopped")
-            box.books.keep_order(box.record.order.model_copy(update=limits))
+            box.books.keep_order(box.record.order.model_copy(update=changes))
 
-        await box.perform(change, asked=True)
-
-    # --- how ---
+        # What waits for room may wait for long, and nothing of it is touched yet.
+        await (change() if is_queued(box) else box.perform(change, asked=True))
 
     def _enrolled(self, order: CreateOrder, why: Why) -> Actor:
         """Refuse what can never be started before anything is written down."""
@@ -154,22 +177,42 @@ class Acting:
     ) -> Observed:
         box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"{verb} {sandbox_id}")
-        return await self.engine.ops.once(
-            op, why.what, Observed, lambda: _in_turn(box, why, lambda: act(box, why))
-        )
+        return await self.engine.ops.once(op, why.what, Observed, lambda: act(box, why))
+
+
+async def _go_on(box: Actor, why: Why) -> Observed:
+    _check_not_held_up(box, why)
+    return await box.perform(partial(resume, box, why), asked=True, for_room=True)
+
+
+async def _wait_no_more(box: Actor, why: Why) -> Observed:
+    """Pause it. What waits for room on its behalf is told."""
+    _check_not_held_up(box, why)
+    waits = is_queued(box) and box.state is State.PAUSED
+    if waits:
+        told = Conflict(f"{box.id} was paused again before there was room for it to go on")
+        box.engine.admission.withdraw(box.id, told)
+    return await box.perform(partial(pause, box, why), first=waits, asked=True)
 
 
 async def _in_turn(box: Actor, why: Why, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do an act, unless what is under way there has been held up: nobody is to wait for that.
+    """Do an act, unless what is under way there is held up, or waits for room: nobody is to wait for that.
 
     Raises:
         OutcomeUnknown: it is a repeat of what is held up.
-        Unavailable: it is something else, and was not begun.
+        Unavailable: something else is held up, and this was not begun.
+        CapacityExhausted: it waits for room, and this was not begun.
     """
+    _check_not_held_up(box, why)
+    if is_queued(box):
+        raise still_queued(box)
+    return await box.perform(act, asked=True)
+
+
+def _check_not_held_up(box: Actor, why: Why) -> None:
     under_way = box.record.under_way
     if box.held_up is not None and under_way is not None and under_way.op == why.op:
         raise held_up(box, OutcomeUnknown)
-    return await box.perform(act, asked=True)
 
 
 async def _running_or_queued(box: Actor, making: asyncio.Future[None] | None) -> Observed:
@@ -207,8 +250,3 @@ def _check_ids(*sandbox_ids: str) -> None:
             raise InvalidRequest(f"{one[:80]!r} is no sandbox id")
     if not sandbox_ids or len(set(sandbox_ids)) != len(sandbox_ids):
         raise InvalidRequest("a fork needs ids of children that differ, and at least one")
-
-
-def is_queued(box: Actor) -> bool:
-    """Whether it waits for room and nothing of it was touched yet."""
-    return box.record.under_way is not None and box.record.under_way.queued

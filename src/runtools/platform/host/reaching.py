@@ -11,6 +11,8 @@ from runtools.sdk.shapes.egress import Egress, EgressLog, EgressRules
 
 # Their networks stay as they are meanwhile: a change need not wait for them.
 _BESIDE = {None, Operation.SNAPSHOTTING, Operation.FORKING}
+# Nothing of it is touched yet, and what waits for room may wait for long.
+_UNTOUCHED = Operation.QUEUED
 
 
 class Reaching:
@@ -21,7 +23,8 @@ class Reaching:
     async def set_egress(self, sandbox_id: str, generation: int, egress: Egress) -> None:
         """Put a policy in force; what it does not admit is cut."""
         box = self.engine.actor(sandbox_id)
-        if box.state is State.RUNNING and box.record.operation in _BESIDE:
+        doing = box.record.operation
+        if doing is _UNTOUCHED or (box.state is State.RUNNING and doing in _BESIDE):
             await _change(box, generation, egress)
         else:
             await box.perform(lambda: _change(box, generation, egress), asked=True)

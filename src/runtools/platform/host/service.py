@@ -28,11 +28,12 @@ from runtools.platform.core.ports.host import (
 from runtools.platform.core.ports.metrics import Family
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.states import State
-from runtools.platform.host.acting import Acting, is_queued
+from runtools.platform.host.acting import Acting
 from runtools.platform.host.disk import files
 from runtools.platform.host.engine import durable, memory, snapshots
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.pause import pause
+from runtools.platform.host.engine.acts.queued import is_queued
 from runtools.platform.host.engine.admission import Admission
 from runtools.platform.host.engine.budget import Budget
 from runtools.platform.host.engine.engine import Engine, chosen

@@ -48,10 +48,12 @@ _NAMES = tuple(Amounts.model_fields)
 _SET = [org_limits.c[name] for name in _NAMES]
 _OF_ORG = select(*_SET).where(org_limits.c.org_id == bindparam("org"))
 
-# A sandbox runs from the wish that it do to the sight of its pause or end.
+# A sandbox runs from the wish that it do to the sight of its pause or end; also while it is on its way, or
+# waits for room on its host, where its wish was answered by that.
 _RUNS = or_(
     sandboxes.c.state.in_(("creating", "running")),
     and_(sandboxes.c.state == "paused", sandboxes.c.wish_open, sandboxes.c.wanted == "running"),
+    and_(sandboxes.c.state == "paused", sandboxes.c.operation.in_(("queued", "resuming"))),
 )
 
 

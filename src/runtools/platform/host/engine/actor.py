@@ -55,6 +55,8 @@ class Actor:
         vigil: the wait for the end of its VMM.
         guest: connections to the agent inside, while there is a machine.
         uses: execs and file operations under way.
+        callers: what tells those of them that wait for the guest that it was put to sleep.
+        is_put_to_sleep: the platform itself has paused it, and nobody has woken it since.
         touched: when the sandbox was last active (monotonic).
         stats: what the guest last said of itself.
         refusals: what it wanted to reach and was not let.
@@ -70,6 +72,8 @@ class Actor:
         self.vigil = Vigil(self, died)
         self.guest: GuestClient | None = None
         self.uses = 0
+        self.callers: set[Callable[[], None]] = set()
+        self.is_put_to_sleep = False
         self.touched = engine.clock.monotonic()
         self.stats: Stats | None = None
         self.refusals = Refusals(self.books.folder, engine.clock, engine.meters.refused)
@@ -152,7 +156,7 @@ class Actor:
             HostUnavailable: the host goes down, and begins nothing that would leave something running.
         """
         if self.engine.stopping and act not in _LAST_ACTS:
-            raise _going_down()
+            raise going_down()
         move = check(act, self.state, self.id)
         about = {"runtools.sandbox.id": self.id, "runtools.cause": why.cause}
         traced = self.engine.tracing.span(f"sandbox.{act}", attributes=about)
@@ -206,18 +210,19 @@ class Actor:
         *,
         first: bool = False,
         asked: bool = False,
+        for_room: bool = False,
     ) -> T:
         """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
 
         Nothing comes before a destroy. One that was ``asked`` for is refused where what is before it
-        is held up.
+        is held up; or waits for room, unless it is ``for_room`` itself.
 
         Raises:
             Unavailable: it is, and this was not begun.
         """
         if asked and self.held_up is not None:
             raise held_up(self, Unavailable)
-        return await self.turns.perform(run, first=first, asked=asked)
+        return await self.turns.perform(run, first=first, asked=asked, for_room=for_room)
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""
@@ -260,6 +265,12 @@ class Actor:
             self.uses -= 1
             self.touched = self.engine.clock.monotonic()
 
+    def put_to_sleep(self) -> None:
+        """Tell those who wait for the guest: nobody has asked for this pause, so nobody need wake it."""
+        self.is_put_to_sleep = True
+        for give_up in list(self.callers):
+            give_up()
+
     def drop_guest(self) -> None:
         """Forget the connections to the agent."""
         if self.guest is not None:
@@ -277,7 +288,7 @@ class Actor:
 
     def _overruled(self) -> RunToolsError:
         if self.engine.stopping:
-            return _going_down()
+            return going_down()
         return SandboxStopped(f"{self.id} was destroyed meanwhile")
 
 
@@ -291,5 +302,6 @@ def held_up(box: Actor, kind: type[RunToolsError]) -> RunToolsError:
     )
 
 
-def _going_down() -> RunToolsError:
+def going_down() -> RunToolsError:
+    """That this host begins nothing any more: the next one does."""
     return HostUnavailable("the platform is going down", hint="try again when it is up")

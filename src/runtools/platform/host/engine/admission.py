@@ -179,6 +179,20 @@ class Admission:
                 self.leave(who)  # its turn came while it was being cancelled
             raise
 
+    def withdraw(self, who: str, told: Exception) -> None:
+        """Have one wait no more, and be told so; one that does not wait is no error."""
+        for waiter in self._queue:
+            if waiter.who == who and not waiter.turn.done():
+                waiter.turn.set_exception(told)
+
+    def lacking(self, who: str) -> Refusal | None:
+        """What there is not enough of for one that waits; None: it does not."""
+        for ahead, waiter in enumerate(self._queue):
+            if waiter.who == who:
+                lacking = self._lacking(waiter.ask)
+                return lacking or waits(self._budget, self.taken, waiter.ask, ahead)
+        return None
+
     def leave(self, who: str) -> None:
         """Give a ticket back; one that has none is no error."""
         ticket = self._tickets.pop(who, None)
@@ -190,7 +204,7 @@ class Admission:
         """Let in who fits now, in order; called whenever room may have come."""
         while self._queue and not self._closed:
             waiter = self._queue[0]
-            if waiter.turn.cancelled():
+            if waiter.turn.done():  # it does not want it any more
                 self._queue.popleft()
             elif self._lacking(waiter.ask) is None:
                 self._queue.popleft()
@@ -233,7 +247,7 @@ class Admission:
 def _exhausted(lacking: Refusal) -> CapacityExhausted:
     ahead = f"others wait for room already ({lacking.ahead})" if lacking.ahead else "no room"
     return CapacityExhausted(
-        f"{ahead}: asked for {lacking.asked:g} {lacking.what}, {lacking.free:g} free",
+        f"{ahead}: {lacking.words}",
         hint=lacking.hint,
-        details={"what": lacking.what, "asked": lacking.asked, "free": lacking.free},
+        details=lacking.details,
     )

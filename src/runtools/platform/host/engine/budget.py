@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from runtools.platform.host.disk import room
 
@@ -48,6 +49,16 @@ class Refusal:
     free: float
     hint: str
     ahead: int = 0
+
+    @property
+    def words(self) -> str:
+        """As a sentence says it."""
+        return f"asked for {self.asked:g} {self.what}, {self.free:g} free"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """As an error carries it."""
+        return {"what": self.what, "asked": self.asked, "free": self.free}
 
 
 def load_of(memory_mb: int, factor: float, count: int = 1) -> Load:

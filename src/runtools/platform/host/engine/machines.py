@@ -142,13 +142,14 @@ async def _copied(owner: Actor, overlay: Path) -> None:
     Raises:
         IllegalMove: it runs by now.
         NotFound: its disk was removed meanwhile.
+        CapacityExhausted: it waits for room to go on.
     """
 
     async def copy() -> None:
         check_recoverable(owner)
         await files.copy_sparse(owner.overlay, overlay, owner.engine.headroom_bytes)
 
-    await owner.perform(copy)
+    await owner.perform(copy, asked=True)
 
 
 def check_recoverable(owner: Actor) -> None:

@@ -23,12 +23,14 @@ class _Job:
 
     Attributes:
         asked: somebody waits for it who is told rather than kept waiting for a full disk.
+        for_room: who does wait where what is before it waits for room.
     """
 
     run: Callable[[], Coroutine[Any, Any, Any]]
     done: asyncio.Future[Any]
     context: Context
     asked: bool = False
+    for_room: bool = False
 
 
 class Turns:
@@ -56,14 +58,20 @@ class Turns:
         return len(self._jobs)
 
     async def perform(
-        self, run: Callable[[], Coroutine[Any, Any, T]], *, first: bool, asked: bool
+        self,
+        run: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        first: bool,
+        asked: bool,
+        for_room: bool = False,
     ) -> T:
         """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
 
-        Nothing comes before one that overrules. ``asked`` is what `hold_up` refuses.
+        Nothing comes before one that overrules. ``asked`` is what `hold_up` refuses, and `refuse` where it
+        is not ``for_room``.
         """
         job = self._job(run)
-        job.asked = asked
+        job.asked, job.for_room = asked, for_room
         if first and not self.is_final:
             self._jobs.appendleft(job)
         else:
@@ -79,10 +87,11 @@ class Turns:
         """
         if self._doing is not None and not self._doing.done.done():
             self._doing.done.set_exception(told)
-        waiting, self._jobs = self._jobs, deque(job for job in self._jobs if not job.asked)
-        for job in waiting:
-            if job.asked:
-                job.done.set_exception(refusal())
+        self._refuse([job for job in self._jobs if job.asked], refusal)
+
+    def refuse(self, refusal: Callable[[], RunToolsError]) -> None:
+        """Refuse what waits and was asked for, but what waits for room as well: that is waited for now."""
+        self._refuse([job for job in self._jobs if job.asked and not job.for_room], refusal)
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""
@@ -112,6 +121,11 @@ class Turns:
             self._task.cancel()
         for job in self._jobs:
             job.done.set_exception(self._overruled())
+
+    def _refuse(self, jobs: list[_Job], refusal: Callable[[], RunToolsError]) -> None:
+        for job in jobs:
+            self._jobs.remove(job)
+            job.done.set_exception(refusal())
 
     def _job(self, run: Callable[[], Coroutine[Any, Any, Any]]) -> _Job:
         done = asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.acts.queued import still_queued
 from runtools.platform.host.engine.budget import Load, load_of
 from runtools.platform.host.engine.why import Why
 from runtools.sdk.shapes.sandboxes import QueuePlace
@@ -39,7 +40,8 @@ def _show(box: Actor, why: Why, place: QueuePlace) -> None:
         return
     if under_way.queued:
         box.books.report(place)
-    else:
+    else:  # and nobody waits for its turn behind that, who may do without
         record = replace(box.record, under_way=replace(under_way, queued=True))
         box.books.commit(why, record, position=place.position)
         box.books.report(place)
+        box.turns.refuse(lambda: still_queued(box))

@@ -13,6 +13,7 @@ from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
+from runtools.platform.host.engine.acts.queued import is_queued, still_queued
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
@@ -127,9 +128,12 @@ def recoverable(engine: Engine, sandbox_id: str) -> Actor:
     Raises:
         NotFound: it is unknown, was destroyed, or its disk was removed.
         IllegalMove: it runs.
+        CapacityExhausted: it waits for room to go on.
     """
     left = engine.actor(sandbox_id)
     check_recoverable(left)
+    if is_queued(left):
+        raise still_queued(left)
     return left
 
 

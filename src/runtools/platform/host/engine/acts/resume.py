@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from runtools.errors import CapacityExhausted, HostUnavailable, SandboxStopped, Unavailable
+from runtools.errors import HostUnavailable, SandboxStopped, Unavailable
 from runtools.platform.core.ports.driver import Exit, VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, Operation, State, is_settled
@@ -18,6 +16,7 @@ from runtools.platform.host.engine.actor import Actor, held_up
 from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.admit import admitted
 from runtools.platform.host.engine.acts.conclude import conclude
+from runtools.platform.host.engine.acts.queued import deadline, unless_queued
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.machines import identity_of
 from runtools.platform.host.engine.meeting import RESTORED_SECONDS, client, meet
@@ -29,9 +28,6 @@ from runtools.platform.kit.process import CommandFailed
 
 log = logging.getLogger(__name__)
 
-# How long a call into a sandbox waits with it for room on the host.
-_QUEUED_SECONDS = 60.0
-_LOOK_SECONDS = 1.0
 # The sandbox stays usable by execs and file operations while these are under way.
 _HARMLESS = {None, Operation.SNAPSHOTTING, Operation.FORKING}
 
@@ -108,6 +104,7 @@ async def became_running(box: Actor, why: Why, **detail: Any) -> Observed:
     )
     seen = await conclude(box, why, running, **detail)
     box.touched = engine.clock.monotonic()
+    box.is_put_to_sleep = False
     box.vigil.begin()
     return seen
 
@@ -126,7 +123,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         Unavailable: an act is under way whose end cannot be written down.
         CapacityExhausted: it waits for room on its host, and has not got it in a while.
     """
-    until = asyncio.get_running_loop().time() + _QUEUED_SECONDS
+    until = deadline()
     while True:
         if box.state is State.STOPPED:
             raise SandboxStopped(
@@ -143,33 +140,10 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         if box.held_up is not None:
             raise held_up(box, Unavailable)
         if box.state is State.CREATING:
-            await _unless_queued(box, box.changed(), until)
+            await unless_queued(box, box.changed(), until)
         else:
-            await _unless_queued(box, box.perform(lambda: resume(box, why), asked=True), until)
-
-
-async def _unless_queued(box: Actor, coming: Coroutine[Any, Any, object], until: float) -> None:
-    """Wait for what brings it up, as long as that takes; for room on the host only until then."""
-    waiting, clock = asyncio.ensure_future(coming), asyncio.get_running_loop().time
-    try:
-        while not waiting.done():
-            if clock() >= until and box.record.operation is Operation.QUEUED:
-                raise _still_queued(box)
-            await asyncio.wait({waiting}, timeout=max(until - clock(), _LOOK_SECONDS))
-        await waiting
-    finally:
-        waiting.cancel()  # the act goes on: only nobody waits for it here
-
-
-def _still_queued(box: Actor) -> CapacityExhausted:
-    place = box.latest().queue
-    where = f", at place {place.position} of its queue" if place else ""
-    wait = place.estimated_wait_seconds if place else None
-    return CapacityExhausted(
-        f"{box.id} waits for room on its host{where}",
-        hint="ask again later" if wait is None else f"ask again in some {wait:.0f} s",
-        details=place.model_dump(mode="json", by_alias=True) if place else {},
-    )
+            going_on = box.perform(lambda: resume(box, why), asked=True, for_room=True)
+            await unless_queued(box, going_on, until)
 
 
 async def _connect_network(box: Actor) -> None:

@@ -1,0 +1,161 @@
+"""Nobody waits without a word with a sandbox that waits for room on its host, nor behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
+
+from runtools.errors import CapacityExhausted, Conflict
+from runtools.platform.core.ports.host import Child
+from runtools.platform.host.engine.acts import queued
+from runtools.sdk.shapes.egress import Egress
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(queued, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(queued, "_LOOK_SECONDS", 0.05)
+
+
+@pytest.fixture
+async def slept(world):
+    """A paused sandbox whose snapshot is kept."""
+    box = await world.create()
+    world.kept = await world.snapshot(box)
+    await world.pause(box)
+    await until(lambda: world.look(box).durable)
+    return box
+
+
+@pytest.fixture
+def full(world, monkeypatch):
+    """The host's disk has no room for a pause of one more; until it is made."""
+    monkeypatch.setattr(world.engine.admission, "_free_disk", lambda: 100 << 20)
+
+    def make_room():
+        monkeypatch.undo()
+        world.engine.admission.kick()
+
+    return make_room
+
+
+async def queue_up(world, box):
+    """Have it wait for room; what waits with it."""
+    waking = asyncio.ensure_future(world.sh(box, "echo back"))
+    await until(lambda: world.look(box).operation == "queued")
+    return waking
+
+
+class TestResume:
+    async def test_on_a_full_disk_is_told_what_it_waits_for_and_goes_on_by_itself(
+        self, world, slept, full, impatient
+    ):
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(CapacityExhausted) as told:
+                await world.resume(slept)
+        assert "waits for room on its host, at place 1 of its queue" in told.value.message
+        assert "asked for 512 MB of disk above the headroom" in told.value.message
+        assert "runtools prune" in told.value.hint
+        assert f"runtools sandbox pause {slept}" in told.value.hint
+        assert told.value.details["what"] == "MB of disk above the headroom"
+        assert told.value.details["position"] == 1
+        assert world.look(slept).operation == "queued"
+        full()
+        await until(lambda: world.look(slept).state == "running")
+
+    async def test_a_repeat_waits_with_the_first(self, world, slept, full, impatient):
+        op = fresh("op")
+        for _ in range(2):
+            with pytest.raises(CapacityExhausted):
+                await world.host.resume(slept, op, "key_test")
+        full()
+        async with asyncio.timeout(DEADLINE):
+            await until(lambda: world.look(slept).state == "running")
+        assert (await world.host.resume(slept, op, "key_test")).state == "running"
+
+    async def test_says_who_is_before_it_where_there_would_be_room(self, settings, impatient):
+        world = World(dataclasses.replace(settings, max_sandboxes=1))
+        await world.host.start()
+        slept = await world.create()
+        await world.pause(slept)
+        ran = await world.create()
+        with pytest.raises(CapacityExhausted, match="asked for 1 sandboxes, 0 free"):
+            await world.resume(slept)
+        await world.destroy(ran)
+        await until(lambda: world.look(slept).state == "running")
+        await world.close()
+
+
+class TestPause:
+    async def test_has_it_wait_no_more_and_tells_who_waits_with_it(self, world, slept, full):
+        waking = await queue_up(world, slept)
+        resuming = asyncio.ensure_future(world.resume(slept))
+        await until(lambda: world.box(slept).turns.waiting)
+        async with asyncio.timeout(DEADLINE):
+            seen = await world.pause(slept)
+        assert seen.state == "paused"
+        with pytest.raises(Conflict, match="was paused again before there was room"):
+            await waking
+        # Who comes after it has it wait anew.
+        await until(lambda: world.look(slept).operation == "queued")
+        full()
+        assert (await resuming).state == "running"
+
+
+ACTS = {
+    "snapshot": lambda world, box: world.snapshot(box),
+    "rollback": lambda world, box: world.rollback(box, world.kept),
+    "fork": lambda world, box: world.host.fork(
+        box, fresh("op"), "key_test", [Child(sandbox_id=sandbox_id())]
+    ),
+    "recover": lambda world, box: world.host.create(order(recover_from=box)),
+}
+
+
+class TestOthers:
+    async def test_are_refused_and_not_begun(self, world, slept, full):
+        waking, known = await queue_up(world, slept), set(world.engine.actors)
+        for act in ACTS.values():
+            async with asyncio.timeout(DEADLINE):
+                with pytest.raises(CapacityExhausted, match=f"{slept} waits for room"):
+                    await act(world, slept)
+        assert set(world.engine.actors) == known
+        full()
+        assert await waking == "back"
+
+    async def test_those_that_were_asked_for_just_before_are_refused_too(self, world, slept, full):
+        over = asyncio.Event()
+        busy = asyncio.ensure_future(world.box(slept).perform(over.wait))
+        await until(lambda: world.box(slept).turns.current)
+        waking = asyncio.ensure_future(world.sh(slept, "echo back"))
+        await until(lambda: world.box(slept).turns.waiting == 1)
+        keeping = asyncio.ensure_future(world.snapshot(slept))
+        await until(lambda: world.box(slept).turns.waiting == 2)
+        over.set()
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(CapacityExhausted, match="waits for room"):
+                await keeping
+        await busy
+        full()
+        assert await waking == "back"
+
+    async def test_what_touches_nothing_is_done_meanwhile(self, world, slept, full):
+        waking = await queue_up(world, slept)
+        async with asyncio.timeout(DEADLINE):
+            await world.host.set_limits(slept, 7, 70)
+            await world.host.set_egress(slept, 3, Egress(internet=False))
+        full()
+        assert await waking == "back"
+        order = world.box(slept).record.order
+        assert (order.idle_timeout_seconds, order.internet) == (7, False)
+        (slot,) = world.box(slept).slots()
+        assert world.network.policies[slot] == order.policy
+
+    async def test_a_destroy_waits_for_nothing(self, world, slept, full):
+        waking = await queue_up(world, slept)
+        assert (await world.destroy(slept)).state == "stopped"
+        assert (await asyncio.gather(waking, return_exceptions=True))[0] is not None
+        assert world.engine.admission.waiting == 0
