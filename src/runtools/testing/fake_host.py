@@ -331,6 +331,11 @@ class FakeHost(FakeLife):
         }
         machine.order = machine.order.model_copy(update=limits)
 
+    async def hand_over(self, sandbox_id: str, org_id: str) -> None:
+        """Note it in the order."""
+        machine = self._alive(sandbox_id, "hand_over")
+        machine.order = machine.order.model_copy(update={"org_id": org_id})
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         """What a test has put into ``refused`` of the machine."""
         self._answer("egress_log", sandbox_id)

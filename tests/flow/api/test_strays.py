@@ -106,8 +106,11 @@ class TestAdopt:
         order = known.model_copy(update={"sandbox_id": new_sandbox_id(), "op": "opn_lost"})
         await any_world.host.create(order)
         await strays.watch(any_world.platform)
+        await any_world.host.hand_over(order.sandbox_id, "org_former")
         await adopt(any_world, order.sandbox_id, org_id)
         assert (await any_world.get(order.sandbox_id, other))["state"] == "paused"
+        # What the host has for all is shared out by whose it is now.
+        assert (await any_world.host.order(order.sandbox_id)).org_id == org_id
         # What the first org has built for itself is nobody else's.
         mine = await any_world.build("mine", recipe="base-debian", apt=["git"])
         order = known.model_copy(

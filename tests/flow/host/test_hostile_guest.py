@@ -95,7 +95,7 @@ CALLS = {
 # What asks no guest.
 OUTSIDE = {
     *("order", "settled", "pause", "resume", "destroy", "snapshot", "rollback", "fork"),
-    *("set_egress", "set_limits", "egress_log", "stats_history", "console"),
+    *("set_egress", "set_limits", "hand_over", "egress_log", "stats_history", "console"),
 }
 
 

@@ -28,3 +28,30 @@ async def test_outputs_of_an_org_beyond_its_share_wait_behind_its_own_alone(worl
         await world.host.stop()
         world.__init__(settings)
         await world.host.start()
+
+
+async def test_one_that_is_handed_over_shares_with_its_new_org(world, settings):
+    box = await world.create(org_id="org_one")
+    await world.host.hand_over(box, "org_other")
+    for _ in range(2):
+        former, present = (world.engine.outputs.of(org) for org in ("org_one", "org_other"))
+        give_back, other_back = await former.take(ORG_BYTES), await present.take(ORG_BYTES)
+        asked = asyncio.ensure_future(world.sh(box, LARGE))
+        await until(lambda: present.waiting == 1)  # noqa: B023 - waited for here
+        other_back()
+        assert len(await asked) == 2 * SMALL_BYTES
+        give_back()
+        await world.host.stop()
+        world.__init__(settings)
+        await world.host.start()
+
+
+async def test_those_from_before_orders_named_an_org_do_not_share_with_each_other(world):
+    boxes = [await world.create(org_id="") for _ in range(2)]
+    share = world.engine.outputs.of(boxes[0])
+    give_back = await share.take(ORG_BYTES)
+    asked = asyncio.ensure_future(world.sh(boxes[0], LARGE))
+    await until(lambda: share.waiting == 1)
+    assert len(await world.sh(boxes[1], LARGE)) == 2 * SMALL_BYTES
+    give_back()
+    assert len(await asked) == 2 * SMALL_BYTES

@@ -134,6 +134,8 @@ class HostActsContract:
             await hosts.host.console(nobody, 1)
         with pytest.raises(NotFound):
             await hosts.host.set_limits(nobody, 1, None)
+        with pytest.raises(NotFound):
+            await hosts.host.hand_over(nobody, "org_other")
 
     async def test_its_limits_can_be_changed_while_it_is_there(self, hosts: HostRig) -> None:
         box = await hosts.running()
@@ -142,6 +144,15 @@ class HostActsContract:
         await hosts.destroy(box)
         with pytest.raises(SandboxStopped):
             await hosts.host.set_limits(box, 600, None)
+
+    async def test_it_can_be_handed_over_to_another_org(self, hosts: HostRig) -> None:
+        box = await hosts.paused()
+        await hosts.host.hand_over(box, "org_other")
+        assert (await hosts.host.order(box)).org_id == "org_other"
+        assert await hosts.state(box) == "paused"
+        await hosts.destroy(box)
+        with pytest.raises(SandboxStopped):
+            await hosts.host.hand_over(box, "org_third")
 
     # --- snapshots and forks ---
 

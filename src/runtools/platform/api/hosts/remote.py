@@ -212,6 +212,9 @@ class RemoteHost(Host):
             type(None), "set_limits", sandbox_id, idle_timeout_seconds, max_lifetime_seconds
         )
 
+    async def hand_over(self, sandbox_id: str, org_id: str) -> None:
+        await self._value(type(None), "hand_over", sandbox_id, org_id)
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         return await self._value(EgressLog, "egress_log", sandbox_id)
 

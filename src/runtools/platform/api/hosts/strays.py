@@ -88,7 +88,18 @@ async def adopt(
     host = hosts.port(host_id)
     seen = await find(db, host, sandbox_id)
     order = await host.order(sandbox_id)
-    return await db.write(_take, vault, host_id, seen, order, org_id, now)
+    org, project = await db.read(_place, org_id)
+    await host.hand_over(sandbox_id, org)
+    return await db.write(_take, vault, host_id, seen, order, org, project, now)
+
+
+def _place(conn: Transaction, org_id: str | None) -> tuple[str, str]:
+    """The org and its project that one is adopted into."""
+    org = org_id or orgs.first(conn)
+    project = projects.find(conn, org, None) if org is not None else None
+    if org is None or project is None:
+        raise NotFound(f"no org {org_id!r}")
+    return org, project
 
 
 def _take(
@@ -97,13 +108,10 @@ def _take(
     host_id: str,
     seen: Observed,
     order: CreateOrder,
-    org_id: str | None,
+    org: str,
+    project: str,
     now: datetime,
 ) -> Record:
-    org = org_id or orgs.first(conn)
-    project = projects.find(conn, org, None) if org is not None else None
-    if org is None or project is None:
-        raise NotFound(f"no org {org_id!r}")
     version = templates.lent(conn, org, order.template_version_id)
     if version is None:
         raise Conflict(

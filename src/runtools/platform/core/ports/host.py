@@ -354,6 +354,10 @@ class Host(Protocol):
         """How long it may be idle, and how long it may run, from now on. Wakes nobody."""
         ...
 
+    async def hand_over(self, sandbox_id: str, org_id: str) -> None:
+        """Whose it is from now on, as `CreateOrder.org_id` says it. Wakes nobody."""
+        ...
+
     async def egress_log(self, sandbox_id: str) -> EgressLog:
         """What it was refused; of a stopped one too."""
         ...

@@ -28,14 +28,17 @@ _SLOWEST_RETRY_SECONDS = 0.5
 def client(
     engine: Engine, org_id: str, machine: Machine, token: str, connected: Callable[[], None]
 ) -> GuestClient:
-    """How to speak to the agent of an org's machine; ``connected`` hears of each connection made."""
+    """How to speak to the agent of an org's machine; ``connected`` hears of each connection made.
+
+    One of no known org, from before orders said whose they are, shares with none.
+    """
 
     async def connect() -> socket.socket:
         sock = await engine.driver.connect(machine)
         connected()
         return sock
 
-    return GuestClient(connect, token, holding=engine.outputs.of(org_id))
+    return GuestClient(connect, token, holding=engine.outputs.of(org_id or machine.id))
 
 
 async def meet(
