@@ -13,6 +13,7 @@
     │   ├── NameTaken                  409 name_taken
     │   ├── IllegalMove                409 illegal_move
     │   ├── SandboxStopped             409 sandbox_stopped
+    │   ├── SandboxPaused              409 sandbox_paused
     │   ├── TemplateInUse              409 template_in_use
     │   ├── SnapshotInUse              409 snapshot_in_use
     │   ├── SnapshotUnfit              409 snapshot_unfit
@@ -186,6 +187,15 @@ class SandboxStopped(Conflict):
     """The sandbox has ended; the ledger says why."""
 
     code = "sandbox_stopped"
+
+
+class SandboxPaused(Conflict):
+    """The sandbox was paused while something was under way in it; ``details`` say when, why and by whom.
+
+    Nothing of it is lost: what is asked for again wakes the sandbox, and a command goes on in it.
+    """
+
+    code = "sandbox_paused"
 
 
 class TemplateInUse(Conflict):

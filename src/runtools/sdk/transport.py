@@ -283,7 +283,7 @@ class AsyncDownload:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The bytes; ends only when all of them came."""
-        with _translated(self._url):
+        with _translated(self._url, wire.broke_off):
             async for chunk in self._response.aiter_stream():
                 yield chunk
 
@@ -297,7 +297,9 @@ def _value(response: httpcore.Response, name: str) -> str | None:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(
+    url: str, lost: Callable[[str, str], RunToolsError] = wire.unreachable
+) -> Iterator[None]:
     try:
         yield
     except httpcore.ReadTimeout:
@@ -305,4 +307,4 @@ def _translated(url: str) -> Iterator[None]:
     except httpcore.TimeoutException:
         raise wire.unreachable(url, "no connection in time") from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as exc:
-        raise wire.unreachable(url, str(exc) or type(exc).__name__) from None
+        raise lost(url, str(exc) or type(exc).__name__) from None

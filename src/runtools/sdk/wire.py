@@ -182,6 +182,15 @@ def unreachable(url: str, trouble: str) -> Unavailable:
     )
 
 
+def broke_off(url: str, trouble: str) -> Unavailable:
+    """The error of an answer of which only a part came."""
+    return Unavailable(
+        f"{url} broke off in the middle of its answer: {trouble}",
+        hint="what had come is not the whole. Where it came out of a sandbox, `runtools sandbox why` tells "
+        "whether that was paused or has ended; then ask again",
+    )
+
+
 def stdin(given: str | bytes | None) -> dict[str, str]:
     """The fields of a command's request that carry what it reads.
 

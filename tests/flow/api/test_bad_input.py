@@ -235,6 +235,15 @@ class TestExec:
         named = answer.json()["error"]["details"]["fields"][0]["field"]
         assert named.split(".")[0] == field
 
+    async def test_five_megabytes_of_environment(self, world: World) -> None:
+        base = f"/v1/sandboxes/{(await world.create())['id']}"
+        body = {"command": "true", "env": {f"V{n}": "x" * 1024 for n in range(5 * 1024)}}
+        calls = len(world.host.calls)
+        for route in ("exec", "processes"):
+            answer = await world.http.post(f"{base}/{route}", json=body)
+            assert error(answer, 413, "too_large")["details"]["limitBytes"] == 131072
+        assert len(world.host.calls) == calls
+
     async def test_a_command_too_long(self, world: World) -> None:
         path = f"/v1/sandboxes/{(await world.create())['id']}/exec"
         answer = await world.http.post(path, json={"command": "x" * (2 << 20)})

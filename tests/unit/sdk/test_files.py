@@ -147,8 +147,9 @@ class TestTransfer:
         sandbox.files.write("/workspace/a", "new")
         (tmp_path / "a").write_text("old")
         api.failures.append(Failure(cut=True, path="/files"))
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="broke off in the middle of its answer") as told:
             sandbox.files.download("/workspace/a", tmp_path / "a")
+        assert "sandbox why" in (told.value.hint or "")
         assert (tmp_path / "a").read_text() == "old"
         assert {found.name for found in tmp_path.iterdir()} == {"a", "inside"}
 

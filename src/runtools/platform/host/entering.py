@@ -26,7 +26,7 @@ from runtools.platform.host.engine.acts.resume import awake, is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
-from runtools.platform.host.inside import what_happened
+from runtools.platform.host.silence import what_happened
 from runtools.platform.kit.splice import Half, Splice, Unread, is_gone
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import cached_property
 from typing import Literal
 
-from runtools.errors import GuestUnreachable, SandboxStopped
+from runtools.errors import GuestUnreachable, SandboxPaused
 from runtools.platform.core.ports.host import FileBody
 from runtools.platform.core.states import State
 from runtools.platform.host.engine.actor import Actor
@@ -15,8 +15,10 @@ from runtools.platform.host.engine.acts import end
 from runtools.platform.host.engine.acts.resume import awake
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.history import History
+from runtools.platform.host.engine.journal import Record
 from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
+from runtools.platform.host.silence import stopped, unless_put_to_sleep, what_happened
 from runtools.platform.host.watching import Watching
 from runtools.sdk.shapes.inside import (
     ExecRequest,
@@ -28,8 +30,6 @@ from runtools.sdk.shapes.inside import (
     StatsHistory,
 )
 
-# A machine that dies takes its connections with it a moment before its end is known.
-_END_SECONDS = 5.0
 _MAX_CONSOLE_LINES = 10_000
 
 
@@ -45,10 +45,12 @@ class Inside:
         box = self.engine.actor(sandbox_id)
         with box.use():
             guest = await awake(box, Why("request", PLATFORM))
+            since = box.record
             try:
-                yield guest
+                async with unless_put_to_sleep(box):
+                    yield guest
             except GuestUnreachable as exc:
-                raise await what_happened(box, exc) from exc
+                raise await what_happened(box, exc, since) from exc
 
     async def exec(self, sandbox_id: str, request: ExecRequest) -> ExecResult:
         """Run a command."""
@@ -68,7 +70,14 @@ class Inside:
         if box.state is State.STOPPED:
             raise stopped(box)
         if box.state is State.RUNNING and box.record.under_way is None and box.guest is not None:
-            box.stats = await box.guest.stats()
+            since = box.record
+            try:
+                async with unless_put_to_sleep(box):
+                    box.stats = await box.guest.stats()
+            except GuestUnreachable as exc:
+                told = await what_happened(box, exc, since)
+                if not isinstance(told, SandboxPaused):
+                    raise told from exc
         if box.stats is None:
             raise GuestUnreachable(
                 f"{sandbox_id} is {box.state} and has not been measured yet",
@@ -151,14 +160,16 @@ class Inside:
     ) -> tuple[FileBody, AsyncIterator[bytes]]:
         """A file's bytes; the sandbox is kept awake until the iterator is closed."""
         async with self._guest(sandbox_id) as guest:
+            since = self.engine.actor(sandbox_id).record
             body, chunks = await guest.read(path, start, end)
-        return body, Held(self.engine.actor(sandbox_id), chunks)
+        return body, Held(self.engine.actor(sandbox_id), chunks, since)
 
     async def download(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
         """A file or folder as a tar stream."""
         async with self._guest(sandbox_id) as guest:
+            since = self.engine.actor(sandbox_id).record
             chunks = await guest.download(path)
-        return Held(self.engine.actor(sandbox_id), chunks)
+        return Held(self.engine.actor(sandbox_id), chunks, since)
 
     def watch(
         self, sandbox_id: str, path: str, recursive: bool, after: int | None
@@ -180,7 +191,8 @@ class Inside:
 class Held(AsyncIterator[bytes]):
     """A stream out of a sandbox, which is kept awake until the stream has ended or was closed."""
 
-    def __init__(self, box: Actor, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, box: Actor, chunks: AsyncIterator[bytes], since: Record) -> None:
+        self._box, self._since = box, since
         self._chunks = chunks
         self._use = ExitStack()
         self._use.enter_context(box.use())
@@ -188,10 +200,17 @@ class Held(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         """The next piece."""
         try:
-            return await anext(self._chunks)
+            async with unless_put_to_sleep(self._box):
+                async for piece in self._chunks:
+                    return piece
+        except GuestUnreachable as exc:
+            await self.aclose()
+            raise await what_happened(self._box, exc, self._since) from exc
         except BaseException:
             self._use.close()
             raise
+        self._use.close()
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Read no more."""
@@ -199,18 +218,3 @@ class Held(AsyncIterator[bytes]):
         close = getattr(self._chunks, "aclose", None)
         if close is not None:
             await close()
-
-
-async def what_happened(box: Actor, failure: GuestUnreachable) -> Exception:
-    """A guest that went silent because its machine is gone has stopped; say that instead."""
-    if box.state is State.RUNNING and not await box.engine.driver.is_live(box.machine()):
-        await box.ends_within(_END_SECONDS)
-    return stopped(box) if box.state is State.STOPPED else failure
-
-
-def stopped(box: Actor) -> SandboxStopped:
-    """That a sandbox has ended, and why."""
-    reason = box.record.ending.reason if box.record.ending else "it was destroyed"
-    return SandboxStopped(
-        f"{box.id} has stopped: {reason}", hint=f"runtools sandbox why {box.id} tells more"
-    )

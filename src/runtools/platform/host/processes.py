@@ -28,7 +28,7 @@ from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.client import GuestClient
-from runtools.platform.host.inside import stopped, what_happened
+from runtools.platform.host.silence import stopped, what_happened
 from runtools.sdk.shapes.processes import (
     MAX_READ_BYTES,
     Octets,

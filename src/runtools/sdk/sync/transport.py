@@ -279,7 +279,7 @@ class Download:
 
     def chunks(self) -> Generator[bytes, None, None]:
         """The bytes; ends only when all of them came."""
-        with _translated(self._url):
+        with _translated(self._url, wire.broke_off):
             yield from self._response.iter_stream()
 
 
@@ -292,7 +292,9 @@ def _value(response: httpcore.Response, name: str) -> str | None:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(
+    url: str, lost: Callable[[str, str], RunToolsError] = wire.unreachable
+) -> Iterator[None]:
     try:
         yield
     except httpcore.ReadTimeout:
@@ -300,4 +302,4 @@ def _translated(url: str) -> Iterator[None]:
     except httpcore.TimeoutException:
         raise wire.unreachable(url, "no connection in time") from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as exc:
-        raise wire.unreachable(url, str(exc) or type(exc).__name__) from None
+        raise lost(url, str(exc) or type(exc).__name__) from None

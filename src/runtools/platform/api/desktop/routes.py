@@ -12,12 +12,14 @@ from runtools.errors import (
     DesktopUnavailable,
     GuestMisbehaved,
     GuestUnreachable,
+    HistoryChanged,
     HostUnavailable,
     IdempotencyMismatch,
     NoDesktop,
     NotFound,
     OffScreen,
     QuotaExceeded,
+    SandboxPaused,
     SandboxStopped,
     TooLarge,
 )
@@ -44,8 +46,8 @@ router = APIRouter(prefix="/v1/sandboxes/{ref}/desktop", tags=["desktop"])
 
 _PNG = "image/png"
 _LOOK = (
-    *(NotFound, NoDesktop, SandboxStopped, DesktopUnavailable, HostUnavailable),
-    *(GuestUnreachable, GuestMisbehaved, DeadlineExceeded, QuotaExceeded),
+    *(NotFound, NoDesktop, SandboxStopped, SandboxPaused, HistoryChanged, DesktopUnavailable),
+    *(HostUnavailable, GuestUnreachable, GuestMisbehaved, DeadlineExceeded, QuotaExceeded),
 )
 _ACT = (*_LOOK, IdempotencyMismatch)
 _AT = (*_ACT, OffScreen)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from runtools.errors import (
+    CapacityExhausted,
     DeadlineExceeded,
     DiskFull,
     FileForbidden,
@@ -29,6 +30,7 @@ from runtools.errors import (
     OutcomeUnknown,
     ProcessEnded,
     QuotaExceeded,
+    SandboxPaused,
     SandboxStopped,
     TooLarge,
 )
@@ -66,7 +68,7 @@ _PIECE = {
     "X-Output-End": "where the next read goes on",
 }
 _LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
-_ENTER = (*_LOOK, DeadlineExceeded, QuotaExceeded)
+_ENTER = (*_LOOK, SandboxPaused, DeadlineExceeded, QuotaExceeded, CapacityExhausted)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
 
 Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]

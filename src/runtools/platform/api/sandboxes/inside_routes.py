@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runtools.errors import (
+    CapacityExhausted,
     Conflict,
     DeadlineExceeded,
     DiskFull,
@@ -22,6 +23,7 @@ from runtools.errors import (
     FileNotDirectory,
     GuestMisbehaved,
     GuestUnreachable,
+    HistoryChanged,
     HostUnavailable,
     IdempotencyMismatch,
     InvalidPath,
@@ -30,6 +32,7 @@ from runtools.errors import (
     ProcessEnded,
     QuotaExceeded,
     RateLimited,
+    SandboxPaused,
     SandboxStopped,
     TooLarge,
     Unavailable,
@@ -63,13 +66,8 @@ router = APIRouter(prefix="/v1/sandboxes/{ref}", tags=["inside"])
 _OCTETS = "application/octet-stream"
 _TAR = "application/x-tar"
 _ENTER = (
-    NotFound,
-    SandboxStopped,
-    HostUnavailable,
-    GuestUnreachable,
-    GuestMisbehaved,
-    DeadlineExceeded,
-    QuotaExceeded,
+    *(NotFound, SandboxStopped, SandboxPaused, HistoryChanged, QuotaExceeded, CapacityExhausted),
+    *(HostUnavailable, GuestUnreachable, GuestMisbehaved, DeadlineExceeded),
 )
 _LOOK = (*_ENTER, InvalidPath, FileMissing, FileForbidden, FileNotDirectory)
 _CHANGE = (*_LOOK, FileAlreadyExists, FileIsDirectory, DiskFull, IdempotencyMismatch)

@@ -5,9 +5,22 @@ from __future__ import annotations
 import signal
 
 from runtools.platform.core.ports.driver import Exit
+from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 _TAIL_LINES = 20
 _LINE_CHARS = 400
+_PAUSES = {
+    "idle": "because nothing went on in it",
+    "lifetime": "because it had run for as long as it may",
+    "disk_low": "because its host's disk was almost full",
+    "shutdown": "because the platform went down",
+    "host_restart": "because its host was restarted",
+}
+
+
+def why_paused(entry: LedgerEntry) -> str:
+    """The end of a sentence that says that it was paused."""
+    return _PAUSES.get(entry.cause, f"by {entry.actor}")
 
 
 def how_it_ended(end: Exit) -> str:

@@ -20,7 +20,7 @@ from runtools.platform.host.engine import durable, known
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.conclude import conclude
 from runtools.platform.host.engine.points import reach
-from runtools.platform.host.engine.why import Why
+from runtools.platform.host.engine.why import PLATFORM, Why
 from runtools.platform.host.guest.client import GuestClient
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ async def pause(box: Actor, why: Why) -> Observed:
             known.forget(box.machine().folder)
             raise
         reach("pause.saved")
+        if why.actor == PLATFORM:
+            box.put_to_sleep()
         seen = await became_paused(box, why, fingerprint)
         reach("pause.journaled")
     box.engine.later(durable.make(box), f"making {box.id} durable")
