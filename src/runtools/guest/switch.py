@@ -50,12 +50,13 @@ class _Flow:
 class _Stream:
     """Two sockets and the directions between them."""
 
-    __slots__ = ("gone", "inward", "outward")
+    __slots__ = ("broken", "gone", "inward", "outward")
 
     def __init__(self, outer: socket.socket, inner: socket.socket, early: bytes) -> None:
         self.inward = _Flow(outer, inner, early)
         self.outward = _Flow(inner, outer)
         self.gone: socket.socket | None = None  # closed for good, with bytes that we still hold
+        self.broken = False  # to be broken off
 
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         """The outer and the inner one."""
@@ -150,10 +151,12 @@ class Switch:
     def drop(self) -> None:
         """Break every stream off: this machine is a copy, and they were another's."""
         with self._lock:
-            for sock in self._sockets.values():
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-                    sock.shutdown(socket.SHUT_RDWR)
+            for fd, stream in self._streams.items():
+                stream.broken = True
+                # The thread is told; the peers are not yet, who would take it for an end.
+                with contextlib.suppress(OSError):  # it is gone already
+                    self._sockets[fd].shutdown(socket.SHUT_RD)
+                _wait(self._running(), self._sockets[fd], select.EPOLLIN)
 
     def _listening(self) -> list[int]:
         return [port for port in netinfo.listening() if port != self._own_port]
@@ -184,6 +187,8 @@ class Switch:
         pipe: tuple[int, int],
     ) -> None:
         try:
+            if stream.broken:
+                raise OSError(errno.ECONNABORTED, "it is broken off")
             _step(stream, sock, events, pipe)
             if stream.is_over():
                 self._close(epoll, stream, abort=False)

@@ -172,6 +172,30 @@ def test_streams_end_when_the_machine_becomes_another(agent: Agent) -> None:
             assert talk.file.read(1) == b""
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["at rest", "while nobody reads"])
+def test_what_is_broken_off_has_not_come_to_its_end(full: bool) -> None:
+    """For who asked, and for the server, which would take a part of what it is sent for the whole."""
+    streams = switch.Switch(1)
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    asked, server = listeners
+    with asked, server, socket.create_connection(asked.getsockname()) as ours:
+        streams.take(asked.accept()[0], streams.connect(server.getsockname()[1]), b"a part")
+        theirs, _ = server.accept()
+        with theirs:
+            assert theirs.recv(6) == b"a part"
+            stream = next(iter(streams._streams.values()))
+            for sock, flow in ((ours, stream.inward), (theirs, stream.outward)):
+                sock.setblocking(False)
+                while full and not flow.held:
+                    with contextlib.suppress(BlockingIOError):
+                        sock.send(bytes(1 << 16))
+            streams.drop()
+            for sock in (ours, theirs):
+                sock.settimeout(30)
+                with pytest.raises(ConnectionResetError), sock.makefile("rb") as file:
+                    file.read()
+
+
 def test_an_agent_at_rest_takes_no_processor(agent: Agent) -> None:
     """Also where one side has ended for good and the other has not."""
     with serving("sink") as port:
