@@ -30,7 +30,7 @@ from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.ports.network import Refusal, untold
-from runtools.platform.host.net import cables, crowd, firewall, rules, slots, wire
+from runtools.platform.host.net import cables, crowd, firewall, netlink, rules, slots, wire
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.network import NamespaceNetwork
@@ -1224,7 +1224,7 @@ class TestLimits:
         room = False
         shares = cables.Pace(each=6000, others=100, held=8, room=1000)
         monkeypatch.setattr(cables, "pace", lambda *_: shares)
-        monkeypatch.setattr(crowd, "has_room", lambda most: room)
+        monkeypatch.setattr(crowd, "has_room", lambda most, had: room)
         network, logs = new_network(sandboxes=10), [Log(), Log(), Log()]
         slots = [await network.open(OPEN, log.append) for log in logs[:2]]
         held: list[socket.socket] = []
@@ -1444,6 +1444,29 @@ class TestOtherFirewalls:
         sh("nft", f"add table ip {table}; add chain ip {table} FORWARD {chain}")
         yield table
         sh("nft", "delete", "table", "ip", table)
+
+    async def test_what_comes_and_goes_in_sets_is_no_change(self, dropping, network):
+        """Else a guest that is refused would have the rules of the host listed every second."""
+        slot = await network.open(OPEN)
+        names = Names(slot.namespace.split("-")[1])
+        sh("nft", f"add set ip {dropping} some {{ type ipv4_addr; }}")
+        changes = netlink.Changes(names.table, cables.PASSING)
+        heard = asyncio.create_task(changes.wait())
+        for line in (
+            *cables.room(names, 60).splitlines(),
+            f"add element inet {names.table} {cables.OVER} {{ 198.18.0.1 counter }}",
+            f"delete element inet {names.table} {cables.OVER} {{ 198.18.0.1 }}",
+            f"add element ip {dropping} some {{ 192.0.2.1 }}",
+        ):
+            sh("nft", line)
+        await until(lambda: not select.select([changes._sock], [], [], 0)[0])
+        await asyncio.sleep(0)
+        assert not heard.done()
+        sh("nft", f"add element inet {names.table} closed {{ 203.0.113.9 }}")
+        async with asyncio.timeout(_SECONDS):
+            await heard
+        changes.close()
+        await until(lambda: "203.0.113.9" not in listed(names.table))
 
     async def test_are_passed_by_ours_alone(self, dropping, network, world, server, guests):
         slot = await network.open(OPEN)

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 SECONDS = 1.0
 _ROOM_SECONDS = 60
+# What is full has room again once only so many parts of eight are taken: else it would be full and not full
+# in turn, each second, as long as somebody fills it.
+_EMPTIED = 7
 _AGAIN_SECONDS = 20.0
 
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
@@ -62,7 +65,7 @@ class Crowd:
 
     async def look(self) -> None:
         """Tell the kernel whether there is room, where it does not know."""
-        is_there = has_room(self._most)
+        is_there = has_room(self._most, had=bool(self._said))
         now = asyncio.get_running_loop().time()
         fresh = now - self._said < _AGAIN_SECONDS
         if is_there == bool(self._said) and (fresh or not is_there):
@@ -89,11 +92,19 @@ def tracked() -> int:
         return _TRACKED_USUALLY
 
 
-def has_room(most: int) -> bool:
-    """Whether fewer flows are remembered than that, and TCP's memory does not run short."""
+def has_room(most: int, *, had: bool) -> bool:
+    """Whether fewer flows are remembered than that, and TCP's memory does not run short.
+
+    Where there was none a moment ago, it takes clearly less of both.
+    """
     try:
         now = int(_NOW.read_text())
     except FileNotFoundError:
         now = 0
-    pages = re.search(r"^TCP:.* mem (\d+)", _SOCKETS.read_text(), re.MULTILINE)
-    return now < most and (pages is None or int(pages[1]) < int(_TCP_PAGES.read_text().split()[0]))
+    found = re.search(r"^TCP:.* mem (\d+)", _SOCKETS.read_text(), re.MULTILINE)
+    pages = int(found[1]) if found else 0
+    enough = int(_TCP_PAGES.read_text().split()[0])
+    return all(
+        taken < (limit if had else limit * _EMPTIED // 8)
+        for taken, limit in ((now, most), (pages, enough))
+    )

@@ -6,7 +6,8 @@ table's name, are put into those chains, and taken out again at the end. They op
 passes them went through our table.
 
 Whoever reloads the machine's ruleset takes ours away, or empties it. The kernel tells of every change
-of the ruleset; a table that is not as it was loaded is put back within milliseconds.
+of the ruleset; a table that is not as it was loaded is put back within milliseconds. What guests make come
+and go in sets is no such change: else they would have the host list its rules as often as they like.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -24,15 +24,13 @@ from typing import Any
 from runtools.platform.host.net import cables, crowd, nft
 from runtools.platform.host.net.crowd import Crowd, Told
 from runtools.platform.host.net.names import Names
+from runtools.platform.host.net.netlink import Changes
 from runtools.platform.kit import process
 
 log = logging.getLogger(__name__)
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-_NETLINK_NETFILTER = 12
-_NFTABLES_GROUP = 1 << (7 - 1)
 _SETTLE_SECONDS = 0.1
-_EVENTS = 65_536
 
 
 class Firewall:
@@ -49,7 +47,7 @@ class Firewall:
         self._crowd = Crowd(names, told)
         self._loaded: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._events: socket.socket | None = None
+        self._changes: Changes | None = None
 
     async def up(self) -> None:
         """Put the rules in force and keep them there.
@@ -57,17 +55,17 @@ class Firewall:
         Raises:
             CommandFailed: nftables refuses them.
         """
-        self._events = _events()
+        self._changes = Changes(self._names.table, cables.PASSING)
         try:
             await self._pass_through(await self._load())
         except BaseException:
-            self._events.close()
+            self._changes.close()
             self._crowd.close()
             raise
         if _FORWARD.read_text().strip() != "1":
             _FORWARD.write_text("1")
         self._tasks = [
-            asyncio.create_task(self._watch(self._events), name="firewall"),
+            asyncio.create_task(self._watch(self._changes), name="firewall"),
             asyncio.create_task(self._look(), name="connections of all sandboxes"),
         ]
 
@@ -84,8 +82,8 @@ class Firewall:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        if self._events is not None:
-            self._events.close()
+        if self._changes is not None:
+            self._changes.close()
         self._crowd.close()
 
     def note(self) -> None:
@@ -112,15 +110,11 @@ class Firewall:
                 log.exception("connections of all sandboxes could not be looked at")
             await asyncio.sleep(crowd.SECONDS)
 
-    async def _watch(self, events: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    async def _watch(self, changes: Changes) -> None:
         while True:
-            with contextlib.suppress(OSError):  # more came than fits: something has changed
-                await loop.sock_recv(events, _EVENTS)
+            await changes.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    events.recv(_EVENTS)
+            changes.drain()
             try:
                 await self._mend()
             except Exception:
@@ -225,15 +219,6 @@ def _strangers(ruleset: dict[str, Any], own: str) -> Iterator[tuple[str, str, st
 
 def _unconditional(expressions: list[dict[str, Any]]) -> bool:
     return all(key in ("counter", "log", "drop", "reject") for one in expressions for key in one)
-
-
-def _events() -> socket.socket:
-    """A socket on which the kernel tells of every change of the ruleset."""
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
-    )
-    sock.bind((0, _NFTABLES_GROUP))
-    return sock
 
 
 async def _quietly(*words: str) -> None:

@@ -1,5 +1,6 @@
 """What is said to nftables without its program, which would take 10 ms: pins put into a set, refused
-packets heard of and counted. The socket is opened inside the namespace and works from there.
+packets heard of and counted, changes of the host's ruleset heard of. A socket for a namespace is opened
+inside it and works from there.
 
 Wire format: include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_log.h of Linux.
 """
@@ -11,26 +12,31 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from runtools.platform.host.net.enter import inside
+from runtools.platform.host.net.nfmessages import (
+    ERROR,
+    GENERAL,
+    attribute,
+    attributes,
+    message,
+    messages,
+    nested,
+    open_socket,
+    raise_error,
+    text,
+)
 
-NETFILTER = 12
-
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_GENERAL = struct.Struct("!BBH")  # family, version, resource
-_ATTRIBUTE = struct.Struct("=HH")
-_NESTED = 0x8000
-_TYPE_MASK = 0x3FFF
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
-_ERROR = 2
+_ACK, _CREATE = 0x4, 0x400
 
 _NFTABLES, _LOG = 10, 4
+_CHANGES_GROUP = 1 << (7 - 1)
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENT, _DELETE_ELEMENT = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14
-_GET_ELEMENTS = _NFTABLES << 8 | 13
+_GET_ELEMENTS, _NEW_GENERATION = _NFTABLES << 8 | 13, _NFTABLES << 8 | 15
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
 _LIST_ELEMENT = 1
 _KEY, _TIMEOUT, _EXPRESSION = 1, 4, 7
@@ -65,14 +71,14 @@ class Elements:
 
     def __init__(self, sock: socket.socket, table: str, name: str) -> None:
         self._sock = sock
-        self._where = _text(_TABLE, table) + _text(_SET, name)
+        self._where = text(_TABLE, table) + text(_SET, name)
         self._sequence = 0
         self._turn = asyncio.Lock()
 
     @classmethod
     async def open(cls, namespace: str, table: str, name: str) -> Elements:
         """Ready for a set that need not be there yet."""
-        return cls(await inside(namespace, _open), table, name)
+        return cls(await inside(namespace, open_socket), table, name)
 
     def close(self) -> None:
         """Close the socket."""
@@ -85,10 +91,10 @@ class Elements:
             Full: it has no room for them.
             OSError: the kernel refuses, because there is no such set, for instance.
         """
-        element = b"".join(_nested(_LIST_ELEMENT, _key(one)) for one in addresses)
+        element = b"".join(nested(_LIST_ELEMENT, _key(one)) for one in addresses)
         timed = b"".join(
-            _nested(
-                _LIST_ELEMENT, _key(one) + _attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000))
+            nested(
+                _LIST_ELEMENT, _key(one) + attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000))
             )
             for one in addresses
         )
@@ -104,21 +110,21 @@ class Elements:
 
     async def _commit(self, batch: list[tuple[int, int, bytes]]) -> None:
         first = self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
-        message = _message(_BATCH_BEGIN, 0, first, 0, _NFTABLES)
+        said = message(_BATCH_BEGIN, 0, first, 0, _NFTABLES)
         wanted = set()
         for kind, flags, elements in batch:
             self._sequence += 1
             wanted.add(self._sequence)
-            body = self._where + _nested(_ELEMENTS, elements)
-            message += _message(kind, _ACK | flags, self._sequence, socket.AF_INET, 0, body)
+            body = self._where + nested(_ELEMENTS, elements)
+            said += message(kind, _ACK | flags, self._sequence, socket.AF_INET, 0, body)
         self._sequence += 1
-        message += _message(_BATCH_END, 0, self._sequence, 0, _NFTABLES)
+        said += message(_BATCH_END, 0, self._sequence, 0, _NFTABLES)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_ANSWER_SECONDS):
-            await loop.sock_sendall(self._sock, message)
+            await loop.sock_sendall(self._sock, said)
             while wanted:
-                for kind, sequence, body in _messages(await loop.sock_recv(self._sock, _BUFFER)):
-                    if kind != _ERROR or not first <= sequence <= self._sequence:
+                for kind, sequence, body in messages(await loop.sock_recv(self._sock, _BUFFER)):
+                    if kind != ERROR or not first <= sequence <= self._sequence:
                         continue
                     code = -struct.unpack_from("=i", body)[0]
                     if code in (errno.ENFILE, errno.ENOSPC):
@@ -153,7 +159,7 @@ class PacketLog:
         """
 
         def bound() -> socket.socket:
-            sock = _open()
+            sock = open_socket()
             try:
                 _bind(sock, group)
             except BaseException:
@@ -186,9 +192,9 @@ class PacketLog:
         return True
 
     def _hear_all(self, data: bytes) -> None:
-        for kind, _, body in _messages(data):
+        for kind, _, body in messages(data):
             if kind == _LOG_PACKET:
-                found = dict(_attributes(body[_GENERAL.size :]))
+                found = dict(attributes(body[GENERAL.size :]))
                 prefix = found.get(_LOG_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
                 self._hear(Logged(prefix, found.get(_LOG_PAYLOAD, b"")))
 
@@ -198,13 +204,13 @@ class Counters:
 
     def __init__(self, sock: socket.socket, table: str) -> None:
         self._sock = sock
-        self._request = _text(_OBJECT_TABLE, table)
-        self._request += _attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
+        self._request = text(_OBJECT_TABLE, table)
+        self._request += attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
 
     @classmethod
     async def open(cls, namespace: str, table: str) -> Counters:
         """Ready for a table that need not be there yet."""
-        sock = await inside(namespace, _open)
+        sock = await inside(namespace, open_socket)
         sock.settimeout(_ANSWER_SECONDS)  # the kernel answers at once
         return cls(sock, table)
 
@@ -218,16 +224,16 @@ class Counters:
         Raises:
             OSError: the kernel refuses.
         """
-        self._sock.send(_message(_TAKE_OBJECTS, _DUMP, 0, socket.AF_INET, 0, self._request))
+        self._sock.send(message(_TAKE_OBJECTS, _DUMP, 0, socket.AF_INET, 0, self._request))
         found: dict[str, int] = {}
         while True:
-            for kind, _, body in _messages(self._sock.recv(_BUFFER)):
+            for kind, _, body in messages(self._sock.recv(_BUFFER)):
                 if kind == _DONE:
                     return found
-                _raise_error(kind, body)
+                raise_error(kind, body)
                 if kind == _NEW_OBJECT:
-                    told = dict(_attributes(body[_GENERAL.size :]))
-                    counts = dict(_attributes(told[_OBJECT_DATA]))
+                    told = dict(attributes(body[GENERAL.size :]))
+                    counts = dict(attributes(told[_OBJECT_DATA]))
                     name = told[_OBJECT_NAME].rstrip(b"\0").decode()
                     found[name] = int.from_bytes(counts[_COUNTER_PACKETS], "big")
 
@@ -236,9 +242,9 @@ class Tally:
     """Takes the packets that a set of addresses of the host (in a table of family inet) has counted."""
 
     def __init__(self, table: str, name: str) -> None:
-        self._sock = _open()
+        self._sock = open_socket()
         self._sock.settimeout(_ANSWER_SECONDS)  # the kernel answers at once
-        self._where = _text(_TABLE, table) + _text(_SET, name)
+        self._where = text(_TABLE, table) + text(_SET, name)
 
     def close(self) -> None:
         """Close the socket."""
@@ -250,18 +256,18 @@ class Tally:
         Raises:
             OSError: the kernel refuses, because there is no such set, for instance.
         """
-        self._sock.send(_message(_GET_ELEMENTS, _DUMP, 0, _INET, 0, self._where))
+        self._sock.send(message(_GET_ELEMENTS, _DUMP, 0, _INET, 0, self._where))
         found: dict[IPv4Address, int] = {}
         for kind, body in self._answers():
             if kind == _NEW_ELEMENT:
                 found.update(_tallied(body))
         if found:
-            elements = b"".join(_nested(_LIST_ELEMENT, _key(one)) for one in found)
-            body = self._where + _nested(_ELEMENTS, elements)
+            elements = b"".join(nested(_LIST_ELEMENT, _key(one)) for one in found)
+            body = self._where + nested(_ELEMENTS, elements)
             self._sock.send(
-                _message(_BATCH_BEGIN, 0, 0, 0, _NFTABLES)
-                + _message(_DELETE_ELEMENT, _ACK, 1, _INET, 0, body)
-                + _message(_BATCH_END, 0, 2, 0, _NFTABLES)
+                message(_BATCH_BEGIN, 0, 0, 0, _NFTABLES)
+                + message(_DELETE_ELEMENT, _ACK, 1, _INET, 0, body)
+                + message(_BATCH_END, 0, 2, 0, _NFTABLES)
             )
             for _ in self._answers():
                 pass
@@ -270,86 +276,80 @@ class Tally:
     def _answers(self) -> Iterator[tuple[int, bytes]]:
         """Type and body of what the kernel says, to its end."""
         while True:
-            for kind, _, body in _messages(self._sock.recv(_BUFFER)):
-                _raise_error(kind, body)
-                if kind in (_DONE, _ERROR):
+            for kind, _, body in messages(self._sock.recv(_BUFFER)):
+                raise_error(kind, body)
+                if kind in (_DONE, ERROR):
                     return
                 yield kind, body
 
 
+class Changes:
+    """Hears of changes of the host's ruleset, but of elements of sets where nothing hangs on them.
+
+    That is in sets of a table in which they come and go, for what guests do, and in all of other tables.
+    """
+
+    def __init__(self, table: str, passing: Collection[str]) -> None:
+        self._table = table.encode()
+        self._passing = {name.encode() for name in passing}
+        self._sock = open_socket(_CHANGES_GROUP)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._sock.close()
+
+    async def wait(self) -> None:
+        """Until there is one."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(self._sock, _BUFFER)
+            except OSError:
+                return  # more came than fits (ENOBUFS): something has changed
+            if any(self._matters(kind, body) for kind, _, body in messages(data)):
+                return
+
+    def drain(self) -> None:
+        """Forget what has come so far."""
+        while True:
+            try:
+                self._sock.recv(_BUFFER)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # more came than fits (ENOBUFS)
+
+    def _matters(self, kind: int, body: bytes) -> bool:
+        if kind == _NEW_GENERATION:
+            return False  # the end of what was said before it
+        if kind not in (_NEW_ELEMENT, _DELETE_ELEMENT):
+            return True
+        told = dict(attributes(body[GENERAL.size :]))
+        table, name = (told.get(one, b"").rstrip(b"\0") for one in (_TABLE, _SET))
+        return table == self._table and name not in self._passing
+
+
 def _tallied(body: bytes) -> Iterator[tuple[IPv4Address, int]]:
-    told = dict(_attributes(body[_GENERAL.size :]))
-    for _, element in _attributes(told.get(_ELEMENTS, b"")):
-        parts = dict(_attributes(element))
-        data = dict(_attributes(parts[_EXPRESSION]))[_EXPRESSION_DATA]
-        count = dict(_attributes(data))[_COUNTER_PACKETS]
-        address = dict(_attributes(parts[_KEY]))[_VALUE]
+    told = dict(attributes(body[GENERAL.size :]))
+    for _, element in attributes(told.get(_ELEMENTS, b"")):
+        parts = dict(attributes(element))
+        data = dict(attributes(parts[_EXPRESSION]))[_EXPRESSION_DATA]
+        count = dict(attributes(data))[_COUNTER_PACKETS]
+        address = dict(attributes(parts[_KEY]))[_VALUE]
         yield IPv4Address(address), int.from_bytes(count, "big")
-
-
-def _raise_error(kind: int, body: bytes) -> None:
-    """Of an error that is one; 0 says that all went well."""
-    code = -struct.unpack_from("=i", body)[0] if kind == _ERROR else 0
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def _open() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
-    sock.bind((0, 0))
-    return sock
 
 
 def _bind(sock: socket.socket, group: int) -> None:
     sock.setblocking(True)  # the kernel answers at once
-    command = _attribute(_CONFIG_COMMAND, struct.pack("!B", _BIND))
-    mode = _attribute(_CONFIG_MODE, struct.pack("!IBB", _COPIED, _COPY_PACKET, 0))
-    at_once = _attribute(_CONFIG_THRESHOLD, struct.pack("!I", 1))
+    command = attribute(_CONFIG_COMMAND, struct.pack("!B", _BIND))
+    mode = attribute(_CONFIG_MODE, struct.pack("!IBB", _COPIED, _COPY_PACKET, 0))
+    at_once = attribute(_CONFIG_THRESHOLD, struct.pack("!I", 1))
     for sequence, body in enumerate((command, mode + at_once)):
-        sock.send(_message(_LOG_CONFIG, _ACK, sequence, socket.AF_UNSPEC, group, body))
-        for kind, _, answer in _messages(sock.recv(_BUFFER)):
-            _raise_error(kind, answer)
+        sock.send(message(_LOG_CONFIG, _ACK, sequence, socket.AF_UNSPEC, group, body))
+        for kind, _, answer in messages(sock.recv(_BUFFER)):
+            raise_error(kind, answer)
     sock.setblocking(False)
 
 
-def _message(
-    kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes = b""
-) -> bytes:
-    general = _GENERAL.pack(family, 0, resource)
-    size = _HEADER.size + len(general) + len(body)
-    return _HEADER.pack(size, kind, _REQUEST | flags, sequence, 0) + general + body
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, sequence number and body of each message."""
-    while len(data) >= _HEADER.size:
-        size, kind, _, sequence, _ = _HEADER.unpack_from(data)
-        if size < _HEADER.size:
-            return
-        yield kind, sequence, data[_HEADER.size : size]
-        data = data[(size + 3) & ~3 :]
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _nested(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | _NESTED, value)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
-
-
 def _key(address: IPv4Address) -> bytes:
-    return _nested(_KEY, _attribute(_VALUE, address.packed))
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
-        if size < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : size]
-        data = data[(size + 3) & ~3 :]
+    return nested(_KEY, attribute(_VALUE, address.packed))

@@ -35,14 +35,31 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=["flows", "memory of TCP"],
 )
 def test_there_is_room_until_either_is_short(machine: Path, name: str, text: str) -> None:
-    assert crowd.has_room(100)
+    assert crowd.has_room(100, had=True)
     (machine / name).write_text(text)
-    assert not crowd.has_room(100)
+    assert not crowd.has_room(100, had=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "emptied"),
+    [("_NOW", "88", "86"), ("_SOCKETS", "TCP: mem 43\n", "TCP: mem 42\n")],
+    ids=["flows", "memory of TCP"],
+)
+def test_what_was_full_has_room_again_once_an_eighth_is_free(
+    machine: Path, name: str, full: str, emptied: str
+) -> None:
+    (machine / "_NOW").write_text("86")
+    (machine / "_SOCKETS").write_text("TCP: mem 42\n")
+    (machine / name).write_text(full)
+    assert crowd.has_room(100, had=True)
+    assert not crowd.has_room(100, had=False)
+    (machine / name).write_text(emptied)
+    assert crowd.has_room(100, had=False)
 
 
 def test_a_machine_that_remembers_nothing_yet_has_room(machine: Path) -> None:
     (machine / "_NOW").unlink()
-    assert crowd.has_room(100)
+    assert crowd.has_room(100, had=True)
 
 
 @pytest.fixture
@@ -65,7 +82,7 @@ async def test_the_kernel_is_told_when_it_does_not_know(
         told.append(text)
 
     monkeypatch.setattr(crowd.nft, "apply", apply)
-    monkeypatch.setattr(crowd, "has_room", lambda most: room)
+    monkeypatch.setattr(crowd, "has_room", lambda most, had: room)
     for _ in range(3):
         await looking.look()
     assert [text.count("timeout") for text in told] == [1], "once in a while is enough"
@@ -80,6 +97,27 @@ async def test_the_kernel_is_told_when_it_does_not_know(
     looking.begin(FLOWS)  # a table that was loaded anew knows of none
     await looking.look()
     assert [text.count("timeout") for text in told] == [1, 0, 1, 1]
+
+
+async def test_who_keeps_the_host_full_does_not_have_it_told_every_second(
+    looking: Crowd, machine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each flow that ends makes room for one, which is taken at once."""
+    told: list[str] = []
+
+    async def apply(text: str) -> None:
+        told.append(text)
+
+    monkeypatch.setattr(crowd.nft, "apply", apply)
+    for now in (80, 100, 99, 100, 99, 100, 88, 100, 87):
+        (machine / "_NOW").write_text(str(now))
+        (machine / "_SOCKETS").write_text("TCP: mem 9\n")
+        await looking.look()
+    assert [text.count("timeout") for text in told] == [1, 0]
+    assert caplog.text.count("fill the host") == 1
+    (machine / "_NOW").write_text("86")
+    await looking.look()
+    assert [text.count("timeout") for text in told] == [1, 0, 1]
 
 
 def test_what_cannot_be_counted_ends_nothing(
