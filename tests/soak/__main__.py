@@ -6,8 +6,9 @@ kills      the host is killed at random moments, in sagas of ten rounds
 NAME       one point, e.g. fork.still
 
 Every scene prints the seed that rules it; `--only PART --seed SEED` plays it again. What each part has
-shown lies in bench/soak.json, a failure as well. After a failure the
-home stays, with failure.json, the host's log, journals, ledgers, consoles, disks and saved memory.
+shown lies in bench/soak.json beside what is wanted, a failure as well; a run that shows less than is
+wanted takes no longer one's place. After a failure the home stays, with failure.json, the host's log,
+journals, ledgers, consoles, disks and saved memory.
 Real machines need root and a built template, which is copied into a home of the soak's own.
 """
 
@@ -39,7 +40,6 @@ from runtools.testing.integrity.known import Mismatch
 
 PARTS = ("points", "integrity", "kills")
 _SAGA_ROUNDS = 10
-_CYCLES = 100
 _MINUTES = 60
 _SHORT = 3  # what was asked for in numbers was not reached; nothing was wrong with what was
 
@@ -59,6 +59,9 @@ class Soak:
         self._until = time.monotonic() + (args.minutes or _MINUTES) * 60
         self.done: list[str] = []
         self.missed: list[str] = []  # what was asked for and not reached
+        self.stays: list[str] = []  # what was shown before, and weighs more
+        # The whole soak, which is for nothing less than what is wanted.
+        self._whole = args.minutes is None and args.only is None
 
     async def play(self) -> None:
         """Play every part.
@@ -94,7 +97,7 @@ class Soak:
         if len(names) > 1:
             self._keep("points", {"held": done, "points": len(names), "seed": self._args.seed})
         what = "points" if len(names) > 1 else f"time {names[0]}"
-        self._sum_up(what, done, len(names), asked=len(names) == 1)
+        self._sum_up(what, done, len(names), asked=self._whole or len(names) == 1)
 
     async def _kills(self, until: float) -> None:
         done, wanted, seed = 0, self._args.rounds or math.inf, self._args.seed
@@ -104,14 +107,14 @@ class Soak:
                 await scenes.kills(self._home, rounds, seed, tell)
             done, seed = done + rounds, seed + 1
         self._keep("kills", {"rounds": done, "seed": self._args.seed})
-        asked = self._args.rounds
+        asked = self._args.rounds or (result.ROUNDS if self._whole else None)
         self._sum_up("rounds of kills", done, asked or done, asked=asked is not None)
 
     async def _integrity(self, until: float) -> None:
         seed, asked = self._args.seed, self._args.cycles
-        if self._args.minutes is None and self._args.only is None:
-            asked = asked or _CYCLES  # the whole soak, which is for nothing less
-        wanted = asked or _CYCLES
+        if self._whole:
+            asked = asked or result.CYCLES
+        wanted = asked or result.CYCLES
         with self._scene("integrity", seed) as tell:
             played = await scenes.integrity(self._home, wanted, until, seed, tell)
         self._keep("integrity", {**dataclasses.asdict(played), "mismatches": 0, "seed": seed})
@@ -119,7 +122,8 @@ class Soak:
 
     def _keep(self, part: str, facts: dict[str, Any]) -> None:
         if self._args.driver == "qemu":  # of others nothing follows about real machines
-            result.keep(part, facts)
+            stays = result.keep(part, facts)
+            self.stays += [stays] if stays else []
 
     def _sum_up(self, what: str, done: int, wanted: int, *, asked: bool) -> None:
         short = f" of {wanted}, the time was over" if done < wanted else ""
@@ -130,10 +134,10 @@ class Soak:
     def told(self) -> str:
         """What was played, and what was not that should have been."""
         held = "what was played held: " if self.missed else "all held: "
-        said = held + "; ".join(self.done)
+        said = [*self.stays, held + "; ".join(self.done)]
         if self.missed:
-            said += "\nNOT REACHED: " + "; ".join(self.missed) + "; give it more --minutes"
-        return said
+            said.append("NOT REACHED: " + "; ".join(self.missed) + "; give it more --minutes")
+        return "\n".join(said)
 
     @contextmanager
     def _scene(self, name: str, seed: int) -> Iterator[Callable[[str], None]]:
@@ -184,7 +188,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_part, action="append", help="a part; may be repeated")
     whole = f"for all parts together; else {_MINUTES}"
     parser.add_argument("--minutes", type=float, help=whole)
-    cycles = f"of integrity; else {_CYCLES}, or as there is time for with --minutes or --only"
+    cycles = f"of integrity; else {result.CYCLES}, or with --minutes or --only as there is time for"
     parser.add_argument("--cycles", type=_count, help=cycles)
     parser.add_argument("--rounds", type=_count, help="of kills; else as there is time for")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

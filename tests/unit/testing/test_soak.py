@@ -73,6 +73,38 @@ def test_a_number_that_was_asked_for_and_not_reached_is_no_success(
     assert line.startswith(last)
 
 
+def test_the_whole_soak_is_for_nothing_less_than_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, line = said(monkeypatch, capsys)
+    assert "100 cycles of integrity; 50 rounds of kills;" in line
+    kept = json.loads(result.RESULT.read_text())
+    assert {part: kept[part]["passed"] for part in kept} == {
+        "integrity": False,
+        "kills": False,
+        "points": True,
+    }
+    assert kept["integrity"]["wanted"] == ["cycles ≥ 100", "mismatches = 0", "clock_ms < 500"]
+
+
+def test_a_shorter_run_takes_no_longer_ones_place_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(rounds: int) -> str | None:
+        return result.keep("kills", {"rounds": rounds, "seed": rounds})
+
+    assert shown(40) is None
+    assert "keeps what kills has shown before: 40 rounds" in (shown(30) or "")
+    said(monkeypatch, capsys, "--only", "kills", "--rounds", "10")
+    assert json.loads(result.RESULT.read_text())["kills"]["rounds"] == 40
+    assert [shown(rounds) for rounds in (90, 50)] == [None, None], "what is wanted is enough"
+    result.keep("kills", {"failed": "kills", "seed": 1, "error": "lost"})
+    assert "kills failed" in (shown(49) or "")
+    assert json.loads(result.RESULT.read_text())["kills"]["passed"] is False
+    assert shown(50) is None
+    assert json.loads(result.RESULT.read_text())["kills"]["passed"] is True
+
+
 def test_a_bound_that_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
