@@ -6,6 +6,11 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
+
+from runtools.errors import RateLimited
+from runtools.platform.host import watching
+
 BOXES, FOLDERS, READERS = 20, 2, 25  # local machines share one kernel, which lends 128 inotifies
 MOST_MB = 200  # of host and test together
 
@@ -32,8 +37,23 @@ async def test_a_thousand_hear_their_own(world) -> None:
         for (_, folder, _), change in zip(watches, await heard, strict=True):
             assert (change.kind, change.path) == ("create", f"{folder}/f")
     assert _resident() - before < MOST_MB
+    await _is_bounded(world, boxes[0])
     await asyncio.gather(*(one.aclose() for one in watches.values()))
     assert {await world.sh(box, "echo fine") for box in boxes} == {"fine"}
+
+
+async def _is_bounded(world, box: str) -> None:
+    """One sandbox's readers are, whatever they watch; who leaves makes room."""
+    more = []
+    for n in range(watching.MAX_READERS - FOLDERS * READERS):
+        more.append(world.host.watch(box, f"/workspace/{n % FOLDERS}", True, None))
+        await anext(more[-1])
+    with pytest.raises(RateLimited, match="64 readers watch"):
+        await anext(world.host.watch(box, "/workspace", True, None))
+    await more[0].aclose()
+    more.append(world.host.watch(box, "/workspace", True, None))
+    assert (await anext(more[-1])).kind == "armed"
+    await asyncio.gather(*(one.aclose() for one in more))
 
 
 def _resident() -> int:

@@ -152,6 +152,23 @@ class TestDesk:
         reply = await desk.answer(QUERY, stream=False)
         assert reply == wire.failure(QUERY, wire.NO_ERROR)
 
+    @pytest.mark.parametrize("code", [0, 3], ids=["nothing of that kind", "no such name"])
+    async def test_a_name_that_leads_to_nothing_is_passed_on_and_opens_nothing(
+        self, desk, owner, monkeypatch, code
+    ):
+        alias = record(5, 300, b"\7nowhere\3org\0")
+
+        async def answered(query: bytes, _: object, *, stream: bool) -> bytes:
+            return (
+                query[:2] + bytes([0x81, 0x80 | code, 0, 1, 0, 1, 0, 0, 0, 0]) + query[12:] + alias
+            )
+
+        monkeypatch.setattr("runtools.platform.host.net.resolver.resolve", answered)
+        desk.admit(policy(True, ["example.org"], []))
+        reply = await desk.answer(QUERY, stream=False)
+        assert (reply[3] & 0x0F, reply.endswith(alias)) == (code, True)
+        assert (owner.led, owner.refused) == ({}, [])
+
     async def test_when_no_more_can_be_pinned_it_refuses(self, desk, owner, upstream):
         upstream[QUERY] = record(1, 300, bytes([203, 0, 113, 7]))
         owner.full = True
