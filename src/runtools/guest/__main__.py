@@ -18,6 +18,7 @@ from runtools.guest.journal import Journal
 from runtools.guest.ops import Ops
 from runtools.guest.paths import Root
 from runtools.guest.processes import Processes
+from runtools.guest.records import Records
 from runtools.guest.server import Server, Token
 from runtools.guest.stats import Meter
 
@@ -38,10 +39,11 @@ def main() -> None:
     cradle = Cradle(hold)  # before there are threads and connections
     listener, port = _listen(args.listen)
     execs = Execs(root, groups)
+    records = Records(root, execs)
     ops = Ops(
         root,
         execs,
-        Processes(root, execs, cradle),
+        Processes(records, execs, cradle),
         Journal(f"{args.state}/journal"),
         Meter(port),
         token.replace,

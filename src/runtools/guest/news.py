@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from runtools.guest.conn import Conn, Gone
-from runtools.guest.holder import LIVE, READY, SEEN, Live
+from runtools.guest.packets import LIVE, READY, SEEN, Live
 from runtools.guest.record import Look, Record
 
 _MOMENT_MS: Final = 10.0

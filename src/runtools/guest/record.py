@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from runtools.guest import spool
 from runtools.guest.groups import Group
-from runtools.guest.holder import END_BYTES, LIVE, Live
+from runtools.guest.packets import END_BYTES, LIVE, Live
 from runtools.guest.spool import Tail
 
 _FACTS: Final = "process.json"
