@@ -98,7 +98,7 @@ class Server:
             if short:
                 self._ensure_waiting()
             try:
-                if not (self._outside_only and peer[0] == sock.getsockname()[0]):
+                if not (self._outside_only and _is_own(peer[0], sock)):
                     self._serve(sock)
             except OSError:
                 pass  # it went at once
@@ -172,3 +172,8 @@ class Server:
             others = [c for c in self._conns if c is not mine]
         for conn in others:
             conn.abort()
+
+
+def _is_own(peer: str, sock: socket.socket) -> bool:
+    """Whether a caller is of this machine; of 127.0.0.0/8 anybody in it may choose an address."""
+    return peer == sock.getsockname()[0] or peer.startswith("127.")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from runtools.guest import protocol
 from runtools.guest.protocol import HEADER, JSON
 
-from .conftest import Agent, Talk, until
+from .conftest import SOURCE, Agent, Talk, until
 
 
 class TestHello:
@@ -58,6 +61,32 @@ class TestHello:
             sock.sendall(garbage)
             assert _closed(sock)
         assert "ok" in agent.talk().hello
+
+
+def test_processes_of_the_machine_itself_are_turned_away(tmp_path: Path) -> None:
+    """By whichever of their addresses they come: else any of them could take all connections there are."""
+    token = tmp_path / "token"
+    token.write_text("secret")
+    argv = [sys.executable, "-S", "-c", _ON_ALL_ADDRESSES, str(token)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PYTHONPATH": str(SOURCE)}) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            for own in ("127.0.0.1", "127.0.0.2", "127.9.9.9"):
+                with socket.create_connection(("127.0.0.1", port), 30, (own, 0)) as sock:
+                    sock.settimeout(5)  # a hello is waited for twice as long
+                    assert sock.recv(1) == b"", own
+        finally:
+            server.kill()
+
+
+_ON_ALL_ADDRESSES = """
+import socket, sys, types
+from runtools.guest.server import Server, Token
+with socket.create_server(("0.0.0.0", 0)) as listener:
+    print(listener.getsockname()[1], flush=True)
+    Server(listener, Token(sys.argv[1]), types.SimpleNamespace()).run()
+"""
 
 
 class TestRequests:
