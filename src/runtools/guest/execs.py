@@ -7,11 +7,8 @@ later by others goes to the `Drain`.
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import select
-import termios
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +19,9 @@ from runtools.guest import procs, protocol, spawn
 from runtools.guest.drain import Drain
 from runtools.guest.groups import Group, Groups, send
 from runtools.guest.paths import Root
+from runtools.guest.pipes import PIECE, Feed, Pipe
 from runtools.guest.problems import invalid, whole
 
-_PIECE: Final = 64 << 10
 _KILL_SECONDS: Final = 10.0
 _PLAIN_ENV: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -57,41 +54,6 @@ class Ended:
     truncated: bool
     stdout: bytes
     stderr: bytes
-
-
-class Pipe:
-    """One stream of a command: keeps up to a bound, counts and drops the rest."""
-
-    __slots__ = ("fd", "keep", "open", "parts", "size", "truncated")
-
-    def __init__(self, fd: int, keep: int) -> None:
-        self.fd = fd
-        self.keep = keep
-        self.open = True
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.truncated = False
-
-    def read(self, count: int = _PIECE) -> int:
-        """Read once; 0 at the end of the stream."""
-        data = os.read(self.fd, count)
-        room = self.keep - self.size
-        if len(data) > room:
-            self.truncated = True
-        if data and room > 0:
-            kept = data if len(data) <= room else data[:room]
-            self.parts.append(kept)
-            self.size += len(kept)
-        return len(data)
-
-    def read_rest(self) -> int:
-        """Read what the pipe holds now, and no more: others may go on writing."""
-        waiting = array.array("i", (0,))
-        fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
-        left = waiting[0]
-        while left > 0:
-            left -= self.read(left) or left
-        return waiting[0]
 
 
 def owner(op: str) -> str:
@@ -271,7 +233,7 @@ class Execs:
     def _promise(self, wanted: int) -> int:
         """How much of each stream may be kept, so that many commands cannot fill the memory."""
         with self._lock:
-            keep = min(wanted, max(self._budget // 4, _PIECE))
+            keep = min(wanted, max(self._budget // 4, PIECE))
             self._budget -= 2 * keep
             return keep
 
@@ -289,32 +251,6 @@ class Execs:
         env.update(self.env)
         env.update(order.env)
         return env
-
-
-class Feed:
-    """What is still to be written to a command's stdin."""
-
-    __slots__ = ("fd", "left")
-
-    def __init__(self, fd: int, left: memoryview) -> None:
-        self.fd = fd
-        self.left = left
-
-    def write(self) -> bool:
-        """Write what fits; False when all is written or nobody reads any more."""
-        try:
-            self.left = self.left[os.write(self.fd, self.left) :]
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            self.left = self.left[:0]
-        return bool(self.left)
-
-    def close(self) -> None:
-        """End of the input."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 class _Watch:
