@@ -51,7 +51,10 @@ class Talk:
         if len(head) < HEADER.size:
             raise ConnectionError("closed")
         length, kind = HEADER.unpack(head)
-        return kind, self.file.read(length)
+        payload = self.file.read(length)
+        if len(payload) < length:  # the agent was killed in it
+            raise ConnectionError("closed")
+        return kind, payload
 
     def send(self, request: object) -> None:
         self.sock.sendall(protocol.frame(JSON, json.dumps(request).encode()))
