@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtools import AsyncRunTools, RunTools
+from runtools.errors import SandboxPaused
 
 Cli = Any  # the fixture of conftest.py
 
@@ -170,6 +172,32 @@ class TestInterrupts:
         assert b"once more kills it" in terminal.process.stderr.readline()
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end()[:2] == (137, b"here\n")
+
+
+class TestAgain:
+    """What was left under way is asked for by its name, and not run again."""
+
+    def test_it_is_named_where_that_helps(
+        self, cli: Cli, sandbox: str, platform: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host, words = platform.world.host, ["-c", "echo once >> n; cat n"]
+
+        def paused(request: Any) -> None:
+            raise SandboxPaused("it was paused because its host's disk was almost full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "script", paused)
+            done = cli("sandbox", "exec", sandbox, *words)
+        assert done.code == 125
+        assert "its host's disk was almost full" in done.err
+        (name,) = re.findall("--process-id (prc_[a-z0-9]+) asks for the same", done.err)
+        for _ in range(2):
+            again = cli.ok("sandbox", "exec", sandbox, "--process-id", name, *words)
+            assert again.text == "once\n"
+
+    def test_one_that_is_detached_is_given_its_id(self, cli: Cli, sandbox: str) -> None:
+        done = cli("sandbox", "exec", sandbox, "--detach", "--process-id", "prc_1", "--", "true")
+        assert done.code == 2
 
 
 class TestLeft:

@@ -17,7 +17,15 @@ from runtools.cli.output import Json
 from runtools.cli.sandbox import create, options
 from runtools.cli.sandbox.interrupts import passing_on
 from runtools.cli.session import Ref, connected, flag
-from runtools.errors import FileForbidden, FileMissing, OutcomeUnknown, RunToolsError
+from runtools.errors import (
+    FileForbidden,
+    FileMissing,
+    GuestUnreachable,
+    OutcomeUnknown,
+    RunToolsError,
+    SandboxPaused,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from runtools.sdk.shapes import ExecResult
@@ -62,6 +70,10 @@ def exec_(
     no_stdin: Annotated[
         bool, flag("--no-stdin", "-n", help="Do not forward a piped stdin.")
     ] = False,
+    process_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Its name: asked for again by it, it is not run again."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a command in a sandbox, and end as it ends.
@@ -78,12 +90,15 @@ def exec_(
     variables = options.pairs("--env", env)
     if detach and timeout is not None:
         raise typer.BadParameter("a detached command has no --timeout")
+    if detach and process_id is not None:
+        raise typer.BadParameter("a detached command is given its id")
     seconds = _DEFAULT_SECONDS if timeout is None else timeout
     try:
         if detach:
             _leave(ref, command, variables, cwd, user)
             return
-        result = _run(ref, command, variables, cwd, user, seconds, forward=not no_stdin)
+        stdin = None if no_stdin else _piped()
+        result = _run(ref, command, variables, cwd, user, seconds, stdin, process_id)
         if output.is_json():
             output.item(result)
         else:
@@ -130,25 +145,28 @@ def _run(
     cwd: str,
     user: str,
     timeout: float,
-    *,
-    forward: bool,
+    stdin: bytes | None,
+    process_id: str | None,
 ) -> ExecResult:
-    stdin = _piped() if forward else None
     with connected() as rt:
         sandbox = rt.sandboxes.get(ref)
         if sandbox.state == "creating":
             with output.working(create.progress(sandbox)) as say:
                 sandbox.wait_until_running(on_wait=lambda waiting: say(create.progress(waiting)))
-        with passing_on(sandbox.id) as process_id:
-            return sandbox.exec(
-                command,
-                stdin=stdin,
-                env=env,
-                cwd=cwd,
-                user=user,
-                timeout_ms=round(timeout * 1000),
-                process_id=process_id,
-            )
+        with passing_on(sandbox.id, process_id) as name:
+            try:
+                return sandbox.exec(
+                    command,
+                    stdin=stdin,
+                    env=env,
+                    cwd=cwd,
+                    user=user,
+                    timeout_ms=round(timeout * 1000),
+                    process_id=name,
+                )
+            except (SandboxPaused, GuestUnreachable, Unavailable):
+                output.note(f"runtools: --process-id {name} asks for the same command again")
+                raise
 
 
 def _piped() -> bytes | None:

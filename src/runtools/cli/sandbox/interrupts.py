@@ -23,11 +23,11 @@ _PATIENT: Final = 2
 
 
 @contextmanager
-def passing_on(sandbox_id: str) -> Iterator[str]:
-    """Pass signals on to the command that runs meanwhile under the id that this gives."""
+def passing_on(sandbox_id: str, given: str | None = None) -> Iterator[str]:
+    """Pass signals on to the command that runs meanwhile under the id that this gives, or was given."""
     from runtools.sdk.wire import new_process_id  # noqa: PLC0415 - takes longer than most commands
 
-    process_id = new_process_id()
+    process_id = given or new_process_id()
     came = 0
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
