@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import lazy, output
+from runtools.cli import here, lazy, output
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
@@ -51,26 +51,26 @@ def list_agents(project: Project = None, json: Json = False) -> None:
 
 
 @agents.command("get")
-def get_agent(ref: AgentRef, project: Project = None, json: Json = False) -> None:
+def get_agent(ref: AgentRef, project: here.InProject = None, json: Json = False) -> None:
     """Show an agent as it is in force."""
-    with connected() as rt:
-        found = rt.agents.get(ref, project_id=project)
+    with connected() as rt, here.project(project, ref) as sought:
+        found = rt.agents.get(ref, project_id=sought)
     output.show(found, lambda: looks.agent(found))
 
 
 @agents.command("delete")
-def delete_agent(ref: AgentRef, project: Project = None, force: Force = False) -> None:
+def delete_agent(ref: AgentRef, project: here.InProject = None, force: Force = False) -> None:
     """Delete an agent; a deploy of files that define it makes it again."""
     _ask("agent", ref, force=force)
-    with connected() as rt:
-        rt.agents.delete(ref, project_id=project)
+    with connected() as rt, here.project(project, ref) as sought:
+        rt.agents.delete(ref, project_id=sought)
 
 
 @agents.command("versions")
-def agent_versions(ref: AgentRef, project: Project = None, json: Json = False) -> None:
+def agent_versions(ref: AgentRef, project: here.InProject = None, json: Json = False) -> None:
     """List its versions: who deployed each, from which commit."""
-    with connected() as rt:
-        found = list(rt.agents.versions(ref, project_id=project))
+    with connected() as rt, here.project(project, ref) as sought:
+        found = list(rt.agents.versions(ref, project_id=sought))
     output.show(found, lambda: looks.versions(found))
 
 
@@ -81,12 +81,12 @@ def roll_back(
         int | None,
         typer.Option("--to", metavar="VERSION", help="Default: the one before.", min=1),
     ] = None,
-    project: Project = None,
+    project: here.InProject = None,
     json: Json = False,
 ) -> None:
     """Put another version in force. The files are as they were: the next deploy goes by them."""
-    with connected() as rt:
-        found = rt.agents.rollback(ref, to, project_id=project)
+    with connected() as rt, here.project(project, ref) as sought:
+        found = rt.agents.rollback(ref, to, project_id=sought)
     output.show(found, lambda: f"{found.slug} is at version {found.version}")
 
 
@@ -99,26 +99,26 @@ def list_tools(project: Project = None, json: Json = False) -> None:
 
 
 @tools.command("get")
-def get_tool(ref: ToolRef, project: Project = None, json: Json = False) -> None:
+def get_tool(ref: ToolRef, project: here.InProject = None, json: Json = False) -> None:
     """Show a tool."""
-    with connected() as rt:
-        found = rt.tools.get(ref, project_id=project)
+    with connected() as rt, here.project(project, ref) as sought:
+        found = rt.tools.get(ref, project_id=sought)
     output.show(found, lambda: looks.tool(found))
 
 
 @tools.command("delete")
-def delete_tool(ref: ToolRef, project: Project = None, force: Force = False) -> None:
+def delete_tool(ref: ToolRef, project: here.InProject = None, force: Force = False) -> None:
     """Delete a tool that no agent names."""
     _ask("tool", ref, force=force)
-    with connected() as rt:
-        rt.tools.delete(ref, project_id=project)
+    with connected() as rt, here.project(project, ref) as sought:
+        rt.tools.delete(ref, project_id=sought)
 
 
 @tools.command("versions")
-def tool_versions(ref: ToolRef, project: Project = None, json: Json = False) -> None:
+def tool_versions(ref: ToolRef, project: here.InProject = None, json: Json = False) -> None:
     """List its versions: who deployed each, from which commit."""
-    with connected() as rt:
-        found = list(rt.tools.versions(ref, project_id=project))
+    with connected() as rt, here.project(project, ref) as sought:
+        found = list(rt.tools.versions(ref, project_id=sought))
     output.show(found, lambda: looks.versions(found))
 
 

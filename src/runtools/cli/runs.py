@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from runtools.cli import lazy, output
+from runtools.cli import here, lazy, output
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
@@ -73,7 +73,7 @@ def run(
         typer.Option(metavar="FILE", help="JSON Schema of an object that it must end with."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "-d", help="Do not follow it; print its id.")] = False,
-    project: Project = None,
+    project: here.InProject = None,
     json: Json = False,
 ) -> None:
     """Give an agent work and watch it. Ctrl-C cancels it; twice leaves it running.
@@ -83,15 +83,17 @@ def run(
     message = _prompt(prompt)
     config = _config(max_iterations, max_cost)
     with connected() as rt:
-        begun = rt.agents.start(
-            slug,
-            message,
-            thread_id=thread,
-            sandbox_id=_sandbox_id(rt, sandbox),
-            config=config,
-            output_schema=None if schema is None else _schema(schema),
-            project=project,
-        )
+        place = _sandbox_id(rt, sandbox)
+        with here.project(project, slug) as sought:
+            begun = rt.agents.start(
+                slug,
+                message,
+                thread_id=thread,
+                sandbox_id=place,
+                config=config,
+                output_schema=None if schema is None else _schema(schema),
+                project=sought,
+            )
         if detach:
             output.show(begun.view, lambda: begun.id)
             return
@@ -100,7 +102,10 @@ def run(
 
 
 def chat(
-    slug: Slug, thread: InThread = None, sandbox: InSandbox = None, project: Project = None
+    slug: Slug,
+    thread: InThread = None,
+    sandbox: InSandbox = None,
+    project: here.InProject = None,
 ) -> None:
     """Talk with an agent. Ctrl-C cancels what it does, Ctrl-D ends the talk; its thread is kept."""
     if not sys.stdin.isatty():
@@ -112,9 +117,10 @@ def chat(
         while (message := _line()) is not None:
             if not message.strip():
                 continue
-            begun = rt.agents.start(
-                slug, message, thread_id=thread, sandbox_id=place, project=project
-            )
+            with here.project(project, slug) as sought:
+                begun = rt.agents.start(
+                    slug, message, thread_id=thread, sandbox_id=place, project=sought
+                )
             thread = begun.thread_id
             _watch(begun, cancels=True)
     if thread is not None:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.flow.cli.conftest import Cli, Platform
 
+from runtools import RunTools
 from runtools.platform.core.ports.worker import Assignment
 from runtools.testing.fake_worker import (
     FakeWorker,
@@ -232,3 +233,29 @@ class TestThreads:
         assert len(json.loads(cli.ok("threads", "export", thread).text)["runs"]) == 2
         cli.ok("threads", "delete", thread, "--force")
         assert cli("threads", "show", thread).code == 1
+
+
+class TestFolder:
+    """Called in the folder of a project."""
+
+    def test_a_slug_is_sought_in_its_project(self, cli: Cli, rt: RunTools) -> None:
+        coder = rt.agents.get("coder")
+        [mine] = [one for one in rt.projects.list() if one.id == coder.project_id]
+        other = rt.projects.create("elsewhere")
+        settings = cli.folder / "pyproject.toml"
+        run = ("agent", "run", "coder", "-p", "look")
+        try:
+            settings.write_text(f'[tool.runtools]\nproject = "{mine.name}"\n')
+            begun = cli.ok(*run, "--detach", "--json").data
+            assert begun["projectId"] == mine.id
+            settings.write_text('[tool.runtools]\nproject = "elsewhere"\n')
+            for argv in (run, ("agent", "get", "coder"), ("agent", "versions", "coder")):
+                refused = cli(*argv)
+                assert refused.code == 1, argv
+                assert "sought in project elsewhere" in refused.err
+                assert "--project" in refused.err
+            cli.ok(*run, "--project", mine.name)
+            assert "coder" in cli.ok("agent", "get", coder.id).text
+            assert cli.ok("agent", "list", "--json").data  # a list is of all projects
+        finally:
+            rt.projects.delete(other.id)
