@@ -12,6 +12,7 @@ from tests.flow.agents.conftest import Stage
 from runtools.errors import Conflict
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.core.ports.worker import NewEvent, News
+from runtools.testing.clock import ManualClock
 from runtools.testing.fake_runs import FakeLink, FakeRun
 from runtools.testing.scripted_model import Call, Do, Script
 from runtools.testing.worker_process import LEDGER
@@ -153,3 +154,72 @@ async def test_it_waits_for_the_last_of_the_calls(stage: Stage) -> None:
     await stage.runs.ended(run)
     assert len(script.asked) == 2
     assert len(run.of("tool-result")) == 2
+
+
+class Unheard(ManualClock):
+    """Time goes on, and nobody is woken for it."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.Event().wait()
+
+
+class TestWhatNobodyHears:
+    """It has been asked, and is paid for."""
+
+    async def test_it_counts_where_the_time_is_over(self, stage: Stage) -> None:
+        answered = asyncio.Event()
+
+        async def says() -> None:
+            answered.set()
+
+        stage.clock = clock = Unheard()
+        script = Script([GREP], ["unheard", Do(says)])
+        run, gate = await begun(stage, script, limits={"max_seconds": 60.0})
+        await answered.wait()
+        clock.advance(61)
+        gate.open.set()
+        done = await stage.runs.ended(run)
+        assert done["status"] == "limit_reached"
+        assert done["limit"].startswith("max_seconds")
+        assert done["usage"]["requests"] == len(script.asked) == 2
+        assert run.types()[-3:] == ["tool-result", "usage", "done"]
+        assert "unheard" not in str(run.log)
+
+    async def test_it_counts_where_its_worker_is_to_end(self, stage: Stage) -> None:
+        asked = asyncio.Event()
+
+        async def says() -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        script = Script([GREP], (["unheard", Do(says)], ["done"]))
+        run = stage.make()
+        worker, link = stage.worker(script)
+        await Gate(link).reached.wait()
+        await asked.wait()
+        await worker.drain(30.0)
+        assert run.status == "queued"
+        assert run.types()[-1] == "usage"
+        stage.worker(script)
+        done = await stage.runs.ended(run)
+        assert done["output"] == "done"
+        assert done["usage"]["requests"] == len(script.asked) == 3
+        assert run.types().count("tool-result") == 1
+
+    async def test_so_does_an_answer_that_is_not_waited_for(self, stage: Stage) -> None:
+        asked = asyncio.Event()
+
+        async def says() -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        script = Script((["half", Do(says)], ["whole"]))
+        run = stage.make()
+        worker, link = stage.worker(script)
+        await asked.wait()
+        await worker.drain(0.0)
+        link.cut()  # it ends with the connection
+        stage.worker(script)
+        done = await stage.runs.ended(run)
+        assert done["output"] == "whole"
+        assert done["usage"]["requests"] == len(script.asked) == 2

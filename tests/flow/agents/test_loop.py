@@ -14,6 +14,7 @@ from tests.flow.agents.conftest import Stage
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.testing.clock import ManualClock
 from runtools.testing.scripted_model import Call, Do, Script, Think
+from runtools.workbench import shell
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -227,6 +228,30 @@ class TestLimits:
         [result] = run.of("tool-result")
         assert "time" in result["output"]
         assert (await stage.sandbox.processes.get(f"{run.id}.1.0")).state == "ended"
+
+
+class TestBound:
+    async def test_a_call_that_comes_to_no_end_is_given_up(self, stage: Stage) -> None:
+        """Long after a command's own time; what it has left running is ended."""
+        stage.clock = clock = ManualClock()
+        command = "echo begun; sleep 7200"
+        given = {"command": command, "timeout_seconds": shell.MAX_SECONDS}
+        run = stage.make()
+        stage.worker(Script([Call("bash", given)], ["I see"]))
+        await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
+        clock.advance(shell.MAX_SECONDS + 600)  # a sandbox may have been made for it first
+        process = await stage.sandbox.processes.get(f"{run.id}.1.0")
+        assert process.state == "running"
+        assert run.of("tool-result") == []
+        clock.advance(600)
+        done = await stage.runs.ended(run)
+        assert done["output"] == "I see"
+        [result] = run.of("tool-result")
+        assert (result["output"], result["failed"]) == (
+            "bash came to no end, and was given up",
+            True,
+        )
+        assert (await process.refresh()).state == "ended"
 
 
 class TestPeople:

@@ -44,7 +44,7 @@ async def ask(run: Held) -> None:
     tries = 0
     while True:
         tries += 1
-        question = await _taken_up(run, turn) or _asked(run, turn)
+        question = await _taken_up(run) or _asked(run, turn)
         run.known, run.stream = question.upto, question.stream
         question.stream.speak()
         came = await run.reins.hold(question.coming)
@@ -94,13 +94,19 @@ def ask_ahead(run: Held) -> None:
     run.ahead = _asked(run, book.turn + 1, more=len(calls))
 
 
-async def _taken_up(run: Held, turn: int) -> Question | None:
-    """What was asked ahead, where the log is what it is about; where it is not, that is dropped."""
+async def given_up(run: Held) -> list[NewEvent]:
+    """Ask no further what nobody will hear the answer of; what it took: that is paid for all the same."""
+    ahead = await run.drop_ahead()
+    stream, run.stream = run.stream if ahead is None else ahead.stream, None
+    return [] if stream is None else spent(run, stream.response, run.book.turn + 1)
+
+
+async def _taken_up(run: Held) -> Question | None:
+    """What was asked ahead, where the log is what it is about; where it is not, that is given up."""
     if run.ahead is not None and run.ahead.upto == run.book.last:
         question, run.ahead = run.ahead, None
         return question
-    dropped = await run.drop_ahead()
-    if dropped is not None and (took := spent(run, dropped.stream.response, turn)):
+    if took := await given_up(run):
         await run.append(took)
     return None
 

@@ -19,7 +19,7 @@ from pydantic_ai.tools import ToolDefinition
 from runtools.errors import RunToolsError
 from runtools.platform.agents import compacting
 from runtools.platform.agents.answer import Asked
-from runtools.platform.agents.asking import ask
+from runtools.platform.agents.asking import ask, given_up
 from runtools.platform.agents.book import Book
 from runtools.platform.agents.carrying import carry_out
 from runtools.platform.agents.held import Held, Means, ended, new_event, result_event
@@ -43,6 +43,8 @@ from runtools.sdk.shapes.runs import Done, Message, RunError
 CANCELLED = "cancelled: the run was ended while this was under way"
 INTERRUPTED = "broken off: the user has said something, which follows"
 OVER_TIME = "broken off: the time that the run may take is over"
+_LAST_WORD_SECONDS = 2.0
+"""What a worker that leaves a run has for saying what it has taken: it is waited for."""
 _SAMPLING = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "max_tokens")
 
 
@@ -138,7 +140,11 @@ class Drive:
 
 async def _over(run: Held, helpers: list[asyncio.Task[None]]) -> None:
     await ended(helpers)
-    await run.drop_ahead()
+    took = await given_up(run)
+    if took and not run.is_over:
+        with contextlib.suppress(LinkLost, RunToolsError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                await run.append(took)
     await run.toolbox.close()
 
 
@@ -161,7 +167,9 @@ async def _next(run: Held) -> bool:
         await run.append([run.done("completed")], guarded=True)
         return book.ended
     if run.limit is not None:
-        await run.append([run.done("limit_reached", limit=run.limit)])
+        took = await given_up(run)
+        end = run.done("limit_reached", limit=run.limit, usage=with_spent(run, took))
+        await run.append([*took, end])
     elif compacting.is_full(run):
         await compacting.compact(run, book.turn + 1)
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -38,6 +40,26 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def within(clock: Clock, seconds: float) -> AsyncIterator[None]:
+    """What `asyncio.timeout` does, by a clock.
+
+    Raises:
+        TimeoutError: the block went on for longer; what it waited for was cancelled.
+    """
+
+    async def strike() -> None:
+        await clock.sleep(seconds)
+        bound.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(None) as bound:
+        striking = asyncio.create_task(strike())
+        try:
+            yield
+        finally:
+            striking.cancel()
 
 
 class Backoff:

@@ -26,7 +26,7 @@ from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.ports.worker import Assignment
 from runtools.platform.core.runs import process_of
-from runtools.platform.kit.clock import Backoff, Clock
+from runtools.platform.kit.clock import Backoff, Clock, within
 from runtools.sdk.client import AsyncRunTools
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.definitions import BUILT_IN_TOOLS, Permission
@@ -44,6 +44,7 @@ _TRIES = 5
 _AT_ONCE = 16
 _LONGEST_SECONDS = shell.MAX_SECONDS + 1200.0
 """What waits for longer waits for ever: a command ends before, also where its sandbox is made first."""
+_STOP_SECONDS = 30.0
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
@@ -228,12 +229,15 @@ class Toolbox:
         backoff = Backoff(self._clock, first=0.5, most=8.0)
         for left in reversed(range(_TRIES)):
             try:
-                async with asyncio.timeout(_LONGEST_SECONDS):
+                async with within(self._clock, _LONGEST_SECONDS):
                     if tool.name in AROUND:
                         return await tool.call(self._around, call.arguments)
                     bench = self._bench_in(await self._place(), call, on_output, begun=begun)
                     return self._told(await tool.call(bench, call.arguments))
             except TimeoutError:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self.stop(call)
                 return Result(f"{tool.name} came to no end, and was given up", failed=True)
             except (Unavailable, RateLimited) as error:
                 if not left:
