@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runtools.errors import InvalidRequest
+from runtools.platform.agents.models import quickened
 from runtools.platform.core.models import OFFLINE
 from runtools.platform.core.ports.worker import ModelAccess
 
@@ -110,13 +111,14 @@ def _openai_client(access: ModelAccess, http: Any) -> Any:
         max_retries=0,
         http_client=http,
     )
-    _hand_over(api.chat.completions, "messages", "tools")
+    _hand_over(api.chat.completions, "messages", "tools", "tool_choice", "stream_options")
     _hand_over(api.responses, "input", "tools")
+    quickened.check_pieces(api)
     return api
 
 
-def _hand_over(resource: Any, *names: str) -> None:
-    """Give a client the conversation and the tools as they go over the wire.
+def _hand_over(resource: Any, needed: str, *names: str) -> None:
+    """Give a client the conversation (``needed``), the tools and the like as they go over the wire.
 
     Given as arguments it would walk through every field of them to see whether one has another name there:
     20 ms for a conversation of sixty answers, and none has.
@@ -124,9 +126,14 @@ def _hand_over(resource: Any, *names: str) -> None:
     create = resource.create
 
     async def handed_over(**given: Any) -> Any:
-        large = {name: given[name] for name in names if isinstance(given.get(name), list)}
-        body = {**(given.get("extra_body") or {}), **large}
-        return await create(**given | {name: [] for name in large} | {"extra_body": body})
+        own = {
+            name: given[name]
+            for name in (needed, *names)
+            if isinstance(given.get(name), list | dict | str)
+        }
+        body = {**(given.get("extra_body") or {}), **own}
+        rest = {name: one for name, one in given.items() if name not in own}
+        return await create(**{needed: []} | rest | {"extra_body": body})
 
     resource.create = handed_over
 
@@ -144,7 +151,7 @@ def _openai_chat(access: ModelAccess, http: Any) -> Model:
     from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
 
     provider = OpenAIProvider(openai_client=_openai_client(access, http))
-    return OpenAIChatModel(access.api_id, provider=provider)
+    return quickened.remembering(OpenAIChatModel(access.api_id, provider=provider))
 
 
 def _deepseek(access: ModelAccess, http: Any) -> Model:
@@ -152,7 +159,7 @@ def _deepseek(access: ModelAccess, http: Any) -> Model:
     from pydantic_ai.providers.deepseek import DeepSeekProvider  # noqa: PLC0415
 
     provider = DeepSeekProvider(openai_client=_openai_client(access, http))
-    return OpenAIChatModel(access.api_id, provider=provider)
+    return quickened.remembering(OpenAIChatModel(access.api_id, provider=provider))
 
 
 def _google(access: ModelAccess, http: Any) -> Model:

@@ -1,0 +1,68 @@
+"""What OpenAI's client, and the layer over it, would do anew for each piece and message: once, or quicker.
+
+A run asks about the same conversation again and again, a turn longer each time. All of this changes how
+long that takes, and nothing of what is sent or heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
+    from pydantic_ai.models.openai import OpenAIChatModel
+
+
+def check_pieces(api: Any) -> None:
+    """Have each piece of a stream checked at once, not built field by field: 4 microseconds and not 80.
+
+    What is not as it should be is built as before: many servers speak this protocol after a fashion.
+    """
+    build = api._process_response_data  # noqa: SLF001 - there is no other place
+
+    def checked(*, data: object, cast_to: Any, response: Any) -> Any:
+        if isinstance(data, dict) and isinstance(cast_to, type) and issubclass(cast_to, BaseModel):
+            try:
+                return cast_to.model_validate(data)
+            except ValidationError:
+                pass
+        return build(data=data, cast_to=cast_to, response=response)
+
+    api._process_response_data = checked  # noqa: SLF001
+
+
+def remembering(model: OpenAIChatModel) -> OpenAIChatModel:
+    """The model, which brings a message into the protocol's form once, for as long as it is asked about."""
+    of_user, of_model, of_all = (
+        model._map_user_message,  # noqa: SLF001
+        model._map_model_response,  # noqa: SLF001
+        model._map_messages,  # noqa: SLF001
+    )
+    kept: dict[int, tuple[ModelMessage, list[Any]]] = {}
+
+    async def map_user(message: ModelRequest) -> AsyncIterator[Any]:
+        if id(message) not in kept:
+            kept[id(message)] = message, [one async for one in of_user(message)]
+        for one in kept[id(message)][1]:
+            yield dict(one)
+
+    def map_answer(message: ModelResponse) -> Any:
+        if id(message) not in kept:
+            kept[id(message)] = message, [of_model(message)]
+        [one] = kept[id(message)][1]
+        return None if one is None else dict(one)
+
+    async def map_all(messages: Sequence[ModelMessage], *args: Any, **more: Any) -> Any:
+        of_now = {id(message) for message in messages}
+        for known in [one for one in kept if one not in of_now]:
+            del kept[known]
+        return await of_all(messages, *args, **more)
+
+    changed: Any = model
+    changed._map_user_message = map_user  # noqa: SLF001
+    changed._map_model_response = map_answer  # noqa: SLF001
+    changed._map_messages = map_all  # noqa: SLF001
+    return model
