@@ -537,6 +537,117 @@ class TestBrought:
         events, _ = await posted(stage, AG_UI, late)
         assert events[-1]["outcome"] == {"type": "cancelled"}
 
+    async def test_a_page_that_is_loaded_anew_carries_nothing_out_again(self, stage: Stage) -> None:
+        hello = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "do"}]}
+        body = use_chat("b-9", hello, tools={"where": WHERE})
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        calls = fronts("where", exactly=True), fronts("where", "f2")
+        await stage.worker.append(run, said("I ask."), *calls, wait=True)
+        chunks, _ = await asking
+        done_ = {"type": "tool-where", "toolCallId": "f1", "state": "output-available", "output": 1}
+        open_ = {"type": "tool-where", "toolCallId": "f2", "state": "input-available"}
+        answer = {"id": chunks[0]["messageId"], "role": "assistant", "parts": [done_, open_]}
+        await posted(stage, USE_CHAT, use_chat("b-9", hello, answer, tools={"where": WHERE}))
+        again, _, _ = await lines(stage, "/v1/run/ai-sdk/b-9/stream?agent=coder")
+        told = {
+            call_id: [one["type"] for one in again if one.get("toolCallId") == call_id]
+            for call_id in ("f1", "f2")
+        }
+        assert told == {
+            "f1": ["tool-input-start", "tool-input-delta", "tool-output-available"],
+            "f2": ["tool-input-start", "tool-input-available"],
+        }
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+
+    async def test_a_result_of_a_message_before_a_word_is_taken_in(self, stage: Stage) -> None:
+        first = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "do"}]}
+        word = {"id": "m2", "role": "user", "parts": [{"type": "text", "text": "and tell me"}]}
+        tools = {"where": WHERE}
+        asking = stage.org.http.stream("POST", USE_CHAT, json=use_chat("b-10", first, tools=tools))
+        async with asyncio.timeout(20), asking:  # it stops reading while a command runs
+            run, _ = await stage.next()
+            calls = called("bash"), fronts("where")
+            news = await stage.worker.append(run, said("I ask."), *calls)
+        last = news.events[-1].seq or 0
+        part = {"type": "tool-where", "toolCallId": "f1", "state": "input-available"}
+        answer = {"id": run.run_id, "role": "assistant", "parts": [part]}
+        body = use_chat("b-10", first, answer, word, tools=tools)
+        asking = stage.org.http.stream("POST", USE_CHAT, json=body)
+        async with asyncio.timeout(20), asking as second:
+            assert second.status_code == 200
+        parts = [{**part, "state": "output-available", "output": "Bern"}]
+        later = {"id": f"{run.run_id}-{last}", "role": "assistant", "parts": []}
+        body = use_chat("b-10", first, {**answer, "parts": parts}, word, later, tools=tools)
+        reading = asyncio.create_task(posted(stage, USE_CHAT, body))
+        told: list[Any] = []
+        async with asyncio.timeout(20):
+            while not told:
+                found = (await stage.worker.read(run, last)).events
+                told = [one.data["output"] for one in found if one.type == "tool-result"]
+        assert told == ["Bern"]
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        await reading
+
+    async def test_decisions_of_one_body_are_taken_together_or_not_at_all(
+        self, stage: Stage
+    ) -> None:
+        body = ag_ui("b-11", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        both = [one for n in "12" for one in (called("bash", f"c{n}"), asked("bash", f"c{n}"))]
+        await stage.worker.append(run, said("May I?"), *both, fronts("where"), wait=True)
+        waiting = (await asking)[0][-1]["outcome"]["interrupts"]
+        no = {"callId": "c2", "decision": "deny"}
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/approve", json=no)
+        resume = [
+            {"interruptId": one["id"], "status": "resolved", "payload": {"approved": True}}
+            for one in waiting
+        ]
+        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        wrong = {**body, "messages": [*body["messages"], told], "resume": resume}
+        answer = await stage.org.http.post(AG_UI, json=wrong)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+        again, given = await stage.take(run.run_id)
+        resolved = [one.data["callId"] for one in given.log if one.type == "approval-resolved"]
+        assert resolved == ["c2"]
+        assert "tool-result" not in [one.type for one in given.log]
+        await stage.worker.finish(again)
+
+    async def test_a_call_has_one_result_whoever_is_faster(self, stage: Stage) -> None:
+        """A worker that is to end the run has not heard yet of what the front end says."""
+        body = ag_ui("b-12", ("user", "do"), **BROUGHT)
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        calls = called("bash"), fronts("where")
+        news = await stage.worker.append(run, said("I ask."), *calls)
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        with_result = {**body, "messages": [*body["messages"], told]}
+        giving = asyncio.create_task(posted(stage, AG_UI, with_result))
+        last = news.events[-1].seq or 0
+        async with asyncio.timeout(20):
+            while not (await stage.worker.read(run, last)).events:
+                await asyncio.sleep(0.01)
+        ending = [
+            answered("bash", output="cancelled", failed=True),
+            answered("where", "f1", output="cancelled", failed=True),
+            done(status="cancelled"),
+        ]
+        for _ in range(2):  # it says so once more where its answer was lost
+            stands = (await stage.worker.append(run, *ending)).events
+            assert [one.data.get("output") for one in stands] == ["cancelled", "Bern", None]
+        log = await stage.events(run.run_id)
+        results = [one["data"] for one in log if one["type"] == "tool-result"]
+        assert [(one["callId"], one["output"]) for one in results] == [
+            ("f1", "Bern"),
+            ("c1", "cancelled"),
+        ]
+        assert [one["seq"] for one in log] == list(range(1, len(log) + 1))
+        await asking
+        await giving
+
 
 class TestRepeats:
     """Under one idempotency key, after an answer that was not heard to its end."""

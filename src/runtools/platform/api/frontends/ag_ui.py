@@ -113,6 +113,10 @@ class Events(Teller):
     def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
         if result.call_id in self._fronts:
             self._fronts.remove(result.call_id)
+        for image in result.images:
+            # Beside the message of the result: a client sends all of its messages with each request.
+            shown = {"toolCallId": result.call_id, **image.model_dump(mode="json")}
+            yield _custom("tool-picture", shown)
         yield {
             "type": "TOOL_CALL_RESULT",
             "messageId": f"result-{result.call_id}",

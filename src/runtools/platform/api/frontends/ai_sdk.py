@@ -5,6 +5,7 @@ Source: the chunk schema of the package `ai` (7.0), which checked what the tests
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -103,7 +104,16 @@ class Chunks(Teller):
         else:
             named["dynamic"] = True
         yield {"type": "tool-input-start", **named}
-        yield {"type": "tool-input-available", **named, "input": call.arguments}
+        if call.call_id in self._carried_out:
+            # What is available is carried out, by whoever has not: a page that was loaded anew.
+            said = json.dumps(call.arguments, ensure_ascii=False)
+            yield {
+                "type": "tool-input-delta",
+                "toolCallId": call.call_id,
+                "inputTextDelta": said,
+            }
+        else:
+            yield {"type": "tool-input-available", **named, "input": call.arguments}
 
     def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Piece]:
         said = {"toolCallId": output.call_id, "text": output.text}

@@ -27,12 +27,16 @@ from runtools.sdk.shapes.frontends import (
     UiChat,
     UiMessage,
 )
-from runtools.sdk.shapes.runs import RunApproval, RunMessage
+from runtools.sdk.shapes.runs import RunApproval, RunMessage, ToolImage
+from runtools.workbench.bench import MAX_CHARACTERS
+from runtools.workbench.cut import cut
 
 MessageT = TypeVar("MessageT", UiMessage, AgUiMessage)
 
 _PICTURE = "[a picture]"
+_MOST_PICTURES = 8 * 1024 * 1024  # in base64, of one result: an event has room for no more
 _STATE = "the state that the application shares"
+_OURS = "run_"  # how names of messages begin that a run was told in
 _OF_TOOL = {"description", "parameters"}
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -56,6 +60,7 @@ class Asked:
         again: what was said before is to be answered anew, as if the answer had not been.
         decisions: on calls that wait; there is nothing else to be done then.
         results: of calls, as the front end has them; those of its own calls are to be taken in.
+        named: the same of all its messages that have a name, by that.
         message: the front end's message that they stand in, and that is gone on with.
         calls: those that it has.
         brought: its tools, and what it says of itself.
@@ -67,9 +72,18 @@ class Asked:
     again: bool = False
     decisions: list[Decision] = field(default_factory=list)
     results: dict[str, Given] = field(default_factory=dict)
+    named: dict[str, dict[str, Given]] = field(default_factory=dict)
     message: str = ""
     calls: frozenset[str] = frozenset()
     brought: dict[str, Any] | None = None
+
+    def results_of(self, run_id: str) -> dict[str, Given]:
+        """What came of calls that may be a run's: also in older messages, where it was told in them."""
+        found: dict[str, Given] = {}
+        for message, results in self.named.items():
+            if message_of(message) == run_id:
+                found |= results
+        return found | self.results
 
 
 def thread_of(org_id: str, agent_id: str, chat: str) -> str:
@@ -80,6 +94,16 @@ def thread_of(org_id: str, agent_id: str, chat: str) -> str:
         number, place = divmod(number, len(_ID_LETTERS))
         letters += _ID_LETTERS[place]
     return f"thr_{letters}"
+
+
+def message_id(run_id: str, after: int) -> str:
+    """What a front end's message is called that a run is told in after one of its events."""
+    return f"{run_id}-{after}" if after else run_id
+
+
+def message_of(message: str) -> str:
+    """The run that a message of that name was told of, if it is one of `message_id`."""
+    return message.partition("-")[0]
 
 
 def approval_id(run_id: str, call_id: str) -> str:
@@ -100,6 +124,7 @@ def of_chat(body: UiChat) -> Asked:
     asked = Asked(
         body.id,
         results=_outputs(_since_spoken_to(body.messages)),
+        named={one.id: _outputs([one]) for one in body.messages if one.id.startswith(_OURS)},
         message=meant.id if meant.role == "assistant" else "",
         calls=frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id),
         brought=_brought(body.tools or {}, [], None),
@@ -114,7 +139,7 @@ def of_chat(body: UiChat) -> Asked:
         files = [part.url or "" for part in message.parts if part.type == "file"]
         said += _message(message.role, text, files if message.role == "user" else [], n)
         border = len(said) if message.role == "assistant" else border
-    news = _news(said[border:], asked.results)
+    news = _news(said[border:], asked.results or any(asked.named.values()))
     return replace(asked, messages=said, news=news, again=again)
 
 
@@ -129,7 +154,9 @@ def of_ag_ui(body: AgUiRun) -> Asked:
         {one.name: one for one in body.tools or ()}, body.context or [], body.state or None
     )
     results = {
-        one.tool_call_id: Given(one.error or _content(one)[0], failed=one.error is not None)
+        one.tool_call_id: _given(one.error or _content(one)[0], failed=True)
+        if one.error is not None
+        else _given(*_content(one))
         for one in _since_spoken_to(body.messages)
         if one.role == "tool" and one.tool_call_id
     }
@@ -201,7 +228,7 @@ def _content(message: AgUiMessage) -> tuple[str, list[str]]:
     text = "".join(part.text or "" for part in parts if part.type == "text")
     sources = [part.source for part in parts if part.source is not None]
     return text, [
-        one.value if one.type == "url" else f"data:;base64,{one.value}" for one in sources
+        f"data:;base64,{one.value}" if one.type == "data" else one.value for one in sources
     ]
 
 
@@ -224,8 +251,8 @@ def _message(role: str, text: str, files: Sequence[str], n: int) -> list[RunMess
 
 def _image(url: str, where: str) -> dict[str, str]:
     """A file that was sent along. What it is, its bytes say: front ends name its kind or do not."""
-    head, _, data = url.partition(",")
-    if not head.startswith("data:") or not head.endswith(";base64"):
+    data = _sent_along(url)
+    if data is None:
         raise http.wrong_field(where, "a file is to be sent along as a data URL in base64")
     try:
         kind = pictures.kind_of(base64.b64decode(data, validate=True))
@@ -236,6 +263,45 @@ def _image(url: str, where: str) -> dict[str, str]:
     return {"mediaType": kind, "data": data}
 
 
+def _sent_along(url: str) -> str | None:
+    """The base64 of a data URL; None: it is another."""
+    head, _, data = url.partition(",")
+    return data if head.startswith("data:") and head.endswith(";base64") else None
+
+
+def _given(text: str, files: Sequence[str] = (), *, failed: bool = False) -> Given:
+    """What came of a call, as a model can be shown it: a text is cut, and what is no picture told in words.
+
+    Nothing of it is refused: a front end would send the same each time, from then on.
+    """
+    words, images, room = [text] if text or not files else [], [], _MOST_PICTURES
+    for url in files:
+        found = _pictured(url, room)
+        if isinstance(found, ToolImage):
+            room -= len(found.data)
+            images.append(found)
+        else:
+            words.append(found)
+    shown = cut("\n".join(words), MAX_CHARACTERS, "the rest is not kept")
+    return Given(shown, failed, tuple(images))
+
+
+def _pictured(url: str, room: int) -> ToolImage | str:
+    """A picture that a call gave back; words, where it is none or there is no room for it."""
+    data = _sent_along(url)
+    if data is None:
+        return "[a file that was not sent along]"
+    if len(data) > room:
+        return "[a picture: there were too many at once]"
+    try:
+        bytes_ = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return "[a file that is no base64]"
+    if (wrong := pictures.fault(bytes_)) is not None:
+        return f"[a file that cannot be shown: it {wrong}]"
+    return ToolImage(media_type=str(pictures.kind_of(bytes_)), data=data)
+
+
 def _outputs(messages: Sequence[UiMessage]) -> dict[str, Given]:
     """What came of calls, as the messages of a chat have it."""
     found = {}
@@ -243,9 +309,9 @@ def _outputs(messages: Sequence[UiMessage]) -> dict[str, Given]:
         if part.state == "output-available":
             is_text = isinstance(part.output, str)
             text = part.output if is_text else json.dumps(part.output, ensure_ascii=False)
-            found[str(part.tool_call_id)] = Given(text)
+            found[str(part.tool_call_id)] = _given(text)
         elif part.state == "output-error":
-            found[str(part.tool_call_id)] = Given(part.error_text or "it failed", failed=True)
+            found[str(part.tool_call_id)] = _given(part.error_text or "it failed", failed=True)
     return found
 
 
@@ -276,7 +342,7 @@ def _brought(
     return brought
 
 
-def _news(said: list[RunMessage], results: Mapping[str, Given]) -> list[RunMessage]:
+def _news(said: list[RunMessage], results: object) -> list[RunMessage]:
     if not said and not results:
         raise http.wrong_field("messages", "the last of them is to be the user's")
     return said

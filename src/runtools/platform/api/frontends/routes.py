@@ -13,9 +13,8 @@ from runtools.platform.api.calls import call_of
 from runtools.platform.api.frontends import service
 from runtools.platform.api.frontends.ag_ui import Events
 from runtools.platform.api.frontends.ai_sdk import HEADERS, Chunks
-from runtools.platform.api.frontends.asked import of_ag_ui, of_chat
+from runtools.platform.api.frontends.asked import message_id, of_ag_ui, of_chat
 from runtools.platform.api.runs.routes import RUN_HEADERS, STREAM, follow, named
-from runtools.platform.api.runs.tables import Record
 from runtools.sdk.shapes.frontends import AgUiRun, UiChat
 
 router = APIRouter(prefix="/v1/run", tags=["runs"])
@@ -50,7 +49,7 @@ async def ai_sdk(request: Request, agent: Agent, project: Project = None) -> Res
     asked = of_chat(call.take(UiChat))
     record, after = await service.take(call, agent, project, asked)
     call.subject = record.id
-    message = _message(record, after) if asked.news else asked.message
+    message = message_id(record.id, after) if asked.news else asked.message
     tells = Chunks(record.id, message, calls=asked.calls)
     return follow(call, record, after, named(record) | HEADERS, "ai-sdk", tells)
 
@@ -66,13 +65,8 @@ async def resume(request: Request, chat: Chat, agent: Agent, project: Project = 
     if found is None:
         return Response(status_code=204)
     record, after = found
-    tells = Chunks(record.id, _message(record, after))
+    tells = Chunks(record.id, message_id(record.id, after))
     return follow(call, record, after, named(record) | HEADERS, "ai-sdk", tells)
-
-
-def _message(record: Record, after: int) -> str:
-    """What a front end's message is called that a run is told in after one of its events."""
-    return f"{record.id}-{after}" if after else record.id
 
 
 @router.post("/ag-ui", **_route(AgUiRun))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -12,15 +15,17 @@ from runtools.errors import Conflict, InvalidRequest, NotFound, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, thread_of
-from runtools.platform.api.runs import log, results, store
+from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.runs import decisions, log, results, store
 from runtools.platform.api.runs import service as runs
-from runtools.platform.api.runs.tables import Record
+from runtools.platform.api.runs.results import Given
+from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.threads import store as threads
 from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.base import Shape
-from runtools.sdk.shapes.runs import RunRequest, RunSteer
+from runtools.sdk.shapes.runs import RunApproval, RunRequest, RunSteer
 
 ShapeT = TypeVar("ShapeT", bound=Shape)
 _UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.WAITING)
@@ -47,10 +52,11 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
         wanted = _shaped(RunRequest, **whom, messages=asked.messages)
         return await runs.create(call, wanted, thread_id=thread_id, brought=brought), 0
     record = await _newest(call, thread_id)
-    if record is not None and (brought or (asked.results and record.brought)):
-        record = await runs.give(call, record.id, asked.results, brought)
+    results_ = {} if record is None else asked.results_of(record.id)
+    if record is not None and (brought or (results_ and record.has_front)):
+        record = await _settle(call, record.id, [], results_, brought)
     if not asked.news:
-        return await _gone_on(call, record, asked)
+        return await _gone_on(call, record, asked, list(results_))
     if record is not None and asked.again:
         _check_unanswered(record)
     if record is not None and record.status in _UNDER_WAY:
@@ -144,19 +150,47 @@ async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:
         raise InvalidRequest(
             "the decisions are on calls of several runs", hint="send each by itself"
         )
-    if asked.results or asked.brought:
-        run_id = asked.decisions[0].run_id
-        await runs.give(call, run_id, asked.results, asked.brought)
-    records = [await runs.approve(call, one.run_id, one.what) for one in asked.decisions]
-    record = records[-1]
+    run_id, wanted = asked.decisions[0].run_id, [one.what for one in asked.decisions]
+    record = await _settle(call, run_id, wanted, asked.results_of(run_id), asked.brought)
     calls = {one.what.call_id for one in asked.decisions}
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
     first = min(one.seq for one in resolved if json.loads(one.data)["callId"] in calls)
     return record, first - 1
 
 
-async def _gone_on(call: Call, record: Record | None, asked: Asked) -> tuple[Record, int]:
+async def _settle(
+    call: Call,
+    run_id: str,
+    wanted: Sequence[RunApproval],
+    given: Mapping[str, Given],
+    brought: dict[str, Any] | None,
+) -> Record:
+    """Decide on calls, and take in what came of the front end's own and what it brings along from now on.
+
+    All of it is done, or nothing. Raises what `runs.approve` does.
+    """
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        if brought is not None and not store.is_over(record):
+            store.change(conn, record, {"brought": brought})
+            record = replace(record, has_front=True)
+        record, fresh = results.give(conn, record, given, now, usual)
+        for one in wanted:
+            record, more = decisions.decide(conn, record, one, who, now, usual)
+            fresh = [*fresh, *more]
+        return record, fresh
+
+    who, usual = call.actor, standard(call.platform.settings)
+    return await runs.under_lock(call, run_id, act)
+
+
+async def _gone_on(
+    call: Call, record: Record | None, asked: Asked, answered: list[str]
+) -> tuple[Record, int]:
     """The run that a front end has carried calls out for, after what it said came of them.
+
+    Args:
+        answered: the ids of calls that it has results of.
 
     Raises:
         InvalidRequest: it has carried out none, and says nothing.
@@ -170,8 +204,8 @@ async def _gone_on(call: Call, record: Record | None, asked: Asked) -> tuple[Rec
             details={"run": record.id},
         )
     if record is not None:
-        last = await call.platform.db.read(results.last_of, record, list(asked.results))
-        if last is None and record.brought is not None and store.is_over(record):
+        last = await call.platform.db.read(results.last_of, record, answered)
+        if last is None and record.has_front and store.is_over(record):
             last = record.last_seq  # it was too late: it is told how the run ended
     if record is None or last is None:
         raise http.wrong_field("messages", "the last of them is to be the user's")

@@ -14,6 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from runtools.platform.api.frontends import ag_ui, ai_sdk
@@ -26,6 +27,20 @@ Format = Literal["events", "ai-sdk", "ag-ui"]
 
 _LOOK_SECONDS: Final = 0.5
 _ENDS: Final[dict[Format, bytes]] = {"events": b"", "ai-sdk": b"data: [DONE]\n\n", "ag-ui": b""}
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known when a stream begins.
+
+    Attributes:
+        opened: what the run had asked of a person, or of the front end, before the event that the stream
+            begins after, and was not answered by then.
+        carried_out: the ids of all calls of the front end that have a result by now.
+    """
+
+    opened: Sequence[RunEvent]
+    carried_out: Collection[str]
 
 
 def teller(kind: Format, run_id: str, thread_id: str, calls: Collection[str]) -> Teller | None:
@@ -46,7 +61,7 @@ async def translated(
     written: AsyncGenerator[bytes, None],
     after: int,
     waits: Callable[[], Awaitable[int | None]],
-    opened: Callable[[], Awaitable[Sequence[RunEvent]]],
+    before: Callable[[], Awaitable[Before]],
 ) -> AsyncGenerator[bytes, None]:
     """The stream in another language; it ends too where the run waits for a person, or for the front end.
 
@@ -56,10 +71,12 @@ async def translated(
         written: the events as they are written on a stream of our own.
         after: which of them it begins after.
         waits: where the run waits for either now, the number of its last event.
-        opened: what it had asked of them before the stream begins, and was not answered by then.
+        before: what is known when it begins.
     """
     asked: set[str] = set()
-    for event in await opened():
+    known = await before()
+    tells.know(known.carried_out)
+    for event in known.opened:
         asked.add(event.data["callId"])
         tells.recall(event)
     # What waits for the next piece is let go of before the stream that it waits for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from runtools.platform.api.frontends.speech import Change, Speech
@@ -22,6 +22,7 @@ class Teller(ABC):
     def __init__(self) -> None:
         self._speech = Speech()
         self._step: int | None = None
+        self._carried_out: frozenset[str] = frozenset()
 
     @abstractmethod
     def begin(self) -> Iterator[Piece]:
@@ -37,6 +38,10 @@ class Teller(ABC):
             self, f"_on_{event.type.replace('-', '_')}"
         )
         yield from tell(PAYLOADS[event.type].model_validate(event.data))
+
+    def know(self, carried_out: Collection[str]) -> None:
+        """Which of its calls the front end has carried out already: it is not to do so again."""
+        self._carried_out = frozenset(carried_out)
 
     @abstractmethod
     def recall(self, event: RunEvent) -> None:

@@ -77,15 +77,15 @@ def append(
     """Append what is not there yet under its key.
 
     Args:
-        found: what stands there under the keys, where that has been looked up under the same lock.
+        found: what is `standing` there, where that has been looked up under the same lock.
 
     Raises:
         InvalidRequest: an event has not its form.
         TooLarge: one is larger than readers take.
     """
-    there = dict(store.under(conn, record, [one.key for one in events]) if found is None else found)
+    there = dict(standing(conn, record, events) if found is None else found)
     fresh: list[Event] = []
-    grown = record
+    grown, last = record, record.last_seq
     for one in events:
         if one.key in there:
             continue
@@ -93,11 +93,12 @@ def append(
         wire = None if one.wire is None else json.dumps(one.wire, separators=(",", ":"))
         _check_size(f"the event {one.key}", data, MAX_EVENT_BYTES)
         _check_size(f"the wire of the event {one.key}", wire or "", MAX_WIRE_BYTES)
-        grown = replace(grown, last_seq=grown.last_seq + 1)
-        made = Event(record.id, grown.last_seq, one.key, one.type, now, data, wire)
+        last += 1
+        made = Event(record.id, last, one.key, one.type, now, data, wire)
         there[one.key] = made
         fresh.append(made)
     if fresh:
+        grown = replace(grown, last_seq=last)
         store.put(conn, grown, fresh)
         store.change(conn, record, _changes(record, grown))
         reach("api.run.appended")
@@ -105,6 +106,22 @@ def append(
         announce(conn, grown, now)
     over = _spend(conn, record, fresh, now, usual)
     return Grown(grown, [there[one.key] for one in events], fresh, over)
+
+
+def standing(conn: Transaction, record: Record, events: Sequence[New]) -> dict[str, Event]:
+    """What stands in a run's log in place of these events, by their keys.
+
+    A call has one result. Where its front end has given one, that stands for what a worker that has not
+    heard of it yet says in the same moment, because the run is cancelled.
+    """
+    given = {
+        one.key: own_key("result", str(one.data.get("callId")))
+        for one in events
+        if one.type == "tool-result"
+    }
+    there = store.under(conn, record, [*(one.key for one in events), *given.values()])
+    twins = {key: there[twin] for key, twin in given.items() if twin in there}
+    return {**twins, **{one.key: there[one.key] for one in events if one.key in there}}
 
 
 def _check_size(what: str, text: str, limit: int) -> None:
@@ -225,8 +242,8 @@ def _taken_in(record: Record, one: New, now: datetime) -> tuple[Record, str]:
                 for error in exc.errors(include_url=False, include_input=False)
             ]
         ) from None
-    if isinstance(data, Message) and data.role == "assistant":
-        record = replace(record, iterations=max(record.iterations, data.turn))
+    if isinstance(data, Message) and data.role == "assistant" and data.turn > record.iterations:
+        record = replace(record, iterations=data.turn)
     return record, look.text(data)
 
 
@@ -284,10 +301,22 @@ def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
 
 def open_fronts(conn: Transaction, record: Record, upto: int) -> list[Event]:
     """Calls that the run's front end carries out and had no result when the log ended with some event."""
-    if record.brought is None:
+    if not record.has_front:
         return []
     opened = _unanswered(conn, record, upto, "tool-call", ("tool-result",))
     return [one for one in opened if json.loads(one.data).get("front")]
+
+
+def closed_fronts(conn: Transaction, record: Record) -> frozenset[str]:
+    """The ids of calls that the run's front end carries out and that have a result."""
+    if not record.has_front:
+        return frozenset()
+    found = store.of_types(conn, record, ("tool-call", "tool-result"))
+    said = [(one.type, json.loads(one.data)) for one in found]
+    fronts = {data["callId"] for kind, data in said if kind == "tool-call" and data.get("front")}
+    return frozenset(
+        data["callId"] for kind, data in said if kind == "tool-result" and data["callId"] in fronts
+    )
 
 
 def open_approvals(conn: Transaction, record: Record, upto: int) -> list[Event]:

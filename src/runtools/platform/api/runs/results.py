@@ -11,15 +11,16 @@ from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
-from runtools.sdk.shapes.runs import ToolCall, ToolResult
+from runtools.sdk.shapes.runs import ToolCall, ToolImage, ToolResult
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What came of a call."""
+    """What came of a call, as a model can be shown it."""
 
     output: str
     failed: bool = False
+    images: tuple[ToolImage, ...] = ()
 
 
 def give(
@@ -62,6 +63,7 @@ def _event(call: ToolCall, given: Given) -> New:
         name=call.name,
         output=given.output,
         failed=given.failed,
+        images=list(given.images),
         duration_ms=0,
         turn=call.turn,
     )

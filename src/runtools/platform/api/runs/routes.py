@@ -260,12 +260,14 @@ def follow(
         now = await service.get(call, record.id)
         return now.last_seq if now.status == Status.WAITING else None
 
-    async def opened() -> list[RunEvent]:
+    async def before() -> streams.Before:
         found = await platform.db.read(runs_log.open_approvals, record, after)
         found += await platform.db.read(runs_log.open_fronts, record, after)
-        return [RunEvent.model_validate_json(look.event(one)) for one in found]
+        carried_out = await platform.db.read(runs_log.closed_fronts, record)
+        opened = [RunEvent.model_validate_json(look.event(one)) for one in found]
+        return streams.Before(opened, carried_out)
 
     written = platform.readers.follow(record.id, after, log, may)
     if tells is not None:
-        written = streams.translated(kind, tells, written, after, waits, opened)
+        written = streams.translated(kind, tells, written, after, waits, before)
     return sse.WrittenStream(written, headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,9 +15,8 @@ from runtools.platform.api.definitions import store as standings
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
-from runtools.platform.api.runs import decisions, log, results, rules, store, telling
+from runtools.platform.api.runs import decisions, log, rules, store, telling
 from runtools.platform.api.runs.log import New
-from runtools.platform.api.runs.results import Given
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.sandboxes.load import load
@@ -39,6 +38,8 @@ from runtools.sdk.shapes.runs import (
     RunSteer,
 )
 
+Act = Callable[[Transaction, Record, datetime], tuple[Record, list[Event]]]
+"""Does something to a run whose row is locked: the run as it is then, and what is new in its log."""
 GO_ON = "Go on."
 """What a run that continues another is told where nothing else is said."""
 
@@ -93,13 +94,13 @@ async def create(
         config=wanted.config.model_dump(mode="json", exclude_none=True, by_alias=False),
         output_schema=wanted.output_schema,
         metadata=wanted.metadata,
-        brought=brought,
+        has_front=brought is not None,
         wanted_sandbox=sandbox,
         lane=await _lane(call, said, agent.project_id, sandbox),
     )
     usual = standard(platform.settings)
     known = wanted.thread_id is not None
-    record = await platform.db.write(_create, record, messages, known, usual)
+    record = await platform.db.write(_create, record, messages, known, usual, brought)
     reach("api.run.written")
     platform.bus.signal(QUEUE)
     return record
@@ -136,7 +137,7 @@ async def cancel(call: Call, run_id: str) -> Record:
         return replace(record, cancel_requested=True), []
 
     platform = call.platform
-    record = await _act(call, run_id, act, says=False)
+    record = await under_lock(call, run_id, act, says=False)
     if store.is_over(record):
         platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
     return record
@@ -155,7 +156,7 @@ async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:
         return decisions.decide(conn, record, wanted, who, now, usual)
 
     who, usual = call.actor, standard(call.platform.settings)
-    return await _act(call, run_id, act)
+    return await under_lock(call, run_id, act)
 
 
 async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
@@ -181,22 +182,7 @@ async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
         return log.wake(conn, grown.record, now), grown.fresh
 
     op, usual = call.op, standard(call.platform.settings)
-    return await _act(call, run_id, act)
-
-
-async def give(
-    call: Call, run_id: str, given: Mapping[str, Given], brought: dict[str, Any] | None
-) -> Record:
-    """Take in what a front end says came of its calls, and what it brings along from now on."""
-
-    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        if brought is not None and not store.is_over(record):
-            store.change(conn, record, {"brought": brought})
-            record = replace(record, brought=brought)
-        return results.give(conn, record, given, now, usual)
-
-    usual = standard(call.platform.settings)
-    return await _act(call, run_id, act)
+    return await under_lock(call, run_id, act)
 
 
 async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
@@ -233,7 +219,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
         config=rules.config_over(old.config, wanted.config),
         output_schema=old.output_schema,
         metadata=old.metadata,
-        brought=old.brought,
+        has_front=old.has_front,
         wanted_sandbox=old.wanted_sandbox,
         lane=old.lane,
     )
@@ -244,10 +230,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
     return record
 
 
-# --- means ---
-
-
-async def _act(call: Call, run_id: str, act: Any, *, says: bool = True) -> Record:
+async def under_lock(call: Call, run_id: str, act: Act, *, says: bool = True) -> Record:
     """Do something to a run under its lock, then tell whoever waits for it.
 
     Who says what it does in a sandbox that was named for it must be one who may work there.
@@ -258,8 +241,7 @@ async def _act(call: Call, run_id: str, act: Any, *, says: bool = True) -> Recor
         record = _found(store.locked(conn, call.org, run_id[:80]), run_id)
         if says and record.wanted_sandbox is not None:
             guard.check_scope(call.who, "sandbox:write")
-        done: tuple[Record, list[Event]] = act(conn, record, platform.clock.now())
-        return done
+        return act(conn, record, platform.clock.now())
 
     record, fresh = await platform.db.write(locked)
     call.subject = record.id
@@ -268,12 +250,16 @@ async def _act(call: Call, run_id: str, act: Any, *, says: bool = True) -> Recor
     return record
 
 
+# --- means ---
+
+
 def _create(
     conn: Transaction,
     record: Record,
     messages: Sequence[RunMessage],
     known: bool,
     usual: Amounts,
+    brought: dict[str, Any] | None,
 ) -> Record:
     record = _admit(conn, record, usual)
     if not known:
@@ -291,7 +277,7 @@ def _create(
         known = not threads.add(conn, thread)
     if known:
         _join(conn, record)
-    return _begin(conn, record, messages, usual)
+    return _begin(conn, record, messages, usual, brought)
 
 
 def _join(conn: Transaction, record: Record) -> None:
@@ -312,9 +298,13 @@ def _join(conn: Transaction, record: Record) -> None:
 
 
 def _begin(
-    conn: Transaction, record: Record, messages: Sequence[RunMessage], usual: Amounts
+    conn: Transaction,
+    record: Record,
+    messages: Sequence[RunMessage],
+    usual: Amounts,
+    brought: dict[str, Any] | None,
 ) -> Record:
-    store.add(conn, record)
+    store.add(conn, record, brought)
     started = {
         "agent_slug": record.agent_slug,
         "agent_version": record.agent_version,
@@ -350,7 +340,7 @@ def _continue(
             f"another run goes on from {old.id} already",
             hint=f"GET /v1/runs?threadId={old.thread_id} shows it",
         )
-    return _begin(conn, record, messages, usual)
+    return _begin(conn, record, messages, usual, store.brought(conn, old))
 
 
 def _admit(conn: Transaction, record: Record, usual: Amounts) -> Record:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Select,
     Update,
     and_,
     bindparam,
@@ -37,17 +38,14 @@ from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import ENDS, OPEN
 from runtools.platform.kit.db import UPSERTS, Upsert
 
-_COLUMNS = [runs.c[field.name] for field in fields(Record)]
+_HAS_FRONT = runs.c.brought.is_not(None).label("has_front")
+_COLUMNS = [_HAS_FRONT if one.name == "has_front" else runs.c[one.name] for one in fields(Record)]
 _EVENT = [run_events.c[field.name] for field in fields(Event)]
 _IS_OPEN = runs.c.status.in_(sorted(OPEN))
 _NAMES = [field.name for field in fields(Event)]
 # Said for every event of every run: written once, so that SQLAlchemy need not build and compare them anew.
 _KNOWN = select(*_COLUMNS).where(runs.c.id == bindparam("run"))
 _HELD = _KNOWN.with_for_update()
-_UNDER = select(*_EVENT).where(
-    run_events.c.run_id == bindparam("run"),
-    run_events.c.key.in_(bindparam("keys", expanding=True)),
-)
 _PUT = insert(run_events)
 _SPENT = (run_spending.c.tokens, run_spending.c.nano_usd)
 
@@ -77,16 +75,27 @@ class Sought:
 # --- runs ---
 
 
-def add(conn: Connection, record: Record) -> None:
-    """A new run.
+def add(conn: Connection, record: Record, brought: Mapping[str, Any] | None) -> None:
+    """A new run, and what its front end brings along.
 
     Raises:
         Conflict: the same act is making it at this moment.
     """
+    row = {**asdict(record), "brought": brought}
+    del row["has_front"]
     try:
-        conn.execute(insert(runs).values(**asdict(record)))
+        conn.execute(insert(runs).values(**row))
     except IntegrityError as exc:
         raise under_way() from exc
+
+
+def brought(conn: Connection, record: Record) -> dict[str, Any] | None:
+    """What a run's front end has brought along."""
+    if not record.has_front:
+        return None
+    mine = (runs.c.org_id == record.org_id) & (runs.c.id == record.id)
+    found: dict[str, Any] | None = conn.scalar(select(runs.c.brought).where(mine))
+    return found
 
 
 def made_by(conn: Connection, org_id: str, op: str) -> Record | None:
@@ -213,15 +222,9 @@ def known(conn: Connection, run_id: str) -> Record | None:
 
 def offerable(conn: Connection, limit: int) -> list[Record]:
     """Queued runs whose turn it is, the one that waits the longest first."""
-    other = runs.alias("other")
-    before = or_(
-        other.c.created_at < runs.c.created_at,
-        and_(other.c.created_at == runs.c.created_at, other.c.id < runs.c.id),
-    )
-    ahead = exists().where(_in_the_way(other, before))
     query = (
         select(*_COLUMNS)
-        .where(runs.c.status == "queued", ~ahead)
+        .where(runs.c.status == "queued", ~_is_behind())
         .order_by(runs.c.queued_at, runs.c.id)
         .limit(limit)
     )
@@ -230,13 +233,7 @@ def offerable(conn: Connection, limit: int) -> list[Record]:
 
 def behind(conn: Connection, run_ids: Sequence[str]) -> set[str]:
     """Which of these runs wait for their turn in their thread or lane."""
-    other = runs.alias("other")
-    before = or_(
-        other.c.created_at < runs.c.created_at,
-        and_(other.c.created_at == runs.c.created_at, other.c.id < runs.c.id),
-    )
-    ahead = exists().where(_in_the_way(other, before))
-    return set(conn.scalars(select(runs.c.id).where(runs.c.id.in_(run_ids), ahead)))
+    return set(conn.scalars(select(runs.c.id).where(runs.c.id.in_(run_ids), _is_behind())))
 
 
 def is_next(conn: Connection, record: Record) -> bool:
@@ -255,13 +252,18 @@ def is_next(conn: Connection, record: Record) -> bool:
     return conn.execute(query).first() is None
 
 
-def _in_the_way(other: Any, before: Any) -> Any:
-    """What holds up a queued run: one before it in its thread or lane, or a driven one of its lane."""
+def _is_behind() -> Any:
+    """Whether a run is held up: by one before it in its thread or lane, or a driven one of its lane."""
+    other = runs.alias("other")
+    before = or_(
+        other.c.created_at < runs.c.created_at,
+        and_(other.c.created_at == runs.c.created_at, other.c.id < runs.c.id),
+    )
     is_open = other.c.status.in_(sorted(OPEN))
     in_thread = and_(other.c.thread_id == runs.c.thread_id, is_open, before)
     busy = or_(other.c.status == "running", and_(other.c.status == "queued", before))
     in_lane = and_(other.c.lane == runs.c.lane, busy)
-    return and_(other.c.id != runs.c.id, or_(in_thread, in_lane))
+    return exists().where(other.c.id != runs.c.id, or_(in_thread, in_lane))
 
 
 def driven_by(conn: Connection, worker_id: str) -> list[Record]:
@@ -339,8 +341,18 @@ def put(conn: Connection, record: Record, events: Sequence[Event]) -> None:
 
 def under(conn: Connection, record: Record, keys: Sequence[str]) -> dict[str, Event]:
     """What stands in a run's log under those of the keys that are there."""
-    rows = conn.execute(_UNDER, {"run": record.id, "keys": list(keys)})
+    named = {f"key_{n}": key for n, key in enumerate(keys)}
+    rows = conn.execute(_under(len(keys)), {"run": record.id, **named})
     return {event.key: event for event in (Event(*row) for row in rows)}
+
+
+@cache
+def _under(count: int) -> Select[Any]:
+    """What stands under so many keys; few events are ever appended at once."""
+    keys: list[Any] = [bindparam(f"key_{n}") for n in range(count)]
+    return select(*_EVENT).where(
+        run_events.c.run_id == bindparam("run"), run_events.c.key.in_(keys)
+    )
 
 
 def of_types(conn: Connection, record: Record, types: Sequence[str], after: int = 0) -> list[Event]:

@@ -118,7 +118,11 @@ run_spending = Table(
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run's row."""
+    """A run's row, but for what its front end brought along: that is large, and read by who gives it out.
+
+    Attributes:
+        has_front: whether it brought anything.
+    """
 
     id: str
     org_id: str
@@ -137,7 +141,7 @@ class Record:
     config: dict[str, Any] = field(default_factory=dict)
     output_schema: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-    brought: dict[str, Any] | None = None
+    has_front: bool = False
     wanted_sandbox: str | None = None
     sandbox_id: str | None = None
     lane: str | None = None

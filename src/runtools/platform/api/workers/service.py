@@ -77,7 +77,8 @@ def _append(
 ) -> tuple[News, Record, Record, list[Event]]:
     record = _leased(conn, worker_id, asked.run_id, asked.lease)
     keys = [one.key for one in asked.events]
-    there = store.under(conn, record, keys) if keys else {}
+    events = [New(one.key, one.type, one.data, one.wire) for one in asked.events]
+    there = log.standing(conn, record, events) if events else {}
     repeated = all(key in there for key in keys)
     if record.status != Status.RUNNING:
         if not repeated:
@@ -89,7 +90,6 @@ def _append(
         missed, more = logs.events(conn, record.org_id, record.id, asked.seen)
         news = News(events=look.logged(missed), cancel=record.cancel_requested, more=more)
         return news, record, record, []
-    events = [New(one.key, one.type, one.data, one.wire) for one in asked.events]
     grown = log.append(conn, record, events, now, usual, there)
     after = grown.record
     if asked.wait and after.status == Status.RUNNING:

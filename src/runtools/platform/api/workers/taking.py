@@ -150,7 +150,7 @@ def _assignment(
         earlier_goes_on=earlier.more,
         log_goes_on=more,
         has_desktop=has_desktop(conn, record, agent, default_template),
-        brought=Brought.model_validate(record.brought or {}),
+        brought=Brought.model_validate(store.brought(conn, record) or {}),
         token=token,
     )
 

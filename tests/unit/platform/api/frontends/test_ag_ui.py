@@ -20,6 +20,8 @@ from runtools.sdk.shapes.runs import (
     Compaction,
     RunError,
     RunEvent,
+    ToolImage,
+    ToolResult,
     Trouble,
 )
 
@@ -138,11 +140,11 @@ async def test_a_stream_that_ends_while_nothing_comes_ends_as_it_should(
     async def waits() -> int | None:
         return next(looks)
 
-    async def opened() -> list[RunEvent]:
-        return []
+    async def before() -> streams.Before:
+        return streams.Before([], ())
 
     teller = Events("their-thread", "their-run")
-    pieces = [one async for one in streams.translated("ag-ui", teller, written(), 0, waits, opened)]
+    pieces = [one async for one in streams.translated("ag-ui", teller, written(), 0, waits, before)]
     assert b"RUN_FINISHED" in b"".join(pieces)
     assert ended
 
@@ -166,10 +168,20 @@ async def test_it_does_not_end_before_all_is_told(monkeypatch: pytest.MonkeyPatc
         looked += 1
         return last.seq
 
-    async def opened() -> list[RunEvent]:
-        return []
+    async def before() -> streams.Before:
+        return streams.Before([], ())
 
     async with asyncio.timeout(30):
-        telling = streams.translated("ag-ui", Events("t", "r"), written(), 0, waits, opened)
+        telling = streams.translated("ag-ui", Events("t", "r"), written(), 0, waits, before)
         said = b"".join([one async for one in telling])
     assert said.index(b"compaction") < said.index(b"RUN_FINISHED")
+
+
+def test_a_picture() -> None:
+    image = ToolImage(media_type="image/png", data="aGk=")
+    shown = ToolResult(call_id="c1", name="look", output="", images=[image], duration_ms=1, turn=1)
+    said = told([worlds.call(), event("tool-result", shown, 4)])
+    picture = {"toolCallId": "c1", "mediaType": "image/png", "data": "aGk="}
+    assert {"type": "CUSTOM", "name": "tool-picture", "value": picture} in said
+    kept = [one for one in said if one["type"] == "TOOL_CALL_RESULT"]
+    assert "aGk=" not in str(kept)  # or the client would send it with every request

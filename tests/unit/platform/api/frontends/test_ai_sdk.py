@@ -94,6 +94,29 @@ def test_a_failed_call() -> None:
     }
 
 
+def test_what_was_carried_out_is_not_carried_out_again() -> None:
+    """Of what is available a front end carries out what is its own, each time that it hears of it."""
+    chunks = Chunks(RUN)
+    chunks.know({"c1"})
+    said = [
+        chunk
+        for call_id in ("c1", "c2")
+        for chunk in chunks.of(worlds.call(call_id, front=True))
+        if chunk["type"].startswith("tool-")
+    ]
+    assert said == [
+        {"type": "tool-input-start", "toolCallId": "c1", "toolName": "bash"},
+        {"type": "tool-input-delta", "toolCallId": "c1", "inputTextDelta": '{"command": "ls"}'},
+        {"type": "tool-input-start", "toolCallId": "c2", "toolName": "bash"},
+        {
+            "type": "tool-input-available",
+            "toolCallId": "c2",
+            "toolName": "bash",
+            "input": {"command": "ls"},
+        },
+    ]
+
+
 def test_a_picture() -> None:
     image = ToolImage(media_type="image/png", data="aGk=")
     shown = ToolResult(call_id="c1", name="look", output="", images=[image], duration_ms=1, turn=1)

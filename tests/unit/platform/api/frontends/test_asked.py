@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -72,6 +73,71 @@ def test_what_came_of_calls_is_told_beside_what_is_new() -> None:
         messages = [{"id": "m", "role": "assistant", "parts": parts}]
         chat_ = of_chat(UiChat.model_validate({"id": "c", "messages": messages}))
         assert (chat_.news, chat_.results, chat_.message) == ([], {"c1": result}, "m")
+
+
+GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def gif(size: int) -> bytes:
+    """A whole one of so many bytes."""
+    begin, end = base64.b64decode(GIF)[:-1], b";"
+    return begin + bytes(size - len(begin) - 1) + end
+
+
+def result(*content: Any) -> Given:
+    """What a message of AG-UI says came of a call."""
+    last = {"role": "tool", "toolCallId": "c1", "content": list(content)}
+    body = {"threadId": "c", "runId": "r", "messages": [last]}
+    return of_ag_ui(AgUiRun.model_validate(body)).results["c1"]
+
+
+def test_pictures_that_came_of_a_call() -> None:
+    data = {"type": "image", "source": {"type": "data", "value": GIF, "mimeType": "image/gif"}}
+    url = {"type": "image", "source": {"type": "url", "value": f"data:image/gif;base64,{GIF}"}}
+    shown = result({"type": "text", "text": "the map"}, data, url)
+    assert shown.output == "the map"
+    assert [(one.media_type, one.data) for one in shown.images] == [("image/gif", GIF)] * 2
+    assert result(data).output == ""
+    # What cannot be shown refuses nothing: the front end would send it with every request from then on.
+    for source, words in (
+        ({"type": "url", "value": "https://example.org/a.png"}, "not sent along"),
+        ({"type": "file", "value": "file-1"}, "not sent along"),
+        ({"type": "data", "value": "%%%"}, "no base64"),
+        ({"type": "data", "value": "aGk="}, "is no PNG"),
+    ):
+        found = result({"type": "image", "source": source})
+        assert (words in found.output, found.images) == (True, ())
+    large = {"type": "data", "value": base64.b64encode(gif(3_700_000)).decode()}
+    many = result(data, *[{**data, "source": large}] * 2)
+    assert len(many.images) == 2
+    assert "too many" in many.output
+
+
+def test_what_came_of_calls_is_as_long_as_any_result_may_be() -> None:
+    long = "x\n" * 100_000
+    parts = [
+        {"type": "tool-where", "toolCallId": "c1", "state": "output-available", "output": long}
+    ]
+    messages = [{"id": "m", "role": "assistant", "parts": parts}]
+    of_sdk = of_chat(UiChat.model_validate({"id": "c", "messages": messages})).results["c1"]
+    for found in (of_sdk, result({"type": "text", "text": long})):
+        assert len(found.output) < 31_000
+        assert "left out here; the rest is not kept" in found.output
+
+
+def test_a_result_in_a_message_of_before_a_word() -> None:
+    """The run goes on, and so does its call."""
+    run = f"run_{'r' * 20}"
+    earlier = {"role": "assistant", "id": "run_other", "parts": [{**CALL, "output": "of another"}]}
+    first = {"role": "assistant", "id": run, "parts": [{**CALL, "output": "here"}]}
+    later = {"role": "assistant", "id": f"{run}-7", "parts": [{"type": "text", "text": "b"}]}
+    spoken = {"role": "user", "parts": [{"type": "text", "text": "go on"}]}
+    messages = [spoken, earlier, spoken, first, spoken, later]
+    asked = of_chat(UiChat.model_validate({"id": "c", "messages": [*messages, spoken]}))
+    assert asked.results == {}
+    assert asked.results_of(run) == {"c1": Given("here")}
+    assert asked.results_of("run_other") == {"c1": Given("of another")}
+    assert asked.results_of("run_none") == {}
 
 
 def answered(message_id: str | None, **more: Any) -> UiChat:

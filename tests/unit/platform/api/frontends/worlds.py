@@ -49,11 +49,10 @@ def started() -> RunEvent:
     return event("run-started", payload, 1)
 
 
-def call(call_id: str = "c1", turn: int = 1) -> RunEvent:
+def call(call_id: str = "c1", turn: int = 1, *, front: bool = False) -> RunEvent:
     arguments = {"command": "ls"}
-    return event(
-        "tool-call", ToolCall(call_id=call_id, name="bash", arguments=arguments, turn=turn)
-    )
+    wanted = ToolCall(call_id=call_id, name="bash", arguments=arguments, turn=turn, front=front)
+    return event("tool-call", wanted)
 
 
 def output(said: str, call_id: str = "c1") -> RunEvent:
