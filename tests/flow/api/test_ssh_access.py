@@ -13,6 +13,10 @@ import pytest
 import pytest_asyncio
 
 from runtools.errors import GuestMisbehaved, NotFound, QuotaExceeded, RunToolsError, SandboxStopped
+from runtools.platform.api.platform import Platform
+from runtools.platform.api.sandboxes import acts
+from runtools.platform.api.sandboxes.load import until
+from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.ssh_access import service, store
 from runtools.platform.core.ports.doorway import (
     Address,
@@ -24,7 +28,7 @@ from runtools.platform.core.ports.doorway import (
 )
 from runtools.platform.gateway.ssh.asking import ApiDoorway
 from runtools.platform.gateway.ssh.keys import line
-from runtools.testing.api_world import World
+from runtools.testing.api_world import World, holds
 
 NOBODY = "sandbox-zzzzzzzzzzzz"
 PASSWORD = "a password of its own"
@@ -279,6 +283,34 @@ class TestWaking:
         await doorway.waken(inside)
         await any_world.becomes(box, state="running")
         assert not (await enter(doorway, box, mine)).wakes
+
+    async def test_one_that_is_being_paused_is_woken_when_it_sleeps(
+        self, any_world: World, doorway: ApiDoorway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it was told before would end the session, whose stream is not to wake it."""
+        mine = key()
+        box = (await any_world.create())["id"]
+        await register(any_world.http, mine)
+        org = (await any_world.http.get("/v1/me")).json()["data"]["orgId"]
+        await any_world.http.patch(f"/v1/orgs/{org}/limits", json={"sandboxes": 5})
+        waits: list[str] = []
+
+        async def noted(platform: Platform, sandbox_id: str, *about: Any) -> Record:
+            waits.append(sandbox_id)
+            return await until(platform, sandbox_id, *about)
+
+        monkeypatch.setattr(acts, "until", noted)
+        any_world.host.gate.clear()
+        pausing = asyncio.create_task(any_world.http.post(f"/v1/sandboxes/{box}/pause"))
+        await any_world.becomes(box, operation="pausing")
+        waking = asyncio.create_task(doorway.waken(visit(box, mine)))
+        await holds(lambda: waits or waking.done())
+        assert not waking.done()
+        any_world.host.gate.set()
+        await waking
+        assert (await pausing).is_success
+        assert any(name.startswith("resume ") for name, _ in any_world.host.calls)
+        await any_world.becomes(box, state="running", operation=None)
 
     async def test_who_may_not_be_in_any_more_wakes_nothing(
         self, any_world: World, doorway: ApiDoorway

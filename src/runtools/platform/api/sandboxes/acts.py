@@ -23,14 +23,14 @@ from runtools.platform.api.limits.rules import standard, taken
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import observe, store
-from runtools.platform.api.sandboxes.load import load
+from runtools.platform.api.sandboxes.load import load, until
 from runtools.platform.api.sandboxes.settle import settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.core import states
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Observed
-from runtools.platform.core.states import Act, State
+from runtools.platform.core.states import Act, Operation, State
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
 from runtools.sdk.shapes.sandboxes import Rollback
@@ -38,6 +38,7 @@ from runtools.sdk.shapes.sandboxes import Rollback
 _WANTED = {Act.PAUSE: "paused", Act.RESUME: "running", Act.DESTROY: "stopped"}
 _ACTS = {wanted: act for act, wanted in _WANTED.items()}
 _ATTEMPTS = 5
+_PAUSE_SECONDS = 110.0  # the memory of a large one goes to the disk
 
 
 async def pause(call: Call, ref: str) -> Record:
@@ -142,9 +143,10 @@ def _write_wish(
 
 
 async def wake(call: Call, record: Record) -> Record:
-    """Let a paused sandbox go on for the call's sake, where its org has limits to keep.
+    """Let a sandbox that sleeps or is about to go on for the call's sake, where its org has limits to keep.
 
-    Without any the host wakes it by itself, which is one step less.
+    Without any the host wakes it by itself, which is one step less. One that is being paused is waited for:
+    what it is told meanwhile comes when it sleeps, uncounted or in vain.
 
     Raises:
         QuotaExceeded: the org runs as much as it may.
@@ -152,6 +154,12 @@ async def wake(call: Call, record: Record) -> Record:
     platform = call.platform
     usual = standard(platform.settings)
     if not await platform.db.read(limits.bounds_what_runs, record.org_id, usual):
+        return record
+    if record.operation == Operation.PAUSING:
+        record = await until(
+            platform, record.id, lambda row: row.operation != Operation.PAUSING, _PAUSE_SECONDS
+        )
+    if record.state != State.PAUSED:
         return record
     record = await _wish(call, record, Act.RESUME, new_id("opn"))
     return await ask(platform, record)

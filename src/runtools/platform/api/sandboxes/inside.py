@@ -24,7 +24,7 @@ async def enter(call: Call, ref: str) -> tuple[Host, str]:
         QuotaExceeded: it sleeps, and its org runs as much as it may.
     """
     record = await living(call, ref)
-    if record.state == "paused":
+    if record.state == "paused" or record.operation == "pausing":
         record = await acts.wake(call, record)
     return call.platform.hosts.port(record.host_id), record.id
 
