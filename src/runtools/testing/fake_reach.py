@@ -44,12 +44,17 @@ class FakeReach(Reach):
         self._check(sandbox_id, port)
         loop = asyncio.get_running_loop()
         for address in ("127.0.0.1", "::1"):
+            making = asyncio.ensure_future(
+                loop.create_connection(lambda: protocol, address, self.ports.get(port, port))
+            )
             try:
-                transport, _ = await loop.create_connection(
-                    lambda: protocol, address, self.ports.get(port, port)
-                )
+                transport, _ = await asyncio.shield(making)
             except OSError:
                 continue
+            except asyncio.CancelledError:
+                # Broken off by itself, uvloop would have begun with the protocol and never end it.
+                making.add_done_callback(_abort)
+                raise
             return transport
         raise PortClosed(f"nothing listens on port {port}", details={"ports": netinfo.listening()})
 
@@ -61,3 +66,9 @@ class FakeReach(Reach):
         failure = self.sandboxes[sandbox_id]
         if failure is not None:
             raise failure
+
+
+def _abort(making: asyncio.Future[tuple[asyncio.Transport, asyncio.Protocol]]) -> None:
+    """End a connection that nobody waits for any more."""
+    if making.exception() is None:
+        making.result()[0].abort()

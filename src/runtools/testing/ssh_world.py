@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncssh
+import uvloop
 
 from runtools.errors import NotFound, RunToolsError
 from runtools.platform.core.ports.doorway import (
@@ -331,4 +332,4 @@ async def _serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    uvloop.run(_serve(Path(sys.argv[1])))  # as the gateway process does

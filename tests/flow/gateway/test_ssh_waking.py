@@ -40,6 +40,12 @@ def always_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rousing, "QUIET_SECONDS", -1.0)
 
 
+def _is_woken(stream: SandboxWire) -> bool:
+    """Whether its sandbox is being woken for it."""
+    assert stream._rousing is not None
+    return stream._rousing.is_under_way
+
+
 async def _answers(process: asyncio.subprocess.Process, word: bytes) -> None:
     """That a session of `cat` does."""
     assert process.stdin is not None
@@ -58,6 +64,26 @@ class TestWithinLimits:
             await _answers(process, b"two")
             assert world.doorway.woken[before:]
             assert set(world.doorway.woken) == {SANDBOX}
+
+    async def test_it_is_woken_once_for_all_who_are_in_by_one_key(self, world: SshWorld) -> None:
+        world.doorway.limited = True
+        async with (
+            background(world.ssh("--", "cat")) as one,
+            background(world.ssh("--", "cat")) as two,
+        ):
+            for process in (one, two):
+                await _answers(process, b"before")
+            await holds(lambda: not any(map(_is_woken, world.house.streams)))
+            before = len(world.doorway.woken)
+            world.doorway.room.clear()
+            for process in (one, two):
+                assert process.stdin is not None
+                process.stdin.write(b"after\n")
+            await holds(lambda: all(map(_is_woken, world.house.streams)))
+            assert len(world.doorway.woken) == before + 1
+            world.doorway.room.set()
+            for process in (one, two):
+                await says(process, b"after")
 
     async def test_limits_that_come_later_count_for_who_is_in(self, world: SshWorld) -> None:
         async with background(world.ssh("--", "cat")) as process:

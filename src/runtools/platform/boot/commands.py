@@ -105,6 +105,15 @@ _COMMANDS: dict[str, Command] = {
 }
 
 
+def _loop(command: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What a part runs on, where it is not asyncio's own loop (decision 0048)."""
+    if command != "gateway":
+        return None
+    import uvloop  # noqa: PLC0415 - no other part has a use for it
+
+    return uvloop.new_event_loop
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runtools", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -142,7 +151,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = config.load()
         crash.arm(settings.crash_at)
-        return asyncio.run(_COMMANDS[args.command](settings, args))
+        with asyncio.Runner(loop_factory=_loop(args.command)) as runner:
+            return runner.run(_COMMANDS[args.command](settings, args))
     except RunToolsError as exc:
         print(f"error: {exc.message}", file=sys.stderr)
         if exc.hint:

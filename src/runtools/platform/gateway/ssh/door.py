@@ -78,7 +78,7 @@ class Door(asyncssh.SSHServer):
         """Somebody is there."""
         self._connection = conn
         self._wire = conn.get_extra_info("wire")
-        self._source = str(conn.get_extra_info("peername")[0])
+        self._source = self._wire.source
         self._network = rates.source(self._source)
         self._requests = Requests(conn, self._misbehaved)
         takers: dict[int, Taker] = {
@@ -267,7 +267,7 @@ class Door(asyncssh.SSHServer):
         """What is said to the sandbox from now on has the api wake it."""
         self._is_limited = True
         if self._stream is not None and self.visit is not None:
-            self._stream.limit(partial(self._house.doorway.waken, self.visit), self.end)
+            self._stream.limit(partial(self._house.waking.waken, self.visit), self.end)
 
     @property
     def _inside(self) -> asyncssh.SSHClientConnection | None:

@@ -19,6 +19,7 @@ from runtools.platform.gateway.ssh.keys import GatewayKeys
 from runtools.platform.gateway.ssh.rooms import Rooms
 from runtools.platform.gateway.ssh.strangers import Strangers
 from runtools.platform.gateway.ssh.wires import ClientWire, SandboxWire
+from runtools.platform.gateway.waking import Waking
 from runtools.platform.kit.background import Background
 from runtools.platform.kit.clock import Clock
 
@@ -60,6 +61,7 @@ class House:
         places: connections by address.
         strangers: those that have not logged in yet.
         rooms: logins by sandbox.
+        waking: the sandboxes that are woken for those who are in.
         checking: bounds how many passwords are checked at once: each costs the api some work.
         agents: whether a sandbox may use the agent of who is in and asks for it (``ssh -A``).
         inside: all connections that have logged in.
@@ -76,6 +78,7 @@ class House:
     places: Rooms
     strangers: Strangers[ClientWire]
     rooms: Rooms
+    waking: Waking[Visit]
     agents: bool
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     inside: set[Inside] = field(default_factory=set)
@@ -146,6 +149,7 @@ def house(
         # Some places of an address are only for who comes when all others are held by strangers.
         strangers=Strangers(clock, most_of_source=per_source - per_source // 16),
         rooms=Rooms(per_sandbox),
+        waking=Waking(doorway.waken),
         agents=agents,
     )
 

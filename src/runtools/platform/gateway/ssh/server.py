@@ -178,7 +178,7 @@ class _Listening:
 
 
 def _source(wire: ClientWire) -> str:
-    return rates.source(str(wire.get_extra_info("peername", ("?",))[0]))
+    return rates.source(wire.source)
 
 
 def _farewell(sentence: str) -> bytes:

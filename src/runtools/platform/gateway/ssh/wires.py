@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from runtools.platform.gateway.rousing import Rousing, Waken
 
@@ -42,24 +42,35 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self.over = asyncio.Event()
         self._socket: asyncio.Transport | None = None
         self._brims = self._is_held = False
+        self._rest = b""  # came, and has not had its turn yet
+        self._turn: asyncio.Handle | None = None
 
     # --- the socket's protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream's
-        self._socket = transport
-        transport.set_write_buffer_limits(high=HIGH)
-        transport.max_size = PIECE  # type: ignore[attr-defined]
+        self._socket = socket = cast("asyncio.Transport", transport)
+        socket.set_write_buffer_limits(high=HIGH)
         if self.connection is not None:
             self.connection.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes came; of more than a piece the rest waits, and more is not read before it."""
+        if self.connection is not None and len(data) > PIECE:
+            self._rest, data = data[PIECE:], data[:PIECE]
+            self.look()
         if self.connection is not None:
             self.connection.data_received(data)
         if self.waiting() > MOST:
             self._brims = True
+            self.look()
+
+    def _go_on(self) -> None:
+        """The rest has its turn, unless it has to wait as if it had not been read."""
+        self._turn = None
+        if not self._there.is_closing() and not self._brims and not self._is_held:
+            rest, self._rest = self._rest, b""
+            self.data_received(rest)
             self.look()
 
     def eof_received(self) -> bool:
@@ -109,13 +120,15 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         is_held = self.partner is not None and bool(
             self.partner.blocks - (self.blocks & {EXCHANGE})
         )
-        if self._brims or is_held:
+        if self._brims or is_held or self._rest:
             self._socket.pause_reading()
         else:
             self._socket.resume_reading()
         if is_held is not self._is_held:
             self._is_held = is_held
             self.held(is_held)
+        if self._rest and self._turn is None and not self._brims and not is_held:
+            self._turn = asyncio.get_running_loop().call_soon(self._go_on)
 
     def held(self, is_held: bool) -> None:
         """It is not read for its partner's sake, or is again."""
@@ -177,6 +190,9 @@ class ClientWire(Wire):
         make: makes the SSH connection, once the socket is there; None: there is none, and the wire was
             ended.
         gone: is called when the socket is gone.
+
+    Attributes:
+        source: the address that it comes from. A socket that is gone does not know it any more.
     """
 
     def __init__(self, make: Callable[[ClientWire], Any | None], gone: Callable[[], None]) -> None:
@@ -184,9 +200,12 @@ class ClientWire(Wire):
         self._make = make
         self._gone = gone
         self._written = 0
+        self.source = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
+        peer = transport.get_extra_info("peername")
+        self.source = str(peer[0]) if peer else "?"
         super().connection_made(transport)
         self.connection = self._make(self)
         if self.connection is not None:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from runtools.platform.core.ports.admitting import Admitting, Asked, Stay, Verdict
+from runtools.platform.gateway.waking import Waking
 from runtools.platform.gateway.web.visitor import NOTHING, Shown
 from runtools.platform.kit import rates
 from runtools.platform.kit.clock import Clock
@@ -50,7 +51,7 @@ class Admission:
         self._clock = clock
         self._known: dict[Wish, tuple[float, Verdict]] = {}  # those who may enter
         self._asking: dict[tuple[Wish, bool], asyncio.Task[Verdict]] = {}
-        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._waking = Waking(admitting.waken)
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._back_room = asyncio.Semaphore(_AT_ONCE_OF_STRANGE)
         self._strange = Buckets(clock, STRANGE_A_MINUTE)
@@ -104,12 +105,7 @@ class Admission:
 
     async def waken(self, sandbox_id: str) -> None:
         """Have a sandbox awake whose org has limits to keep, for all who want it at once."""
-        waking = self._waking.get(sandbox_id)
-        if waking is None:
-            waking = asyncio.create_task(self._admitting.waken(sandbox_id))
-            self._waking[sandbox_id] = waking
-            waking.add_done_callback(lambda _: self._waking.pop(sandbox_id, None))
-        await asyncio.shield(waking)
+        await self._waking.waken(sandbox_id)
 
     async def _ask(self, wish: Wish, room: asyncio.Semaphore) -> Verdict:
         async with room:

@@ -21,6 +21,10 @@ class Socket(asyncio.Transport):
         self.is_gone = False
         self.sent = b""
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As the operating system: who is gone has no address any more."""
+        return ("192.0.2.7", 1) if name == "peername" and not self.is_gone else default
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
 
@@ -45,13 +49,15 @@ class Connection:
 
     def __init__(self) -> None:
         self.asks: list[int] = []
+        self.pieces: list[int] = []
 
     def set_keepalive(self, interval: int) -> None:
         self.asks.append(interval)
 
     def connection_made(self, _wire: object) -> None: ...
 
-    def data_received(self, _data: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append(len(data))
 
     def connection_lost(self, _exc: Exception | None) -> None: ...
 
@@ -94,6 +100,28 @@ def test_a_reason_from_before_the_sandbox_was_there_counts() -> None:
     inner = Socket()
     SandboxWire(Connection(), client, set()).connection_made(inner)
     assert not inner.is_read
+
+
+async def test_what_is_read_at_once_has_its_turn_in_pieces() -> None:
+    """While one is taken apart all others wait; and it waits like what has not been read."""
+    client, outer, sandbox, _ = pair()
+    came = [wires.PIECE, wires.PIECE, wires.PIECE, 1]
+    client.data_received(b"x" * sum(came))
+    assert (client.connection.pieces, outer.is_read) == (came[:1], False)
+    sandbox.pause_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert client.connection.pieces == came[:1]
+    sandbox.resume_writing()
+    assert not outer.is_read
+    await holds(lambda: len(client.connection.pieces) == len(came))
+    assert (client.connection.pieces, outer.is_read) == (came, True)
+
+
+def test_who_is_gone_is_known_by_the_address_that_it_had() -> None:
+    client, outer, _, _ = pair()
+    outer.is_gone = True
+    assert client.source == "192.0.2.7"
 
 
 def test_where_both_exchange_keys_both_are_read() -> None:
