@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import uvloop
 from websockets.sync.client import connect as open_websocket
 from websockets.sync.server import serve as serve_websocket
 
@@ -32,6 +33,15 @@ from runtools.testing.gateway_world import BOX, KEY, gateway
 SOCKETS = 500
 PINGS = 200
 INSIDE = 8080
+# Programs say the same again but for the path, and of that the gateway takes advantage: here nobody does.
+UNLIKE = """
+local n = 0
+request = function()
+    n = n + 1
+    wrk.headers["Cookie"] = "n=" .. n
+    return wrk.format("GET", "/" .. n)
+end
+"""
 SERVER = """
 import asyncio
 async def serve(reader, writer):
@@ -77,15 +87,17 @@ def measure(bench: Bench) -> Iterator[Row]:
         server, proxy = stack.enter_context(_nginx(bench.work))
         port, pid = stack.enter_context(_gateway())
         host = f"{server}-{BOX}.sandboxes.localhost"
-        for name, more, least in (
-            ("keep-alive", ["-c32"], 0.4),
-            ("new connections", ["-c16", "-H", "Connection: close"], 0.2),
+        unlike = bench.work / "unlike.lua"
+        unlike.write_text(UNLIKE)
+        for name, more, wanted in (
+            ("keep-alive", ["-c32"], [at_least_floor_times(0.4)]),
+            ("keep-alive, no two requests alike", ["-c32", "-s", str(unlike)], []),
+            ("new connections", ["-c16", "-H", "Connection: close"], [at_least_floor_times(0.2)]),
         ):
             ours, floor = Series(), Series()
             for _ in range(rounds):
                 floor.values.append(_wrk(proxy, host, more))
                 ours.values.append(_wrk(port, host, more))
-            wanted = [at_least_floor_times(least)]
             yield row(
                 f"dev URL, {name}, beside nginx", ours, floor, unit="requests/s", wanted=wanted
             )
@@ -131,7 +143,7 @@ def _serve(told: Connection) -> None:
             told.send(made.port)
             await asyncio.Event().wait()
 
-    asyncio.run(serve())
+    uvloop.run(serve())  # as the gateway process does
 
 
 def _wrk(port: int, host: str, more: list[str]) -> float:

@@ -691,7 +691,9 @@ class TestWaking:
             gate.admitting.limited = True
             [visit] = gate.house._visits
             assert isinstance(visit, Visit)
-            await holds(lambda: not visit._wakes)
+            exchange = visit._exchange
+            assert exchange is not None
+            await holds(lambda: not exchange.wakes)
             await _asks(gate, sock, "b")
 
     async def test_what_wakes_by_itself_is_not_used_again_within_limits(

@@ -24,11 +24,11 @@ class Unread(asyncio.Protocol):
 
 def is_gone(transport: asyncio.BaseTransport) -> bool:
     """Whether the other end has closed altogether; asyncio does not tell where its direction ended."""
-    fd = transport.get_extra_info("socket").fileno()
-    if fd < 0:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
         return True
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(sock.fileno(), 0)
     return bool(poll.poll(0))
 
 

@@ -21,8 +21,9 @@ Field = tuple[bytes, bytes]
 Named = tuple[bytes, bytes, bytes]
 
 _VERSIONS: Final = {"1.1": b"1.1", "1.0": b"1.0"}
-_FRAMING: Final = (b"transfer-encoding", b"content-length")
 _NONE: Final[frozenset[bytes]] = frozenset()
+# What almost every `Connection` says.
+_USUAL: Final = {word: frozenset({word}) for word in (b"keep-alive", b"close", b"upgrade")}
 
 
 class BadHead(Exception):
@@ -127,7 +128,8 @@ class _Parts:
         found = self.named.get(name)
         if found is None:
             return _NONE
-        return {word.strip() for word in b",".join(found).lower().split(b",")} - {b""}
+        text = b",".join(found).lower()
+        return _USUAL.get(text) or {word.strip() for word in text.split(b",")} - {b""}
 
     def length(self, without: int) -> int | None:
         """The body's, by what these say."""
@@ -218,7 +220,8 @@ def _check(parts: _Parts, version: str) -> bytes:
         raise BadHead("only HTTP/1.1 and HTTP/1.0 are spoken", 505)
     if len(parts.fields) > MAX_FIELDS:
         raise BadHead(f"more than {MAX_FIELDS} header fields", 431)
-    codings, lengths = (parts.named.get(name) for name in _FRAMING)
+    named = parts.named
+    codings, lengths = named.get(b"transfer-encoding"), named.get(b"content-length")
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or lengths):
         raise BadHead("the end of the body could be read in two ways")
     if lengths and len(lengths) > 1:

@@ -12,18 +12,19 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from runtools.errors import Conflict, InvalidRequest
 from runtools.platform.gateway.web.admission import Wish
 from runtools.platform.gateway.web.house import House
-from runtools.platform.gateway.web.visit import Visit, source_of
+from runtools.platform.gateway.web.visit import Visit
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 15.0
 _CLOSE_SECONDS: Final = 3600.0  # the visit's own looks end it before, where nothing of it is taken
 _BACKLOG: Final = 1024
+_AGAIN_SECONDS: Final = 1.0
 # Connections have them from the socket that they came by.
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -59,30 +60,22 @@ class Arrival(asyncio.Protocol):
     wish: Wish | None = None
     is_idle = True
 
-    def __init__(self, house: House, context: ssl.SSLContext) -> None:
+    def __init__(self, house: House, context: ssl.SSLContext, sock: socket.socket) -> None:
+        self.source = str(sock.getpeername()[0])
         self._house = house
-        self._context = context
-        self._came = b""  # right behind the handshake
-        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+        if house.enter(self):
+            self._task = asyncio.create_task(self._secure(sock, context))
+            self._task.add_done_callback(lambda _: house.leave(self))
+        else:
+            sock.close()  # a page could not be read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self.source = source_of(transport)
-        if not self._house.enter(self):
-            self._transport.abort()  # a page could not be read
-            return
-        self._transport.pause_reading()
-        self._task = asyncio.create_task(self._secure())
-
-    def data_received(self, data: bytes) -> None:
-        self._came += data
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
+        """It is encrypted now: a visit like any other."""
         self._house.leave(self)
+        visit = Visit(self._house)
+        transport.set_protocol(visit)
+        visit.connection_made(transport)
 
     def look(self, now: float) -> None:
         """The handshake has a bound of its own."""
@@ -92,33 +85,37 @@ class Arrival(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break off."""
-        self._transport.abort()
+        if self._task is not None:
+            self._task.cancel()
 
-    async def _secure(self) -> None:
+    async def _secure(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
         try:
-            secured = await loop.start_tls(
-                self._transport,
-                self,
-                self._context,
-                server_side=True,
+            await loop.connect_accepted_socket(
+                lambda: self,
+                sock,
+                ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_CLOSE_SECONDS,
             )
         except OSError as exc:  # of TLS, too
             log.debug("no handshake with %s: %s", self.source, exc)
-            secured = None
-        self._house.leave(self)
-        if secured is None:
-            self._transport.abort()
-            return
-        visit = Visit(self._house)
-        secured.set_protocol(visit)
-        visit.connection_made(secured)
-        if self._came:
-            visit.data_received(self._came)
-        if self._ended:
-            visit.eof_received()
+
+
+async def _take_in(house: House, context: ssl.SSLContext, listener: socket.socket) -> None:
+    """Have whoever comes shake hands, for ever; the loop itself would count nobody before that."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            sock, _ = await loop.sock_accept(listener)
+        except OSError as exc:  # no more files, say
+            log.warning("cannot take a connection: %s", exc)
+            await asyncio.sleep(_AGAIN_SECONDS)
+            continue
+        try:
+            Arrival(house, context, sock)
+        except OSError:  # it is gone already
+            sock.close()
 
 
 @contextlib.asynccontextmanager
@@ -131,12 +128,10 @@ async def listening(
         Conflict: somebody else listens there.
     """
     loop = asyncio.get_running_loop()
-
-    def arriving() -> asyncio.Protocol:
-        return Visit(house) if secured is None else Arrival(house, secured)
-
     try:
-        server = await loop.create_server(arriving, host, port, backlog=_BACKLOG)
+        server = await loop.create_server(
+            lambda: Visit(house), host, port, backlog=_BACKLOG, start_serving=secured is None
+        )
     except OSError as exc:
         raise Conflict(
             f"the gateway cannot listen on {host}:{port}: {exc.strerror}",
@@ -145,10 +140,18 @@ async def listening(
     for sock in server.sockets:
         for level, option, value in _KEEPALIVE:
             sock.setsockopt(level, option, value)
-    looking = asyncio.create_task(house.look_on())
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        looking.cancel()
-        server.close()
-        await house.close()
+    working = [asyncio.create_task(house.look_on())]
+    number = int(server.sockets[0].getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        if secured is not None:
+            for sock in server.sockets:
+                listener = stack.enter_context(sock.dup())
+                listener.listen(_BACKLOG)
+                working.append(asyncio.create_task(_take_in(house, secured, listener)))
+        try:
+            yield number
+        finally:
+            for task in working:
+                task.cancel()
+            server.close()
+            await house.close()

@@ -14,20 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from runtools.platform.gateway.rousing import Waken
-from runtools.platform.gateway.web import framing, visitor, way
-from runtools.platform.gateway.web.admission import Wish, lasting
-from runtools.platform.gateway.web.framing import BadBody, Framing
-from runtools.platform.gateway.web.head import (
-    END,
-    MAX_HEAD,
-    AnswerHead,
-    BadHead,
-    Field,
-    RequestHead,
-    request,
-)
-from runtools.platform.gateway.web.pace import Inflow, Outflow
+from runtools.platform.gateway.web import visitor, way
+from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.exchange import Exchange
+from runtools.platform.gateway.web.framing import BadBody
+from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead
+from runtools.platform.gateway.web.pace import Outflow
 from runtools.platform.gateway.web.pages import Page
+from runtools.platform.gateway.web.requests import Request, Requests
 from runtools.platform.gateway.web.talk import HIGH, Talk
 from runtools.platform.gateway.web.upstream import Upstream
 from runtools.platform.gateway.web.way import Way
@@ -54,20 +48,14 @@ class Visit(asyncio.Protocol):
     def __init__(self, house: House) -> None:
         self._house = house
         self._loop = asyncio.get_running_loop()
+        self._requests = Requests(house)
         self.wish: Wish | None = None
         self.moved = 0.0  # when bytes last went in either direction
         self._held = b""  # came, and is not handed on yet
-        self._body: Framing | None = None  # of the request under way
-        self._head: RequestHead | None = None  # of the same
-        self._more: list[Field] = []  # for its answer
-        self._begun = False  # its answer has
+        self._request: Request | None = None  # under way
+        self._exchange: Exchange | None = None  # the same, once it has gone on
+        self._upstream: Upstream | None = None  # where to
         self._said = b""  # the head of the answer, not written yet
-        self._host = ""  # that the last request named
-        self._place: tuple[str, int] | None = None  # what that is
-        self._inflow: Inflow | None = None  # of the request's body
-        self._awaits_leave = False  # it sends the body when it is told to
-        self._wakes = True  # what is sent wakes the sandbox; else see `Rousing`
-        self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._talk: Talk | None = None
         self._lingers = False
@@ -93,24 +81,24 @@ class Visit(asyncio.Protocol):
         if self._lingers:
             return
         self.moved = self._loop.time()
-        if self._body is not None and not self._held:
-            self._take_body(data)
+        if self._exchange is not None and not self._held:
+            self._take_body(self._exchange, data)
             return
         if not self._held:
             self._since = self.moved
         self._held += data
-        if self._head is None:
+        if self._request is None:
             self._take_head()
         elif len(self._held) > _MAX_AHEAD:
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._body is not None and not self._body.done:
+        if self._exchange is not None and not self._exchange.is_whole:
             self._transport.abort()  # no whole request
             return False
         # It waits for its answer, perhaps; TLS ends both directions at once.
-        return self._head is not None and self._transport.can_write_eof()
+        return self._request is not None and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -130,11 +118,12 @@ class Visit(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way, nor the end of an answer."""
-        return self._head is None and not self._lingers
+        return self._request is None and not self._lingers
 
     def limit(self) -> None:
         """The org that it visits has limits to keep from now on."""
-        self._wakes = False
+        if self._exchange is not None:
+            self._exchange.wakes = False
         if self._talk is not None and self.wish is not None:
             self._talk.limit(self._waken(self.wish))
 
@@ -157,27 +146,17 @@ class Visit(asyncio.Protocol):
         elif self._lingers:
             if quiet > _LINGER_SECONDS and self._outflow.has_all:
                 self._transport.abort()
-        elif self._head is None:
+        elif self._request is None:
             if self._held and now - self._since > HEAD_SECONDS:
                 self._answer(Page(408, "The request did not come", "Its head took too long."))
             elif quiet > (HEAD_SECONDS if self._is_new else IDLE_SECONDS):
                 self._end()
-        elif not self._begun:
-            self._look_at_request(now, quiet)
-
-    def _look_at_request(self, now: float, quiet: float) -> None:
-        """End one whose body comes in drops, or of which nothing becomes."""
-        inflow = self._inflow
-        if inflow is not None and inflow.drips(now, excused=self._is_held_up(inflow)):
-            self._answer(Page(408, "The request did not come", "Its body came too slowly."))
-        elif quiet > ANSWER_SECONDS:
-            self.answer_fails(f"nothing was said for {ANSWER_SECONDS:g} s", 504)
-
-    def _is_held_up(self, inflow: Inflow) -> bool:
-        """Whether it is not for the visitor that little of its body comes."""
-        is_whole = self._body is None or self._body.done
-        is_slow = self._upstream is not None and self._upstream.is_slow
-        return is_whole or is_slow or (self._awaits_leave and not inflow.came)
+        elif self._exchange is None or not self._exchange.begun:
+            # One whose body comes in drops, or of which nothing becomes.
+            if self._exchange is not None and self._exchange.drips(now):
+                self._answer(Page(408, "The request did not come", "Its body came too slowly."))
+            elif quiet > ANSWER_SECONDS:
+                self.answer_fails(f"nothing was said for {ANSWER_SECONDS:g} s", 504)
 
     # --- the request ---
 
@@ -193,33 +172,28 @@ class Visit(asyncio.Protocol):
         try:
             if at > MAX_HEAD:
                 raise BadHead(f"at most {MAX_HEAD} bytes of a head are read", 431)
-            head = request(said)
+            request = self._requests.read(said)
         except BadHead as exc:
             self._answer(Page(exc.status, "That is no request that goes on", str(exc)))
             return
-        self._head, self._more, self._begun, self._is_new = head, [], False, False
-        self._begin(head)
+        self._request, self._is_new = request, False
+        self._begin(request)
 
-    def _begin(self, head: RequestHead) -> None:
+    def _begin(self, request: Request) -> None:
         """Judge the request; at once, where all that it needs is at hand."""
-        house = self._house
-        if head.host != self._host:
-            self._host, self._place = head.host, house.urls.place(head.host)
-        place = self._place
-        if place is None:
-            self._answer(house.page_of_nobody(head))
+        house, wish = self._house, request.wish
+        if wish is None:
+            self._answer(house.page_of_nobody(request.head))
             return
-        own = head.target
-        wish = Wish(*place, visitor.shown(head, house.urls))
-        found = way.known(house, head, wish)
+        found = way.known(house, request.head, wish)
         if found is not None:
-            self._send(head, found)
+            self._send(request, found)
             return
         self._transport.pause_reading()
-        self._task = asyncio.create_task(self._serve(head, wish, own))
+        self._task = asyncio.create_task(self._serve(request, wish, request.own))
 
-    async def _serve(self, head: RequestHead, wish: Wish, own: bytes) -> None:
-        found = await way.find(self._house, head, wish, own, self.source)
+    async def _serve(self, request: Request, wish: Wish, own: bytes) -> None:
+        found = await way.find(self._house, request.head, wish, own, self.source)
         self._task = None
         if self._transport.is_closing():
             if isinstance(found, Way):
@@ -227,75 +201,45 @@ class Visit(asyncio.Protocol):
         elif isinstance(found, Page):
             self._answer(found)
         else:
-            self._send(head, found)
+            self._send(request, found)
 
-    def _send(self, head: RequestHead, found: Way) -> None:
-        wish, upstream = found.wish, found.upstream
-        self.wish, self._upstream = lasting(wish, found.verdict), upstream
-        if found.more:
-            self._more += found.more
-        self._wakes = found.verdict.wakes
-        self._awaits_leave = b"expect" in head.named
-        peer = self._house.peer(self.source, head)
+    def _send(self, request: Request, found: Way) -> None:
+        upstream, head = found.upstream, request.head
+        self.moved = self._loop.time()
+        self._upstream = upstream
+        self._exchange = exchange = Exchange(head, found, self.moved)
+        self.wish = exchange.wish
         upstream.begin(self, head.method, upgrades=head.upgrades)
-        upstream.transport.write(visitor.inward(head, wish.port, self._house.urls, peer))
+        upstream.transport.write(request.inward(self._house, self.source))
         if self._is_slow:
             upstream.transport.pause_reading()
-        self._body = framing.of(head.length)
-        self.moved = self._loop.time()
-        self._inflow = None if self._body.done else Inflow(self.moved)
         if self._held:
             held, self._held = self._held, b""
-            self._take_body(held)
+            self._take_body(exchange, held)
         if not upstream.is_slow:
             self._transport.resume_reading()
 
-    def _take_body(self, data: bytes) -> None:
-        body, upstream = self._body, self._upstream
-        assert body is not None  # noqa: S101 - see the callers
+    def _take_body(self, exchange: Exchange, data: bytes) -> None:
         try:
-            goes, rest = body.take(data) if data and not body.done else (b"", data)
+            self._held += exchange.take(data)
         except BadBody as exc:
-            if self._begun:
+            if exchange.begun:
                 self._break_off()
             else:
                 self._answer(Page(400, "That is no request that goes on", str(exc)))
-            return
-        if self._inflow is not None:
-            self._inflow.came += len(data) - len(rest)
-        if goes and upstream is not None:
-            upstream.transport.write(goes)
-        if rest:
-            self._held += rest
 
     # --- the answer (see `upstream.Listener`) ---
 
     def answer_begins(self, head: AnswerHead) -> None:
         """Hand its head on."""
-        assert self._head is not None  # noqa: S101 - it is the answer to it
-        assert self.wish is not None  # noqa: S101 - likewise
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - it is the answer to it
         self.moved = self._loop.time()
-        self._awaits_leave = False
-        more: list[Field] = []
-        if head.status >= 200:
-            self._begun = True
-            self._keeps = (
-                self._head.keeps_alive
-                and head.length != -1
-                and self._body is not None
-                and not self._ended
-            )
-            more = self._more
-            if not self._keeps:
-                more = [*more, (b"Connection", b"close")]
-            elif b"1.0" in (self._head.version, head.version):
-                more = [*more, (b"Connection", b"keep-alive")]
-        wish, urls = self.wish, self._house.urls
-        said = visitor.outward(head, wish.sandbox_id, wish.port, urls, more)
-        if head.status < 200 or self._upstream is None:
-            self._transport.write(said)
-        else:
+        said = exchange.told(head, self._house.urls, is_last=self._ended)
+        if exchange.begun:
             self._said = said  # ... and what comes of the body with it
+        else:
+            self._transport.write(said)
 
     def answer_comes(self, data: bytes) -> None:
         """Hand it on."""
@@ -313,21 +257,16 @@ class Visit(asyncio.Protocol):
     def answer_ends(self) -> None:
         """Go on to the next request, if there may be one."""
         self.answer_waits()
-        upstream, self._upstream = self._upstream, None
-        body, self._body = self._body, None
-        whole = body is not None and body.done
-        # A server may answer without having read the body, and read it as the next request, whose answer
-        # would be the next visitor's: only where there was none is the connection anybody's again.
-        is_clean = whole and self._head is not None and self._head.length == 0
-        if upstream is not None:
-            if is_clean:
-                self._house.upstreams.give(upstream)
-            else:
-                upstream.abort()
-        self._head, self.wish = None, None
-        if not whole:
+        exchange, self._exchange, self._upstream = self._exchange, None, None
+        assert exchange is not None  # noqa: S101 - it was the answer to it
+        if exchange.is_clean:
+            self._house.upstreams.give(exchange.upstream)
+        else:
+            exchange.upstream.abort()
+        self._request, self.wish = None, None
+        if not exchange.is_whole:
             self._linger()
-        elif not self._keeps or (self._ended and not self._held):
+        elif not exchange.keeps or (self._ended and not self._held):
             self._end()
         else:
             self._transport.resume_reading()
@@ -340,16 +279,16 @@ class Visit(asyncio.Protocol):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
-        head, wish = self._head, self.wish
-        if self._begun or head is None:
+        exchange, self._exchange = self._exchange, None
+        request, wish = self._request, self.wish
+        if request is None or (exchange is not None and exchange.begun):
             self._break_off()
             return
         is_stale = upstream is not None and not upstream.is_fresh
-        if is_stale and wish is not None and way.is_repeatable(head):
+        if is_stale and wish is not None and way.is_repeatable(request.head):
             # The server has closed an idle connection just when this was sent on it.
-            self._body = None
             self._transport.pause_reading()
-            self._task = asyncio.create_task(self._serve(head, wish, head.target))
+            self._task = asyncio.create_task(self._serve(request, wish, request.head.target))
             return
         self._answer(
             Page(status, "The server in the sandbox gives no answer", problem.capitalize() + ".")
@@ -357,10 +296,12 @@ class Visit(asyncio.Protocol):
 
     def upgraded(self, head: AnswerHead, rest: bytes) -> None:
         """Another protocol is spoken from now on: bytes go as they are."""
-        upstream = self._upstream
+        upstream, exchange = self._upstream, self._exchange
         assert upstream is not None  # noqa: S101 - it says so
+        assert exchange is not None  # noqa: S101 - likewise
         back = upstream.transport
         self.answer_begins(head)
+        self._requests.forget()
         self._transport.pause_reading()
         back.pause_reading()
         if rest:
@@ -368,11 +309,10 @@ class Visit(asyncio.Protocol):
         if self._held:
             back.write(self._held)
             self._held = b""
-        assert self.wish is not None  # noqa: S101 - it was let in
         slow = [self._transport] if self._is_slow else []
         if upstream.is_slow:
             slow.append(back)
-        waken = None if self._wakes else self._waken(self.wish)
+        waken = None if exchange.wakes else self._waken(exchange.wish)
         self._talk = Talk(self._transport, back, self._leave, waken, slow)
         self._talk.begin()
 
@@ -389,7 +329,7 @@ class Visit(asyncio.Protocol):
     # --- ends ---
 
     def _take_next(self) -> None:
-        if self._head is None and not self._transport.is_closing():
+        if self._request is None and not self._transport.is_closing():
             self._take_head()
 
     def _answer(self, page: Page) -> None:
@@ -399,8 +339,9 @@ class Visit(asyncio.Protocol):
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
-        html = self._head is not None and visitor.wants_html(self._head)
-        body = self._head is None or self._head.method != b"HEAD"
+        head = None if self._request is None else self._request.head
+        html = head is not None and visitor.wants_html(head)
+        body = head is None or head.method != b"HEAD"
         self._transport.write(page.to_bytes(html=html, body=body, close=True))
         self._linger()
 
@@ -423,7 +364,7 @@ class Visit(asyncio.Protocol):
     def _linger(self) -> None:
         """Close so that the answer is read, though more may be coming that nobody reads."""
         self._lingers = True
-        self._held, self._body, self._head, self.wish = b"", None, None, None
+        self._held, self._request, self._exchange, self.wish = b"", None, None, None
         self.moved = self._loop.time()
         if not self._ended and self._transport.can_write_eof():
             self._transport.write_eof()

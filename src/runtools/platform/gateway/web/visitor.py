@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -32,7 +33,7 @@ _PAGE: Final = frozenset({b"origin", b"referer"})
 _FORMS: Final = frozenset(
     {b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"}
 )
-_PARAMETER: Final = LINK.encode()
+PARAMETER: Final = LINK.encode()
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
@@ -61,7 +62,7 @@ NOTHING: Final = Shown()
 def shown(head: RequestHead, urls: DevUrls) -> Shown:
     """Take what is ours out of a request's head."""
     link = None
-    if _PARAMETER in head.target:
+    if PARAMETER in head.target:
         head.target, link = _without_link(head.target)
     if _TELLING.isdisjoint(head.named):
         return Shown(None, link) if link is not None else NOTHING
@@ -95,7 +96,7 @@ def _taken_out(
             kept = value if _COOKIES[1] not in value else _without_ours(value, urls, cookies)
             if kept:
                 rest.append((name, kept, low))
-        elif low == b"referer" and _PARAMETER in value:
+        elif low == b"referer" and PARAMETER in value:
             rest.append((name, _without_link(value)[0], low))
         else:
             rest.append(field)
@@ -120,8 +121,8 @@ def wants_html(head: RequestHead) -> bool:
     return b"text/html" in b",".join(head.all(b"accept")).lower()
 
 
-def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
-    """The head as the server in the sandbox gets it.
+def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
+    """The head as the server in the sandbox gets it, from the target on.
 
     To it everything comes from its own machine: development servers take no other host. Of forms and
     WebSockets servers compare the origin, some with ``Host`` and others with ``X-Forwarded-Host``: where
@@ -145,11 +146,10 @@ def inward(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
             host, scheme = local, b"http"
     if head.upgrades:
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", head.all(b"upgrade")[0])]
-    first = b"%b %b HTTP/%b\r\nHost: %b" % (head.method, head.target, head.version, local)
     fields.append((b"X-Forwarded-For", peer.encode("latin-1")))
     fields.append((b"X-Forwarded-Host", host))
     fields.append((b"X-Forwarded-Proto", scheme))
-    return write(first, fields)
+    return write(b"HTTP/%b\r\nHost: %b" % (head.version, local), fields)
 
 
 def _as_local(low: bytes, value: bytes, own: bytes, here: bytes) -> bytes:
@@ -168,7 +168,7 @@ def _is_form(head: RequestHead) -> bool:
 
 
 def outward(
-    head: AnswerHead, sandbox_id: str, port: int, urls: DevUrls, more: list[Field]
+    head: AnswerHead, sandbox_id: str, port: int, urls: DevUrls, more: Sequence[Field]
 ) -> bytes:
     """The head of an answer as its caller gets it; what we say besides, it says alone."""
     dropped = _NOT_OUTWARD
@@ -191,7 +191,7 @@ def outward(
         else:
             fields.append((name, value))
     first = b"HTTP/%b %d %b" % (head.version, head.status, head.reason)
-    return write(first, fields + more)
+    return write(first, [*fields, *more])
 
 
 def cookie(token: str, seconds: int, urls: DevUrls) -> Field:
@@ -248,7 +248,7 @@ def _without_link(address: bytes) -> tuple[bytes, str | None]:
     rest = []
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
-        if name == _PARAMETER:
+        if name == PARAMETER:
             link = _secret(unquote(value.decode("latin-1")).encode("latin-1", "replace"))
         else:
             rest.append(pair)

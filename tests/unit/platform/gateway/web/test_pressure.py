@@ -17,6 +17,7 @@ from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.web import pace, talk
+from runtools.platform.gateway.web.admission import BELIEVED_SECONDS
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.talk import Talk
 from runtools.platform.gateway.web.visit import Visit
@@ -316,3 +317,16 @@ class TestRevoking:
         assert back.is_aborted
         assert back.sent == b""
         assert len(world.admitting.asked) == 2
+
+    async def test_who_says_the_same_again_is_judged_again(self, world: World) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /one")
+        back.protocol.data_received(ANSWER)
+        world.admitting.secrets.clear()
+        await world.request(visit, "GET /two")  # a moment later
+        assert back.sent.count(b"GET /two ") == 1
+        back.protocol.data_received(ANSWER)
+        world.clock.advance(BELIEVED_SECONDS)
+        await world.request(visit, "GET /three")
+        assert front.sent.count(b"HTTP/1.1 404 ") == 1
+        assert b"/three" not in back.sent
