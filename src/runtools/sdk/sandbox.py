@@ -138,6 +138,10 @@ class AsyncSandbox:
 
         Raises:
             SandboxStopped: the sandbox has ended.
+            SandboxPaused: it was paused before the command ended; asked for again under the same
+                ``process_id`` the command goes on.
+            HistoryChanged: it went back to a snapshot before the command ended.
+            CapacityExhausted: it sleeps, and its host has no room for it now.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -215,7 +219,11 @@ class AsyncSandbox:
         return self._seen(await self._act("POST", "/pause", idempotency_key))
 
     async def resume(self, *, idempotency_key: str | None = None) -> AsyncSandbox:
-        """Wake it: its processes go on where they were. Returns itself."""
+        """Wake it: its processes go on where they were. Returns itself.
+
+        Raises:
+            CapacityExhausted: its host has no room for it; it waits on, until it is paused again.
+        """
         return self._seen(await self._act("POST", "/resume", idempotency_key))
 
     async def rollback(self, to: str, *, idempotency_key: str | None = None) -> AsyncSandbox:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection, func, select
 
-from runtools.errors import CapacityExhausted, GuestUnreachable
+from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
@@ -101,6 +101,19 @@ class TestRepeats:
         assert (await post(world, path, "k1")).status_code == 502
         assert (await post(world, path, "k1")).status_code == 201
         ops = [call[0] for call in world.host.calls if call[0].startswith("snapshot")]
+        assert len(ops) == 2
+        assert ops[0] == ops[1]
+
+    async def test_what_was_under_way_when_its_sandbox_was_paused_is_repeated_so_too(
+        self, world: World
+    ) -> None:
+        """It may have been done by then: the guest's journal says, if it is asked by the same op."""
+        path = f"/v1/sandboxes/{(await world.create())['id']}/files?path=/f&append=true"
+        world.host.refuse(SandboxPaused("it was paused while this was under way"))
+        for status in (409, 200):
+            answer = await world.http.put(path, content=b"x", headers={"Idempotency-Key": "k1"})
+            assert answer.status_code == status, answer.text
+        ops = [call[0] for call in world.host.calls if call[0].startswith("write ")]
         assert len(ops) == 2
         assert ops[0] == ops[1]
 

@@ -139,6 +139,10 @@ class Sandbox:
 
         Raises:
             SandboxStopped: the sandbox has ended.
+            SandboxPaused: it was paused before the command ended; asked for again under the same
+                ``process_id`` the command goes on.
+            HistoryChanged: it went back to a snapshot before the command ended.
+            CapacityExhausted: it sleeps, and its host has no room for it now.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -214,7 +218,11 @@ class Sandbox:
         return self._seen(self._act("POST", "/pause", idempotency_key))
 
     def resume(self, *, idempotency_key: str | None = None) -> Sandbox:
-        """Wake it: its processes go on where they were. Returns itself."""
+        """Wake it: its processes go on where they were. Returns itself.
+
+        Raises:
+            CapacityExhausted: its host has no room for it; it waits on, until it is paused again.
+        """
         return self._seen(self._act("POST", "/resume", idempotency_key))
 
     def rollback(self, to: str, *, idempotency_key: str | None = None) -> Sandbox:

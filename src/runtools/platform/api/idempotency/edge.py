@@ -28,6 +28,7 @@ from runtools.errors import (
     IdempotencyMismatch,
     OutcomeUnknown,
     RunToolsError,
+    SandboxPaused,
 )
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.idempotency import store
@@ -200,6 +201,6 @@ def _mismatch() -> IdempotencyMismatch:
 
 def _nothing_done(error: RunToolsError) -> bool:
     """Whether the error says that the act was refused: then the key may be used afresh."""
-    if isinstance(error, OutcomeUnknown | IdempotencyMismatch):
+    if isinstance(error, OutcomeUnknown | IdempotencyMismatch | SandboxPaused):
         return False
     return error.status < 500 or isinstance(error, CapacityExhausted)
