@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio
 import mcp.types as protocol
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -43,9 +45,12 @@ def make(connect: Connect, sandbox: str | None = None) -> Server[Any]:
     async def call_tool(
         context: Context, asked: protocol.CallToolRequestParams
     ) -> protocol.CallToolResult:
-        try:
+        async def made() -> Result:
             async with connect(context) as rt:
-                result = await call(rt, asked.name, asked.arguments or {}, sandbox)
+                return await call(rt, asked.name, asked.arguments or {}, sandbox)
+
+        try:
+            result = await _alone(made())
         except RunToolsError as error:
             result = Result(f"{error.code}: {error}", failed=True)
         text = protocol.TextContent(type="text", text=result.text)
@@ -59,6 +64,26 @@ def make(connect: Connect, sandbox: str | None = None) -> Server[Any]:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
+
+
+async def _alone(making: Coroutine[Any, Any, Result]) -> Result:
+    """Make a call in a task of its own. Whoever is cancelled cancels that once, and waits until it is over.
+
+    The library cancels what it has under way at each step that is left, those on the way out included: no
+    command would be ended, and no connection closed.
+    """
+    task = asyncio.ensure_future(making)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            return Result("the client has cancelled the call", failed=True)
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # there is nobody left to hear of it
+        raise
 
 
 def shown(*, named: bool) -> list[protocol.Tool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,9 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
+from runtools import AsyncRunTools
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import client as http_client
@@ -188,3 +191,103 @@ async def test_a_trusted_proxy_says_for_whom(tmp_path: Path) -> None:
         audited = (await world.http.get("/v1/audit")).json()["data"]
     made = [one["source"] for one in audited if one["action"] == "sandboxes.create"]
     assert made == ["127.0.0.8", "198.51.100.9"]
+
+
+class TestCancel:
+    """It reaches the command that a call runs, in each version of the protocol."""
+
+    @pytest.mark.parametrize("mode", ["auto", "legacy"])
+    async def test_over_stdio(self, platform: tuple[str, str], mode: Mode) -> None:
+        async with Client(process(*platform), mode=mode) as client:
+            await said(client, "sandbox_create", name="box")
+            calling = asyncio.create_task(client.call_tool("bash", LONG))
+            await is_running(platform, calling)
+            calling.cancel()
+            await is_ended(platform)
+
+    @pytest.mark.parametrize("mode", ["auto", "legacy"])
+    async def test_over_http(self, platform: tuple[str, str], mode: Mode) -> None:
+        async with over_http(*platform, mode) as client:
+            await said(client, "sandbox_create", name="box")
+            calling = asyncio.create_task(client.call_tool("bash", LONG))
+            await is_running(platform, calling)
+            calling.cancel()
+            await is_ended(platform)
+
+    async def test_by_a_note_of_who_made_the_call(self, platform: tuple[str, str]) -> None:
+        """Clients of older versions number their calls alike: it is told which of them has sent it."""
+        url, key = platform
+        async with http_client(url, key) as http:
+            await http.post("/v1/sandboxes", json={"name": "box"})
+            for version in HANDSHAKE_PROTOCOL_VERSIONS:
+                mine, other = [await greeted(http, version) for _ in range(2)]
+                calling = asyncio.create_task(
+                    told(http, mine, "tools/call", {"name": "bash", "arguments": LONG}, 7)
+                )
+                await is_running(platform, calling)
+                note = {"requestId": 7, "reason": "enough"}
+                for nobody in (other, {**mine, "Mcp-Session-Id": "none"}):
+                    await told(http, nobody, "notifications/cancelled", note)
+                assert await running(platform), version
+                await told(http, mine, "notifications/cancelled", note)
+                await is_ended(platform)
+                async with asyncio.timeout(30):
+                    await calling
+                refused = await http.get("/mcp", headers=mine)
+                assert refused.status_code == 405  # there is nothing to be heard without a question
+
+
+LONG = {"sandbox": "box", "command": "sleep 600"}
+
+
+async def greeted(http: httpx.AsyncClient, version: str) -> dict[str, str]:
+    """The headers of a client after its first word."""
+    headers = {
+        "MCP-Protocol-Version": version,
+        "Accept": "application/json, text/event-stream",
+    }
+    who = {"name": "old", "version": "1"}
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": who}
+    answer = await told(http, headers, "initialize", hello, 0)
+    assert version in answer.text
+    named = {**headers, "Mcp-Session-Id": answer.headers["mcp-session-id"]}
+    await told(http, named, "notifications/initialized", {})
+    return named
+
+
+async def told(
+    http: httpx.AsyncClient,
+    headers: dict[str, str],
+    method: str,
+    params: Any,
+    number: int | None = None,
+) -> httpx.Response:
+    """One request as a client sends it; without a number it is a note."""
+    body = {"jsonrpc": "2.0", "method": method, "params": params}
+    if number is not None:
+        body["id"] = number
+    answer = await http.post("/mcp", json=body, headers=headers, timeout=120)
+    assert answer.status_code in (200, 202), answer.text
+    return answer
+
+
+async def running(platform: tuple[str, str]) -> list[str]:
+    """The processes that run in the sandbox."""
+    async with AsyncRunTools(platform[1], platform[0]) as rt:
+        found = await (await rt.sandboxes.get("box")).processes.list()
+        return [one.id for one in found if one.state == "running"]
+
+
+async def is_running(platform: tuple[str, str], calling: asyncio.Task[Any]) -> None:
+    """Wait until its command runs."""
+    async with asyncio.timeout(60):
+        while not await running(platform):
+            assert not calling.done(), calling.result()
+            await asyncio.sleep(0.02)
+
+
+async def is_ended(platform: tuple[str, str]) -> None:
+    """Wait until it does not."""
+    async with asyncio.timeout(60):
+        while await running(platform):
+            await asyncio.sleep(0.02)
