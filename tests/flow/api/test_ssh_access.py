@@ -184,20 +184,33 @@ class TestPasswords:
     ) -> None:
         """What is slept is what is left of one and the same time."""
         box = (await world.create(password=PASSWORD))["id"]
+        clock, reads, me = world.platform.clock, world.platform.db.read, asyncio.current_task()
+        sleeps, now = clock.sleep, clock.monotonic()
         ends: list[float] = []
 
-        async def sleep(seconds: float) -> None:
-            ends.append(world.platform.clock.monotonic() + seconds)
+        async def read(*asked: Any) -> Any:
+            nonlocal now
+            now += 0.001
+            return await reads(*asked)
 
-        monkeypatch.setattr(world.platform.clock, "sleep", sleep)
+        async def sleep(seconds: float) -> None:
+            if asyncio.current_task() is me:
+                ends.append(now + seconds)
+            else:
+                await sleeps(seconds)
+
+        monkeypatch.setattr(world.platform.db, "read", read)
+        monkeypatch.setattr(clock, "monotonic", lambda: now)
+        monkeypatch.setattr(clock, "sleep", sleep)
         for sandbox in (box, NOBODY):
-            began = world.platform.clock.monotonic()
+            began = now
             shown = PasswordShown(sandbox_id=sandbox, password="wrong", source="")
             assert not await service.password_opens(world.platform, shown)
-            assert ends.pop() - began == pytest.approx(service._PASSWORD_SECONDS, abs=0.01)
-            began = world.platform.clock.monotonic()
+            assert now > began
+            assert ends.pop() - began == pytest.approx(service._PASSWORD_SECONDS)
+            began = now
             assert not await service.key_opens(world.platform, sandbox, "SHA256:x")
-            assert ends.pop() - began == pytest.approx(service._KEY_SECONDS, abs=0.01)
+            assert ends.pop() - began == pytest.approx(service._KEY_SECONDS)
 
 
 class TestEntering:
