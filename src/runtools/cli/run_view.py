@@ -117,6 +117,8 @@ class RunView:
             return
         if message.turn != self._turn or not message.text.startswith(self._heard):
             # Heard in part, or not at all: it is shown from where it is not known.
+            if self._printed and not self._is_live:
+                self._write("\n")
             self._heard, self._printed = "", 0
         self._heard, self._thinking = message.text, ""
         rest = self._heard[self._printed :]
