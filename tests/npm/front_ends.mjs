@@ -5,7 +5,7 @@ import {
 } from 'ai';
 import { HttpAgent } from '@ag-ui/client';
 
-const [url, key, slug, works, asks, goes] = process.argv.slice(2);
+const [url, key, slug, works, asks] = process.argv.slice(2);
 const headers = { Authorization: `Bearer ${key}` };
 
 class State {
@@ -72,14 +72,6 @@ async function says() {
   };
 }
 
-// Lets the command end that waits for a file.
-async function letGo(sandboxId) {
-  const command = JSON.stringify({ command: 'touch /workspace/go' });
-  await fetch(`${url}/v1/sandboxes/${sandboxId}/exec`, {
-    method: 'POST', body: command, headers: { ...headers, 'content-type': 'application/json' },
-  });
-}
-
 // Stops reading while a command runs, and says something more; then it is as if the page had been loaded anew. It
 // sends what is needed alone.
 async function stops() {
@@ -109,7 +101,10 @@ async function stops() {
   again.chat.messages = later.chat.messages.slice(0, -1);
   const resumed = again.chat.resumeStream();
   const run = await (await fetch(`${url}/v1/runs/${runId}`, { headers })).json();
-  await letGo(run.data.sandboxId);
+  const command = JSON.stringify({ command: 'touch /workspace/go' });
+  await fetch(`${url}/v1/sandboxes/${run.data.sandboxId}/exec`, {
+    method: 'POST', body: command, headers: { ...headers, 'content-type': 'application/json' },
+  });
   await Promise.all([second, resumed]);
   await again.chat.resumeStream();
   const [one, other] = [later.chat.messages.at(-1), again.chat.messages.at(-1)];
@@ -178,42 +173,5 @@ async function carries() {
   };
 }
 
-// Its page is loaded anew while the run goes on: it does not carry out again what was carried out.
-async function reloads() {
-  const tools = { where: { description: 'Where the user is.', parameters: { type: 'object', properties: {} } } };
-  const carriedOut = [];
-  let reading;
-  const runs = new Promise((resolve) => { reading = resolve; });
-  const page = (name) => {
-    const { chat, errors } = talk(goes, {
-      id: 'one-that-is-loaded-anew',
-      transport: { body: { tools } },
-      onToolCall: ({ toolCall }) => {
-        if (toolCall.dynamic) return;
-        carriedOut.push(name);
-        chat.addToolOutput({ tool: toolCall.toolName, toolCallId: toolCall.toolCallId, output: { city: 'Bern' } });
-      },
-      onData: ({ type }) => { if (type === 'data-tool-output') reading(); },
-      sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
-    });
-    return { chat, errors };
-  };
-  const first = page('first');
-  await first.chat.sendMessage({ text: 'where am I?' });
-  await runs;
-  const { runId } = first.chat.messages.at(-1).metadata;
-  const second = page('second');
-  second.chat.messages = first.chat.messages.slice(0, -1);
-  const resumed = second.chat.resumeStream();
-  const run = await (await fetch(`${url}/v1/runs/${runId}`, { headers })).json();
-  await letGo(run.data.sandboxId);
-  await resumed;
-  const last = second.chat.messages.at(-1);
-  return {
-    errors: [...first.errors, ...second.errors], carriedOut, texts: texts(last),
-    tools: last.parts.filter((part) => part.toolCallId).map((part) => [part.type, part.state, part.input]),
-  };
-}
-
-const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries(), reloads: await reloads() };
+const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries() };
 console.log(JSON.stringify(played));
