@@ -33,7 +33,7 @@ from runtools.cli import (
 )
 from runtools.cli.sandbox import group as sandbox
 from runtools.cli.sandbox import ssh
-from runtools.errors import RunToolsError
+from runtools.errors import InvalidRequest, RunToolsError
 
 app = typer.Typer(
     name="runtools",
@@ -101,4 +101,9 @@ def run() -> int:
         # The reader went away, as `head` does. Closing here keeps the interpreter from complaining.
         sys.stderr.close()
         return 128 + signal.SIGPIPE  # as a shell says of a program that ends so
+    except OSError as error:
+        if error.filename is None:
+            raise
+        output.fail(InvalidRequest(f"{error.filename}: {error.strerror}"))
+        return 1
     return 0

@@ -114,8 +114,9 @@ def _check_org(rt: RunTools, found: Folder) -> None:
     me = rt.me()
     if wanted not in (me.org_name, me.org_id):
         raise Forbidden(
-            f"the project belongs to org {wanted!r}, and the API key to {me.org_name!r}",
-            hint=f"use a key of {wanted}, or change org in {found.root / folder.CONFIG}",
+            f"the project belongs to org {wanted!r}, and you act in {me.org_name!r}",
+            hint=f"act in {wanted} (a key of it, or runtools auth switch), or change org in"
+            f" {found.root / folder.CONFIG}",
         )
 
 

@@ -15,6 +15,7 @@ import typer
 import runtools
 from runtools.cli import kept, lazy, output
 from runtools.cli.output import Json, looks
+from runtools.cli.sandbox import options
 from runtools.cli.session import RETRY_SECONDS, flag
 from runtools.errors import InvalidRequest, Unauthenticated
 from runtools.sdk import settings
@@ -81,7 +82,7 @@ def logout(url: Url = None) -> None:
 def _read_key() -> str:
     if sys.stdin.isatty():
         return str(typer.prompt("API key", hide_input=True, err=True)).strip()
-    key = sys.stdin.read().strip()
+    key = options.text_from_stdin().strip()
     if not key:
         raise InvalidRequest(
             "stdin held no API key", hint="runtools login --api-key < file-with-the-key"

@@ -13,6 +13,7 @@ import typer
 
 from runtools.cli import here, lazy, output
 from runtools.cli.output import Json
+from runtools.cli.sandbox import options
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
@@ -360,7 +361,7 @@ def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any
 def _prompt(given: str | None) -> str:
     if given is None and sys.stdin.isatty():
         raise InvalidRequest("nothing is asked for", hint='--prompt "…", or - to read stdin')
-    text = sys.stdin.read() if given in (None, "-") else str(given)
+    text = options.text_from_stdin() if given in (None, "-") else str(given)
     if not text.strip():
         raise InvalidRequest("nothing is asked for", hint='--prompt "…"')
     return text

@@ -9,6 +9,7 @@ import typer
 
 from runtools.cli import machine, output
 from runtools.cli.output import Json, looks
+from runtools.cli.sandbox import options
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
@@ -115,7 +116,7 @@ def _value(given: str | None) -> str:
         return given
     if sys.stdin.isatty():
         return str(typer.prompt("Value", hide_input=True, err=True))
-    value = sys.stdin.read().removesuffix("\n")
+    value = options.text_from_stdin().removesuffix("\n")
     if not value:
         raise InvalidRequest(
             "stdin held no value", hint="printf %s VALUE | runtools secret set NAME"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +29,9 @@ def add(
     """Register a public key; prints its fingerprint."""
     if str(file) == "-":
         key = options.no_private_key(
-            "stdin", sys.stdin.read(), "give the public one, from the file that ends in .pub"
+            "stdin",
+            options.text_from_stdin(),
+            "give the public one, from the file that ends in .pub",
         )
     else:
         key = options.public_key(file)

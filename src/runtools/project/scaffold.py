@@ -63,9 +63,11 @@ def scaffold(root: Path) -> list[Path]:
 
     Raises:
         Conflict: one of its files is there already; nothing was written.
-        InvalidRequest: the folder's name cannot become a project's.
+        InvalidRequest: it is no folder, or its name cannot become a project's.
     """
     root = root.resolve()
+    if root.exists() and not root.is_dir():
+        raise InvalidRequest(f"{root} is no folder", hint="name one, which may be new")
     name = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:63].rstrip("-")
     if not name:
         raise InvalidRequest(f"{root.name!r} cannot be a project's name: it has no letter or digit")

@@ -24,7 +24,7 @@ def bundle(root: Path, entry: Path) -> ToolSource:
     Dependencies are those that the file declares itself (PEP 723), else the project's.
 
     Raises:
-        ValueError: it is too large, or its metadata are malformed.
+        ValueError: it is too large, its metadata are malformed, or what it imports is no Python.
     """
     files: dict[str, str] = {}
     waiting, size = [entry.resolve()], 0
@@ -36,8 +36,11 @@ def bundle(root: Path, entry: Path) -> ToolSource:
         size += file.stat().st_size
         if size > MAX_SOURCE_BYTES:
             raise ValueError(f"the tool and what it imports exceed {MAX_SOURCE_BYTES} bytes")
-        files[place] = file.read_text()
-        waiting += _imported(root, file, files[place])
+        try:
+            files[place] = file.read_text()
+            waiting += _imported(root, file, files[place])
+        except (SyntaxError, UnicodeDecodeError) as exc:
+            raise ValueError(f"{place} cannot be read: {exc}") from None
     place = entry.resolve().relative_to(root).as_posix()
     declared = _inline(files[place])
     if declared is None:

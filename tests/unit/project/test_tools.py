@@ -158,6 +158,16 @@ def test_dependencies_are_the_projects_unless_the_file_has_its_own(project):
     assert (own.dependencies, own.requires_python) == (["rich"], None)
 
 
+def test_what_an_action_would_import_and_is_no_python_is_named(project):
+    """Nothing has run it yet: it is imported within the action."""
+    later = "def later():\n    import tools._late\n\n\n"
+    found = problem(project, later + TOOL, files={"tools/_late.py": "def :\n"})
+    assert (found["file"], "tools/_late.py cannot be read" in found["message"]) == (
+        "tools/t.py",
+        True,
+    )
+
+
 def test_a_source_without_bounds_is_refused(project):
     found = problem(project, f"import tools._big\n{TOOL}", files={"tools/_big.py": "#" * 1_100_000})
     assert "exceed" in found["message"]
