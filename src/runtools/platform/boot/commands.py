@@ -106,7 +106,7 @@ _COMMANDS: dict[str, Command] = {
 
 
 def _loop(command: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What a part runs on, where it is not asyncio's own loop (decision 0048)."""
+    """What a part runs on, where it is not asyncio's own loop (decision 0049)."""
     if command != "gateway":
         return None
     import uvloop  # noqa: PLC0415 - no other part has a use for it
