@@ -11,6 +11,7 @@ import struct
 from typing import Final
 
 PORT: Final = 7709
+HOST: Final = "10.0.2.2"  # where a host calls a machine from: its end of the machine's cable
 VERSION: Final = 3  # 2 has streams to ports (`connect`), 3 has edits of files (`edit`)
 SPOKEN: Final = tuple(v for v in (VERSION, VERSION - 1, VERSION - 2) if v > 0)
 

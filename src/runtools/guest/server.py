@@ -64,8 +64,8 @@ class Server:
         self._waiting = 0
         self._threads = 0
         self._boot = secrets.token_hex(8)  # another one after each start of the agent
-        # A machine's own processes have no business here; the host comes from outside.
-        self._outside_only = (
+        # A machine's own processes have no business here, and may call from any address that is theirs.
+        self._host_only = (
             listener.family == socket.AF_INET and listener.getsockname()[0] == "0.0.0.0"
         )
         ops.on_quiesce = self._drop_idle
@@ -98,7 +98,7 @@ class Server:
             if short:
                 self._ensure_waiting()
             try:
-                if not (self._outside_only and _is_own(peer[0], sock)):
+                if not self._host_only or peer[0] == protocol.HOST:
                     self._serve(sock)
             except OSError:
                 pass  # it went at once
@@ -172,8 +172,3 @@ class Server:
             others = [c for c in self._conns if c is not mine]
         for conn in others:
             conn.abort()
-
-
-def _is_own(peer: str, sock: socket.socket) -> bool:
-    """Whether a caller is of this machine; of 127.0.0.0/8 anybody in it may choose an address."""
-    return peer == sock.getsockname()[0] or peer.startswith("127.")

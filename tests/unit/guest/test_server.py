@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -63,29 +64,52 @@ class TestHello:
         assert "ok" in agent.talk().hello
 
 
-def test_processes_of_the_machine_itself_are_turned_away(tmp_path: Path) -> None:
-    """By whichever of their addresses they come: else any of them could take all connections there are."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are root's")
+def test_nobody_but_the_host_is_served(tmp_path: Path) -> None:
+    """A machine's own processes could else take all connections there are, from any address it has."""
     token = tmp_path / "token"
     token.write_text("secret")
-    argv = [sys.executable, "-S", "-c", _ON_ALL_ADDRESSES, str(token)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PYTHONPATH": str(SOURCE)}) as server:
-        try:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
-            for own in ("127.0.0.1", "127.0.0.2", "127.9.9.9"):
-                with socket.create_connection(("127.0.0.1", port), 30, (own, 0)) as sock:
-                    sock.settimeout(5)  # a hello is waited for twice as long
-                    assert sock.recv(1) == b"", own
-        finally:
-            server.kill()
+    argv = ["unshare", "--net", "bash", "-ec", _MACHINE, sys.executable, _CALLS, str(token)]
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )
+    assert done.returncode == 0, done.stderr
+    served = dict(line.split() for line in done.stdout.splitlines())
+    assert served.pop(f"{protocol.HOST}>10.0.2.15") == "True"
+    assert len(served) == 10
+    assert set(served.values()) == {"False"}, served
 
 
-_ON_ALL_ADDRESSES = """
-import socket, sys, types
+# All its addresses on the loopback device, the host's among them: nothing leaves this namespace.
+_MACHINE = """
+ip link set lo up
+for address in 10.0.2.15 192.0.2.7 10.0.2.2; do ip addr add $address/32 dev lo; done
+exec "$0" -S -c "$1" "$2"
+"""
+_CALLS = r"""
+import socket, sys, threading, types
 from runtools.guest.server import Server, Token
-with socket.create_server(("0.0.0.0", 0)) as listener:
-    print(listener.getsockname()[1], flush=True)
-    Server(listener, Token(sys.argv[1]), types.SimpleNamespace()).run()
+listener = socket.create_server(("0.0.0.0", 0))
+port = listener.getsockname()[1]
+server = Server(listener, Token(sys.argv[1]), types.SimpleNamespace())
+threading.Thread(target=server.run, daemon=True).start()
+calls = [
+    (source, called)
+    for source in ("127.0.0.1", "127.0.0.2", "127.9.9.9", "10.0.2.15", "192.0.2.7")
+    for called in ("127.0.0.1", "10.0.2.15")
+]
+for source, called in [("10.0.2.2", "10.0.2.15"), *calls]:
+    with socket.create_connection((called, port), 60, (source, 0)) as sock:
+        try:
+            sock.sendall(b"\0\0\0\2\1{}")  # a hello that is refused, but answered
+            served = sock.recv(1) != b""
+        except ConnectionError:
+            served = False
+        print(f"{source}>{called}", served)
 """
 
 

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from runtools.guest import protocol
 from runtools.platform.core.egress import Policy
 from runtools.platform.host.net.names import TAP, UPLINK
 from runtools.sdk.shapes.egress import RefusalReason
 
 GUEST = "10.0.2.15"
 GUEST_MAC = "52:54:00:12:34:56"
-GATEWAY = "10.0.2.2"
+GATEWAY = protocol.HOST  # the agent inside admits no other caller
 # The same in every namespace: a clone that wakes in another one still knows its gateway's.
 GATEWAY_MAC = "52:54:00:12:34:02"
 
