@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
-from tests.flow.host.conftest import fresh, until
+from tests.flow.host.conftest import DEADLINE, fresh, until
 
 from runtools.errors import GuestUnreachable, HistoryChanged, Unavailable
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.states import Act
 from runtools.platform.host.engine.acts import pause as pausing
 from runtools.platform.host.engine.journal import UnderWay
+from runtools.platform.host.guest.channel import Channel, Stalled
 from runtools.platform.host.guest.processes import GuestProcesses
-from runtools.sdk.shapes.processes import ProcessRequest
+from runtools.sdk.shapes.processes import OutputPiece, ProcessRequest
 
 
 async def started(world, box, command):
@@ -131,3 +133,90 @@ async def test_who_follows_is_told_of_a_rollback(world, box, paused):
     with pytest.raises(HistoryChanged) as told:
         await anext(world.host.follow_output(box, name, "output", 6, before))
     assert told.value.details == {"history": now}
+
+
+class Wire:
+    """Between the host and the guests, byte for byte, until a word comes, which it keeps the end of."""
+
+    def __init__(self, driver, word):
+        self._connect = driver.connect
+        self._word = word
+        self.held, self.half = asyncio.Event(), asyncio.Event()
+        self._tasks = []
+        driver.connect = self.connect
+
+    async def connect(self, machine):
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        theirs.setblocking(False)
+        guest = await self._connect(machine)
+        self._tasks.append(asyncio.create_task(self._join(theirs, guest)))
+        return mine
+
+    async def _join(self, theirs, guest):
+        host = await asyncio.open_connection(sock=theirs)
+        agent = await asyncio.open_connection(sock=guest)
+        try:
+            both = [self._forth(host[0], agent[1]), self._back(agent[0], host)]
+            tasks = [asyncio.create_task(one) for one in both]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for _, writer in (host, agent):
+                writer.transport.abort()
+
+    async def _forth(self, reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+
+    async def _back(self, reader, host):
+        while data := await reader.read(1 << 16):
+            if self._word in data and not self.held.is_set():
+                self.held.set()
+                await self.half.wait()
+                host[1].write(data[: data.index(self._word) + len(self._word) // 2])
+                await asyncio.Event().wait()
+            host[1].write(data)
+
+    async def close(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def test_who_follows_loses_nothing_of_a_frame_in_which_it_is_paused(world, box, monkeypatch):
+    line = "echo first; until [ -e /root/go ]; do sleep 0.05; done; echo second"
+    name = await started(world, box, line)
+    stalled = asyncio.Event()
+    receive_bytes = Channel.receive_bytes
+
+    async def hurried(self, size):
+        if world.look(box).state != "paused":
+            return await receive_bytes(self, size)
+        self._stall = 0.2
+        try:
+            return await receive_bytes(self, size)
+        except Stalled:
+            stalled.set()
+            raise
+
+    monkeypatch.setattr(Channel, "receive_bytes", hurried)
+    wire = Wire(world.driver, b"second")
+    await world.box(box).guest.quiesce()  # so that all connections are new ones
+    items = world.host.follow_output(box, name, "output", 0)
+    assert (await anext(items)).data == b"first\n"
+    rest = asyncio.ensure_future(_all(items))
+    await world.sh(box, "touch /root/go")
+    await asyncio.wait_for(wire.held.wait(), DEADLINE)
+    await world.pause(box)
+    wire.half.set()
+    await asyncio.wait_for(stalled.wait(), DEADLINE)
+    await world.resume(box)
+    assert await asyncio.wait_for(rest, DEADLINE) == b"second\n"
+    await wire.close()
+
+
+async def _all(items):
+    return b"".join([item.data async for item in items if isinstance(item, OutputPiece)])

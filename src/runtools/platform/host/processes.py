@@ -27,6 +27,7 @@ from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.guest.channel import Stalled
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.silence import stopped, what_happened
 from runtools.sdk.shapes.processes import (
@@ -96,8 +97,7 @@ class Processes:
                 wanted = guest.processes.wait(process_id, min(int(max(left, 0) * 1000), _WAIT_MS))
                 seen = await _while_running(box, wanted)
             except GuestUnreachable as exc:
-                lost = lost or clock()
-                await _bear(box, exc, clock() - lost)
+                lost = await _bear(box, exc, lost)
                 continue
             lost = None
             if seen is not None and (seen.state != "running" or clock() >= deadline):
@@ -136,7 +136,6 @@ class Processes:
     ) -> AsyncIterator[OutputPiece | OutputEnd]:
         """Its output as it comes."""
         box = self.engine.actor(sandbox_id)
-        clock = asyncio.get_running_loop().time
         lost: float | None = None
         history = history or _history(box)
         while True:
@@ -154,8 +153,7 @@ class Processes:
                         yield item
                         start = item.offset + len(item.data)
             except GuestUnreachable as exc:
-                lost = lost or clock()
-                await _bear(box, exc, clock() - lost)
+                lost = await _bear(box, exc, lost)
 
     async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
         """Give it input."""
@@ -265,11 +263,19 @@ async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None
             await task
 
 
-async def _bear(box: Actor, failure: GuestUnreachable, for_seconds: float) -> None:
-    """Try again in a moment, unless it misbehaves, is gone, or runs and did not answer for too long."""
-    if isinstance(failure, GuestMisbehaved):
+async def _bear(box: Actor, failure: GuestUnreachable, lost: float | None) -> float | None:
+    """Try again in a moment, unless it misbehaves, is gone, or runs and did not answer for too long.
+
+    Since when it has not is given and returned; while its sandbox sleeps nobody can ask it for an answer,
+    nor for the rest of what it had begun: to stall is no lie.
+    """
+    if isinstance(failure, GuestMisbehaved) and not isinstance(failure, Stalled):
         raise failure
-    if is_usable(box):
-        if for_seconds > _AWAY_SECONDS or not await box.engine.driver.is_live(box.machine()):
-            raise await what_happened(box, failure) from failure
-        await asyncio.sleep(_AGAIN_SECONDS)
+    if not is_usable(box):
+        return None
+    now = asyncio.get_running_loop().time()
+    lost = lost or now
+    if now - lost > _AWAY_SECONDS or not await box.engine.driver.is_live(box.machine()):
+        raise await what_happened(box, failure) from failure
+    await asyncio.sleep(_AGAIN_SECONDS)
+    return lost
