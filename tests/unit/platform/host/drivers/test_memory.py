@@ -28,6 +28,11 @@ def ram_file(path: Path, pages: int) -> Path:
     return path
 
 
+def all_is_data(fd, at, how):
+    """What a file system says that knows no holes."""
+    return {os.SEEK_DATA: at, os.SEEK_HOLE: os.fstat(fd).st_size}[how]
+
+
 def as_root(test):
     return pytest.mark.skipif(os.geteuid() != 0, reason="map_files is root's")(test)
 
@@ -133,6 +138,33 @@ class TestRoom:
             with pytest.raises(CapacityExhausted, match="no room to go on copying"):
                 memory.rescue(os.getpid(), pages * PAGE, target.fileno(), keep_free=1 << 60)
             assert os.fstat(target.fileno()).st_size == 0
+
+    def test_room_for_scattered_pages_is_asked_for_together(
+        self, template, private, pages, tmp_path, monkeypatch
+    ):
+        for page in range(0, pages, 2):
+            private[page * PAGE] = 1
+        asked = []
+        monkeypatch.setattr(
+            memory, "check_room", lambda target, count, keep_free: asked.append(count)
+        )
+        with (tmp_path / "copy").open("w+b") as target:
+            took = memory.rescue(os.getpid(), pages * PAGE, target.fileno(), keep_free=1)
+        assert sum(asked) == took == (pages + 1) // 2 * PAGE
+        assert len(asked) == -(-took // (16 << 20))
+
+    def test_where_no_holes_are_told_it_is_asked_for_all_of_a_fresh_copy(
+        self, template, pages, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(os, "lseek", all_is_data)
+        with template.open("rb") as source, (tmp_path / "copy").open("w+b") as target:
+            with pytest.raises(CapacityExhausted, match="no room to go on copying"):
+                memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
+            assert os.fstat(target.fileno()).st_blocks == 0
+        with template.open("rb") as source, (tmp_path / "copy").open("w+b") as target:
+            memory.copy(source.fileno(), target.fileno(), keep_free=1)
+            memory.copy(source.fileno(), target.fileno(), keep_free=1 << 60)
+        assert (tmp_path / "copy").read_bytes() == template.read_bytes()
 
 
 class TestCopy:

@@ -23,6 +23,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 _FICLONE = 0x40049409
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 _CHUNK = 64 << 20
+_READ_AT_ONCE = 1 << 20
+# Changed pages lie scattered: to ask for the room of each by itself would make the standstill longer.
+_CHECKED_AT_ONCE = 16 << 20
 _ENTRY = 8
 _ENTRIES_AT_ONCE = 4096
 _PRESENT_OR_SWAPPED = 0b11 << 62
@@ -76,12 +79,16 @@ def copy(source: int, target: int, keep_free: int = 0) -> None:
     else:
         return
     size = os.fstat(source).st_size
+    is_fresh = os.fstat(target).st_size == 0
     os.ftruncate(target, size)
+    # Not every file system tells its holes: some call all of a file written that is nothing but one.
+    tells_holes = not is_fresh or unwritten(target, 0, size) > 0
     for start, end in _data(source, size):
         at = start
         while at < end:
             count = min(_CHUNK, end - at)
-            if keep_free and (takes := unwritten(target, at, at + count)):
+            takes = unwritten(target, at, at + count) if keep_free and tells_holes else count
+            if keep_free and takes:
                 check_room(target, takes, keep_free)
             done = os.copy_file_range(source, target, count, at, at)
             if done == 0:
@@ -112,18 +119,17 @@ def rescue(pid: int, size: int, target: int, keep_free: int = 0) -> int:
     copied = 0
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        buffer = memoryview(bytearray(1 << 20))
-        for mapping in _mappings(pid, size):
-            for start, end in _changed(pid, mapping):
-                shift = mapping.offset - mapping.start
-                for at in range(start, end, len(buffer)):
-                    part = buffer[: min(len(buffer), end - at)]
-                    if os.preadv(memory, [part], at) != len(part):
-                        raise OSError(errno.EIO, "the memory of the VMM cannot be read")
-                    if keep_free:
-                        check_room(target, len(part), keep_free)
-                    _write(target, part, at + shift)
-                copied += end - start
+        buffer = memoryview(bytearray(_READ_AT_ONCE))
+        for batch in _batches(_parts(pid, size)):
+            count = sum(one.end - one.start for one in batch)
+            if keep_free:
+                check_room(target, count, keep_free)
+            for one in batch:
+                part = buffer[: one.end - one.start]
+                if os.preadv(memory, [part], one.start) != len(part):
+                    raise OSError(errno.EIO, "the memory of the VMM cannot be read")
+                _write(target, part, one.offset)
+            copied += count
     finally:
         os.close(memory)
     return copied
@@ -171,6 +177,29 @@ def _mappings(pid: int, size: int) -> list[Mapping]:
         if sum(one.end - one.start for one in mappings) == size:
             return mappings
     raise FileNotFoundError(errno.ENOENT, f"process {pid} has no private RAM of {size} bytes")
+
+
+def _parts(pid: int, size: int) -> Iterator[Mapping]:
+    """What a process has changed of its RAM, in pieces that are read at once."""
+    for mapping in _mappings(pid, size):
+        shift = mapping.offset - mapping.start
+        for start, end in _changed(pid, mapping):
+            for at in range(start, end, _READ_AT_ONCE):
+                yield Mapping(at, min(at + _READ_AT_ONCE, end), at + shift)
+
+
+def _batches(parts: Iterator[Mapping]) -> Iterator[list[Mapping]]:
+    """As many parts together as room is asked for at once."""
+    batch: list[Mapping] = []
+    count = 0
+    for part in parts:
+        batch.append(part)
+        count += part.end - part.start
+        if count >= _CHECKED_AT_ONCE:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
 
 
 def _changed(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
