@@ -40,6 +40,7 @@ from runtools.platform.core.ports.worker import (
 from runtools.sdk.shapes.base import Shape
 
 S = TypeVar("S", bound=Shape)
+T = TypeVar("T")
 
 SECONDS = 60.0
 """How long it waits for whatever is to come."""
@@ -73,14 +74,20 @@ class FakeWorker:
         self._beating = asyncio.create_task(self._beat())
 
     async def offered(self) -> Offer:
-        """The next run that it is offered."""
-        async with asyncio.timeout(SECONDS):
-            return await self.offers.get()
+        """The next run that it is offered.
+
+        Raises:
+            Unavailable: the connection is gone.
+        """
+        return await self._next(self.offers)
 
     async def poked(self) -> str:
-        """The next run that it is poked for."""
-        async with asyncio.timeout(SECONDS):
-            return await self.pokes.get()
+        """The next run that it is poked for.
+
+        Raises:
+            Unavailable: the connection is gone.
+        """
+        return await self._next(self.pokes)
 
     async def hello(self, slots: int) -> None:
         """Say who it is."""
@@ -173,6 +180,18 @@ class FakeWorker:
     def is_gone(self) -> bool:
         """Whether it has been disconnected."""
         return self._reading.done()
+
+    async def _next(self, told: asyncio.Queue[T]) -> T:
+        coming = asyncio.create_task(told.get())
+        either = (coming, self._reading)
+        try:
+            async with asyncio.timeout(SECONDS):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                raise Unavailable("the connection is gone")
+            return coming.result()
+        finally:
+            coming.cancel()
 
     async def _beat(self) -> None:
         with suppress(ConnectionClosed):
