@@ -39,6 +39,7 @@
     ├── VersionMismatch                426 version_mismatch
     ├── RateLimited                    429 rate_limited
     ├── CapacityExhausted              503 capacity_exhausted
+    │   └── WaitsForRoom               503 waits_for_room
     ├── Unavailable                    503 unavailable
     │   ├── HostUnavailable            503 host_unavailable
     │   ├── PortClosed                 503 port_closed
@@ -362,6 +363,12 @@ class CapacityExhausted(RunToolsError):
 
     code = "capacity_exhausted"
     status = 503
+
+
+class WaitsForRoom(CapacityExhausted):
+    """The sandbox waits for room on its host and goes on by itself; ``details`` give its place."""
+
+    code = "waits_for_room"
 
 
 class Unavailable(RunToolsError):

@@ -141,7 +141,7 @@ class AsyncSandbox:
             SandboxPaused: it was paused before the command ended; asked for again under the same
                 ``process_id`` the command goes on.
             HistoryChanged: it went back to a snapshot before the command ended.
-            CapacityExhausted: it sleeps, and its host has no room for it now.
+            WaitsForRoom: it sleeps, and its host has no room for it now.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -222,7 +222,7 @@ class AsyncSandbox:
         """Wake it: its processes go on where they were. Returns itself.
 
         Raises:
-            CapacityExhausted: its host has no room for it; it waits on, until it is paused again.
+            WaitsForRoom: its host has no room for it; it waits on, until it is paused again.
         """
         return self._seen(await self._act("POST", "/resume", idempotency_key))
 

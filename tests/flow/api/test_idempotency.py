@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection, func, select
 
-from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused
+from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused, WaitsForRoom
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
@@ -114,6 +114,19 @@ class TestRepeats:
             answer = await world.http.put(path, content=b"x", headers={"Idempotency-Key": "k1"})
             assert answer.status_code == status, answer.text
         ops = [call[0] for call in world.host.calls if call[0].startswith("write ")]
+        assert len(ops) == 2
+        assert ops[0] == ops[1]
+
+    async def test_a_resume_that_waits_for_room_is_repeated_so_too(self, any_world: World) -> None:
+        """It goes on: another op would be another resume."""
+        path = f"/v1/sandboxes/{(await any_world.create())['id']}"
+        await post(any_world, f"{path}/pause", "k0")
+        any_world.host.refuse(WaitsForRoom("it waits for room on its host"))
+        first = await post(any_world, f"{path}/resume", "k1")
+        assert (first.status_code, first.json()["error"]["code"]) == (503, "waits_for_room")
+        again = await post(any_world, f"{path}/resume", "k1")
+        assert (again.status_code, again.json()["data"]["state"]) == (200, "running")
+        ops = [call[0] for call in any_world.host.calls if call[0].startswith("resume ")]
         assert len(ops) == 2
         assert ops[0] == ops[1]
 

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
 
-from runtools.errors import CapacityExhausted, Conflict
+from runtools.errors import CapacityExhausted, Conflict, WaitsForRoom
 from runtools.platform.core.ports.host import Child
 from runtools.platform.host.engine.acts import queued
 from runtools.sdk.shapes.egress import Egress
@@ -49,12 +49,26 @@ async def queue_up(world, box):
     return waking
 
 
+async def is_at_rest(world, box, make_room):
+    """Nothing wakes it, now that there is room."""
+    assert world.engine.admission.waiting == 0
+    make_room()
+    seen = []
+
+    async def look():
+        seen.append(world.look(box))
+
+    async with asyncio.timeout(DEADLINE):
+        await world.box(box).perform(look)  # behind whatever waits there
+    assert [(one.state, one.operation) for one in seen] == [("paused", None)]
+
+
 class TestResume:
     async def test_on_a_full_disk_is_told_what_it_waits_for_and_goes_on_by_itself(
         self, world, slept, full, impatient
     ):
         async with asyncio.timeout(DEADLINE):
-            with pytest.raises(CapacityExhausted) as told:
+            with pytest.raises(WaitsForRoom) as told:
                 await world.resume(slept)
         assert "waits for room on its host, at place 1 of its queue" in told.value.message
         assert "asked for 512 MB of disk above the headroom" in told.value.message
@@ -97,12 +111,38 @@ class TestPause:
         async with asyncio.timeout(DEADLINE):
             seen = await world.pause(slept)
         assert seen.state == "paused"
-        with pytest.raises(Conflict, match="was paused again before there was room"):
-            await waking
-        # Who comes after it has it wait anew.
-        await until(lambda: world.look(slept).operation == "queued")
+        for told in (waking, resuming):
+            with pytest.raises(Conflict, match="was paused again before there was room"):
+                await told
+        await is_at_rest(world, slept, full)
+        # Who comes after it has it go on.
+        assert (await world.resume(slept)).state == "running"
+
+    async def test_has_nothing_wait_on_for_those_who_were_told_before(
+        self, world, slept, full, impatient
+    ):
+        for _ in range(2):
+            with pytest.raises(WaitsForRoom):
+                await world.resume(slept)
+            with pytest.raises(WaitsForRoom):
+                await world.sh(slept, "echo back")
+        # The first is under way; what waited behind it went with whom it was for.
+        await until(lambda: not world.box(slept).turns.waiting)
+        async with asyncio.timeout(DEADLINE):
+            assert (await world.pause(slept)).state == "paused"
+        await is_at_rest(world, slept, full)
+
+    async def test_a_repeat_of_one_that_was_told_goes_on_with_the_first(
+        self, world, slept, full, impatient
+    ):
+        ops = [fresh("op"), fresh("op")]
+        for op in ops:
+            with pytest.raises(WaitsForRoom):
+                await world.host.resume(slept, op, "key_test")
         full()
-        assert (await resuming).state == "running"
+        async with asyncio.timeout(DEADLINE):
+            for op in ops:
+                assert (await world.host.resume(slept, op, "key_test")).state == "running"
 
 
 ACTS = {

@@ -16,6 +16,7 @@ from runtools.errors import (
     OutcomeUnknown,
     SandboxStopped,
     Unavailable,
+    WaitsForRoom,
 )
 from runtools.platform.core import ids
 from runtools.platform.core.ports.host import Child, CreateOrder, Forked, Kept, Observed
@@ -75,11 +76,16 @@ class Acting:
         """Go on from the disk.
 
         Raises:
-            CapacityExhausted: it waits for room still, and goes on waiting.
+            WaitsForRoom: it does still, and goes on waiting.
         """
         box = self.engine.actor(sandbox_id)
         going_on = self._act(sandbox_id, op, actor, "resume", _go_on)
-        return await unless_queued(box, going_on, deadline())
+        try:
+            return await unless_queued(box, going_on, deadline())
+        except WaitsForRoom:
+            # What is under way goes on for it, too: behind that, it need not be tried once more.
+            box.turns.wait_no_more(lambda: still_queued(box, WaitsForRoom), op)
+            raise
 
     async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
         """Remove it, whatever is under way."""
@@ -182,17 +188,21 @@ class Acting:
 
 async def _go_on(box: Actor, why: Why) -> Observed:
     _check_not_held_up(box, why)
-    return await box.perform(partial(resume, box, why), asked=True, for_room=True)
+    return await box.perform(partial(resume, box, why), asked=True, for_room=True, op=why.op)
 
 
 async def _wait_no_more(box: Actor, why: Why) -> Observed:
-    """Pause it. What waits for room on its behalf is told."""
+    """Pause it. Whoever waits for room with it is told, and nothing that waits has it go on again."""
     _check_not_held_up(box, why)
     waits = is_queued(box) and box.state is State.PAUSED
     if waits:
-        told = Conflict(f"{box.id} was paused again before there was room for it to go on")
-        box.engine.admission.withdraw(box.id, told)
+        box.engine.admission.withdraw(box.id, _paused_again(box))
+        box.turns.wait_no_more(lambda: _paused_again(box))
     return await box.perform(partial(pause, box, why), first=waits, asked=True)
+
+
+def _paused_again(box: Actor) -> Conflict:
+    return Conflict(f"{box.id} was paused again before there was room for it to go on")
 
 
 async def _in_turn(box: Actor, why: Why, act: Callable[[], Coroutine[Any, Any, T]]) -> T:

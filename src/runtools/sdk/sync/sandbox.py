@@ -142,7 +142,7 @@ class Sandbox:
             SandboxPaused: it was paused before the command ended; asked for again under the same
                 ``process_id`` the command goes on.
             HistoryChanged: it went back to a snapshot before the command ended.
-            CapacityExhausted: it sleeps, and its host has no room for it now.
+            WaitsForRoom: it sleeps, and its host has no room for it now.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -221,7 +221,7 @@ class Sandbox:
         """Wake it: its processes go on where they were. Returns itself.
 
         Raises:
-            CapacityExhausted: its host has no room for it; it waits on, until it is paused again.
+            WaitsForRoom: its host has no room for it; it waits on, until it is paused again.
         """
         return self._seen(self._act("POST", "/resume", idempotency_key))
 

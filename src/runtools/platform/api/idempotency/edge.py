@@ -29,6 +29,7 @@ from runtools.errors import (
     OutcomeUnknown,
     RunToolsError,
     SandboxPaused,
+    WaitsForRoom,
 )
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.idempotency import store
@@ -201,6 +202,6 @@ def _mismatch() -> IdempotencyMismatch:
 
 def _nothing_done(error: RunToolsError) -> bool:
     """Whether the error says that the act was refused: then the key may be used afresh."""
-    if isinstance(error, OutcomeUnknown | IdempotencyMismatch | SandboxPaused):
+    if isinstance(error, OutcomeUnknown | IdempotencyMismatch | SandboxPaused | WaitsForRoom):
         return False
     return error.status < 500 or isinstance(error, CapacityExhausted)

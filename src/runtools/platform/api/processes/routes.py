@@ -33,6 +33,7 @@ from runtools.errors import (
     SandboxPaused,
     SandboxStopped,
     TooLarge,
+    WaitsForRoom,
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
@@ -68,7 +69,7 @@ _PIECE = {
     "X-Output-End": "where the next read goes on",
 }
 _LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
-_ENTER = (*_LOOK, SandboxPaused, DeadlineExceeded, QuotaExceeded, CapacityExhausted)
+_ENTER = (*_LOOK, SandboxPaused, DeadlineExceeded, QuotaExceeded, CapacityExhausted, WaitsForRoom)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
 
 Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]

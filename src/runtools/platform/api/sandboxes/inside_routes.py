@@ -37,6 +37,7 @@ from runtools.errors import (
     TooLarge,
     Unavailable,
     VersionMismatch,
+    WaitsForRoom,
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import NULL, Call, call_of
@@ -66,7 +67,8 @@ router = APIRouter(prefix="/v1/sandboxes/{ref}", tags=["inside"])
 _OCTETS = "application/octet-stream"
 _TAR = "application/x-tar"
 _ENTER = (
-    *(NotFound, SandboxStopped, SandboxPaused, HistoryChanged, QuotaExceeded, CapacityExhausted),
+    *(NotFound, SandboxStopped, SandboxPaused, HistoryChanged),
+    *(QuotaExceeded, CapacityExhausted, WaitsForRoom),
     *(HostUnavailable, GuestUnreachable, GuestMisbehaved, DeadlineExceeded),
 )
 _LOOK = (*_ENTER, InvalidPath, FileMissing, FileForbidden, FileNotDirectory)

@@ -20,6 +20,7 @@ from runtools.errors import (
     QuotaExceeded,
     SandboxStopped,
     SnapshotUnfit,
+    WaitsForRoom,
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
@@ -135,7 +136,8 @@ async def pause(request: Request, ref: str) -> Response:
 
 
 @router.post(
-    "/{ref}/resume", **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted, QuotaExceeded)
+    "/{ref}/resume",
+    **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted, WaitsForRoom, QuotaExceeded),
 )
 async def resume(request: Request, ref: str) -> Response:
     """Go on from where it was paused."""

@@ -211,18 +211,19 @@ class Actor:
         first: bool = False,
         asked: bool = False,
         for_room: bool = False,
+        op: str = "",
     ) -> T:
         """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
 
         Nothing comes before a destroy. One that was ``asked`` for is refused where what is before it
-        is held up; or waits for room, unless it is ``for_room`` itself.
+        is held up; or waits for room, unless it is ``for_room`` itself, under its ``op``.
 
         Raises:
             Unavailable: it is, and this was not begun.
         """
         if asked and self.held_up is not None:
             raise held_up(self, Unavailable)
-        return await self.turns.perform(run, first=first, asked=asked, for_room=for_room)
+        return await self.turns.perform(run, first=first, asked=asked, for_room=for_room, op=op)
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""

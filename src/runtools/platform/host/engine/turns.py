@@ -24,6 +24,7 @@ class _Job:
     Attributes:
         asked: somebody waits for it who is told rather than kept waiting for a full disk.
         for_room: who does wait where what is before it waits for room.
+        op: what it is asked for again by.
     """
 
     run: Callable[[], Coroutine[Any, Any, Any]]
@@ -31,6 +32,7 @@ class _Job:
     context: Context
     asked: bool = False
     for_room: bool = False
+    op: str = ""
 
 
 class Turns:
@@ -64,20 +66,26 @@ class Turns:
         first: bool,
         asked: bool,
         for_room: bool = False,
+        op: str = "",
     ) -> T:
         """Do an act in its turn, or ``first`` of those that wait. Cancelling the caller does not end it.
 
         Nothing comes before one that overrules. ``asked`` is what `hold_up` refuses, and `refuse` where it
-        is not ``for_room``.
+        is not ``for_room``: that is dropped with its caller, as long as its turn has not come.
         """
         job = self._job(run)
-        job.asked, job.for_room = asked, for_room
+        job.asked, job.for_room, job.op = asked, for_room, op
         if first and not self.is_final:
             self._jobs.appendleft(job)
         else:
             self._jobs.append(job)
         self._ring()
-        result: T = await asyncio.shield(job.done)
+        try:
+            result: T = await asyncio.shield(job.done)
+        except asyncio.CancelledError:
+            if for_room and job in self._jobs:
+                self._jobs.remove(job)
+            raise
         return result
 
     def hold_up(self, told: RunToolsError, refusal: Callable[[], RunToolsError]) -> None:
@@ -92,6 +100,11 @@ class Turns:
     def refuse(self, refusal: Callable[[], RunToolsError]) -> None:
         """Refuse what waits and was asked for, but what waits for room as well: that is waited for now."""
         self._refuse([job for job in self._jobs if job.asked and not job.for_room], refusal)
+
+    def wait_no_more(self, refusal: Callable[[], RunToolsError], op: str | None = None) -> None:
+        """Refuse what waits its turn and for room; of one op alone, where that is named."""
+        waiting = [job for job in self._jobs if job.for_room and op in (None, job.op)]
+        self._refuse(waiting, refusal)
 
     async def overrule(self, run: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do an act next: what is under way is cancelled, what waits is refused."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from runtools.errors import CapacityExhausted
+from runtools.errors import CapacityExhausted, WaitsForRoom
 from runtools.platform.core.states import Operation, State
 from runtools.platform.host.engine.actor import Actor
 
@@ -31,20 +31,22 @@ async def unless_queued(box: Actor, coming: Coroutine[Any, Any, T], until: float
     """Wait for what brings it up, as long as that takes; for room on the host only until then.
 
     Raises:
-        CapacityExhausted: it waits for room still, and goes on waiting.
+        WaitsForRoom: it does still, and goes on waiting.
     """
     waiting, clock = asyncio.ensure_future(coming), asyncio.get_running_loop().time
     try:
         while not waiting.done():
             if clock() >= until and is_queued(box):
-                raise still_queued(box)
+                raise still_queued(box, WaitsForRoom)
             await asyncio.wait({waiting}, timeout=max(until - clock(), _LOOK_SECONDS))
         return await waiting
     finally:
-        waiting.cancel()  # the act goes on: only nobody waits for it here
+        waiting.cancel()  # an act that was begun goes on: only nobody waits for it here
 
 
-def still_queued(box: Actor) -> CapacityExhausted:
+def still_queued(
+    box: Actor, kind: type[CapacityExhausted] = CapacityExhausted
+) -> CapacityExhausted:
     """That it waits for room: at which place, for what, and what can be done."""
     place, lacking = box.latest().queue, box.engine.admission.lacking(box.id)
     said, details = f"{box.id} waits for room on its host", {}
@@ -58,4 +60,4 @@ def still_queued(box: Actor) -> CapacityExhausted:
         hint += f"; {lacking.hint}"
     if box.state is State.PAUSED:
         hint += f"; runtools sandbox pause {box.id} has it wait no more"
-    return CapacityExhausted(said, hint=hint, details=details)
+    return kind(said, hint=hint, details=details)

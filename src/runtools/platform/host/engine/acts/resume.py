@@ -121,7 +121,7 @@ async def awake(box: Actor, why: Why) -> GuestClient:
         SandboxStopped: it has ended.
         HostUnavailable: it runs, but this host could not take it over at its start.
         Unavailable: an act is under way whose end cannot be written down.
-        CapacityExhausted: it waits for room on its host, and has not got it in a while.
+        WaitsForRoom: it does, on its host, and has not got it in a while.
     """
     until = deadline()
     while True:
