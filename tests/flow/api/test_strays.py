@@ -117,12 +117,15 @@ class TestAdopt:
             update={
                 "sandbox_id": new_sandbox_id(),
                 "op": "opn_more",
+                "org_id": any_world.org,
                 "template_version_id": mine["id"],
             }
         )
         await any_world.host.create(order)
+        whose = (await any_world.host.order(order.sandbox_id)).org_id
         with pytest.raises(Conflict, match=mine["id"]):
             await adopt(any_world, order.sandbox_id, org_id)
+        assert (await any_world.host.order(order.sandbox_id)).org_id == whose != org_id
         await other.aclose()
 
     async def test_without_its_template_it_is_refused_and_kept(self, any_world: World) -> None:

@@ -19,6 +19,7 @@ from runtools.platform.api.projects import store as projects
 from runtools.platform.api.sandboxes import observe, store
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.templates import store as templates
+from runtools.platform.api.templates.store import Version
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import CreateOrder, Host, Observed
@@ -88,18 +89,30 @@ async def adopt(
     host = hosts.port(host_id)
     seen = await find(db, host, sandbox_id)
     order = await host.order(sandbox_id)
-    org, project = await db.read(_place, org_id)
+    org, project = await db.read(_place, org_id, order)
     await host.hand_over(sandbox_id, org)
     return await db.write(_take, vault, host_id, seen, order, org, project, now)
 
 
-def _place(conn: Transaction, org_id: str | None) -> tuple[str, str]:
-    """The org and its project that one is adopted into."""
+def _place(conn: Transaction, org_id: str | None, order: CreateOrder) -> tuple[str, str]:
+    """The org and its project that one is adopted into; refused here, nothing of it has changed hands."""
     org = org_id or orgs.first(conn)
     project = projects.find(conn, org, None) if org is not None else None
     if org is None or project is None:
         raise NotFound(f"no org {org_id!r}")
+    _version(conn, org, order)
     return org, project
+
+
+def _version(conn: Transaction, org: str, order: CreateOrder) -> Version:
+    version = templates.lent(conn, org, order.template_version_id)
+    if version is None:
+        raise Conflict(
+            f"{order.sandbox_id} stands on template version {order.template_version_id}, of which "
+            f"{org} has no record",
+            hint="restore a backup that has it, or destroy the stray",
+        )
+    return version
 
 
 def _take(
@@ -112,13 +125,7 @@ def _take(
     project: str,
     now: datetime,
 ) -> Record:
-    version = templates.lent(conn, org, order.template_version_id)
-    if version is None:
-        raise Conflict(
-            f"{order.sandbox_id} stands on template version {order.template_version_id}, of which "
-            f"{org} has no record",
-            hint="restore a backup that has it, or destroy the stray",
-        )
+    version = _version(conn, org, order)
     op = new_id("opn")
     record = Record(
         id=order.sandbox_id,
