@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -81,8 +80,8 @@ class Supervisor:
             await self._end(part)
 
     async def _keep(self, part: Part) -> None:
-        pause = _FIRST_PAUSE
-        for times in itertools.count(1):
+        pause, times = _FIRST_PAUSE, 0
+        while True:
             began = self._clock.monotonic()
             told = {name: value for name, value in self._env.items() if name not in part.untold}
             try:
@@ -92,13 +91,14 @@ class Supervisor:
             else:
                 self._running[part.name] = process
                 said = f"ended ({_how(await process.wait())})"
-            if times == _DEATHS and not self._patient:
+            if self._clock.monotonic() - began > _HEALTHY_AFTER:
+                pause, times = _FIRST_PAUSE, 0
+            times += 1
+            if times >= _DEATHS and not self._patient:
                 self.gave_up = f"{part.name} {said}, {times} times one after the other"
                 log.error("%s: nothing has come up yet, so this is given up", self.gave_up)
                 self.stop()
                 return
-            if self._clock.monotonic() - began > _HEALTHY_AFTER:
-                pause = _FIRST_PAUSE
             log.warning("%s %s; starting it again in %.1f s", part.name, said, pause)
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -74,7 +74,7 @@ async def foreground(
     """Run the platform until SIGINT or SIGTERM, then pause what runs and end.
 
     Ends with `LEFT` where something runs on, which it names. Where it is not ``patient`` it ends by itself
-    when a part dies again and again before the platform has answered.
+    when a part dies again and again before the platform has answered: that is `Unavailable`.
     """
     _need_root()
     _need_ports(settings)
@@ -102,9 +102,10 @@ async def foreground(
             log.error("%s could not be paused and runs on", name)
         if left:
             log.error("do not copy the home: disks are being written to. runtools down tries again")
+            return running.LEFT
     if supervisor.gave_up is not None:
         raise Unavailable(supervisor.gave_up, hint="what it said before that tells why")
-    return running.LEFT if left else 0
+    return 0
 
 
 async def detached(settings: Settings, environ: Mapping[str, str]) -> int:

@@ -86,6 +86,31 @@ async def test_one_that_is_not_patient_gives_a_part_up_that_dies_at_once(tmp_pat
     assert not file.exists() or not is_alive(await pid_in(file))
 
 
+async def test_deaths_long_after_each_other_are_not_counted_as_one_row(tmp_path):
+    class Slow(Quick):
+        """Whatever is started lives for a minute of it."""
+
+        def __init__(self):
+            super().__init__()
+            self.now = 0.0
+
+        def monotonic(self):
+            self.now += 60.0
+            return self.now
+
+    dying = Part("dying", [sys.executable, "-c", "raise SystemExit(3)"], 20.0)
+    clock = Slow()
+    supervisor = Supervisor([dying], PLAIN_ENV, clock, patient=False)
+    running = asyncio.create_task(supervisor.run())
+    async with asyncio.timeout(60):
+        while len(clock.pauses) < 6 and not running.done():
+            await asyncio.sleep(0.01)
+    supervisor.stop()
+    await running
+    assert supervisor.gave_up is None
+    assert set(clock.pauses) == {0.2}
+
+
 async def test_once_all_was_up_a_part_is_started_again_for_ever(tmp_path):
     dying = Part("dying", [sys.executable, "-c", "raise SystemExit(3)"], 20.0)
     clock = Quick()

@@ -130,8 +130,6 @@ class TestForeground:
     async def test_what_made_it_give_up_is_no_success(
         self, left: Left, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        left.machine.kill()
-        left.machine.wait()
         asked = []
 
         async def gives_up(supervisor: up.Supervisor) -> None:
@@ -139,9 +137,13 @@ class TestForeground:
             supervisor.gave_up = "api ended (exit code 1), 5 times one after the other"
 
         monkeypatch.setattr(up.Supervisor, "run", gives_up)
+        # Where something runs on, that is what is to be known.
+        assert await up.foreground(left.settings, {}, patient=False) == running.LEFT
+        left.machine.kill()
+        left.machine.wait()
         with pytest.raises(Unavailable, match="api ended"):
             await up.foreground(left.settings, {}, patient=False)
-        assert asked == [False]
+        assert asked == [False, False]
 
     async def test_is_silent_where_nothing_runs(
         self, left: Left, caplog: pytest.LogCaptureFixture
