@@ -38,7 +38,7 @@ def client(
         connected()
         return sock
 
-    return GuestClient(connect, token, holding=engine.outputs.of(org_id or machine.id))
+    return GuestClient(connect, token, holding=engine.outputs.of(org_id))
 
 
 async def meet(

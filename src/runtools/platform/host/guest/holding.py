@@ -130,8 +130,10 @@ class Outputs:
         self._whole = Holding()
         self._orgs: dict[str, Share] = {}
 
-    def of(self, org_id: str) -> Share:
-        """What the guests of an org may take together."""
+    def of(self, org_id: str) -> Holding | Share:
+        """What the guests of an org may take together; of no known one, each its own share alone."""
+        if not org_id:
+            return self._whole
         return self._orgs.setdefault(org_id, Share(self._whole, ORG_BYTES))
 
 
