@@ -9,14 +9,16 @@ the crowd, and what fails alone as well fails.
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 MOST_AGAIN = 5
 _FAILED = 1  # pytest's exit code where tests failed, and nothing else went wrong
+_BY_THE_TERMINAL = 0x80  # SI_KERNEL: what a Ctrl-C sends to all that run there
+_TOLD = (signal.SIGINT, signal.SIGTERM)
 _LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
 
 
@@ -35,12 +37,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pytest(*arguments: str) -> int:
-    # A Ctrl-C at the terminal reaches pytest by itself, which then ends what its tests have started: nobody
-    # may kill it meanwhile. (A handler is not handed on to a child; to ignore a signal would be.)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments])
-    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
-    return child.wait()
+    # Blocked rather than handled: what comes before pytest is there to be told is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_TOLD, signal.SIGCHLD})
+    words = [sys.executable, "-m", "pytest", *arguments]
+    pid = os.posix_spawn(sys.executable, words, os.environ, setsigmask=())
+    is_told = False
+    while True:
+        got = signal.sigwaitinfo({*_TOLD, signal.SIGCHLD})
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        # Once, and not where the terminal has told it: the second time nobody ends what tests have started.
+        if got.si_signo in _TOLD and got.si_code != _BY_THE_TERMINAL and not is_told:
+            is_told = True
+            os.kill(pid, signal.SIGINT)
 
 
 if __name__ == "__main__":
