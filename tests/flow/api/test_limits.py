@@ -13,7 +13,7 @@ import pytest
 from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
-from runtools.errors import CapacityExhausted
+from runtools.errors import WaitsForRoom
 from runtools.platform.core.states import State
 from runtools.platform.kit.db import Database
 from runtools.sdk.shapes.sandboxes import QueuePlace
@@ -204,9 +204,9 @@ class TestKeeping:
         one = (await any_world.create(name="one", **SIZE))["id"]
         await http.post("/v1/sandboxes/one/pause")
         await allow(any_world, sandboxes=1)
-        host.refuse(CapacityExhausted(f"{one} waits for room on its host"))
+        host.refuse(WaitsForRoom(f"{one} waits for room on its host"))
         answer = await http.post("/v1/sandboxes/one/resume")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "capacity_exhausted")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "waits_for_room")
         place = QueuePlace(position=1, estimated_wait_seconds=None)
         machine = host.machines[one]
         await host._report(machine, State.PAUSED, "queued", "request", "key_test", queue=place)
