@@ -414,7 +414,7 @@ def audit(lines: Sequence[AuditLine]) -> RenderableType:
     """The audit log, a line each."""
     table = _table("AT", "ACTION", "RESOURCE", "ANSWER", "BY", "FROM")
     for one in lines:
-        answer = f"{one.status} {one.error or ''}".strip()
+        answer = "none" if one.status is None else f"{one.status} {one.error or ''}".strip()
         resource = words.harmless(one.resource or "")
         at = words.moment(one.at)
         table.add_row(at, one.action, resource, answer, one.actor, one.source)

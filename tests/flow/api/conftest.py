@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -63,7 +65,17 @@ async def any_world(any_url: str, tmp_path: Path) -> AsyncIterator[World]:
 @pytest_asyncio.fixture
 async def two(any_url: str, tmp_path: Path) -> AsyncIterator[tuple[Org, Org]]:
     """The org that came with the platform, and another one, on every engine there is."""
-    made = api_world.world(Database(any_url), tmp_path, outbound_allow="127.0.0.0/8")
+    async with both_of(any_url, tmp_path) as both:
+        yield both
+
+
+@asynccontextmanager
+async def both_of(
+    any_url: str, tmp_path: Path, *, checked: bool = True
+) -> AsyncIterator[tuple[Org, Org]]:
+    """The same on one engine; ``checked`` as for `api_world.world`."""
+    said: dict[str, Any] = {"outbound_allow": "127.0.0.0/8", "checked": checked}
+    made = api_world.world(Database(any_url), tmp_path, **said)
     async with made as world, await world.stranger() as http:
         me = (await http.get("/v1/me")).json()["data"]
         await world.build(by=http)

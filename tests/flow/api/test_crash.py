@@ -325,6 +325,8 @@ FAILING = Case("POST", "/deploys", _project(setup=["echo two >> made", "exit 1"]
 CASES = [
     ("api.idempotency.begun", CREATE),
     ("api.idempotency.answered", CREATE),
+    ("api.audit.unanswered", CREATE),
+    ("api.audit.unanswered", DESTROY),
     ("api.create.written", CREATE),
     ("api.create.asked", CREATE),
     ("api.recover.written", RECOVER),

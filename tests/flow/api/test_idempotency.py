@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused, WaitsForRoom
-from runtools.platform.api.audit import store as audit
+from runtools.platform.api.audit import edge as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
 from runtools.testing.tenancy.places import Org, public_key, work
@@ -195,7 +195,7 @@ class TestLost:
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(audit, "add", dies)
+            patch.setattr(audit, "reach", dies)
             answer = await world.http.request(method, path, json=body, headers=headers)
         assert answer.status_code == 500, answer.text
         if newer is None:
@@ -308,7 +308,7 @@ class TestLost:
 
         headers = {"Idempotency-Key": "other"}
         with monkeypatch.context() as patch:
-            patch.setattr(audit, "add", dies)
+            patch.setattr(audit, "reach", dies)
             assert (await http.patch(path, json=older, headers=headers)).status_code == 500
         assert (await http.patch(path, json=newer)).status_code == 200
         again = await http.patch(path, json=older, headers=headers)

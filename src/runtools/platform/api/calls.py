@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
@@ -25,7 +25,18 @@ NULL = b"null"
 # Records that have an id are shown with it at the front.
 _ID = re.compile(rb'\{"id":"([^"\\]{1,80})"')
 
+
+class Record(Protocol):
+    """Whatever has an id."""
+
+    @property
+    def id(self) -> str:
+        """It."""
+        ...
+
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
+RecordT = TypeVar("RecordT", bound=Record)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -43,10 +54,11 @@ class Call:
         trace_id: the trace that it belongs to, where there are traces.
         subject: what was made or changed, once it is known: by default the id in the answer.
         line_org: the org whose audit log has its line, where that is not the caller's.
+        entering: the id of the person who is let in by the request itself.
         failed: the code of an error that a page tells of.
         did_nothing: there is nothing for the audit log to tell.
         open_for: whose open requests it is counted among.
-        is_audited: its line is written, in the transaction of what it did.
+        teller: writes its line of the audit log, in the transaction of what it did; see `tell`.
         remember: keeps an answer for repeats, in the transaction of what it tells of; see `settle`.
         begun: what an earlier go of the same request has noted; see `note`.
         data, status: the answer, for a repeat. None where a repeat has to go through again (its
@@ -62,11 +74,12 @@ class Call:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
     line_org: str | None = None
+    entering: str | None = None
     trace_id: str | None = None
     did_nothing: bool = False
     open_for: str | None = None
-    is_audited: bool = False
     failed: str | None = None
+    teller: Callable[[Transaction, int, Sequence[str]], None] | None = None
     remember: Callable[[Transaction, int | None, bytes], None] | None = None
     begun: bytes | None = None
     data: bytes | None = None
@@ -114,13 +127,35 @@ class Call:
         """The body as that shape."""
         return http.parse(model, self.body)
 
-    def settle(self, conn: Transaction, data: bytes, status: int = 200) -> None:
-        """Keep the answer for repeats in the transaction of what it tells of.
+    def settle(
+        self, conn: Transaction, data: bytes, status: int = 200, orgs: Sequence[str] = ()
+    ) -> None:
+        """Keep the answer for repeats, and tell the audit log, in the transaction of what both tell of.
 
         Where a repeat done anew would undo what others have done since: no crash comes between the two.
+
+        Args:
+            orgs: as for `tell`.
         """
         if self.remember is not None:
             self.remember(conn, status, data)
+        self._name(data)
+        if self.teller is not None:
+            self.teller(conn, status, orgs)
+
+    async def begin(self) -> None:
+        """Have the call in the audit log before a host does what no record of ours tells of."""
+        await self.platform.db.write(lambda _: None)
+
+    def tell(self, conn: Transaction, status: int, orgs: Sequence[str] = ()) -> None:
+        """Write the whole line of the audit log in the transaction of what it tells of.
+
+        Args:
+            orgs: other orgs whose log has a line of it, too.
+        """
+        if self.teller is None:
+            raise AssertionError("what is told of here is asked for by requests alone")
+        self.teller(conn, status, orgs)
 
     def note(self, conn: Transaction, data: bytes) -> None:
         """Keep the answer-to-be in the transaction that begins what a host is yet to take up.
@@ -146,12 +181,26 @@ class Call:
 
         return await self.platform.db.write(done)
 
+    async def made(self, act: Callable[[Transaction, *Ts], RecordT], *args: *Ts) -> RecordT:
+        """Make a record in a transaction of its own, whose line in the audit log names it."""
+
+        def done(conn: Transaction) -> RecordT:
+            record = act(conn, *args)
+            self.subject = record.id
+            return record
+
+        return await self.platform.db.write(done)
+
     def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
         """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""
         self.data, self.status = (data if keep else None), status
+        self._name(data)
+        return http.reply(self.request_id, data, status=status, trace=self.trace_id)
+
+    def _name(self, data: bytes) -> None:
+        """What was made or changed is what the answer shows, unless it is known already."""
         if self.subject is None and (shown := _ID.match(data)) is not None:
             self.subject = shown[1].decode()
-        return http.reply(self.request_id, data, status=status, trace=self.trace_id)
 
     def page(self, items: Sequence[bytes], next_cursor: str | None) -> Response:
         """A page of a list."""

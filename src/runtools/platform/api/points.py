@@ -11,6 +11,7 @@ from runtools.platform.kit.crash import crash_point
 API_CRASH_POINTS: tuple[str, ...] = (
     "api.idempotency.begun",  # the key is known, nothing else
     "api.idempotency.answered",  # the caller has its answer, which is not remembered
+    "api.audit.unanswered",  # what was asked for is done, its line does not say how it was answered
     "api.create.written",  # the wish is there, the host knows nothing
     "api.create.asked",  # the host has made it, the answer is lost
     "api.recover.written",

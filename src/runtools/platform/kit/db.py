@@ -19,6 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -34,7 +35,9 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import Insert as PgInsert
@@ -49,6 +52,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 from runtools.errors import InvalidRequest, Unavailable
+from runtools.platform.kit.clock import SystemClock
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +70,13 @@ __all__ = [
     "Document",
     "Moment",
     "Upsert",
+    "along",
     "at_end",
     "lock_schema",
     "metadata",
     "micros",
     "moment",
+    "shared_time",
     "upsert",
 ]
 
@@ -81,6 +87,7 @@ _WRITERS = 8
 _WAL_SECONDS, _WAL_PAUSE = 10.0, 0.02
 _FRESH_SECONDS = 1.0
 _AT_END = "runtools.at_end"
+_ALONG: ContextVar[Callable[[Connection], None] | None] = ContextVar("along", default=None)
 
 metadata = MetaData(
     naming_convention={
@@ -166,11 +173,14 @@ class Database:
 
         A caller that is cancelled meanwhile does not stop it: it is committed or not as a whole.
         """
+        also = _ALONG.get()
 
         def done() -> T:
             with _there(), self._writer.begin() as conn:
                 conn.info.pop(_AT_END, None)  # of one that failed before its end
                 result = act(conn, *args)
+                if also is not None:
+                    also(conn)
                 for last in conn.info.pop(_AT_END, ()):
                     last(conn)
                 return result
@@ -192,6 +202,27 @@ def at_end(conn: Connection, act: Callable[[Connection], None]) -> None:
     more, so no two of them can wait for each other.
     """
     conn.info.setdefault(_AT_END, {})[act] = None
+
+
+@contextmanager
+def along(act: Callable[[Connection], None]) -> Iterator[None]:
+    """Do this in every transaction that the body begins, too, once the rest of it is done.
+
+    So do the tasks that the body begins, for as long as they live.
+    """
+    token = _ALONG.set(act)
+    try:
+        yield
+    finally:
+        _ALONG.reset(token)
+
+
+def shared_time(conn: Connection) -> datetime:
+    """The time by the one clock that all share who use the database, on whichever machine they are."""
+    if conn.dialect.name == "sqlite":
+        return SystemClock().now()  # its file is on this machine
+    told: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
+    return told.astimezone(UTC)
 
 
 Upsert = PgInsert | SqliteInsert

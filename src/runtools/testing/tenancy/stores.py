@@ -46,6 +46,8 @@ _PURE = "touches no record"
 
 ACROSS: Mapping[str, str] = {
     "audit.add": "lines that bear the org of whoever was let in",
+    "audit.begin": "a line that bears the org of whoever was let in",
+    "audit.finish": "a line of its own call, by the id that it was begun with",
     "audit.drop": _SWEEP,
     "definitions.put": _MAKES,
     "deploys.add": _MAKES,
@@ -192,6 +194,7 @@ ACROSS: Mapping[str, str] = {
     "vault.give_up": _MACHINE,
     "vault.hold": _MACHINE,
     "vault.holding": _MACHINE,
+    "vault.is_silent": _MACHINE,
     "vault.known": _MACHINE,
     "vault.let_go": _MACHINE,
     "vault.make_current": _MACHINE,

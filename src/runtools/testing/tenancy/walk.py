@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -164,6 +165,49 @@ class Walk:
             same = (first.status, first.data) == (second.status, second.data)
             if not same and operation.name not in {**otherwise, **anew}:
                 self.faults.append(f"{operation.name}: first {first}, then {second}")
+        return self.faults
+
+    # --- the audit log ---
+
+    async def told(
+        self,
+        operations: Sequence[Operation],
+        ends: Callable[[], AbstractContextManager[None]],
+        silent: Mapping[str, str],
+        nameless: Mapping[str, str],
+    ) -> list[str]:
+        """The owner asks a platform that ends before it answers; the faults.
+
+        Whatever was changed by then has its line in the audit log, which names it.
+
+        Args:
+            ends: while it lasts, the platform gives no answer to what it has done.
+            silent: operations that change no record, and what they do.
+            nameless: those that are done to no one thing.
+        """
+        db = self.owner.world.platform.db
+        for operation in filter(_is_known, operations):
+            theirs = await self._records(self.owner, operation, fresh=True)
+            refs = {name: calls[0] for name, calls in theirs.items()}
+            name = f"told-{self.owner.fresh()}"
+            sent = await _sent(self.owner, operation, refs)
+            sent["headers"] = {"X-Request-Id": name}
+            before = await self._owned()
+            with ends():
+                answer = await ask(self.owner, operation, refs, sent)
+            changed = sorted(rows.difference(before, await self._owned()))
+            lines = await db.read(rows.told, name)
+            if answer.status != 500:
+                self.faults.append(f"{operation.name}: {answer}, and it was to end")
+            if changed and len(lines) != 1:
+                self.faults.append(
+                    f"{operation.name}: it changed {changed}, and is told as {lines}"
+                )
+            if not lines and operation.name not in silent:
+                self.faults.append(f"{operation.name}: no line, and no reason why it needs none")
+            named = all(resource is not None for *_, resource in lines)
+            if lines and named is (operation.name in nameless):
+                self.faults.append(f"{operation.name}: {lines} names the wrong thing, or none")
         return self.faults
 
     # --- records that come to be ---

@@ -1,9 +1,13 @@
 """Writes the audit log: one line for each mutating request, by whom, to what and how it ended.
 
-A line is in the database before its answer is sent; a route may write it itself, in the transaction of what
-it does (`Call.is_audited`): so is a secret revealed. What goes on inside sandboxes (commands, files,
-processes) is the exception: there are many such calls and every millisecond of theirs is felt, so their
-lines are written together, within a quarter of a second; a crash of this process loses that much.
+A line is written in the first transaction of what it tells of, so that nothing is changed without one,
+whatever is killed when; how the request was answered is added before the answer is sent, or in the
+transaction that keeps the answer for repeats (`Call.settle`). A line without an answer tells of a request
+that got none. Who is let in by the request itself (by a link, a password) has the line written by the
+route, in the transaction that does it (`Call.tell`): so is a secret revealed. What goes on inside sandboxes
+(commands, files, processes) is the exception: there are many such calls and every millisecond of theirs is
+felt, so their lines are written together, within a quarter of a second; a crash of this process loses that
+much.
 
 A repeat that gets the answer of its first has no line of its own: it did nothing. Nor has what is refused
 to nobody in particular, apart from sign-ins: strangers do not fill the table.
@@ -13,6 +17,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +28,9 @@ from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import SCOPE, Call
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.points import reach
+from runtools.platform.core.ids import new_id
+from runtools.platform.kit.db import Transaction, along
 from runtools.platform.kit.http import MUTATING
 
 log = logging.getLogger(__name__)
@@ -51,33 +60,34 @@ class Audit:
         if scope["type"] != "http" or not acts(scope):
             await self._app(scope, receive, send)
             return
-        written = False
+        telling = _Telling(scope)
 
         async def send_written(message: Message) -> None:
-            nonlocal written
-            if message["type"] == "http.response.start" and not written:
-                written = True
-                await self._write(scope, int(message["status"]), None)
+            if message["type"] == "http.response.start" and not telling.over:
+                await self._write(telling, int(message["status"]), None)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_written)
+            with along(telling.begin):
+                await self._app(scope, receive, send_written)
         except RunToolsError as error:
-            if not written:
-                await self._write(scope, error.status, error.code)
+            await self._write(telling, error.status, error.code)
             raise
         except Exception:
-            if not written:
-                await self._write(scope, _FAILED, RunToolsError.code)
+            await self._write(telling, _FAILED, RunToolsError.code)
             raise
 
-    async def _write(self, scope: Scope, status: int, error: str | None) -> None:
-        call: Call = scope[SCOPE]
-        if call.did_nothing or call.is_audited or _is_noise(call, status):
+    async def _write(self, telling: _Telling, status: int, error: str | None) -> None:
+        if telling.over:
             return
-        line = line_of(call, scope, status, error)
-        if not _INSIDE.match(scope["path"]):
-            await self._platform.db.write(store.add, [line])
+        telling.over = True
+        reach("api.audit.unanswered")
+        call = telling.call
+        if call.did_nothing or _is_noise(call, status) or telling.is_told(status):
+            return
+        line = telling.line(status, error)
+        if not telling.is_inside:
+            await self._platform.db.write(store.finish, line)
             return
         self._waiting.append(line)
         if len(self._waiting) == 1:
@@ -109,7 +119,46 @@ class Audit:
                 )
 
 
-def _is_noise(call: Call, status: int) -> bool:
+class _Telling:
+    """The line of one request, from the first change that it makes to its answer."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.call: Call = scope[SCOPE]
+        self.is_inside = _INSIDE.match(scope["path"]) is not None
+        self.over = False
+        self._scope = scope
+        self._id = new_id("aud")
+        self._told: int | None = None
+        self.call.teller = self.tell
+
+    def line(self, status: int | None, error: str | None = None) -> Line:
+        """The line as it is by now."""
+        return replace(line_of(self.call, self._scope, status, error), id=self._id)
+
+    def begin(self, conn: Transaction) -> None:
+        """Write the line with a change, in its transaction; how it is answered is not known yet."""
+        known = self.call.caller is not None and not _is_noise(self.call, None)
+        is_due = not (self.over or self.is_inside or self.call.did_nothing)
+        if known and is_due and self._told is None:
+            store.begin(conn, self.line(None))
+
+    def tell(self, conn: Transaction, status: int, orgs: Sequence[str]) -> None:
+        """Write the whole line, in the transaction of what it tells of; a copy for each other org."""
+        if self.call.did_nothing or _is_noise(self.call, status):
+            return
+        line = self.line(status)
+        store.finish(conn, line)
+        copies = [replace(line, id=new_id("aud"), org_id=one) for one in orgs if one != line.org_id]
+        if copies:
+            store.add(conn, copies)
+        self._told = status
+
+    def is_told(self, status: int) -> bool:
+        """Whether the line is in the database with that answer: an answer comes after what it tells of."""
+        return self._told is not None and self._told == status
+
+
+def _is_noise(call: Call, status: int | None) -> bool:
     """Whether nobody known was refused something: anybody may cause as many of these as they like.
 
     A sign-in that failed is none, for those are slowed down. What a part of the platform does is told
@@ -117,6 +166,6 @@ def _is_noise(call: Call, status: int) -> bool:
     """
     if call.caller is not None and call.caller.kind == "part":
         return call.line_org is None
-    if call.caller is not None or not _REFUSED <= status < _FAILED:
+    if call.caller is not None or status is None or not _REFUSED <= status < _FAILED:
         return False
     return call.failed is None or status in (NotFound.status, RateLimited.status)

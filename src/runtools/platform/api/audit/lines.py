@@ -11,8 +11,8 @@ from runtools.platform.core.ids import new_id
 _RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
 
 
-def line_of(call: Call, scope: Scope, status: int, error: str | None = None) -> Line:
-    """The line of a request that is answered so."""
+def line_of(call: Call, scope: Scope, status: int | None, error: str | None = None) -> Line:
+    """The line of a request that is answered so; with no status it is not answered yet."""
     noun, verb = _named(scope)
     named = list(scope.get("path_params", {}).values())
     resource = call.subject or (str(named[-1]) if named else None)
@@ -20,7 +20,7 @@ def line_of(call: Call, scope: Scope, status: int, error: str | None = None) -> 
         id=new_id("aud"),
         org_id=call.line_org or (None if call.caller is None else call.caller.org_id),
         at=call.platform.clock.now(),
-        actor="-" if call.caller is None else call.actor,
+        actor=call.entering or ("-" if call.caller is None else call.actor),
         action=f"{noun}.{verb.rstrip('_')}",
         resource=None if resource is None else _clean(resource)[:_RESOURCE_LETTERS],
         status=status,

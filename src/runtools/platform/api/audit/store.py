@@ -1,4 +1,4 @@
-"""The audit log in the database. Lines are only ever added, and dropped when they are old enough."""
+"""The audit log in the database. Lines are added, get their answer once, and are dropped when old."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import (
     Column,
     Connection,
+    Executable,
     ForeignKey,
     Index,
     Integer,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     select,
 )
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import UPSERTS, Moment, Upsert, metadata
 
 audit = Table(
     "audit",
@@ -31,7 +32,7 @@ audit = Table(
     Column("actor", String(64), nullable=False),
     Column("action", String(64), nullable=False),
     Column("resource", String(200)),
-    Column("status", Integer, nullable=False),
+    Column("status", Integer),
     Column("error", String(64)),
     Column("request_id", String(64), nullable=False),
     Column("source", String(64), nullable=False),
@@ -42,7 +43,7 @@ audit = Table(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Who did what to which resource from where, and how it was answered.
+    """Who did what to which resource from where, and how it was answered (None: it was not, so far).
 
     ``org_id`` is None where the caller acted in no org: a sign-in that failed, for one.
     """
@@ -53,7 +54,7 @@ class Line:
     actor: str
     action: str
     resource: str | None
-    status: int
+    status: int | None
     error: str | None
     request_id: str
     source: str
@@ -68,13 +69,35 @@ class Sought:
     actor: str | None = None
 
 
+_ANSWER = ("org_id", "actor", "resource", "status", "error")  # what may be known with it alone
+
+
+def _finish(whole: Upsert) -> Executable:
+    answer = {name: whole.excluded[name] for name in _ANSWER}
+    open_ = audit.c.status.is_(None)
+    return whole.on_conflict_do_update(index_elements=["id"], set_=answer, where=open_)
+
+
+# Made once: to build a statement takes as long as to have it answered.
 _ADD = insert(audit)
+_BEGIN = {name: begun(audit).on_conflict_do_nothing() for name, begun in UPSERTS.items()}
+_FINISH = {name: _finish(begun(audit)) for name, begun in UPSERTS.items()}
 _COLUMNS = [audit.c[field.name] for field in fields(Line)]
 
 
 def add(conn: Connection, lines: Sequence[Line]) -> None:
     """Write lines down."""
     conn.execute(_ADD, [asdict(line) for line in lines])
+
+
+def begin(conn: Connection, line: Line) -> None:
+    """Write a line down that is yet to be answered, unless it is there."""
+    conn.execute(_BEGIN[conn.dialect.name], asdict(line))
+
+
+def finish(conn: Connection, line: Line) -> None:
+    """A line with its answer, whether it was begun or not. One that has an answer keeps it."""
+    conn.execute(_FINISH[conn.dialect.name], asdict(line))
 
 
 def page(

@@ -54,7 +54,7 @@ async def begin(call: Call, wanted: DeployRequest) -> Row:
     if known is None:
         shown = await make_plan(call, wanted)  # what stands may have changed what is legal
         _compare(wanted, shown.digest)
-        known = await platform.db.write(_begin, call, wanted)
+        known = await call.made(_begin, call, wanted)
         reach("api.deploy.written")
     if known.state == "running":
         platform.spawn(work.carry_out(platform, known.id), f"carrying out {known.id}")

@@ -96,7 +96,7 @@ async def forget(call: Call, ref: str, port: int | None) -> DevUrls:
 
 async def choose_for_org(call: Call, wanted: OrgDevUrls) -> None:
     """Decide for all sandboxes of the org without a choice of their own."""
-    now = call.platform.clock.now()
+    call.subject, now = call.org, call.platform.clock.now()
 
     def act(conn: Transaction) -> OrgDevUrls:
         store.choose(conn, call.org, None, ALL, wanted.access, call.actor, now)

@@ -48,6 +48,7 @@ async def prune(request: Request) -> Response:
     """Free room: disks kept for recovery, and warm snapshots."""
     call = call_of(request)
     wanted = call.take(Prune)
+    await call.begin()
     done = await service.prune(call.platform, ended=wanted.ended, warm=wanted.warm)
     if wanted.ended:
         now = call.platform.clock.now()

@@ -116,18 +116,24 @@ async def unlink(call: Call, identity_id: str) -> Identity:
     return done
 
 
-async def join(platform: Platform, claims: Claims, code: str) -> str:
+async def join(call: Call, claims: Claims, code: str, status: int) -> str:
     """The user of the identity; where there is none, one made by an invitation to its verified address.
+
+    Args:
+        status: how it is answered.
 
     Raises:
         NotFound: the invitation is unknown, used or over.
         Forbidden: it is for another address, or the provider has verified none.
         Conflict: there is an account of that address: it must be signed in to be linked.
     """
-    return await platform.db.write(_join, claims, crypto.digest(code), platform.clock.now())
+    now = call.platform.clock.now()
+    return await call.platform.db.write(_join, call, claims, crypto.digest(code), status, now)
 
 
-def _join(conn: Transaction, claims: Claims, digest: str, now: datetime) -> str:
+def _join(
+    conn: Transaction, call: Call, claims: Claims, digest: str, status: int, now: datetime
+) -> str:
     known = store.user_of(conn, claims.issuer, claims.subject)
     if known is not None:
         return known
@@ -145,7 +151,8 @@ def _join(conn: Transaction, claims: Claims, digest: str, now: datetime) -> str:
             "there is an account of that address",
             hint="sign in with its password, then link the identity on the page of the account",
         )
-    invitations.admit(conn, digest, user, now)
+    taken = invitations.admit(conn, digest, user, now)
+    invitations.joined(conn, call, taken, user, status)
     store.link(conn, _identity(claims, user.id, now))
     return user.id
 

@@ -15,12 +15,13 @@ from runtools.platform.api.invitations.look import shown
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs.look import shown as shown_org
-from runtools.platform.api.sessions import store as sessions
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.people import Invitation, InvitationAccept, InvitationCreate, Org
 
 router = APIRouter(prefix="/v1/invitations", tags=["invitations"])
+
+_ACCEPTED = 200
 
 
 @router.post(
@@ -62,10 +63,7 @@ async def accept(request: Request) -> Response:
     call = call_of(request)
     code = call.take(InvitationAccept).code
     user_id = call.person
-    done = await service.accept(call.platform, code, user_id)
-    call.subject, call.line_org = done.id, done.org_id
-    await call.platform.db.write(sessions.switch, call.who.id, done.org_id)
-    call.platform.door.forget(call.who.digest)
+    done = await service.accept(call, code, user_id, _ACCEPTED)
     places = await call.platform.db.read(members.places, user_id)
     (place,) = [place for place in places if place.org_id == done.org_id]
-    return call.answer(one(shown_org(place, done.org_id)), keep=False)
+    return call.answer(one(shown_org(place, done.org_id)), _ACCEPTED, keep=False)

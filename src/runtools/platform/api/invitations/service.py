@@ -14,6 +14,7 @@ from runtools.platform.api.invitations.store import Invitation
 from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
 from runtools.platform.core import access
@@ -50,7 +51,7 @@ async def create(call: Call, wanted: InvitationCreate) -> tuple[Invitation, str 
     if lasts > _MOST:
         raise http.wrong_field("expiresIn", "an invitation is good for 30 days at most")
     invitation, code = fresh(call, call.org, wanted, lasts)
-    made = await call.platform.db.write(store.add_once, invitation)
+    made = await call.made(store.add_once, invitation)
     return made, code if made.id == invitation.id else None
 
 
@@ -89,29 +90,37 @@ async def look(platform: Platform, code: str) -> Offer:
     return await platform.db.read(_look, crypto.digest(code), now)
 
 
-async def accept(platform: Platform, code: str, user_id: str) -> Invitation:
-    """Let a person who has an account into the org.
+async def accept(call: Call, code: str, user_id: str, status: int) -> Invitation:
+    """Let a person who has an account into the org, and act in it by the session that calls.
+
+    Args:
+        status: how it is answered.
 
     Raises:
         NotFound: the code is unknown, used or over.
         Conflict: the person is a member already.
     """
+    platform = call.platform
     now = platform.clock.now()
-    done = await platform.db.write(_accept, crypto.digest(code), user_id, now)
+    done = await platform.db.write(_accept, call, crypto.digest(code), user_id, status, now)
     platform.door.forget_user(user_id)
     return done
 
 
-async def join(platform: Platform, code: str, name: str, password: str) -> User:
+async def join(call: Call, code: str, name: str, password: str, status: int) -> User:
     """Make an account for who was invited, and let it into the org.
+
+    Args:
+        status: how it is answered.
 
     Raises:
         NotFound: the code is unknown, used or over.
         Conflict: there is an account of that address.
     """
+    platform = call.platform
     await look(platform, code)
     kept, now = await platform.passwords.hash(password), platform.clock.now()
-    return await platform.db.write(_join, crypto.digest(code), name, kept, now)
+    return await platform.db.write(_join, call, crypto.digest(code), name, kept, status, now)
 
 
 async def revoke(call: Call, invitation_id: str) -> Invitation:
@@ -155,14 +164,22 @@ def _look(conn: Transaction, digest: str, now: datetime) -> Offer:
     return Offer(found, orgs.name_of(conn, found.org_id))
 
 
-def _accept(conn: Transaction, digest: str, user_id: str, now: datetime) -> Invitation:
+def _accept(
+    conn: Transaction, call: Call, digest: str, user_id: str, status: int, now: datetime
+) -> Invitation:
     user = users.held(conn, user_id)
     if user is None:
         raise _over()
-    return admit(conn, digest, user, now)
+    taken = admit(conn, digest, user, now)
+    sessions.switch(conn, call.who.id, taken.org_id)
+    call.subject, call.line_org = taken.id, taken.org_id
+    call.tell(conn, status)
+    return taken
 
 
-def _join(conn: Transaction, digest: str, name: str, kept: str, now: datetime) -> User:
+def _join(
+    conn: Transaction, call: Call, digest: str, name: str, kept: str, status: int, now: datetime
+) -> User:
     found = store.open_one(conn, digest, now)
     if found is None:
         raise _over()
@@ -172,8 +189,14 @@ def _join(conn: Transaction, digest: str, name: str, kept: str, now: datetime) -
             "there is an account of that address",
             hint="sign in with it first, then open the link again",
         )
-    admit(conn, digest, user, now)
+    joined(conn, call, admit(conn, digest, user, now), user, status)
     return user
+
+
+def joined(conn: Transaction, call: Call, taken: Invitation, user: User, status: int) -> None:
+    """Write down who has come in by an invitation, as somebody new, in the transaction that did it."""
+    call.subject, call.line_org, call.entering = taken.id, taken.org_id, user.id
+    call.tell(conn, status)
 
 
 def _still_given(conn: Transaction, invitation: Invitation, now: datetime) -> bool:

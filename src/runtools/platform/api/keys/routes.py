@@ -73,7 +73,11 @@ async def create(request: Request) -> Response:
     call = call_of(request)
     wanted = call.take(ApiKeyCreate)
     rights = _rights(call, wanted)
-    key, secret = await call.platform.keys.make(call.org, wanted.name, call.op, rights)
+
+    def named(key: Key) -> None:
+        call.subject = key.id
+
+    key, secret = await call.platform.keys.make(call.org, wanted.name, call.op, rights, named)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
 

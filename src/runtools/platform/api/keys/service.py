@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -43,11 +44,26 @@ class Keys:
         self._door = door
 
     async def make(
-        self, org_id: str, name: str, op: str, rights: Rights | None = None
+        self,
+        org_id: str,
+        name: str,
+        op: str,
+        rights: Rights | None = None,
+        told: Callable[[Key], None] = lambda _: None,
     ) -> tuple[Key, str | None]:
-        """A new key and its secret; a repeat of the act gives the key alone, for it is not kept."""
+        """A new key and its secret; a repeat of the act gives the key alone, for it is not kept.
+
+        Args:
+            told: hears of the key within the transaction that makes it.
+        """
         key, secret = self._fresh(org_id, name, op, rights or Rights())
-        made = await self._db.write(_add_once, key)
+
+        def act(conn: Transaction) -> Key:
+            made = _add_once(conn, key)
+            told(made)
+            return made
+
+        made = await self._db.write(act)
         return made, secret if made.id == key.id else None
 
     async def rotate(self, org_id: str, key_id: str, op: str, by: str) -> tuple[Key, str | None]:

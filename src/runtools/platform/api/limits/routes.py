@@ -49,8 +49,7 @@ async def change(request: Request, org_id: str) -> Response:
     wanted = call.take(LimitsChange)
     usual = standard(call.platform.settings)
     call.subject = org_id
-    done = await call.settled(one, _change, org_id, wanted, usual, _now(call))
-    call.line_org = org_id
+    done = await call.settled(one, _change, call, org_id, wanted, usual)
     return call.answer(one(done))
 
 
@@ -59,13 +58,14 @@ def _now(call: Call) -> datetime:
 
 
 def _change(
-    conn: Transaction, org_id: str, wanted: LimitsChange, usual: Amounts, now: datetime
+    conn: Transaction, call: Call, org_id: str, wanted: LimitsChange, usual: Amounts
 ) -> OrgLimits:
     _check(conn, org_id)
+    call.line_org = org_id
     said = wanted.model_dump(by_alias=False, exclude_none=True)
     values = {name: None if value == "default" else value for name, value in said.items()}
     store.change(conn, org_id, values)
-    return _look(conn, org_id, usual, now)
+    return _look(conn, org_id, usual, _now(call))
 
 
 def _look(conn: Transaction, org_id: str, usual: Amounts, now: datetime) -> OrgLimits:

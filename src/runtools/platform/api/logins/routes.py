@@ -41,4 +41,4 @@ async def finish(request: Request) -> Response:
     wanted = call.take(LoginFinish)
     token = await service.finish(call, wanted.id, wanted.verifier)
     result = LoginResult(state="waiting" if token is None else "approved", token=token)
-    return call.answer(one(result), keep=False)
+    return call.answer(one(result), service.FETCHED, keep=False)

@@ -24,6 +24,7 @@ from runtools.platform.kit.db import Transaction
 LASTS = timedelta(minutes=10)
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels: no words; nothing that looks like a digit
 _LENGTH = 8
+FETCHED = 200
 
 
 async def start(call: Call, challenge: str, machine: str) -> tuple[Login, str]:
@@ -104,7 +105,6 @@ async def finish(call: Call, login_id: str, verifier: str) -> str | None:
         call.caller = await call.platform.door.admit(_secret(found, verifier))
     except Unauthenticated:
         raise _over() from None  # the session has been ended since
-    call.subject = found.session_id
     return _secret(found, verifier)
 
 
@@ -123,7 +123,7 @@ async def _fetched(call: Call, login: Login, verifier: str) -> Login:
     fresh = replace(login, salt=new_secret(""))
     user_id, secret = str(login.user_id), _secret(fresh, verifier)
     session = sessions.fresh(user_id, "cli", login.machine, call.source, secret, login.org_id)
-    if await call.platform.db.write(_fetch, login.id, str(fresh.salt), session):
+    if await call.platform.db.write(_fetch, call, login.id, str(fresh.salt), session):
         return replace(fresh, session_id=session.id)
     found = await _found(call, login.id, verifier)
     if found.salt is None:
@@ -136,14 +136,16 @@ def _secret(login: Login, verifier: str) -> str:
     return PREFIX + keyed_digest(verifier, str(login.salt).encode())
 
 
-def _fetch(conn: Transaction, login_id: str, salt: str, session: Session) -> bool:
+def _fetch(conn: Transaction, call: Call, login_id: str, salt: str, session: Session) -> bool:
     """Open the session that a login is for; False: it is fetched or was ended, or the account is closed."""
     # The user first, as who changes the password does it.
     if users.held(conn, session.user_id, unchanged=True) is None:
         return False
     if not store.fetch(conn, login_id, salt, session.id):
         return False
-    opened(conn, session)
+    org_id = opened(conn, session).org_id
+    call.subject, call.line_org, call.entering = session.id, org_id, session.user_id
+    call.tell(conn, FETCHED)
     return True
 
 

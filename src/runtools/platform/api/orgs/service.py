@@ -51,10 +51,10 @@ async def create(call: Call, wanted: OrgCreate) -> Made:
         raise http.wrong_field("adminEmail", "an API key cannot be an Admin: say who is to be")
     org_id, now = new_id("org"), call.platform.clock.now()
     if wanted.admin_email is None:
-        return await call.platform.db.write(_create, org_id, wanted.name, call.op, call.person, now)
+        return await call.platform.db.write(_create, call, org_id, wanted.name, now)
     asked = InvitationCreate(email=wanted.admin_email, role="admin")
     invitation, code = invitations.fresh(call, org_id, asked, _FIRST_ADMIN_LASTS)
-    made = await call.platform.db.write(_offer, wanted.name, invitation, now)
+    made = await call.platform.db.write(_offer, call, wanted.name, invitation, now)
     return Made(made.place, made.invitation, code if made.place.org_id == org_id else None)
 
 
@@ -92,26 +92,24 @@ def _current(conn: Transaction, call: Call) -> Place:
     return found[0] if found else members.place(conn, org_id)
 
 
-def _create(
-    conn: Transaction, org_id: str, name: str, op: str, user_id: str, now: datetime
-) -> Made:
-    made = _org(conn, org_id, name, op, now)
+def _create(conn: Transaction, call: Call, org_id: str, name: str, now: datetime) -> Made:
+    made = _org(conn, call, org_id, name, now)
     if made == org_id:
-        members.add(conn, org_id, user_id, "admin", now)
-    (place,) = [place for place in members.places(conn, user_id) if place.org_id == made]
+        members.add(conn, org_id, call.person, "admin", now)
+    (place,) = [place for place in members.places(conn, call.person) if place.org_id == made]
     return Made(place)
 
 
-def _offer(conn: Transaction, name: str, invitation: Invitation, now: datetime) -> Made:
-    made = _org(conn, invitation.org_id, name, invitation.op, now)
+def _offer(conn: Transaction, call: Call, name: str, invitation: Invitation, now: datetime) -> Made:
+    made = _org(conn, call, invitation.org_id, name, now)
     if made == invitation.org_id:
         invitation_store.add_once(conn, invitation)
     kept = invitation_store.by_op(conn, made, invitation.op)
     return Made(members.place(conn, made), kept)
 
 
-def _org(conn: Transaction, org_id: str, name: str, op: str, now: datetime) -> str:
-    made = store.add_once(conn, org_id, name, op, now)
+def _org(conn: Transaction, call: Call, org_id: str, name: str, now: datetime) -> str:
+    made = call.subject = store.add_once(conn, org_id, name, call.op, now)
     if made == org_id:
         projects.add(conn, new_id("prj"), org_id, "default", default=True, now=now)
     return made

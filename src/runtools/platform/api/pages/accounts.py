@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from runtools.errors import RunToolsError
-from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.identities import service as identities
@@ -24,7 +23,7 @@ from runtools.sdk.shapes.people import PasswordChange, PasswordReset
 
 router = APIRouter(tags=["pages"], include_in_schema=False)
 
-_AWAY = 303
+_SHOWN = 200
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -71,8 +70,7 @@ async def close(request: Request) -> Response:
     call.subject = user.id
     try:
         await signin.show_password(call, render.fields(call).get("password", "")[:1000])
-        line = line_of(call, request.scope, _AWAY)
-        await accounts.close(call, user.id, line, revoke_keys=False)
+        await accounts.close(call, user.id, render.AWAY, revoke_keys=False)
     except RunToolsError as error:
         return await _refused(call, user, error)
     return render.without_cookie(render.away("/signin"), sent.SESSION_COOKIE)
@@ -93,11 +91,10 @@ async def reset(request: Request) -> Response:
     form["code"] = form.get("code", "").strip().rpartition("#")[2]
     try:
         wanted = _checked(PasswordReset, form)
-        done = await resets.use(call.platform, wanted.code, wanted.password)
+        await resets.use(call, wanted.code, wanted.password, _SHOWN)
     except RunToolsError as error:
         call.failed = error.code
         return _reset_page(code=form["code"][:200], error=error)
-    call.subject, call.line_org = done.user_id, done.org_id
     return _reset_page(done=True)
 
 

@@ -16,8 +16,8 @@ from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.invitations import service
 from runtools.platform.api.invitations.service import Offer
 from runtools.platform.api.pages import render
+from runtools.platform.api.pages.render import AWAY
 from runtools.platform.api.pages.routes import enter, provider_name, user_of
-from runtools.platform.api.sessions import store as sessions
 from runtools.platform.kit import http
 from runtools.sdk.shapes.people import Join
 
@@ -63,13 +63,10 @@ async def accept(request: Request) -> Response:
         call.did_nothing = True
         return render.away("/invite")
     try:
-        done = await service.accept(call.platform, code, user.id)
+        await service.accept(call, code, user.id, AWAY)
     except RunToolsError as error:
         call.failed = error.code
         return render.without_cookie(await _shown(call, None, error=error), CODE_COOKIE)
-    await call.platform.db.write(sessions.switch, call.who.id, done.org_id)
-    call.caller = await call.platform.door.admit(sent.session(request.scope))
-    call.subject = done.id
     return render.without_cookie(render.away("/account"), CODE_COOKIE)
 
 
@@ -83,7 +80,7 @@ async def join(request: Request) -> Response:
         return render.away("/invite")
     try:
         wanted = _wanted(form)
-        user = await service.join(call.platform, code, wanted.name, wanted.password)
+        user = await service.join(call, code, wanted.name, wanted.password, AWAY)
     except NotFound as error:
         call.failed = error.code
         return render.without_cookie(await _shown(call, None, error=error), CODE_COOKIE)

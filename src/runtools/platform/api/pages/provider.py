@@ -15,6 +15,7 @@ from runtools.platform.api.identities.provider import Provider
 from runtools.platform.api.identities.store import Flow
 from runtools.platform.api.pages import render
 from runtools.platform.api.pages.invites import CODE_COOKIE
+from runtools.platform.api.pages.render import AWAY
 from runtools.platform.api.pages.routes import account_page, enter, onward, signin_page_of, user_of
 from runtools.platform.kit import http
 
@@ -75,7 +76,7 @@ async def _entered(request: Request, call: Call, state: str, code: str) -> Respo
     if invitation is None:
         user_id, to = await service.user_of(call.platform, claims), flow.next
     else:
-        user_id, to = await service.join(call.platform, claims, invitation), "/invite"
+        user_id, to = await service.join(call, claims, invitation, AWAY), "/invite"
     return await enter(request, call, user_id, to, by=(claims.issuer, claims.subject))
 
 

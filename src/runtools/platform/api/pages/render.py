@@ -30,6 +30,7 @@ _HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+AWAY = 303
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
 _MAX_FIELDS = 10
 
@@ -42,7 +43,7 @@ def page(name: str, values: Mapping[str, object], *, status: int = 200) -> Respo
 
 def away(path: str) -> Response:
     """To another page of ours, by a GET."""
-    return RedirectResponse(path, 303, headers=dict(_HEADERS))
+    return RedirectResponse(path, AWAY, headers=dict(_HEADERS))
 
 
 def file(name: str) -> Response:

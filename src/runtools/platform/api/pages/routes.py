@@ -14,10 +14,12 @@ from runtools.platform.api.identities import store as identities
 from runtools.platform.api.members import store as members
 from runtools.platform.api.pages import render
 from runtools.platform.api.sessions.service import Shown
+from runtools.platform.api.sessions.store import Session
 from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
 from runtools.platform.kit import http
+from runtools.platform.kit.db import Transaction
 
 router = APIRouter(tags=["pages"], include_in_schema=False)
 
@@ -59,11 +61,15 @@ async def enter(
     if call.caller is not None and call.caller.user_id is not None:
         await platform.sessions.end(call.caller.user_id, call.caller.id)
     label = render.browser(http.header(request.scope, b"user-agent"))
-    session, secret = await platform.sessions.open(
-        user_id, "browser", label, call.source, proven=proven, by=by
+
+    def told(conn: Transaction, session: Session) -> None:
+        call.subject, call.line_org, call.entering = session.id, session.org_id, user_id
+        call.tell(conn, render.AWAY)
+
+    _, secret = await platform.sessions.open(
+        user_id, "browser", label, call.source, proven=proven, by=by, told=told
     )
     call.caller = await platform.door.admit(secret)
-    call.subject = session.id
     seconds = platform.settings.session_days * 86_400
     return render.with_cookie(render.away(to), sent.SESSION_COOKIE, secret, seconds)
 

@@ -49,7 +49,7 @@ async def create(call: Call, wanted: ProjectCreate) -> Filled:
         color=wanted.color,
         op=call.op,
     )
-    return Filled(await call.platform.db.write(store.add_once, fresh), _NONE)
+    return Filled(await call.made(store.add_once, fresh), _NONE)
 
 
 async def page(call: Call, after: str | None, limit: int) -> list[Filled]:

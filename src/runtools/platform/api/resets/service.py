@@ -14,7 +14,6 @@ from runtools.platform.api.callers import makers
 from runtools.platform.api.calls import Call
 from runtools.platform.api.logins import store as logins
 from runtools.platform.api.members import store as members
-from runtools.platform.api.platform import Platform
 from runtools.platform.api.resets import store
 from runtools.platform.api.resets.store import Reset
 from runtools.platform.api.sessions import store as sessions
@@ -48,17 +47,21 @@ async def create(call: Call, user_id: str, org_id: str | None) -> tuple[str, dat
     return f"{call.platform.public_url}/reset#{code}", reset.expires_at
 
 
-async def use(platform: Platform, code: str, password: str) -> Reset:
+async def use(call: Call, code: str, password: str, status: int) -> Reset:
     """Another password for the person whom the link is for, whose sessions all end.
+
+    Args:
+        status: how it is answered.
 
     Raises:
         NotFound: the code is unknown, used or over, or who made it may not any more.
     """
+    platform = call.platform
     now = platform.clock.now()
     if await platform.db.read(store.find, digest(code), now) is None:
         raise _over()  # before the work of hashing
     kept = await platform.passwords.hash(password)
-    reset, email = await platform.db.write(_use, digest(code), kept, now)
+    reset, email = await platform.db.write(_use, call, digest(code), kept, status, now)
     platform.door.forget_user(reset.user_id)
     await signin.forgive(platform, own=[digest(f"account {email}")])
     return reset
@@ -76,7 +79,9 @@ def _put(conn: Transaction, reset: Reset, scopes: frozenset[str], now: datetime)
     store.put(conn, reset)
 
 
-def _use(conn: Transaction, code_digest: str, kept: str, now: datetime) -> tuple[Reset, str]:
+def _use(
+    conn: Transaction, call: Call, code_digest: str, kept: str, status: int, now: datetime
+) -> tuple[Reset, str]:
     found = store.find(conn, code_digest, now)
     user = None if found is None else users.held(conn, found.user_id)
     if found is None or user is None or not _still_given(conn, found, user, now):
@@ -86,6 +91,8 @@ def _use(conn: Transaction, code_digest: str, kept: str, now: datetime) -> tuple
         raise _over()
     logins.end_approved(conn, user.id)
     sessions.end_others(conn, user.id, None)
+    call.subject, call.line_org = user.id, found.org_id
+    call.tell(conn, status)
     return found, user.email
 
 

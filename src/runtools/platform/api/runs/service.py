@@ -100,7 +100,7 @@ async def create(
     )
     usual = standard(platform.settings)
     known = wanted.thread_id is not None
-    record = await platform.db.write(_create, record, messages, known, usual, brought)
+    record = await call.made(_create, record, messages, known, usual, brought)
     reach("api.run.written")
     platform.bus.signal(QUEUE)
     return record
@@ -225,7 +225,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
     )
     messages = [RunMessage(role="user", content=wanted.message or GO_ON)]
     usual = standard(platform.settings)
-    record = await platform.db.write(_continue, old, record, messages, usual)
+    record = await call.made(_continue, old, record, messages, usual)
     platform.bus.signal(QUEUE)
     return record
 
@@ -241,10 +241,10 @@ async def under_lock(call: Call, run_id: str, act: Act, *, says: bool = True) ->
         record = _found(store.locked(conn, call.org, run_id[:80]), run_id)
         if says and record.wanted_sandbox is not None:
             guard.check_scope(call.who, "sandbox:write")
+        call.subject = record.id
         return act(conn, record, platform.clock.now())
 
     record, fresh = await platform.db.write(locked)
-    call.subject = record.id
     telling.told(platform, record, fresh)
     platform.workers.poke(record.id)
     return record

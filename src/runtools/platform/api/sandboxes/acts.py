@@ -67,6 +67,7 @@ async def rollback(call: Call, ref: str, wanted: Rollback) -> Record:
             f"{record.id} has no snapshot {wanted.to[:80]!r}",
             hint=f"GET /v1/sandboxes/{record.id}/snapshots lists them",
         )
+    await call.begin()
     host = platform.hosts.port(record.host_id)
     observed = await host.rollback(record.id, call.op, call.actor, keep.id)
     return await settle(platform, observed)

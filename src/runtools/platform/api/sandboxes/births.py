@@ -233,9 +233,7 @@ async def _write(
 ) -> Record:
     platform = call.platform
     usual = standard(platform.settings)
-    record = await platform.db.write(
-        _write_one, platform.vault, usual, record, guest, project_id, access
-    )
+    record = await call.made(_write_one, platform.vault, usual, record, guest, project_id, access)
     platform.bus.signal(call.org)
     return record
 

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from runtools.errors import IdempotencyMismatch, NotFound, WrongMasterKey
 from runtools.platform.api import document
-from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut
 from runtools.platform.api.secrets import service, store
@@ -22,8 +21,6 @@ from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.secrets import RevealedSecret, Secret, SecretRotate, SecretSet
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
-
-_SHOWED = 200
 
 
 class Secrets(Page):
@@ -41,8 +38,9 @@ class Secrets(Page):
 async def set_(request: Request) -> Response:
     """Make a secret, or give the one of that name another value (what is left out stays)."""
     call = call_of(request)
-    secret, _ = await service.put(call, call.take(SecretSet))
-    call.subject = secret.name
+    wanted = call.take(SecretSet)
+    call.subject = wanted.name
+    secret, _ = await service.put(call, wanted)
     return call.answer(look(secret), service.MADE)
 
 
@@ -83,10 +81,9 @@ async def reveal(request: Request, name: str) -> Response:
     """The value. The audit log says who saw it."""
     call = call_of(request)
     call.subject = name
-    line = line_of(call, request.scope, _SHOWED)
-    secret, value = await service.reveal(call, name, line)
+    secret, value = await service.reveal(call, name)
     shown = RevealedSecret(**said(secret), value=value)
-    return call.answer(one(shown), _SHOWED, keep=False)
+    return call.answer(one(shown), service.SHOWED, keep=False)
 
 
 @router.delete("/{name}", **document.route(Envelope[Secret], NotFound, IdempotencyMismatch))

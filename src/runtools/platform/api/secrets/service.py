@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from runtools.errors import Forbidden, NotFound
-from runtools.platform.api.audit import store as audit
-from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import Call
 from runtools.platform.api.secrets import store
 from runtools.platform.api.secrets.look import look
@@ -18,7 +16,7 @@ from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.secrets import SecretRotate, SecretSet
 
-MADE = 201
+MADE, SHOWED = 201, 200
 # What may enter a sandbox, and only by name.
 _ENTERS = ("custom", frozenset({"sandboxes", "all"}))
 
@@ -43,11 +41,9 @@ async def get(call: Call, name: str) -> Secret:
     return found[0]
 
 
-async def reveal(call: Call, name: str, line: Line) -> tuple[Secret, str]:
+async def reveal(call: Call, name: str) -> tuple[Secret, str]:
     """A secret with its value; the line that tells of it is written with the look at it, or neither is."""
-    found = await call.platform.db.write(_reveal, call.platform.vault, call.org, name, line)
-    call.is_audited = True
-    return found
+    return await call.platform.db.write(_reveal, call, name)
 
 
 async def remove(call: Call, name: str) -> Secret:
@@ -79,14 +75,12 @@ async def for_sandbox(call: Call, names: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _reveal(
-    conn: Transaction, vault: Vault, org_id: str, name: str, line: Line
-) -> tuple[Secret, str]:
-    found = store.value(conn, org_id, name)
+def _reveal(conn: Transaction, call: Call, name: str) -> tuple[Secret, str]:
+    found = store.value(conn, call.org, name)
     if found is None:
         raise _unknown(name)
-    value = _opened(vault, *found)
-    audit.add(conn, [line])
+    value = _opened(call.platform.vault, *found)
+    call.tell(conn, SHOWED)
     return found[0], value
 
 

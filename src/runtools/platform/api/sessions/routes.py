@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from runtools.errors import Conflict, Forbidden, NotFound, RateLimited
 from runtools.platform.api import document
-from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.sessions import store
@@ -79,8 +78,7 @@ async def close_account(request: Request) -> Response:
     call = call_of(request)
     call.subject = call.person
     await signin.show_password(call, call.take(AccountClose).password)
-    line = line_of(call, request.scope, _DONE)
-    user = await accounts.close(call, call.person, line, revoke_keys=False)
+    user = await accounts.close(call, call.person, _DONE, revoke_keys=False)
     return call.answer(one(shown(user)), _DONE, keep=False)
 
 

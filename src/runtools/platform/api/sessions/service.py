@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -44,19 +45,27 @@ class Sessions:
         *,
         proven: str | None = None,
         by: Shown | None = None,
+        told: Callable[[Transaction, Session], None] = lambda _conn, _session: None,
     ) -> tuple[Session, str]:
         """A new session and its secret, in the person's first org.
 
         Args:
             proven: the hash of the password that the person has shown; another one by now lets nobody in.
             by: the identity that the person has shown; unlinked by now it lets nobody in.
+            told: writes it down, in the same transaction.
 
         Raises:
             Unauthenticated: the account is closed, or is not opened by that any more.
         """
         secret = crypto.new_secret(store.PREFIX)
-        session = self.fresh(user_id, place, label, source, secret)
-        return await self._db.write(opened, session, proven, by), secret
+        fresh = self.fresh(user_id, place, label, source, secret)
+
+        def act(conn: Transaction) -> Session:
+            session = opened(conn, fresh, proven, by)
+            told(conn, session)
+            return session
+
+        return await self._db.write(act), secret
 
     def fresh(
         self,

@@ -45,7 +45,7 @@ async def add(call: Call, wanted: SshKeyCreate) -> SshKey:
         op=call.op,
         created_at=call.platform.clock.now(),
     )
-    return await call.platform.db.write(_add, fresh, wanted.project_id)
+    return await call.made(_add, fresh, wanted.project_id)
 
 
 async def get(call: Call, ref: str) -> SshKey:

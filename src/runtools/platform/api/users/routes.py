@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from runtools.errors import Conflict, Forbidden, IdempotencyMismatch, NotFound
 from runtools.platform.api import document
-from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.resets import service as resets
@@ -70,6 +69,5 @@ async def close(request: Request, user_id: str, how: Annotated[Closing, Query()]
     call = call_of(request)
     call.subject = user_id
     service.check_operator(call)
-    line = line_of(call, request.scope, _DONE)
-    user = await service.close(call, user_id, line, revoke_keys=how.revoke_keys)
+    user = await service.close(call, user_id, _DONE, revoke_keys=how.revoke_keys)
     return call.answer(one(shown(user)), _DONE)

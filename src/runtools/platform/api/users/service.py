@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from runtools.errors import Conflict, Forbidden, NotFound
-from runtools.platform.api.audit import store as audit
-from runtools.platform.api.audit.store import Line
 from runtools.platform.api.calls import Call
 from runtools.platform.api.identities import store as identities
 from runtools.platform.api.keys import store as keys
@@ -24,7 +22,6 @@ from runtools.platform.api.users import store
 from runtools.platform.api.users.look import shown
 from runtools.platform.api.users.store import User
 from runtools.platform.core import access
-from runtools.platform.core.ids import new_id
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 
@@ -59,20 +56,20 @@ async def set_operator(call: Call, user_id: str, *, operator: bool, revoke_keys:
     return user
 
 
-async def close(call: Call, user_id: str, line: Line, *, revoke_keys: bool) -> User:
+async def close(call: Call, user_id: str, status: int, *, revoke_keys: bool) -> User:
     """Close an account: nobody is let in by it any more, and it is in no org.
 
     The line that tells of it is written into the log of every org that the person was in.
+
+    Args:
+        status: how it is answered.
 
     Raises:
         NotFound: there is no such account, or it is closed.
         Conflict: it is the last Admin of an org, or the last operator.
     """
     now = call.platform.clock.now()
-    user, ended = await call.settled(
-        lambda done: http.one(shown(done[0])), _close, user_id, line, revoke_keys, now
-    )
-    call.is_audited = True
+    user, ended = await call.platform.db.write(_close, call, user_id, status, revoke_keys, now)
     _forget(call, user_id, ended)
     return user
 
@@ -97,7 +94,7 @@ def _set_operator(
 
 
 def _close(
-    conn: Transaction, user_id: str, line: Line, revoke_keys: bool, now: datetime
+    conn: Transaction, call: Call, user_id: str, status: int, revoke_keys: bool, now: datetime
 ) -> tuple[User, list[str]]:
     user = _locked(conn, user_id)
     places = members.places(conn, user_id)
@@ -113,9 +110,9 @@ def _close(
     identities.unlink_all(conn, user_id)
     sessions.end_others(conn, user_id, None)
     store.close(conn, user_id, now)
-    others = [place.org_id for place in places if place.org_id != line.org_id]
-    audit.add(conn, [line, *(replace(line, id=new_id("aud"), org_id=one) for one in others)])
-    return replace(user, email="", is_operator=False, password=None, closed_at=now), ended
+    closed = replace(user, email="", is_operator=False, password=None, closed_at=now)
+    call.settle(conn, http.one(shown(closed)), status, [place.org_id for place in places])
+    return closed, ended
 
 
 def _locked(conn: Transaction, user_id: str) -> User:

@@ -11,7 +11,6 @@ from datetime import datetime
 
 from runtools.errors import NotFound
 from runtools.platform.api.calls import Call
-from runtools.platform.api.vault.vault import Vault
 from runtools.platform.api.webhooks import sender, store
 from runtools.platform.api.webhooks.store import Delivery, Hook
 from runtools.platform.core.ids import new_id
@@ -40,7 +39,7 @@ async def create(call: Call, wanted: WebhookCreate) -> tuple[Hook, str | None]:
     except TimeoutError:
         raise http.wrong_field("url", "its name was not resolved in time") from None
     now = platform.clock.now()
-    return await platform.db.write(_create, platform.vault, call.org, call.op, wanted, now)
+    return await platform.db.write(_create, call, wanted, now)
 
 
 async def all_of(call: Call) -> list[Hook]:
@@ -170,14 +169,16 @@ async def redeliver(call: Call, webhook_id: str, delivery_id: str) -> Delivery:
 
 
 def _create(
-    conn: Transaction, vault: Vault, org_id: str, op: str, wanted: WebhookCreate, now: datetime
+    conn: Transaction, call: Call, wanted: WebhookCreate, now: datetime
 ) -> tuple[Hook, str | None]:
+    org_id, op = call.org, call.op
     made = store.made_by(conn, org_id, op)
     if made is not None:
+        call.subject = made.id
         return made, None
-    webhook_id = new_id("whk")
+    webhook_id = call.subject = new_id("whk")
     secret = PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    sealed = vault.seal(conn, secret, store.LABEL, org_id, webhook_id)
+    sealed = call.platform.vault.seal(conn, secret, store.LABEL, org_id, webhook_id)
     hook = Hook(
         id=webhook_id,
         org_id=org_id,
