@@ -6,7 +6,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
+from runtools.errors import Conflict
 from runtools.platform.api.audit import store as _audit
 from runtools.platform.api.definitions import tables as _definitions
 from runtools.platform.api.deploys import tables as _deploys
@@ -84,7 +87,7 @@ STORES = (
 # Every column whose values are sealed: what a new master key must reach.
 SEALED = (_definitions.SEALED, _deploys.SEALED, _guests.SEALED, _secrets.SEALED, _webhooks.SEALED)
 
-__all__ = ["SEALED", "STORES", "config", "metadata", "upgrade"]
+__all__ = ["SEALED", "STORES", "check", "config", "metadata", "upgrade"]
 
 
 def config() -> Config:
@@ -95,11 +98,56 @@ def config() -> Config:
     return settings
 
 
+async def check(db: Database) -> None:
+    """Refuse to work with a database that this version did not make or bring up to date.
+
+    Raises:
+        Conflict: it is of another version.
+    """
+
+    def run(conn: Transaction) -> None:
+        found, latest = _revision(conn), _versions()[0]
+        if found == latest:
+            return
+        _check_known(found)
+        raise Conflict(
+            f"the database is of another version of the platform: its schema is {found or 'missing'},"
+            f" and not {latest}",
+            hint="start the platform first, which brings it up to date: runtools up",
+        )
+
+    await db.read(run)
+
+
+def _revision(conn: Transaction) -> str | None:
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def _versions() -> list[str]:
+    """Every version of the schema that this platform knows, the latest first."""
+    return [one.revision for one in ScriptDirectory.from_config(config()).walk_revisions()]
+
+
+def _check_known(found: str | None) -> None:
+    known = _versions()
+    if found is not None and found not in known:
+        raise Conflict(
+            f"the database is of a newer version of the platform: its schema is {found}, and this one"
+            f" knows {known[0]}",
+            hint="install that version again, or restore the backup that was made before it",
+        )
+
+
 async def upgrade(db: Database) -> None:
-    """Bring the schema to the present. One process does it, at start; a second one waits."""
+    """Bring the schema to the present. One process does it, at start; a second one waits.
+
+    Raises:
+        Conflict: the database is of a newer version.
+    """
 
     def run(conn: Transaction) -> None:
         lock_schema(conn)
+        _check_known(_revision(conn))
         settings = config()
         settings.attributes["connection"] = conn
         command.upgrade(settings, "head")

@@ -66,6 +66,7 @@ async def rekey(settings: Settings) -> int:
     """Change over to another master key, beside the running platform."""
     db = Database(database_url(settings))
     try:
+        await schema.check(db)
         return await keyring.rekey(settings, db, SystemClock())
     finally:
         await db.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runtools.errors import InvalidRequest
+from runtools.platform.api import schema
 from runtools.platform.api.hosts import strays
 from runtools.platform.api.hosts.registry import Hosts
 from runtools.platform.api.hosts.remote import RemoteHost
@@ -23,6 +24,7 @@ async def serve(settings: Settings, act: str, sandbox_id: str | None, org_id: st
     """Do one act, beside the running platform, as the user that owns its database."""
     db = Database(database_url(settings))
     try:
+        await schema.check(db)
         async with RemoteHost(settings.host_socket) as host:
             if act == "list":
                 return await _list(db, host)

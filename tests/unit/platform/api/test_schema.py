@@ -29,7 +29,11 @@ from sqlalchemy import (
     text,
 )
 
-from runtools.platform.api.schema import config, metadata, upgrade
+from runtools.errors import Conflict
+from runtools.platform.api.schema import check, config, metadata, upgrade
+from runtools.platform.boot.api import rekey
+from runtools.platform.boot.strays import serve as strays
+from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.testing import postgres
 
@@ -121,6 +125,37 @@ class TestUpgrade:
         assert names == {*metadata.tables, "alembic_version"}
         await one.close()
         await two.close()
+
+
+class TestOtherVersions:
+    async def test_an_older_database_is_not_worked_with_before_it_is_brought_up_to_date(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        """As a rekey between an upgrade and `runtools up`: it is told so, and nothing is blamed."""
+        settings, db = Settings(home=tmp_path, database_url=url), Database(url)
+        for revision, said in ((None, "missing"), ("0026", "0026")):
+            if revision is not None:
+                await db.write(_to, revision)
+            for act in (rekey(settings), strays(settings, "list", None, None)):
+                with pytest.raises(Conflict, match=f"its schema is {said}") as caught:
+                    await act
+                assert "runtools up" in str(caught.value.hint)
+        assert not (tmp_path / "api" / "master.key").exists()
+        await upgrade(db)
+        await check(db)
+        await db.close()
+
+    async def test_a_newer_database_is_left_alone(self, url: str) -> None:
+        def newer(conn: Connection) -> None:
+            conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+        db = Database(url)
+        await upgrade(db)
+        await db.write(newer)
+        for act in (upgrade(db), check(db)):
+            with pytest.raises(Conflict, match=r"newer version.*9999"):
+                await act
+        await db.close()
 
 
 class TestOperators:

@@ -6,7 +6,7 @@ import stat
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from runtools.errors import Conflict, InvalidRequest, Unavailable, WrongMasterKey
 from runtools.platform.api import schema
@@ -70,24 +70,22 @@ async def kept(db, vault):
     return values, keys
 
 
-class Later(SystemClock):
-    """A clock that is ahead."""
-
-    def __init__(self, by):
-        self._by = by
-
-    def now(self):
-        return super().now() + self._by
+def silent(conn, holder_id, since):
+    """A process has said nothing for that much longer."""
+    held = vault_store.holders
+    its = held.c.id == holder_id
+    seen_at = conn.scalar(select(held.c.seen_at).where(its))
+    conn.execute(held.update().where(its).values(seen_at=seen_at - since))
 
 
 @contextlib.asynccontextmanager
 async def there(db, vault, name):
     """A process with its keys, which says at short intervals that it is there."""
-    holder = await service.joined(db, vault, name, CLOCK)
+    holder = await service.joined(db, vault, name)
 
     async def stay(holder):
         while True:
-            holder = await service.say(db, vault, holder, CLOCK)
+            holder = await service.say(db, vault, holder)
             await asyncio.sleep(0.01)
 
     task = asyncio.create_task(stay(holder))
@@ -298,13 +296,27 @@ class TestRekey:
     async def test_who_was_killed_holds_nothing_up_for_ever(self, db, tmp_path):
         old, new = MasterKey.new(), MasterKey.new()
         vault = await open_vault(Settings(master_key=old.text()), db, CLOCK)
-        dead = await service.joined(db, vault, "dead", CLOCK)
+        dead = await service.joined(db, vault, "dead")
         both = Settings(master_key=f"{new.text()},{old.text()}")
-        clock = Later(rules.ALIVE)
         with pytest.raises(Conflict, match="dead"):
             await (await open_vault(both, db, CLOCK)).rekey(db, schema.SEALED, CLOCK.now())
-        await rekey(both, db, clock)
+        await db.write(silent, dead.id, rules.ALIVE)
+        await rekey(both, db, CLOCK)
         await db.write(vault_store.let_go, dead.id)
+
+    @pytest.mark.parametrize("db", postgres.ENGINES[1:], indirect=True)
+    async def test_clocks_that_differ_deceive_nobody(self, db, monkeypatch):
+        """One whose machine is an hour behind is there, whatever its clock says."""
+        old, new = MasterKey.new(), MasterKey.new()
+        vault = await open_vault(Settings(master_key=old.text()), db, CLOCK)
+        behind = CLOCK.now() - timedelta(hours=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(SystemClock, "now", lambda _: behind)
+            await service.joined(db, vault, "behind")
+        with pytest.raises(Conflict, match="behind"):
+            await (
+                await open_vault(Settings(master_key=f"{new.text()},{old.text()}"), db, CLOCK)
+            ).rekey(db, schema.SEALED, CLOCK.now())
 
     async def test_who_says_nothing_is_waited_for(self, db, tmp_path):
         """One whose beat comes late has the key by then."""
@@ -312,36 +324,35 @@ class TestRekey:
         file = tmp_path / "key"
         file.write_text(f"{old.text()}")
         running = await open_vault(Settings(master_key_file=str(file)), db, CLOCK)
-        holder = await service.joined(db, running, "slow", CLOCK)
+        holder = await service.joined(db, running, "slow")
         file.write_text(f"{new.text()}\n{old.text()}")
         asked = asyncio.create_task(rekey(Settings(master_key_file=str(file)), db, CLOCK))
         while await db.read(vault_store.coming) is None:
             await asyncio.sleep(0.01)
         assert not asked.done()
-        await service.say(db, running, holder, CLOCK)
+        await service.say(db, running, holder)
         assert await asked == 0
 
     async def test_one_whose_look_takes_long_is_there_meanwhile(self, db, tmp_path, monkeypatch):
         """Its last word is old, and the program that gives the keys hangs."""
         old, new = MasterKey.new(), MasterKey.new()
         vault = await open_vault(Settings(master_key=old.text()), db, CLOCK)
-        holder = await service.joined(db, vault, "slow", CLOCK)
+        holder = await service.joined(db, vault, "slow")
         both = Settings(master_key=f"{new.text()},{old.text()}")
         await (await open_vault(both, db, CLOCK)).announce(db, CLOCK.now())
-        loop, later, seen = asyncio.get_running_loop(), Later(rules.ALIVE), []
+        loop, seen = asyncio.get_running_loop(), []
+        await db.write(silent, holder.id, rules.ALIVE)
 
         def hangs(_self, key_id):
-            there = db.read(vault_store.holding, later.now() - timedelta(seconds=30))
+            there = db.read(vault_store.holding, timedelta(seconds=30))
             seen.extend(asyncio.run_coroutine_threadsafe(there, loop).result(30))
             raise WrongMasterKey(key_id)
 
         monkeypatch.setattr(Vault, "look_for", hangs)
-        said = await service.say(db, vault, holder, later)
+        said = await service.say(db, vault, holder)
         assert [(one.name, one.looked_for) for one in seen] == [("slow", None)]
         assert said.looked_for == new.id
-        assert (
-            await service.say(db, vault, said, later) is said
-        )  # it is not looked for all the time
+        assert await service.say(db, vault, said) is said  # it is not looked for all the time
         assert len(seen) == 1
 
     async def test_who_joins_in_the_very_moment_needs_the_new_key(self, db, tmp_path, monkeypatch):
@@ -352,7 +363,7 @@ class TestRekey:
 
         def slowly(conn, *given):
             switch(conn, *given)
-            joins = service.joined(db, joining, "late", CLOCK)
+            joins = service.joined(db, joining, "late")
             beside.append(asyncio.run_coroutine_threadsafe(joins, loop))
             if not db.sqlite:
                 wait_for_lock(conn)
@@ -361,7 +372,7 @@ class TestRekey:
         await rekey(Settings(master_key=f"{new.text()},{old.text()}"), db, CLOCK)
         with pytest.raises(WrongMasterKey, match=new.id):
             await asyncio.wrap_future(beside[0])
-        assert await db.read(vault_store.holding, CLOCK.now() - rules.ALIVE) == []
+        assert await db.read(vault_store.holding, rules.ALIVE) == []
 
     async def test_what_does_not_open_stops_it_before_the_old_key_goes(self, db, tmp_path):
         settings = Settings(home=tmp_path)

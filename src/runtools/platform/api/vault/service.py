@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _SAID_EVERY = timedelta(seconds=5)
 _ASK_SECONDS = 0.1
-_LONGEST = rules.ALIVE + timedelta(seconds=10)
+_LONGEST_SECONDS = rules.ALIVE.total_seconds() + 10
 _FORGOTTEN = timedelta(days=1)
 
 
@@ -39,12 +39,12 @@ async def join(platform: Platform) -> Holder:
         WrongMasterKey: another key has become the current one, and it is not at hand.
     """
     name = f"process {os.getpid()} on {socket.gethostname()} (platform {platform.install_id})"
-    return await joined(platform.db, platform.vault, name, platform.clock)
+    return await joined(platform.db, platform.vault, name)
 
 
-async def joined(db: Database, vault: Vault, name: str, clock: Clock) -> Holder:
+async def joined(db: Database, vault: Vault, name: str) -> Holder:
     """The same under a name."""
-    return await db.write(_join, vault, Holder(new_id("prc"), name[:255], [], None, clock.now()))
+    return await db.write(_join, vault, Holder(new_id("prc"), name[:255], []))
 
 
 async def stay(platform: Platform, holder: Holder) -> None:
@@ -52,7 +52,7 @@ async def stay(platform: Platform, holder: Holder) -> None:
     while True:
         await platform.clock.sleep(_LOOK_SECONDS)
         try:
-            holder = await say(platform.db, platform.vault, holder, platform.clock)
+            holder = await say(platform.db, platform.vault, holder)
         except RunToolsError as error:
             log.debug("saying which master keys are at hand: %s", error)
         except Exception:
@@ -60,25 +60,25 @@ async def stay(platform: Platform, holder: Holder) -> None:
             log.exception("saying which master keys are at hand")
 
 
-async def say(db: Database, vault: Vault, holder: Holder, clock: Clock) -> Holder:
+async def say(db: Database, vault: Vault, holder: Holder) -> Holder:
     """One look for a key that is to come, and a word where there is news or it is time."""
-    coming, is_time = await db.read(store.coming), clock.now() - holder.seen_at >= _SAID_EVERY
+    coming = await db.read(store.coming)
+    is_time = await db.read(store.is_silent, holder.id, _SAID_EVERY)
     if (
         coming is not None
         and coming not in vault.at_hand
         and (is_time or coming != holder.looked_for)
     ):
         # A look may take as long as a program that gives the keys: it is there meanwhile.
-        await db.write(store.hold, replace(holder, looked_for=None, seen_at=clock.now()))
+        await db.write(store.hold, replace(holder, looked_for=None))
         try:
             await asyncio.to_thread(vault.look_for, coming)
         except RunToolsError as error:
             if holder.looked_for != coming:
                 why = "it is not where the keys are" if isinstance(error, WrongMasterKey) else error
                 log.warning("the master key %s is to seal next and not at hand: %s", coming, why)
-    fresh = replace(holder, keys=vault.at_hand, looked_for=coming, seen_at=clock.now())
-    news = (fresh.keys, fresh.looked_for) != (holder.keys, holder.looked_for)
-    if not news and not is_time:
+    fresh = replace(holder, keys=vault.at_hand, looked_for=coming)
+    if fresh == holder and not is_time:
         return holder
     await db.write(store.hold, fresh)
     return fresh
@@ -91,14 +91,13 @@ async def prepare(db: Database, vault: Vault, clock: Clock, told: Callable[[str]
         Conflict: some have looked for it in vain, or not at all in that time; they alone are named.
     """
     key = await vault.announce(db, clock.now())
-    last, waits = clock.now() + _LONGEST, False
+    last, waits = clock.monotonic() + _LONGEST_SECONDS, False
     while True:
-        now = clock.now()
-        lacking = rules.lacking(await db.read(store.holding, now - rules.ALIVE), key.id)
+        lacking = rules.lacking(await db.read(store.holding, rules.ALIVE), key.id)
         if not lacking:
             return
         # Who has not looked yet may have it at hand.
-        if now > last or all(one.looked_for == key.id for one in lacking):
+        if clock.monotonic() > last or all(one.looked_for == key.id for one in lacking):
             raise rules.unknown_to(lacking, key.id)
         if not waits:
             waits = True
@@ -111,7 +110,7 @@ def _join(conn: Transaction, vault: Vault, holder: Holder) -> Holder:
     key_id = store.current_id(conn)
     if key_id is not None:
         vault.look_for(key_id)
-    store.forget_holders(conn, holder.seen_at - _FORGOTTEN)
+    store.forget_holders(conn, _FORGOTTEN)
     here = replace(holder, keys=vault.at_hand)
     store.hold(conn, here)
     return here

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from runtools.platform.kit.db import Document, Moment, metadata, upsert
+from runtools.platform.kit.db import Document, Moment, metadata, shared_time, upsert
 
 master_keys = Table(
     "master_keys",
@@ -59,8 +59,7 @@ class Holder:
     id: str
     name: str
     keys: list[str]
-    looked_for: str | None
-    seen_at: datetime
+    looked_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +168,12 @@ def retire(conn: Connection, key_id: str, columns: Sequence[SealedColumn]) -> bo
 # --- who has which ---
 
 
+# When is told by the database's clock: those of the machines may differ by more than what is waited for.
+
+
 def hold(conn: Connection, holder: Holder) -> None:
     """A process is there, with these keys."""
-    row = {
-        "id": holder.id,
-        "name": holder.name,
-        "keys": holder.keys,
-        "looked_for": holder.looked_for,
-        "seen_at": holder.seen_at,
-    }
+    row = {**asdict(holder), "seen_at": shared_time(conn)}
     there = upsert(conn, holders).values(**row)
     conn.execute(there.on_conflict_do_update(index_elements=["id"], set_=row))
 
@@ -187,13 +183,19 @@ def let_go(conn: Connection, holder_id: str) -> None:
     conn.execute(delete(holders).where(holders.c.id == holder_id))
 
 
-def forget_holders(conn: Connection, before: datetime) -> None:
-    """Drop processes that have said nothing since."""
-    conn.execute(delete(holders).where(holders.c.seen_at < before))
+def forget_holders(conn: Connection, silent: timedelta) -> None:
+    """Drop processes that have said nothing for so long."""
+    conn.execute(delete(holders).where(holders.c.seen_at < shared_time(conn) - silent))
 
 
-def holding(conn: Connection, since: datetime) -> list[Holder]:
-    """The processes that have been there since, by name."""
-    names = ("id", "name", "keys", "looked_for", "seen_at")
-    query = select(*(holders.c[name] for name in names)).where(holders.c.seen_at >= since)
+def is_silent(conn: Connection, holder_id: str, silent: timedelta) -> bool:
+    """Whether a process has said nothing for so long."""
+    seen_at = conn.scalar(select(holders.c.seen_at).where(holders.c.id == holder_id))
+    return seen_at is None or shared_time(conn) - seen_at >= silent
+
+
+def holding(conn: Connection, silent: timedelta) -> list[Holder]:
+    """The processes that have said something for no longer than that, by name."""
+    there = holders.c.seen_at >= shared_time(conn) - silent
+    query = select(*(holders.c[field.name] for field in fields(Holder))).where(there)
     return [Holder(*row) for row in conn.execute(query.order_by(holders.c.name, holders.c.id))]

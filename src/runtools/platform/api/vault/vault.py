@@ -172,5 +172,5 @@ def _take_first(conn: Transaction, key: MasterKey, now: datetime) -> None:
 def _switch(conn: Transaction, key: MasterKey, now: datetime) -> None:
     store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)
     # Who joins from here on waits for the rows just written, and needs this key: none slips in between.
-    if lacking := rules.lacking(store.holding(conn, now - rules.ALIVE), key.id):
+    if lacking := rules.lacking(store.holding(conn, rules.ALIVE), key.id):
         raise rules.unknown_to(lacking, key.id)
