@@ -22,7 +22,6 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
-    insert,
     or_,
     select,
     true,
@@ -32,7 +31,7 @@ from sqlalchemy import (
 from runtools.platform.api.ssh_keys.store import ssh_keys
 from runtools.platform.core import access
 from runtools.platform.core.access import Caller
-from runtools.platform.kit.db import Document, Moment, at_end, metadata
+from runtools.platform.kit.db import Document, Moment, at_end, metadata, upsert
 
 api_keys = Table(
     "api_keys",
@@ -131,8 +130,10 @@ def add_once(conn: Connection, key: Key) -> Key:
     made = made_by_act(conn, key.org_id, key.op)
     if made is not None:
         return made
-    conn.execute(insert(api_keys).values(**asdict(key)))
-    return key
+    # Another process may be at the same act in this moment: whoever is second waits, and finds its key.
+    once = upsert(conn, api_keys).values(**asdict(key))
+    conn.execute(once.on_conflict_do_nothing(index_elements=["org_id", "op"]))
+    return made_by_act(conn, key.org_id, key.op) or key
 
 
 def made_by_act(conn: Connection, org_id: str, op: str) -> Key | None:

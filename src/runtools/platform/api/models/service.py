@@ -73,7 +73,7 @@ async def add(call: Call, wanted: ModelEndpointCreate) -> Endpoint:
         op=call.op,
         created_at=call.platform.clock.now(),
     )
-    return await call.platform.db.write(_add, endpoint)
+    return await call.made(_add, endpoint)
 
 
 async def all_of(call: Call) -> list[Endpoint]:
@@ -141,8 +141,7 @@ def _add(conn: Transaction, endpoint: Endpoint) -> Endpoint:
         raise Conflict(f"an org has at most {MOST} endpoints", hint="delete one first")
     if endpoint.secret is not None:
         _check_secret(conn, endpoint.org_id, endpoint.secret)
-    store.add(conn, endpoint)
-    return endpoint
+    return endpoint if store.add(conn, endpoint) else _add(conn, endpoint)
 
 
 def _check_secret(conn: Transaction, org_id: str, name: str) -> None:

@@ -15,11 +15,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
-    insert,
     select,
 )
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 endpoints = Table(
     "model_endpoints",
@@ -53,9 +52,10 @@ class Endpoint:
 _COLUMNS = [endpoints.c[field.name] for field in fields(Endpoint)]
 
 
-def add(conn: Connection, endpoint: Endpoint) -> None:
-    """A new endpoint."""
-    conn.execute(insert(endpoints).values(**asdict(endpoint)))
+def add(conn: Connection, endpoint: Endpoint) -> bool:
+    """A new endpoint; False: there is one of that slug by now."""
+    row = upsert(conn, endpoints).values(**asdict(endpoint))
+    return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
 
 
 def find(conn: Connection, org_id: str, slug: str) -> Endpoint | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, ForeignKey, String, Table, delete, insert, or_, select
+from sqlalchemy import Column, Connection, ForeignKey, String, Table, delete, select
 
-from runtools.platform.kit.db import Moment, metadata
+from runtools.platform.kit.db import Moment, metadata, upsert
 
 resets = Table(
     "resets",
@@ -35,9 +35,10 @@ class Reset:
 
 def put(conn: Connection, reset: Reset) -> None:
     """A new link in the place of the person's older one; those whose time is over go."""
-    over = resets.c.expires_at <= reset.created_at
-    conn.execute(delete(resets).where(or_(resets.c.user_id == reset.user_id, over)))
-    conn.execute(insert(resets).values(**asdict(reset)))
+    conn.execute(delete(resets).where(resets.c.expires_at <= reset.created_at))
+    row = asdict(reset)
+    fresh = upsert(conn, resets).values(**row)
+    conn.execute(fresh.on_conflict_do_update(index_elements=["user_id"], set_=row))
 
 
 def find(conn: Connection, digest: str, now: datetime) -> Reset | None:

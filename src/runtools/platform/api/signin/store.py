@@ -49,6 +49,10 @@ def begin(conn: Connection, kinds: Mapping[str, str], now: datetime) -> datetime
 
 def succeeded(conn: Connection, own: Sequence[str], shared: Sequence[str]) -> None:
     """It was none: forget what was counted for the first, and count one less for the others."""
+    # In one order, as who counts one does it: of two at once, neither waits for the other's.
+    both = attempts.c.digest.in_({*own, *shared})
+    held = select(attempts.c.digest).where(both).order_by(attempts.c.digest)
+    conn.execute(held.with_for_update()).all()
     conn.execute(delete(attempts).where(attempts.c.digest.in_(own)))
     less = (attempts.c.digest.in_(shared)) & (attempts.c.failures > 0)
     conn.execute(
