@@ -145,7 +145,7 @@ class TestFrame:
 
         house, _ = two
 
-        async def value(call: Any, name: str, _line: Any) -> Any:
+        async def value(call: Any, name: str) -> Any:
             theirs = await call.platform.db.read(secrets.find, house.id, name)
             raise NotFound(f"no secret {name!r}" + (" of yours" if theirs else ""))
 

@@ -46,8 +46,6 @@ _PURE = "touches no record"
 
 ACROSS: Mapping[str, str] = {
     "audit.add": "lines that bear the org of whoever was let in",
-    "audit.begin": "a line that bears the org of whoever was let in",
-    "audit.finish": "a line of its own call, by the id that it was begun with",
     "audit.drop": _SWEEP,
     "definitions.put": _MAKES,
     "deploys.add": _MAKES,
