@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,7 +48,7 @@ def run(tmp_path: Path):
 
     yield start
     for process in started:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # what it left behind is in its group, too
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
