@@ -19,8 +19,10 @@ from runtools import RunTools, Sandbox
 TEMPLATE = "base-debian"
 COUNTER = """
 import itertools, pathlib, time
+count, fresh = pathlib.Path("/workspace/count"), pathlib.Path("/workspace/count.new")
 for n in itertools.count(1):
-    pathlib.Path("/workspace/count").write_text(str(n))
+    fresh.write_text(str(n))
+    fresh.replace(count)  # so that whoever reads it finds a whole number
     time.sleep(0.2)
 """
 
