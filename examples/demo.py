@@ -107,16 +107,6 @@ def main() -> None:
         with step("destroy both"):
             child.destroy()
             sandbox.destroy()
-    console.print("\nThe platform runs on. Try next:")
-    for line in (
-        "runtools sandbox create --name box",
-        "runtools sandbox exec box -- python3 -c 'print(6 * 7)'",
-        "runtools sandbox why box",
-        "runtools sandbox destroy box",
-        "runtools doctor",
-        "runtools down",
-    ):
-        console.print(f"    .venv/bin/{line}")
 
 
 if __name__ == "__main__":

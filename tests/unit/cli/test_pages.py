@@ -19,7 +19,7 @@ PAGES = sorted(
     file.relative_to(ROOT).as_posix()
     for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 )
-SOURCES = [*PAGES, "examples/demo.py", "examples/agent.py"]
+SOURCES = [*PAGES, "dev", "examples/demo.py", "examples/agent.py"]
 
 _INLINE = re.compile(r"`(?:sudo )?(?:\.venv/bin/)?(runtools [^`]+)`")
 _TYPED = re.compile(r"^\s*(?:sudo )?(?:\.venv/bin/)?(runtools [a-z].*)$")
@@ -62,7 +62,7 @@ def test_what_is_shown_can_be_typed(page: str) -> None:
     found = list(commands((ROOT / page).read_text()))
     if page != "CHANGELOG.md":  # it tells of what was
         assert {line: why for line in found if (why := wrong(line))} == {}
-    assert found or page not in ("README.md", "docs/cli.md", "examples/demo.py")
+    assert found or page not in ("README.md", "docs/cli.md", "dev")
 
 
 @pytest.mark.parametrize(
