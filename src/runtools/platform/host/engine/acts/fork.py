@@ -26,7 +26,7 @@ from runtools.platform.host.engine.acts.create import first_start
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.acts.snapshot import capture
-from runtools.platform.host.engine.fitness import check_fit
+from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.machines import Source
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, clear_away, make_folder
@@ -39,10 +39,12 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
 
     Raises:
         CapacityExhausted: there is no room for all of them; none was made.
+        IsolationUnavailable: children may not run on what this host gives.
         SandboxStopped: none of them came to run.
     """
     engine, ids = box.engine, [child.sandbox_id for child in children]
     check(Act.FORK, box.state, box.id)
+    check_isolation(engine, box.record.order.require_isolation)
     _check_fit_and_new(box, ids)
     async with box.act(Act.FORK, why, things=tuple(ids)), AsyncExitStack() as undo:
         reach("fork.begun")

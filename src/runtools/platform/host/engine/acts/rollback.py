@@ -20,7 +20,7 @@ from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.pause import became_paused, note_processes
 from runtools.platform.host.engine.acts.resume import became_running
 from runtools.platform.host.engine.acts.room import room
-from runtools.platform.host.engine.fitness import check_fit
+from runtools.platform.host.engine.fitness import check_fit, check_isolation
 from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.machines import Source, Up, bring_up
 from runtools.platform.host.engine.phases import Phases
@@ -40,8 +40,10 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
 
     Raises:
         CapacityExhausted: there is no room for a second machine beside it.
+        IsolationUnavailable: its machine may not run on what this host gives.
     """
     check(Act.ROLLBACK, box.state, box.id)
+    check_isolation(box.engine, box.record.order.require_isolation)
     target = _target(box, snapshot_id)
     spare = Life(box.record.lives + 1, box.engine.free_uid(), None, target.token)
     box.books.note(replace(box.record, lives=spare.number))
