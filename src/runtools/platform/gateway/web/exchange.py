@@ -21,6 +21,7 @@ class Exchange:
         wish: by what its visitor stays.
         upstream: where it went.
         wakes: what is sent there wakes the sandbox; else see `Rousing`.
+        more: fields for its answer.
         begun: its answer has.
         keeps: another request may come behind it.
     """
@@ -30,9 +31,9 @@ class Exchange:
         "_body",
         "_head",
         "_inflow",
-        "_more",
         "begun",
         "keeps",
+        "more",
         "upstream",
         "wakes",
         "wish",
@@ -40,7 +41,7 @@ class Exchange:
 
     def __init__(self, head: RequestHead, found: Way, now: float) -> None:
         self._head = head
-        self._more = found.more
+        self.more = found.more
         self.upstream = found.upstream
         self.wish = lasting(found.wish, found.verdict)
         self.wakes = found.verdict.wakes
@@ -98,7 +99,7 @@ class Exchange:
         if answer.status >= _FINAL:
             self.begun = True
             self.keeps = self._head.keeps_alive and answer.length != -1 and not is_last
-            more = self._more
+            more = self.more
             if not self.keeps:
                 more = [*more, (b"Connection", b"close")]
             elif b"1.0" in (self._head.version, answer.version):

@@ -125,6 +125,11 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
     return Page(error.status, "The sandbox cannot be reached", sentence)
 
 
+def of_silence(problem: str, status: int = 502) -> Page:
+    """What a server is to whoever asks it, if it gives no answer."""
+    return Page(status, "The server in the sandbox gives no answer", problem.capitalize() + ".")
+
+
 def _waiting(error: PortClosed, urls: DevUrls, sandbox_id: str, port: int) -> Page:
     ports = [one for one in error.details.get("ports", []) if is_open(one)]
     others = "Something listens on:" if ports else "Nothing listens on any other port either."

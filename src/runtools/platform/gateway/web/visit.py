@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from runtools.platform.gateway.rousing import Waken
-from runtools.platform.gateway.web import visitor, way
+from runtools.platform.gateway.web import pages, visitor, way
 from runtools.platform.gateway.web.admission import Wish
 from runtools.platform.gateway.web.exchange import Exchange
 from runtools.platform.gateway.web.framing import BadBody
-from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead
+from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead, Field
 from runtools.platform.gateway.web.pace import Outflow
 from runtools.platform.gateway.web.pages import Page
 from runtools.platform.gateway.web.requests import Request, Requests
@@ -192,7 +193,14 @@ class Visit(asyncio.Protocol):
         self._transport.pause_reading()
         self._task = asyncio.create_task(self._serve(request, wish, request.own))
 
-    async def _serve(self, request: Request, wish: Wish, own: bytes) -> None:
+    async def _serve(
+        self, request: Request, wish: Wish, own: bytes, more: Sequence[Field] = ()
+    ) -> None:
+        """Find its way.
+
+        Args:
+            more: fields for its answer beside those that come of the way.
+        """
         found = await way.find(self._house, request.head, wish, own, self.source)
         self._task = None
         if self._transport.is_closing():
@@ -200,8 +208,11 @@ class Visit(asyncio.Protocol):
                 found.upstream.abort()
         elif isinstance(found, Page):
             self._answer(found)
+        elif found.upstream.transport.is_closing():
+            found.upstream.abort()
+            self._answer(pages.of_silence("it closed the connection before it was asked"))
         else:
-            self._send(request, found)
+            self._send(request, found._replace(more=[*more, *found.more]))
 
     def _send(self, request: Request, found: Way) -> None:
         upstream, head = found.upstream, request.head
@@ -287,12 +298,13 @@ class Visit(asyncio.Protocol):
         is_stale = upstream is not None and not upstream.is_fresh
         if is_stale and wish is not None and way.is_repeatable(request.head):
             # The server has closed an idle connection just when this was sent on it.
+            # What the visitor is to keep, a cookie made of a link that is good once, is still to be told.
+            more: Sequence[Field] = () if exchange is None else exchange.more
             self._transport.pause_reading()
-            self._task = asyncio.create_task(self._serve(request, wish, request.head.target))
+            again = self._serve(request, wish, request.head.target, more)
+            self._task = asyncio.create_task(again)
             return
-        self._answer(
-            Page(status, "The server in the sandbox gives no answer", problem.capitalize() + ".")
-        )
+        self._answer(pages.of_silence(problem, status))
 
     def upgraded(self, head: AnswerHead, rest: bytes) -> None:
         """Another protocol is spoken from now on: bytes go as they are."""

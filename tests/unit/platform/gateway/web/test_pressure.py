@@ -13,7 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from runtools.platform.core import dev_urls
 from runtools.platform.core.dev_urls import DevUrls
+from runtools.platform.core.ports.admitting import Asked, Verdict
 from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.web import pace, talk
@@ -23,7 +25,7 @@ from runtools.platform.gateway.web.talk import Talk
 from runtools.platform.gateway.web.visit import Visit
 from runtools.platform.kit.splice import Splice
 from runtools.testing.clock import ManualClock
-from runtools.testing.gateway_world import BOX, KEY, FakeAdmitting
+from runtools.testing.gateway_world import BOX, KEY, LINK, FakeAdmitting
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SWITCH = b"HTTP/1.1 101 Yes\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
@@ -126,9 +128,13 @@ class World:
         assert visit._upstream is not None
         return cast("Wire", visit._upstream.transport)
 
-    async def request(self, visit: Visit, first: str, more: str = "", body: bytes = b"") -> None:
+    async def request(
+        self, visit: Visit, first: str, more: str = "", body: bytes = b"", *, key: bool = True
+    ) -> None:
         """Ask, and see it judged."""
-        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
+        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\n"
+        if key:
+            host += f"X-RunTools-Key: {KEY}\r\n"
         visit.data_received(f"{first} HTTP/1.1\r\n{host}{more}\r\n".encode() + body)
         if visit._task is not None:
             await visit._task
@@ -330,3 +336,45 @@ class TestRevoking:
         await world.request(visit, "GET /three")
         assert front.sent.count(b"HTTP/1.1 404 ") == 1
         assert b"/three" not in back.sent
+
+
+class TestServersThatLeave:
+    async def test_one_that_left_while_its_visitor_was_judged_again_is_told_of(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        visit, front = world.visit()
+        world.servers.on_attach = lambda: world.clock.advance(BELIEVED_SECONDS)
+        admit, asked = world.admitting.admit, world.admitting.asked
+
+        def breaks(_: bytes) -> None:
+            raise RuntimeError("the handler is closed")  # as uvloop does
+
+        async def slow(one: Asked) -> Verdict:
+            found = await admit(one)
+            if len(asked) == 2:
+                [back] = world.servers.wires
+                back.is_gone, back.on_write = True, breaks
+                back.protocol.connection_lost(None)
+            return found
+
+        monkeypatch.setattr(world.admitting, "admit", slow)
+        await world.request(visit, "GET /")
+        assert len(asked) == 2
+        assert front.sent.startswith(b"HTTP/1.1 502 ")
+
+    async def test_the_cookie_of_a_link_is_told_though_the_request_was_sent_again(
+        self, world: World
+    ) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /")
+        back.protocol.data_received(ANSWER)
+        await world.request(visit, f"GET /?{dev_urls.LINK}={LINK}", key=False)
+        back.protocol.connection_lost(None)  # it had closed what was kept of it
+        assert visit._task is not None
+        await visit._task
+        fresh = world.servers.wires[-1]
+        assert fresh is not back
+        fresh.protocol.data_received(ANSWER)
+        [_, said] = front.sent.split(b"HTTP/1.1 200 ")[1:]
+        assert f"={LINK};".encode() in said
+        assert b"Referrer-Policy: no-referrer" in said
