@@ -604,12 +604,16 @@ class TestEnd:
         self, world, box
     ):
         await world.host.stats(box)
+        await world.sh(box, "echo last words >> /proc/1/fd/1")
+        said = await world.host.console(box, 20)
         kill_machine(world, box)
         async with asyncio.timeout(5):
             await until(lambda: world.look(box).state == "stopped")
         ending = world.look(box).ending
         assert (ending.cause, ending.signal, ending.exit_code) == ("vmm_exit", 9, None)
         assert "SIGKILL" in ending.reason
+        assert "last words" in said
+        assert ending.console_tail[: len(said)] == said
         assert "the guest used" in ending.memory_pressure
         assert ending.recoverable_until is not None
         assert ledger.read(world.folder(box))[-1].detail["reason"] == ending.reason

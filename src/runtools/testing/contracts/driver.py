@@ -110,6 +110,8 @@ class DriverContract:
         async with asyncio.timeout(rig.patience):
             while not any("last words 3" in line for line in await _console(rig, machine)):
                 await asyncio.sleep(0.05)
+        await rig.assassinate(machine)
+        assert any("last words 3" in line for line in (await rig.ended(machine)).console_tail)
         await rig.soon(rig.driver.kill(machine))
         lines = await rig.driver.console(machine, 2)
         assert len(lines) == 2

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import re
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from runtools.errors import Conflict, Unavailable
-from runtools.platform.boot import home, running, uids, up
+from runtools.platform.api.keys import store
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.boot import home, running, status, uids, up
+from runtools.platform.boot.api import database_url
 from runtools.platform.boot.people import Person
+from runtools.platform.core import access
+from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
+from runtools.platform.kit.crypto import digest
+from runtools.platform.kit.db import Database
+from runtools.sdk.shapes import Health
 
 ROOT = Path(__file__).parents[4]
 
@@ -152,6 +162,92 @@ class TestForeground:
         left.machine.wait()
         assert await up.foreground(left.settings, {}) == 0
         assert "paused" not in caplog.text
+
+
+SUDO = {"SUDO_UID": str(pwd.getpwnam("nobody").pw_uid)}
+EMULATED = "host here runs sandboxes under emulation (tcg): slower"
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform answers, and says that its host emulates."""
+
+    async def ask(_: Settings) -> Health:
+        return Health(status="ready", version="1", warnings=[EMULATED])
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def root(*_: object) -> Person:
+        return Person("root", 0, 0)
+
+    monkeypatch.setattr(status, "ask", ask)
+    monkeypatch.setattr(up, "unprivileged", root)
+    monkeypatch.setattr(up, "_need_ports", lambda _: None)
+    monkeypatch.setattr(up.Supervisor, "run", nothing)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.usefixtures("answers")
+class TestFirstStart:
+    async def test_makes_an_org_and_a_key_that_only_the_caller_reads(self, tmp_path: Path) -> None:
+        settings = Settings(home=tmp_path / "home")
+        assert await up.foreground(settings, SUDO) == 0
+        at = settings.client_file.stat()
+        assert (at.st_uid, at.st_mode & 0o777) == (int(SUDO["SUDO_UID"]), 0o600)
+        told = json.loads(settings.client_file.read_bytes())
+        assert told["apiUrl"] == f"http://{settings.api_host}:{settings.api_port}"
+        assert told["installId"] == home.install_id(settings)
+        db = Database(database_url(settings))
+        try:
+            org_id, second = await ensure_first(db, SystemClock())
+            caller = await db.read(store.caller, digest(told["apiKey"]))
+        finally:
+            await db.close()
+        assert second is None
+        assert caller is not None
+        assert (caller.org_id, caller.scopes) == (org_id, {access.ALL, *access.OPERATOR})
+        # Another start, by whomever, keeps key and owner; and where the API is may have changed.
+        moved = Settings(home=settings.home, api_port=settings.api_port + 1)
+        assert await up.foreground(moved, {}) == 0
+        again = settings.client_file.stat()
+        assert (again.st_uid, again.st_mode & 0o777) == (at.st_uid, 0o600)
+        url = f"http://{moved.api_host}:{moved.api_port}"
+        assert json.loads(settings.client_file.read_bytes()) == {**told, "apiUrl": url}
+
+    async def test_says_where_everything_is_and_warns_of_emulation(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        settings = Settings(home=tmp_path / "home")
+        started: list[Mapping[str, str]] = []
+
+        async def start(_: object, *, env: Mapping[str, str], output: Path) -> int:
+            """As the process that is started does: the key is the caller's, if it is told of one."""
+            started.append(env)
+            settings.client_file.write_text("{}")
+            os.chown(settings.client_file, int(env["SUDO_UID"]), 0)
+            return os.getpid()  # it does not end
+
+        monkeypatch.setattr(up, "start_detached", start)
+        assert await up.detached(settings, SUDO) == 0
+        assert len(started) == 1
+        assert capsys.readouterr().err.splitlines() == [
+            f"ready    http://{settings.api_host}:{settings.api_port}",
+            f"home     {settings.home}",
+            f"key      {settings.client_file} (readable by nobody alone)",
+            f"warning  {EMULATED}",
+        ]
+
+    async def test_says_so_in_the_foreground_as_well(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = Settings(home=tmp_path)
+        settings.client_file.write_text("{}")
+        with caplog.at_level("INFO", "runtools.up"):
+            supervisor = up.Supervisor([], {}, SystemClock())
+            await up._announce(settings, Person("root", 0, 0), supervisor)
+        assert f"key      {settings.client_file} (readable by root alone)" in caplog.messages
+        assert f"warning  {EMULATED}" in caplog.messages
 
 
 def test_systemd_does_not_start_anew_what_was_told_to_end() -> None:
