@@ -41,7 +41,7 @@ def test_a_certificate_that_up_is_given_is_the_setting_of_all_parts(
 ) -> None:
     seen: list[tuple[Settings, Mapping[str, str]]] = []
 
-    async def start(settings: Settings, environ: Mapping[str, str]) -> int:
+    async def start(settings: Settings, environ: Mapping[str, str], **_: bool) -> int:
         seen.append((settings, environ))
         return 0
 
