@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import Connection, func, select
+from tests.flow.api.test_pages import PASSWORD, signed_in
 
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.edge import Audit
@@ -27,6 +28,35 @@ async def lines(world: World, **sought: str) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["data"]
     return found
+
+
+class TestWhoIsInNoOrg:
+    """Whoever else was signed in at the browser: that org is told nothing of them."""
+
+    async def test_a_sign_in_at_the_browser_of_somebody_else(self, any_world: World) -> None:
+        ann = await signed_in(any_world)
+        bob = await any_world.person(None, email="bob@example.org", password=PASSWORD)
+        form = {"email": "bob@example.org", "password": PASSWORD}
+        assert (await ann.post("/signin", **form)).status_code == 303
+        (hers,) = await lines(any_world, action="pages.sign_in")
+        assert hers["actor"] != bob.user_id
+        (line,) = await lines(any_world, action="pages.sign_in", platform="true")
+        assert (line["actor"], line["status"]) == (bob.user_id, 303)
+        await bob.http.aclose()
+
+    async def test_a_reset_by_the_operator_at_the_browser_of_somebody_else(
+        self, any_world: World
+    ) -> None:
+        ann = await signed_in(any_world)
+        bob = await any_world.person(None, email="bob@example.org", password=PASSWORD)
+        made = await any_world.http.post(f"/v1/people/{bob.user_id}/reset")
+        code = made.json()["data"]["link"].partition("#")[2]
+        answer = await ann.post("/reset", code=code, password="another one of his")
+        assert answer.status_code == 200, answer.text
+        assert await lines(any_world, action="pages.reset_password") == []
+        (line,) = await lines(any_world, action="pages.reset_password", platform="true")
+        assert (line["resource"], line["status"]) == (bob.user_id, 200)
+        await bob.http.aclose()
 
 
 class TestWhatCallersChoose:

@@ -140,6 +140,23 @@ class TestLinking:
         thief = await signed_in(house, email="eve@example.org")
         assert (await through(thief, "bob")).status_code == 409
 
+    async def test_who_is_in_no_org_is_not_told_to_that_of_who_was_signed_in(
+        self, house: World
+    ) -> None:
+        bob = await signed_in(house, role=None, email="bob@example.org")
+        assert "Linked" in (await through(bob, "bob")).text
+        me = (await bob.get("/v1/me")).json()["data"]["user"]["id"]
+        await house.person(password=PASSWORD)
+        browser = Browser(house.url)
+        address = await leave(browser)  # before she signs in, in another tab
+        await browser.post("/signin", email="ann@example.org", password=PASSWORD)
+        answer = await browser.get(await vouched(address, "bob"))
+        assert answer.status_code == 303
+        asked = "/v1/audit?action=pages.sign_in_by_provider"
+        assert (await house.http.get(asked)).json()["data"] == []
+        (line, *_) = (await house.http.get(f"{asked}&platform=true")).json()["data"]
+        assert (line["actor"], line["status"]) == (me, 303)
+
     async def test_one_that_is_unlinked_meanwhile_lets_nobody_in(
         self, house: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:

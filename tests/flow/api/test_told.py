@@ -14,7 +14,10 @@ import pytest
 from tests.flow.api.conftest import both_of
 from tests.flow.api.test_pages import PASSWORD, Browser, signed_in
 
-from runtools.platform.api.audit import edge
+from runtools.platform.api.audit import edge, store
+from runtools.platform.api.audit.store import Line
+from runtools.platform.api.sandboxes import acts
+from runtools.platform.kit.db import Transaction
 from runtools.testing import postgres
 from runtools.testing.api_world import World
 from runtools.testing.made_once import bare_app
@@ -61,6 +64,45 @@ async def test_every_change_has_its_line_though_it_was_never_answered(
     async with both_of(any_url, tmp_path, checked=False) as both:
         faults = await Walk(*both).told(asked, lambda: _ends(monkeypatch), SILENT, NAMELESS)
     assert faults == [], "\n\n".join(faults)
+
+
+async def test_the_kept_disk_of_an_ended_one_is_not_given_up_untold(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = any_world
+    made = await world.create()
+    await world.host.die(made["id"], "the VMM was killed")
+    await world.becomes(made["id"], state="stopped")
+
+    async def dies(*_: Any) -> None:
+        raise ConnectionError("killed here")
+
+    with _ends(monkeypatch), monkeypatch.context() as patch:
+        patch.setattr(acts, "settle", dies)
+        assert (await world.http.delete(f"/v1/sandboxes/{made['id']}")).status_code == 500
+    latest = world.host.machines[made["id"]].latest
+    assert latest is not None
+    assert latest.ending is not None
+    assert latest.ending.recoverable_until is None  # it is done
+    line = await _line(world, "sandboxes.destroy")
+    assert (line["resource"], line["status"]) == (made["id"], None)
+
+
+async def test_a_line_is_begun_once_however_many_transactions_the_call_has(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await any_world.create()
+    begun: list[str] = []
+    begin = store.begin
+
+    def counted(conn: Transaction, line: Line) -> None:
+        begun.append(line.action)
+        begin(conn, line)
+
+    monkeypatch.setattr(store, "begin", counted)
+    assert (await any_world.http.delete(f"/v1/sandboxes/{made['id']}")).status_code == 200
+    assert begun == ["sandboxes.destroy"]
+    assert (await _line(any_world, "sandboxes.destroy"))["status"] == 200
 
 
 async def _line(world: World, action: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from runtools.platform.kit.db import Transaction
 
 SCOPE = "runtools.call"
 NULL = b"null"
+OWN = ""  # the org of who calls
 
 # Records that have an id are shown with it at the front.
 _ID = re.compile(rb'\{"id":"([^"\\]{1,80})"')
@@ -53,7 +54,8 @@ class Call:
         headers: what every answer to it bears.
         trace_id: the trace that it belongs to, where there are traces.
         subject: what was made or changed, once it is known: by default the id in the answer.
-        line_org: the org whose audit log has its line, where that is not the caller's.
+        line_org: the org whose audit log has its line, where that is not the caller's; None: no org's,
+            whoever calls.
         entering: the id of the person who is let in by the request itself.
         failed: the code of an error that a page tells of.
         did_nothing: there is nothing for the audit log to tell.
@@ -73,7 +75,7 @@ class Call:
     source: str = ""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     subject: str | None = None
-    line_org: str | None = None
+    line_org: str | None = OWN
     entering: str | None = None
     trace_id: str | None = None
     did_nothing: bool = False

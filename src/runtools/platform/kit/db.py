@@ -87,7 +87,8 @@ _WRITERS = 8
 _WAL_SECONDS, _WAL_PAUSE = 10.0, 0.02
 _FRESH_SECONDS = 1.0
 _AT_END = "runtools.at_end"
-_ALONG: ContextVar[Callable[[Connection], None] | None] = ContextVar("along", default=None)
+Along = Callable[[Connection], Callable[[], None] | None]
+_ALONG: ContextVar[Along | None] = ContextVar("along", default=None)
 
 metadata = MetaData(
     naming_convention={
@@ -176,14 +177,17 @@ class Database:
         also = _ALONG.get()
 
         def done() -> T:
+            committed = None
             with _there(), self._writer.begin() as conn:
                 conn.info.pop(_AT_END, None)  # of one that failed before its end
                 result = act(conn, *args)
                 if also is not None:
-                    also(conn)
+                    committed = also(conn)
                 for last in conn.info.pop(_AT_END, ()):
                     last(conn)
-                return result
+            if committed is not None:
+                committed()
+            return result
 
         return await asyncio.get_running_loop().run_in_executor(self._writers, done)
 
@@ -205,9 +209,10 @@ def at_end(conn: Connection, act: Callable[[Connection], None]) -> None:
 
 
 @contextmanager
-def along(act: Callable[[Connection], None]) -> Iterator[None]:
+def along(act: Along) -> Iterator[None]:
     """Do this in every transaction that the body begins, too, once the rest of it is done.
 
+    What it returns is done when that is committed, and never of one that is not.
     So do the tasks that the body begins, for as long as they live.
     """
     token = _ALONG.set(act)

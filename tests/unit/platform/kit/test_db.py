@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -18,7 +18,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, sel
 from sqlalchemy.exc import DBAPIError
 
 from runtools.errors import InvalidRequest, Unavailable
-from runtools.platform.kit.db import Database, Document, Moment, at_end, micros, moment
+from runtools.platform.kit.db import Database, Document, Moment, along, at_end, micros, moment
 from runtools.testing import postgres
 
 _META = MetaData()
@@ -224,3 +224,27 @@ class TestAtEnd:
         with pytest.raises(ZeroDivisionError):
             await db.write(act)
         assert await db.read(count) == 0
+
+
+class TestAlong:
+    async def test_what_follows_is_done_once_it_is_committed(self, db: Database) -> None:
+        noted: list[str] = []
+
+        def also(conn: Connection) -> Callable[[], None] | None:
+            seen = count(conn)
+            return None if seen == 1 else lambda: noted.append(f"of {seen}")
+
+        def fails(_: Connection) -> None:
+            raise ZeroDivisionError
+
+        def act(conn: Connection) -> None:
+            at_end(conn, fails)
+            add(conn, 3)
+
+        with along(also):
+            await db.write(add, 1)
+            await db.write(add, 2)
+            with pytest.raises(ZeroDivisionError):
+                await db.write(act)
+        await db.write(add, 4)
+        assert noted == ["of 2"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +26,7 @@ from runtools.errors import NotFound, RateLimited, RunToolsError
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.audit.store import Line
-from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.calls import OWN, SCOPE, Call
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.core.ids import new_id
@@ -129,18 +129,27 @@ class _Telling:
         self._scope = scope
         self._id = new_id("aud")
         self._told: int | None = None
+        self._begun = False
         self.call.teller = self.tell
 
     def line(self, status: int | None, error: str | None = None) -> Line:
         """The line as it is by now."""
         return replace(line_of(self.call, self._scope, status, error), id=self._id)
 
-    def begin(self, conn: Transaction) -> None:
-        """Write the line with a change, in its transaction; how it is answered is not known yet."""
+    def begin(self, conn: Transaction) -> Callable[[], None] | None:
+        """Write the line with the first change, in its transaction; how it is answered is not known yet.
+
+        Returns what notes that it is written, once that is committed.
+        """
         known = self.call.caller is not None and not _is_noise(self.call, None)
         is_due = not (self.over or self.is_inside or self.call.did_nothing)
-        if known and is_due and self._told is None:
-            store.begin(conn, self.line(None))
+        if not known or not is_due or self._begun or self._told is not None:
+            return None
+        store.begin(conn, self.line(None))
+        return self._note
+
+    def _note(self) -> None:
+        self._begun = True
 
     def tell(self, conn: Transaction, status: int, orgs: Sequence[str]) -> None:
         """Write the whole line, in the transaction of what it tells of; a copy for each other org."""
@@ -165,7 +174,7 @@ def _is_noise(call: Call, status: int | None) -> bool:
     where it does it for an org.
     """
     if call.caller is not None and call.caller.kind == "part":
-        return call.line_org is None
+        return call.line_org == OWN
     if call.caller is not None or status is None or not _REFUSED <= status < _FAILED:
         return False
     return call.failed is None or status in (NotFound.status, RateLimited.status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from runtools.platform.api.audit.store import Line
-from runtools.platform.api.calls import Call
+from runtools.platform.api.calls import OWN, Call
 from runtools.platform.core.ids import new_id
 
 _RESOURCE_LETTERS, _SOURCE_LETTERS = 200, 64  # what the columns hold
@@ -16,9 +16,10 @@ def line_of(call: Call, scope: Scope, status: int | None, error: str | None = No
     noun, verb = _named(scope)
     named = list(scope.get("path_params", {}).values())
     resource = call.subject or (str(named[-1]) if named else None)
+    own = None if call.caller is None else call.caller.org_id
     return Line(
         id=new_id("aud"),
-        org_id=call.line_org or (None if call.caller is None else call.caller.org_id),
+        org_id=own if call.line_org == OWN else call.line_org,
         at=call.platform.clock.now(),
         actor=call.entering or ("-" if call.caller is None else call.actor),
         action=f"{noun}.{verb.rstrip('_')}",

@@ -100,6 +100,7 @@ async def _give_up_disk(call: Call, record: Record) -> Record:
     if (record.ending or {}).get("recoverable_until") is None:
         return record
     platform = call.platform
+    await call.begin()
     try:
         observed = await platform.hosts.port(record.host_id).destroy(record.id, call.op, call.actor)
     except NotFound:
