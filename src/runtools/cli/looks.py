@@ -137,6 +137,9 @@ def _refusals(refused: shapes.EgressLog) -> list[RenderableType]:
     if not refused.refusals:
         return [Text("nothing was refused", style="bright_black")]
     table = _table("LAST", "TIMES", "TO", "WHAT", right=["TIMES"])
+    # A name may be longer than a line: it is folded, and leaves room for how often and why.
+    to_what = table.columns[2]
+    to_what.no_wrap, to_what.overflow = False, "fold"
     for one in refused.refusals:
         port = f":{one.port}" if one.port is not None else ""
         to = " ".join(

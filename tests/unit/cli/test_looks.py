@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console, RenderableType
 
 from runtools.cli import looks
 from runtools.sdk import shapes
+from runtools.sdk.shapes.egress import RefusalReason
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EVIL = "\x1b[2Jevil"
@@ -159,6 +160,34 @@ DELIVERY = shapes.WebhookDelivery(
     next_attempt_at=NOW,
     finished_at=None,
 )
+REASONS = get_args(RefusalReason)
+POLICY = shapes.Egress(
+    internet=False, allow=["*"], deny=["x" * 60 + ".example.org", "192.0.2.0/24"] * 3
+)
+
+
+def refusal(reason: str, **more: Any) -> shapes.EgressRefusal:
+    facts = {
+        "reason": reason,
+        "protocol": "tcp",
+        "name": EVIL + ".long" * 20,
+        "address": "192.0.2.200",
+        "port": 65535,
+        "count": 1 << 31,
+        "hint": f"do something about {reason} " * 5,
+        "first_at": NOW,
+        "last_at": NOW,
+    }
+    return shapes.EgressRefusal.model_validate(facts | more)
+
+
+REFUSED = shapes.EgressLog(
+    refusals=[
+        *map(refusal, REASONS),
+        refusal("too_many", protocol="other", name=None, address=None, port=None),
+    ],
+    forgotten=3,
+)
 HOUR = shapes.StatsHistory(
     interval_seconds=10,
     since=NOW - timedelta(hours=1),
@@ -208,6 +237,10 @@ def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None
         looks.webhook(HOOK),
         looks.deliveries([DELIVERY]),
         looks.stats_history(HOUR.model_copy(update={"points": []})),
+        looks.egress(POLICY),
+        looks.egress(POLICY, REFUSED),
+        looks.egress(None, REFUSED),
+        looks.egress(None, shapes.EgressLog(refusals=[], forgotten=0)),
         looks.disk(DISK),
         looks.templates([TEMPLATE]),
         looks.template([TEMPLATE]),
@@ -219,6 +252,30 @@ def test_all_looks_fit_and_are_harmless(what: RenderableType) -> None:
     assert shown.strip()
     assert max(map(len, shown.splitlines())) <= 80
     assert "\x1b" not in shown
+
+
+def test_a_name_longer_than_a_line_hides_neither_how_often_nor_why() -> None:
+    one = refusal("not_allowed", name="b" * 63 + ".long" * 20, count=12)
+    head, row, *_ = drawn(looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))).split(
+        "\n"
+    )
+    assert head.split() == ["LAST", "TIMES", "TO", "WHAT"]
+    assert row.split()[2] == "12"
+    assert "tcp, not" in row
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_refusal_is_told_in_words(reason: str) -> None:
+    """Where it went, how often and why: no reason without words of its own."""
+    one = refusal(reason, name="b.org", address="192.0.2.7", port=443, count=12, hint=None)
+    shown = " ".join(
+        drawn(looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))).split()
+    )
+    assert "b.org" in shown
+    assert "192.0.2.7:443" in shown
+    assert " 12 " in shown
+    assert reason not in shown
+    assert "tcp, " in shown
 
 
 def test_empty_lists_say_what_to_do() -> None:
