@@ -6,12 +6,15 @@ import json
 import secrets
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.flow.cli.conftest import Platform
 
 from runtools import RunTools
+from runtools.sdk.shapes.egress import EgressRefusal
 
 Cli = Any  # the fixture of conftest.py
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIb6lS7YdL2xlkkp6XhLD/j4VxZgq7kVkNcie9wInN+1 me"
@@ -147,6 +150,17 @@ class TestLook:
         assert sandbox in cli.ok("sandbox", "get", sandbox).text
         cli.ok("sandbox", "logs", sandbox, "--lines", "5")
 
+    def test_the_last_hour_of_one(self, cli: Cli, rt: RunTools, sandbox: str) -> None:
+        now = rt.sandboxes.get(sandbox).stats()
+        (point,) = rt.sandboxes.get(sandbox).stats_history().points
+        assert (point.at, point.disk_bytes) == (now.measured_at, now.disk_used_bytes)
+        hour = ("sandbox", "stats", sandbox, "--history")
+        (told,) = cli.ok(*hour, "--json").data["points"]
+        assert told == json.loads(point.model_dump_json())
+        drawn = cli.ok(*hour).text
+        assert {"cpu", "memory", "disk"} <= set(drawn.split())
+        assert all(len(line) <= 80 for line in drawn.splitlines())
+
     def test_a_reader_that_leaves_is_met_in_silence(self, cli: Cli, sandbox: str) -> None:
         argv = ["-c", "from runtools.cli import main; main()", "sandbox", "list", "--json"]
         with subprocess.Popen(
@@ -156,6 +170,56 @@ class TestLook:
             assert process.stderr is not None
             process.stdout.close()
             assert process.stderr.read() == b""
+
+
+class TestEgress:
+    def test_it_is_shown_and_changed(self, cli: Cli, sandbox: str) -> None:
+        egress = ("sandbox", "egress", sandbox)
+        everything = {"internet": True, "allow": ["*"], "deny": []}
+        assert cli.ok(*egress, "--json").data == everything
+        shown = cli.ok(*egress).text
+        assert "everything" in shown
+        assert "nothing was refused" in shown
+        lists = ("--allow", "B.org", "--allow", "203.0.113.0/24", "--deny", "*.evil.net")
+        assert "b.org" in cli.ok(*egress, *lists).text
+        changed = {"internet": True, "allow": ["203.0.113.0/24", "b.org"], "deny": ["*.evil.net"]}
+        assert cli.ok(*egress, "--json").data == changed
+        freed = cli.ok(*egress, "--no-deny", "--json").data
+        assert freed == changed | {"deny": []}
+        shut = cli.ok(*egress, "--no-internet", "--json").data
+        assert shut == freed | {"internet": False}
+        assert cli.ok(*egress, "--json").data == shut
+        assert "closed" in cli.ok(*egress).text
+
+    def test_what_is_no_rule_changes_nothing(self, cli: Cli, sandbox: str) -> None:
+        done = cli("sandbox", "egress", sandbox, "--allow", "http://b.org/")
+        assert (done.code, done.out) == (1, b"")
+        assert done.err.startswith("error: ")
+        assert cli.ok("sandbox", "egress", sandbox, "--json").data["allow"] == ["*"]
+
+    def test_what_was_refused_is_logged(self, cli: Cli, sandbox: str, platform: Platform) -> None:
+        now = datetime.now(UTC)
+        platform.world.host.machines[sandbox].refused.append(
+            EgressRefusal(
+                reason="not_allowed",
+                protocol="tcp",
+                name="evil.net",
+                address="192.0.2.9",
+                port=443,
+                count=7,
+                hint=None,
+                first_at=now,
+                last_at=now,
+            )
+        )
+        (told,) = cli.ok("sandbox", "egress", sandbox, "--log", "--json").data["refusals"]
+        assert (told["reason"], told["name"], told["count"]) == ("not_allowed", "evil.net", 7)
+        alone = cli.ok("sandbox", "egress", sandbox, "--log").text
+        assert "evil.net 192.0.2.9:443" in alone
+        assert "everything" not in alone
+        both = cli.ok("sandbox", "egress", sandbox).text
+        assert "everything" in both
+        assert "evil.net 192.0.2.9:443" in both
 
 
 class TestCopy:
