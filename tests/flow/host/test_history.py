@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 
 import pytest
 
+from runtools.platform.core.ports.network import Traffic
 from runtools.platform.host.engine import history
 from runtools.platform.host.engine.history import History
 
@@ -55,6 +57,41 @@ class TestPoints:
         assert after.memory_bytes > 1 << 20
         assert after.received_bytes == after.sent_bytes == 0
         assert hour.gaps == []
+
+    async def test_what_came_and_what_went_is_told_apart(self, world, box, monkeypatch):
+        counted = iter(
+            [
+                Traffic(received=1000, sent=200),
+                Traffic(received=6000, sent=203),
+                Traffic(received=6000, sent=900),
+            ]
+        )
+        monkeypatch.setattr(world.network, "traffic", lambda _: next(counted))
+        for _ in range(3):
+            await world.host.history.look()
+            await _other_place()
+        flowed = [
+            (one.received_bytes, one.sent_bytes) for one in (await hour_of(world, box)).points
+        ]
+        assert flowed == [(1000, 200), (5000, 3), (0, 697)]
+
+    async def test_where_nobody_counts_it_is_not_known(self, world, box, monkeypatch):
+        monkeypatch.setattr(world.network, "traffic", lambda _: None)
+        await world.host.history.look()
+        (point,) = (await hour_of(world, box)).points
+        assert (point.received_bytes, point.sent_bytes) == (None, None)
+
+    async def test_the_disk_is_what_its_file_takes(self, world, box):
+        overlay = world.box(box).overlay
+        await world.host.history.look()
+        with overlay.open("ab") as file:
+            file.write(os.urandom(3 << 20))
+            os.fsync(file.fileno())
+        await _other_place()
+        await world.host.history.look()
+        before, after = (await hour_of(world, box)).points
+        grown = after.disk_bytes - before.disk_bytes
+        assert 3 << 20 <= grown < 4 << 20
 
     async def test_what_the_guest_last_said_stands_beside(self, world, box):
         await world.host.history.look()
