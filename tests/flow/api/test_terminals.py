@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -376,6 +376,13 @@ class TestWhoMay:
             assert viewer.connection.subprotocol == made["protocol"]
             await viewer.until(b"ready>")
         await shell.refused(401, "unauthenticated", key=None, origin=ORIGIN, subprotocols=offered)
+
+    async def test_a_ticket_says_that_it_is_good_for_30_seconds(self, shell: Desk) -> None:
+        before = datetime.now(UTC)
+        over = datetime.fromisoformat((await shell.ticket())["expiresAt"])
+        # The API tells milliseconds, rounded down.
+        assert before < over <= datetime.now(UTC) + timedelta(seconds=30)
+        assert over - before > timedelta(seconds=29)
 
     @pytest.mark.parametrize("origin", [None, "https://evil.example.org", "null"])
     async def test_from_another_origin_it_is_no_good(self, shell: Desk, origin: str | None) -> None:
