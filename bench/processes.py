@@ -191,10 +191,6 @@ def _ready(_: int) -> None:
     time.sleep(0.1)  # long enough that none is given two
 
 
-def _ready(_: int) -> None:
-    time.sleep(0.1)  # long enough that none is given two
-
-
 def echoed(box: Sandbox, rounds: int) -> Row:
     """A key and a command, in turns."""
     settings = resolve()
