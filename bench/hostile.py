@@ -40,9 +40,11 @@ def measure(bench: Bench) -> Iterator[Row]:
             before, asked = _answers(bench, neighbour, commands)
             attacker = born(bench.rt)
             try:
-                attacker.processes.start(attack)
+                process = attacker.processes.start(attack)
                 time.sleep(SETTLE_SECONDS)
                 during, answered = _answers(bench, neighbour, commands)
+                ended = process.refresh().view.ended_at
+                assert ended is None, f"the attack on {name} did not last"
             finally:
                 with contextlib.suppress(RunToolsError):
                     attacker.destroy()
