@@ -13,10 +13,10 @@ RefusalReason = Literal[
     "internet_off",  # the policy's switch is off
     "closed_range",  # a private, link-local, metadata or otherwise closed address
     "not_allowed",  # the policy does not admit the address or the name
-    "quic",  # UDP 443 while names rule: it cannot be checked
+    "quic",  # QUIC, on any port of UDP, while names rule: it cannot be checked
     "private_answer",  # the name's nameserver gave a closed address
     "encrypted_hello",  # TLS with an encrypted second hello, or noise that looks like one (ECH)
-    "unreadable",  # TCP 80 or 443 with a beginning that tells no name
+    "unreadable",  # on a port of HTTP or TLS, with a beginning that tells no name
     "host_full",  # more connections than its share, while those of all fill the host
     "too_many",  # more names, connections or questions than one sandbox may have
 ]

@@ -1,4 +1,4 @@
-"""The process that carries a sandbox's connections to TCP 80 and 443 where names rule.
+"""The process that carries a sandbox's connections to ports of HTTP and TLS where names rule.
 
 It reads whom a connection says it is for, and carries it on to where it was going if the policy admits
 that. It reads a stranger's bytes: so it has no privilege, no file and no other sandbox's bytes, and all

@@ -148,8 +148,8 @@ def namespace(policy: Policy, known: Sequence[Known] = ()) -> str:
 
     A flow that the policy has admitted bears its mark, and is not looked at again. Under the next
     policy, which has another mark, it is judged anew: so a change cuts what is not admitted any more.
-    Where names rule, TCP 80 and 443 go to the relay, which judges them by what they say; what began
-    under another policy gets no word to it unless it may go on.
+    Where names rule, the ports of HTTP and TLS go to the relay, which judges them by what they say;
+    what began under another policy gets no word to it unless it may go on.
     """
     return f"""\
 table ip {TABLE}
