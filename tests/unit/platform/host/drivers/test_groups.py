@@ -1,16 +1,16 @@
-"""Control groups: version 1 on this kernel where it is there, version 2 against a recorded tree.
+"""Control groups: version 1 on this kernel where it is there, version 2 against a model of its files.
 
-The recorded tree has the files of version 2 as the kernel's documents (admin-guide/cgroup-v2) describe
-them. Nobody behind it acts on what is written. Where a machine has version 2 mounted without controllers,
-beside version 1, that what needs none (to admit, kill and remove) is tried there for real.
+The model has the files of version 2 that the kernel's documents (admin-guide/cgroup-v2) describe, with
+the contents that they begin with: a group has those of a controller when the one above it gives them on,
+none can be made, and what may only be read is not written. Nobody behind it acts on limits. Where a
+machine has version 2 mounted without controllers, beside version 1, that what needs none (to admit, kill
+and remove) is tried there for real.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -23,6 +23,7 @@ from runtools.platform.host.drivers.qemu import ending, groups
 from runtools.platform.host.drivers.qemu.driver import QemuDriver
 from runtools.platform.host.drivers.qemu.groups import Groups, Limits, Mounted, mounted
 from runtools.platform.kit import process
+from runtools.testing.cgroups import CORE, OF_CONTROLLER, Kernel, said_by_the_kernel
 
 LIMITS = Limits(memory_bytes=1 << 30, vcpus=2, pids=130)
 UID = 0x7100_0000
@@ -70,21 +71,11 @@ class TestWhatIsMounted:
 
 @pytest.fixture
 def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Groups:
-    """Version 2, recorded. A group goes with its files, unless somebody is in it, as the kernel has it."""
-    (tmp_path / "cgroup.subtree_control").write_text("")
-    real = Path.rmdir
-
-    def rmdir(folder: Path) -> None:
-        if not folder.is_relative_to(tmp_path):
-            real(folder)
-        elif not folder.exists():
-            raise FileNotFoundError(errno.ENOENT, "gone", str(folder))
-        elif (folder / "cgroup.procs").exists() and (folder / "cgroup.procs").read_text():
-            raise OSError(errno.EBUSY, "busy", str(folder))
-        else:
-            shutil.rmtree(folder)
-
-    monkeypatch.setattr(Path, "rmdir", rmdir)
+    """Version 2, after the documents."""
+    kernel = Kernel(tmp_path)
+    for name in ("mkdir", "rmdir", "write_text"):
+        does = getattr(kernel, name)
+        monkeypatch.setattr(Path, name, lambda *given, _does=does, **more: _does(*given, **more))
     return Groups("abcdef", Mounted(2, dict.fromkeys(groups.CONTROLLERS, tmp_path)))
 
 
@@ -94,7 +85,7 @@ class TestVersion2:
         top = tmp_path / "runtools-abcdef"
         for parent in (tmp_path, top):
             told = (parent / "cgroup.subtree_control").read_text().split()
-            assert sorted(told) == ["+cpu", "+memory", "+pids"]
+            assert sorted(told) == ["cpu", "memory", "pids"]
         mine = top / str(UID)
         assert (mine / "memory.max").read_text() == str(1 << 30)
         assert (mine / "cpu.max").read_text() == "300000 100000"
@@ -102,11 +93,28 @@ class TestVersion2:
         assert (mine / "pids.max").read_text() == "130"
         assert int((top / "cpu.weight").read_text()) in range(1, 10_001)
 
+    def test_no_file_is_asked_for_that_is_not_there(self, second, tmp_path):
+        """The model is held to that, too: a group has what the one above gives on, and no more."""
+        (tmp_path / "bare").mkdir()
+        with pytest.raises(PermissionError):
+            (tmp_path / "bare/memory.max").write_text("1")
+        second.make(UID, LIMITS)
+        mine = tmp_path / "runtools-abcdef" / str(UID)
+        wanted = {*CORE, *(name for files in OF_CONTROLLER.values() for name in files)}
+        assert {file.name for file in mine.iterdir()} == wanted
+        with pytest.raises(OSError, match="can only be read"):
+            (mine / "memory.events").write_text("")
+
+    def test_controllers_that_are_not_given_here_are_an_error(self, second, tmp_path):
+        said_by_the_kernel(tmp_path / "cgroup.controllers", "cpu pids\n")
+        with pytest.raises(OSError, match="no such controller"):
+            second.make(UID, LIMITS)
+
     def test_a_process_is_admitted_while_it_waits(self, second, tmp_path):
         second.make(UID, LIMITS)
         second.join(UID)  # no thread is moved by itself
         at = tmp_path / "runtools-abcdef" / str(UID) / "cgroup.procs"
-        assert not at.exists()
+        assert at.read_text() == ""
         second.admit(UID, 4711)
         assert at.read_text() == "4711"
 
@@ -131,9 +139,9 @@ class TestVersion2:
         second.make(UID, LIMITS)
         events = tmp_path / "runtools-abcdef" / str(UID) / "memory.events"
         assert second.out_of_memory(UID) is None
-        events.write_text("low 0\nhigh 0\nmax 812\noom 0\noom_kill 0\noom_group_kill 0\n")
+        said_by_the_kernel(events, "low 0\nhigh 0\nmax 812\noom 0\noom_kill 0\noom_group_kill 0\n")
         assert second.out_of_memory(UID) is None
-        events.write_text("low 0\nhigh 0\nmax 812\noom 1\noom_kill 1\noom_group_kill 0\n")
+        said_by_the_kernel(events, "low 0\nhigh 0\nmax 812\noom 1\noom_kill 1\noom_group_kill 0\n")
         assert "1024 MB" in (second.out_of_memory(UID) or "")
 
     def test_strays_are_those_that_nobody_keeps(self, second):
