@@ -10,7 +10,7 @@ import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runtools.errors import CapacityExhausted
@@ -78,19 +78,36 @@ async def can_reflink(folder: Path) -> bool:
     return await asyncio.to_thread(_try_reflink, folder)
 
 
-def unwritten(fd: int, start: int, end: int) -> int:
-    """How many bytes of a stretch of an open file occupy nothing on its disk yet."""
-    count, at = 0, start
+def clone(source: int, target: int) -> bool:
+    """Have an open file share the bytes of another, where the file system can."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as exc:
+        if exc.errno in _NO_REFLINK:
+            return False
+        raise
+    return True
+
+
+def written(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a part of an open file that are no holes."""
+    at = start
     while at < end:
         try:
-            data = min(os.lseek(fd, at, os.SEEK_DATA), end)
+            begin = os.lseek(fd, at, os.SEEK_DATA)
         except OSError as exc:
-            if exc.errno != errno.ENXIO:
-                raise
-            data = end  # only a hole is left
-        count += data - at
-        at = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
-    return count
+            if exc.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        if begin >= end:
+            return
+        at = min(os.lseek(fd, begin, os.SEEK_HOLE), end)
+        yield begin, at
+
+
+def unwritten(fd: int, start: int, end: int) -> int:
+    """How many bytes of a part of an open file occupy nothing on its disk yet."""
+    return end - start - sum(until - begin for begin, until in written(fd, start, end))
 
 
 def check_room(target: int, count: int, keep_free: int) -> None:
@@ -119,9 +136,10 @@ def _copy(src: Path, dst: Path, keep_free: int) -> None:
         mode = stat.st_mode & 0o777
         target = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
-            if not _clone(source, target):
+            if not clone(source, target):
                 os.ftruncate(target, stat.st_size)
-                _copy_data(source, target, stat.st_size, keep_free)
+                for start, end in written(source, 0, stat.st_size):
+                    _copy_range(source, target, start, end, keep_free)
         finally:
             os.close(target)
         fresh.replace(dst)
@@ -130,29 +148,6 @@ def _copy(src: Path, dst: Path, keep_free: int) -> None:
         raise
     finally:
         os.close(source)
-
-
-def _clone(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as exc:
-        if exc.errno in _NO_REFLINK:
-            return False
-        raise
-    return True
-
-
-def _copy_data(source: int, target: int, size: int, keep_free: int) -> None:
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        at = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, at, keep_free)
 
 
 def _copy_range(source: int, target: int, start: int, end: int, keep_free: int) -> None:
@@ -182,7 +177,7 @@ def _try_reflink(folder: Path) -> bool:
     target = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:
         os.pwrite(source, b"\0" * 4096, 0)
-        return _clone(source, target)
+        return clone(source, target)
     finally:
         os.close(source)
         os.close(target)

@@ -9,19 +9,16 @@ while it runs, and those pages, copied while it stands still. docs/decisions/000
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from runtools.platform.host.disk.files import check_room, unwritten
+from runtools.platform.host.disk.files import check_room, clone, unwritten, written
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-_FICLONE = 0x40049409
-_NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 _CHUNK = 64 << 20
 _READ_AT_ONCE = 1 << 20
 # Changed pages lie scattered: to ask for the room of each by itself would make the standstill longer.
@@ -71,19 +68,14 @@ def copy(source: int, target: int, keep_free: int = 0) -> None:
     Raises:
         CapacityExhausted: fewer than ``keep_free`` bytes would be left on the disk.
     """
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as exc:
-        if exc.errno not in _NO_REFLINK:
-            raise
-    else:
+    if clone(source, target):
         return
     size = os.fstat(source).st_size
     is_fresh = os.fstat(target).st_size == 0
     os.ftruncate(target, size)
     # Not every file system tells its holes: some call all of a file written that is nothing but one.
     tells_holes = not is_fresh or unwritten(target, 0, size) > 0
-    for start, end in _data(source, size):
+    for start, end in written(source, 0, size):
         at = start
         while at < end:
             count = min(_CHUNK, end - at)
@@ -149,19 +141,6 @@ def _write(target: int, part: memoryview, at: int) -> None:
     while part:
         done = os.pwrite(target, part, at)
         part, at = part[done:], at + done
-
-
-def _data(source: int, size: int) -> Iterator[tuple[int, int]]:
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        at = os.lseek(source, start, os.SEEK_HOLE)
-        yield start, at
 
 
 def _mappings(pid: int, size: int) -> list[Mapping]:
