@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
-    GuestMisbehaved,
     GuestUnreachable,
     HostUnavailable,
     InvalidRequest,
@@ -27,7 +26,7 @@ from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
-from runtools.platform.host.guest.channel import Stalled
+from runtools.platform.host.guest.channel import is_silence
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.silence import stopped, what_happened
 from runtools.sdk.shapes.processes import (
@@ -269,7 +268,7 @@ async def _bear(box: Actor, failure: GuestUnreachable, lost: float | None) -> fl
     Since when it has not is given and returned; while its sandbox sleeps nobody can ask it for an answer,
     nor for the rest of what it had begun: to stall is no lie.
     """
-    if isinstance(failure, GuestMisbehaved) and not isinstance(failure, Stalled):
+    if not is_silence(failure):
         raise failure
     if not is_usable(box):
         return None

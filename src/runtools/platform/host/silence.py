@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from runtools.errors import (
-    GuestMisbehaved,
     GuestUnreachable,
     HistoryChanged,
     SandboxPaused,
@@ -24,7 +23,7 @@ from runtools.platform.host.engine.actor import Actor, going_down
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.journal import Record
 from runtools.platform.host.engine.words import why_paused
-from runtools.platform.host.guest.channel import Stalled
+from runtools.platform.host.guest.channel import is_silence
 from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 log = logging.getLogger(__name__)
@@ -71,8 +70,7 @@ async def what_happened(
         await box.ends_within(_END_SECONDS)
     if box.state is State.STOPPED:
         return stopped(box)
-    is_silent = not isinstance(failure, GuestMisbehaved) or isinstance(failure, Stalled)
-    if since is None or not is_silent:
+    if since is None or not is_silence(failure):
         return failure
     told = _went_back(box, since) or await _slept(box, since)
     if told is not None and box.engine.stopping:

@@ -41,6 +41,11 @@ class Stalled(GuestMisbehaved):
     """The agent did not go on with what it had begun, or let us go on."""
 
 
+def is_silence(failure: GuestUnreachable) -> bool:
+    """Whether a guest only fell silent, be it in the middle of what it said: its sandbox may sleep."""
+    return not isinstance(failure, GuestMisbehaved) or isinstance(failure, Stalled)
+
+
 class Channel:
     """A greeted connection."""
 
