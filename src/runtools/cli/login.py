@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import runtools
-from runtools.cli import kept, lazy, output
+from runtools.cli import kept, lazy, output, stdin
 from runtools.cli.output import Json, looks
-from runtools.cli.sandbox import options
 from runtools.cli.session import RETRY_SECONDS, flag
 from runtools.errors import InvalidRequest, Unauthenticated
 from runtools.sdk import settings
@@ -82,7 +81,7 @@ def logout(url: Url = None) -> None:
 def _read_key() -> str:
     if sys.stdin.isatty():
         return str(typer.prompt("API key", hide_input=True, err=True)).strip()
-    key = options.text_from_stdin().strip()
+    key = stdin.text().strip()
     if not key:
         raise InvalidRequest(
             "stdin held no API key", hint="runtools login --api-key < file-with-the-key"

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from runtools.cli import here, lazy, output
+from runtools.cli import here, lazy, output, stdin
 from runtools.cli.output import Json
-from runtools.cli.sandbox import options
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
@@ -361,7 +360,7 @@ def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any
 def _prompt(given: str | None) -> str:
     if given is None and sys.stdin.isatty():
         raise InvalidRequest("nothing is asked for", hint='--prompt "…", or - to read stdin')
-    text = options.text_from_stdin() if given in (None, "-") else str(given)
+    text = stdin.text() if given in (None, "-") else str(given)
     if not text.strip():
         raise InvalidRequest("nothing is asked for", hint='--prompt "…"')
     return text

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from runtools.cli import machine, output
+from runtools.cli import machine, output, stdin
 from runtools.cli.output import Json, looks
-from runtools.cli.sandbox import options
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
@@ -116,7 +115,7 @@ def _value(given: str | None) -> str:
         return given
     if sys.stdin.isatty():
         return str(typer.prompt("Value", hide_input=True, err=True))
-    value = options.text_from_stdin().removesuffix("\n")
+    value = stdin.text().removesuffix("\n")
     if not value:
         raise InvalidRequest(
             "stdin held no value", hint="printf %s VALUE | runtools secret set NAME"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runtools.cli import output
+from runtools.cli import output, stdin
 from runtools.cli.output import Json, org_looks
 from runtools.cli.sandbox import options
 from runtools.cli.session import connected
@@ -30,7 +30,7 @@ def add(
     if str(file) == "-":
         key = options.no_private_key(
             "stdin",
-            options.text_from_stdin(),
+            stdin.text(),
             "give the public one, from the file that ends in .pub",
         )
     else:

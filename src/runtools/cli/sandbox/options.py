@@ -50,20 +50,6 @@ def key_or_label(text: str) -> str:
     return public_key(path) if is_file else text
 
 
-def text_from_stdin() -> str:
-    """All of stdin, as it is: no line ends otherwise than it was sent.
-
-    Raises:
-        InvalidRequest: it is no text.
-    """
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest(
-            "stdin held no text in UTF-8", hint="send what is binary in base64"
-        ) from None
-
-
 def password_from_stdin() -> str:
     """The first line of stdin."""
     password = sys.stdin.readline().rstrip("\n")
