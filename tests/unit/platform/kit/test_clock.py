@@ -10,6 +10,20 @@ from runtools.platform.kit.clock import within
 from runtools.testing.clock import ManualClock
 
 
+async def waiting_for_ever(clock: ManualClock) -> asyncio.Task[None]:
+    """What waits without end, within ten seconds."""
+    waits = asyncio.Event()
+
+    async def wait() -> None:
+        async with within(clock, 10):
+            waits.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await waits.wait()
+    return task
+
+
 async def test_what_is_done_in_time_is_left_alone() -> None:
     clock = ManualClock()
     async with within(clock, 10):
@@ -20,30 +34,16 @@ async def test_what_is_done_in_time_is_left_alone() -> None:
 
 
 async def test_what_is_not_is_cancelled() -> None:
-    clock, waiting = ManualClock(), asyncio.Event()
-
-    async def wait() -> None:
-        async with within(clock, 10):
-            waiting.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(wait())
-    await waiting.wait()
+    clock = ManualClock()
+    task = await waiting_for_ever(clock)
     clock.advance(10)
     with pytest.raises(TimeoutError):
         await task
 
 
 async def test_whoever_else_cancels_is_told_from_it() -> None:
-    clock, waiting = ManualClock(), asyncio.Event()
-
-    async def wait() -> None:
-        async with within(clock, 10):
-            waiting.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(wait())
-    await waiting.wait()
+    clock = ManualClock()
+    task = await waiting_for_ever(clock)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

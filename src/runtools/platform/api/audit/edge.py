@@ -164,7 +164,7 @@ class _Telling:
 
     def is_told(self, status: int) -> bool:
         """Whether the line is in the database with that answer: an answer comes after what it tells of."""
-        return self._told is not None and self._told == status
+        return self._told == status
 
 
 def _is_noise(call: Call, status: int | None) -> bool:
