@@ -22,8 +22,9 @@ from ipaddress import IPv4Address
 from bench.section import Bench
 from bench.table import Row, Series, at_least, at_most, row
 from runtools.platform.core.egress import OPEN, Policy, policy
-from runtools.platform.host.net import rules
+from runtools.platform.host.net import rules, slots
 from runtools.platform.host.net.enter import inside
+from runtools.platform.host.net.names import TAP, UPLINK
 from runtools.platform.host.net.relays import Relay
 from runtools.platform.host.net.rules import NO_LIMITS, Known
 from runtools.platform.kit.config import Settings
@@ -31,8 +32,8 @@ from runtools.platform.kit.config import Settings
 RULES = 200
 WORLD = "203.0.113.1"
 NAME = "good.example.org"
-SECONDS = 0.3
-PAIRS = 4  # for each round: short, and near each other, so that both meet the same machine
+SECONDS = 1.0
+FOURS = 1.5  # for each round: without the rules, under them, under them, without; so what drifts meets both
 MBIT = Settings().network_mbit  # what a sandbox may have, as it is shipped
 PORTS = (443, 2222)
 ADDRESSES = [f"203.0.{n // 2}.{n % 2 * 128}/26" for n in range(RULES)]
@@ -84,12 +85,12 @@ def _throughput(rounds: int) -> Iterator[Row]:
         ):
             way.limit(mbit)
             bare, ours, left = Series(), Series(), Series()
-            for number in range(rounds * PAIRS):
-                turns = [(bare, floor_rule), (ours, rule)]
-                for series, one in turns if number % 2 else reversed(turns):
+            without, under = (bare, floor_rule), (ours, rule)
+            for _ in range(round(rounds * FOURS)):
+                for series, one in (without, under, under, without):
                     way.load(one)
                     series.values.append(way.megabytes_a_second(port))
-                left.values.append(ours.values[-1] / bare.values[-1])
+                left.values.append(sum(ours.values[-2:]) / sum(bare.values[-2:]))
             yield row(f"bytes out, {name}", ours, bare, unit="MB/s")
             yield row("… of those of the floor beside it", left, unit="share", wanted=bounds)
         bare, ours = Series(), Series()
@@ -109,6 +110,7 @@ class Between:
         tag = secrets.token_hex(2)
         self.guest, self.space, self.world = (f"rtb-{tag}-{part}" for part in ("g", "s", "w"))
         self._hello = _hello()
+        self._mbit = 0
 
     def __enter__(self) -> Between:
         with ExitStack() as undo:
@@ -151,9 +153,14 @@ class Between:
         self._do(self._relay.tell(rule))
 
     def limit(self, mbit: int) -> None:
-        """Hold what goes out to a rate, as a sandbox's network does; 0: do not."""
-        shaped = f"root tbf rate {mbit}mbit burst {mbit * 1250} latency 50ms"
-        _sh(f"tc -n {self.space} qdisc replace dev out {shaped if mbit else 'root noqueue'}")
+        """Hold both ways to a rate, by the platform's own queues; 0: do not."""
+        tc = ["tc", "-n", self.space]
+        if self._mbit:
+            for device in (UPLINK, TAP):
+                subprocess.run([*tc, "qdisc", "del", "dev", device, "root"], check=True)
+        if mbit:
+            subprocess.run([*tc, "-batch", "-"], input=slots.shaped(mbit).encode(), check=True)
+        self._mbit = mbit
 
     def megabytes_a_second(self, port: int) -> float:
         """As fast as one connection goes out."""

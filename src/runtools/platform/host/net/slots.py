@@ -50,7 +50,7 @@ async def make(names: Names, cables: IPv4Network, index: int, limits: Limits) ->
         await nft.apply(text, slot.namespace)
         if limits.mbit:
             tc = ("tc", "-n", slot.namespace, "-batch", "-")
-            await process.run(tc, stdin=_shaped(limits.mbit).encode())
+            await process.run(tc, stdin=shaped(limits.mbit).encode())
     except BaseException:
         await unmake(names, index)
         raise
@@ -115,8 +115,8 @@ def _interior(cables: IPv4Network, index: int) -> list[str]:
     ]
 
 
-def _shaped(mbit: int) -> str:
-    """Both ways are held to a rate: what leaves by the cable, and what goes to the guest."""
+def shaped(mbit: int) -> str:
+    """For ``tc -batch``: both ways are held to a rate, out by the cable and in to the guest."""
     burst = max(_BURST_BYTES, mbit * 1_000_000 // 8 // _BURSTS_A_SECOND)
     return "".join(
         f"qdisc add dev {device} root tbf rate {mbit}mbit burst {burst} latency {_LATENCY_MS}ms\n"
