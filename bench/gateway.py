@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,7 @@ from runtools.testing.gateway_world import BOX, KEY, gateway
 SOCKETS = 500
 PINGS = 200
 INSIDE = 8080
+GIGABYTE = 1 << 30
 # Programs say the same again but for the path, and of that the gateway takes advantage: here nobody does.
 UNLIKE = """
 local n = 0
@@ -103,6 +105,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             )
         yield _websocket(port)
         yield _many(port, pid)
+        yield from _gigabyte(port, pid)
     yield from _inside(bench, rounds)
 
 
@@ -210,6 +213,49 @@ def _many(port: int, pid: int) -> Row:
                 stack.enter_context(made)
             ours = Series([_memory_mb(pid) - before])
     return row(f"{SOCKETS} idle WebSockets, in the gateway", ours, unit="MB", wanted=[at_most(60)])
+
+
+def _gigabyte(port: int, pid: int) -> Iterator[Row]:
+    """An upload, to a server that takes it as fast as it comes; and what the gateway holds of it."""
+    piece, ours, floor = bytes(1 << 20), Series(), Series()
+    with socket.create_server(("127.0.0.1", 0)) as sink:
+        inside = sink.getsockname()[1]
+        name = f"{inside}-{BOX}.sandboxes.localhost:{port}"
+        said = f"POST / HTTP/1.1\r\nHost: {name}\r\nX-RunTools-Key: {KEY}\r\n"
+        head = f"{said}Content-Length: {GIGABYTE}\r\n\r\n".encode()
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
+        before = _status_mb(pid, "VmRSS")
+        for at, series in ((inside, floor), (port, ours)):
+            taker = threading.Thread(target=_take, args=(sink,))
+            taker.start()
+            began = time.perf_counter()
+            with _socket(at) as sock:
+                sock.sendall(head)
+                for _ in range(GIGABYTE >> 20):
+                    sock.sendall(piece)
+                assert sock.recv(100).startswith(b"HTTP/1.1 200 "), "it was not taken"
+            series.values.append((GIGABYTE >> 20) / (time.perf_counter() - began))
+            taker.join()
+        took = Series([_status_mb(pid, "VmHWM") - before])
+    yield row("1 GB up, beside the server asked directly", ours, floor, unit="MB/s")
+    yield row("… in the gateway meanwhile", took, unit="MB", wanted=[at_most(60)])
+
+
+def _take(sink: socket.socket) -> None:
+    sock, _ = sink.accept()
+    with sock:
+        came = b""
+        while b"\r\n\r\n" not in came:
+            came += sock.recv(1 << 20)
+        size = len(came.partition(b"\r\n\r\n")[2])
+        while size < GIGABYTE:
+            size += len(sock.recv(1 << 20))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+def _status_mb(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _inside(bench: Bench, rounds: int) -> Iterator[Row]:

@@ -22,9 +22,15 @@ def circumstances() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """What was measured; marked where it had changes that no commit has."""
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """What was measured; marked where it had changes that no commit has. What is written here is none."""
     try:
-        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        commit = _git("rev-parse", "--short=8", "HEAD")
+        changed = _git("status", "--porcelain", "--", ":/", ":(exclude,top)bench/*.json")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*words: str) -> str:
+    asked = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()

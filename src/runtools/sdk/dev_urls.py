@@ -19,6 +19,7 @@ from runtools.sdk.transport import AsyncTransport
 
 _PARAMETER = "runtools-link"
 _HEADER = "X-RunTools-Key"
+_REFUSED = "x-runtools-refused"  # on a 404 of the gateway's own
 _RENEWED_BEFORE = timedelta(seconds=60)
 _HTTP_SECONDS = 120.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -106,7 +107,24 @@ class AsyncSandboxHttp:
         Raises:
             GuestUnreachable: no answer came.
         """
-        await self._prepare()
+        is_new = await self._prepare()
+        answer = await self._ask(method, path, headers, content, seconds)
+        if (
+            _REFUSED in answer.headers and not is_new
+        ):  # the link was ended; the server was not asked
+            self._token = ""
+            await self._prepare()
+            answer = await self._ask(method, path, headers, content, seconds)
+        return answer
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None,
+        content: bytes | str,
+        seconds: float,
+    ) -> HttpAnswer:
         parts = urlsplit(self._url)
         host = parts.hostname or ""
         at = self._api_host if host.endswith(".localhost") else host
@@ -174,15 +192,16 @@ class AsyncSandboxHttp:
         """Close."""
         await self.close()
 
-    async def _prepare(self) -> None:
-        """Have a link that lasts."""
+    async def _prepare(self) -> bool:
+        """Have a link that lasts; whether it is a new one."""
         if self._token and self._until - datetime.now(UTC) > _RENEWED_BEFORE:
-            return
+            return False
         link = await self._urls.link(self._port)
         parts = urlsplit(link.url)
         self._url = f"{parts.scheme}://{parts.netloc}"
         self._token = parse_qs(parts.query)[_PARAMETER][0]
         self._until = link.expires_at
+        return True
 
 
 def _is_unresolved(exc: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ def test_pictures_and_addresses(cli: Cli, desk: str, tmp_path: Path) -> None:
     nowhere = cli("sandbox", "screenshot", desk, "-o", str(tmp_path / "no/where.png"))
     assert nowhere.code == 1
     assert "--output" in nowhere.err
+
+
+def test_it_is_opened_in_the_browser_and_no_program_list_shows_its_link(
+    cli: Cli, desk: str, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >> {seen}\n')
+    browser.chmod(0o700)
+    env = {"BROWSER": f"{browser} %s", "XDG_CONFIG_HOME": str(tmp_path)}
+    opening = replace(cli, env=cli.env | env)
+    address = opening.ok("sandbox", "desktop", desk, "--open").text.strip()
+    page = tmp_path / "runtools/open.html"
+    assert seen.read_text() == f"{page.as_uri()}\n"
+    assert page.stat().st_mode & 0o077 == 0
+    assert f"url={address}/?runtools-link=rt_link_" in page.read_text()
+    seen.unlink()
+    public = opening.ok("sandbox", "url", desk, "-p", "3000", "--public", "--open").text
+    assert seen.read_text() == public  # there is nothing to hide
+    nowhere = replace(opening, env=opening.env | {"BROWSER": "false %s"})
+    away = nowhere.ok("sandbox", "url", desk, "-p", "3000", "--open")
+    assert "open the address yourself" in away.err
 
 
 def test_a_sandbox_without_one(cli: Cli, platform: Any) -> None:

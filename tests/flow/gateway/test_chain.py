@@ -152,6 +152,23 @@ async def test_public_and_private_again(rt: AsyncRunTools, box: AsyncSandbox) ->
     assert await cli(rt, "org", "dev-urls") == (0, "private\n", "")
 
 
+async def test_a_client_whose_link_is_ended_makes_another(box: AsyncSandbox) -> None:
+    async with box.http(5173) as http:
+        assert (await http.get("/")).status == 200
+        token, url = http._token, httpx.URL(await box.url(5173))
+        await box.urls.end_links(5173)
+
+        async def is_ended() -> bool:
+            shown = {"Host": url.netloc.decode(), "X-RunTools-Key": token}
+            async with httpx.AsyncClient(trust_env=False) as other:
+                at = url.copy_with(host="127.0.0.1")
+                return (await other.get(at, headers=shown)).status_code == 404
+
+        await holds(is_ended)
+        assert (await http.get("/")).status == 200
+        assert http._token != token
+
+
 async def test_where_nothing_listens_the_ports_are_named(box: AsyncSandbox) -> None:
     async with box.http(9) as http:
         answer = await http.get("/")

@@ -11,6 +11,7 @@ import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -21,6 +22,7 @@ from runtools.errors import GuestUnreachable, QuotaExceeded, SandboxStopped, Una
 from runtools.platform.core.ports.reach_wire import pack_answer
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.reach import HostReach
+from runtools.platform.gateway.web import reloads
 from runtools.platform.gateway.web.visit import Visit
 from runtools.testing.api_world import holds
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
@@ -368,6 +370,23 @@ class TestBodies:
             assert (await gate.say(head(gate, 3000, key=""))).startswith(b"HTTP/1.1 404 ")
         served.close()
         await served.wait_closed()
+
+    async def test_nor_is_one_that_the_gateway_breaks_off(self, gate: Gateway) -> None:
+        """Its end alone would tell, and whoever may not stay any more has not had all of it."""
+
+        async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            await reader.read()
+            writer.close()
+
+        reader, writer = await gate.connect()
+        writer.write(head(gate, await server(endless)))
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"half")
+            gate.admitting.secrets.clear()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
 
     @pytest.mark.parametrize("kills", [False, True])
     async def test_nor_is_one_whose_end_is_the_connections(
@@ -769,6 +788,22 @@ class TestPages:
         assert b"Nothing listens on port 9 yet" in said
         assert f'href="http://{gate.host(port)}"'.encode() in said
         assert b"<" not in (await gate.say(head(gate, 9))).partition(b"\r\n\r\n")[2]
+
+    async def test_it_does_not_look_for_ever(self, gate: Gateway, monkeypatch: Any) -> None:
+        monkeypatch.setattr(reloads, "MINUTES", 0)
+        said = await gate.say(head(gate, 9, "Accept: text/html"))
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"Refresh:" not in said
+        assert b"reload it to look again" in said
+        assert b"\r\nRetry-After: 2\r\n" in await gate.say(head(gate, 9))
+
+    async def test_what_else_listens_is_nothing_for_everybody(self, gate: Gateway) -> None:
+        port = await server(mirror)
+        gate.admitting.public.add((BOX, 9))
+        said = await gate.say(head(gate, 9, "Accept: text/html"))
+        assert b"Nothing listens on port 9 yet" in said
+        assert str(port).encode() not in said
+        assert b"other port" not in said
 
     @pytest.mark.parametrize(
         ("failure", "status"),

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 from tests.flow.host.conftest import World, fresh, until
 
-from runtools.errors import CapacityExhausted, HostUnavailable, RunToolsError, SandboxStopped
+from runtools.errors import (
+    CapacityExhausted,
+    HostUnavailable,
+    PortClosed,
+    RateLimited,
+    RunToolsError,
+    SandboxStopped,
+)
 from runtools.platform.gateway.reach import HostReach
+from runtools.platform.host import entering
 from runtools.platform.host.engine import idle
 from runtools.platform.host.engine.admission import Admission
 from runtools.platform.host.entrance import entrance
@@ -128,6 +136,32 @@ async def test_an_idle_one_keeps_nothing_awake_and_bytes_do(world, reach, clock,
     assert world.look(box).state == "paused"
     await talk(stream, b"good morning")
     stream[1].close()
+
+
+async def test_to_knock_where_nobody_is_keeps_nothing_awake(world, reach, clock, box):
+    await world.host.idle.look()
+    for _ in range(3):
+        with pytest.raises(PortClosed):
+            await reach.open(box, 9)
+        await look_after(world, clock, 250)
+    assert world.look(box).state == "paused"
+    with pytest.raises(PortClosed):
+        await reach.open(box, 9)
+    assert world.look(box).state == "running"
+
+
+async def test_some_are_kept_for_ssh(world, box, monkeypatch):
+    monkeypatch.setattr(entering, "MAX_STREAMS", 52)
+    entered = world.host.entering
+    leaves = [entered.admit(box, 3000) for _ in range(2)]
+    with pytest.raises(RateLimited, match="2 connections"):
+        entered.admit(box, 3000)
+    leaves += [entered.admit(box, 22) for _ in range(50)]
+    with pytest.raises(RateLimited, match="52 connections"):
+        entered.admit(box, 22)
+    for leave in leaves:
+        leave()
+    assert entered.count(box) == 0
 
 
 async def test_pings_of_a_websocket_keep_and_wake_nothing(world, reach, clock, box):

@@ -74,8 +74,10 @@ def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bo
         link = urls.link(port, seconds)
     elif open_ and found.access == "private":
         link = urls.link(port)
-    if open_:
-        open_page(found.url if link is None else link.url)
+    if open_ and link is None:
+        _start_browser(found.url)
+    elif open_ and link is not None:
+        _open_unseen(link.url)
     if seconds is not None and link is not None:
         shown = link.url
         output.show(link, lambda: shown) if json else output.line(shown)
@@ -93,9 +95,9 @@ def seconds_of(text: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def open_page(address: str) -> None:
-    """Open an address in the browser, by a page of one's own: every user of this machine sees what
-    programs are started with.
+def _open_unseen(link: str) -> None:
+    """Open a link in the browser by a page of one's own: every user of this machine sees what programs are
+    started with.
     """
     logins = settings.logins_file()
     if logins is None:
@@ -105,8 +107,12 @@ def open_page(address: str) -> None:
     page.unlink(missing_ok=True)
     fd = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "w") as file:
-        file.write(f'<meta http-equiv="refresh" content="0; url={escape(address)}">\n')
+        file.write(f'<meta http-equiv="refresh" content="0; url={escape(link)}">\n')
+    _start_browser(Path(page).as_uri())
+
+
+def _start_browser(address: str) -> None:
     with contextlib.suppress(webbrowser.Error):
-        if webbrowser.open(Path(page).as_uri()):
+        if webbrowser.open(address):
             return
     output.note("no browser could be started here: open the address yourself")

@@ -17,9 +17,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtools.errors import Conflict, GuestUnreachable, InvalidRequest, RateLimited, RunToolsError
+from runtools.errors import (
+    Conflict,
+    GuestUnreachable,
+    InvalidRequest,
+    RateLimited,
+    RunToolsError,
+)
 from runtools.guest.protocol import PORT
 from runtools.platform.core import pulses
+from runtools.platform.core.dev_urls import SSH_PORT
 from runtools.platform.core.states import State
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import awake, is_usable
@@ -32,6 +39,7 @@ from runtools.platform.kit.splice import Half, Splice, Unread, is_gone
 log = logging.getLogger(__name__)
 
 MAX_STREAMS: Final = 1000
+_KEPT_FOR_SSH: Final = 50
 _SWEEP_SECONDS: Final = 2.0
 
 
@@ -62,24 +70,29 @@ class Entering:
         if port == PORT:
             raise InvalidRequest(f"port {port} is the guest agent's and cannot be reached")
         box = self._engine.actor(sandbox_id)
-        with box.use():
+        with box.hold():
             while True:
                 guest = await awake(box, Why("request", PLATFORM))
                 try:
-                    return Way(box, guest, await guest.open_port(port))
+                    sock = await guest.open_port(port)
                 except GuestUnreachable as exc:
                     if is_usable(box) and box.guest is guest:
                         raise await what_happened(box, exc) from exc
+                else:
+                    # Who knocks and finds nobody, again and again, keeps nothing awake.
+                    box.touch()
+                    return Way(box, guest, sock)
 
-    def admit(self, sandbox_id: str) -> Callable[[], None]:
-        """Count one more stream; returns what counts it off.
+    def admit(self, sandbox_id: str, port: int) -> Callable[[], None]:
+        """Count one more stream; returns what counts it off. Some are kept for who comes by SSH.
 
         Raises:
             RateLimited: there are too many.
         """
-        if self._open[sandbox_id] >= MAX_STREAMS:
+        most = MAX_STREAMS if port == SSH_PORT else MAX_STREAMS - _KEPT_FOR_SSH
+        if self._open[sandbox_id] >= most:
             raise RateLimited(
-                f"{MAX_STREAMS} connections to {sandbox_id} are open already",
+                f"{most} connections to {sandbox_id} are open already",
                 hint="close some of them",
             )
         self._open[sandbox_id] += 1
@@ -163,7 +176,6 @@ class Stream(Splice):
         self._pulse = b""  # the latest, which waits for the sandbox to go on
         self._box = way.box
         self._guest = way.guest
-        self._clock = way.box.engine.clock
         self.moved = 0  # bytes so far
         self._back_is_gone = False
         self._work: asyncio.Task[None] | None = None
@@ -176,7 +188,7 @@ class Stream(Splice):
         self.moved += len(data)
         is_pulse = self._is_socket and pulses.is_pulse(data)
         if not is_pulse:
-            self._box.touched = self._clock.monotonic()
+            self._box.touch()
         if half is self.outward:
             self._is_socket = self._is_socket or data.startswith(pulses.SWITCHED)
             half.target.write(data)

@@ -72,7 +72,7 @@ class _Caller(asyncio.Protocol):
     async def _open(self, ask: bytes, early: bytes) -> None:
         try:
             wanted = reach_wire.parse_ask(ask)
-            leave = self._entering.admit(wanted.sandbox_id)
+            leave = self._entering.admit(wanted.sandbox_id, wanted.port)
         except RunToolsError as exc:
             self.refuse(exc)
             return

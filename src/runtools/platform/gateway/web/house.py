@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from runtools.errors import RunToolsError
+from runtools.errors import RateLimited, RunToolsError
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.admitting import Admitting
 from runtools.platform.core.ports.reach import Reach
@@ -18,6 +18,7 @@ from runtools.platform.gateway.web import pages, visitor
 from runtools.platform.gateway.web.admission import Admission, Wish
 from runtools.platform.gateway.web.head import RequestHead
 from runtools.platform.gateway.web.pages import UNKNOWN, Page
+from runtools.platform.gateway.web.reloads import Reloads
 from runtools.platform.gateway.web.upstream import Upstreams
 from runtools.platform.kit import http, rates
 from runtools.platform.kit.clock import Clock
@@ -30,6 +31,8 @@ MOST_VISITS: Final = 10_000
 # Two connections each, a quarter as many that wait to be used again, and some for everything else.
 FILES_OF_A_VISIT: Final = 2.5
 MOST_OF_A_SOURCE: Final = 2_000
+MOST_TO_A_SANDBOX: Final = 500  # of an address; a host takes twice as many to one sandbox
+MOST_FAREWELLS: Final = 256  # that are told that there is no room, at once
 _SHARES: Final = 16  # one of which an address may have of all, when all ask for something
 
 
@@ -39,11 +42,17 @@ class Guest(Protocol):
     Attributes:
         source: the address that it comes from.
         wish: what it was let in by, where it was.
+        sandbox_id: where it wants to, or is.
         is_idle: no request of it is under way.
     """
 
     source: str
     wish: Wish | None
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """See above."""
+        ...
 
     @property
     def is_idle(self) -> bool:
@@ -87,10 +96,12 @@ class House:
         self.clock = clock
         self.admission = Admission(admitting, clock)
         self.upstreams = Upstreams(reach, most // 4)
+        self.reloads = Reloads(clock.monotonic)
         self._sign_in = sign_in
         self._proxies = proxies
         self._most = most
         self._visits: set[Guest] = set()
+        self._sent_away = 0  # that are being told that there is no room
         self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
         self._asking: asyncio.Task[None] | None = None
         self._is_busy = False  # everybody asks for something; after a look it is looked for anew
@@ -135,6 +146,11 @@ class House:
         self._is_busy = found is None
         return found
 
+    def say_farewell(self) -> bool:
+        """Whether one more may be told that there is no room; else it is dropped without a word."""
+        self._sent_away += 1
+        return self._sent_away <= MOST_FAREWELLS
+
     def leave(self, visit: Guest) -> None:
         """Count it off."""
         if visit in self._visits:
@@ -143,6 +159,25 @@ class House:
             del self._by_source[source][visit]
             if not self._by_source[source]:
                 del self._by_source[source]
+
+    def left(self) -> None:
+        """One that had no room is gone."""
+        self._sent_away -= 1
+
+    def check_share(self, sandbox_id: str, source: str) -> None:
+        """Keep one address from taking up all that a host lets to one sandbox.
+
+        Raises:
+            RateLimited: it has its share.
+        """
+        its = self._by_source.get(rates.source(source), {})
+        if len(its) <= MOST_TO_A_SANDBOX or self._is_proxy(source):
+            return
+        if sum(one.sandbox_id == sandbox_id for one in its) > MOST_TO_A_SANDBOX:
+            raise RateLimited(
+                f"{MOST_TO_A_SANDBOX} connections from one address to {sandbox_id} are open already",
+                hint="close some of them",
+            )
 
     def peer(self, source: str, head: RequestHead) -> str:
         """The address of who asks, by a trusted proxy too."""
@@ -173,6 +208,7 @@ class House:
                 log.exception("looking at a connection from %s failed", visit.source)
                 _break_off(visit)
         self.upstreams.sweep()
+        self.reloads.sweep()
 
     async def _ask_who_stays(self) -> None:
         wishes = list({one.wish for one in self._visits if one.wish is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from http import HTTPStatus
 
@@ -17,6 +17,7 @@ from runtools.errors import (
 )
 from runtools.platform.core.dev_urls import DevUrls, is_open
 from runtools.platform.gateway.web.head import Field, write
+from runtools.platform.gateway.web.reloads import MINUTES
 
 RETRY_SECONDS = 2
 _STYLE = (
@@ -97,6 +98,9 @@ UNKNOWN = Page(
     "There is no such dev URL",
     "No sandbox has it, or it is private: send an API key of its organisation in the header "
     "X-RunTools-Key, or open a link that `runtools sandbox url` makes.",
+    headers=(
+        (b"X-RunTools-Refused", b"1"),
+    ),  # by the gateway: a server's own 404 is another matter
 )
 
 
@@ -125,6 +129,12 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
     return Page(error.status, "The sandbox cannot be reached", sentence)
 
 
+def still(page: Page) -> Page:
+    """The same, which has loaded itself often enough."""
+    said = f"{page.text} This page has looked for {MINUTES} minutes: reload it to look again."
+    return replace(page, text=said, reloads=False)
+
+
 def of_silence(problem: str, status: int = 502) -> Page:
     """What a server is to whoever asks it, if it gives no answer."""
     return Page(status, "The server in the sandbox gives no answer", problem.capitalize() + ".")
@@ -132,11 +142,15 @@ def of_silence(problem: str, status: int = 502) -> Page:
 
 def _waiting(error: PortClosed, urls: DevUrls, sandbox_id: str, port: int) -> Page:
     ports = [one for one in error.details.get("ports", []) if is_open(one)]
-    others = "Something listens on:" if ports else "Nothing listens on any other port either."
+    said = f"Start a server in {sandbox_id}, on any address, 127.0.0.1 included."
+    if ports:
+        said += " Something listens on:"
+    elif "ports" in error.details:
+        said += " Nothing listens on any other port either."
     return Page(
         503,
         f"Nothing listens on port {port} yet",
-        f"Start a server in {sandbox_id}, on any address, 127.0.0.1 included. {others}",
+        said,
         links=[(urls.url(sandbox_id, one), f"port {one}") for one in ports],
         reloads=True,
     )

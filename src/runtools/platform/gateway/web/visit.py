@@ -73,10 +73,16 @@ class Visit(asyncio.Protocol):
         self.source = source_of(transport)
         self.moved = self._loop.time()
         self._outflow = Outflow(self._transport, self.moved)
-        if not self._house.enter(self):
+        self._is_in = self._house.enter(self)
+        if self._is_in:
+            return
+        if self._house.say_farewell():
             self._answer(Page(503, "The gateway is full", "Try again in a moment."))
             # Nobody looks at it.
             self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        else:
+            self._lingers = True
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._lingers:
@@ -102,6 +108,8 @@ class Visit(asyncio.Protocol):
         return self._request is not None and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_in:
+            self._house.left()
         self._leave()
 
     def pause_writing(self) -> None:
@@ -115,6 +123,12 @@ class Visit(asyncio.Protocol):
             self._upstream.transport.resume_reading()
 
     # --- what the house asks ---
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """Where it wants to, or is."""
+        wish = self.wish or (self._request and self._request.wish)
+        return wish.sandbox_id if wish else None
 
     @property
     def is_idle(self) -> bool:
@@ -132,8 +146,10 @@ class Visit(asyncio.Protocol):
         """Break everything off."""
         if self._talk is not None:
             self._talk.abort()
-        else:
+        elif self.is_idle:
             self._transport.abort()
+        else:
+            self._break_off()
 
     def look(self, now: float) -> None:
         """End what takes too long."""

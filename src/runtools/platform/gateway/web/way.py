@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runtools.errors import RunToolsError
+from runtools.errors import PortClosed, RunToolsError
 from runtools.platform.core.ports.admitting import Verdict
 from runtools.platform.gateway.web import pages, visitor
 from runtools.platform.gateway.web.admission import BELIEVED_SECONDS, Wish, lasting
@@ -60,7 +60,11 @@ async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: 
     try:
         return await _find(house, head, wish, own, source)
     except RunToolsError as exc:
-        return pages.of_error(exc, house.urls, wish.sandbox_id, wish.port)
+        page = pages.of_error(exc, house.urls, wish.sandbox_id, wish.port)
+        look = (wish.sandbox_id, wish.port, house.peer(source, head))
+        if page.reloads and visitor.wants_html(head) and not house.reloads.may(look):
+            page = pages.still(page)
+        return page
     except Exception:
         # The edge of a connection: whatever it is, the caller is told and it is logged.
         log.exception("a request to %s failed", wish.sandbox_id)
@@ -82,9 +86,15 @@ async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source:
         more = [kept, visitor.UNSEEN]
     upstream = house.upstreams.idle(place, repeatable=is_repeatable(head), wakes=verdict.wakes)
     if upstream is None:
+        house.check_share(wish.sandbox_id, source)
         if not verdict.wakes:
             await house.admission.waken(wish.sandbox_id)
-        upstream = await house.upstreams.open(place, wakes=verdict.wakes)
+        try:
+            upstream = await house.upstreams.open(place, wakes=verdict.wakes)
+        except PortClosed as exc:
+            if verdict.public:  # which ports are private is nothing for everybody
+                raise PortClosed(str(exc)) from exc
+            raise
         if house.clock.monotonic() - began >= BELIEVED_SECONDS:
             # It took a while to wake, perhaps: who may not enter any more does not.
             try:

@@ -257,14 +257,26 @@ class Actor:
         await self.books.changed()
 
     @contextlib.contextmanager
-    def use(self) -> Iterator[None]:
-        """Keep the sandbox from being paused as idle."""
+    def hold(self) -> Iterator[None]:
+        """Keep the sandbox from being paused as idle, just now."""
         self.uses += 1
         try:
             yield
         finally:
             self.uses -= 1
-            self.touched = self.engine.clock.monotonic()
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Keep the sandbox from being paused as idle, and for as long again from then on."""
+        with self.hold():
+            try:
+                yield
+            finally:
+                self.touch()
+
+    def touch(self) -> None:
+        """It was active just now."""
+        self.touched = self.engine.clock.monotonic()
 
     def put_to_sleep(self) -> None:
         """Tell those who wait for the guest: nobody has asked for this pause, so nobody need wake it."""

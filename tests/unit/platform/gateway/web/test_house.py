@@ -7,13 +7,14 @@ from typing import cast
 
 import pytest
 
+from runtools.errors import RateLimited
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web.admission import Wish
-from runtools.platform.gateway.web.house import House
+from runtools.platform.gateway.web.house import MOST_FAREWELLS, MOST_TO_A_SANDBOX, House
 from runtools.platform.gateway.web.visitor import Shown
 from runtools.testing.clock import ManualClock
-from runtools.testing.gateway_world import BOX, KEY, FakeAdmitting
+from runtools.testing.gateway_world import BOX, KEY, OTHER, FakeAdmitting
 
 URLS = DevUrls.of("http://sandboxes.localhost:7780")
 REVOKED = Wish(BOX, 3000, Shown(key="rt_live_revoked"))
@@ -25,6 +26,7 @@ class Guest:
     def __init__(self, source: str = "192.0.2.1", *, is_idle: bool = True) -> None:
         self.source = source
         self.wish: Wish | None = None
+        self.sandbox_id: str | None = BOX
         self.is_idle = is_idle
         self.looks = self.aborts = 0
         self.is_broken = False
@@ -101,3 +103,23 @@ async def test_who_has_the_most_makes_no_room_for_itself() -> None:
     assert not made.enter(Guest(is_idle=False))
     assert made.enter(Guest("192.0.2.9", is_idle=False))
     assert [one.aborts for one in first] == [1, 0, 0, 0]
+
+
+async def test_one_address_does_not_take_up_all_of_a_sandbox() -> None:
+    made = house(most=1000)
+    for _ in range(MOST_TO_A_SANDBOX + 1):
+        made.check_share(BOX, "192.0.2.1")
+        assert made.enter(Guest())
+    with pytest.raises(RateLimited, match=f"{MOST_TO_A_SANDBOX} connections from one address"):
+        made.check_share(BOX, "192.0.2.1")
+    made.check_share(OTHER, "192.0.2.1")
+    made.check_share(BOX, "192.0.2.2")
+
+
+async def test_who_is_sent_away_without_end_gets_no_page() -> None:
+    made = house()
+    told = [made.say_farewell() for _ in range(MOST_FAREWELLS + 1)]
+    assert told == [True] * MOST_FAREWELLS + [False]
+    for _ in range(2):
+        made.left()
+    assert made.say_farewell()

@@ -90,7 +90,7 @@ async def first_start(
     # Not before the journal says so: what fails until then is taken back, the machine too.
     undo.pop_all()
     box.guest = up.guest
-    box.touched = box.engine.clock.monotonic()
+    box.touch()
     assert ready.timings is not None  # noqa: S101 - they were just taken
     box.engine.meters.created(source.started_from, ready.timings)
     span.note(

@@ -103,7 +103,7 @@ async def became_running(box: Actor, why: Why, **detail: Any) -> Observed:
         paused_at=None,
     )
     seen = await conclude(box, why, running, **detail)
-    box.touched = engine.clock.monotonic()
+    box.touch()
     box.is_put_to_sleep = False
     box.vigil.begin()
     return seen
