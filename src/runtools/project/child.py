@@ -7,11 +7,12 @@ file}`` before each, then ``{"kind", "file", "line", "definition"}`` and ``{"pro
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from runtools.project import actions, source
 from runtools.project.define import Call, Collector, Tool
-from runtools.project.folder import Folder, find
+from runtools.project.folder import CONFIG, PLURALS, Folder, find
 from runtools.project.problems import Problem, of_call, of_failure, relative
 from runtools.sdk.shapes.definitions import Definition, Kind, ToolDefinition, to_wire
 
@@ -31,10 +32,12 @@ class _Loader:
         self._folder = folder
         self._out = out
         self._calls = Collector()
+        self._claimed: set[str] = set()
 
     def run(self) -> None:
+        kinds = [kind for kind in _ORDER if self._claim(kind)]
         with self._calls:
-            for kind in _ORDER:
+            for kind in kinds:
                 for file in _files(self._folder, kind):
                     self._say({"loading": relative(self._folder.root, str(file))})
                     self._load(kind, file)
@@ -42,13 +45,38 @@ class _Loader:
             self._tell(call)
         self._say({"done": True})
 
+    def _claim(self, kind: Kind) -> bool:
+        """Have the name of a kind's folder stand for the folder, whatever is installed under that name.
+
+        A folder without ``__init__.py`` would give way to any package that has one.
+        """
+        root, top = self._folder.root, self._folder.of(kind)
+        word = top.relative_to(root).parts[0]
+        if word in self._claimed or not top.is_dir():
+            return True
+        if word in sys.stdlib_module_names or word in sys.modules:
+            text = f"Python or runtools itself has a module {word!r}: name the folder otherwise"
+            self._problem(Problem(CONFIG, None, f"tool.runtools.folders.{PLURALS[kind]}", text))
+            return False
+        self._claimed.add(word)
+        if not (root / word / "__init__.py").is_file():
+            spec = ModuleSpec(word, None, is_package=True)
+            spec.submodule_search_locations = [str(root / word)]
+            sys.modules[word] = importlib.util.module_from_spec(spec)
+        return True
+
     def _load(self, kind: Kind, file: Path) -> None:
         root = self._folder.root
         if not file.resolve().is_relative_to(root):
             self._problem(Problem(relative(root, str(file)), None, None, "it lies elsewhere"))
             return
+        words = file.relative_to(root).with_suffix("").parts
+        if any("." in word for word in words):
+            text = "no module can have a dot in its name: name it otherwise"
+            self._problem(Problem(relative(root, str(file)), None, None, text))
+            return
         try:
-            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
+            importlib.import_module(".".join(words))
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: BLE001 - exit() included: whatever it is, it is told
@@ -77,10 +105,7 @@ class _Loader:
         try:
             definition = self._tool(call, value) if isinstance(value, Tool) else value
         except _Refused as exc:
-            self._problem(exc.problem)
-            return
-        except ValidationError as exc:
-            for problem in of_call(root, call, exc):
+            for problem in of_call(root, call, exc.error, exc.within):
                 self._problem(problem)
             return
         assert definition is not None  # noqa: S101 - a call without an error has a value
@@ -88,22 +113,17 @@ class _Loader:
         self._say({**place, "definition": to_wire(definition)})
 
     def _tool(self, call: Call, tool: Tool) -> Definition:
-        root = self._folder.root
-
-        def refused(field: str | None, exc: Exception) -> _Refused:
-            return _Refused(Problem(relative(root, call.file), call.line, field, str(exc)))
-
         described = {}
         for name, action in tool.actions.items():
             try:
                 described[name] = actions.described(action)
             except (TypeError, ValidationError) as exc:
-                raise refused(f"actions.{name}", exc) from None
+                raise _Refused(exc, ("actions", name)) from None
         try:
-            code = source.bundle(root, Path(call.file))
+            code = source.bundle(self._folder.root, Path(call.file))
+            return ToolDefinition(**dict(tool.head), actions=described, source=code)
         except (ValueError, OSError) as exc:
-            raise refused(None, exc) from None
-        return ToolDefinition(**dict(tool.head), actions=described, source=code)
+            raise _Refused(exc) from None
 
     def _problem(self, problem: Problem) -> None:
         self._say({"problem": problem.to_wire()})
@@ -114,9 +134,10 @@ class _Loader:
 
 
 class _Refused(Exception):
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+    def __init__(self, error: Exception, within: tuple[str, ...] = ()) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.within = within
 
 
 def _files(folder: Folder, kind: Kind) -> Iterator[Path]:

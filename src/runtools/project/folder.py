@@ -13,6 +13,7 @@ from runtools.sdk.shapes.definitions import Kind
 from runtools.sdk.shapes.sandboxes import Name
 
 CONFIG = "pyproject.toml"
+PLURALS: dict[Kind, str] = {"tool": "tools", "sandbox": "sandboxes", "agent": "agents"}
 _HINT = "`runtools init` makes a project that deploys as it stands"
 
 
@@ -42,9 +43,7 @@ class Folder:
 
     def of(self, kind: Kind) -> Path:
         """Where the definitions of a kind lie; it may be missing."""
-        folders = self.settings.folders
-        named = {"tool": folders.tools, "sandbox": folders.sandboxes, "agent": folders.agents}
-        return self.root / named[kind]
+        return self.root / str(getattr(self.settings.folders, PLURALS[kind]))
 
 
 def find(start: Path) -> Folder:
@@ -84,7 +83,8 @@ def _settings(root: Path, table: object) -> Settings:
         field = ".".join(("tool.runtools", *map(str, first["loc"])))
         raise InvalidRequest(f"{file}: {field}: {first['msg']}") from None
     for field, name in settings.folders.model_dump(by_alias=False).items():
-        if not (root / name).resolve().is_relative_to(root) or not name.strip("./"):
+        lies_within = (root / name).resolve().is_relative_to(root) and name.strip("./")
+        if not lies_within or ".." in Path(name).parts:
             raise InvalidRequest(
                 f"{file}: tool.runtools.folders.{field}: {name!r} is no folder of the project"
             )

@@ -38,15 +38,25 @@ class Problem:
         return asdict(self)
 
 
-def of_call(root: Path, call: Call, error: Exception) -> Iterator[Problem]:
-    """What a definition was refused for, one problem a field."""
+def of_call(
+    root: Path, call: Call, error: Exception, within: tuple[str, ...] = ()
+) -> Iterator[Problem]:
+    """What a definition was refused for, one problem a field.
+
+    Args:
+        root: the project's.
+        call: the one that defines it.
+        error: what was raised.
+        within: the field that was looked at, where it was not all of it.
+    """
     file = relative(root, call.file)
-    if not isinstance(error, ValidationError):
-        yield Problem(file, call.line, None, str(error))
-        return
     lines = _lines_of_fields(Path(call.file), call.line)
+    if not isinstance(error, ValidationError):
+        line = lines.get(within[0], call.line) if within else call.line
+        yield Problem(file, line, ".".join(within) or None, str(error))
+        return
     for one in error.errors(include_url=False):
-        words = [str(word) for word in one["loc"]]
+        words = [*within, *map(str, one["loc"])]
         line = lines.get(words[0] if words else "", call.line)
         message = one["msg"].removeprefix("Value error, ")
         if one["type"] != "missing" and isinstance(one["input"], str | int | float):

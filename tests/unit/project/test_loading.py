@@ -47,6 +47,66 @@ def test_loading_leaves_nothing_in_the_folder(project):
     assert sorted(folder.root.rglob("*")) == before
 
 
+@pytest.mark.parametrize("kind", ["agents", "tools", "sandboxes"])
+def test_a_package_of_the_same_name_that_is_installed_is_not_loaded(
+    project, tmp_path_factory, monkeypatch, kind
+):
+    """As `pip install openai-agents` brings one called ``agents``."""
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / kind).mkdir()
+    (installed / kind / "__init__.py").write_text('raise SystemExit("theirs was run")\n')
+    monkeypatch.setenv("PYTHONPATH", str(installed), prepend=os.pathsep)
+    folder = project(
+        {
+            "sandboxes/deep/box.py": SANDBOX.format("box"),
+            "tools/_slugs.py": 'SLUG = "a"\n',
+            "agents/a.py": "import sandboxes.deep.box\nfrom tools._slugs import SLUG\n"
+            + AGENT.format("a", ""),
+        }
+    )
+    assert [one.slug for one in load(folder)] == ["box", "a"]
+
+
+def test_a_folder_that_is_a_package_runs_what_makes_it_one(project):
+    source = """
+        from agents import SLUG
+        from runtools import define_agent
+
+        define_agent(slug=SLUG, name="A", model="m")
+        """
+    folder = project({"agents/__init__.py": 'SLUG = "from-the-package"\n', "agents/a.py": source})
+    assert [one.slug for one in load(folder)] == ["from-the-package"]
+
+
+def test_folders_may_lie_in_one(project):
+    table = """
+        [tool.runtools.folders]
+        agents = "src/agents"
+        sandboxes = "src/boxes"
+        """
+    files = {
+        "src/boxes/box.py": SANDBOX.format("box"),
+        "src/agents/a.py": "import src.boxes.box\n" + AGENT.format("a", ""),
+    }
+    assert [one.slug for one in load(project(files, table))] == ["box", "a"]
+
+
+@pytest.mark.parametrize("place", ["platform", "json/agents", "runtools/agents", "pydantic"])
+def test_a_folder_cannot_have_the_name_of_what_the_loading_needs(project, place):
+    folder = project(
+        {f"{place}/a.py": AGENT.format("a", "")}, f"[tool.runtools.folders]\nagents = '{place}'"
+    )
+    ((file, _, field, message),) = problems(folder)
+    assert (file, field) == ("pyproject.toml", "tool.runtools.folders.agents")
+    assert repr(place.partition("/")[0]) in message
+
+
+def test_a_dot_in_a_name_that_becomes_a_modules(project):
+    folder = project({"agents/v1.2.py": AGENT.format("a", "")})
+    ((file, _, _, message),) = problems(folder)
+    assert (file, "dot in its name" in message) == ("agents/v1.2.py", True)
+
+
 def test_several_in_one_file_and_helpers(project):
     folder = project(
         {
