@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import docstring_parser
-from pydantic import Field, create_model
-from pydantic.json_schema import GenerateJsonSchema
+from jsonschema import Draft202012Validator, SchemaError
+from jsonschema.validators import validator_for
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
+from runtools.project import misfits
 from runtools.project.define import Action
 from runtools.sdk.shapes.definitions import ActionDefinition
 
@@ -18,7 +21,15 @@ CREDENTIALS = "credentials"
 
 
 class _Untitled(GenerateJsonSchema):
-    """A schema without titles, which only repeat the names in capitals."""
+    """A schema without titles, which only repeat the names in capitals.
+
+    A default that has no JSON, as one that says "nothing was given", is the function's own: it is not told.
+    """
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012 - as pydantic has it
+        "skipped-choice",
+        "non-serializable-default",
+    }
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Never."""
@@ -44,26 +55,55 @@ def described(action: Action) -> ActionDefinition:
     if parameters is None:
         texts = {param.arg_name: param.description or "" for param in told.params}
         parameters = _schema(action.execute, texts)
-    return ActionDefinition.model_validate(
+    made = ActionDefinition.model_validate(
         {"description": description, "parameters": dict(parameters)}
     )
+    misfits.check("parameters", _amiss(made.parameters))
+    return made
+
+
+def _amiss(schema: Mapping[str, Any]) -> Iterator[misfits.Misfit]:
+    """Where what should be a JSON Schema, of the draft that it names or the latest, is none."""
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except SchemaError as exc:
+        yield ("parameters", *exc.absolute_path), f"it is no JSON Schema: {exc.message}"
+    except RecursionError:
+        yield ("parameters",), "it is nested too deeply"
 
 
 def _schema(function: Callable[..., Any], texts: dict[str, str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, hint, default in _parameters(function):
-        text = texts.get(name)
-        fields[name] = (hint, Field(default, description=text) if text else default)
+    """What may be given to a function: what `pydantic.validate_call` takes for it, and no more.
+
+    A model of fields would have rules of its own about their names, which a parameter's need not keep.
+    """
+    parameters = list(_parameters(function))
     try:
-        model = create_model(_name(function), __config__={"extra": "forbid"}, **fields)
-        schema = model.model_json_schema(schema_generator=_Untitled)
+        schema = TypeAdapter(_taking(parameters)).json_schema(schema_generator=_Untitled)
     except Exception as exc:  # pydantic has many ways to say that a type has no schema
-        raise TypeError(f"{_name(function)}: {exc}") from exc
-    schema.pop("title", None)
-    return {"type": "object", "properties": {}, **schema}
+        raise TypeError(f"{_name(function)}: {str(exc).partition(chr(10))[0]}") from exc
+    said = schema["properties"]
+    if len(said) != len(parameters):
+        raise TypeError(f"{_name(function)}: two of its parameters have one alias")
+    for parameter, one in zip(parameters, said.values(), strict=True):
+        if text := texts.get(parameter.name):
+            one.setdefault("description", text)
+    return schema
 
 
-def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any]]:
+def _taking(parameters: list[inspect.Parameter]) -> Any:
+    """A function that takes just these."""
+
+    def taking(**_: Any) -> None:
+        pass
+
+    taking.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    taking.__annotations__ = {one.name: one.annotation for one in parameters}
+    return taking
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """Those that a model fills in."""
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, ValueError) as exc:
@@ -76,8 +116,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any]]:
             raise TypeError(f"{where} cannot be given by name")
         if parameter.annotation is parameter.empty:
             raise TypeError(f"{where} has no type")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        yield parameter.name, parameter.annotation, default
+        yield parameter
 
 
 def _name(function: object) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from runtools.project import misfits
 from runtools.sdk.shapes.definitions import (
     DEFAULT_MAX_ITERATIONS,
     AgentDefinition,
@@ -19,6 +20,7 @@ from runtools.sdk.shapes.definitions import (
     SandboxDefinition,
     SandboxMode,
     ToolHead,
+    amiss,
 )
 from runtools.sdk.shapes.dev_urls import Access
 from runtools.sdk.shapes.sandboxes import (
@@ -36,8 +38,8 @@ class Action:
     """One thing a tool can do.
 
     Attributes:
-        execute: called with the parameters by name, and with ``credentials`` if it takes that; plain or
-            async. What it returns is JSON.
+        execute: called with the parameters by name, as `pydantic.validate_call` does it, and with
+            ``credentials`` if it takes that; plain or async. What it returns is JSON.
         description: what a model is told; default: the first part of the function's docstring.
         parameters: JSON Schema of an object; default: made from the function's signature.
     """
@@ -211,12 +213,13 @@ def define_tool(
     """Define a tool of your own. It runs in the tools service, never in a sandbox.
 
     Args:
-        name: what it is known by: lower-case letters, digits and hyphens.
+        name: what it is known by: lower-case letters, digits and hyphens; no built-in tool's.
         actions: what it can do, at least one: typed functions, or `Action` with a schema of its own.
         description: what a model is told of it.
         category: where it is listed.
         credentials: what it must be given: ``{"required": […], "schema": {field: {"type": "string",
-            "description": …}}, "oauth": {"provider", "scopes", "credentialMapping"}}``.
+            "description": …}}, "oauth": {"provider", "scopes", "credentialMapping"}}``; what ``required``
+            and ``credentialMapping`` name is in ``schema``.
 
     Raises:
         pydantic.ValidationError: a field is malformed.
@@ -225,6 +228,7 @@ def define_tool(
     def make() -> Tool:
         fields = {"name": name, "description": description, "category": category}
         head = ToolHead.model_validate({**fields, "credentials": credentials}, strict=True)
+        misfits.check("define_tool", amiss(head))
         wrapped = {
             word: act if isinstance(act, Action) else Action(act) for word, act in actions.items()
         }

@@ -809,6 +809,16 @@ class TestTools:
         answer = await world.http.post("/v1/tools/count/execute", json={"action": "none"})
         assert answer.status_code == 404
 
+    async def test_one_of_the_projects_own_is_none_of_the_marketplace(self, world: World) -> None:
+        wanted = body(tools=[tool("github")], agents=[agent(tools=["github", "slack"])])
+        notes = (await plan(world, wanted))["notes"]
+        assert [note for note in notes if "marketplace" in note] == [
+            "agent hello names slack of the marketplace, which the platform does not have yet"
+        ]
+        await done(world, wanted)
+        again = body(agents=[agent(tools=["github"])])
+        assert (await plan(world, again))["notes"] == []
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
@@ -830,6 +840,11 @@ class TestBadInput:
             (body(sandboxes=[box(env={"A": "1"}, secrets=["A"])]), "sandboxes.0.secrets"),
             (body(sandboxes=[box(template="No!")]), "sandboxes.0.template"),
             (body(tools=[tool(actions={})]), "tools.0.actions"),
+            (body(tools=[tool("grep")]), "tools.0.name"),
+            (
+                body(tools=[tool(), tool("db", credentials={"required": ["url"]})]),
+                "tools.1.credentials.required.0",
+            ),
             (body(project="No!"), "project"),
             (body(project="sandbox-abcdef012345"), "project"),
             (body(only=["nothing"]), "only.0"),

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
+from pydantic import Field, validate_call
 
 from runtools.errors import ProjectInvalid
+from runtools.project.actions import described
+from runtools.project.define import Action
 from runtools.project.loading import load
 
-HEAD = "from runtools import Action, define_tool\n"
+HEAD = "from pydantic import Field\nfrom runtools import Action, define_tool\n"
 
 
 def tool(project, body, files=None, **more):
@@ -34,7 +39,7 @@ async def query(sql: str, limit: int = 10, *, how: Literal["fast", "safe"] = "sa
         limit: most rows.
     """
 
-define_tool(name="db", actions={"query": query}, credentials={"required": ["url"]})
+define_tool(name="db", actions={"query": query})
 '''
     action = tool(project, body).actions["query"]
     assert action.description == "Run a query.\n\nIt reads only."
@@ -48,6 +53,73 @@ define_tool(name="db", actions={"query": query}, credentials={"required": ["url"
         },
         "required": ["sql"],
     }
+
+
+def test_no_parameter_is_lost_whatever_it_is_called(project):
+    body = '''
+from typing import Annotated
+
+from pydantic import Field
+
+def do(
+    _x: str,
+    model_config: str,
+    n: int = Field(3, ge=1),
+    m: Annotated[int, Field(description="mine", le=9)] = 4,
+    from_: str = Field("here", alias="from"),
+    *,
+    schema: str = "", copy: str = "", json: str = "", validate: str = "",
+):
+    """Do it.
+
+    Args:
+        _x: hidden from nobody.
+        n: how often.
+        m: theirs.
+        from_: whence.
+    """
+
+define_tool(name="t", actions={"do": do})
+'''
+    parameters = tool(project, body).actions["do"].parameters
+    text = {"type": "string"}
+    assert parameters["properties"] == {
+        "_x": {**text, "description": "hidden from nobody."},
+        "model_config": text,
+        "n": {"type": "integer", "default": 3, "minimum": 1, "description": "how often."},
+        "m": {"type": "integer", "default": 4, "maximum": 9, "description": "mine"},
+        "from": {**text, "default": "here", "description": "whence."},
+        **{name: {**text, "default": ""} for name in ("schema", "copy", "json", "validate")},
+    }
+    assert parameters["required"] == ["_x", "model_config"]
+
+
+def test_what_a_schema_lets_through_its_function_can_be_called_with():
+    """By pydantic, which is how whoever runs it comes from the names in the schema to parameters."""
+
+    def do(_x: str, model_config: int, from_: Annotated[str, Field(alias="from")], copy: str = "c"):
+        """Do it."""
+        return _x, model_config, from_, copy
+
+    schema = described(Action(do)).parameters
+    given = {"_x": "a", "model_config": 1, "from": "b"}
+    assert sorted(given) == sorted(schema["required"])
+    assert validate_call(do)(**given) == ("a", 1, "b", "c")
+
+
+def test_a_default_that_has_no_json_is_not_told(project, capfd):
+    body = '''
+UNSET = object()
+
+def do(x: int = UNSET):
+    """Do it."""
+
+define_tool(name="t", actions={"do": do})
+'''
+    parameters = tool(project, body).actions["do"].parameters
+    assert parameters["properties"] == {"x": {"type": "integer"}}
+    assert "required" not in parameters
+    assert capfd.readouterr().err == ""
 
 
 def test_an_explicit_schema_is_taken_as_it_is(project):
@@ -95,7 +167,7 @@ define_tool(
         ),
         (
             'define_tool(name="t", actions={"f": Action(print, "d", {"type": "array"})})',
-            "actions.f",
+            "actions.f.parameters",
             "object",
         ),
         (
@@ -108,6 +180,34 @@ define_tool(
             "credentials.oauth.credentialMapping",
             "required",
         ),
+        (
+            'def f(x: int = Field(1, alias="y"), y: int = 2): "d"\ndefine_tool(name="t", actions={"f": f})',
+            "actions.f",
+            "one alias",
+        ),
+        ('define_tool(name="bash", actions={"f": print})', "name", "every agent has"),
+        (
+            'define_tool(name="t", actions={"f": print}, credentials={"required": ["url"]})',
+            "credentials.required.0",
+            "'url' is not in schema",
+        ),
+        (
+            ('O = {"provider": "x", "credentialMapping": {"b": "access_token"}}\n'
+             'define_tool(name="t", actions={"f": print}, credentials={"oauth": O})'),
+            "credentials.oauth.credentialMapping",
+            "'b' is not in schema",
+        ),
+        (
+            'define_tool(name="t", actions={"f": Action(print, "d", {"type": "object", "properties": 5})})',
+            "actions.f.parameters.properties",
+            "no JSON Schema: 5 is not of type 'object'",
+        ),
+        (
+            ('P = {"type": "object", "properties": {"a": {"pattern": "("}}}\n'
+             'define_tool(name="t", actions={"f": Action(print, "d", P)})'),
+            "actions.f.parameters.properties.a.pattern",
+            "no JSON Schema: '(' is not a 'regex'",
+        ),
         ('define_tool(name="t", actions={"f-g": Action(print, "d", {"type": "object"})})',
          "actions.f-g.[key]", "pattern"),
     ],
@@ -117,6 +217,13 @@ def test_what_is_wrong_is_named(project, body, field, said):
     assert (found["file"], found["field"]) == ("tools/t.py", field)
     assert said in found["message"]
     assert found["line"] == len((HEAD + body).splitlines())
+
+
+def test_a_mistake_in_an_action_names_the_line_that_it_begins_in(project):
+    found = problem(
+        project, 'define_tool(\n    name="t",\n    actions={\n        "f": 3,\n    },\n)\n'
+    )
+    assert (found["line"], found["field"]) == (5, "actions.f")
 
 
 TOOL = 'def f(): "Does."\ndefine_tool(name="t", actions={"f": f})\n'

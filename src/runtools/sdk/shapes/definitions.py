@@ -5,6 +5,7 @@ With the shapes of deploys they are built at their first use: few commands need 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
@@ -255,6 +256,25 @@ class ToolHead(Request, defer_build=True):
     description: Description = ""
     category: Label | None = None
     credentials: Credentials | None = None
+
+
+def amiss(tool: ToolHead) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which fields of a tool to come do not go with what else is there, and why.
+
+    It is no part of the shape: what was deployed before it was looked at can still be read.
+    """
+    if tool.name in BUILT_IN_TOOLS:
+        yield ("name",), f"{tool.name!r} is a tool that every agent has; call yours otherwise"
+    needs = tool.credentials
+    if needs is None:
+        return
+    for at, field in enumerate(needs.required):
+        if field not in needs.fields:
+            yield ("credentials", "required", str(at)), f"{field!r} is not in schema"
+    if needs.oauth is not None:
+        for field in needs.oauth.credential_mapping:
+            if field not in needs.fields:
+                yield ("credentials", "oauth", "credentialMapping"), f"{field!r} is not in schema"
 
 
 class ToolDefinition(ToolHead):

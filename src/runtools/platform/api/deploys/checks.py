@@ -23,6 +23,7 @@ from runtools.sdk.shapes.definitions import (
     MARKETPLACE_TOOLS,
     AgentDefinition,
     SandboxDefinition,
+    amiss,
 )
 from runtools.sdk.shapes.deploys import PlanRequest
 
@@ -45,6 +46,9 @@ def check_plain(wanted: PlanRequest) -> PlanRequest:
             if one.slug in seen:
                 raise wrong_field(f"{field}.{n}.{named}", f"{one.slug!r} is defined twice")
             seen.add(one.slug)
+    for n, tool in enumerate(wanted.tools):
+        for where, said in amiss(tool):
+            raise wrong_field(f"tools.{n}.{'.'.join(where)}", said)
     plain = [_plain(one, f"sandboxes.{n}.") for n, one in enumerate(wanted.sandboxes)]
     return wanted.model_copy(update={"sandboxes": plain})
 
@@ -223,7 +227,7 @@ async def _check_name(call: Call, name: str, stood: Stood | None) -> None:
         raise store.name_taken(name)
 
 
-def notes(steps: Sequence[Step]) -> list[str]:
+def notes(steps: Sequence[Step], standing: Iterable[Stood]) -> list[str]:
     """What of the plan will not work yet, and why."""
     found = [
         f"tool {step.change.slug} is stored; calling it is refused (tools_unavailable) until the"
@@ -231,6 +235,8 @@ def notes(steps: Sequence[Step]) -> list[str]:
         for step in steps
         if step.change.kind == "tool" and step.wanted is not None
     ]
+    own = {one.slug for one in standing if one.kind == "tool"}
+    own |= {step.change.slug for step in steps if step.change.kind == "tool"}
     for step in steps:
         if isinstance(step.wanted, SandboxDefinition):
             found += [
@@ -240,7 +246,7 @@ def notes(steps: Sequence[Step]) -> list[str]:
                 if _SECRET.search(name)
             ]
         if isinstance(step.wanted, AgentDefinition):
-            market = sorted(MARKETPLACE_TOOLS.intersection(step.wanted.tools))
+            market = sorted(MARKETPLACE_TOOLS.intersection(step.wanted.tools) - own)
             if market:
                 found.append(
                     f"agent {step.change.slug} names {', '.join(market)} of the marketplace, which"

@@ -41,7 +41,7 @@ async def make_plan(call: Call, wanted: PlanRequest) -> Plan:
         project=wanted.project,
         makes_project=there is None,
         changes=[step.change for step in steps],
-        notes=checks.notes(steps),
+        notes=checks.notes(steps, standing),
         digest=plan.digest(wanted.project, steps),
     )
 
