@@ -9,7 +9,7 @@ import typer
 
 from runtools.cli import lazy, output
 from runtools.cli.output import Json, looks, org_looks
-from runtools.cli.session import connected, flag
+from runtools.cli.session import acting, connected, flag
 from runtools.errors import Forbidden, InvalidRequest
 from runtools.sdk import settings
 
@@ -32,10 +32,11 @@ KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="key_…", show_def
 @app.command()
 def status(json: Json = False) -> None:
     """Say which platform, org, and person or key commands act with, and where that was said."""
-    found = settings.resolve()
+    found = acting()
     with connected() as rt:
         me = rt.me()
-    output.show(me, lambda: looks.me(me, found.url, found.source))
+    said = "" if found.url == settings.address() else " (the project's folder says so)"
+    output.show(me, lambda: looks.me(me, f"{found.url}{said}", found.source))
 
 
 @app.command()

@@ -13,7 +13,6 @@ from runtools.cli import lazy, output
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import Forbidden, InvalidRequest, from_wire
-from runtools.sdk.settings import project_address
 
 if TYPE_CHECKING:
     from runtools import RunTools
@@ -79,7 +78,7 @@ def deploy(
         )
     with output.working("loading the project"):
         definitions = [one.definition for one in loading.load(found)]
-    with connected(project_address(found.settings.api_url)) as rt:
+    with connected() as rt:
         _check_org(rt, found)
         plan = rt.deploys.plan(name, definitions, only=only, prune=prune)
         if not output.is_json():

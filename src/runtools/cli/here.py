@@ -1,4 +1,6 @@
-"""Which project a slug is sought in where none is named: the one whose folder the command is called in."""
+"""What the folder that a command is called in says: which platform is meant, and in which project a slug is
+sought.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +52,16 @@ def project(named: str | None, ref: str) -> Iterator[str | None]:
         said = f"{file} says that it is sought in project {found.settings.project}"
         error.hint = f"{said}; `runtools deploy` brings it there, --project names another"
         raise
+
+
+def platform() -> str | None:
+    """The address of the platform that the folder's project lies on, where it says so.
+
+    Raises:
+        InvalidRequest: the folder's settings are malformed.
+    """
+    found = _folder()
+    return None if found is None else found.settings.api_url
 
 
 def _folder() -> folder.Folder | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from runtools.cli.session import acting
 from runtools.errors import Unavailable
 
 
@@ -32,7 +33,8 @@ async def _serve(sandbox: str | None) -> None:
     from runtools.mcp import stdio  # noqa: PLC0415 - it loads what no other command needs
     from runtools.sdk.client import AsyncRunTools  # noqa: PLC0415
 
-    async with AsyncRunTools() as rt:
+    found = acting()
+    async with AsyncRunTools(found.api_key, found.url) as rt:
         if sandbox is not None:
             sandbox = (await rt.sandboxes.get(sandbox)).id
         await stdio.serve(rt, sandbox)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import runtools
-from runtools.cli import output
+from runtools.cli import here, output
 from runtools.errors import RunToolsError, Unauthenticated
 from runtools.sdk import settings
 
@@ -24,10 +24,15 @@ def flag(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
     return typer.Option(*names, help=help, metavar="", rich_help_panel=panel)
 
 
+def acting() -> settings.Settings:
+    """On which platform commands act, and with which key: one rule for all of them, in any folder."""
+    return settings.resolve(folder=here.platform)
+
+
 @contextmanager
-def connected(url: str | None = None) -> Iterator[RunTools]:
-    """A client of the platform that the settings name; ``url`` comes before theirs."""
-    told = False
+def connected() -> Iterator[RunTools]:
+    """A client of the platform that the settings name."""
+    found, told = acting(), False
 
     def waiting(trouble: RunToolsError) -> None:
         nonlocal told
@@ -35,17 +40,18 @@ def connected(url: str | None = None) -> Iterator[RunTools]:
             told = True
             output.note(f"{trouble.message}; trying for {RETRY_SECONDS:.0f} s, Ctrl-C ends")
 
-    with runtools.RunTools(url=url, retry_seconds=RETRY_SECONDS, waiting=waiting) as rt:
+    with runtools.RunTools(
+        found.api_key, found.url, retry_seconds=RETRY_SECONDS, waiting=waiting
+    ) as rt:
         try:
             yield rt
         except Unauthenticated as error:
-            _say_whose(rt, url, error)
+            _say_whose(rt, found, error)
             raise
 
 
-def _say_whose(rt: RunTools, url: str | None, error: Unauthenticated) -> None:
+def _say_whose(rt: RunTools, kept: settings.Settings, error: Unauthenticated) -> None:
     """Say so where the key is another platform's: one that had this address before, or has it now."""
-    kept = settings.resolve(url=url)
     with suppress(RunToolsError):
         there = rt.health().install_id
         if kept.install_id not in (None, there):
@@ -58,9 +64,15 @@ def _say_whose(rt: RunTools, url: str | None, error: Unauthenticated) -> None:
             )
 
 
+def _at_once() -> RunTools:
+    """A client that a shell asks while somebody types."""
+    found = acting()
+    return runtools.RunTools(found.api_key, found.url, retry_seconds=0)
+
+
 def _complete_sandbox(incomplete: str) -> list[str]:
     try:
-        with runtools.RunTools(retry_seconds=0) as rt:
+        with _at_once() as rt:
             living = [sb for sb in rt.sandboxes.list() if sb.state != "stopped"]
     except RunToolsError:
         return []  # a shell that completes must not print errors
@@ -69,7 +81,7 @@ def _complete_sandbox(incomplete: str) -> list[str]:
 
 def _complete_template(incomplete: str) -> list[str]:
     try:
-        with runtools.RunTools(retry_seconds=0) as rt:
+        with _at_once() as rt:
             found = rt.templates.list()
     except RunToolsError:
         return []

@@ -1,23 +1,25 @@
 """Where the platform is and with which key to speak to it: the SDK's only reader of the environment.
 
 The address comes from the argument, else ``RUNTOOLS_API_URL``, else ``client.json`` where ``RUNTOOLS_HOME``
-is set, else the platform that somebody last logged in to, else ``client.json``, else the default. The key
-comes from the argument, else ``RUNTOOLS_API_KEY``, else what `runtools login` kept for that address, else
-``client.json``.
+is set, else (of commands in a folder of a project) its `api_url`, else the platform that somebody last
+logged in to, else ``client.json``, else the default. The key comes from the argument, else
+``RUNTOOLS_API_KEY``, else what `runtools login` kept for that address, else ``client.json``.
 
 ``client.json`` lies in ``RUNTOOLS_HOME`` (default /var/lib/runtools); the first `runtools up` writes it:
 ``{"apiUrl": "http://127.0.0.1:7700", "apiKey": "rt_live_…", "installId": "k3x9q2"}``. Logins lie in
 ``runtools/logins.json`` of ``XDG_CONFIG_HOME`` (default ``~/.config``):
 ``{"current": URL, "logins": {URL: key or session}}``.
 
-What was kept for one address is never sent to another.
+What was kept for one address is never sent to another. A folder may be anybody's: to an address that it
+alone names goes what was kept for that address, and never ``RUNTOOLS_API_KEY``, which does not say whose it
+is.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -26,6 +28,13 @@ from runtools.errors import InvalidRequest, Unauthenticated
 
 DEFAULT_URL = "http://127.0.0.1:7700"
 DEFAULT_HOME = "/var/lib/runtools"
+
+FolderSays = Callable[[], str | None]
+"""The address that a project's folder names, if any. It is read only where it counts."""
+
+
+def _no_folder() -> None:
+    """There is no folder, or it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ def resolve(
     api_key: str | None = None,
     url: str | None = None,
     environ: Mapping[str, str] | None = None,
+    folder: FolderSays = _no_folder,
 ) -> Settings:
     """The settings in force.
 
@@ -72,19 +82,29 @@ def resolve(
         Unauthenticated: no key is to be found; the hint says where it may be put.
     """
     env = os.environ if environ is None else environ
-    chosen = address(url, env)
+    chosen = address(url, env, folder)
     if api_key:
         return Settings(chosen, _checked_key(api_key), "an argument")
-    if key := env.get("RUNTOOLS_API_KEY"):
+    key = env.get("RUNTOOLS_API_KEY")
+    if key and chosen == address(url, env):
         return Settings(chosen, _checked_key(key), "RUNTOOLS_API_KEY")
     if kept := logins(env).secrets.get(chosen):
         return Settings(chosen, _checked_key(kept), "runtools login")
+    if key:
+        raise Unauthenticated(
+            f"only the project's folder says {chosen}, and RUNTOOLS_API_KEY is sent to no such address",
+            hint=f"sign in there: runtools login --url {chosen}, or set RUNTOOLS_API_URL beside the key",
+        )
     found = _kept(home(env) / "client.json")
     key = _checked_key(_kept_key(found, chosen))
     return Settings(chosen, key, str(found.file), found.install_id)
 
 
-def address(url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+def address(
+    url: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    folder: FolderSays = _no_folder,
+) -> str:
     """The platform's address in force.
 
     Raises:
@@ -93,8 +113,12 @@ def address(url: str | None = None, environ: Mapping[str, str] | None = None) ->
     env = os.environ if environ is None else environ
     if said := url or env.get("RUNTOOLS_API_URL"):
         return _checked_url(said)
-    current = None if env.get("RUNTOOLS_HOME") else logins(env).current
-    return _checked_url(current or _kept(home(env) / "client.json").url or DEFAULT_URL)
+    file = home(env) / "client.json"
+    if env.get("RUNTOOLS_HOME"):
+        found = _kept(file).url or folder()
+    else:
+        found = folder() or logins(env).current or _kept(file).url
+    return _checked_url(found or DEFAULT_URL)
 
 
 def logins_file(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -136,12 +160,6 @@ def logins(environ: Mapping[str, str] | None = None) -> Logins:
             f"{file} is not what `runtools login` writes: {exc}", hint="remove it, and log in again"
         ) from None
     return Logins(current, kept)
-
-
-def project_address(otherwise: str | None, environ: Mapping[str, str] | None = None) -> str | None:
-    """``RUNTOOLS_API_URL``, else what a project's own settings say; None: neither says anything."""
-    env = os.environ if environ is None else environ
-    return env.get("RUNTOOLS_API_URL") or otherwise
 
 
 def home(environ: Mapping[str, str] | None = None) -> Path:
@@ -192,13 +210,14 @@ def _text(body: object, name: str) -> str | None:
 def _kept_key(kept: _Kept, url: str) -> str:
     if kept.api_key is None or kept.url is None:
         raise Unauthenticated(
-            f"no API key: none was given, RUNTOOLS_API_KEY is not set and {kept.trouble}",
-            hint="sign in with `runtools login`; on the machine itself the first `runtools up` makes a key",
+            f"no API key for {url}: none was given, RUNTOOLS_API_KEY is not set and {kept.trouble}",
+            hint=f"sign in there: runtools login --url {url}; on the machine itself the first `runtools up`"
+            " makes a key",
         )
     if _checked_url(kept.url) != url:
         raise Unauthenticated(
             f"no API key for {url}: the one in {kept.file} belongs to {kept.url}",
-            hint="sign in there: runtools login --url …, or set RUNTOOLS_API_KEY",
+            hint=f"sign in there: runtools login --url {url}, or set RUNTOOLS_API_KEY",
         )
     return kept.api_key
 

@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from tests.flow.cli.conftest import Cli, Platform
@@ -47,6 +49,14 @@ async def drive(worker: FakeWorker, run: Held, given: Assignment) -> None:
         await worker.append(run, done(status="failed", error=error))
     elif prompt == "limit":
         await worker.append(run, said("So far."), done("So far.", "limit_reached", limit="few"))
+    elif prompt == "listen":
+        last, word = given.log[-1].seq or 0, ""
+        while not word:
+            await worker.delta(run, "text-delta", text="I am at it", turn=1, attempt=1)
+            await asyncio.sleep(0.02)
+            found = (await worker.read(run, last)).events
+            word = "".join(one.data["text"] for one in found if one.type == "message")
+        await worker.append(run, said(f"heard: {word}"), done(f"heard: {word}"))
     elif prompt == "hang":
         while not (await worker.read(run, 0)).cancel:
             # Pieces are for who reads at the moment, and somebody is about to.
@@ -221,6 +231,51 @@ class TestApprovals:
         assert b"deny not like that" in seen
 
 
+class TestChat:
+    def test_a_talk_with_a_word_in_between(self, cli: Cli) -> None:
+        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*argv, "agent", "chat", "coder"],
+            env=cli.env | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as talking:
+            os.close(theirs)
+            seen = b""
+
+            def until(word: bytes) -> None:
+                nonlocal seen
+                while word not in seen:
+                    seen += os.read(ours, 4096)
+                seen = seen.partition(word)[2]
+
+            until(b"> ")
+            os.write(ours, b"listen\n")
+            until(b"I am at it")
+            os.write(ours, "and tell mé\n".encode())
+            until("heard: and tell mé".encode())
+            until(b"> ")
+            os.write(ours, b"hang\n")
+            until(b"I am at it")
+            os.kill(talking.pid, signal.SIGINT)
+            until(b"cancelled")
+            until(b"> ")
+            os.write(ours, b"look\n")
+            until(b"Done.")
+            until(b"> ")
+            os.write(ours, b"\x04")
+            until(b"to go on: runtools agent chat coder --thread thr_")
+            assert talking.wait(30) == 0
+        os.close(ours)
+        latest = cli.ok("threads", "list", "--json").data[0]
+        shown = cli.ok("threads", "show", latest["id"]).text
+        assert latest["runs"] == 3
+        assert [shown.count(word) for word in ("listen", "and tell mé", "hang")] == [1, 2, 1]
+
+
 class TestThreads:
     def test_a_conversation(self, cli: Cli) -> None:
         first = cli.ok("agent", "run", "coder", "-p", "look", "--detach", "--json").data
@@ -259,3 +314,43 @@ class TestFolder:
             assert cli.ok("agent", "list", "--json").data  # a list is of all projects
         finally:
             rt.projects.delete(other.id)
+
+    def test_it_says_on_which_platform_they_act(self, cli: Cli) -> None:
+        """Where somebody has logged in: all commands act where the folder is deployed to."""
+        url, key = cli.env["RUNTOOLS_API_URL"], cli.env["RUNTOOLS_API_KEY"]
+        away = {"RUNTOOLS_API_URL": "", "RUNTOOLS_API_KEY": "", "RUNTOOLS_HOME": ""}
+        settings = cli.folder / "pyproject.toml"
+        settings.write_text('[tool.runtools]\napi_url = "http://127.0.0.1:9"\n')
+        env = away | {"XDG_CONFIG_HOME": str(cli.folder)}
+        kept = cli("login", "--url", url, "--api-key", stdin=key.encode(), **env)
+        assert kept.code == 0, kept.err
+        refused = cli("agent", "run", "coder", "-p", "look", **env)
+        assert refused.code == 1
+        assert "runtools login --url http://127.0.0.1:9" in refused.err
+        settings.write_text(f'[tool.runtools]\napi_url = "{url}"\n')
+        logins = cli.folder / "runtools/logins.json"
+        logins.write_text(json.dumps({"current": "http://127.0.0.1:9", "logins": {url: key}}))
+        assert cli("agent", "run", "coder", "-p", "look", **env).text.endswith("Done.\n")
+        status = cli("auth", "status", **env)
+        assert f"{url} (the project's folder says so)" in status.text
+
+    def test_a_key_is_sent_to_no_address_that_it_alone_names(self, cli: Cli) -> None:
+        cli.ok("init", "theirs")
+        settings = cli.folder / "theirs/pyproject.toml"
+        with socket.create_server(("127.0.0.1", 0)) as trap:
+            trap.settimeout(0)
+            url = f"http://127.0.0.1:{trap.getsockname()[1]}"
+            changed = settings.read_text().replace("project = ", f'api_url = "{url}"\nproject = ')
+            settings.write_text(changed)
+            env = {"RUNTOOLS_API_URL": "", "RUNTOOLS_HOME": "", "XDG_CONFIG_HOME": str(cli.folder)}
+            for argv in (
+                ("deploy", "--yes"),
+                ("agent", "run", "coder", "-p", "look"),
+                ("runs", "list"),
+            ):
+                refused = replace(cli, folder=settings.parent)(*argv, **env)
+                assert refused.code == 1, argv
+                assert f"only the project's folder says {url}" in refused.err
+                assert f"runtools login --url {url}" in refused.err
+            with pytest.raises(BlockingIOError):
+                trap.accept()

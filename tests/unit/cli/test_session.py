@@ -21,7 +21,7 @@ class Other:
 
     url = URL
 
-    def __init__(self, **_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def __enter__(self) -> Other:

@@ -31,6 +31,50 @@ def keep(config: dict[str, str], current: str, logins: dict[str, str]) -> None:
     file.write_text(json.dumps({"current": current, "logins": logins}))
 
 
+class TestFolder:
+    """What a project's folder says of where the platform is."""
+
+    def test_it_goes_before_the_last_login_and_a_login_there_is_used(
+        self, config: dict[str, str]
+    ) -> None:
+        keep(config, KEPT_URL, {KEPT_URL: "rt_session_here", "https://rt.test": "rt_session_there"})
+        found = resolve(environ=config, folder=lambda: "https://rt.test")
+        assert (found.url, found.api_key) == ("https://rt.test", "rt_session_there")
+
+    def test_the_environment_goes_before_it_and_it_is_not_read(self, home: dict[str, str]) -> None:
+        def broken() -> str:
+            raise InvalidRequest("no TOML")
+
+        assert resolve(environ=home, folder=broken).url == KEPT_URL
+        env = {"RUNTOOLS_API_KEY": "rt_live_env", "RUNTOOLS_API_URL": "https://mine.test"}
+        found = resolve(environ=env, folder=broken)
+        assert (found.url, found.api_key) == ("https://mine.test", "rt_live_env")
+
+    def test_what_was_kept_elsewhere_is_not_sent_there(
+        self, home: dict[str, str], config: dict[str, str]
+    ) -> None:
+        keep(config, KEPT_URL, {KEPT_URL: "rt_session_here"})
+        with pytest.raises(Unauthenticated, match=r"no API key") as caught:
+            resolve(environ=config, folder=lambda: "https://evil.test")
+        assert "rt_session_here" not in str(caught.value)
+        assert resolve(environ=home, folder=lambda: "https://evil.test").url == KEPT_URL
+
+    def test_nor_is_the_key_of_the_environment(self, config: dict[str, str]) -> None:
+        env = config | {"RUNTOOLS_API_KEY": "rt_live_env"}
+        with pytest.raises(Unauthenticated, match=r"https://evil\.test") as caught:
+            resolve(environ=env, folder=lambda: "https://evil.test")
+        assert "rt_live_env" not in str(caught.value) + str(caught.value.hint)
+        keep(config, KEPT_URL, {"https://evil.test": "rt_session_there"})
+        found = resolve(environ=env, folder=lambda: "https://evil.test")
+        assert found.api_key == "rt_session_there"  # somebody has logged in there
+
+    def test_but_where_it_would_go_anyway_it_goes(self, config: dict[str, str]) -> None:
+        env = config | {"RUNTOOLS_API_KEY": "rt_live_env"}
+        assert resolve(environ=env, folder=lambda: DEFAULT_URL).api_key == "rt_live_env"
+        env |= {"RUNTOOLS_API_URL": "https://rt.test"}
+        assert resolve(environ=env, folder=lambda: "https://rt.test").api_key == "rt_live_env"
+
+
 class TestResolve:
     def test_takes_what_up_wrote(self, home: dict[str, str]) -> None:
         found = resolve(environ=home)

@@ -13,7 +13,7 @@ import typer
 from runtools.cli import output
 from runtools.cli.sandbox import options, processes, terminal
 from runtools.cli.sandbox.inside import PLATFORM_FAILED
-from runtools.cli.session import Ref, connected
+from runtools.cli.session import Ref, acting, connected
 from runtools.errors import InvalidRequest, RunToolsError
 from runtools.sdk import settings
 
@@ -101,7 +101,7 @@ def _view(ref: str, sandbox_id: str, process: Process) -> int:
     screen = terminal.Screen(sys.stdout.fileno())
     path = f"/v1/sandboxes/{sandbox_id}/processes/{process.id}/terminal"
     known = process.view.history
-    viewer = Viewer(settings.resolve(), path, offset, known, draw=screen.write, say=screen.say)
+    viewer = Viewer(acting(), path, offset, known, draw=screen.write, say=screen.say)
     ended = False
     try:
         with terminal.raw(sys.stdin.fileno()):
