@@ -90,7 +90,7 @@ async def test_one_that_waits_ends_streams_that_begin_behind_its_question(
         assert told[-1]["finishReason"] == "tool-calls"
     else:
         [interrupt] = told[-1]["outcome"]["interrupts"]
-        assert interrupt["toolCallId"] == "c2"
+        assert interrupt["toolCallId"] == f"{run.run_id}:c2"
     await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
 
 
@@ -406,22 +406,34 @@ class TestBrought:
         await stage.worker.append(run, said("I ask."), *calls)
         await stage.worker.append(run, answered("bash"), wait=True)
         events, _ = await asking
-        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["f1", "f2"]}
+        both = [f"{run.run_id}:{call}" for call in ("f1", "f2")]
+        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": both}
         assert (await stage.get(run.run_id))["waitsFor"] == "result"
         messages = [
             *body["messages"],
             {"id": "a", "role": "assistant", "content": "I ask."},
-            {"id": "b", "role": "tool", "toolCallId": "c1", "content": "what it was told itself"},
-            {"id": "c", "role": "tool", "toolCallId": "f1", "content": "Bern"},
+            {
+                "id": "b",
+                "role": "tool",
+                "toolCallId": f"{run.run_id}:c1",
+                "content": "what it was told itself",
+            },
+            {"id": "c", "role": "tool", "toolCallId": both[0], "content": "Bern"},
         ]
         one = {**body, "messages": messages}
         events, _ = await posted(stage, AG_UI, one)  # the other call is open still
         assert [event["type"] for event in events] == ["RUN_STARTED", "RUN_FINISHED"]
-        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": ["f2"]}
+        assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": both[1:]}
         assert (await stage.get(run.run_id))["status"] == "waiting"
-        failed = {"id": "d", "role": "tool", "toolCallId": "f2", "content": "", "error": "no paint"}
-        both = {**one, "messages": [*messages, failed], "context": []}
-        asking = asyncio.create_task(posted(stage, AG_UI, both))
+        failed = {
+            "id": "d",
+            "role": "tool",
+            "toolCallId": both[1],
+            "content": "",
+            "error": "no paint",
+        }
+        all_ = {**one, "messages": [*messages, failed], "context": []}
+        asking = asyncio.create_task(posted(stage, AG_UI, all_))
         again, given = await stage.next()
         assert (again.run_id, again.lease) == (run.run_id, run.lease + 1)
         results = [one.data for one in given.log if one.type == "tool-result"]
@@ -434,7 +446,7 @@ class TestBrought:
         await stage.worker.finish(again, "Done.")
         events, _ = await asking
         assert "TOOL_CALL_RESULT" not in [event["type"] for event in events]
-        repeated, _ = await posted(stage, AG_UI, both)  # as it does where the answer was lost
+        repeated, _ = await posted(stage, AG_UI, all_)  # as it does where the answer was lost
         assert [event["type"] for event in repeated] == [event["type"] for event in events]
 
     async def test_a_chat_answers_its_calls(self, stage: Stage) -> None:
@@ -515,7 +527,7 @@ class TestBrought:
         [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
         assert (await stage.get(run.run_id))["waitsFor"] == "approval"
         yes = {"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}
-        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
         both = {**body, "messages": [*body["messages"], told], "resume": [yes]}
         asking = asyncio.create_task(posted(stage, AG_UI, both))
         again, given = await stage.take(run.run_id)
@@ -532,7 +544,7 @@ class TestBrought:
         await asking
         await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
         asked_ = {"id": "a", "role": "assistant", "content": "I ask."}
-        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
         late = {**body, "messages": [*body["messages"], asked_, told]}
         events, _ = await posted(stage, AG_UI, late)
         assert events[-1]["outcome"] == {"type": "cancelled"}
@@ -590,6 +602,37 @@ class TestBrought:
         await stage.worker.finish(run, "Done.")
         await reading
 
+    @pytest.mark.parametrize("behind_its_call", [True, False])
+    async def test_a_client_of_ag_ui_may_be_late(self, stage: Stage, behind_its_call: bool) -> None:
+        """A word was said meanwhile: clients put a result behind its call, or behind all that was said."""
+        body = ag_ui(f"b-13-{behind_its_call}", ("user", "do"), **BROUGHT)
+        asking = stage.org.http.stream("POST", AG_UI, json=body)
+        async with asyncio.timeout(20), asking:
+            run, _ = await stage.next()
+            calls = called("bash"), fronts("where")
+            news = await stage.worker.append(run, said("I ask."), *calls)
+        last = news.events[-1].seq or 0
+        answer = {"id": "a", "role": "assistant", "content": "I ask."}
+        word = {"id": "w", "role": "user", "content": "and tell me"}
+        so_far = [*body["messages"], answer, word]
+        asking = stage.org.http.stream("POST", AG_UI, json={**body, "messages": so_far})
+        async with asyncio.timeout(20), asking as second:
+            assert second.status_code == 200
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
+        more = {"id": "b", "role": "assistant", "content": "I am at it."}
+        so_far.insert(2 if behind_its_call else 3, told)
+        body["messages"] = [*so_far, more]
+        reading = asyncio.create_task(posted(stage, AG_UI, body))
+        results: list[Any] = []
+        async with asyncio.timeout(20):
+            while not results:
+                found = (await stage.worker.read(run, last)).events
+                results = [one.data["output"] for one in found if one.type == "tool-result"]
+        assert results == ["Bern"]
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        await reading
+
     async def test_decisions_of_one_body_are_taken_together_or_not_at_all(
         self, stage: Stage
     ) -> None:
@@ -605,7 +648,7 @@ class TestBrought:
             {"interruptId": one["id"], "status": "resolved", "payload": {"approved": True}}
             for one in waiting
         ]
-        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
         wrong = {**body, "messages": [*body["messages"], told], "resume": resume}
         answer = await stage.org.http.post(AG_UI, json=wrong)
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
@@ -623,7 +666,7 @@ class TestBrought:
         calls = called("bash"), fronts("where")
         news = await stage.worker.append(run, said("I ask."), *calls)
         await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
-        told = {"id": "t", "role": "tool", "toolCallId": "f1", "content": "Bern"}
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
         with_result = {**body, "messages": [*body["messages"], told]}
         giving = asyncio.create_task(posted(stage, AG_UI, with_result))
         last = news.events[-1].seq or 0

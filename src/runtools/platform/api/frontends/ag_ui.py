@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from runtools.platform.api.frontends.asked import approval_id
+from runtools.platform.api.frontends.asked import call_name
 from runtools.platform.api.frontends.speech import Change, Closed, Opened
 from runtools.platform.api.frontends.telling import Piece, Teller
 from runtools.sdk.shapes.runs import (
@@ -66,7 +66,7 @@ class Events(Teller):
         if event.type == "approval-requested":
             self._wait_for(ApprovalRequested.model_validate(event.data))
         else:
-            self._fronts.append(event.data["callId"])
+            self._fronts.append(self._named(event.data["callId"]))
 
     def pause(self) -> Iterator[Piece]:
         """The run waits for approvals, or for what the front end carries out, and goes on with it."""
@@ -79,6 +79,9 @@ class Events(Teller):
 
     def _ids(self) -> Piece:
         return {"threadId": self.thread_id, "runId": self.run_id}
+
+    def _named(self, call_id: str) -> str:
+        return call_name(self._ours, call_id)
 
     def _on_run_started(self, started: Started) -> Iterator[Piece]:
         yield _custom("run-started", started.model_dump(mode="json"))
@@ -100,27 +103,29 @@ class Events(Teller):
 
     def _on_tool_call(self, call: ToolCall) -> Iterator[Piece]:
         yield from self._in_step(call.turn)
-        named = {"toolCallId": call.call_id}
+        named = {"toolCallId": self._named(call.call_id)}
         if call.front:
-            self._fronts.append(call.call_id)
+            self._fronts.append(named["toolCallId"])
         yield {"type": "TOOL_CALL_START", **named, "toolCallName": call.name}
         yield {"type": "TOOL_CALL_ARGS", **named, "delta": json.dumps(call.arguments)}
         yield {"type": "TOOL_CALL_END", **named}
 
     def _on_tool_output_delta(self, output: ToolOutput) -> Iterator[Piece]:
-        yield _custom("tool-output", {"toolCallId": output.call_id, "text": output.text})
+        said = {"toolCallId": self._named(output.call_id), "text": output.text}
+        yield _custom("tool-output", said)
 
     def _on_tool_result(self, result: ToolResult) -> Iterator[Piece]:
-        if result.call_id in self._fronts:
-            self._fronts.remove(result.call_id)
+        call = self._named(result.call_id)
+        if call in self._fronts:
+            self._fronts.remove(call)
         for image in result.images:
             # Beside the message of the result: a client sends all of its messages with each request.
-            shown = {"toolCallId": result.call_id, **image.model_dump(mode="json")}
+            shown = {"toolCallId": call, **image.model_dump(mode="json")}
             yield _custom("tool-picture", shown)
         yield {
             "type": "TOOL_CALL_RESULT",
-            "messageId": f"result-{result.call_id}",
-            "toolCallId": result.call_id,
+            "messageId": f"result-{call}",
+            "toolCallId": call,
             "content": result.output,
             "role": "tool",
         }
@@ -130,11 +135,12 @@ class Events(Teller):
         yield _custom("approval-requested", asked.model_dump(mode="json"))
 
     def _wait_for(self, asked: ApprovalRequested) -> None:
+        call = self._named(asked.call_id)
         self._waiting[asked.call_id] = {
-            "id": approval_id(self._ours, asked.call_id),
+            "id": call,
             "reason": "approval",
             "message": f"{asked.name} is to be allowed",
-            "toolCallId": asked.call_id,
+            "toolCallId": call,
             "responseSchema": _ANSWER,
         }
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from runtools.platform.api.frontends.asked import approval_id
+from runtools.platform.api.frontends.asked import call_name
 from runtools.platform.api.frontends.speech import Change, Closed, Kind, Opened
 from runtools.platform.api.frontends.telling import Piece, Teller
 from runtools.sdk.shapes.runs import (
@@ -143,7 +143,7 @@ class Chunks(Teller):
             yield from self._in_step(asked.turn)
             yield from self._announce(asked)
         self._asked.add(asked.call_id)
-        named = approval_id(self.run_id, asked.call_id)
+        named = call_name(self.run_id, asked.call_id)
         yield {"type": "tool-approval-request", "approvalId": named, "toolCallId": asked.call_id}
 
     def _on_approval_resolved(self, resolved: ApprovalResolved) -> Iterator[Piece]:
@@ -151,7 +151,7 @@ class Chunks(Teller):
             self._denied.add(resolved.call_id)
             yield {"type": "tool-output-denied", "toolCallId": resolved.call_id}
         elif resolved.call_id in self._asked:
-            named = approval_id(self.run_id, resolved.call_id)
+            named = call_name(self.run_id, resolved.call_id)
             yield {"type": "tool-approval-response", "approvalId": named, "approved": True}
 
     def _on_usage(self, usage: TurnUsage) -> Iterator[Piece]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
@@ -30,8 +30,6 @@ from runtools.sdk.shapes.frontends import (
 from runtools.sdk.shapes.runs import RunApproval, RunMessage, ToolImage
 from runtools.workbench.bench import MAX_CHARACTERS
 from runtools.workbench.cut import cut
-
-MessageT = TypeVar("MessageT", UiMessage, AgUiMessage)
 
 _PICTURE = "[a picture]"
 _MOST_PICTURES = 8 * 1024 * 1024  # in base64, of one result: an event has room for no more
@@ -60,7 +58,7 @@ class Asked:
         again: what was said before is to be answered anew, as if the answer had not been.
         decisions: on calls that wait; there is nothing else to be done then.
         results: of calls, as the front end has them; those of its own calls are to be taken in.
-        named: the same of all its messages that have a name, by that.
+        named: the same of those whose run is known, by its id or the name of a message that it was told in.
         message: the front end's message that they stand in, and that is gone on with.
         calls: those that it has.
         brought: its tools, and what it says of itself.
@@ -106,9 +104,15 @@ def message_of(message: str) -> str:
     return message.partition("-")[0]
 
 
-def approval_id(run_id: str, call_id: str) -> str:
-    """What an approval is called, so that a front end's answer finds its run."""
+def call_name(run_id: str, call_id: str) -> str:
+    """What a call is called where all runs of a thread are one conversation: its id is its run's alone."""
     return f"{run_id}:{call_id}"
+
+
+def call_named(name: str) -> tuple[str, str]:
+    """The run and the call that are meant by such a name."""
+    run_id, _, call_id = name.partition(":")
+    return run_id, call_id
 
 
 def of_chat(body: UiChat) -> Asked:
@@ -153,13 +157,11 @@ def of_ag_ui(body: AgUiRun) -> Asked:
     brought = _brought(
         {one.name: one for one in body.tools or ()}, body.context or [], body.state or None
     )
-    results = {
-        one.tool_call_id: _given(one.error or _content(one)[0], failed=True)
-        if one.error is not None
-        else _given(*_content(one))
-        for one in _since_spoken_to(body.messages)
-        if one.role == "tool" and one.tool_call_id
-    }
+    named: dict[str, dict[str, Given]] = {}
+    for one in body.messages:
+        if one.role == "tool" and one.tool_call_id:
+            run_id, call_id = call_named(one.tool_call_id)
+            named.setdefault(run_id, {})[call_id] = _result(one)
     for n, message in enumerate([] if body.resume else body.messages):
         if message.role in ("user", "assistant"):
             text, files = _content(message)
@@ -168,12 +170,19 @@ def of_ag_ui(body: AgUiRun) -> Asked:
             border = len(said) if message.role == "assistant" else border
     if body.resume:
         decisions = [_resumed(n, one) for n, one in enumerate(body.resume)]
-        return Asked(body.thread_id, decisions=decisions, results=results, brought=brought)
-    news = _news(said[border:], results)
-    return Asked(body.thread_id, said, news, results=results, brought=brought)
+        return Asked(body.thread_id, decisions=decisions, named=named, brought=brought)
+    news = _news(said[border:], named)
+    return Asked(body.thread_id, said, news, named=named, brought=brought)
 
 
-def _since_spoken_to(messages: Sequence[MessageT]) -> Sequence[MessageT]:
+def _result(message: AgUiMessage) -> Given:
+    """What came of a call, as a message of AG-UI has it."""
+    if message.error is not None:
+        return _given(message.error or _content(message)[0], failed=True)
+    return _given(*_content(message))
+
+
+def _since_spoken_to(messages: Sequence[UiMessage]) -> Sequence[UiMessage]:
     """What has been said since the agent began its latest answer.
 
     Ids of calls are a run's own, and those of earlier runs may be the same.
@@ -210,7 +219,7 @@ def _resumed(n: int, answer: AgUiResume) -> Decision:
 
 
 def _decision(approval: str, allowed: bool, reason: str | None) -> Decision:
-    run_id, _, call_id = approval.partition(":")
+    run_id, call_id = call_named(approval)
     try:
         what = RunApproval(call_id=call_id, decision="allow" if allowed else "deny", reason=reason)
     except ValidationError as exc:

@@ -89,7 +89,7 @@ def test_a_run_that_waits_is_interrupted_by_what_is_not_decided() -> None:
     )
     outcome = said[-1]["outcome"]
     assert outcome["type"] == "interrupt"
-    assert [each["toolCallId"] for each in outcome["interrupts"]] == ["c1"]
+    assert [each["toolCallId"] for each in outcome["interrupts"]] == [f"{RUN}:c1"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,18 @@ def test_a_picture() -> None:
     image = ToolImage(media_type="image/png", data="aGk=")
     shown = ToolResult(call_id="c1", name="look", output="", images=[image], duration_ms=1, turn=1)
     said = told([worlds.call(), event("tool-result", shown, 4)])
-    picture = {"toolCallId": "c1", "mediaType": "image/png", "data": "aGk="}
+    picture = {"toolCallId": f"{RUN}:c1", "mediaType": "image/png", "data": "aGk="}
     assert {"type": "CUSTOM", "name": "tool-picture", "value": picture} in said
     kept = [one for one in said if one["type"] == "TOOL_CALL_RESULT"]
     assert "aGk=" not in str(kept)  # or the client would send it with every request
+
+
+def test_a_call_has_an_id_of_its_own_in_the_conversation() -> None:
+    """That of another run may be the same, and its front end keeps both."""
+    said = told([worlds.call(front=True), worlds.output("a"), worlds.result("ok")])
+    named = [one for one in said if one["type"].startswith("TOOL_CALL_")]
+    assert {one["toolCallId"] for one in named} == {f"{RUN}:c1"}
+    assert named[-1]["messageId"] == f"result-{RUN}:c1"
+    assert f"'toolCallId': '{RUN}:c1'" in str([one for one in said if one["type"] == "CUSTOM"])
+    waits = told([worlds.call(front=True)], pauses=True)
+    assert waits[-1]["outcome"]["pendingToolCallIds"] == [f"{RUN}:c1"]

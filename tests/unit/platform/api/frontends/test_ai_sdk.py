@@ -9,7 +9,7 @@ import pytest
 from tests.unit.platform.api.frontends import worlds
 from tests.unit.platform.api.frontends.worlds import RUN, THREAD, event
 
-from runtools.platform.api.frontends.ai_sdk import Chunks, approval_id
+from runtools.platform.api.frontends.ai_sdk import Chunks, call_name
 from runtools.sdk.shapes.runs import (
     ApprovalRequested,
     ApprovalResolved,
@@ -138,13 +138,13 @@ def test_a_denied_call_is_said_to_be_denied_once() -> None:
         ]
     )
     assert kinds(chunks)[-2:] == ["tool-approval-request", "tool-output-denied"]
-    assert chunks[-2]["approvalId"] == approval_id(RUN, "c1")
+    assert chunks[-2]["approvalId"] == call_name(RUN, "c1")
 
 
 def test_one_that_is_allowed_is_said_to_be() -> None:
     allowed = ApprovalResolved(call_id="c1", decision="allow", actor="usr_1")
     events = [worlds.call(), ASKED, event("approval-resolved", allowed, 6), worlds.result("ok")]
-    answer = {"type": "tool-approval-response", "approvalId": approval_id(RUN, "c1")}
+    answer = {"type": "tool-approval-response", "approvalId": call_name(RUN, "c1")}
     chunks = told(events)
     assert chunks[-2:] == [
         {**answer, "approved": True},

@@ -52,7 +52,7 @@ def test_an_answer_alone_is_nothing_new(answer: str | None) -> None:
 
 
 def test_what_came_of_calls_is_told_beside_what_is_new() -> None:
-    tool = {"role": "tool", "toolCallId": "c1"}
+    tool = {"role": "tool", "toolCallId": "run_1:c1"}
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
     for content, error, result in (
         ("ok", None, Given("ok")),
@@ -62,7 +62,7 @@ def test_what_came_of_calls_is_told_beside_what_is_new() -> None:
         last = {**tool, "content": content, "error": error}
         body = {"threadId": "c", "runId": "r", "messages": [*said, last]}
         asked = of_ag_ui(AgUiRun.model_validate(body))
-        assert (asked.news, asked.results) == ([], {"c1": result})
+        assert (asked.news, asked.results_of("run_1")) == ([], {"c1": result})
     for part, result in (
         ({"state": "output-available", "output": "ok"}, Given("ok")),
         ({"state": "output-available", "output": {"ä": [1]}}, Given('{"ä": [1]}')),
@@ -86,9 +86,9 @@ def gif(size: int) -> bytes:
 
 def result(*content: Any) -> Given:
     """What a message of AG-UI says came of a call."""
-    last = {"role": "tool", "toolCallId": "c1", "content": list(content)}
+    last = {"role": "tool", "toolCallId": "run_1:c1", "content": list(content)}
     body = {"threadId": "c", "runId": "r", "messages": [last]}
-    return of_ag_ui(AgUiRun.model_validate(body)).results["c1"]
+    return of_ag_ui(AgUiRun.model_validate(body)).results_of("run_1")["c1"]
 
 
 def test_pictures_that_came_of_a_call() -> None:
@@ -168,16 +168,18 @@ def test_what_is_answered_anew() -> None:
 def test_of_an_earlier_answer_nothing_is_taken() -> None:
     """The ids of its calls may be those of this one's."""
     earlier = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-    tool = {"role": "tool", "toolCallId": "c1", "content": "of earlier"}
+    tool = {"role": "tool", "toolCallId": "run_1:c1", "content": "of earlier"}
     later = {"role": "user", "content": "c"}, {"role": "assistant", "content": ""}
+    mine = {"role": "tool", "toolCallId": "run_2:c1", "content": "of this one"}
+    strange = {"role": "tool", "toolCallId": "c1", "content": "of nobody"}
     word = {"role": "user", "content": "never mind"}
-    said = [*earlier, tool, *later, word]
-    body = AgUiRun.model_validate({"threadId": "c", "runId": "r", "messages": said})
-    assert of_ag_ui(body).results == {}
-    mine = {**tool, "content": "of this one"}
-    said = [*earlier, tool, *later, mine, word]
-    body = AgUiRun.model_validate({"threadId": "c", "runId": "r", "messages": said})
-    assert of_ag_ui(body).results == {"c1": Given("of this one")}
+    # Some put a result behind its call, some behind what was said last.
+    for said in ([tool, *later, mine, word], [*later, tool, word, mine], [mine, strange, tool]):
+        body = {"threadId": "c", "runId": "r", "messages": [*earlier, *said]}
+        asked = of_ag_ui(AgUiRun.model_validate(body))
+        assert asked.results_of("run_1") == {"c1": Given("of earlier")}
+        assert asked.results_of("run_2") == {"c1": Given("of this one")}
+        assert asked.results_of("run_3") == {}
     parts = {"role": "assistant", "parts": [{**CALL, "output": "of earlier"}]}
     open_ = {"role": "assistant", "parts": [{**CALL, "state": "input-available"}]}
     spoken = {"role": "user", "parts": [{"type": "text", "text": "go on"}]}
