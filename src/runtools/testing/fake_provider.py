@@ -34,6 +34,11 @@ class Break:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """The provider's filter stops the answer here: its end says so. Mistral's wire has no word for it."""
+
+
+@dataclass(frozen=True)
 class Flood:
     """An answer that does not end: bytes, in one line, for as long as somebody reads.
 
@@ -139,6 +144,10 @@ def _data(value: Any, name: str | None = None) -> str:
     return f"{head}data: {value if isinstance(value, str) else json.dumps(value)}\n\n"
 
 
+def _is_filtered(answer: Sequence[Any]) -> bool:
+    return Filtered() in answer
+
+
 def _has_calls(answer: Sequence[Any]) -> bool:
     return any(isinstance(item, Call) for item in answer)
 
@@ -162,6 +171,8 @@ def _anthropic(answer: Sequence[Any]) -> Iterator[Any]:
         if isinstance(item, (Break, Pause)):
             yield item
             continue
+        if isinstance(item, Filtered):
+            break
         block: dict[str, Any]
         deltas: list[dict[str, Any]]
         match item:
@@ -181,6 +192,7 @@ def _anthropic(answer: Sequence[Any]) -> Iterator[Any]:
             yield event("content_block_delta", index=index, delta=delta)
         yield event("content_block_stop", index=index)
     reason = "tool_use" if _has_calls(answer) else "end_turn"
+    reason = "refusal" if _is_filtered(answer) else reason
     usage = {"output_tokens": OUT_TOKENS}
     yield event("message_delta", delta={"stop_reason": reason, "stop_sequence": None}, usage=usage)
     yield event("message_stop")
@@ -196,6 +208,8 @@ def _chat(answer: Sequence[Any]) -> Iterator[Any]:
         match item:
             case Break() | Pause():
                 yield item
+            case Filtered():
+                break
             case Think():
                 yield chunk({"role": "assistant", "reasoning_content": item.text})
             case Call():
@@ -210,7 +224,8 @@ def _chat(answer: Sequence[Any]) -> Iterator[Any]:
                 calls += 1
             case text:
                 yield chunk({"role": "assistant", "content": text})
-    yield chunk({}, "tool_calls" if calls else "stop")
+    reason = "tool_calls" if calls else "stop"
+    yield chunk({}, "content_filter" if _is_filtered(answer) else reason)
     yield _data({**_CHAT, "choices": [], "usage": _USAGE})
     yield _data("[DONE]")
 
@@ -277,6 +292,8 @@ def _google(answer: Sequence[Any]) -> Iterator[Any]:
         match item:
             case Break() | Pause():
                 yield item
+            case Filtered():
+                break
             case Think():
                 yield chunk([{"text": item.text, "thought": True}])
             case Call():
@@ -284,7 +301,7 @@ def _google(answer: Sequence[Any]) -> Iterator[Any]:
                 yield chunk([{"functionCall": call, "thoughtSignature": "c2lnbmVk"}])
             case text:
                 yield chunk([{"text": text}])
-    yield chunk([{"text": ""}], "STOP")
+    yield chunk([{"text": ""}], "SAFETY" if _is_filtered(answer) else "STOP")
 
 
 def _openai(answer: Sequence[Any]) -> Iterator[Any]:
@@ -315,6 +332,8 @@ def _openai(answer: Sequence[Any]) -> Iterator[Any]:
         match item:
             case Break() | Pause():
                 yield item
+            case Filtered():
+                break
             case Think():
                 yield from _reasoning(event, index, item.text)
             case Call():
@@ -328,6 +347,10 @@ def _openai(answer: Sequence[Any]) -> Iterator[Any]:
         "output_tokens_details": {"reasoning_tokens": 7},
         "total_tokens": IN_TOKENS + OUT_TOKENS,
     }
+    if _is_filtered(answer):
+        end = {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
+        yield event("response.incomplete", response={**whole, **end, "usage": usage})
+        return
     yield event("response.completed", response={**whole, "status": "completed", "usage": usage})
 
 

@@ -128,7 +128,7 @@ class TestMistakes:
         run = await stage.played(Script(again, again, ["done"]))
         ids = [one["callId"] for one in run.of("tool-call")]
         assert len(set(ids)) == 4
-        assert [one["callId"] for one in run.of("tool-result")].sort() == ids.sort()
+        assert sorted(one["callId"] for one in run.of("tool-result")) == sorted(ids)
 
     async def test_an_empty_answer_is_asked_for_again(self, stage: Stage) -> None:
         run = await stage.played(Script([[""], ["now"]]))

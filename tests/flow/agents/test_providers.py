@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from tests.flow.agents.conftest import Stage
@@ -18,6 +19,7 @@ from runtools.testing.fake_provider import (
     OUT_TOKENS,
     Break,
     FakeProvider,
+    Filtered,
     Flood,
     Refuse,
     Wire,
@@ -91,6 +93,70 @@ async def test_a_run_over_the_wire(
         assert "[exit code 0]" in last
         if wire in ("anthropic", "google", "openai"):
             assert "c2lnbmVk" in last  # what the provider signed comes back as it was
+
+
+@pytest.mark.parametrize(("name", "api_id", "wire"), [one for one in WIRES if one[2] != "mistral"])
+@pytest.mark.parametrize("said", [["half an answer", Filtered()], [Filtered()]])
+async def test_what_its_filter_stops_ends_the_run_and_counts(
+    stage: Stage, models: Models, name: str, api_id: str, wire: Wire, said: list[Any]
+) -> None:
+    async with provider(wire, said, ["never"]) as fake:
+        run = stage.make(model=access(name, api_id, fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert (done["status"], done["error"]["code"]) == ("failed", "model_refused"), done
+        assert done["output"] == (said[0] if len(said) > 1 else None)
+        assert len(fake.asked) == 1
+        assert done["usage"]["outputTokens"] >= OUT_TOKENS
+
+
+# What each says of a conversation that is too long, and so do servers of one's own.
+OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
+    (*WIRES[0], 400, {"type": "error", "error": {
+        "type": "invalid_request_error",
+        "message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+    (*WIRES[1], 400, {"error": {
+        "message": "Your input exceeds the context window of this model.",
+        "type": "invalid_request_error", "param": "input", "code": "context_length_exceeded"}}),
+    (*WIRES[2], 400, {"error": {
+        "code": 400, "status": "INVALID_ARGUMENT",
+        "message": "The input token count (1200000) exceeds the maximum number of tokens allowed"
+        " (1048576)."}}),
+    (*WIRES[3], 400, {"object": "error", "type": "invalid_request_prompt", "code": "3051",
+        "message": "Prompt contains 140000 tokens, too large for model with 131072 maximum context"
+        " length"}),
+    (*WIRES[4], 400, {"code": "Client specified an invalid argument",
+        "error": "This model's maximum prompt length is 131072 but the request contains 140000"
+        " tokens."}),
+    (*WIRES[5], 400, {"error": {"type": "invalid_request_error", "code": "invalid_request_error",
+        "message": "This model's maximum context length is 65536 tokens."}}),
+    (*WIRES[6], 400, {"error": {
+        "message": "Please reduce the length of the messages or completion.",
+        "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}}),
+    (*WIRES[7], 400, {"error": {"code": 400, "type": "exceed_context_size_error",
+        "message": "request (9000 tokens) exceeds the available context size (4096 tokens)"}}),
+    (*WIRES[7], 400, {"error": {
+        "message": "the request exceeds the available context size. try increasing the context size"
+        " or enable context shift"}}),
+    (*WIRES[7], 413, {"error": "too many tokens"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "api_id", "wire", "status", "body"), OVERFLOWS)
+async def test_a_conversation_that_it_finds_too_long_is_summed_up(
+    stage: Stage, models: Models, name: str, api_id: str, wire: Wire, status: int, body: Any
+) -> None:
+    look = [Call("bash", {"command": "echo the-result"})]
+    refuse = Refuse(status, body=json.dumps(body))
+    async with provider(wire, look, refuse, ["the summary"], ["end"]) as fake:
+        run = stage.make(model=access(name, api_id, fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert (done["status"], done["output"]) == ("completed", "end"), done
+        [compaction] = run.of("compaction")
+        assert compaction["summary"] == "the summary"
+        assert len(fake.asked) == 4
+        assert "the summary" in json.dumps(fake.asked[-1].body)
 
 
 @pytest.mark.parametrize(("name", "api_id", "wire"), WIRES[:5])

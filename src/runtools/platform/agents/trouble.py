@@ -25,7 +25,15 @@ _PATIENCE = 300.0
 _TEXT = 500
 _SAY, _DEEPEST = ("error", "message", "detail"), 4
 REJECTED = "model_rejected"
-_TOO_LONG = ("context length", "context window", "maximum context", "too many tokens", "too long")
+_TOO_LONG = (
+    "context length",
+    "context size",
+    "context window",
+    "maximum context",
+    "prompt length",
+    "too many tokens",
+    "too long",
+)
 
 
 @dataclass(frozen=True, slots=True)
