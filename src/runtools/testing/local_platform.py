@@ -32,14 +32,19 @@ _BUILD_SECONDS = 60
 
 
 @asynccontextmanager
-async def local_platform(folder: Path, **said: Any) -> AsyncIterator[tuple[str, str]]:
+async def local_platform(
+    folder: Path, *, database: str | None = None, **said: Any
+) -> AsyncIterator[tuple[str, str]]:
     """A platform with a template that is ready: its URL and the first key. Sandboxes end with it.
 
-    ``said`` are settings.
+    Args:
+        folder: its home.
+        database: the URL of one with the schema in it, or an empty one; default: SQLite in the folder.
+        said: settings.
     """
     ports = {"gateway_port": _free_port()}
     settings = Settings(home=folder, disk_headroom_mb=1, **ports | said)
-    clock, db = SystemClock(), Database(sqlite_url(folder))
+    clock, db = SystemClock(), Database(database or sqlite_url(folder))
     await upgrade(db)
     _, key = await ensure_first(db, clock)
     assert key is not None

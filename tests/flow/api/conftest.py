@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from runtools.platform.api.schema import upgrade
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import World
@@ -19,21 +17,6 @@ from runtools.testing.fake_worker import fake_worker
 from runtools.testing.made_once import sqlite_url
 from runtools.testing.run_stage import Stage, furnish
 from runtools.testing.tenancy.places import Org, work
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[tuple[postgres.Cluster, str]]:
-    """A server, and the name of a database with the schema in it."""
-    with postgres.cluster() as server:
-        template = server.create()
-
-        async def make() -> None:
-            db = Database(server.url(template))
-            await upgrade(db)
-            await db.close()
-
-        asyncio.run(make())
-        yield server, template
 
 
 @pytest.fixture(params=postgres.ENGINES)
