@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtools.cli import run_looks
+from runtools.cli import output, run_looks
 from runtools.sdk.shapes.runs import ApprovalRequested
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ def decide(found: AgentRun, call_id: str) -> None:
     asked = waiting(found).get(call_id)
     if asked is None:
         return  # somebody else was faster
-    answer = answered(asked, _line, click.echo_via_pager)
+    while True:
+        answer = answered(asked, _line, click.echo_via_pager)
+        if answer.lower() not in ("e", "edit"):
+            break
+        arguments = edited(asked, _edit)
+        if arguments is not None:
+            found.approve(call_id, arguments=arguments)
+            return
     if answer.lower() in ("y", "yes"):
         found.approve(call_id)
     elif answer.lower() in ("", "n", "no"):
@@ -49,7 +57,7 @@ def answered(
 ) -> str:
     """What the person says. Who would allow what was shown in part alone is shown all of it first."""
     is_seen = not run_looks.is_long(asked.arguments)
-    question = "  allow it? [y]es, [n]o, or what to tell the model instead: "
+    question = "  allow it? [y]es, [n]o, [e]dit it first, or what to tell the model instead: "
     if not is_seen:
         question = question.replace("[n]o", "[n]o, [v]iew all of it")
     while True:
@@ -59,6 +67,40 @@ def answered(
             return answer
         page(run_looks.whole(asked))
         is_seen = True
+
+
+def edited(asked: ApprovalRequested, edit: Callable[[str], str | None]) -> dict[str, Any] | None:
+    """The arguments as the person wants them; None: they were left as they are, and nothing is decided.
+
+    Args:
+        edit: has a text changed; None: it was not saved.
+    """
+    text = edit(_visible(json.dumps(asked.arguments, indent=2, ensure_ascii=False)))
+    while text is not None:
+        try:
+            found = json.loads(text)
+        except ValueError as exc:
+            found = None
+            output.note(f"  that is no JSON: {exc}")
+        if isinstance(found, dict):
+            return found
+        text = edit(text)
+    return None
+
+
+def _visible(text: str) -> str:
+    """JSON in which no letter hides, or steers what the editor shows: those are written as escapes."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
+
+
+def _edit(text: str) -> str | None:
+    try:
+        return click.edit(text, extension=".json")
+    except click.ClickException as exc:
+        output.note(f"  {exc.format_message()}; EDITOR says which is to be used")
+        return None
 
 
 def _line(question: str) -> str:

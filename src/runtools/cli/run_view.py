@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markdown import Markdown
-from rich.spinner import Spinner
 from rich.text import Text
 
 from runtools.cli import words
+from runtools.cli.run_live import Clock, Tail
 from runtools.cli.run_looks import asked_for, taken, told
 from runtools.sdk.shapes.runs import (
     PAYLOADS,
@@ -36,10 +36,12 @@ from runtools.sdk.shapes.runs import (
     ToolOutput,
     ToolResult,
     Trouble,
+    TurnUsage,
 )
 
 _FOLDED_LINES = 3
 _NAME = 128
+_DRAWN = 4000
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
 # To who reads it through a pipe, what an agent says is as it said it.
 _SPOKEN = ("text-delta", "message")
@@ -50,9 +52,10 @@ class RunView:
 
     Args:
         began: when it was begun, which may be long before anybody looks.
+        below: what is drawn below it on a terminal, while it goes on.
     """
 
-    def __init__(self, began: datetime) -> None:
+    def __init__(self, began: datetime, below: RenderableType = "") -> None:
         self._out = Console(highlight=False, emoji=False)
         self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._is_live = self._out.is_terminal
@@ -66,6 +69,8 @@ class RunView:
         self._printed = 0  # how much of it stands there for good
         self._thinking = ""
         self._calls: dict[str, tuple[ToolCall, str]] = {}
+        self._used = ""
+        self._end: list[RenderableType] = [Clock(self._so_far), *([below] if below else [])]
 
     @contextmanager
     def shown(self) -> Iterator[RunView]:
@@ -75,6 +80,7 @@ class RunView:
             return
         with Live(console=self._out, refresh_per_second=12, transient=True) as live:
             self._live = live
+            live.update(self._under_way())
             try:
                 yield self
             finally:
@@ -197,8 +203,8 @@ class RunView:
 
     # --- how it goes ---
 
-    def _on_usage(self, _: Any) -> None:
-        """The end says it all together."""
+    def _on_usage(self, usage: TurnUsage) -> None:
+        self._used = f" · {taken(usage.total)}"
 
     def _on_compaction(self, compaction: Compaction) -> None:
         before = f"{compaction.tokens_before:,} tokens"
@@ -222,7 +228,7 @@ class RunView:
         shown: list[RenderableType] = []
         rest = self._heard[self._printed :]
         if rest.strip():
-            shown.append(_markdown(rest[-4000:]))
+            shown.append(_markdown(_end_of(rest)))
         elif self._thinking:
             last = self._thinking.strip().splitlines()[-1:] or [""]
             shown.append(Text(f"thinking: {last[0][-160:]}", style="dim italic"))
@@ -232,9 +238,12 @@ class RunView:
             )
             last = [line for line in output.splitlines() if line.strip()][-_FOLDED_LINES:]
             shown += [Text(f"  {line[:200]}", style="dim") for line in last]
+        return Tail(Group(*shown, *self._end))
+
+    def _so_far(self) -> str:
         passed = words.between(self._began, self._at) + monotonic() - self._seen
-        clock = Text(f" {passed:.0f} s" if passed < 60 else f" {words.span(passed)}", style="dim")
-        return Group(*shown, Spinner("dots", text=clock))
+        clock = f"{passed:.0f} s" if passed < 60 else words.span(passed)
+        return f"{clock}{self._used}"
 
     def _note(self, text: str) -> None:
         self._print(Text(text, style="dim"))
@@ -252,6 +261,13 @@ class RunView:
 def _markdown(text: str) -> Markdown:
     """Text as Markdown. Where a link leads stands beside it: nobody opens one unseen."""
     return Markdown(text, hyperlinks=False)
+
+
+def _end_of(text: str) -> str:
+    """So much of its end as is drawn again and again; a fence that began before it is one still."""
+    cut = max(len(text) - _DRAWN, 0)
+    is_fenced = len(_FENCE.findall(text[:cut])) % 2
+    return f"```\n{text[cut:]}" if is_fenced else text[cut:]
 
 
 def _name(text: str) -> str:

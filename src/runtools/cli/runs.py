@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,20 +17,19 @@ from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from runtools import RunTools
-    from runtools.cli import deciding, run_view
+    from runtools.cli import deciding, run_watch, talk
     from runtools.cli import run_looks as looks
-    from runtools.sdk.shapes.runs import RunEvent, RunStatus
-    from runtools.sdk.sync.runs import AgentRun
+    from runtools.sdk.shapes.runs import RunStatus
 else:
     deciding = lazy.module("runtools.cli.deciding")
     looks = lazy.module("runtools.cli.run_looks")
-    run_view = lazy.module("runtools.cli.run_view")
+    run_watch = lazy.module("runtools.cli.run_watch")
+    talk = lazy.module("runtools.cli.talk")
 
 runs = typer.Typer(help="Runs of agents: follow, steer, approve, cancel.", no_args_is_help=True)
 threads = typer.Typer(help="Conversations that are kept across runs.", no_args_is_help=True)
 
-CANCELLED = 130
-_ENDINGS = {"completed": 0, "failed": 1, "limit_reached": 3, "cancelled": CANCELLED}
+_ENDINGS = {"completed": 0, "failed": 1, "limit_reached": 3, "cancelled": 130}
 
 Slug = Annotated[str, typer.Argument(metavar="AGENT", help="Its slug.", show_default=False)]
 RunRef = Annotated[str, typer.Argument(metavar="RUN", help="Its id.", show_default=False)]
@@ -97,7 +95,7 @@ def run(
         if detach:
             output.show(begun.view, lambda: begun.id)
             return
-        ending = _watch(begun, cancels=True)
+        ending = run_watch.watch(begun, cancels=True)
     raise typer.Exit(_ENDINGS[ending])
 
 
@@ -107,24 +105,30 @@ def chat(
     sandbox: InSandbox = None,
     project: here.InProject = None,
 ) -> None:
-    """Talk with an agent. Ctrl-C cancels what it does, Ctrl-D ends the talk; its thread is kept."""
+    """Talk with an agent. What is typed while it works is said to it, at Return; Ctrl-C cancels what it
+    does, Ctrl-D ends the talk. Its thread is kept.
+    """
     if not sys.stdin.isatty():
         raise InvalidRequest(
             "chat needs a terminal", hint=f"runtools agent run {slug} --prompt … takes one message"
         )
-    with connected() as rt:
-        place = _sandbox_id(rt, sandbox)
-        while (message := _line()) is not None:
-            if not message.strip():
-                continue
-            with here.project(project, slug) as sought:
-                begun = rt.agents.start(
-                    slug, message, thread_id=thread, sandbox_id=place, project=sought
-                )
-            thread = begun.thread_id
-            _watch(begun, cancels=True)
-    if thread is not None:
-        output.note(f"to go on: runtools agent chat {slug} --thread {thread}")
+    typed = talk.Typed()
+    try:
+        with connected() as rt:
+            place = _sandbox_id(rt, sandbox)
+            while (message := typed.message()) is not None:
+                if not message.strip():
+                    continue
+                with here.project(project, slug) as sought:
+                    begun = rt.agents.start(
+                        slug, message, thread_id=thread, sandbox_id=place, project=sought
+                    )
+                thread = begun.thread_id
+                heard = typed if sys.stdout.isatty() else None
+                run_watch.watch(begun, cancels=True, typed=heard)
+    finally:
+        if thread is not None:
+            output.note(f"to go on: runtools agent chat {slug} --thread {thread}")
 
 
 @runs.command("list")
@@ -161,7 +165,7 @@ def follow(
 ) -> None:
     """Show a run's events from the beginning, and follow it to its end. Ctrl-C leaves it alone."""
     with connected() as rt:
-        ending = _watch(rt.runs.get(ref), cancels=False, after=after)
+        ending = run_watch.watch(rt.runs.get(ref), cancels=False, after=after)
     raise typer.Exit(_ENDINGS[ending])
 
 
@@ -232,7 +236,7 @@ def resume(
     """Go on from where a limit stopped a run, as a run of its own."""
     config = _config(max_iterations, max_cost)
     with connected() as rt:
-        ending = _watch(rt.runs.get(ref).resume(message, config=config), cancels=True)
+        ending = run_watch.watch(rt.runs.get(ref).resume(message, config=config), cancels=True)
     raise typer.Exit(_ENDINGS[ending])
 
 
@@ -287,73 +291,6 @@ def export_thread(ref: ThreadRef) -> None:
         output.line(rt.threads.export(ref).model_dump_json())
 
 
-# --- watching ---
-
-
-def _watch(found: AgentRun, *, cancels: bool, after: int = 0) -> str:
-    """Show a run to its end, and how it ended. Ctrl-C cancels it first, and then leaves it."""
-    if not output.is_json():
-        output.note(f"{found.id}  thread {found.thread_id}")
-    if found.view.waits_for == "worker":
-        output.note("no worker is connected: it begins when there is one (runtools status)")
-    seen = _Seen(after)
-    while True:
-        try:
-            ending = _show(found, seen)
-        except KeyboardInterrupt:
-            if not cancels or seen.cancelled:
-                output.note(f"it goes on: runtools runs follow {found.id}")
-                raise typer.Exit(CANCELLED) from None
-            seen.cancelled = True
-            output.note("cancelling; Ctrl-C once more leaves it")
-            found.cancel()
-        else:
-            if ending == "limit_reached" and not output.is_json():
-                output.note(f"to go on: runtools runs continue {found.id}")
-            return ending
-
-
-class _Seen:
-    """How far a run was shown."""
-
-    def __init__(self, after: int) -> None:
-        self.last = after
-        self.cancelled = False
-        self.view: Any = None
-
-
-def _show(found: AgentRun, seen: _Seen) -> str:
-    events = found.events(seen.last)
-    if output.is_json():
-        return _through(found, seen, events, output.item)
-    if seen.view is None:
-        seen.view = run_view.RunView(found.view.created_at)
-    asks = sys.stdin.isatty() and sys.stderr.isatty()
-    while True:
-        with seen.view.shown() as view:
-            for event in events:
-                seen.last = event.seq or seen.last
-                view.show(event)
-                if event.type == "done":
-                    return str(event.data["status"])
-                if event.type == "approval-requested":
-                    if asks:
-                        break
-                    if seen.last >= found.view.last_seq:  # nobody has answered it that we know of
-                        output.note(f"to decide: runtools runs approve {found.id} (--deny)")
-        deciding.decide(found, str(event.data["callId"]))
-        events = found.events(seen.last)
-
-
-def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any) -> str:
-    for event in events:
-        seen.last = event.seq or seen.last
-        tell(event)
-        if event.type == "done":
-            return str(event.data["status"])
-    raise InvalidRequest(f"the events of {found.id} broke off")  # pragma: no cover
-
-
 # --- what is given ---
 
 
@@ -364,14 +301,6 @@ def _prompt(given: str | None) -> str:
     if not text.strip():
         raise InvalidRequest("nothing is asked for", hint='--prompt "…"')
     return text
-
-
-def _line() -> str | None:
-    try:
-        return input("> ")
-    except (EOFError, KeyboardInterrupt):
-        output.note("")
-        return None
 
 
 def _sandbox_id(rt: RunTools, ref: str | None) -> str | None:

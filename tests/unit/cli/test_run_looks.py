@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -128,6 +129,49 @@ def test_nobody_allows_what_was_not_shown(answers: list[str], pages: int, said: 
     assert deciding.answered(wanted, lambda _: next(left), shown.append) == said
     assert len(shown) == pages
     assert all("the end" in page for page in shown)
+
+
+def test_a_call_is_changed_before_it_is_allowed() -> None:
+    wanted = asked(content="a\u202eb", mode=7)
+    seen: list[str] = []
+    answers = iter(['{"mode": ', "[7]", '{"mode": 8}'])
+
+    def edit(text: str) -> str | None:
+        seen.append(text)
+        return next(answers)
+
+    assert deciding.edited(wanted, edit) == {"mode": 8}
+    assert json.loads(seen[0]) == wanted.arguments
+    assert "\u202e" not in seen[0]  # what steers is shown as an escape
+    assert seen[1:] == ['{"mode": ', "[7]"]  # what was no object is changed on
+    assert deciding.edited(wanted, lambda _: None) is None
+
+
+def test_of_what_is_longer_than_the_screen_its_end_is_shown(screen: io.StringIO) -> None:
+    view = run_view.RunView(NOW)
+    lines = "\n".join(f"line {n}" for n in range(400))
+    with view.shown() as shown:
+        shown.show(event("text-delta", text=f"```\n{lines}", turn=1, attempt=1))
+        screen.seek(screen.truncate(0))
+        shown._live.refresh()
+        drawn = screen.getvalue()
+    assert "line 399" in drawn
+    assert "line 100\n" not in drawn
+    assert drawn.count("\n") < 25  # of the 25 lines that it has
+
+
+def test_the_clock_goes_on_while_nothing_comes(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(run_view, "monotonic", lambda: now)
+    view = run_view.RunView(NOW)
+    total = {"inputTokens": 1200, "outputTokens": 34, "costUsd": "0.0100", "requests": 1}
+    with view.shown() as shown:
+        shown.show(event("usage", **USAGE, turn=1, total=total))
+        now += 42
+        shown._live.refresh()
+        assert "42 s · 1,234 tokens · $0.0100" in screen.getvalue()
 
 
 def test_what_was_shown_is_asked_about_once() -> None:
