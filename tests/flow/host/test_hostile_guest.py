@@ -26,7 +26,7 @@ from runtools.sdk.shapes.processes import ProcessRequest, TerminalSize
 
 from .conftest import fresh, until
 
-HURRIED = Patience(hello=0.5, op=1.0, long=1.0, grace=0.7, stall=0.5, away=0.7, held=0.5)
+HURRIED = Patience(hello=0.5, op=1.0, long=1.0, grace=0.7, stall=0.5, quiet=0.5, away=0.7, held=0.5)
 IN_TIME = 20.0
 ENOUGH = 2.0
 HELLO = protocol.frame(
@@ -205,12 +205,8 @@ LIES = {
 }
 
 
-# A process may be silent for ever, and a folder of any size: who reads goes away when he has enough.
-ENDLESS = {
-    ("follow_output", "never"),
-    ("follow_output", "drips"),
-    ("download", "a-body-without-end"),
-}
+# A folder may be of any size: who reads goes away when he has enough.
+ENDLESS = {("download", "a-body-without-end")}
 
 
 @pytest.fixture
@@ -286,6 +282,31 @@ class TestLiar:
             assert world.look(box).state == "paused"
             assert (await world.destroy(box)).state == "stopped"
         await until(lambda: not (world.folder(box) / "1").exists())
+
+    async def test_is_followed_no_longer_where_it_stalls_behind_each_good_piece(
+        self, world, tmp_path
+    ) -> None:
+        """Asked again it sends one more."""
+        box, asked = await world.create(), []
+
+        async def stalls(liar: Liar, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+            writer.write(HELLO)
+            await liar.next(reader)
+            for at in (len(asked), len(asked) + 1):
+                head = {"ok": {"offset": at, "dropped": 0, "size": 1}}
+                writer.write(protocol.frame(JSON, json.dumps(head).encode()))
+                if at == len(asked):
+                    writer.write(protocol.frame(BYTES, b"x"))
+            asked.append(box)
+            await reader.read()
+
+        async with lied_to(world, box, tmp_path, stalls):
+            items = world.host.follow_output(box, "prc_1", "output", 0)
+            assert (await anext(items)).data == b"x"
+            with pytest.raises(GuestUnreachable):
+                await in_time(anext(items))
+            assert len(asked) == 1
+        assert world.look(box).state == "running"
 
 
 def _resident() -> int:

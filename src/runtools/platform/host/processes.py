@@ -12,6 +12,7 @@ import builtins
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
@@ -26,7 +27,7 @@ from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
-from runtools.platform.host.guest.channel import is_silence
+from runtools.platform.host.guest.channel import Stalled, is_silence
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.silence import stopped, what_happened
 from runtools.sdk.shapes.processes import (
@@ -140,6 +141,7 @@ class Processes:
         while True:
             guest = await _running(box, None, history)
             assert guest is not None  # noqa: S101 - without a limit it was waited for
+            since = box.record.running_since
             items = guest.processes.follow(process_id, stream, start)
             try:
                 async with contextlib.aclosing(items):
@@ -152,7 +154,7 @@ class Processes:
                         yield item
                         start = item.offset + len(item.data)
             except GuestUnreachable as exc:
-                lost = await _bear(box, exc, lost)
+                lost = await _bear(box, exc, lost, since)
 
     async def send_input(self, sandbox_id: str, process_id: str, op: str, data: Octets) -> int:
         """Give it input."""
@@ -262,11 +264,14 @@ async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None
             await task
 
 
-async def _bear(box: Actor, failure: GuestUnreachable, lost: float | None) -> float | None:
+async def _bear(
+    box: Actor, failure: GuestUnreachable, lost: float | None, since: datetime | None = None
+) -> float | None:
     """Try again in a moment, unless it misbehaves, is gone, or runs and did not answer for too long.
 
     Since when it has not is given and returned; while its sandbox sleeps nobody can ask it for an answer,
-    nor for the rest of what it had begun: to stall is no lie.
+    nor for the rest of what it had begun: to stall is no lie. It is one of a guest that was awake all the
+    time, ``since`` when it was asked: asked again, it could stall behind each piece for ever.
     """
     if not is_silence(failure):
         raise failure
@@ -274,7 +279,8 @@ async def _bear(box: Actor, failure: GuestUnreachable, lost: float | None) -> fl
         return None
     now = asyncio.get_running_loop().time()
     lost = lost or now
-    if now - lost > _AWAY_SECONDS or not await box.engine.driver.is_live(box.machine()):
+    stuck = isinstance(failure, Stalled) and box.record.running_since == since
+    if stuck or now - lost > _AWAY_SECONDS or not await box.engine.driver.is_live(box.machine()):
         raise await what_happened(box, failure) from failure
     await asyncio.sleep(_AGAIN_SECONDS)
     return lost

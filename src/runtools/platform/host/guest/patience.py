@@ -16,6 +16,7 @@ class Patience:
         grace: beyond a command's own timeout.
         output: for what a command that is over has printed, beyond the time that its size takes.
         stall: for the next piece of a stream, or for room to send one.
+        quiet: for more of a stream that may be silent for ever, before its agent is asked if it is there.
         away: how long an agent may be unreachable before that is the answer.
         held: a connection that lived so long was no failed attempt.
     """
@@ -26,5 +27,6 @@ class Patience:
     grace: float = 30.0
     output: float = 20.0
     stall: float = 60.0
+    quiet: float = 60.0
     away: float = 20.0
     held: float = 5.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, TypeVar
 
-from runtools.errors import GuestMisbehaved, TooLarge
+from runtools.errors import GuestMisbehaved, GuestUnreachable, TooLarge
 from runtools.platform.host.guest import translate, wire
 from runtools.platform.host.guest.channel import Channel, within
 from runtools.platform.host.guest.patience import Patience
@@ -103,6 +104,7 @@ class GuestProcesses:
 
         Raises:
             Interrupted: the connection broke: follow again from where it came to.
+            GuestUnreachable: no word came for long, and the agent does not answer at all.
         """
         channel = await self._pool.take()
         done = self._pool.give_up
@@ -111,7 +113,7 @@ class GuestProcesses:
                 {"do": "process_follow", "process": process_id, "stream": stream, "start": start}
             )
             while True:
-                said = wire.answer(await channel.receive(_MAX_HEAD), wire.Followed)
+                said = wire.answer(await self._next(channel), wire.Followed)
                 if said.process is not None:
                     process = _named(said.process, process_id)
                     if said.end != start or process.state == "running":
@@ -126,6 +128,20 @@ class GuestProcesses:
                 yield piece
         finally:
             done(channel)
+
+    async def _next(self, channel: Channel) -> dict[str, Any]:
+        """What a followed stream says next. Its process may be silent for ever, its agent may not."""
+        said = asyncio.ensure_future(channel.receive(_MAX_HEAD))
+        try:
+            while not (await asyncio.wait({said}, timeout=self._patience.quiet))[0]:
+                try:
+                    await self._ask({"do": "ping"}, wire.Nothing)
+                except GuestUnreachable:
+                    if not said.done():
+                        raise
+            return said.result()
+        finally:
+            said.cancel()
 
     async def send_input(self, process_id: str, op: str, data: bytes) -> int:
         """Give input; how much it was given in all."""

@@ -26,7 +26,7 @@ from runtools.platform.host.guest.wire import parse
 
 TOKEN = "the token"
 SOURCE = Path(runtools.__file__).parent.parent
-HURRIED = Patience(hello=0.5, op=1.0, long=2.0, grace=0.7, stall=0.5, away=0.7, held=0.5)
+HURRIED = Patience(hello=0.5, op=1.0, long=2.0, grace=0.7, stall=0.5, quiet=0.5, away=0.7, held=0.5)
 
 
 async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:

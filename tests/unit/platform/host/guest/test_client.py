@@ -7,6 +7,8 @@ import os
 import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from runtools import errors
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.guest.patience import Patience
 from runtools.sdk.shapes.inside import ExecRequest
+from runtools.sdk.shapes.processes import OutputPiece, ProcessRequest
 
 from .conftest import HURRIED, Agent, until
 
@@ -352,6 +355,33 @@ class TestFiles:
             await guest.upload("o", "/to", endless())
         assert (await guest.stats()).processes > 0
         assert agent.connects == 1  # it was in step all along
+
+
+class TestFollow:
+    async def test_a_silent_process_is_followed_as_long_as_its_agent_answers(
+        self, agent: Agent, tmp_path: Path
+    ) -> None:
+        asked = 0
+        client = agent.client(patience=Patience(quiet=0.05))
+        line = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo gone"
+        await client.processes.start(ProcessRequest(process_id="a", command=line, cwd="/"))
+        ask = client.processes._ask
+
+        async def counted(request: Any, *given: Any) -> Any:
+            nonlocal asked
+            asked += request == {"do": "ping"}
+            return await ask(request, *given)
+
+        client.processes._ask = counted
+        pieces = client.processes.follow("a", "output", 0)
+        first = asyncio.ensure_future(anext(pieces))
+        await until(lambda: asked > 2)
+        (tmp_path / "go").touch()
+        piece = await first
+        assert isinstance(piece, OutputPiece)
+        assert piece.data == b"gone\n"
+        await pieces.aclose()
+        await client.close()
 
 
 class TestPatience:
