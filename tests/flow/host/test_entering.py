@@ -109,7 +109,8 @@ async def test_one_lives_over_a_pause_and_what_is_said_wakes(world, reach, box):
     stream[1].close()
 
 
-async def test_one_that_is_to_wake_nothing_is_broken_off(world, reach, box):
+async def test_one_that_is_to_wake_nothing_is_broken_off(world, reach, box, monkeypatch):
+    monkeypatch.setattr(entering, "_WOKEN_SECONDS", 0.05)
     port = await listen(world, box, "echo")
     stream = await reach.open(box, port, wakes=False)
     await talk(stream, b"before")
@@ -122,6 +123,23 @@ async def test_one_that_is_to_wake_nothing_is_broken_off(world, reach, box):
     await world.pause(box)
     await world.resume(box)
     await talk(stream, b"again")
+    stream[1].close()
+
+
+async def test_one_that_is_to_wake_nothing_waits_a_moment_for_who_does(
+    world, reach, box, monkeypatch
+):
+    monkeypatch.setattr(entering, "_WOKEN_SECONDS", 1000)
+    stream = await reach.open(box, await listen(world, box, "echo"), wakes=False)
+    await talk(stream, b"before")
+    await world.pause(box)
+    stream[1].write(b"after")
+    [one] = world.host.entering._streams
+    await until(lambda: one._work is not None, "that it waits")
+    assert world.look(box).state == "paused"
+    await world.resume(box)
+    assert await stream[0].readexactly(5) == b"after"
+    await talk(stream, b"and on")
     stream[1].close()
 
 

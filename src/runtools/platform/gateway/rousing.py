@@ -1,6 +1,8 @@
 """What is said to a sandbox after a silence, in which it may have gone to sleep, is held until it is awake.
 
-That is for those whose orgs have limits on what runs: the api wakes them, and counts it (decision 0044).
+What was said just before and has had no answer may have found it being paused: then it is woken, too.
+All that is for those whose orgs have limits on what runs: the api wakes them, and counts it (decisions 0044
+and 0051).
 """
 
 from __future__ import annotations
@@ -42,8 +44,11 @@ class Rousing:
         self.waken = waken
         self._go_on = go_on
         self._fail = fail
-        self._time = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         self._moved = self._time()  # something, in either direction
+        self._is_heard = True  # something has come since it was told something
+        self._doubt: asyncio.TimerHandle | None = None
         self._held: list[bytes] = []
         self.size = 0
         self._task: asyncio.Task[None] | None = None
@@ -56,6 +61,7 @@ class Rousing:
     def heard(self) -> None:
         """It said something."""
         self._moved = self._time()
+        self._is_heard = True
 
     def holds(self, data: bytes) -> bool:
         """Whether what is to be said is held for now."""
@@ -65,6 +71,9 @@ class Rousing:
         if self._task is None and self._moved - before > QUIET_SECONDS:
             self._task = asyncio.create_task(self._rouse(self.waken))
         if self._task is None:
+            self._is_heard = False
+            if self._doubt is None:
+                self._doubt = self._loop.call_later(QUIET_SECONDS, self._doubts)
             return False
         self._held.append(data)
         self.size += len(data)
@@ -72,8 +81,21 @@ class Rousing:
 
     def cancel(self) -> None:
         """There is nobody to be woken for any more."""
+        if self._doubt is not None:
+            self._doubt.cancel()
         if self._task is not None:
             self._task.cancel()
+
+    def _doubts(self) -> None:
+        """Nothing may have come of what it was told last because it sleeps by now: have it awake, once."""
+        self._doubt = None
+        left = self._moved + QUIET_SECONDS - self._time()
+        if self._is_heard or self._task is not None or self.waken is None:
+            return
+        if left > 0:
+            self._doubt = self._loop.call_later(left, self._doubts)
+        else:
+            self._task = asyncio.create_task(self._rouse(self.waken))
 
     async def _rouse(self, waken: Waken) -> None:
         try:
@@ -89,7 +111,7 @@ class Rousing:
             return
         held = b"".join(self._held)
         self._held, self.size, self._task = [], 0, None
-        self._moved = self._time()
+        self._moved, self._is_heard = self._time(), True
         self._go_on(held)
 
 

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 MAX_STREAMS: Final = 1000
 _KEPT_FOR_SSH: Final = 50
 _SWEEP_SECONDS: Final = 2.0
+_WOKEN_SECONDS: Final = 5.0  # in which somebody else has it go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,15 +259,22 @@ class Stream(Splice):
         self.go_on(self.inward)
 
     async def _going_on(self) -> None:
-        """Wait until the sandbox goes on, if somebody has it do so.
+        """Wait until the sandbox goes on, if somebody has it do so: whoever was to see that it is awake
+
+        may have asked a moment before it was paused.
 
         Raises:
             Conflict: it sleeps.
         """
         while self._box.state is not State.STOPPED and not is_usable(self._box):
-            if self._box.state is State.PAUSED and self._box.record.operation is None:
-                raise Conflict(f"{self._box.id} sleeps, and this stream is not to wake it")
-            await self._box.changed()
+            sleeps = self._box.state is State.PAUSED and self._box.record.operation is None
+            try:
+                async with asyncio.timeout(_WOKEN_SECONDS if sleeps else None):
+                    await self._box.changed()
+            except TimeoutError:
+                raise Conflict(
+                    f"{self._box.id} sleeps, and this stream is not to wake it"
+                ) from None
 
     async def _sleep(self) -> None:
         """Hold the caller as long as the sandbox sleeps, though the way to it is gone."""

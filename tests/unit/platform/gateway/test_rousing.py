@@ -51,3 +51,25 @@ async def test_what_may_not_be_woken_ends_it(monkeypatch: pytest.MonkeyPatch) ->
 async def test_an_api_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rousing, "_AWAY_SECONDS", -1.0)
     assert await said(Api(Unavailable("away")), monkeypatch) == ("ended", "away")
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_what_has_had_no_answer_may_have_found_it_being_paused(
+    monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    monkeypatch.setattr(rousing, "QUIET_SECONDS", 1000.0)
+    api, went = Api(None, None), asyncio.Event()
+    one = Rousing(api.waken, lambda held: went.set() if not held else None, lambda _: None)
+    assert not one.holds(b"words")
+    assert one._doubt is not None  # in so long it is looked at
+    one._doubt.cancel()
+    if is_answered:
+        one.heard()
+    monkeypatch.setattr(rousing, "QUIET_SECONDS", -1.0)
+    one._doubts()
+    assert one.is_under_way is not is_answered
+    if not is_answered:
+        await asyncio.wait_for(went.wait(), 30)
+        one._doubts()  # once is enough
+        assert not one.is_under_way
+    assert len(api.answers) == (2 if is_answered else 1)

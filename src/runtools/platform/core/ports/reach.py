@@ -25,8 +25,8 @@ class Reach(Protocol):
         Only what the server inside has ended is ended here. A stream that has broken off, be it with the
         sandbox or with the host, fails or is gone in both directions at once (`kit.splice.is_gone`).
 
-        ``wakes`` false: what is sent on it to a sandbox that sleeps breaks it off instead, for whoever
-        opened it is to see first that the sandbox may run.
+        ``wakes`` false: what is sent on it to a sandbox that sleeps breaks it off instead, after some
+        seconds in which nobody has it go on: whoever opened it is to see that the sandbox may run.
 
         Raises:
             NotFound: no such sandbox.
