@@ -122,6 +122,26 @@ class TestLife:
         await box.post(f"/{process['id']}/input", content=b"x")
         assert (await box.world.becomes(box.id, state="running"))["state"] == "running"
 
+    async def test_bytes_of_one_that_is_being_paused_wake_it_and_are_counted(
+        self, box: Box
+    ) -> None:
+        """The host would wake it by itself, beyond what its org may run."""
+        process = await box.start("echo hello")
+        await box.ended(process)
+        world = box.world
+        org = (await world.http.get("/v1/me")).json()["data"]["orgId"]
+        await world.http.patch(f"/v1/orgs/{org}/limits", json={"sandboxes": 5})
+        world.host.gate.clear()
+        pausing = asyncio.create_task(world.http.post(f"/v1/sandboxes/{box.id}/pause"))
+        await world.becomes(box.id, operation="pausing")
+        world.host.calls.clear()
+        reading = asyncio.create_task(box.output(process))
+        await holds(lambda: ("wait_process", box.id) in world.host.calls)
+        world.host.gate.set()
+        assert (await reading).content == b"hello\n"
+        assert (await pausing).is_success
+        assert [name for name, _ in world.host.calls if name.startswith("resume ")]
+
 
 class TestOutput:
     async def test_offsets_are_in_the_headers(self, box: Box) -> None:

@@ -325,6 +325,24 @@ class TestWaking:
         assert any(name.startswith("resume ") for name, _ in any_world.host.calls)
         await any_world.becomes(box, state="running", operation=None)
 
+    async def test_one_that_is_paused_for_too_long_is_not_said_to_be_awake(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(acts, "_PAUSE_SECONDS", 0.05)
+        box = (await world.create())["id"]
+        org = (await world.http.get("/v1/me")).json()["data"]["orgId"]
+        await world.http.patch(f"/v1/orgs/{org}/limits", json={"sandboxes": 5})
+        world.host.gate.clear()
+        pausing = asyncio.create_task(world.http.post(f"/v1/sandboxes/{box}/pause"))
+        await world.becomes(box, operation="pausing")
+        answer = await world.http.post(f"/v1/sandboxes/{box}/exec", json={"command": "true"})
+        assert answer.status_code == 504
+        error = answer.json()["error"]
+        assert (error["code"], box in error["message"]) == ("deadline_exceeded", True)
+        world.host.gate.set()
+        assert (await pausing).is_success
+        await world.becomes(box, state="paused", operation=None)
+
     async def test_who_may_not_be_in_any_more_wakes_nothing(
         self, any_world: World, doorway: ApiDoorway
     ) -> None:

@@ -114,6 +114,33 @@ class TestPaused:
         assert (await world.host.read_output(box, name, "output", 60, 100)).data == b""
         assert world.look(box).state == "paused"
 
+    async def test_a_look_while_it_is_being_paused_wakes_nothing(self, world, box, monkeypatch):
+        name = await started(world, box, "echo hello; exec sleep 1000")
+        begun, go = asyncio.Event(), asyncio.Event()
+        suspend = world.driver.suspend
+
+        async def held(machine):
+            begun.set()
+            await go.wait()
+            await suspend(machine)
+
+        monkeypatch.setattr(world.driver, "suspend", held)
+        pause, host = asyncio.create_task(world.pause(box)), world.host
+        await asyncio.wait_for(begun.wait(), DEADLINE)
+        looks = asyncio.gather(
+            host.list_processes(box),
+            host.get_process(box, name),
+            host.wait_process(box, name, 0),
+            host.read_output(box, name, "output", 6, 100),
+        )
+        await asyncio.sleep(0)  # each has begun
+        go.set()
+        await pause
+        [listed], got, waited, piece = await asyncio.wait_for(looks, DEADLINE)
+        assert {one.id for one in (listed, got, waited)} == {name}
+        assert piece.data == b""
+        assert world.look(box).state == "paused"
+
 
 @pytest.mark.parametrize("paused", [False, True])
 async def test_who_follows_is_told_of_a_rollback(world, box, paused):

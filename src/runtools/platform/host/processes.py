@@ -20,11 +20,12 @@ from runtools.errors import (
     HostUnavailable,
     InvalidRequest,
     NotFound,
+    Unavailable,
 )
 from runtools.platform.core import histories
-from runtools.platform.core.states import State
+from runtools.platform.core.states import Operation, State
 from runtools.platform.host.engine import known
-from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.actor import Actor, held_up
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.channel import Stalled, is_silence
@@ -68,7 +69,7 @@ class Processes:
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
         box = self.engine.actor(sandbox_id)
-        if box.state is State.PAUSED:
+        if await _sleeps(box):
             return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
             history = _history(box)
@@ -77,7 +78,7 @@ class Processes:
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
         box = self.engine.actor(sandbox_id)
-        if box.state is State.PAUSED:
+        if await _sleeps(box):
             return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
             return _told(_history(box), await guest.processes.get(process_id))
@@ -117,7 +118,7 @@ class Processes:
             raise InvalidRequest(f"limit must be 1 to {MAX_READ_BYTES}, not {limit}")
         box = self.engine.actor(sandbox_id)
         _check_history(box, history)
-        if box.state is State.PAUSED:
+        if await _sleeps(box):
             span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
             if start >= span.end:  # beyond it: what was written while it came to a stand
                 return OutputPiece(offset=start, data=b"")
@@ -182,6 +183,15 @@ class Processes:
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.resize(process_id, op, size)
             return _told(_history(self.engine.actor(sandbox_id)), seen)
+
+
+async def _sleeps(box: Actor) -> bool:
+    """Whether it is paused. One that is just being paused is waited for: else a look would wake it."""
+    while box.record.operation is Operation.PAUSING:
+        if box.held_up is not None:
+            raise held_up(box, Unavailable)
+        await box.changed()
+    return box.state is State.PAUSED
 
 
 def _as_paused(box: Actor) -> list[Process]:

@@ -15,10 +15,10 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.processes import feeds
 from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
+from runtools.platform.api.sandboxes.load import sleeps
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core import histories
 from runtools.platform.core.ports.host import Host
-from runtools.platform.core.states import State
 from runtools.sdk.shapes.processes import (
     OutputEnd,
     OutputPiece,
@@ -59,7 +59,7 @@ async def read(
     process_id = rules.check_process_id(process_id)
     record = await inside.living(call, ref)
     host = call.platform.hosts.port(record.host_id)
-    if record.state == State.PAUSED:
+    if sleeps(record):
         span: OutputSpan = getattr(await host.wait_process(record.id, process_id, 0), stream)
         if start < span.end:
             host, _ = await inside.enter(call, ref)
@@ -79,7 +79,7 @@ def first(record: Record, process: Process, stream: Stream, start: int, history:
     if history and history != process.history:
         raise histories.changed(record.id, process.history)
     span: OutputSpan = getattr(process, stream)
-    if start > span.end and record.state != State.PAUSED:
+    if start > span.end and not sleeps(record):
         raise InvalidRequest(
             f"offset: {start} lies beyond the end of the {stream}, {span.end}",
             details={

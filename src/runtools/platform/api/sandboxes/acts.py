@@ -12,6 +12,7 @@ from datetime import datetime
 
 from runtools.errors import (
     Conflict,
+    DeadlineExceeded,
     HostUnavailable,
     NotFound,
     OutcomeUnknown,
@@ -152,6 +153,7 @@ async def wake(call: Call, record: Record) -> Record:
 
     Raises:
         QuotaExceeded: the org runs as much as it may.
+        DeadlineExceeded: it is still being paused.
     """
     platform = call.platform
     usual = standard(platform.settings)
@@ -160,6 +162,11 @@ async def wake(call: Call, record: Record) -> Record:
     if record.operation == Operation.PAUSING:
         record = await until(
             platform, record.id, lambda row: row.operation != Operation.PAUSING, _PAUSE_SECONDS
+        )
+    if record.operation == Operation.PAUSING:
+        raise DeadlineExceeded(
+            f"{record.id} is still being paused after {_PAUSE_SECONDS:.0f} s",
+            hint=f"ask again; runtools sandbox get {record.id} shows when it sleeps",
         )
     if record.state != State.PAUSED:
         return record

@@ -9,7 +9,7 @@ from __future__ import annotations
 from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.platform.api.calls import Call
 from runtools.platform.api.sandboxes import acts, rules
-from runtools.platform.api.sandboxes.load import load, until
+from runtools.platform.api.sandboxes.load import load, sleeps, until
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult
@@ -24,7 +24,7 @@ async def enter(call: Call, ref: str) -> tuple[Host, str]:
         QuotaExceeded: it sleeps, and its org runs as much as it may.
     """
     record = await living(call, ref)
-    if record.state == "paused" or record.operation == "pausing":
+    if sleeps(record):
         record = await acts.wake(call, record)
     return call.platform.hosts.port(record.host_id), record.id
 

@@ -9,6 +9,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import store
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ids import is_name, is_sandbox_id
+from runtools.platform.core.states import Operation, State
 
 
 async def load(platform: Platform, org_id: str, ref: str) -> Record:
@@ -46,3 +47,8 @@ async def until(
 def is_settled(record: Record) -> bool:
     """Whether nothing is under way: neither an operation nor its birth."""
     return record.state == "stopped" or (record.state != "creating" and record.operation is None)
+
+
+def sleeps(record: Record) -> bool:
+    """Whether it has to be woken for what lies inside: it is paused, or is about to be."""
+    return record.state == State.PAUSED or record.operation == Operation.PAUSING
