@@ -33,7 +33,7 @@ SAID = "document.querySelector('#said')?.textContent"
 
 
 @pytest.fixture(scope="module")
-def project() -> Path:
+def project(pytestconfig: pytest.Config) -> Path:
     """A folder with both servers and a small application for each; kept for the next run."""
     home = Path(os.environ.get("RT_TEST_HOME", "/var/lib/runtools-desktop")) / "dev-servers"
     lock, installed = home / "package-lock.json", home / "node_modules/.package-lock.json"
@@ -41,7 +41,11 @@ def project() -> Path:
     shutil.copytree(WANTED, home, dirs_exist_ok=True)
     if not (is_same and installed.exists()):
         npm = [sys.executable, "-m", "runtools.testing.node"]
-        subprocess.run([*npm, "ci", "--prefix", str(home), "--silent"], check=True, timeout=600)
+        capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write("\nnpm fetches Next.js and Vite: half a minute, ten at most\n")
+            words = ["ci", "--prefix", str(home), "--no-fund", "--no-audit", "--loglevel=error"]
+            subprocess.run([*npm, *words], check=True, timeout=600)
     return home
 
 

