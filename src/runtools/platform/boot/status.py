@@ -43,11 +43,32 @@ async def _whoever(settings: Settings) -> Health | None:
         return None  # an error, or something else's answer
 
 
+async def closed(settings: Settings) -> list[str]:
+    """Where nobody listens as the gateway should."""
+    doors = (
+        ("SSH", settings.ssh_host, settings.ssh_port),
+        ("dev URLs", settings.gateway_host, settings.gateway_port),
+    )
+    return [
+        f"{what} at {host}:{port}" for what, host, port in doors if not await _listens(host, port)
+    ]
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True
+
+
 async def until_ready(settings: Settings, seconds: float) -> bool:
-    """Wait for the platform to answer; False when it did not in time."""
+    """Wait for the platform to answer and its gateway to listen; False when they did not in time."""
     try:
         async with asyncio.timeout(seconds):
-            while await ask(settings) is None:
+            while await ask(settings) is None or await closed(settings):
                 await asyncio.sleep(0.1)
     except TimeoutError:
         return False
@@ -95,6 +116,9 @@ async def show(settings: Settings) -> int:
         print("worker   none runs here: runs of agents wait until one is connected")
     else:
         print(f"worker   process {worker}")
+    for place in await closed(settings):
+        told = "its gateway does not listen"
+        print(f"warning  {told} for {place}; {settings.log_folder / 'runtools.log'} tells why")
     for text in health.warnings:
         print(f"warning  {text}")
     return 0

@@ -260,7 +260,7 @@ async def _first_start(
 
 async def _announce(settings: Settings, person: Person, supervisor: Supervisor) -> None:
     if not await status.until_ready(settings, READY_WITHIN_SECONDS):
-        log.error("the API does not answer; the log above says why")
+        log.error("the API or the gateway does not answer; the log above says why")
         return
     supervisor.is_ready()
     if person.bare:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -50,6 +52,27 @@ async def test_the_platform_of_the_home_is_believed(
     assert await status.ask(settings) is not None
     assert await status.show(settings) == 0
     assert "ready" in capsys.readouterr().out
+
+
+async def test_it_is_not_up_before_its_gateway_listens(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (settings.home / "install-id").write_text("abcdef")
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+        whole = replace(settings, ssh_port=port, gateway_port=port)
+        assert await status.until_ready(whole, 20)
+        assert await status.show(whole) == 0
+        assert "warning" not in capsys.readouterr().out
+        for half, what in (
+            (replace(whole, ssh_port=1), "SSH"),
+            (replace(whole, gateway_port=1), "dev URLs"),
+        ):
+            assert not await status.until_ready(half, 0.2)
+            assert await status.show(half) == 0
+            told = capsys.readouterr().out
+            assert f"does not listen for {what} at 127.0.0.1:1;" in told
+            assert told.count("warning") == 1
 
 
 @pytest.mark.parametrize("mine", ["ghijkl", None])

@@ -31,17 +31,19 @@ from runtools.sdk.shapes import Health
 ROOT = Path(__file__).parents[4]
 
 
+@pytest.mark.parametrize("setting", ["api", "gateway", "ssh"])
 @pytest.mark.parametrize("start", [up.foreground, up.detached])
 async def test_a_port_that_somebody_has_is_refused_before_anything_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: object
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: object, setting: str
 ) -> None:
     monkeypatch.setattr(up, "_need_root", lambda: None)
     home = tmp_path / "home"
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
+        ports = {"api_port": 0, "gateway_port": 0, "ssh_port": 0, f"{setting}_port": port}
         with pytest.raises(Conflict, match=f"cannot listen on 127.0.0.1:{port}") as told:
-            await start(Settings(home=home, api_port=port), {})  # type: ignore[operator]
-    assert "RUNTOOLS_API_PORT" in str(told.value.hint)
+            await start(Settings(home=home, **ports), {})  # type: ignore[arg-type,operator]
+    assert f"RUNTOOLS_{setting.upper()}_PORT" in str(told.value.hint)
     assert not home.exists()
 
 
@@ -181,7 +183,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def root(*_: object) -> Person:
         return Person("root", 0, 0)
 
+    async def all_listens(_: Settings) -> list[str]:
+        return []
+
     monkeypatch.setattr(status, "ask", ask)
+    monkeypatch.setattr(status, "closed", all_listens)
     monkeypatch.setattr(up, "unprivileged", root)
     monkeypatch.setattr(up, "_need_ports", lambda _: None)
     monkeypatch.setattr(up.Supervisor, "run", nothing)
