@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,8 @@ from runtools.errors import InvalidRequest
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.api_world import holds
 from runtools.testing.local_platform import local_platform
+from runtools.workbench.bench import Bench
+from runtools.workbench.toolset import TOOLS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,8 +66,8 @@ async def box(rt: AsyncRunTools) -> AsyncIterator[AsyncSandbox]:
         yield made
 
 
-async def cli(rt: AsyncRunTools, *words: str) -> tuple[int, str, str]:
-    env = {**os.environ, "RUNTOOLS_API_KEY": key_of(rt), "RUNTOOLS_API_URL": rt.url}
+async def cli(rt: AsyncRunTools, *words: str, **env: str) -> tuple[int, str, str]:
+    env = {**os.environ, "RUNTOOLS_API_KEY": key_of(rt), "RUNTOOLS_API_URL": rt.url, **env}
     child = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "runtools"),
         *words,
@@ -114,6 +118,37 @@ async def test_the_address_alone_is_printed(rt: AsyncRunTools, box: AsyncSandbox
         )
         assert answer.text.startswith("GET / 0\n")
         assert answer.headers["set-cookie"].startswith("__Host-runtools-dev=rt_link_")
+
+
+async def opens(link: str) -> bool:
+    """Whether an address opens as it stands, where names do not resolve."""
+    url = httpx.URL(link)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(
+            url.copy_with(host="127.0.0.1"), headers={"Host": url.netloc.decode()}
+        )
+    return answer.text.startswith("GET / 0\n")
+
+
+async def test_it_opens_in_the_browser_and_no_list_of_programs_tells_it(
+    rt: AsyncRunTools, box: AsyncSandbox, tmp_path: Path
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n')
+    browser.chmod(0o700)
+    env = {"BROWSER": f"{browser} %s", "XDG_CONFIG_HOME": str(tmp_path)}
+    code, out, err = await cli(rt, "sandbox", "url", "web", "-p", "5173", "--open", **env)
+    assert (code, out, err) == (0, f"{await box.url(5173)}\n", "")
+    [page] = re.findall(r"file://(\S+)", (tmp_path / "told").read_text())
+    [link] = re.findall(r"url=([^\"]+)", Path(page).read_text())
+    assert "runtools-link=" in link
+    assert await opens(unescape(link))
+
+
+async def test_what_an_agent_is_given_opens_as_it_stands(box: AsyncSandbox) -> None:
+    told = await TOOLS["get_dev_url"].call(Bench(box, "test"), {"port": 5173})
+    [link] = re.findall(r"https?://\S+", told.text)
+    assert await opens(link)
 
 
 async def test_public_and_private_again(rt: AsyncRunTools, box: AsyncSandbox) -> None:

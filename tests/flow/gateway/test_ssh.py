@@ -17,6 +17,7 @@ import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 import pytest_asyncio
 
@@ -61,6 +62,24 @@ async def main(port, key, *names):
                 known_hosts=None, config=None, agent_path=None)
         except Exception as exc:
             print(type(exc).__name__)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+# What libraries tell and OpenSSH's client does not: which signal ended a command, and one that is sent.
+SIGNALS = """
+import asyncio, sys
+import asyncssh
+
+async def main(port, name, key):
+    async with asyncssh.connect("127.0.0.1", int(port), username=name, client_keys=[key],
+            known_hosts=None, config=None, agent_path=None) as there:
+        for how in ("TERM", "KILL"):
+            done = await there.run(f"kill -{how} $$")
+            print("ended by", done.exit_signal[0])
+        async with there.create_process("cat") as process:
+            process.send_signal("TERM")
+            process.stdin.write("goes on\\n")
+            print(await process.stdout.readline(), end="")
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -131,6 +150,15 @@ class TestCommands:
     async def test_one_that_a_signal_ends(self, shared: SshWorld) -> None:
         code, _, _ = await shared.run(shared.ssh("--", "kill -TERM $$"))
         assert code == 255
+
+    async def test_signals_as_libraries_tell_and_send_them(self, shared: SshWorld) -> None:
+        """OpenSSH's server sends none for who is root, through the gateway as directly."""
+        for port, name in ((shared.port, SANDBOX), (shared.sshd.port, "root")):
+            public = asyncssh.read_private_key(shared.key).export_public_key()
+            (shared.sshd.folder / "authorized").write_bytes(public)
+            argv = [sys.executable, "-c", SIGNALS, str(port), name, str(shared.key)]
+            code, out, err = await shared.run(argv)
+            assert (code, out) == (0, b"ended by TERM\nended by KILL\ngoes on\n"), (name, err)
 
     async def test_environment_where_the_server_takes_it(self, shared: SshWorld) -> None:
         argv = shared.ssh("-o", "SetEnv=COLOR=blau", "--", "echo $COLOR")
