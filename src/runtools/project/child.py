@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from runtools.project import actions, source
 from runtools.project.define import Call, Collector, Tool
-from runtools.project.folder import CONFIG, PLURALS, Folder, find
+from runtools.project.folder import CONFIG, PLURALS, Folder, definition_files, find
 from runtools.project.problems import Problem, of_call, of_failure, relative
 from runtools.sdk.shapes.definitions import Definition, Kind, ToolDefinition, to_wire
 
@@ -38,7 +37,7 @@ class _Loader:
         kinds = [kind for kind in _ORDER if self._claim(kind)]
         with self._calls:
             for kind in kinds:
-                for file in _files(self._folder, kind):
+                for file in definition_files(self._folder.of(kind)):
                     self._say({"loading": relative(self._folder.root, str(file))})
                     self._load(kind, file)
         for call in sorted(self._calls.calls, key=lambda call: _ORDER.index(call.kind)):
@@ -138,14 +137,6 @@ class _Refused(Exception):
         super().__init__(str(error))
         self.error = error
         self.within = within
-
-
-def _files(folder: Folder, kind: Kind) -> Iterator[Path]:
-    """A kind's files in a fixed order; what begins with an underscore or a dot is a helper."""
-    top = folder.of(kind)
-    for file in sorted(top.rglob("*.py")):
-        if not any(part.startswith(("_", ".")) for part in file.relative_to(top).parts):
-            yield file
 
 
 def main(root: str, fd: str) -> None:

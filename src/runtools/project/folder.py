@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -55,13 +56,25 @@ def find(start: Path) -> Folder:
     """
     start = start.resolve()
     for root in (start, *start.parents):
-        table = _table(root / CONFIG)
+        table = settings_table(root / CONFIG)
         if table is not None:
             return Folder(root, _settings(root, table))
     raise NotFound(f"{start} is in no project: no {CONFIG} has [tool.runtools]", hint=_HINT)
 
 
-def _table(file: Path) -> object:
+def definition_files(top: Path) -> Iterator[Path]:
+    """A kind's files in a fixed order; what begins with an underscore or a dot is a helper."""
+    for file in sorted(top.rglob("*.py")):
+        if not any(part.startswith(("_", ".")) for part in file.relative_to(top).parts):
+            yield file
+
+
+def settings_table(file: Path) -> object:
+    """A ``pyproject.toml``'s ``[tool.runtools]``; None where it has none, or is not there.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is no TOML.
+    """
     try:
         text = file.read_text()
     except (FileNotFoundError, NotADirectoryError):
