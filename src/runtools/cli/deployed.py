@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json as json_
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import here, lazy, output
+from runtools.cli import here, lazy, objects, output, stdin
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
@@ -31,6 +32,9 @@ ToolRef = Annotated[str, typer.Argument(metavar="TOOL", help="Its name or id.", 
 Project = Annotated[
     str | None,
     typer.Option(metavar="PROJECT", help="By id or name; slugs are a project's own."),
+]
+VersionRef = Annotated[
+    str, typer.Argument(metavar="VERSION", help="Its number or id.", show_default=False)
 ]
 Force = Annotated[bool, flag("--force", "-f", help="Do not ask.")]
 
@@ -72,6 +76,16 @@ def agent_versions(ref: AgentRef, project: here.InProject = None, json: Json = F
     with connected() as rt, here.project(project, ref) as sought:
         found = list(rt.agents.versions(ref, project_id=sought))
     output.show(found, lambda: looks.versions(found))
+
+
+@agents.command("version")
+def agent_version(
+    ref: AgentRef, version: VersionRef, project: here.InProject = None, json: Json = False
+) -> None:
+    """Show one of its versions: what it says, and where it came from. It never changes."""
+    with connected() as rt, here.project(project, ref) as sought:
+        found = rt.agents.version(ref, version, project_id=sought)
+    output.show(found, lambda: looks.agent_version(found))
 
 
 @agents.command("rollback")
@@ -120,6 +134,38 @@ def tool_versions(ref: ToolRef, project: here.InProject = None, json: Json = Fal
     with connected() as rt, here.project(project, ref) as sought:
         found = list(rt.tools.versions(ref, project_id=sought))
     output.show(found, lambda: looks.versions(found))
+
+
+@tools.command("version")
+def tool_version(
+    ref: ToolRef, version: VersionRef, project: here.InProject = None, json: Json = False
+) -> None:
+    """Show one of its versions with its code. It never changes."""
+    with connected() as rt, here.project(project, ref) as sought:
+        found = rt.tools.version(ref, version, project_id=sought)
+    output.show(found, lambda: looks.tool_version(found))
+
+
+@tools.command("execute")
+def execute(
+    ref: ToolRef,
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="One of its actions.", show_default=False)
+    ],
+    params: Annotated[
+        str, typer.Option(metavar="JSON", help="An object; - reads it from stdin.")
+    ] = "{}",
+    project: here.InProject = None,
+    json: Json = False,
+) -> None:
+    """Call an action; prints what it returns as JSON. Refused until there is a tools service."""
+    is_piped = params == "-"
+    given = objects.parsed(
+        stdin.text() if is_piped else params, "stdin" if is_piped else "--params"
+    )
+    with connected() as rt, here.project(project, ref) as sought:
+        result = rt.tools.execute(ref, action, given, project_id=sought)
+    output.line(json_.dumps(result))
 
 
 @deploys.command("list")

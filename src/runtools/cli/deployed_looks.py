@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from runtools.cli import words
 from runtools.cli.plan_looks import commit
 from runtools.cli.tables import facts, table
-from runtools.sdk.shapes.deploys import Agent, StandingSandbox, Tool, Version
+from runtools.sdk.shapes.definitions import AgentDefinition, Credentials
+from runtools.sdk.shapes.deploys import (
+    Agent,
+    AgentVersion,
+    StandingSandbox,
+    Tool,
+    ToolVersion,
+    Version,
+)
 
 _FAINT = "bright_black"
 
@@ -29,33 +37,46 @@ def agents(found: Sequence[Agent]) -> RenderableType:
 
 def agent(one: Agent) -> RenderableType:
     """All about an agent."""
-    said = one.definition
-    sampling = {
-        "max_tokens": said.max_tokens,
-        "temperature": said.temperature,
-        "top_p": said.top_p,
-        "top_k": said.top_k,
-        "presence_penalty": said.presence_penalty,
-        "frequency_penalty": said.frequency_penalty,
-    }
     return facts(
         ("agent", f"{one.slug} ({one.id})"),
-        ("name", words.harmless(said.name)),
-        ("description", said.description and words.harmless(said.description)),
         ("project", one.project),
         ("version", f"{_version(one.version, one.latest_version)} ({one.version_id})"),
-        ("model", said.model),
-        ("sandbox", said.sandbox and f"{said.sandbox} ({said.sandbox_mode})"),
-        ("tools", ", ".join(said.tools) or "the built-in ones"),
-        (
-            "permissions",
-            ", ".join(f"{name}: {may}" for name, may in said.permissions.items()) or None,
-        ),
-        ("mcp servers", ", ".join(server.name for server in said.mcp_servers) or None),
-        ("max_iterations", str(said.max_iterations)),
-        *((name, None if value is None else str(value)) for name, value in sampling.items()),
-        ("system_prompt", Text(words.harmless(said.system_prompt))),
+        *_agent(one.definition),
     )
+
+
+def agent_version(one: AgentVersion) -> RenderableType:
+    """What an agent was in a version, and where that came from."""
+    return facts(*_origin(one), ("agent", one.definition.slug), *_agent(one.definition))
+
+
+def _agent(said: AgentDefinition) -> Iterator[tuple[str, RenderableType | str | None]]:
+    yield "name", words.harmless(said.name)
+    yield "description", said.description and words.harmless(said.description)
+    yield "model", said.model
+    yield "sandbox", said.sandbox and f"{said.sandbox} ({said.sandbox_mode})"
+    yield "tools", ", ".join(said.tools) or "the built-in ones"
+    permissions = (f"{name}: {may}" for name, may in said.permissions.items())
+    yield "permissions", ", ".join(permissions) or None
+    yield "mcp servers", ", ".join(server.name for server in said.mcp_servers) or None
+    for name in _NUMBERS:
+        value = getattr(said, name)
+        yield name, None if value is None else str(value)
+    yield "system_prompt", Text(words.harmless(said.system_prompt))
+
+
+_NUMBERS = (
+    "max_iterations",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_total_tokens",
+    "max_cost_usd",
+    "max_seconds",
+)
 
 
 def tools(found: Sequence[Tool]) -> RenderableType:
@@ -81,6 +102,46 @@ def tool(one: Tool) -> RenderableType:
         ("code", one.digest),
         ("runs", "not yet: the platform has no tools service"),
     )
+
+
+def tool_version(one: ToolVersion) -> RenderableType:
+    """What a tool was in a version, with its code, and where that came from."""
+    said, source = one.definition, one.definition.source
+    told = facts(
+        *_origin(one),
+        ("tool", said.name),
+        ("description", words.harmless(said.description) or None),
+        ("category", said.category and words.harmless(said.category)),
+        ("credentials", _credentials(said.credentials)),
+        *((name, words.harmless(action.description)) for name, action in said.actions.items()),
+        ("dependencies", words.harmless(", ".join(source.dependencies)) or "none"),
+        ("python", source.requires_python and words.harmless(source.requires_python)),
+        ("entry", words.harmless_name(source.entry)),
+        ("code", source.digest),
+    )
+    pieces: list[RenderableType] = [told]
+    for place, text in source.files.items():
+        pieces += [Text(f"\n{words.harmless_name(place)}", "bold"), Text(words.harmless(text))]
+    return Group(*pieces)
+
+
+def _credentials(needs: Credentials | None) -> str | None:
+    if needs is None:
+        return None
+    named = [f"{name} (required)" for name in needs.required]
+    named += [name for name in needs.fields if name not in needs.required]
+    if needs.oauth is not None:
+        named.append(f"from a connected account: {needs.oauth.provider}")
+    return words.harmless(", ".join(named)) or None
+
+
+def _origin(one: Version) -> Iterator[tuple[str, RenderableType | str | None]]:
+    yield "version", f"{one.version} ({one.id})"
+    yield "in force", "yes" if one.current else "no"
+    yield "deploy", one.deploy_id
+    yield "commit", commit(one.commit)
+    yield "by", one.actor
+    yield "made", words.moment(one.created_at)
 
 
 def versions(found: Sequence[Version]) -> RenderableType:

@@ -34,9 +34,24 @@ def ssh_keys(found: Sequence[SshKey]) -> RenderableType:
         return Text("no SSH keys; `runtools ssh-key add` registers one", style="bright_black")
     table = tables.table("LABEL", "FINGERPRINT", "TYPE", "ADDED")
     for one in found:
-        kind = one.kind if one.bits is None else f"{one.kind} {one.bits}"
-        table.add_row(one.label, one.fingerprint, kind, words.moment(one.created_at))
+        table.add_row(one.label, one.fingerprint, _kind(one), words.moment(one.created_at))
     return table
+
+
+def ssh_key(one: SshKey) -> RenderableType:
+    """All about an SSH key."""
+    return tables.facts(
+        ("key", f"{one.label} ({one.id})"),
+        ("fingerprint", one.fingerprint),
+        ("type", _kind(one)),
+        ("project", one.project_id),
+        ("added", f"{words.moment(one.created_at)} by {one.created_by}"),
+        ("public key", words.harmless(one.public_key)),
+    )
+
+
+def _kind(one: SshKey) -> str:
+    return one.kind if one.bits is None else f"{one.kind} {one.bits}"
 
 
 def orgs(found: Sequence[Org]) -> RenderableType:

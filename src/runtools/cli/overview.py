@@ -17,6 +17,8 @@ This machine:
                         finding.
   strays                Sandboxes that no record bears, as after an older backup
                         was restored. Needs root.
+  hosts                 List the hosts: whether each is there, what it runs, and
+                        what is free.
   df                    Show what takes how much disk.
   prune                 Free disk: kept disks of ended sandboxes (no `recover`
                         after it), warm snapshots.

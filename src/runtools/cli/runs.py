@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from runtools.cli import here, lazy, output, stdin
+from runtools.cli import here, lazy, objects, output, stdin
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
@@ -193,7 +192,7 @@ def approve(
     json: Json = False,
 ) -> None:
     """Allow calls that wait for a person, or refuse them."""
-    given = None if arguments is None else _object(arguments, "--arguments")
+    given = None if arguments is None else objects.parsed(arguments, "--arguments")
     decision: Literal["allow", "deny"] = "deny" if deny else "allow"
     with connected() as rt:
         found = rt.runs.get(ref)
@@ -314,16 +313,6 @@ def _config(max_iterations: int | None, max_cost: float | None) -> dict[str, Any
 
 def _schema(file: Path) -> dict[str, Any]:
     try:
-        return _object(file.read_text(), str(file))
+        return objects.parsed(file.read_text(), str(file))
     except OSError as exc:
         raise InvalidRequest(f"{file}: {exc.strerror}") from None
-
-
-def _object(text: str, what: str) -> dict[str, Any]:
-    try:
-        found = json_.loads(text)
-    except ValueError as exc:
-        raise InvalidRequest(f"{what} is no JSON: {exc}") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"{what} is no JSON object")
-    return found

@@ -1,22 +1,35 @@
-"""Disk: what takes it, and freeing it."""
+"""The room on the hosts, what takes their disk, and freeing it."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output, words
+from runtools.cli import lazy, output, words
 from runtools.cli.output import Json, looks
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from runtools.cli import host_looks
+else:
+    host_looks = lazy.module("runtools.cli.host_looks")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command(rich_help_panel="This machine")(hosts)
     app.command(rich_help_panel="This machine")(df)
     app.command(rich_help_panel="This machine")(prune)
+
+
+def hosts(json: Json = False) -> None:
+    """List the hosts: whether each is there, what it runs, and what is free."""
+    with connected() as rt:
+        found = rt.hosts.list()
+    output.show(found, lambda: host_looks.hosts(found))
 
 
 def df(json: Json = False) -> None:

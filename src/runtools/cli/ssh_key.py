@@ -54,6 +54,17 @@ def list_(
 
 
 @app.command()
+def get(
+    ref: Annotated[str, typer.Argument(metavar="KEY", help="Its id or label.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Show a key, with its public part whole."""
+    with connected() as rt:
+        found = rt.ssh_keys.get(ref)
+    output.show(found, lambda: org_looks.ssh_key(found))
+
+
+@app.command()
 def remove(
     ref: Annotated[str, typer.Argument(metavar="KEY", help="Its id or label.", show_default=False)],
 ) -> None:

@@ -116,6 +116,8 @@ class TestSshKeys:
         made = cli.ok("ssh-key", "add", "laptop-c", "-f", "-", stdin=line)
         assert made.text.startswith("SHA256:")
         assert made.text.strip() in cli.ok("ssh-key", "list").text.replace("\n", "")
+        assert line.decode().split()[1] in cli.ok("ssh-key", "get", "laptop-c").text
+        assert cli.ok("ssh-key", "get", "laptop-c", "--json").data["label"] == "laptop-c"
         refused(cli("ssh-key", "add", "again", "-f", "-", stdin=line), "laptop-c")
         (cli.folder / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         refused(cli("ssh-key", "add", "mine", "-f", "id"), "private key; it was not sent", ".pub")
@@ -123,6 +125,7 @@ class TestSshKeys:
         refused(cli("ssh-key", "add", "mine", "-f", "-", stdin=b"ssh-rsa AAAA"), "publicKey")
         cli.ok("ssh-key", "remove", "laptop-c")
         refused(cli("ssh-key", "remove", "laptop-c"), "laptop-c")
+        refused(cli("ssh-key", "get", "laptop-c"), "laptop-c")
 
 
 class TestProjects:

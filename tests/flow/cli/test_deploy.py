@@ -215,6 +215,11 @@ class TestDeployed:
         rows = cli.ok("agent", "versions", "hello", *where, "--json").data
         assert [(one["version"], one["current"]) for one in rows] == [(2, False), (1, True)]
         assert cli("agent", "delete", "hello", *where).code == 1
+        first = cli.ok("agent", "version", "hello", "1", *where)
+        assert ("Hello" in first.text, "Hallo" in first.text) == (True, False)
+        second = cli.ok("agent", "version", "hello", rows[0]["id"], *where, "--json").data
+        assert (second["version"], second["definition"]["name"]) == (2, "Hallo")
+        assert cli("agent", "version", "hello", "3", *where).code == 1
         cli.ok("agent", "delete", "hello", *where, "--force")
         assert cli("agent", "get", "hello", *where).code == 1
 
@@ -225,6 +230,15 @@ class TestDeployed:
         assert "word-count" in cli.ok("tool", "list", *where).text
         assert "no tools service" in cli.ok("tool", "get", "word-count", *where).text
         assert len(cli.ok("tool", "versions", "word-count", *where, "--json").data) == 1
+        seen = cli.ok("tool", "version", "word-count", "1", *where).text
+        assert (project / "tools/word_count.py").read_text().rstrip() in seen
+        call = ("tool", "execute", "word-count", "count", *where)
+        refused = cli(*call, "--params", '{"text": "a b"}', "--json")
+        assert json.loads(refused.err)["error"]["code"] == "tools_unavailable"
+        assert "no tools service" in cli(*call, "--params", "-", stdin=b'{"text": "a"}').err
+        assert "--params is no JSON object" in cli(*call, "--params", "[]").err
+        assert "stdin is no JSON" in cli(*call, "--params", "-").err
+        assert "no action 'none'" in cli("tool", "execute", "word-count", "none", *where).err
         assert "named by hello" in cli("tool", "delete", "word-count", *where, "--force").err
         (one,) = cli.ok("deploys", "list", *where, "--json").data
         assert "3/3" in cli.ok("deploys", "list", *where).text

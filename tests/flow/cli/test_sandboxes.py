@@ -285,6 +285,9 @@ class TestRest:
         assert "error:" in cli("template", "delete", "base-debian").err
 
     def test_disk(self, cli: Cli) -> None:
+        (host,) = cli.ok("hosts", "--json").data
+        assert host["alive"]
+        assert f"{host['driver']} ({host['accelerator']})" in cli.ok("hosts").text
         assert "templates" in cli.ok("df").text
         assert cli.ok("df", "--json").data["totalBytes"] > 0
         assert cli("prune").code == 1
