@@ -63,6 +63,33 @@ class TestDevices:
             Capture(into).check({})
 
 
+class TestRam:
+    """Memory of its own, of a machine that runs."""
+
+    async def test_of_which_little_is_in_use_is_copied_once(self, machine, place, tmp_path):
+        place.ram.write_bytes(b"before")
+        ram = saving.Ram(machine, 0, private=False)
+        with (tmp_path / "copy").open("w+b") as target:
+            await ram.before(target.fileno())
+            assert (tmp_path / "copy").stat().st_size == 0
+            place.ram.write_bytes(b"since")
+            await ram.still(target.fileno())
+        assert (tmp_path / "copy").read_bytes() == b"since"
+
+    async def test_of_which_much_is_in_use_is_copied_while_it_runs_too(
+        self, machine, place, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(saving, "_COPIED_ONCE", 8192)
+        place.ram.write_bytes(b"r" * 8192 + b"before")
+        ram = saving.Ram(machine, 0, private=False)
+        with (tmp_path / "copy").open("w+b") as target:
+            await ram.before(target.fileno())
+            assert (tmp_path / "copy").read_bytes() == b"r" * 8192 + b"before"
+            place.ram.write_bytes(b"r" * 8192 + b"since.")
+            await ram.still(target.fileno())
+        assert (tmp_path / "copy").read_bytes() == b"r" * 8192 + b"since."
+
+
 async def test_a_capture_leaves_the_headroom_free(machine, place, tmp_path):
     driver = QemuDriver(Prober(tmp_path), Groups("test", Mounted(1, {})))
     place.note_run(Run({}, private=False))

@@ -15,11 +15,10 @@ is right.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -184,7 +183,7 @@ class QemuDriver:
             capture.begin()
             if vmm_pid is None:
                 ram = saving.Ram(machine, 0, private=False, keep_free=keep_free)
-                with _closing(capture.create(capture.ram)) as target:
+                with saving.closing(capture.create(capture.ram)) as target:
                     await ram.still(target)
                 await saving.copy_devices(machine, place.open_state, capture)
                 await while_still()
@@ -205,7 +204,7 @@ class QemuDriver:
         place, loop = Place(machine), asyncio.get_running_loop()
         private = place.run().private
         ram = saving.Ram(machine, vmm_pid, private=private, keep_free=keep_free)
-        with _closing(capture.create(capture.ram)) as target:
+        with saving.closing(capture.create(capture.ram)) as target:
             await ram.before(target)
             begun = loop.time()
             async with saving.stopped(machine) as vmm:
@@ -385,14 +384,6 @@ def _socket() -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 async def _both(one: Awaitable[None], other: Awaitable[None]) -> None:
