@@ -13,6 +13,7 @@ from runtools.sdk.sandbox import AsyncSandbox
 from runtools.workbench.tool import Parameters, Tool
 
 _MAX_LISTED = 100
+_ROOM_SECONDS = 60.0
 
 Ref = Field(min_length=1, max_length=100, description="The sandbox: its id or name.")
 Name = Field(None, max_length=63, description="Lower-case letters, digits and hyphens.")
@@ -83,7 +84,8 @@ async def _pause(rt: AsyncRunTools, given: SandboxParameters) -> str:
 
 
 async def _resume(rt: AsyncRunTools, given: SandboxParameters) -> str:
-    return _line(await (await rt.sandboxes.get(given.sandbox)).resume())
+    sandbox = await rt.sandboxes.get(given.sandbox)
+    return _line(await sandbox.resume(timeout_seconds=_ROOM_SECONDS))
 
 
 async def _fork(rt: AsyncRunTools, given: ForkParameters) -> str:

@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from runtools.errors import DeadlineExceeded, SandboxStopped
+from runtools.errors import Conflict, DeadlineExceeded, SandboxStopped, WaitsForRoom
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import LEFT, async_farewell
 from runtools.sdk.desktop import AsyncDesktop
@@ -31,6 +31,8 @@ from runtools.sdk.ssh import AsyncSsh
 from runtools.sdk.transport import AsyncTransport
 
 _WAIT_SECONDS = 30  # how long one request waits for a change; the platform allows 60
+_ROOM = [("waitSeconds", 1)]  # who waits on for room looks how the sandbox stands
+_COMING = ("queued", "resuming")
 
 
 class AsyncSandbox:
@@ -99,10 +101,16 @@ class AsyncSandbox:
         self.__dict__.update(view.__dict__)
 
     async def _act(
-        self, method: str, path: str, key: str | None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        key: str | None,
+        body: Mapping[str, Any] | None = None,
+        query: wire.Query | None = None,
     ) -> wire.Answer:
+        path, seconds = self._path + path, wire.ACT_SECONDS
         return await self._transport.call(
-            method, self._path + path, body=body, key=key, seconds=wire.ACT_SECONDS
+            method, path, query=query, body=body, key=key, seconds=seconds
         )
 
     async def exec(
@@ -141,7 +149,8 @@ class AsyncSandbox:
             SandboxPaused: it was paused before the command ended; asked for again under the same
                 ``process_id`` the command goes on.
             HistoryChanged: it went back to a snapshot before the command ended.
-            WaitsForRoom: it sleeps, and its host has no room for it now.
+            WaitsForRoom: it sleeps, and its host has had no room for it in a minute; the command was not
+                begun. It waits on: once `wait_until_running` returns, ask again.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -190,20 +199,25 @@ class AsyncSandbox:
         timeout_seconds: float | None = None,
         on_wait: Callable[[AsyncSandbox], None] | None = None,
     ) -> AsyncSandbox:
-        """Wait for one that is still creating; returns itself when it runs (or is paused).
+        """Wait for one that is creating, or wakes; returns itself when it runs (or is paused again).
+
+        Args:
+            timeout_seconds: so long at most; by default for as long as it takes.
+            on_wait: called while it does not run yet, with the sandbox as it stands: ``queue`` is its
+                place, where it waits for room on its host.
 
         Raises:
             SandboxStopped: it never came to run; the message says why.
             DeadlineExceeded: it did not within the time given.
         """
         until = None if timeout_seconds is None else monotonic() + timeout_seconds
-        while self.state == "creating":
+        while self.state == "creating" or self.operation in _COMING:
             if on_wait is not None:
                 on_wait(self)
-            left = _WAIT_SECONDS if until is None else min(_WAIT_SECONDS, int(until - monotonic()))
-            if left < 0:
+            left = _WAIT_SECONDS if until is None else until - monotonic()
+            if left <= 0:
                 raise DeadlineExceeded(f"{self.id} is still {self.operation or self.state}")
-            query = [("waitSeconds", max(left, 1))]
+            query = [("waitSeconds", max(min(_WAIT_SECONDS, round(left)), 1))]
             answer = await self._transport.call("GET", self._path, query=query)
             self._take(wire.shape(shapes.Sandbox, answer.data))
         if self.state == "stopped":
@@ -218,13 +232,44 @@ class AsyncSandbox:
         """Put it to sleep: memory and processes are kept, computing stops. Returns itself."""
         return self._seen(await self._act("POST", "/pause", idempotency_key))
 
-    async def resume(self, *, idempotency_key: str | None = None) -> AsyncSandbox:
+    async def resume(
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        on_wait: Callable[[AsyncSandbox], None] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncSandbox:
         """Wake it: its processes go on where they were. Returns itself.
 
+        Where its host has no room for it, it waits for that, as one that is created does.
+
+        Args:
+            timeout_seconds: it is waited for so long at most; by default for as long as it takes.
+            on_wait: called while it waits for room, with the sandbox as it stands.
+            idempotency_key: a repeat with the same key waits with the first.
+
         Raises:
-            WaitsForRoom: its host has no room for it; it waits on, until it is paused again.
+            WaitsForRoom: the time given was over. It waits on and goes on by itself, until it is paused
+                again; ``details`` have its place, and what there is not enough of.
+            Conflict: it was paused again before there was room, or could not go on.
         """
-        return self._seen(await self._act("POST", "/resume", idempotency_key))
+        until = None if timeout_seconds is None else monotonic() + timeout_seconds
+        try:
+            return self._seen(await self._act("POST", "/resume", idempotency_key, query=_ROOM))
+        except WaitsForRoom as waits:
+            told = waits
+        await self.refresh()
+        try:
+            left = None if until is None else max(until - monotonic(), 0)
+            await self.wait_until_running(left, on_wait)
+        except DeadlineExceeded:
+            raise told from None
+        if self.state == "paused":
+            raise Conflict(
+                f"{self.id} is paused: it was paused again before there was room, or could not go on",
+                hint=f"runtools sandbox why {self.id} tells which",
+            )
+        return self
 
     async def rollback(self, to: str, *, idempotency_key: str | None = None) -> AsyncSandbox:
         """Go back to a snapshot (its id or name); what happened since is lost. Returns itself."""

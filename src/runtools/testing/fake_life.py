@@ -25,6 +25,7 @@ from runtools.errors import (
     NotFound,
     RunToolsError,
     SandboxStopped,
+    WaitsForRoom,
 )
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import (
@@ -107,6 +108,15 @@ class FakeLife:
     def refuse(self, error: RunToolsError) -> None:
         """The next act is refused so, and nothing is done."""
         self._refusals.append(error)
+
+    async def crowd_out(self, sandbox_id: str) -> None:
+        """The paused sandbox waits for room, and the next act is told so."""
+        place, machine = (
+            QueuePlace(position=1, estimated_wait_seconds=None),
+            self.machines[sandbox_id],
+        )
+        await self._report(machine, State.PAUSED, "queued", "request", "host", queue=place)
+        self.refuse(WaitsForRoom(f"{sandbox_id} waits for room on its host"))
 
     def lose_answer(self) -> None:
         """The next act is done, and its answer never arrives."""
@@ -207,7 +217,9 @@ class FakeLife:
         """Running to paused."""
         return await self._move(sandbox_id, op, actor, Act.PAUSE)
 
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
+    async def resume(
+        self, sandbox_id: str, op: str, actor: str, room_seconds: float | None = None
+    ) -> Observed:
         """Paused to running."""
         return await self._move(sandbox_id, op, actor, Act.RESUME)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection, func, select
 
-from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused, WaitsForRoom
+from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused
 from runtools.platform.api.audit import edge as audit
 from runtools.platform.api.idempotency import store
 from runtools.testing.api_world import World, client, holds
@@ -121,7 +121,7 @@ class TestRepeats:
         """It goes on: another op would be another resume."""
         path = f"/v1/sandboxes/{(await any_world.create())['id']}"
         await post(any_world, f"{path}/pause", "k0")
-        any_world.host.refuse(WaitsForRoom("it waits for room on its host"))
+        await any_world.host.crowd_out(path.rpartition("/")[2])
         first = await post(any_world, f"{path}/resume", "k1")
         assert (first.status_code, first.json()["error"]["code"]) == (503, "waits_for_room")
         again = await post(any_world, f"{path}/resume", "k1")

@@ -13,10 +13,8 @@ import pytest
 from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
-from runtools.errors import WaitsForRoom
 from runtools.platform.core.states import State
 from runtools.platform.kit.db import Database
-from runtools.sdk.shapes.sandboxes import QueuePlace
 from runtools.testing import api_world
 from runtools.testing.api_world import World, client
 from runtools.testing.made_once import sqlite_url
@@ -204,15 +202,12 @@ class TestKeeping:
         one = (await any_world.create(name="one", **SIZE))["id"]
         await http.post("/v1/sandboxes/one/pause")
         await allow(any_world, sandboxes=1)
-        host.refuse(WaitsForRoom(f"{one} waits for room on its host"))
+        await host.crowd_out(one)
         answer = await http.post("/v1/sandboxes/one/resume")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "waits_for_room")
-        place = QueuePlace(position=1, estimated_wait_seconds=None)
-        machine = host.machines[one]
-        await host._report(machine, State.PAUSED, "queued", "request", "key_test", queue=place)
-        await any_world.becomes(one, operation="queued")
+        assert (await any_world.get(one))["operation"] == "queued"
         assert refused(await http.post("/v1/sandboxes", json=SIZE))["limit"] == "sandboxes"
-        await host._report(machine, State.PAUSED, None, "request", "key_test")
+        await host._report(host.machines[one], State.PAUSED, None, "request", "key_test")
         await any_world.becomes(one, operation=None)
         await any_world.create(name="two", **SIZE)
 

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
+from runtools import AsyncRunTools
+from runtools.errors import Conflict, WaitsForRoom
+from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.api_world import client, holds
 from runtools.testing.crash.look import machines
 from runtools.testing.local_platform import local_platform
@@ -92,6 +96,39 @@ async def test_a_destroy_of_an_ended_one_removes_its_kept_disk(
     used = await act(http, "GET", "/disk")
     assert (used["endedBytes"], used["snapshotsBytes"]) == (0, 0)
     assert await act(http, "GET", f"{path}/snapshots") == []
+
+
+async def test_a_resume_waits_for_room_and_says_so(tmp_path: Path) -> None:
+    async with (
+        local_platform(tmp_path, max_sandboxes=1) as (url, key),
+        AsyncRunTools(url, key) as rt,
+    ):
+        slept = await (await rt.sandboxes.create(name="slept")).pause()
+        ran = await rt.sandboxes.create()
+        with pytest.raises(WaitsForRoom, match="asked for 1 sandboxes, 0 free") as told:
+            await slept.resume(timeout_seconds=0)
+        assert told.value.details["position"] == 1
+        assert (slept.state, slept.operation) == ("paused", "queued")
+        acts: list[asyncio.Future[object]] = []
+
+        def make_room(waiting: AsyncSandbox) -> None:
+            assert waiting.queue is not None
+            assert waiting.queue.position == 1
+            acts.append(asyncio.ensure_future(ran.destroy()))
+
+        async with asyncio.timeout(60):
+            assert (await slept.resume(on_wait=make_room)).state == "running"
+        await slept.pause()
+        ran = await rt.sandboxes.create()
+        other = await rt.sandboxes.get("slept")
+
+        def pause(_: AsyncSandbox) -> None:
+            acts.append(asyncio.ensure_future(other.pause()))
+
+        async with asyncio.timeout(60):
+            with pytest.raises(Conflict, match="was paused again"):
+                await slept.resume(on_wait=pause)
+        await asyncio.gather(*acts)
 
 
 async def test_files_are_watched_to_the_end_of_a_sandbox(http: httpx.AsyncClient) -> None:

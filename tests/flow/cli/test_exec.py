@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtools import AsyncRunTools, RunTools
-from runtools.errors import SandboxPaused
+from runtools.errors import SandboxPaused, WaitsForRoom
 
 Cli = Any  # the fixture of conftest.py
 
@@ -194,6 +194,20 @@ class TestAgain:
         for _ in range(2):
             again = cli.ok("sandbox", "exec", sandbox, "--process-id", name, *words)
             assert again.text == "once\n"
+
+    def test_one_that_was_not_begun_for_want_of_room_is_made_once_there_is(
+        self, cli: Cli, sandbox: str, platform: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        came = []
+
+        def full(request: Any) -> Any:
+            came.append(request.process_id)
+            monkeypatch.undo()
+            raise WaitsForRoom(f"{sandbox} waits for room on its host")
+
+        monkeypatch.setattr(platform.world.host, "script", full)
+        assert cli.ok("sandbox", "exec", sandbox, "-c", "echo once").text == "once\n"
+        assert len(came) == 1
 
     def test_one_that_is_detached_is_given_its_id(self, cli: Cli, sandbox: str) -> None:
         done = cli("sandbox", "exec", sandbox, "--detach", "--process-id", "prc_1", "--", "true")

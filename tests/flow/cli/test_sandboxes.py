@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import subprocess
@@ -58,6 +59,20 @@ class TestLife:
         view = cli.ok("sandbox", "create", "--no-wait", "--json").data
         assert view["state"] in ("creating", "running")
         rt.sandboxes.get(view["id"]).wait_until_running(20).destroy()
+
+    def test_a_resume_without_room_says_so_and_waits_as_long_as_it_is_told(
+        self, cli: Cli, rt: RunTools, platform: Platform
+    ) -> None:
+        with rt.sandboxes.create(name=fresh()) as slept:
+            slept.pause()
+            crowding = platform.world.host.crowd_out(slept.id)
+            asyncio.run_coroutine_threadsafe(crowding, platform.loop).result(20)
+            done = cli("sandbox", "resume", slept.name, "--timeout", "0")
+            assert done.code == 1
+            said, error = done.err.splitlines()
+            assert said.startswith(f"{slept.name} waits for room: place 1 in the queue")
+            assert f"runtools sandbox pause {slept.name}" in said
+            assert error == f"error: {slept.id} waits for room on its host"
 
     def test_every_field_has_its_option(self, cli: Cli, rt: RunTools, tmp_path: Path) -> None:
         (tmp_path / "id.pub").write_text(f"{PUBLIC_KEY}\n")

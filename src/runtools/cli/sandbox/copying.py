@@ -12,6 +12,7 @@ import typer
 
 from runtools.cli import output, words
 from runtools.cli.output import screen
+from runtools.cli.sandbox.room import when_there_is_room
 from runtools.cli.session import connected
 from runtools.errors import FileMissing, InvalidRequest
 
@@ -38,9 +39,11 @@ def cp(
         )
     with connected() as rt:
         if there is not None:
-            _send(rt.sandboxes.get(there[0]), Path(source), there[1])
+            sandbox, path = rt.sandboxes.get(there[0]), there[1]
+            when_there_is_room(sandbox, lambda: _send(sandbox, Path(source), path))
         elif here is not None:
-            _fetch(rt.sandboxes.get(here[0]), here[1], target)
+            sandbox, path = rt.sandboxes.get(here[0]), here[1]
+            when_there_is_room(sandbox, lambda: _fetch(sandbox, path, target))
 
 
 def _side(text: str) -> tuple[str, str] | None:

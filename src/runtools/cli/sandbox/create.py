@@ -152,7 +152,7 @@ def progress(sandbox: Sandbox) -> str:
     """What a sandbox that does not run yet is waiting for."""
     ref = sandbox.name or sandbox.id
     if sandbox.queue is None:
-        return f"{ref} is starting"
+        return f"{ref} is {'starting' if sandbox.state == 'creating' else 'waking'}"
     return f"{ref} waits for room: {words.place(sandbox.queue)}"
 
 

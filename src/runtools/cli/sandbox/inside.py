@@ -6,15 +6,16 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runtools.cli import output
 from runtools.cli.output import Json
-from runtools.cli.sandbox import create, options
+from runtools.cli.sandbox import create, options, room
 from runtools.cli.sandbox.interrupts import passing_on
 from runtools.cli.session import Ref, connected, flag
 from runtools.errors import (
@@ -126,9 +127,11 @@ def _failed_with(error: RunToolsError) -> int:
 
 def _leave(ref: str, command: str | list[str], env: dict[str, str], cwd: str, user: str) -> None:
     with connected() as rt:
-        process = rt.sandboxes.get(ref).processes.start(
-            command, env=env, cwd=cwd, user=user, keep_input=False
+        sandbox = rt.sandboxes.get(ref)
+        start = partial(
+            sandbox.processes.start, command, env=env, cwd=cwd, user=user, keep_input=False
         )
+        process = room.when_there_is_room(sandbox, start)
     output.show(process.view, lambda: process.id)
 
 
@@ -153,20 +156,27 @@ def _run(
         if sandbox.state == "creating":
             with output.working(create.progress(sandbox)) as say:
                 sandbox.wait_until_running(on_wait=lambda waiting: say(create.progress(waiting)))
-        with passing_on(sandbox.id, process_id) as name:
-            try:
-                return sandbox.exec(
-                    command,
-                    stdin=stdin,
-                    env=env,
-                    cwd=cwd,
-                    user=user,
-                    timeout_ms=round(timeout * 1000),
-                    process_id=name,
-                )
-            except (SandboxPaused, GuestUnreachable, Unavailable):
-                output.note(f"runtools: --process-id {name} asks for the same command again")
-                raise
+        run = partial(
+            sandbox.exec,
+            command,
+            stdin=stdin,
+            env=env,
+            cwd=cwd,
+            user=user,
+            timeout_ms=round(timeout * 1000),
+        )
+        return room.when_there_is_room(sandbox, lambda: _to_its_end(sandbox.id, process_id, run))
+
+
+def _to_its_end(
+    sandbox_id: str, process_id: str | None, run: Callable[..., ExecResult]
+) -> ExecResult:
+    with passing_on(sandbox_id, process_id) as name:
+        try:
+            return run(process_id=name)
+        except (SandboxPaused, GuestUnreachable, Unavailable):
+            output.note(f"runtools: --process-id {name} asks for the same command again")
+            raise
 
 
 def _piped() -> bytes | None:

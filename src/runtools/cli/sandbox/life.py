@@ -8,7 +8,7 @@ import typer
 
 from runtools.cli import output, words
 from runtools.cli.output import Json, looks
-from runtools.cli.sandbox import create, options
+from runtools.cli.sandbox import create, options, room
 from runtools.cli.session import Ref, Refs, connected, flag
 
 
@@ -19,10 +19,17 @@ def pause(ref: Ref, json: Json = False) -> None:
     output.show(sandbox.view, lambda: f"{ref} is {sandbox.state}")
 
 
-def resume(ref: Ref, json: Json = False) -> None:
-    """Wake a paused sandbox."""
-    with connected() as rt, output.working(f"waking {ref}"):
-        sandbox = rt.sandboxes.get(ref).resume()
+def resume(
+    ref: Ref,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Wait so long for room; default: till there is."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Wake a paused sandbox; where its host has no room for it, wait for that."""
+    with connected() as rt, output.working(f"waking {ref}") as say:
+        sandbox = rt.sandboxes.get(ref).resume(timeout_seconds=timeout, on_wait=room.telling(say))
     output.show(sandbox.view, lambda: f"{ref} is {sandbox.state}")
 
 

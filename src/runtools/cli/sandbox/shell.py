@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from runtools.cli import output
 from runtools.cli.sandbox import options, processes, terminal
 from runtools.cli.sandbox.inside import PLATFORM_FAILED
+from runtools.cli.sandbox.room import when_there_is_room
 from runtools.cli.session import Ref, acting, connected
 from runtools.errors import InvalidRequest, RunToolsError
 from runtools.sdk import settings
@@ -82,13 +84,15 @@ def _run(
                     hint=f"runtools sandbox logs {ref} {process.id} --follow shows its output",
                 )
         else:
-            process = sandbox.processes.start(
+            start = partial(
+                sandbox.processes.start,
                 ["bash", "-l"] if command is None else command,
                 env={"TERM": settings.terminal_kind(), **env},
                 cwd=cwd,
                 user=user,
                 terminal=TerminalSize(rows=rows, columns=columns),
             )
+            process = when_there_is_room(sandbox, start)
     return _view(ref, sandbox.id, process)
 
 

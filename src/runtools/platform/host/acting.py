@@ -72,7 +72,9 @@ class Acting:
         """Save it to disk; one that waits for room to go on waits no more."""
         return await self._act(sandbox_id, op, actor, "pause", _wait_no_more)
 
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
+    async def resume(
+        self, sandbox_id: str, op: str, actor: str, room_seconds: float | None = None
+    ) -> Observed:
         """Go on from the disk.
 
         Raises:
@@ -81,7 +83,7 @@ class Acting:
         box = self.engine.actor(sandbox_id)
         going_on = self._act(sandbox_id, op, actor, "resume", _go_on)
         try:
-            return await unless_queued(box, going_on, deadline())
+            return await unless_queued(box, going_on, deadline(room_seconds))
         except WaitsForRoom:
             # What is under way goes on for it, too: behind that, it need not be tried once more.
             box.turns.wait_no_more(lambda: still_queued(box, WaitsForRoom), op)

@@ -10,7 +10,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from runtools.errors import DeadlineExceeded, SandboxStopped
+from runtools.errors import Conflict, DeadlineExceeded, SandboxStopped, WaitsForRoom
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import LEFT, sync_farewell
 from runtools.sdk.shapes.inside import DEFAULT_EXEC_TIMEOUT_MS, MAX_OUTPUT_BYTES, WORKSPACE
@@ -32,6 +32,8 @@ from runtools.sdk.sync.ssh import Ssh
 from runtools.sdk.sync.transport import Transport
 
 _WAIT_SECONDS = 30  # how long one request waits for a change; the platform allows 60
+_ROOM = [("waitSeconds", 1)]  # who waits on for room looks how the sandbox stands
+_COMING = ("queued", "resuming")
 
 
 class Sandbox:
@@ -100,11 +102,15 @@ class Sandbox:
         self.__dict__.update(view.__dict__)
 
     def _act(
-        self, method: str, path: str, key: str | None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        key: str | None,
+        body: Mapping[str, Any] | None = None,
+        query: wire.Query | None = None,
     ) -> wire.Answer:
-        return self._transport.call(
-            method, self._path + path, body=body, key=key, seconds=wire.ACT_SECONDS
-        )
+        path, seconds = self._path + path, wire.ACT_SECONDS
+        return self._transport.call(method, path, query=query, body=body, key=key, seconds=seconds)
 
     def exec(
         self,
@@ -142,7 +148,8 @@ class Sandbox:
             SandboxPaused: it was paused before the command ended; asked for again under the same
                 ``process_id`` the command goes on.
             HistoryChanged: it went back to a snapshot before the command ended.
-            WaitsForRoom: it sleeps, and its host has no room for it now.
+            WaitsForRoom: it sleeps, and its host has had no room for it in a minute; the command was not
+                begun. It waits on: once `wait_until_running` returns, ask again.
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
@@ -189,20 +196,25 @@ class Sandbox:
         timeout_seconds: float | None = None,
         on_wait: Callable[[Sandbox], None] | None = None,
     ) -> Sandbox:
-        """Wait for one that is still creating; returns itself when it runs (or is paused).
+        """Wait for one that is creating, or wakes; returns itself when it runs (or is paused again).
+
+        Args:
+            timeout_seconds: so long at most; by default for as long as it takes.
+            on_wait: called while it does not run yet, with the sandbox as it stands: ``queue`` is its
+                place, where it waits for room on its host.
 
         Raises:
             SandboxStopped: it never came to run; the message says why.
             DeadlineExceeded: it did not within the time given.
         """
         until = None if timeout_seconds is None else monotonic() + timeout_seconds
-        while self.state == "creating":
+        while self.state == "creating" or self.operation in _COMING:
             if on_wait is not None:
                 on_wait(self)
-            left = _WAIT_SECONDS if until is None else min(_WAIT_SECONDS, int(until - monotonic()))
-            if left < 0:
+            left = _WAIT_SECONDS if until is None else until - monotonic()
+            if left <= 0:
                 raise DeadlineExceeded(f"{self.id} is still {self.operation or self.state}")
-            query = [("waitSeconds", max(left, 1))]
+            query = [("waitSeconds", max(min(_WAIT_SECONDS, round(left)), 1))]
             answer = self._transport.call("GET", self._path, query=query)
             self._take(wire.shape(shapes.Sandbox, answer.data))
         if self.state == "stopped":
@@ -217,13 +229,44 @@ class Sandbox:
         """Put it to sleep: memory and processes are kept, computing stops. Returns itself."""
         return self._seen(self._act("POST", "/pause", idempotency_key))
 
-    def resume(self, *, idempotency_key: str | None = None) -> Sandbox:
+    def resume(
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        on_wait: Callable[[Sandbox], None] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Sandbox:
         """Wake it: its processes go on where they were. Returns itself.
 
+        Where its host has no room for it, it waits for that, as one that is created does.
+
+        Args:
+            timeout_seconds: it is waited for so long at most; by default for as long as it takes.
+            on_wait: called while it waits for room, with the sandbox as it stands.
+            idempotency_key: a repeat with the same key waits with the first.
+
         Raises:
-            WaitsForRoom: its host has no room for it; it waits on, until it is paused again.
+            WaitsForRoom: the time given was over. It waits on and goes on by itself, until it is paused
+                again; ``details`` have its place, and what there is not enough of.
+            Conflict: it was paused again before there was room, or could not go on.
         """
-        return self._seen(self._act("POST", "/resume", idempotency_key))
+        until = None if timeout_seconds is None else monotonic() + timeout_seconds
+        try:
+            return self._seen(self._act("POST", "/resume", idempotency_key, query=_ROOM))
+        except WaitsForRoom as waits:
+            told = waits
+        self.refresh()
+        try:
+            left = None if until is None else max(until - monotonic(), 0)
+            self.wait_until_running(left, on_wait)
+        except DeadlineExceeded:
+            raise told from None
+        if self.state == "paused":
+            raise Conflict(
+                f"{self.id} is paused: it was paused again before there was room, or could not go on",
+                hint=f"runtools sandbox why {self.id} tells which",
+            )
+        return self
 
     def rollback(self, to: str, *, idempotency_key: str | None = None) -> Sandbox:
         """Go back to a snapshot (its id or name); what happened since is lost. Returns itself."""

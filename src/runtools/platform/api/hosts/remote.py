@@ -116,8 +116,10 @@ class RemoteHost(Host):
     async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed:
         return await self._value(Observed, "pause", sandbox_id, op, actor)
 
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
-        return await self._value(Observed, "resume", sandbox_id, op, actor)
+    async def resume(
+        self, sandbox_id: str, op: str, actor: str, room_seconds: float | None = None
+    ) -> Observed:
+        return await self._value(Observed, "resume", sandbox_id, op, actor, room_seconds)
 
     async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:
         return await self._value(Observed, "destroy", sandbox_id, op, actor)

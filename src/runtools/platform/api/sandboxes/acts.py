@@ -17,6 +17,7 @@ from runtools.errors import (
     NotFound,
     OutcomeUnknown,
     RunToolsError,
+    WaitsForRoom,
 )
 from runtools.platform.api.calls import Call
 from runtools.platform.api.limits import store as limits
@@ -25,7 +26,7 @@ from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.sandboxes import observe, store
 from runtools.platform.api.sandboxes.load import load, until
-from runtools.platform.api.sandboxes.settle import settle
+from runtools.platform.api.sandboxes.settle import LAG_SECONDS, settle
 from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.api.snapshots import store as snapshots
 from runtools.platform.core import states
@@ -47,9 +48,13 @@ async def pause(call: Call, ref: str) -> Record:
     return await _act(call, ref, Act.PAUSE)
 
 
-async def resume(call: Call, ref: str) -> Record:
-    """Go on from where it was paused."""
-    return await _act(call, ref, Act.RESUME)
+async def resume(call: Call, ref: str, room_seconds: float) -> Record:
+    """Go on from where it was paused; for room on its host it waits so long.
+
+    Raises:
+        WaitsForRoom: there is none yet; it waits on.
+    """
+    return await _act(call, ref, Act.RESUME, room_seconds)
 
 
 async def destroy(call: Call, ref: str) -> Record:
@@ -83,7 +88,7 @@ def check_lively(record: Record, act: Act) -> None:
         states.check(act, State(record.state), record.id)
 
 
-async def _act(call: Call, ref: str, act: Act) -> Record:
+async def _act(call: Call, ref: str, act: Act, room_seconds: float | None = None) -> Record:
     platform = call.platform
     record = await load(platform, call.org, ref)
     if record.state == "stopped" and act is Act.DESTROY:
@@ -93,7 +98,7 @@ async def _act(call: Call, ref: str, act: Act) -> Record:
     if not again:
         record = await _wish(call, record, act, call.op)
     reach(f"api.{act}.written")
-    return await ask(platform, record)
+    return await ask(platform, record, room_seconds)
 
 
 async def _give_up_disk(call: Call, record: Record) -> Record:
@@ -174,35 +179,45 @@ async def wake(call: Call, record: Record) -> Record:
     return await ask(platform, record)
 
 
-async def ask(platform: Platform, record: Record) -> Record:
+async def ask(platform: Platform, record: Record, room_seconds: float | None = None) -> Record:
     """Ask the host for what is wanted of a sandbox that it has.
 
     Raises:
+        WaitsForRoom: a resume does, and whoever looks at the sandbox sees it wait.
         RunToolsError: refused; the wish is closed. `HostUnavailable` leaves it open.
     """
     with platform.about(record.id):
         try:
-            observed = await _ask_host(platform, record)
+            observed = await _ask_host(platform, record, room_seconds)
             reach("api.act.asked")
             now = await (
                 _gone(platform, record) if observed is None else settle(platform, observed)
             )
         except (HostUnavailable, OutcomeUnknown):
             raise
-        except RunToolsError:
+        except RunToolsError as error:
+            if isinstance(error, WaitsForRoom):
+                await until(platform, record.id, _moves, LAG_SECONDS)
             await _close(platform, record)
             raise
     await _close(platform, record)
     return now
 
 
-async def _ask_host(platform: Platform, record: Record) -> Observed | None:
+def _moves(record: Record) -> bool:
+    """Whether what its host has told of its waiting has come."""
+    return record.operation is not None or record.state != State.PAUSED
+
+
+async def _ask_host(
+    platform: Platform, record: Record, room_seconds: float | None
+) -> Observed | None:
     host = platform.hosts.port(record.host_id)
     act = _ACTS[record.wanted]
     if act is Act.PAUSE:
         return await host.pause(record.id, record.wish_op, record.wish_actor)
     if act is Act.RESUME:
-        return await host.resume(record.id, record.wish_op, record.wish_actor)
+        return await host.resume(record.id, record.wish_op, record.wish_actor, room_seconds)
     try:
         return await host.destroy(record.id, record.wish_op, record.wish_actor)
     except NotFound:

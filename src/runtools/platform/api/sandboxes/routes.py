@@ -139,10 +139,17 @@ async def pause(request: Request, ref: str) -> Response:
     "/{ref}/resume",
     **document.route(Envelope[Sandbox], *_ACT, CapacityExhausted, WaitsForRoom, QuotaExceeded),
 )
-async def resume(request: Request, ref: str) -> Response:
-    """Go on from where it was paused."""
+async def resume(
+    request: Request,
+    ref: str,
+    wait_seconds: Annotated[int, Query(alias="waitSeconds", ge=0, le=60)] = 60,
+) -> Response:
+    """Go on from where it was paused. `waitSeconds` waits so long for room on its host; without any
+
+    by then it is `waits_for_room`, and the sandbox waits on: `operation` is `queued` until there is.
+    """
     call = call_of(request)
-    return call.answer(look(await acts.resume(call, ref)))
+    return call.answer(look(await acts.resume(call, ref, wait_seconds)))
 
 
 @router.post(

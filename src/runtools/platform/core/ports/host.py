@@ -220,7 +220,17 @@ class Host(Protocol):
 
     async def pause(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
 
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
+    async def resume(
+        self, sandbox_id: str, op: str, actor: str, room_seconds: float | None = None
+    ) -> Observed:
+        """Go on from where it was paused.
+
+        ``room_seconds`` is how long the caller waits for room; by default as long as any call does.
+
+        Raises:
+            WaitsForRoom: there is none yet; it waits on, and goes on by itself.
+        """
+        ...
 
     async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed: ...
 

@@ -22,9 +22,10 @@ def is_queued(box: Actor) -> bool:
     return box.record.operation is Operation.QUEUED
 
 
-def deadline() -> float:
+def deadline(patience: float | None = None) -> float:
     """Up to when somebody who comes now waits for room."""
-    return asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    within = PATIENCE_SECONDS if patience is None else patience
+    return asyncio.get_running_loop().time() + within
 
 
 async def unless_queued(box: Actor, coming: Coroutine[Any, Any, T], until: float) -> T:
