@@ -48,6 +48,7 @@ _CAUSES = {
     "idle": "nothing happened for its idle time",
     "lifetime": "its lifetime was over",
     "disk_low": "the host's disk was about to fill",
+    "isolation": "it was emulated, and its host is to run nothing so",
     "shutdown": "the platform was taken down",
     "vmm_exit": "its virtual machine ended by itself",
     "host_restart": "the machine or the platform was restarted",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
-from tests.flow.host.conftest import World, order
+from tests.flow.host.conftest import World, order, until
 
 from runtools.errors import IsolationUnavailable
+from runtools.platform.core.ports.driver import VmmFailed
+from runtools.platform.host.engine import registry
+from runtools.platform.host.engine.why import Why
 
 EMULATED = {"required": "hardware", "available": "emulated"}
 
@@ -57,6 +61,52 @@ class TestSetting:
         assert strict.look(box).state == state
         assert list(strict.engine.actors) == [box]
         assert list(strict.engine.places.lives(box)) == lives
+
+
+class TestRestart:
+    """The host part was killed, and its operator has come to require it since."""
+
+    @pytest.fixture
+    async def restarted(self, world, settings):
+        async def restart():
+            await world.host.stop()
+            world.__init__(replace(settings, require_isolation="hardware"))
+            return world
+
+        return restart
+
+    async def test_what_runs_emulated_is_paused_and_what_does_not_runs_on(
+        self, world, restarted, monkeypatch
+    ):
+        emulated, hardware = await world.create(), await world.create()
+        world.box(hardware).books.note(replace(world.box(hardware).record, isolation="hardware"))
+        await restarted()
+        suspend, attempts = world.driver.suspend, itertools.count()
+
+        async def not_at_first(machine):
+            if next(attempts) == 0:
+                raise VmmFailed("no space")
+            await suspend(machine)
+
+        monkeypatch.setattr(world.driver, "suspend", not_at_first)
+        await world.host.start()
+        await until(lambda: world.look(emulated).state == "paused")
+        seen = world.look(emulated)
+        assert (seen.cause, seen.actor, next(attempts)) == ("isolation", "platform", 2)
+        assert (world.look(hardware).state, world.look(hardware).operation) == ("running", None)
+        for start in (world.resume(emulated), world.sh(emulated, "true")):
+            with pytest.raises(IsolationUnavailable, match="the setting require_isolation"):
+                await start
+
+    async def test_a_create_that_was_under_way_is_not_begun_anew(self, world, restarted):
+        wish = order()
+        registry.enroll(world.engine, wish, Why("request", "key_test", wish.op, "create"))
+        await restarted()
+        await world.host.start()
+        await until(lambda: world.look(wish.sandbox_id).state == "stopped")
+        ending = world.look(wish.sandbox_id).ending
+        assert ending.cause == "start_failed"
+        assert "the setting require_isolation requires hardware isolation" in ending.reason
 
 
 class TestRequest:

@@ -29,6 +29,7 @@ Cause = Literal[
     "idle",  # nothing happened for idleTimeoutSeconds
     "lifetime",  # maxLifetimeSeconds was reached
     "disk_low",  # the host's disk was about to fill
+    "isolation",  # it ran under less isolation than its host's operator requires by now
     "shutdown",  # the platform was taken down in order
     "vmm_exit",  # the virtual machine's process ended by itself
     "host_restart",  # the machine or platform restarted under it

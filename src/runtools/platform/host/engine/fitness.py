@@ -34,14 +34,18 @@ def check_fit(
         )
 
 
+def is_strict(engine: Engine) -> bool:
+    """Whether the operator has nothing run without hardware isolation."""
+    return engine.settings.require_isolation == "hardware"
+
+
 def check_isolation(engine: Engine, required: Isolation | None) -> None:
     """Refuse what must not run under the isolation that is to be had.
 
     Raises:
         IsolationUnavailable: hardware isolation is required and this host emulates.
     """
-    operator = engine.settings.require_isolation == "hardware"
-    have = engine.capabilities.isolation
+    operator, have = is_strict(engine), engine.capabilities.isolation
     if (required == "hardware" or operator) and have != "hardware":
         who = "the setting require_isolation" if operator else "the request"
         raise IsolationUnavailable(

@@ -27,6 +27,7 @@ from runtools.platform.host.engine import (
     ledger,
     registry,
     snapshots,
+    strictness,
 )
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
@@ -36,6 +37,7 @@ from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.pause import found_saved, is_saved
 from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
 from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.fitness import is_strict
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
 from runtools.platform.host.engine.meeting import client
 from runtools.platform.host.engine.phases import Phases
@@ -100,6 +102,8 @@ class Recovery:
         # Only now, when all that runs is counted: there may be no room.
         for box, act in self._unfinished:
             self._engine.later(self._go_on(box, act), f"going on with {box.id}")
+        for box in boxes if is_strict(self._engine) else ():
+            self._engine.later(strictness.hold(box), f"pausing {box.id}, should it be emulated")
 
     async def _each(self, boxes: list[Actor], do: Callable[[Actor], Awaitable[None]]) -> None:
         """Several at a time; one that cannot be recovered must not keep the others from it."""

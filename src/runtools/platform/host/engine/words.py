@@ -13,6 +13,7 @@ _PAUSES = {
     "idle": "because nothing went on in it",
     "lifetime": "because it had run for as long as it may",
     "disk_low": "because its host's disk was almost full",
+    "isolation": "because it was emulated, and its host is to run nothing so",
     "shutdown": "because the platform went down",
     "host_restart": "because its host was restarted",
 }

@@ -17,6 +17,7 @@ from runtools.platform.host.engine.acts.queued import is_queued, still_queued
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.budget import load_of
 from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.engine.fitness import check_isolation
 from runtools.platform.host.engine.machines import MB, Source, bring_up, check_recoverable
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY
@@ -52,6 +53,8 @@ async def _create(box: Actor, why: Why, span: Span) -> None:
     engine = box.engine
     phases = Phases(engine.clock, engine.tracing)
     async with AsyncExitStack() as undo:
+        # Anew, after a restart: the operator may have come to require it.
+        check_isolation(engine, box.record.order.require_isolation)
         await admitted(box, why, undo, queue=box.record.order.queue)
         phases.mark("queue")
         reach("create.admitted")
