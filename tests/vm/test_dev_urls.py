@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.vm.conftest import KILL_AGENT
 
+from runtools import errors
 from runtools.sdk.sync.sandbox import Sandbox
 from runtools.testing.real_platform import Platform, eventually
 
@@ -83,7 +85,9 @@ def test_megabytes_go_in(box: Sandbox) -> None:
         assert http.post("/", os.urandom(20 << 20)).text == str(20 << 20)
 
 
-def test_a_websocket_lives_over_a_pause(box: Sandbox) -> None:
+@contextmanager
+def websocket(box: Sandbox) -> Iterator[socket.socket]:
+    """A WebSocket to the server in it."""
     url = box.urls.link(5173).url
     host, _, rest = url.removeprefix("http://").partition("/")
     with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), timeout=60) as sock:
@@ -95,12 +99,60 @@ def test_a_websocket_lives_over_a_pause(box: Sandbox) -> None:
         while b"\r\n\r\n" not in said:
             said += sock.recv(4096)
         assert said.startswith(b"HTTP/1.1 101 ")
+        yield sock
+
+
+HELLO = b"\x82\x85\0\0\0\0hello"
+
+
+def test_a_websocket_lives_over_a_pause(box: Sandbox) -> None:
+    with websocket(box) as sock:
         box.pause()
         began = time.monotonic()
-        sock.sendall(b"\x82\x85\0\0\0\0hello")
-        assert sock.recv(4096) == b"\x82\x85\0\0\0\0hello"
+        sock.sendall(HELLO)
+        assert sock.recv(4096) == HELLO
         assert time.monotonic() - began < 60
         eventually(lambda: box.refresh().state == "running")
+
+
+def test_a_gateway_that_is_killed_takes_its_connections_along_and_nothing_else(
+    platform: Platform, box: Sandbox, killed: Callable[[str], None]
+) -> None:
+    others, vmm = ("up", "host", "api", "worker"), platform.vmm(box.id)
+    pids = {part: platform.pid(part) for part in others}
+    ssh = ("127.0.0.1", int(os.environ["RUNTOOLS_SSH_PORT"]))
+    with websocket(box) as sock, socket.create_connection(ssh, timeout=60) as session:
+        sock.sendall(HELLO)
+        assert sock.recv(4096) == HELLO
+        assert session.recv(8) == b"SSH-2.0-"
+        killed("gateway")
+        for left in (sock, session):
+            assert is_cut(left)
+    eventually(lambda: answers(box))
+    with websocket(box) as sock, socket.create_connection(ssh, timeout=60) as session:
+        sock.sendall(HELLO)
+        assert sock.recv(4096) == HELLO
+        assert session.recv(8) == b"SSH-2.0-"
+    assert {part: platform.pid(part) for part in others} == pids
+    assert (platform.vmm(box.id), box.refresh().state) == (vmm, "running")
+
+
+def is_cut(sock: socket.socket) -> bool:
+    """Whether it ends at once, and not when its time is up."""
+    try:
+        while sock.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def answers(box: Sandbox) -> bool:
+    try:
+        with box.http(5173) as http:
+            return http.get("/after").status == 200
+    except errors.GuestUnreachable:
+        return False
 
 
 def test_an_agent_that_is_killed_makes_no_part_of_an_answer_the_whole(box: Sandbox) -> None:

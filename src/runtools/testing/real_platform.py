@@ -34,7 +34,7 @@ class Platform:
         return done
 
     def pid(self, part: str) -> int:
-        """The pid of a part: `up`, `host`, `api` or `worker`; 0 while there is none."""
+        """The pid of a part: `up`, `host`, `api`, `worker` or `gateway`; 0 while there is none."""
         if part in ("up", "host"):
             return int((self.home / "run" / f"{part}.lock").read_text() or 0)
         up, words = self.pid("up"), f"\0runtools.platform\0{part}\0".encode()
