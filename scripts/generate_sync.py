@@ -19,6 +19,7 @@ TARGET = SOURCE / "sync"
 MODULES = (
     "agents",
     "audit",
+    "breaks",
     "client",
     "deploys",
     "desktop",

@@ -9,14 +9,15 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import BinaryIO
 
-from runtools.errors import InvalidPath, TooLarge
+from runtools.errors import InvalidPath, RunToolsError, TooLarge
 from runtools.sdk import local, wire
+from runtools.sdk.breaks import beside, changed, explained
 from runtools.sdk.concurrency import async_consume
 from runtools.sdk.local import MAX_DOWNLOAD_BYTES, Progress, Transfer, Writable
 from runtools.sdk.pack import Folder
 from runtools.sdk.shapes.inside import FileChange, FileEntry, Listing
 from runtools.sdk.sse import Event
-from runtools.sdk.transport import AsyncTransport
+from runtools.sdk.transport import AsyncDownload, AsyncTransport
 from runtools.sdk.unpack import unpack
 
 MAX_READ_BYTES = 256 * 1024 * 1024
@@ -36,11 +37,12 @@ class AsyncFiles:
         Raises:
             FileMissing, FileIsDirectory, FileForbidden: what the file system says.
             TooLarge: more than 256 MiB; `download` holds nothing in memory.
+            SandboxPaused, SandboxStopped, HistoryChanged, Conflict, Unavailable: as for `download`.
         """
         query = [("path", path), ("start", start or None), ("end", end)]
         parts: list[bytes] = []
         size = 0
-        async with self._transport.stream(self._path, query=query) as body:
+        async with self._body(path, query) as body:
             async for chunk in body.chunks():
                 size += len(chunk)
                 if size > MAX_READ_BYTES or (body.size or 0) > MAX_READ_BYTES:
@@ -267,24 +269,50 @@ class AsyncFiles:
             TooLarge: more than ``max_bytes``.
             GuestMisbehaved: what came is no folder.
             InvalidRequest: the target cannot be written.
+            SandboxPaused, SandboxStopped, HistoryChanged, Conflict: that befell the sandbox, or the file,
+                in the middle of it; nothing is left here.
+            Unavailable: it broke off in the middle; the message says more where more is known.
         """
         entry = await self._followed(source)
         name = source.rstrip("/").rpartition("/")[2]
         to = _target(target, name, into_folder=entry.kind != "directory")
         if entry.kind == "directory" and isinstance(to, Path):
             query = [("path", entry.path)]
-            async with self._transport.stream(f"{self._path}/archive", query=query) as body:
+            async with self._body(None, query) as body:
                 return await async_consume(
                     body.chunks(),
                     lambda chunks: unpack(chunks, to, max_bytes=max_bytes, on_progress=on_progress),
                 )
-        async with self._transport.stream(self._path, query=[("path", entry.path)]) as body:
+        async with self._body(entry.path, [("path", entry.path)]) as body:
             return await async_consume(
                 body.chunks(),
                 lambda chunks: local.save(
                     chunks, to, mode=entry.mode, max_bytes=max_bytes, on_progress=on_progress
                 ),
             )
+
+    @asynccontextmanager
+    async def _body(self, file: str | None, query: wire.Query) -> AsyncIterator[AsyncDownload]:
+        """A file, or (None) a folder, as it comes; where it breaks off, why, as far as is known."""
+        path = f"{self._path}/archive" if file is None else self._path
+        async with self._transport.stream(path, query=query) as body:
+            try:
+                yield body
+            except wire.BrokenOff as broken:
+                raise await self._why(broken, body, file) from broken
+
+    async def _why(
+        self, broken: wire.BrokenOff, body: AsyncDownload, file: str | None
+    ) -> RunToolsError:
+        sandbox = self._path.rpartition("/")[0]
+        told = await explained(self._transport, sandbox, broken, body)
+        if told is not broken or file is None:
+            return told
+        try:
+            entry = await self.stat(file)
+        except RunToolsError as refusal:
+            return beside(broken, refusal)
+        return changed(file, body.header("X-File-Size"), entry) or broken
 
     async def _followed(self, path: str) -> FileEntry:
         """What is at a path; where that is a link, what it leads to."""

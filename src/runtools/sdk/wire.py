@@ -40,6 +40,10 @@ SIGNAL_SECONDS = 30.0  # to a command: it is needed now, and may be sent again
 WAKE_SECONDS = 240.0  # what creating or waking a sandbox may add to a call inside it
 
 
+class BrokenOff(Unavailable):
+    """Only a part of an answer came. Under the same code as others: it may be asked for again."""
+
+
 class Silence(DeadlineExceeded):
     """The platform took a request and said nothing in its time. Not repeated: it is busy with it."""
 
@@ -182,9 +186,9 @@ def unreachable(url: str, trouble: str) -> Unavailable:
     )
 
 
-def broke_off(url: str, trouble: str) -> Unavailable:
+def broke_off(url: str, trouble: str) -> BrokenOff:
     """The error of an answer of which only a part came."""
-    return Unavailable(
+    return BrokenOff(
         f"{url} broke off in the middle of its answer: {trouble}",
         hint="what had come is not the whole. Where it came out of a sandbox, `runtools sandbox why` tells "
         "whether that was paused or has ended; then ask again",

@@ -17,7 +17,7 @@ from tests.flow.api.test_events import events
 from websockets.asyncio.client import connect
 
 from runtools import AsyncRunTools
-from runtools.errors import Conflict, WaitsForRoom
+from runtools.errors import Conflict, SandboxStopped, WaitsForRoom
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.api_world import client, holds
 from runtools.testing.crash.look import machines
@@ -101,7 +101,7 @@ async def test_a_destroy_of_an_ended_one_removes_its_kept_disk(
 async def test_a_resume_waits_for_room_and_says_so(tmp_path: Path) -> None:
     async with (
         local_platform(tmp_path, max_sandboxes=1) as (url, key),
-        AsyncRunTools(url, key) as rt,
+        AsyncRunTools(key, url) as rt,
     ):
         slept = await (await rt.sandboxes.create(name="slept")).pause()
         ran = await rt.sandboxes.create()
@@ -129,6 +129,23 @@ async def test_a_resume_waits_for_room_and_says_so(tmp_path: Path) -> None:
             with pytest.raises(Conflict, match="was paused again"):
                 await slept.resume(on_wait=pause)
         await asyncio.gather(*acts)
+
+
+async def test_a_download_from_one_that_is_destroyed_meanwhile_says_so(tmp_path: Path) -> None:
+    async with local_platform(tmp_path / "home") as (url, key), AsyncRunTools(key, url) as rt:
+        box = await rt.sandboxes.create()
+        await box.exec("mkdir x; head -c 60M /dev/zero > x/a")
+        loop, ended = asyncio.get_running_loop(), False
+
+        def end(_: int) -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                asyncio.run_coroutine_threadsafe(box.destroy(), loop).result(60)
+
+        async with asyncio.timeout(60):
+            with pytest.raises(SandboxStopped, match="in the middle of this: destroyed"):
+                await box.files.download("/workspace/x", tmp_path / "x", on_progress=end)
 
 
 async def test_files_are_watched_to_the_end_of_a_sandbox(http: httpx.AsyncClient) -> None:

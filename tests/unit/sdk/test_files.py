@@ -2,26 +2,48 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtools import AsyncRunTools, RunTools
-from runtools.errors import FileMissing, InvalidRequest, TooLarge, Unavailable
+from runtools.errors import (
+    Conflict,
+    FileMissing,
+    HistoryChanged,
+    HostUnavailable,
+    InvalidRequest,
+    SandboxPaused,
+    SandboxStopped,
+    TooLarge,
+    Unavailable,
+)
 from runtools.sdk import files as files_module
+from runtools.sdk import shapes
 from runtools.sdk.concurrency import async_consume
 from runtools.sdk.sync import files as sync_files_module
 from runtools.sdk.sync.sandbox import Sandbox
-from runtools.testing.scripted_api import Failure, ScriptedApi
+from runtools.testing.scripted_api import KEY, NOW, Failure, ScriptedApi
 
 BIG = os.urandom(3_000_000)
+LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
 @pytest.fixture
 def sandbox(api: ScriptedApi, rt: RunTools) -> Sandbox:
     return rt.sandboxes.get(api.add(name="web").id)
+
+
+def told(seq: int, state: str, operation: str | None = None, **more: Any) -> shapes.LedgerEntry:
+    """A line of the ledger."""
+    line = {"seq": seq, "at": NOW, "sandbox_id": "sandbox-000000000000", "state": state}
+    who = {"cause": "request", "actor": "key_1", "detail": {}}
+    return shapes.LedgerEntry.model_validate({**line, "operation": operation, **who, **more})
 
 
 class TestReadAndWrite:
@@ -152,6 +174,60 @@ class TestTransfer:
         assert "sandbox why" in (told.value.hint or "")
         assert (tmp_path / "a").read_text() == "old"
         assert {found.name for found in tmp_path.iterdir()} == {"a", "inside"}
+
+    def test_one_that_breaks_says_what_became_of_the_sandbox(
+        self, api: ScriptedApi, sandbox: Sandbox
+    ) -> None:
+        sandbox.files.write("/workspace/a", "new")
+        why = [told(1, "running"), told(2, "paused", cause="disk_low")]
+        api.fixed[f"GET /v1/sandboxes/{sandbox.id}/why"] = why
+        ended = shapes.Ending(cause="vmm_exit", reason="it ran out of memory")
+        for changes, error, words in (
+            ({"state": "running"}, Unavailable, "broke off in the middle of its answer"),
+            (
+                {"state": "paused"},
+                SandboxPaused,
+                r"paused in the middle of this, at .*\(disk_low\)",
+            ),
+            ({"state": "stopped", "ending": ended}, SandboxStopped, "it ran out of memory"),
+        ):
+            api.failures.append(Failure(cut=True, path="/files"))
+            api.sandboxes[sandbox.id] = sandbox.view.model_copy(update=changes)
+            with pytest.raises(error, match=words):
+                sandbox.files.read("/workspace/a")
+
+    def test_one_that_breaks_while_the_sandbox_goes_on_says_what_it_went_through(
+        self, api: ScriptedApi, sandbox: Sandbox
+    ) -> None:
+        sandbox.files.write("/workspace/a", "new")
+        path = f"/v1/sandboxes/{sandbox.id}/why"
+        for entry, error, words in (
+            (told(2, "paused", at=LATER), SandboxPaused, "it runs again"),
+            (told(2, "running", "rolling_back", at=LATER), HistoryChanged, "back to a snapshot"),
+        ):
+            api.fixed[f"GET {path}"] = [told(1, "paused"), entry]
+            api.failures.append(Failure(cut=True, path="/files"))
+            with pytest.raises(error, match=words):
+                sandbox.files.read("/workspace/a")
+
+    def test_one_that_breaks_with_its_file_or_host_says_that(
+        self, api: ScriptedApi, sandbox: Sandbox
+    ) -> None:
+        sandbox.files.write("/workspace/a", "new")
+        api.fixed[f"GET /v1/sandboxes/{sandbox.id}/why"] = []
+        api.failures.append(Failure(cut=True, path="/files"))
+        inside = api.folder / "workspace/a"
+        with pytest.raises(Conflict, match="it has 1 bytes now, and had 3"):
+            sandbox.files.download(
+                "/workspace/a", io.BytesIO(), on_progress=lambda _: inside.write_text("x")
+            )
+        api.failures.append(Failure(cut=True, path="/files"))
+        gone = json.dumps({"error": HostUnavailable("the host is gone").to_wire()}).encode()
+        with RunTools(KEY, api.url, retry_seconds=0) as hasty:
+            files = hasty.sandboxes.get(sandbox.id).files
+            api.failures.append(Failure(503, gone, path="/files/stat"))
+            with pytest.raises(Unavailable, match=r"broke off in .*; since then: the host is gone"):
+                files.read("/workspace/a")
 
     def test_downloads_are_bounded(self, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.files.write("/workspace/big", BIG)

@@ -10,14 +10,15 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 from typing import BinaryIO
 
-from runtools.errors import InvalidPath, TooLarge
+from runtools.errors import InvalidPath, RunToolsError, TooLarge
 from runtools.sdk import local, wire
 from runtools.sdk.concurrency import sync_consume
 from runtools.sdk.local import MAX_DOWNLOAD_BYTES, Progress, Transfer, Writable
 from runtools.sdk.pack import Folder
 from runtools.sdk.shapes.inside import FileChange, FileEntry, Listing
 from runtools.sdk.sse import Event
-from runtools.sdk.sync.transport import Transport
+from runtools.sdk.sync.breaks import beside, changed, explained
+from runtools.sdk.sync.transport import Download, Transport
 from runtools.sdk.unpack import unpack
 
 MAX_READ_BYTES = 256 * 1024 * 1024
@@ -37,11 +38,12 @@ class Files:
         Raises:
             FileMissing, FileIsDirectory, FileForbidden: what the file system says.
             TooLarge: more than 256 MiB; `download` holds nothing in memory.
+            SandboxPaused, SandboxStopped, HistoryChanged, Conflict, Unavailable: as for `download`.
         """
         query = [("path", path), ("start", start or None), ("end", end)]
         parts: list[bytes] = []
         size = 0
-        with self._transport.stream(self._path, query=query) as body:
+        with self._body(path, query) as body:
             for chunk in body.chunks():
                 size += len(chunk)
                 if size > MAX_READ_BYTES or (body.size or 0) > MAX_READ_BYTES:
@@ -264,24 +266,48 @@ class Files:
             TooLarge: more than ``max_bytes``.
             GuestMisbehaved: what came is no folder.
             InvalidRequest: the target cannot be written.
+            SandboxPaused, SandboxStopped, HistoryChanged, Conflict: that befell the sandbox, or the file,
+                in the middle of it; nothing is left here.
+            Unavailable: it broke off in the middle; the message says more where more is known.
         """
         entry = self._followed(source)
         name = source.rstrip("/").rpartition("/")[2]
         to = _target(target, name, into_folder=entry.kind != "directory")
         if entry.kind == "directory" and isinstance(to, Path):
             query = [("path", entry.path)]
-            with self._transport.stream(f"{self._path}/archive", query=query) as body:
+            with self._body(None, query) as body:
                 return sync_consume(
                     body.chunks(),
                     lambda chunks: unpack(chunks, to, max_bytes=max_bytes, on_progress=on_progress),
                 )
-        with self._transport.stream(self._path, query=[("path", entry.path)]) as body:
+        with self._body(entry.path, [("path", entry.path)]) as body:
             return sync_consume(
                 body.chunks(),
                 lambda chunks: local.save(
                     chunks, to, mode=entry.mode, max_bytes=max_bytes, on_progress=on_progress
                 ),
             )
+
+    @contextmanager
+    def _body(self, file: str | None, query: wire.Query) -> Iterator[Download]:
+        """A file, or (None) a folder, as it comes; where it breaks off, why, as far as is known."""
+        path = f"{self._path}/archive" if file is None else self._path
+        with self._transport.stream(path, query=query) as body:
+            try:
+                yield body
+            except wire.BrokenOff as broken:
+                raise self._why(broken, body, file) from broken
+
+    def _why(self, broken: wire.BrokenOff, body: Download, file: str | None) -> RunToolsError:
+        sandbox = self._path.rpartition("/")[0]
+        told = explained(self._transport, sandbox, broken, body)
+        if told is not broken or file is None:
+            return told
+        try:
+            entry = self.stat(file)
+        except RunToolsError as refusal:
+            return beside(broken, refusal)
+        return changed(file, body.header("X-File-Size"), entry) or broken
 
     def _followed(self, path: str) -> FileEntry:
         """What is at a path; where that is a link, what it leads to."""
