@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import Connection, func, select
+from starlette.types import Receive, Scope, Send
 from tests.flow.api.test_pages import PASSWORD, signed_in
 
+from runtools.errors import Unavailable
 from runtools.platform.api.audit import store
 from runtools.platform.api.audit.edge import Audit
 from runtools.platform.api.audit.store import Line, Sought
+from runtools.platform.api.calls import SCOPE, Call
+from runtools.platform.api.signin import service as signin
 from runtools.platform.core.ids import new_id
-from runtools.platform.kit.db import Database
+from runtools.platform.kit.db import Database, Transaction
 from runtools.testing import api_world
 from runtools.testing.api_world import World, holds
 from runtools.testing.made_once import sqlite_url
@@ -42,7 +48,26 @@ class TestWhoIsInNoOrg:
         assert hers["actor"] != bob.user_id
         (line,) = await lines(any_world, action="pages.sign_in", platform="true")
         assert (line["actor"], line["status"]) == (bob.user_id, 303)
+        (left,) = await lines(any_world, action="pages.sign_out")
+        assert (left["actor"], left["resource"]) == (hers["actor"], hers["resource"])
+        assert (left["status"], left["requestId"]) == (303, line["requestId"])
+        assert bob.user_id not in str(left)
         await bob.http.aclose()
+
+    async def test_one_that_fails_in_the_last_moment_ends_nothing(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann = await signed_in(any_world)
+        by_password = signin.by_password
+
+        async def just_before_another_is_set(*given: Any) -> Any:
+            return replace(await by_password(*given), password="of before")
+
+        monkeypatch.setattr(signin, "by_password", just_before_another_is_set)
+        form = {"email": "ann@example.org", "password": PASSWORD}
+        assert (await ann.post("/signin", **form)).status_code == 401
+        assert (await ann.get("/account")).status_code == 200
+        assert await lines(any_world, action="pages.sign_out") == []
 
     async def test_a_reset_by_the_operator_at_the_browser_of_somebody_else(
         self, any_world: World
@@ -122,6 +147,33 @@ class TestWhatCallersChoose:
         for act in platform.last[before:]:
             await act()
         assert len(await lines(any_world, action="test.last")) == 1
+
+
+class TestWhatIsTakenBack:
+    async def test_a_line_that_went_with_its_change_is_written_with_the_answer(
+        self, any_world: World
+    ) -> None:
+        """The route tells of what it does in a transaction that fails, and answers the same."""
+        platform = any_world.platform
+        call = Call(platform, "req-taken-back", line_org=any_world.org, entering="usr_of_a_test")
+
+        def fails(conn: Transaction) -> None:
+            call.tell(conn, 200)
+            raise Unavailable("away")
+
+        async def route(scope: Scope, _receive: Receive, send: Send) -> None:
+            with suppress(Unavailable):
+                await platform.db.write(fails)
+            await platform.db.write(lambda _: None)  # another change of the same request
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def nothing(*_: object) -> Any:
+            return None
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/test", SCOPE: call}
+        await Audit(route, platform)(scope, nothing, nothing)
+        (line,) = await lines(any_world, actor="usr_of_a_test")
+        assert (line["status"], line["requestId"]) == (200, "req-taken-back")
 
 
 class TestSource:

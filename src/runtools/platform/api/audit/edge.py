@@ -128,6 +128,7 @@ class _Telling:
         self.over = False
         self._scope = scope
         self._id = new_id("aud")
+        self._telling: tuple[Transaction, int] | None = None
         self._told: int | None = None
         self._begun = False
         self.call.teller = self.tell
@@ -139,8 +140,10 @@ class _Telling:
     def begin(self, conn: Transaction) -> Callable[[], None] | None:
         """Write the line with the first change, in its transaction; how it is answered is not known yet.
 
-        Returns what notes that it is written, once that is committed.
+        Returns what notes that it is written, or that it was told whole, once that is committed.
         """
+        if self._telling is not None and self._telling[0] is conn:
+            return self._note_told
         known = self.call.caller is not None and not _is_noise(self.call, None)
         is_due = not (self.over or self.is_inside or self.call.did_nothing)
         if not known or not is_due or self._begun or self._told is not None:
@@ -151,6 +154,10 @@ class _Telling:
     def _note(self) -> None:
         self._begun = True
 
+    def _note_told(self) -> None:
+        assert self._telling is not None  # noqa: S101 - this is what has asked for it
+        self._told = self._telling[1]
+
     def tell(self, conn: Transaction, status: int, orgs: Sequence[str]) -> None:
         """Write the whole line, in the transaction of what it tells of; a copy for each other org."""
         if self.call.did_nothing or _is_noise(self.call, status):
@@ -160,7 +167,7 @@ class _Telling:
         copies = [replace(line, id=new_id("aud"), org_id=one) for one in orgs if one != line.org_id]
         if copies:
             store.add(conn, copies)
-        self._told = status
+        self._telling = (conn, status)
 
     def is_told(self, status: int) -> bool:
         """Whether the line is in the database with that answer: an answer comes after what it tells of."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from runtools.errors import RunToolsError
+from runtools.platform.api.audit import store as audit
+from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.callers import sent
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.identities import store as identities
 from runtools.platform.api.members import store as members
 from runtools.platform.api.pages import render
+from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.sessions.service import Shown
 from runtools.platform.api.sessions.store import Session
 from runtools.platform.api.signin import service as signin
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
+from runtools.platform.core.access import Caller
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 
@@ -57,21 +62,32 @@ async def enter(
 
     Whatever session the browser had before ends: nobody goes on in one that somebody else has begun.
     """
-    platform = call.platform
-    if call.caller is not None and call.caller.user_id is not None:
-        await platform.sessions.end(call.caller.user_id, call.caller.id)
+    platform, before = call.platform, call.caller
     label = render.browser(http.header(request.scope, b"user-agent"))
 
     def told(conn: Transaction, session: Session) -> None:
+        if before is not None:
+            _left(conn, request, call, before)
         call.subject, call.line_org, call.entering = session.id, session.org_id, user_id
         call.tell(conn, render.AWAY)
 
     _, secret = await platform.sessions.open(
         user_id, "browser", label, call.source, proven=proven, by=by, told=told
     )
+    if before is not None:
+        platform.door.forget(before.digest)
     call.caller = await platform.door.admit(secret)
     seconds = platform.settings.session_days * 86_400
     return render.with_cookie(render.away(to), sent.SESSION_COOKIE, secret, seconds)
+
+
+def _left(conn: Transaction, request: Request, call: Call, before: Caller) -> None:
+    """End the session that the browser had; the log of the org that it acted in has a line of that."""
+    if before.user_id is None or sessions.end(conn, before.user_id, before.id) is None:
+        return
+    line = replace(line_of(call, request.scope, render.AWAY), action="pages.sign_out")
+    own = replace(line, org_id=before.org_id, actor=before.actor, resource=before.id)
+    audit.add(conn, [own])
 
 
 @router.get("/pages/style.css")
