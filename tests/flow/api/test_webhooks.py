@@ -25,7 +25,7 @@ from runtools.platform.api.webhooks.sender import Sender
 from runtools.platform.boot.keyring import rekey
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Database, Transaction
-from runtools.testing import api_world
+from runtools.testing import api_world, postgres
 from runtools.testing.api_world import PATIENCE_SECONDS, World, holds
 from runtools.webhooks import WebhookEvent, verify
 
@@ -129,6 +129,11 @@ async def live(world: World) -> str:
     answer = await world.http.delete(f"/v1/sandboxes/{box}")
     assert answer.json()["data"]["state"] == "stopped", answer.text
     return box
+
+
+async def _somebody_waits(db: Database) -> bool:
+    found = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return bool(await db.read(lambda conn: conn.scalar(found)))
 
 
 class TestDelivery:
@@ -271,20 +276,48 @@ class TestDelivery:
             written.set()
             assert go_on.wait(PATIENCE_SECONDS)
 
-        async def waits() -> bool:
-            found = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            return bool(await db.read(lambda conn: conn.scalar(found)))
-
         telling = asyncio.create_task(db.write(tell))
         await asyncio.to_thread(written.wait, PATIENCE_SECONDS)
         path = f"/v1/webhooks/{hook['id']}"
         deleting = asyncio.create_task(world.http.delete(path))
         if not db.sqlite:  # there one transaction waits for the other anyway
-            await holds(waits)
+            await holds(lambda: _somebody_waits(db))
         go_on.set()
         await telling
         assert (await deleting).status_code == 200
         assert (await world.http.get(path)).status_code == 404
+
+    # On SQLite one transaction waits for the other anyway.
+    @pytest.mark.parametrize("any_url", postgres.ENGINES[1:], indirect=True)
+    async def test_one_that_is_deleted_while_its_last_attempt_is_noted(
+        self,
+        world: World,
+        receiver: Receiver,
+        hook: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Neither waits for what the other has: the webhook comes before its deliveries."""
+        db, report = world.platform.db, store.report
+        noted, go_on = threading.Event(), threading.Event()
+
+        def slowly(*given: Any, **more: Any) -> bool:
+            mine = report(*given, **more)
+            noted.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return mine
+
+        monkeypatch.setattr(store, "report", slowly)
+        receiver.script = lambda _: 410
+        await world.create()
+        assert await asyncio.to_thread(noted.wait, PATIENCE_SECONDS)
+        deleting = asyncio.create_task(world.http.delete(f"/v1/webhooks/{hook['id']}"))
+        await holds(lambda: _somebody_waits(db))
+        go_on.set()
+        answer = await deleting
+        assert answer.status_code == 200, answer.text
+        assert (await world.http.get(f"/v1/webhooks/{hook['id']}")).status_code == 404
+        assert "deadlock" not in caplog.text
 
     async def test_nothing_is_sent_to_one_that_is_deleted_meanwhile(
         self, world: World, hook: dict[str, Any], monkeypatch: pytest.MonkeyPatch

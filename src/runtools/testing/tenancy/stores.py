@@ -202,6 +202,7 @@ ACROSS: Mapping[str, str] = {
     "webhooks.disable": "the sender, which serves every org",
     "webhooks.due": "the sender, which serves every org",
     "webhooks.forget_old": _SWEEP,
+    "webhooks.hold": "the sender, which serves every org",
     "webhooks.overfull": "the sender, which serves every org",
     "webhooks.put_once": "a delivery of a webhook that the same act has fetched within its org",
     "webhooks.report": "the sender, which serves every org",

@@ -183,6 +183,8 @@ async def settle(
     finished = None if state == "pending" else now
 
     def write(conn: Transaction) -> None:
+        if state == "failed":
+            store.hold(conn, hook.id)  # it is to be disabled: the webhook before its deliveries
         mine = store.report(
             conn,
             delivery.id,

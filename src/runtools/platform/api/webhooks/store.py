@@ -1,7 +1,8 @@
 """Webhooks in the database, and the outbox: a row for every event and receiver.
 
 Rows of the outbox are written in the transaction of the ledger line that they tell of. A sender takes a
-row by a lease; what it does not report back in time is anybody's again.
+row by a lease; what it does not report back in time is anybody's again. Who locks a webhook and deliveries
+of its has the webhook first.
 """
 
 from __future__ import annotations
@@ -232,6 +233,11 @@ def remove(conn: Connection, org_id: str, webhook_id: str) -> Hook | None:
     return Hook(*row)
 
 
+def hold(conn: Connection, webhook_id: str) -> None:
+    """Nobody else changes it, if it is there, until the transaction's end."""
+    conn.execute(select(webhooks.c.id).where(webhooks.c.id == webhook_id).with_for_update())
+
+
 def disable(conn: Connection, webhook_id: str, reason: str, now: datetime) -> None:
     """Send it nothing any more; what waits has failed."""
     conn.execute(
@@ -455,10 +461,10 @@ def report(
 
 
 def forget_old(conn: Connection, before: datetime) -> None:
-    """Remove deliveries that ended before a moment."""
-    conn.execute(
-        delete(deliveries).where(deliveries.c.state != "pending", deliveries.c.created_at < before)
-    )
+    """Remove deliveries that ended before a moment, but for those that somebody else is at."""
+    over = (deliveries.c.state != "pending") & (deliveries.c.created_at < before)
+    old = select(deliveries.c.id).where(over).with_for_update(skip_locked=True)
+    conn.execute(delete(deliveries).where(deliveries.c.id.in_(old)))
 
 
 def overfull(conn: Connection, most: int) -> Collection[str]:
