@@ -40,6 +40,12 @@ CREATES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("template_versions", "/v1/templates/t-{}/builds", {"recipe": "base-debian"}),
     ("webhooks", "/v1/webhooks", {"url": "https://1.1.1.1/{}"}),
 )
+# What an org may have so many of, and where that is said.
+LIMITED = {
+    "model_endpoints": "runtools.platform.api.models.service.MOST",
+    "ssh_keys": "runtools.platform.api.ssh_keys.store.MOST",
+    "webhooks": "runtools.platform.api.webhooks.service.MOST",
+}
 
 
 @pytest_asyncio.fixture
@@ -109,6 +115,23 @@ async def test_one_act_is_done_once_and_another_of_the_same_name_is_refused(
             assert set(codes) <= {201, 409}, told
             made = {one.json()["data"]["id"] for one in answers if one.status_code == 201}
             assert len(made) == 1 or first != second, told
+
+
+async def test_two_at_once_do_not_exceed_what_an_org_may_have(
+    any_world: World, beside: httpx.AsyncClient, any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table, path, said in CREATES:
+        if table not in LIMITED:
+            continue
+        monkeypatch.setattr(LIMITED[table], 1)
+        asked = []
+        for http, name in ((any_world.http, "one"), (beside, "other")):
+            key = public_key(name)
+            body = {field: value.format(name, key=key) for field, value in said.items()}
+            asked.append((http, path, body, f"{table}-{name}"))
+        answers = await _together(any_url, table, *asked)
+        codes = sorted(answer.status_code for answer in answers)
+        assert codes == [201, 409], (table, [answer.text for answer in answers])
 
 
 async def test_of_two_links_that_reset_a_password_one_is_good(

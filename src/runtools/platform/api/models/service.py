@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtools.errors import Conflict, Forbidden, NotFound, Unavailable
+from runtools.errors import Forbidden, NotFound, Unavailable
 from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.models import keys, store
@@ -128,20 +128,10 @@ async def ask(call: Call, slug: str) -> list[str]:
 
 
 def _add(conn: Transaction, endpoint: Endpoint) -> Endpoint:
-    there = store.find(conn, endpoint.org_id, endpoint.slug)
-    if there is not None:
-        if there.op == endpoint.op:
-            return there
-        raise Conflict(
-            f"there is an endpoint {endpoint.slug} already",
-            hint="choose another slug, or delete it first",
-            details={"field": "slug"},
-        )
-    if len(store.all_of(conn, endpoint.org_id)) >= MOST:
-        raise Conflict(f"an org has at most {MOST} endpoints", hint="delete one first")
-    if endpoint.secret is not None:
+    known = store.find(conn, endpoint.org_id, endpoint.slug)
+    if known is None and endpoint.secret is not None:
         _check_secret(conn, endpoint.org_id, endpoint.secret)
-    return endpoint if store.add(conn, endpoint) else _add(conn, endpoint)
+    return store.add(conn, endpoint, MOST)
 
 
 def _check_secret(conn: Transaction, org_id: str, name: str) -> None:

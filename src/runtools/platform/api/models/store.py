@@ -15,10 +15,13 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
+    insert,
     select,
 )
 
-from runtools.platform.kit.db import Moment, metadata, upsert
+from runtools.errors import Conflict
+from runtools.platform.api.orgs.store import orgs
+from runtools.platform.kit.db import Moment, metadata
 
 endpoints = Table(
     "model_endpoints",
@@ -52,10 +55,29 @@ class Endpoint:
 _COLUMNS = [endpoints.c[field.name] for field in fields(Endpoint)]
 
 
-def add(conn: Connection, endpoint: Endpoint) -> bool:
-    """A new endpoint; False: there is one of that slug by now."""
-    row = upsert(conn, endpoints).values(**asdict(endpoint))
-    return conn.execute(row.on_conflict_do_nothing()).rowcount == 1
+def add(conn: Connection, endpoint: Endpoint, most: int) -> Endpoint:
+    """A new endpoint, or the one that the same act has made.
+
+    Raises:
+        Conflict: the org has one of that slug, or as many as it may have.
+    """
+    # One at a time looks, counts and adds; who only refers to the org need not wait.
+    mine = select(orgs.c.id).where(orgs.c.id == endpoint.org_id)
+    conn.execute(mine.with_for_update(key_share=True))
+    there = {one.slug: one for one in all_of(conn, endpoint.org_id)}
+    known = there.get(endpoint.slug)
+    if known is not None and known.op == endpoint.op:
+        return known
+    if known is not None:
+        raise Conflict(
+            f"there is an endpoint {endpoint.slug} already",
+            hint="choose another slug, or delete it first",
+            details={"field": "slug"},
+        )
+    if len(there) >= most:
+        raise Conflict(f"an org has at most {most} endpoints", hint="delete one first")
+    conn.execute(insert(endpoints).values(**asdict(endpoint)))
+    return endpoint
 
 
 def find(conn: Connection, org_id: str, slug: str) -> Endpoint | None:
