@@ -40,6 +40,16 @@ STRANGE = {
 OF_FRONT_ENDS = frozenset({"POST /v1/run/ag-ui", "POST /v1/run/ai-sdk"})
 # Names by which a thing is called. A key's is for people to read: any letters that can be seen.
 NAMES = frozenset({"name", "slug", "label"})
+# What a deploy makes, each as short as it can be.
+DEFINED: Mapping[str, dict[str, Any]] = {
+    "tools": {
+        "name": "count",
+        "actions": {"count": {"description": "Counts.", "parameters": {"type": "object"}}},
+        "source": {"entry": "a.py", "files": {"a.py": ""}, "digest": "0" * 64},
+    },
+    "sandboxes": {"slug": "dev"},
+    "agents": {"slug": "hello", "name": "Hello", "model": "demo"},
+}
 # What a refusal may say beside `invalid_request`: that a thing of that name is not there, and the like.
 REFUSALS = frozenset({400, 403, 404, 409, 413, 422})
 
@@ -53,7 +63,11 @@ async def org(tmp_path: Path) -> AsyncIterator[Org]:
 
 def _fields(route: Operation) -> Mapping[str, Any]:
     content = DOCUMENT["paths"][route.path][route.method.lower()]["requestBody"]["content"]
-    found = resolve(DOCUMENT, content["application/json"]["schema"]).get("properties", {})
+    return _properties(content["application/json"]["schema"])
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = resolve(DOCUMENT, schema).get("properties", {})
     return {name: resolve(DOCUMENT, schema) for name, schema in found.items()}
 
 
@@ -78,11 +92,26 @@ def wrong(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "a list", [[[]]]
     if not {"integer", "number"} & set(kinds) and "boolean" not in kinds:
         yield "a number", 10**30
-    if "integer" in kinds and "maximum" in kinds["integer"]:
-        yield "too large a number", kinds["integer"]["maximum"] + 1
-        yield "far too large a number", 10**400
-    if (most := kinds.get("string", {}).get("maxLength")) is not None:
-        yield "too long a text", "x" * (most + 1)
+    yield from beyond(kinds)
+
+
+def beyond(kinds: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Values of a type that the field may have, beyond what it may hold."""
+    for number in (kinds[kind] for kind in ("integer", "number") if kind in kinds):
+        if "maximum" in number:
+            yield "too large a number", number["maximum"] + 1
+            yield "far too large a number", 10**400
+        if "minimum" in number:
+            yield "too small a number", number["minimum"] - 1
+    text, several = kinds.get("string", {}), kinds.get("array", {})
+    if "maxLength" in text:
+        yield "too long a text", "x" * (text["maxLength"] + 1)
+    if text.get("minLength"):
+        yield "an empty text", ""
+    if (item := resolve(DOCUMENT, several.get("items", {}))) != {}:
+        yield "a list of something else", [[] if item.get("type") == "object" else {"a": 1}]
+    if "maxItems" in several:
+        yield "too long a list", ["x"] * (several["maxItems"] + 1)
 
 
 def strange(
@@ -121,6 +150,11 @@ class Tries:
         body = await scene.body(self.org, self.refs) if callable(scene.body) else scene.body
         await self.org.world.heard()
         return dict(body if isinstance(body, Mapping) else self.route.example or {})
+
+    async def granted(self, body: Any) -> None:
+        answer = await ask(self.org, self.route, self.refs, {"query": "", "json": body})
+        if answer.status not in (200, 201):
+            self.faults.append(f"{self.route.name}: {answer}")
 
     async def refused(self, body: Any, name: str, why: str, *, must: bool = True) -> None:
         before = await self._rows()
@@ -168,6 +202,31 @@ async def test_each_wrong_field_is_named_and_nothing_comes_of_it(
         await tries.refused(without, name, "nothing")
     if route.name not in OF_FRONT_ENDS:
         await tries.refused({**good, "nobodysField": 1}, "nobodysField", "a name that nobody knows")
+    assert tries.faults == [], "\n".join(tries.faults)
+
+
+async def test_each_wrong_field_of_what_is_deployed_is_named(org: Org) -> None:
+    [route] = [one for one in TAKING if one.name == "POST /v1/deploys/plan"]
+    tries, lists = Tries(org, route), _fields(route)
+
+    def body(kind: str, definition: Mapping[str, Any]) -> dict[str, Any]:
+        return {"project": "shop", kind: [definition]}
+
+    for kind, good in DEFINED.items():
+        await tries.granted(body(kind, good))
+        for name, schema in _properties(lists[kind]["items"]).items():
+            at = f"{kind}.0.{name}"
+            for why, value in wrong(schema):
+                await tries.refused(body(kind, {**good, name: value}), at, why)
+            for why, odd, _ in strange(route, name, schema):
+                # What people are called has any letters that can be seen.
+                must = name == "slug" or (kind, name) == ("tools", "name")
+                await tries.refused(body(kind, {**good, name: odd}), at, why, must=must)
+        for name in good:
+            without = {field: value for field, value in good.items() if field != name}
+            await tries.refused(body(kind, without), f"{kind}.0.{name}", "nothing")
+        more = {**good, "nobodysField": 1}
+        await tries.refused(body(kind, more), f"{kind}.0.nobodysField", "a name that nobody knows")
     assert tries.faults == [], "\n".join(tries.faults)
 
 

@@ -858,6 +858,8 @@ class TestBadInput:
             answer = await world.http.post(f"/v1/deploys{path}", json={**wanted, **more})
             assert answer.status_code == 400, answer.text
             assert named in answer.json()["error"]["message"], answer.text
+            (field,) = answer.json()["error"]["details"]["fields"]
+            assert field["field"] == named
         assert await get(world, "/deploys") == []
 
     async def test_a_template_that_is_not_there(self, world: World) -> None:

@@ -54,12 +54,8 @@ def check_plain(wanted: PlanRequest) -> PlanRequest:
 
 
 def _plain(box: SandboxDefinition, prefix: str) -> SandboxDefinition:
-    try:
-        rules.check_tags(box.tags)
-        rules.check_env(box.env)
-    except RunToolsError as error:
-        error.message = f"{prefix}{error.message}"
-        raise
+    rules.check_tags(box.tags, f"{prefix}tags")
+    rules.check_env(box.env, f"{prefix}env")
     if both := sorted(set(box.secrets) & set(box.env)):
         raise wrong_field(f"{prefix}secrets", f"{', '.join(both)} is in env too")
     return box.model_copy(update={"egress": rules.egress(box.egress, f"{prefix}egress.")})

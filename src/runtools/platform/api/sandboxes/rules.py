@@ -65,27 +65,27 @@ def check_name(name: str | None, field: str = "name") -> None:
         )
 
 
-def check_tags(tags: Mapping[str, str] | None) -> None:
+def check_tags(tags: Mapping[str, str] | None, field: str = "tags") -> None:
     """Tags are plain text with a key."""
     for key, value in (tags or {}).items():
         if not key or ":" in key:
-            raise wrong_field("tags", f"key {key[:40]!r} is empty or holds a colon")
+            raise wrong_field(field, f"key {key[:40]!r} is empty or holds a colon")
         if "\0" in key or "\0" in value:
-            raise wrong_field("tags", f"{key[:40]!r} holds a NUL")
+            raise wrong_field(field, f"{key[:40]!r} holds a NUL")
 
 
-def check_env(env: Mapping[str, str]) -> None:
+def check_env(env: Mapping[str, str], field: str = "env") -> None:
     """An environment that a process can be given."""
     size = sum(len(name) + len(value.encode()) + 2 for name, value in env.items())
     if size > MAX_ENV_BYTES:
         raise TooLarge(
-            f"env is {size} bytes, more than {MAX_ENV_BYTES}",
+            f"{field} is {size} bytes, more than {MAX_ENV_BYTES}",
             hint="put large values into a file of the sandbox",
-            details={"field": "env", "bytes": size, "limitBytes": MAX_ENV_BYTES},
+            details={"field": field, "bytes": size, "limitBytes": MAX_ENV_BYTES},
         )
     for name, value in env.items():
         if "\0" in value:
-            raise wrong_field("env", f"the value of {name} holds a NUL")
+            raise wrong_field(field, f"the value of {name} holds a NUL")
 
 
 def check_password(password: str) -> None:
