@@ -47,11 +47,11 @@ def whole(conn: Connection, org_id: str) -> Rows:
     }
 
 
-def told(conn: Connection, request_id: str) -> list[tuple[str | None, str, str | None]]:
-    """What the audit log says of a request: in whose log, what was done and to what."""
-    query = select(audit.c.org_id, audit.c.action, audit.c.resource)
+def told(conn: Connection, request_id: str) -> list[tuple[str | None, str, str | None, int | None]]:
+    """What the audit log says of a request: in whose log, what was done, to what, and the answer."""
+    query = select(audit.c.org_id, audit.c.action, audit.c.resource, audit.c.status)
     found = conn.execute(query.where(audit.c.request_id == request_id))
-    return [(row.org_id, row.action, row.resource) for row in found]
+    return [(row.org_id, row.action, row.resource, row.status) for row in found]
 
 
 def difference(before: Rows, after: Rows) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -52,6 +52,7 @@ class Walk:
     faults: list[str] = field(default_factory=list)
     _known: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _looks: dict[str, tuple[Params, dict[str, Any]]] = field(default_factory=dict)
+    _answered: list[tuple[str, str, int]] = field(default_factory=list)
 
     async def all(self, operations: Sequence[Operation]) -> list[str]:
         """Walk over everything; the faults."""
@@ -67,6 +68,8 @@ class Walk:
                 await self.creation(operation)
             await self.references(operation)
         await self.silence(known)
+        for name, key, status in self._answered:
+            await self._written(name, key, status)
         return self.faults
 
     # --- records in the path ---
@@ -117,7 +120,8 @@ class Walk:
             self.faults.append(
                 f"{operation.name}: its owner is refused ({answer}); what does it need? say it in SCENES"
             )
-        if operation.mutates:
+        if key is not None:
+            self._answered.append((operation.name, key, answer.status))
             before = await self._owned()
             await self._alike(operation, sent, refs, _nobodys(refs), key)
             self._unchanged(operation, before, await self._owned())
@@ -205,17 +209,31 @@ class Walk:
                 )
             if not lines and operation.name not in silent:
                 self.faults.append(f"{operation.name}: no line, and no reason why it needs none")
-            named = all(resource is not None for *_, resource in lines)
+            named = all(resource is not None for _, _, resource, _ in lines)
             if lines and named is (operation.name in nameless):
                 self.faults.append(f"{operation.name}: {lines} names the wrong thing, or none")
         return self.faults
+
+    async def _written(self, name: str, key: str, status: int) -> None:
+        """A call of the owner's that was answered has one line in its audit log, which says how."""
+
+        async def lines() -> list[int | None]:
+            found = await self.owner.world.platform.db.read(rows.told, key)
+            return [answer for org_id, _, _, answer in found if org_id == self.owner.id]
+
+        with suppress(AssertionError):
+            await holds(lines)
+        if (found := await lines()) != [status]:
+            self.faults.append(f"{name}: it was answered {status}, and is told as {found}")
 
     # --- records that come to be ---
 
     async def creation(self, operation: Operation) -> None:
         """Both make the like, under the same idempotency key: each gets its own."""
-        sent = _keyed(await _sent(self.owner, operation, {}), f"walk-{self.owner.fresh()}")
+        key = f"walk-{self.owner.fresh()}"
+        sent = _keyed(await _sent(self.owner, operation, {}), key)
         theirs = await ask(self.owner, operation, {}, sent)
+        self._answered.append((operation.name, key, theirs.status))
         before = await self._owned()
         mine = await ask(self.stranger, operation, {}, sent)
         self._unchanged(operation, before, await self._owned())
@@ -420,4 +438,5 @@ def _with(operation: Operation, sent: Mapping[str, Any], name: str, value: Any) 
 
 
 def _keyed(sent: Mapping[str, Any], key: str | None) -> dict[str, Any]:
-    return {**sent, "headers": {} if key is None else {"Idempotency-Key": key}}
+    headers = {} if key is None else {"Idempotency-Key": key, "X-Request-Id": key}
+    return {**sent, "headers": headers}
