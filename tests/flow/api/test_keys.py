@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -116,6 +118,20 @@ class Later(SystemClock):
 
     def now(self):
         return super().now() + self.ahead
+
+
+class TestAtRest:
+    async def test_a_key_is_kept_as_a_digest_alone(self, world: World, tmp_path: Path) -> None:
+        first = (await make(world.http, isTest=True)).json()["data"]
+        path = f"/v1/api-keys/{first['id']}/rotate"
+        again = (await world.http.post(path, headers={"Idempotency-Key": "r"})).json()["data"]
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert [file for file in files if file.name == "runtools.db"]
+        for secret in (world.key, first["key"], again["key"]):
+            assert [file for file in files if secret.encode() in file.read_bytes()] == []
+        digests = [hashlib.sha256(one["key"].encode()).hexdigest() for one in (first, again)]
+        kept = await world.platform.db.read(store.page, world.org, None, None, 100)
+        assert set(digests) <= {one.digest for one in kept}
 
 
 class TestExpiry:
