@@ -16,7 +16,7 @@ import runtools
 from runtools.cli import kept, lazy, output, stdin
 from runtools.cli.output import Json, looks
 from runtools.cli.session import RETRY_SECONDS, flag
-from runtools.errors import InvalidRequest, Unauthenticated
+from runtools.errors import Unauthenticated
 from runtools.sdk import settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ def login(
 ) -> None:
     """Sign in, by a browser on any machine or by an API key."""
     address = settings.address(url)
-    secret = _read_key() if api_key else _by_browser(address, opens=not no_browser)
+    secret = (
+        stdin.secret("API key", "runtools login --api-key < file-with-the-key")
+        if api_key
+        else _by_browser(address, opens=not no_browser)
+    )
     with runtools.RunTools(secret, address, retry_seconds=RETRY_SECONDS) as rt:
         me = rt.me()
     file = kept.keep(address, secret)
@@ -76,17 +80,6 @@ def logout(url: Url = None) -> None:
         ):
             rt.sessions.end()
     output.note(f"signed out of {address}")
-
-
-def _read_key() -> str:
-    if sys.stdin.isatty():
-        return str(typer.prompt("API key", hide_input=True, err=True)).strip()
-    key = stdin.text().strip()
-    if not key:
-        raise InvalidRequest(
-            "stdin held no API key", hint="runtools login --api-key < file-with-the-key"
-        )
-    return key
 
 
 def _by_browser(address: str, *, opens: bool) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from runtools.cli import output
+from runtools.cli import output, stdin
 from runtools.cli.output import Json, org_looks
 from runtools.cli.session import connected, flag
 
@@ -15,7 +15,9 @@ Role = Literal["admin", "member"]
 app = typer.Typer(
     help="The people in the organisation: list, role, reset, remove.", no_args_is_help=True
 )
-invite = typer.Typer(help="Invite people by link: create, list, revoke.", no_args_is_help=True)
+invite = typer.Typer(
+    help="Invite people by link: create, list, accept, revoke.", no_args_is_help=True
+)
 
 User = Annotated[str, typer.Argument(metavar="USER_ID", help="usr_…", show_default=False)]
 
@@ -82,6 +84,15 @@ def invitations(json: Json = False) -> None:
     with connected() as rt:
         found = rt.invitations.list()
     output.show(found, lambda: org_looks.invitations(found))
+
+
+@invite.command()
+def accept(json: Json = False) -> None:
+    """Come into an organisation, as who is signed in; reads the link from stdin."""
+    link = stdin.secret("link", "runtools invite accept < file-with-the-link")
+    with connected() as rt:
+        joined = rt.invitations.accept(link)
+    output.show(joined, lambda: org_looks.orgs([joined]))
 
 
 @invite.command()

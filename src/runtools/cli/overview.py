@@ -59,7 +59,7 @@ Organisation:
   auth                  Who you are to the platform, and API keys.
   member                The people in the organisation: list, role, reset,
                         remove.
-  invite                Invite people by link: create, list, revoke.
+  invite                Invite people by link: create, list, accept, revoke.
   org                   Organisations: list, create, rename, leave, limits.
   people                Everybody's accounts, as the operator: list, operator,
                         reset, close.

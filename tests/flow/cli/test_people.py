@@ -98,7 +98,14 @@ def test_from_an_invitation_to_work_and_out_again(
     assert other["invitation"]["link"].startswith("http")
     missing = alone("auth", "switch", other["id"])
     assert (missing.code, "no organisation" in missing.err) == (1, True)
+    link = other["invitation"]["link"].encode()
+    assert "Second" in alone.ok("invite", "accept", stdin=link + b"\n").text
+    assert "Second" in alone.ok("auth", "status").text
+    alone.ok("auth", "switch", me["orgId"])
 
+    nothing = alone("invite", "accept", stdin=b"http://x/invite#rt_invite_nobody\n")
+    assert (nothing.code, "unknown" in nothing.err) == (1, True)
+    assert "stdin held no link" in alone("invite", "accept").err
     last = alone("org", "leave")
     assert (last.code, "last Admin" in last.err) == (1, True)
     assert alone.ok("logout").err.startswith("signed out")

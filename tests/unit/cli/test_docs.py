@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -24,6 +25,10 @@ CLI = (ROOT / "docs/cli.md").read_text()
 SDK = (ROOT / "docs/sdk.md").read_text()
 
 
+# "from runtools import …" is Python, and a guest of the probe says of itself that it passed.
+_TYPED = re.compile(r"\bruntools (?!import\b|itself\b|probe\b)([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
+
+
 def words_of_cli() -> list[str]:
     found: set[str] = set()
     rest = [get_command(app)]
@@ -43,6 +48,24 @@ def words_of_cli() -> list[str]:
 @pytest.mark.parametrize("word", words_of_cli())
 def test_every_command_and_option_is_documented(word: str) -> None:
     assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", CLI)
+
+
+def test_what_messages_tell_people_to_type_is_there() -> None:
+    groups = {
+        name: set(getattr(command, "commands", {}))
+        for name, command in getattr(get_command(app), "commands", {}).items()
+    }
+    wrong = []
+    for file in (ROOT / "src/runtools").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            for said in _TYPED.finditer(node.value):
+                name, word = said.groups()
+                known = groups.get(name)
+                if known is None or (known and word is not None and word not in known):
+                    wrong.append(f"{file.name}:{node.lineno}: {said[0]}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
