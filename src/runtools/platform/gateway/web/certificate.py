@@ -7,6 +7,7 @@ weeks, and no connection that is open is to end for that.
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Certificate:
             raise InvalidRequest(
                 f"setting gateway_tls_cert: {self._certificate} is no certificate with its key: {exc}",
                 hint="a PEM file of the whole chain, and one of its key without a password "
-                "(gateway_tls_key, if it is another), that the user of the gateway can read",
+                f"(gateway_tls_key, if it is another), which the gateway, user {os.geteuid()}, can read",
             ) from exc
         return context
 
