@@ -153,6 +153,17 @@ class TestProviders:
         assert run.done["output"] == "whole"
         attempts = {one.data["attempt"]: one.data["text"] for one in run.deltas}
         assert attempts == {1: "half", 2: "whole"}
+        assert [one.data["offset"] for one in run.deltas] == [0, 0]
+
+    async def test_each_piece_says_where_it_stands(self, stage: Stage) -> None:
+        run = await stage.played(Script([Think("hm"), Think("."), "Gö", "d", " day"]))
+        pieces = [(one.type, one.data["text"], one.data["offset"]) for one in run.deltas]
+        assert [one for one in pieces if one[0] == "text-delta"] == [
+            ("text-delta", "Gö", 0),
+            ("text-delta", "d", 2),
+            ("text-delta", " day", 3),
+        ]
+        assert [offset for kind, _, offset in pieces if kind == "thinking"] == [0, 2]
 
     @pytest.mark.parametrize(
         ("status", "code"), [(401, "rejected"), (404, "rejected"), (400, "rejected")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -141,8 +142,11 @@ def _stream(run: Held, turn: int) -> Stream:
     run.count_try(turn)
     attempt = (run.lease - 1) * PREVIEW + run.tries
 
+    said = Counter[Kind]()
+
     def told(kind: Kind, text: str) -> None:
-        delta = Delta(text=text, turn=turn, attempt=attempt)
+        delta = Delta(text=text, turn=turn, attempt=attempt, offset=said[kind])
+        said[kind] += len(text)
         run.means.link.delta(run.id, run.lease, kind, delta.model_dump())
 
     return Stream(run.asked, told)

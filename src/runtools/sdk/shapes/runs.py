@@ -195,11 +195,16 @@ class Message(Shape, defer_build=True):
 
 
 class Delta(Shape, defer_build=True):
-    """``text-delta`` and ``thinking``: a piece of what the model is saying."""
+    """``text-delta`` and ``thinking``: a piece of what the model is saying.
+
+    ``offset`` is how many characters of the same kind came before it in this attempt: who has heard less
+    came in the middle, or has lost a piece, and waits for the ``message``.
+    """
 
     text: str
     turn: int
     attempt: int
+    offset: int | None = None
 
 
 class ToolCall(Shape, defer_build=True):

@@ -56,10 +56,14 @@ class Speech:
     _open: Opened | None = None
 
     def hear(self, kind: Kind, delta: Delta) -> list[Change]:
-        """A piece came. One of a turn that is complete, or of an attempt that broke off, is late."""
+        """A piece came. One of a turn that is complete, or of an attempt that broke off, is late; one
+        before which another is missing waits for the message.
+        """
         if (delta.turn, delta.attempt) < (self._turn, self._attempt):
             return []
         changes = self._turn_to(delta.turn, delta.attempt)
+        if delta.offset not in (None, len(self._said.get(kind, ""))):
+            return changes
         return changes + self._grow(kind, delta.text)
 
     def settle(self, message: Message) -> list[Change]:

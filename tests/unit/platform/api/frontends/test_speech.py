@@ -54,6 +54,19 @@ def test_who_came_in_the_middle() -> None:
     assert shown(changes + speech.settle(whole("Hello"))) == ["lo", "Hello"]
 
 
+def test_who_is_told_so_waits_for_the_whole() -> None:
+    speech = Speech()
+    late = Delta(text="lo", turn=1, attempt=1, offset=3)
+    assert shown(speech.hear("text", late) + speech.settle(whole("Hello"))) == ["Hello"]
+
+
+def test_after_a_piece_that_was_lost_nothing_is_shown_until_the_end() -> None:
+    speech, changes = Speech(), list[Change]()
+    for text, offset in (("Hel", 0), (" wor", 5), ("ld", 9)):
+        changes += speech.hear("text", Delta(text=text, turn=1, attempt=1, offset=offset))
+    assert shown(changes + speech.settle(whole("Hello world"))) == ["Hello world"]
+
+
 def test_the_end_was_lost() -> None:
     speech = Speech()
     changes = speech.hear("thinking", piece("H")) + speech.hear("text", piece("Hel"))
