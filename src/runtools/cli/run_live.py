@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
+
+_TIMES_A_SECOND = 12
+
+
+@contextmanager
+def drawn(console: Console, turn: threading.RLock) -> Iterator[Live]:
+    """Draw what the yielded `Live` is given, as long as this lasts.
+
+    Args:
+        turn: held whenever something is drawn; whoever prints above it has to hold it, too. A thread of
+            `Live`'s own would come in between a print's look at the screen and its writing.
+    """
+    ended = threading.Event()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def draw() -> None:
+            while not ended.wait(1 / _TIMES_A_SECOND):
+                with turn:
+                    live.refresh()
+
+        thread = threading.Thread(target=draw, daemon=True)
+        thread.start()
+        try:
+            yield live
+        finally:
+            ended.set()
+            thread.join()
 
 
 class Tail:

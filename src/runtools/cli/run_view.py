@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,7 +21,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from runtools.cli import words
-from runtools.cli.run_live import Clock, Tail
+from runtools.cli.run_live import Clock, Tail, drawn
 from runtools.cli.run_looks import asked_for, taken, told
 from runtools.sdk.shapes.runs import (
     PAYLOADS,
@@ -42,6 +43,7 @@ from runtools.sdk.shapes.runs import (
 _FOLDED_LINES = 3
 _NAME = 128
 _DRAWN = 4000
+_EXIT = re.compile(r"\[exit code (-?\d+)\]")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
 # To who reads it through a pipe, what an agent says is as it said it.
 _SPOKEN = ("text-delta", "message")
@@ -60,6 +62,7 @@ class RunView:
         self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._is_live = self._out.is_terminal
         self._live: Live | None = None
+        self._turn_to_draw = threading.RLock()
         self._began = began
         self._at = began  # of the last event
         self._seen = monotonic()
@@ -78,7 +81,7 @@ class RunView:
         if not self._is_live:
             yield self
             return
-        with Live(console=self._out, refresh_per_second=12, transient=True) as live:
+        with drawn(self._out, self._turn_to_draw) as live:
             self._live = live
             live.update(self._under_way())
             try:
@@ -88,6 +91,10 @@ class RunView:
 
     def show(self, event: RunEvent) -> None:
         """Show one event."""
+        with self._turn_to_draw:
+            self._take(event)
+
+    def _take(self, event: RunEvent) -> None:
         self._at, self._seen = max(event.at, self._at), monotonic()
         is_raw = event.type in _SPOKEN and not self._is_live
         data = event.data if is_raw else words.harmless_data(event.data)
@@ -102,8 +109,8 @@ class RunView:
         self._note(f"{started.agent_slug}@{started.agent_version} on {started.model}")
 
     def _on_text_delta(self, delta: Delta) -> None:
-        if not self._is_current(delta):
-            return
+        if not self._is_current(delta) or delta.offset not in (None, len(self._heard)):
+            return  # what came before it was not heard: the message has it all
         self._thinking = ""
         self._heard += delta.text
         if self._is_live:
@@ -175,18 +182,21 @@ class RunView:
     def _on_tool_result(self, result: ToolResult) -> None:
         call = self._calls.pop(result.call_id, None)
         arguments = "" if call is None else told(call[0].arguments)
-        mark, style = ("✗", "red") if result.failed else ("✓", "green")
-        took = f"{result.duration_ms / 1000:.1f} s"
+        lines = [line for line in result.output.splitlines() if line.strip()]
+        ended = _EXIT.fullmatch(lines[-1]) if lines else None
+        if ended is not None:  # it is in the head
+            lines.pop()
+        is_bad = result.failed or (ended is not None and ended[1] != "0")
+        mark, style = ("✗", "red") if is_bad else ("✓", "green")
+        how = f"exit code {ended[1]} · " if ended is not None and is_bad else ""
+        took = f"{how}{result.duration_ms / 1000:.1f} s"
         self._print(
             Text.assemble(
                 (mark, style), " ", (_name(result.name), "bold"), f" {arguments} ", (took, "dim")
             )
         )
-        lines = [line for line in result.output.splitlines() if line.strip()]
-        for line in lines[:_FOLDED_LINES]:
-            self._print(Text(f"  {line[:200]}", style="dim"))
-        if len(lines) > _FOLDED_LINES:
-            self._print(Text(f"  … {len(lines) - _FOLDED_LINES} more lines", style="dim"))
+        for line in _folded(lines, from_end=ended is not None):
+            self._print(Text(f"  {line}", style="dim"))
 
     def _on_approval_requested(self, asked: ApprovalRequested) -> None:
         self._print(
@@ -196,6 +206,10 @@ class RunView:
             self._print(Text(line, style="dim"))
 
     def _on_approval_resolved(self, resolved: ApprovalResolved) -> None:
+        if resolved.arguments is not None and resolved.call_id in self._calls:
+            call, said = self._calls[resolved.call_id]
+            changed_to = call.model_copy(update={"arguments": resolved.arguments})
+            self._calls[resolved.call_id] = (changed_to, said)
         word = "allowed" if resolved.decision == "allow" else "denied"
         changed = ", with other arguments" if resolved.arguments is not None else ""
         why = f": {resolved.reason}" if resolved.reason else ""
@@ -211,7 +225,7 @@ class RunView:
         self._note(f"the conversation was {before} long and goes on from a summary")
 
     def _on_error(self, trouble: Trouble) -> None:
-        again = "" if trouble.retrying is None else f"; again in {trouble.retrying:g} s"
+        again = "" if trouble.retrying is None else f"; again in {trouble.retrying:.1f} s"
         self._note(f"{trouble.message}{again}")
 
     def _on_done(self, done: Done) -> None:
@@ -261,6 +275,15 @@ class RunView:
 def _markdown(text: str) -> Markdown:
     """Text as Markdown. Where a link leads stands beside it: nobody opens one unseen."""
     return Markdown(text, hyperlinks=False)
+
+
+def _folded(lines: list[str], *, from_end: bool) -> list[str]:
+    """The first lines of a result; of a command the last, for there is what came of it."""
+    shown = [line[:200] for line in (lines[-_FOLDED_LINES:] if from_end else lines[:_FOLDED_LINES])]
+    if (more := len(lines) - len(shown)) == 0:
+        return shown
+    note = f"… {words.plural(more, 'more line')}"
+    return [note, *shown] if from_end else [*shown, note]
 
 
 def _end_of(text: str) -> str:

@@ -24,7 +24,7 @@ _LEFT = 130
 
 def watch(found: AgentRun, *, cancels: bool, after: int = 0, typed: Typed | None = None) -> str:
     """Show a run to its end, and how it ended. Ctrl-C cancels it first, and then leaves it."""
-    if not output.is_json():
+    if typed is None and not output.is_json():  # a talk says at its end how one goes on with it
         output.note(f"{found.id}  thread {found.thread_id}")
     if found.view.waits_for == "worker":
         output.note("no worker is connected: it begins when there is one (runtools status)")

@@ -173,7 +173,8 @@ def cancel(ref: RunRef, json: Json = False) -> None:
     """End a run; a command that it has under way is ended too."""
     with connected() as rt:
         found = rt.runs.get(ref).cancel().view
-    output.show(found, lambda: f"{found.id} is {found.status}")
+    is_over = found.ended_at is not None
+    output.show(found, lambda: f"{found.id} is {found.status if is_over else 'being cancelled'}")
 
 
 @runs.command("approve")
@@ -198,13 +199,17 @@ def approve(
         found = rt.runs.get(ref)
         every = deciding.waiting(found)
         waiting = [call] if call is not None else list(every)
-        if given is not None and len(waiting) != 1:
-            raise InvalidRequest("--arguments are those of one call", hint="name it")
+        if not waiting:
+            raise InvalidRequest(f"nothing of {found.id} waits to be decided: it is {found.status}")
+        if given is not None:
+            if len(waiting) != 1:
+                raise InvalidRequest("--arguments are those of one call", hint="name it")
+            every = {one: every[one].model_copy(update={"arguments": given}) for one in every}
         for each in waiting:
             found.approve(each, decision, arguments=given, reason=reason)
     done = "denied" if deny else "allowed"
     told = [looks.whole(every[one]) for one in waiting if one in every]
-    said = f"{done}: {', '.join(waiting) or 'nothing waits'}"
+    said = f"{done}: {', '.join(waiting)}"
     output.show(found.view, lambda: "\n".join([said, *told]))
 
 

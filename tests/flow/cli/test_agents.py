@@ -178,10 +178,15 @@ class TestApprovals:
     def test_allowed_with_other_arguments(self, cli: Cli) -> None:
         run = self.waiting(cli)
         given = '{"command": "ls"}'
-        assert "allowed: c1" in cli.ok("runs", "approve", run, "--arguments", given).text
+        told = cli.ok("runs", "approve", run, "--arguments", given).text
+        assert "allowed: c1" in told
+        assert 'command: "ls"' in told  # what was allowed, not what was asked for
         told = cli("runs", "follow", run).err
         assert 'allow None {"command": "ls"}' in told
         assert "to decide: " not in told
+        again = cli("runs", "approve", run)
+        assert again.code == 1
+        assert f"nothing of {run} waits to be decided: it is completed" in again.err
 
     def test_who_only_looks_is_told_how_to_decide(self, cli: Cli) -> None:
         run = self.waiting(cli)

@@ -82,6 +82,36 @@ def test_what_is_said_goes_through_a_pipe_as_it_is(
     assert [found for found in STEERING if found in err] == []
 
 
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("1\n2\n3\n4\n[exit code 0]", "✓ bash  0.1 s\n  … 1 more line\n  2\n  3\n  4\n"),
+        ("1\n2\n[exit code 7]", "✗ bash  exit code 7 · 0.1 s\n  1\n  2\n"),
+        ("[exit code 0]", "✓ bash  0.1 s\n"),
+        ("1\n2\n3\n4\n5", "✓ bash  0.1 s\n  1\n  2\n  3\n  … 2 more lines\n"),
+    ],
+)
+def test_what_came_of_a_command_is_not_folded_away(
+    capsys: pytest.CaptureFixture[str], output: str, shown: str
+) -> None:
+    result = event("tool-result", callId="c", name="bash", output=output, durationMs=100, turn=1)
+    run_view.RunView(NOW).show(result)
+    assert capsys.readouterr().err == shown
+
+
+def test_who_comes_in_the_middle_is_told_all_of_it_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = run_view.RunView(NOW)
+    for offset, text in ((6, "world, "), (13, "you")):
+        view.show(event("text-delta", text=text, turn=1, attempt=1, offset=offset))
+    view.show(event("message", role="assistant", text="Hello world, you", turn=1))
+    view.show(event("text-delta", text="And ", turn=2, attempt=1, offset=0))
+    view.show(event("text-delta", text="last", turn=2, attempt=1, offset=10))
+    view.show(event("message", role="assistant", text="And this at last", turn=2))
+    assert capsys.readouterr().out == "Hello world, you\nAnd this at last\n"
+
+
 def test_what_a_run_took_is_no_matter_of_when_one_looks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
