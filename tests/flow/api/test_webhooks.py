@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,9 @@ from runtools.platform.api.sandboxes import settle
 from runtools.platform.api.schema import metadata
 from runtools.platform.api.webhooks import sender, store
 from runtools.platform.api.webhooks.sender import Sender
+from runtools.platform.api.webhooks.tables import Delivery
+from runtools.platform.api.webhooks.tables import deliveries as outbox
+from runtools.platform.api.webhooks.tables import webhooks as hooks
 from runtools.platform.boot.keyring import rekey
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Database, Transaction
@@ -43,8 +47,10 @@ class Receiver:
         self.hang = asyncio.Event()
         self.hang.set()
         self.url = ""
+        self.open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
@@ -60,6 +66,9 @@ class Receiver:
             await writer.drain()
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self.open.discard(writer)
 
     def types(self, sandbox: str | None = None) -> list[str]:
         return [
@@ -77,6 +86,8 @@ async def receiver() -> AsyncIterator[Receiver]:
     yield made
     made.hang.set()
     server.close()
+    # Else a connection that is open still would be a warning in whichever test comes next.
+    await holds(lambda: not made.open)
 
 
 @pytest_asyncio.fixture
@@ -324,7 +335,7 @@ class TestDelivery:
     ) -> None:
         put_once = store.put_once
 
-        def deleted(conn: Transaction, delivery: store.Delivery) -> Any:
+        def deleted(conn: Transaction, delivery: Delivery) -> Any:
             store.remove(conn, world.org, hook["id"])
             return put_once(conn, delivery)
 
@@ -339,6 +350,35 @@ class TestDelivery:
         await world.create()
         await holds(lambda: _disabled(world, hook))
         assert "410" in (await shown(world, hook))["disabledReason"]
+
+    async def test_two_attempts_that_give_it_up_at_once_do_not_wait_for_each_other(
+        self, world: World, hook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        db, now = world.platform.db, world.platform.clock.now()
+        mine = await db.read(store.find, world.org, hook["id"])
+        assert mine is not None
+        rows = [
+            replace(waiting(mine.id, n, now), lease="lse_test", leased_until=now + sender.LEASE)
+            for n in range(2)
+        ]
+        await db.write(lambda conn: conn.execute(insert(outbox), [asdict(row) for row in rows]))
+        report, both = store.report, threading.Barrier(2)
+
+        def together(*said: Any, **more: Any) -> bool:
+            done = report(*said, **more)
+            with contextlib.suppress(
+                threading.BrokenBarrierError
+            ):  # as it should: one after the other
+                both.wait(0.3)
+            return done
+
+        monkeypatch.setattr(store, "report", together)
+        gone = sender.Outcome(410, "answered 410")
+        await asyncio.gather(
+            *(sender.settle(world.platform, mine, row, "lse_test", gone, 1) for row in rows)
+        )
+        assert {one["state"] for one in await deliveries(world, hook)} == {"failed"}
+        assert await _disabled(world, hook)
 
     async def test_only_the_events_that_it_wants(self, world: World, receiver: Receiver) -> None:
         body = {"url": receiver.url, "events": ["sandbox.stopped"]}
@@ -365,7 +405,7 @@ class TestFairness:
                 head = replace(waiting(held_up.id, 0, now), attempts=6)
                 rows = [replace(head, next_at=now + timedelta(hours=2))]
                 rows.append(replace(waiting(held_up.id, 0, now), ledger_id=2))
-                conn.execute(insert(store.deliveries), [asdict(row) for row in rows])
+                conn.execute(insert(outbox), [asdict(row) for row in rows])
 
         await world.platform.db.write(fill)
         box = await live(world)
@@ -395,10 +435,10 @@ class TestFairness:
             now = world.platform.clock.now()
 
             def fill(conn: Transaction) -> None:
-                hung = store.webhooks.c.id != hook["id"]
-                ids = [row.id for row in conn.execute(select(store.webhooks.c.id).where(hung))]
+                hung = hooks.c.id != hook["id"]
+                ids = [row.id for row in conn.execute(select(hooks.c.id).where(hung))]
                 rows = [waiting(one, n, now) for one in ids for n in range(20)]
-                conn.execute(insert(store.deliveries), [asdict(row) for row in rows])
+                conn.execute(insert(outbox), [asdict(row) for row in rows])
 
             await world.platform.db.write(fill)
             box = await live(world)
@@ -418,7 +458,7 @@ class TestFairness:
                 store.add(conn, one, most=1000)
             ids = [*(one.id for one in more), other]
             rows = [asdict(waiting(one, n, now - timedelta(0, 9 - n))) for n, one in enumerate(ids)]
-            conn.execute(insert(store.deliveries), rows)
+            conn.execute(insert(outbox), rows)
             some = [store.due(conn, now, 3), store.due(conn, now, 9, [world.org])]
             some.append(store.due(conn, now, 9, [more[0].id]))
             conn.rollback()  # the sender is to have none of it
@@ -430,9 +470,9 @@ class TestFairness:
         assert without_one == [more[1].id, other, more[2].id]
 
 
-def waiting(webhook_id: str, sandbox: int, since: datetime) -> store.Delivery:
+def waiting(webhook_id: str, sandbox: int, since: datetime) -> Delivery:
     """An event that has waited since then."""
-    return store.Delivery(
+    return Delivery(
         id=new_id("dlv"),
         webhook_id=webhook_id,
         event_id=new_id("evt"),
@@ -520,7 +560,7 @@ class TestRoutes:
     async def test_a_secret_that_was_changed_in_the_database_signs_nothing(
         self, world: World, receiver: Receiver, hook: dict[str, Any]
     ) -> None:
-        spoilt = store.webhooks.update().values(sealed="AA==:AA==:AA==")
+        spoilt = hooks.update().values(sealed="AA==:AA==:AA==")
         await world.platform.db.write(lambda conn: conn.execute(spoilt))
         sent = (await world.http.post(f"/v1/webhooks/{hook['id']}/test")).json()["data"]
         assert sent["state"] == "failed"

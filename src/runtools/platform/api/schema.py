@@ -42,7 +42,7 @@ from runtools.platform.api.threads import tables as _threads
 from runtools.platform.api.usage import tables as _usage
 from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
-from runtools.platform.api.webhooks import store as _webhooks
+from runtools.platform.api.webhooks import tables as _webhooks
 from runtools.platform.api.workers import store as _workers
 from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from runtools.platform.api.sandboxes.tables import sandboxes
-from runtools.platform.api.webhooks.store import deliveries, webhooks
+from runtools.platform.api.webhooks.tables import deliveries, webhooks
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.lists import Page, cut, mark, place
 from runtools.platform.api.webhooks import service
-from runtools.platform.api.webhooks.store import Delivery, Hook
+from runtools.platform.api.webhooks.tables import Delivery, Hook
 from runtools.platform.kit.http import many, one
 from runtools.sdk.shapes.events import Envelope
 from runtools.sdk.shapes.webhooks import Webhook, WebhookCreate, WebhookDelivery

@@ -18,7 +18,7 @@ from runtools.errors import WrongMasterKey
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.vault.vault import Sealed
 from runtools.platform.api.webhooks import store
-from runtools.platform.api.webhooks.store import Delivery, Hook
+from runtools.platform.api.webhooks.tables import LABEL, Delivery, Hook
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.outbound import Failed, Refused
@@ -145,7 +145,7 @@ async def attempt(platform: Platform, hook: Hook, delivery: Delivery) -> Outcome
     """Send it once."""
     sealed = Sealed(hook.key_id, hook.sealed)
     try:
-        secret = platform.vault.open(sealed, store.LABEL, hook.org_id, hook.id)
+        secret = platform.vault.open(sealed, LABEL, hook.org_id, hook.id)
     except WrongMasterKey as exc:
         return Outcome(None, str(exc)[:300])
     body = delivery.body.encode()

@@ -12,7 +12,7 @@ from datetime import datetime
 from runtools.errors import NotFound
 from runtools.platform.api.calls import Call
 from runtools.platform.api.webhooks import sender, store
-from runtools.platform.api.webhooks.store import Delivery, Hook
+from runtools.platform.api.webhooks.tables import LABEL, Delivery, Hook
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
@@ -178,7 +178,7 @@ def _create(
         return made, None
     webhook_id = call.subject = new_id("whk")
     secret = PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    sealed = call.platform.vault.seal(conn, secret, store.LABEL, org_id, webhook_id)
+    sealed = call.platform.vault.seal(conn, secret, LABEL, org_id, webhook_id)
     hook = Hook(
         id=webhook_id,
         org_id=org_id,
