@@ -101,6 +101,11 @@ class TestFiles:
         socket = screen[screen.index("-rfbunixpath") + 1]
         assert f"--unix-target={socket}" in words
 
+    def test_the_browser_sends_no_hello_that_a_policy_by_name_refuses(self) -> None:
+        said = (SKELETON / "etc/firefox-esr/ech.js").read_text()
+        assert 'pref("security.tls.ech.grease_probability", 0);' in said
+        assert 'pref("network.dns.echconfig.enabled", false);' in said
+
     def test_configuration_can_be_read(self) -> None:
         for file in SKELETON.rglob("*.xml"):
             ElementTree.fromstring(file.read_text())
