@@ -102,7 +102,7 @@ def cluster() -> Iterator[Cluster]:
         finally:
             made.stop()
     finally:
-        shutil.rmtree(folder)
+        _remove(folder)
         held.close()
 
 
@@ -120,13 +120,22 @@ def _clear(place: Path) -> None:
     for lock in place.glob(f"{_PREFIX}*/lock"):
         with contextlib.suppress(OSError), lock.open() as mine:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            _remove(lock.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, by its lock at last: whoever is killed meanwhile leaves it to be found."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder / "data")
+    shutil.rmtree(folder)
 
 
 def _serve(tools: Path, folder: Path) -> subprocess.Popen[bytes]:
     who = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.getuid() == 0 else []
-    # Nothing here outlives the session, so nothing has to survive a crash.
-    options = ["listen_addresses=", "fsync=off", "max_connections=200"]
+    # Nothing here outlives the session, so nothing has to survive a crash. What servers share lies in the
+    # folder, too: else one that is killed would leave it in memory, where nobody knows whose it was.
+    shared = "dynamic_shared_memory_type=mmap"
+    options = ["listen_addresses=", "fsync=off", "max_connections=200", shared]
     words = [word for option in options for word in ("-c", option)]
     argv = ["setpriv", "--pdeathsig", "QUIT", *who, str(tools / "postgres")]
     with (folder / "log").open("ab") as log:
