@@ -141,6 +141,7 @@ class Tries:
         self.org, self.route = org, route
         self.faults: list[str] = []
         self.refs: dict[str, str] = {}
+        self._held: rows.Rows | None = None
 
     async def prepare(self) -> dict[str, Any]:
         for name, place in self.route.prefixes().items():
@@ -157,7 +158,7 @@ class Tries:
             self.faults.append(f"{self.route.name}: {answer}")
 
     async def refused(self, body: Any, name: str, why: str, *, must: bool = True) -> None:
-        before = await self._rows()
+        before, self._held = self._held or await self._rows(), None
         query = SCENES.get(self.route.name, Scene()).query
         answer = await ask(self.org, self.route, self.refs, {"query": query, "json": body})
         what = f"{self.route.name}: {name} with {why}: {answer}"
@@ -169,7 +170,8 @@ class Tries:
                 self.faults.append(what)
             return
         await self.org.world.heard()
-        if changed := rows.difference(before, await self._rows()):
+        self._held = await self._rows()
+        if changed := rows.difference(before, self._held):
             self.faults.append(f"{what}, and yet {changed}")
         if must and answer.status == 400 and not self._names(answer.body, name):
             self.faults.append(f"{what} does not name {name}")

@@ -8,7 +8,8 @@ in one step that there is nothing in it for a request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 from fastapi import APIRouter
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
@@ -20,7 +21,7 @@ class NarrowRouter(APIRouter):
 
     def __init__(self, router: APIRouter) -> None:
         super().__init__(routes=router.routes)
-        self._paths = _paths(router.routes)
+        self._paths = _any_of(frozenset(_patterns(router.routes)))
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether one of the routes is the request's."""
@@ -31,10 +32,14 @@ class NarrowRouter(APIRouter):
         return self._paths.match(path) is not None
 
 
-def _paths(routes: Iterable[BaseRoute]) -> re.Pattern[str]:
-    found = set()
+def _patterns(routes: Iterable[BaseRoute]) -> Iterator[str]:
     for route in routes:
         assert isinstance(route, Route | WebSocketRoute)  # noqa: S101 - there are no others
-        # Names of parameters may occur once in an expression, and nobody asks for them here.
-        found.add(re.sub(r"\(\?P<\w+>", "(?:", route.path_regex.pattern))
-    return re.compile("|".join(sorted(found)))
+        yield route.path_regex.pattern
+
+
+@cache
+def _any_of(patterns: frozenset[str]) -> re.Pattern[str]:
+    # Names of parameters may occur once in an expression, and nobody asks for them here.
+    nameless = {re.sub(r"\(\?P<\w+>", "(?:", one) for one in patterns}
+    return re.compile("|".join(sorted(nameless)))
