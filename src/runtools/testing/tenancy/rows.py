@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Table, TextClause, bindparam, select, text
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    TextClause,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    text,
+)
 
 from runtools.platform.api.audit.store import audit
 from runtools.platform.api.keys.store import api_keys
@@ -27,25 +41,52 @@ _BY_ITSELF = {
 # What its looks at hosts note, whenever they come.
 _NOTED = frozenset({"usage_stored"})
 
+NOTHING, BESIDE = literal_column("'NULL'", Text), literal_column("' | '", Text)
+
 Rows = dict[str, frozenset[str]]
 
 
 def of_org(conn: Connection, org_id: str) -> Rows:
     """Every row that is the org's, or hangs on one that is, but for what changes by itself."""
-    return {
-        table.name: _rows(conn, table, org_id, _BY_ITSELF.get(table.name, frozenset()))
-        for table in metadata.sorted_tables
-        if table.name not in _NOTED
-    }
+    return _found(conn, _settled(), org_id)
 
 
 def whole(conn: Connection, org_id: str) -> Rows:
     """The same with every column but those of what is being sent meanwhile."""
+    return _found(conn, _everything(), org_id)
+
+
+def _found(conn: Connection, look: TextClause, org_id: str) -> Rows:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, row in conn.execute(look, {"org": org_id}):
+        found[name].add(row)
+    return {table.name: frozenset(found[table.name]) for table in metadata.sorted_tables}
+
+
+@cache
+def _settled() -> TextClause:
+    tables = [one for one in metadata.sorted_tables if one.name not in _NOTED]
+    return _look(tables, _BY_ITSELF)
+
+
+@cache
+def _everything() -> TextClause:
     sent = {"webhook_deliveries": _BY_ITSELF["webhook_deliveries"]}
-    return {
-        table.name: _rows(conn, table, org_id, sent.get(table.name, ()))
-        for table in metadata.sorted_tables
-    }
+    return _look(metadata.sorted_tables, sent)
+
+
+def _look(tables: Iterable[Table], without: Mapping[str, Collection[str]]) -> TextClause:
+    """One statement that finds all rows, each as its table and a text: it is asked thousands of times."""
+    parts: list[str] = []
+    for table in tables:
+        row: ColumnElement[str] = literal_column("''", Text)
+        for column in table.c:
+            if column.name not in without.get(table.name, ()):
+                row = row + func.coalesce(cast(column, Text), NOTHING) + BESIDE
+        name: ColumnElement[str] = literal_column(f"'{table.name}'", Text)
+        org = bindparam("org", type_=Text)
+        parts += [str(select(name, row).where(one)) for one in belongs(table, org)]
+    return text(" UNION ALL ".join(parts))
 
 
 def told(conn: Connection, request_id: str) -> list[tuple[str | None, str, str | None, int | None]]:
@@ -60,21 +101,6 @@ def difference(before: Rows, after: Rows) -> dict[str, list[str]]:
     return {
         name: sorted(before[name] ^ after[name]) for name in before if before[name] != after[name]
     }
-
-
-def _rows(conn: Connection, table: Table, org_id: str, without: Collection[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for look in _looks(table, frozenset(without)):
-        found.update(str(tuple(row)) for row in conn.execute(look, {"org": org_id}))
-    return frozenset(found)
-
-
-@cache
-def _looks(table: Table, without: frozenset[str]) -> list[TextClause]:
-    """What finds an org's rows, put into words once: it is asked thousands of times."""
-    shown = [one for one in table.c if one.name not in without]
-    org: BindParameter[str] = bindparam("org")
-    return [text(str(select(*shown).where(condition))) for condition in belongs(table, org)]
 
 
 def belongs(table: Table, org_id: str | BindParameter[str]) -> Iterator[Any]:

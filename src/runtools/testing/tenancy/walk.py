@@ -88,7 +88,7 @@ class Walk:
                 await self._alike(
                     operation, sent, own | refs, own | _nobodys(refs), missing=missing
                 )
-        self._unchanged(operation, before, await self._owned())
+        self._unchanged(operation, before, await self._owned(before))
         await self._granted(operation, sent, first)
 
     async def _alike(
@@ -124,7 +124,7 @@ class Walk:
             self._answered.append((operation.name, key, answer.status))
             before = await self._owned()
             await self._alike(operation, sent, refs, _nobodys(refs), key)
-            self._unchanged(operation, before, await self._owned())
+            self._unchanged(operation, before, await self._owned(before))
 
     async def refused(self, operations: Sequence[Operation]) -> list[str]:
         """A key that may use none of the routes gets one answer, whatever there is; the faults."""
@@ -140,7 +140,7 @@ class Walk:
             other = (await ask(self.stranger, operation, blank, sent)).without(blank.values())
             if asked != other or asked.status != 403:
                 self.faults.append(f"{operation.name}: {asked}, of nobody's {other}")
-            self._unchanged(operation, before, await self._owned())
+            self._unchanged(operation, before, await self._owned(before))
         return self.faults
 
     # --- repeats ---
@@ -236,7 +236,7 @@ class Walk:
         self._answered.append((operation.name, key, theirs.status))
         before = await self._owned()
         mine = await ask(self.stranger, operation, {}, sent)
-        self._unchanged(operation, before, await self._owned())
+        self._unchanged(operation, before, await self._owned(before))
         if theirs.status not in (200, 201, 202):
             self.faults.append(f"{operation.name}: refused ({theirs}); see SCENES")
         if (theirs.status, theirs.outline) != (mine.status, mine.outline):
@@ -315,7 +315,7 @@ class Walk:
                     self.faults.append(f"{operation.name}: {way} of theirs {asked}, else {blank}")
                 if self.owner.word in asked.body and operation.name != "GET /v1/audit":
                     self.faults.append(f"{operation.name}: {way} shows theirs: {asked}")
-                self._unchanged(operation, before, await self._owned())
+                self._unchanged(operation, before, await self._owned(before))
 
     # --- means ---
 
@@ -336,11 +336,10 @@ class Walk:
             found[name] = self._known[kept]
         return found
 
-    async def _owned(self) -> rows.Rows:
-        """Everything that the owner has, once nothing moves by itself."""
+    async def _owned(self, before: rows.Rows | None = None) -> rows.Rows:
+        """Everything that the owner has, once nothing moves by itself; what is as before does not."""
         db = self.owner.world.platform.db
         await self.owner.world.heard()
-        before = await db.read(rows.of_org, self.owner.id)
         while (after := await db.read(rows.of_org, self.owner.id)) != before:
             before = after
         return after
