@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tests.vm.conftest import House
 
 from runtools.errors import SnapshotUnfit
 from runtools.platform.core.ports.driver import Exit, Machine, VmmFailed
@@ -69,7 +70,9 @@ def find_image() -> Image | None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
+def image(house: House | None) -> Image:
+    if house is not None:
+        house.base.result()
     found = find_image()
     if found is None:
         pytest.skip("needs root and a template in RT_TEST_HOME")

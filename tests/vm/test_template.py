@@ -1,17 +1,17 @@
 """What is in a template and how it behaves: seen from inside a machine made of it.
 
-One version is built here, with a package and a script of its own; everything else looks at the
+One version is built with a package and a script of its own (`conftest`); everything else looks at the
 platform's `base-debian`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.vm.conftest import OWN, House
 
 from runtools import errors
 from runtools.sdk.shapes.templates import BuildLine
@@ -19,20 +19,6 @@ from runtools.sdk.sync.sandbox import Sandbox
 from runtools.testing.real_platform import Platform
 
 pytestmark = pytest.mark.vm
-
-# Tries what a hostile script would: leave a shared identity, links that lead out, devices, a mount.
-SCRIPT = """\
-set +e
-rm -f /etc/machine-id
-ln -s /etc /workspace/out
-mount -t tmpfs none /mnt && echo mounted >> /root/done
-mknod /root/disk b 8 0 && echo made a device >> /root/done
-echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern && echo wrote >> /root/done
-curl -s -m 2 http://127.0.0.1:$PORT/healthz && echo reached the host >> /root/done
-ls /home /root/.ssh /var/lib/runtools* 2>/dev/null
-(sleep 1000 &)
-echo "as $(id -un) in $(pwd)" >> /root/done
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +29,10 @@ def box(platform: Platform) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def own(platform: Platform) -> Iterator[list[BuildLine]]:
+def own(house: House) -> list[BuildLine]:
     """The log of a version of our own."""
-    lines: list[BuildLine] = []
-    script = f"PORT={os.environ['RUNTOOLS_API_PORT']}\n{SCRIPT}"
-    platform.rt.templates.build(
-        "test-own", recipe="base-debian", apt=["cowsay"], run=script, on_line=lines.append
-    )
-    yield lines
-    platform.rt.templates.delete("test-own")
+    assert house.own is not None
+    return house.own.result()
 
 
 def out(sandbox: Sandbox, command: str) -> str:
@@ -135,7 +116,7 @@ class TestBuild:
         assert {"packages", "script", "image", "first boot", "ready"} <= {line.step for line in own}
 
     def test_package_and_script_are_in_it(self, platform: Platform, own: list[BuildLine]) -> None:
-        with platform.rt.sandboxes.create(template="test-own") as sandbox:
+        with platform.rt.sandboxes.create(template=OWN) as sandbox:
             assert sandbox.started_from == "warm"
             assert "hello" in out(sandbox, "/usr/games/cowsay hello")
             assert out(sandbox, "cat /root/done") == "as root in /workspace"
@@ -145,10 +126,10 @@ class TestBuild:
         self, platform: Platform, own: list[BuildLine]
     ) -> None:
         with (
-            platform.rt.sandboxes.create(template="test-own"),
+            platform.rt.sandboxes.create(template=OWN),
             pytest.raises(errors.TemplateInUse),
         ):
-            platform.rt.templates.delete("test-own")
+            platform.rt.templates.delete(OWN)
 
     def test_nothing_of_the_build_is_left(self, platform: Platform, own: list[BuildLine]) -> None:
         work = platform.home / "host/work"

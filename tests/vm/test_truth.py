@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parsed
+from tests.vm.conftest import House
 
-from runtools.testing.collector import Collector, collector
+from runtools.testing.collector import Span
 from runtools.testing.real_platform import Platform, eventually
 
 pytestmark = pytest.mark.vm
@@ -44,31 +44,23 @@ def test_what_happens_is_counted(platform: Platform) -> None:
     assert number(platform, "runtools_host_memory_bytes", kind="total") > 1 << 30
 
 
-@pytest.fixture
-def traces(platform: Platform) -> Iterator[Collector]:
-    """The platform, started anew with a collector."""
-    with collector() as made:
-        os.environ["RUNTOOLS_OTLP_ENDPOINT"] = made.url
-        try:
-            platform.cli("down")
-            platform.cli("up", "--detach")
-            yield made
-        finally:
-            del os.environ["RUNTOOLS_OTLP_ENDPOINT"]
-            platform.cli("down")
-            platform.cli("up", "--detach")
-
-
-def test_a_create_is_one_trace_through_both_parts(platform: Platform, traces: Collector) -> None:
+def test_a_create_is_one_trace_through_both_parts(platform: Platform, house: House) -> None:
+    spans = house.traces.spans
     with platform.rt.sandboxes.create() as sandbox:
         timings = sandbox.view.timings
-        eventually(lambda: any(span.name == "POST /v1/sandboxes" for span in traces.spans))
-        eventually(lambda: any(span.name == "sandbox.create" for span in traces.spans))
-    [request] = [span for span in traces.spans if span.name == "POST /v1/sandboxes"]
-    [create] = [span for span in traces.spans if span.name == "sandbox.create"]
+
+        def creates() -> list[Span]:
+            mine = [one for one in spans if one.attributes.get("runtools.sandbox.id") == sandbox.id]
+            return [one for one in mine if one.name == "sandbox.create"]
+
+        eventually(creates)
+        [create] = creates()
+        eventually(lambda: any(one.span_id == create.parent_id for one in spans))
+        [request] = [one for one in spans if one.span_id == create.parent_id]
+    assert request.name == "POST /v1/sandboxes"
     assert (create.trace_id, create.parent_id) == (request.trace_id, request.span_id)
     assert (request.part, create.part) == ("runtools-api", "runtools-host")
-    phases = {span.name: span.ms for span in traces.spans if span.parent_id == create.span_id}
+    phases = {span.name: span.ms for span in spans if span.parent_id == create.span_id}
     assert phases["restore"] == pytest.approx(timings.restore_ms, abs=0.1)
     assert phases["agent"] == pytest.approx(timings.agent_ms, abs=0.1)
     assert phases["first_byte"] == pytest.approx(timings.first_byte_ms, abs=0.1)
