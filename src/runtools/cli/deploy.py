@@ -12,12 +12,12 @@ import typer
 from runtools.cli import lazy, output
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
-from runtools.errors import Forbidden, InvalidRequest, from_wire
+from runtools.errors import Forbidden, InvalidRequest, RunToolsError, from_wire
 
 if TYPE_CHECKING:
     from runtools import RunTools
     from runtools.cli import history, plan_looks
-    from runtools.project import folder, loading, scaffold
+    from runtools.project import folder, loading, places, scaffold
     from runtools.project.folder import Folder
     from runtools.sdk.shapes.deploys import Deploy, Plan
 else:
@@ -25,7 +25,8 @@ else:
     plan_looks = lazy.module("runtools.cli.plan_looks")
     folder = lazy.module("runtools.project.folder")
     loading = lazy.module("runtools.project.loading")
-    scaffold = lazy.module("runtools.project.scaffold")
+    places = lazy.module("runtools.project.places")
+scaffold = lazy.module("runtools.project.scaffold")
 
 _PANEL = "Project"
 
@@ -77,10 +78,17 @@ def deploy(
             hint='set project = "…" in [tool.runtools]',
         )
     with output.working("loading the project"):
-        definitions = [one.definition for one in loading.load(found)]
+        loaded = loading.load(found)
+    definitions = [one.definition for one in loaded]
+    if not definitions:
+        output.note(f"{found.root} defines nothing")
     with connected() as rt:
         _check_org(rt, found)
-        plan = rt.deploys.plan(name, definitions, only=only, prune=prune)
+        try:
+            plan = rt.deploys.plan(name, definitions, only=only, prune=prune)
+        except RunToolsError as error:
+            places.place(error, found.root, loaded)
+            raise
         if not output.is_json():
             output.screen.draw(plan_looks.plan(plan))
         if dry_run or not plan.changes:

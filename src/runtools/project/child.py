@@ -76,8 +76,6 @@ class _Loader:
             return
         try:
             importlib.import_module(".".join(words))
-        except KeyboardInterrupt:
-            raise
         except BaseException as exc:  # noqa: BLE001 - exit() included: whatever it is, it is told
             if not any(call.error is exc for call in self._calls.calls):
                 self._problem(of_failure(root, file, exc))

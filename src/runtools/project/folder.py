@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from runtools.errors import InvalidRequest, NotFound
+from runtools.project import misfits
 from runtools.sdk.shapes.base import Request
 from runtools.sdk.shapes.definitions import Kind
 from runtools.sdk.shapes.sandboxes import Name
@@ -94,7 +95,7 @@ def _settings(root: Path, table: object) -> Settings:
     except ValidationError as exc:
         first = exc.errors()[0]
         field = ".".join(("tool.runtools", *map(str, first["loc"])))
-        raise InvalidRequest(f"{file}: {field}: {first['msg']}") from None
+        raise InvalidRequest(f"{file}: {field}: {misfits.words(first)}") from None
     for field, name in settings.folders.model_dump(by_alias=False).items():
         lies_within = (root / name).resolve().is_relative_to(root) and name.strip("./")
         if not lies_within or ".." in Path(name).parts:

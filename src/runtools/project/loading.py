@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from runtools.errors import ProjectInvalid
-from runtools.project.folder import Folder
+from runtools.project.folder import CONFIG, PLURALS, Folder
 from runtools.project.problems import Problem
 from runtools.sdk.shapes.definitions import (
     DEFINITIONS,
@@ -71,7 +71,7 @@ def load(folder: Folder, seconds: float = LOAD_SECONDS) -> list[Defined]:
             shape = DEFINITIONS[said["kind"]]
             definition = shape.model_validate(said["definition"])
             defined.append(Defined(definition, said["file"], said["line"]))
-    problems += [*_twice(defined), *_too_many(folder, defined)]
+    problems += [*_twice(defined), *_too_many(folder, defined), *_missing(folder)]
     if problems:
         problems.sort(key=lambda problem: (problem.file, problem.line or 0))
         raise ProjectInvalid(
@@ -87,7 +87,7 @@ def _twice(defined: list[Defined]) -> Iterator[Problem]:
         other = first.setdefault((one.kind, one.slug), one)
         if other is not one:
             field = "name" if one.kind == "tool" else "slug"
-            message = f"{other.file}:{other.line} defines a {one.kind} {one.slug!r} already"
+            message = f"{other.file}:{other.line} defines {one.kind} {one.slug!r} already"
             yield Problem(one.file, one.line, field, message)
 
 
@@ -96,6 +96,15 @@ def _too_many(folder: Folder, defined: list[Defined]) -> Iterator[Problem]:
         if count > MAX_DEFINITIONS:
             message = f"{count} definitions of one kind, more than {MAX_DEFINITIONS} of a project"
             yield Problem(f"{folder.of(kind).relative_to(folder.root)}/", None, None, message)
+
+
+def _missing(folder: Folder) -> Iterator[Problem]:
+    """A folder that is named and not there is a slip: what lies elsewhere would seem to be gone."""
+    for kind, plural in PLURALS.items():
+        top = folder.of(kind)
+        if plural in folder.settings.folders.model_fields_set and not top.is_dir():
+            name = top.relative_to(folder.root)
+            yield Problem(CONFIG, None, f"tool.runtools.folders.{plural}", f"there is no {name}/")
 
 
 def _run(root: Path, seconds: float) -> Iterator[dict[str, Any]]:

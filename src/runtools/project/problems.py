@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from runtools.project import misfits
 from runtools.project.define import Call
 
 # How Python says that a call does not fit; the name it quotes is the field.
@@ -50,7 +52,7 @@ def of_call(
         within: the field that was looked at, where it was not all of it.
     """
     file = relative(root, call.file)
-    lines = _lines_of_fields(Path(call.file), call.line)
+    lines = lines_of_fields(Path(call.file), call.line)
     if not isinstance(error, ValidationError):
         line = lines.get(within[0], call.line) if within else call.line
         yield Problem(file, line, ".".join(within) or None, str(error))
@@ -58,7 +60,7 @@ def of_call(
     for one in error.errors(include_url=False):
         words = [*within, *map(str, one["loc"])]
         line = lines.get(words[0] if words else "", call.line)
-        message = one["msg"].removeprefix("Value error, ")
+        message = misfits.words(one)
         if one["type"] != "missing" and isinstance(one["input"], str | int | float):
             message += f" (it is {_short(one['input'])})"
         yield Problem(file, line, ".".join(words) or None, message)
@@ -80,10 +82,19 @@ def of_failure(root: Path, file: Path, error: BaseException) -> Problem:
         return Problem(where, line, None, "it calls exit; a definition only defines")
     misfit = _MISFIT.match(str(error)) if isinstance(error, TypeError) else None
     text = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, ModuleNotFoundError) and not _is_ours(root, error.name or ""):
+        text += (
+            f"; {sys.executable} runs the files and lacks it (a tool's action may import it itself)"
+        )
     if misfit is None:
         return Problem(where, line, None, text)
-    fields = _lines_of_fields(root / where, line or 0)
+    fields = lines_of_fields(root / where, line or 0)
     return Problem(where, fields.get(misfit[2], line), misfit[2], str(error))
+
+
+def _is_ours(root: Path, module: str) -> bool:
+    first = root / module.partition(".")[0]
+    return first.exists() or first.with_suffix(".py").exists()
 
 
 def relative(root: Path, file: str) -> str:
@@ -92,7 +103,7 @@ def relative(root: Path, file: str) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else file
 
 
-def _lines_of_fields(file: Path, line: int) -> dict[str, int]:
+def lines_of_fields(file: Path, line: int) -> dict[str, int]:
     """The line of each argument of the call that begins on a line."""
     try:
         tree = ast.parse(file.read_bytes())

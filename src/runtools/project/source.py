@@ -85,7 +85,11 @@ def _inline(text: str) -> dict[str, Any] | None:
     if not blocks:
         return None
     lines = blocks[0]["content"].splitlines()
-    return tomllib.loads("\n".join(line.removeprefix("# ").removeprefix("#") for line in lines))
+    text = "\n".join(line.removeprefix("# ").removeprefix("#") for line in lines)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ValueError(f"its script metadata are no TOML: {exc}") from None
 
 
 def _project(root: Path) -> dict[str, Any]:

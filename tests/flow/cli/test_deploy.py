@@ -133,6 +133,31 @@ class TestDeploy:
         ]
         assert name_of(project) not in {one.name for one in rt.projects.list()}
 
+    def test_what_the_platform_refuses_is_told_with_its_place(
+        self, cli: Cli, project: Path
+    ) -> None:
+        change(project / "agents/hello.py", '"demo"', '"no-such-model"')
+        done = cli("deploy", "--yes")
+        assert "agents/hello.py:6: model: there is no model 'no-such-model'" in done.err
+        change(project / "agents/hello.py", '"no-such-model"', '"demo"')
+        change(project / "sandboxes/dev_env.py", "base-debian", "no-such-template")
+        done = cli("deploy", "--yes")
+        assert "sandboxes/dev_env.py:3: sandbox dev-env: no template" in done.err
+        change(project / "sandboxes/dev_env.py", 'setup=["', 'tags={"a:b": ""}, setup=["')
+        done = cli("deploy", "--yes", "--json")
+        (problem,) = json.loads(done.err)["error"]["details"]["problems"]
+        assert (problem["file"], problem["line"], problem["field"]) == (
+            "sandboxes/dev_env.py",
+            6,
+            "tags",
+        )
+
+    def test_a_project_that_defines_nothing_says_so(self, cli: Cli, project: Path) -> None:
+        for file in project.rglob("*.py"):
+            file.unlink()
+        done = cli.ok("deploy")
+        assert "defines nothing" in done.err
+
     def test_a_setup_that_fails_is_told_with_what_it_said(self, cli: Cli, project: Path) -> None:
         change(project / "sandboxes/dev_env.py", "mkdir -p /workspace/src", "echo no luck; exit 7")
         done = cli("deploy", "--yes")

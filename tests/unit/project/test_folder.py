@@ -35,13 +35,14 @@ def test_folders_can_be_named(project):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("colour = 'red'", r"tool\.runtools\.colour"),
-        ("project = 'No Slug'", r"tool\.runtools\.project"),
+        ("colour = 'red'", r"tool\.runtools\.colour: there is no such field"),
+        ("project = 'No Slug'", r"tool\.runtools\.project: lower-case letters"),
         ("project = 3", r"tool\.runtools\.project"),
         ("apiUrl = 'x'", r"tool\.runtools\.apiUrl"),
         ("[tool.runtools.folders]\nagents = '../elsewhere'", "no folder of the project"),
         ("[tool.runtools.folders]\ntools = '/etc'", "no folder of the project"),
         ("[tool.runtools.folders]\ntools = '.'", "no folder of the project"),
+        ("[tool.runtools.folders]\ntools = 'src/../tools'", "no folder of the project"),
         ("[tool.runtools", "no TOML"),
     ],
 )

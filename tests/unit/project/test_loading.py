@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 
 import pytest
 
@@ -99,6 +100,24 @@ def test_a_folder_cannot_have_the_name_of_what_the_loading_needs(project, place)
     ((file, _, field, message),) = problems(folder)
     assert (file, field) == ("pyproject.toml", "tool.runtools.folders.agents")
     assert repr(place.partition("/")[0]) in message
+
+
+def test_a_folder_that_is_named_and_not_there_is_a_slip(project):
+    """With --prune, all that was deployed from where it really lies would be deleted."""
+    folder = project({"tools/_a.py": ""}, "[tool.runtools.folders]\nagents = 'agnets'")
+    assert problems(folder) == [
+        ("pyproject.toml", None, "tool.runtools.folders.agents", "there is no agnets/")
+    ]
+
+
+def test_what_a_file_imports_and_is_not_installed_says_for_whom(project):
+    folder = project(
+        {"agents/a.py": "import no_such_library.deep\n", "agents/b.py": "import agents._none\n"}
+    )
+    (_, _, _, theirs), (_, _, _, ours) = problems(folder)
+    assert "No module named 'no_such_library'" in theirs
+    assert f"{sys.executable} runs the files" in theirs
+    assert sys.executable not in ours
 
 
 def test_a_dot_in_a_name_that_becomes_a_modules(project):
@@ -214,6 +233,7 @@ def test_all_problems_of_all_files_at_once(project):
             "agents/f.py": "from runtools import define_agent\ndefine_agent(slug='f', name='F')\n",
             "agents/g.py": "x = 1\n",
             "agents/h.py": SANDBOX.format("h"),
+            "agents/i.py": "raise KeyboardInterrupt\n",
         }
     )
     found = [(file, line, field) for file, line, field, _ in problems(folder)]
@@ -227,6 +247,7 @@ def test_all_problems_of_all_files_at_once(project):
         ("agents/f.py", 2, "model"),
         ("agents/g.py", None, None),
         ("agents/h.py", 2, None),
+        ("agents/i.py", 1, None),
     ]
 
 
@@ -254,7 +275,7 @@ def test_a_slug_twice_names_both_places(project):
     folder = project({"sandboxes/a.py": SANDBOX.format("x"), "sandboxes/b.py": SANDBOX.format("x")})
     ((file, line, field, message),) = problems(folder)
     assert (file, line, field) == ("sandboxes/b.py", 2, "slug")
-    assert "sandboxes/a.py:2" in message
+    assert message == "sandboxes/a.py:2 defines sandbox 'x' already"
 
 
 def test_one_that_runs_for_ever_is_ended(project):

@@ -154,7 +154,7 @@ define_tool(
     ("body", "field", "said"),
     [
         ('define_tool(name="t", actions={})', "actions", "at least 1"),
-        ('define_tool(name="T", actions={"f": print})', "name", "pattern"),
+        ('define_tool(name="T", actions={"f": print})', "name", "lower-case"),
         ('define_tool(name="t", actions={"f": 3})', "actions.f", "no function"),
         ('def f(x): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "'x' has no type"),
         ('def f(x: int): ...\ndefine_tool(name="t", actions={"f": f})', "actions.f", "docstring"),
@@ -185,6 +185,11 @@ define_tool(
             "actions.f",
             "one alias",
         ),
+        (
+            '# /// script\n# a = [\n# ///\ndef f(): "d"\ndefine_tool(name="t", actions={"f": f})',
+            None,
+            "script metadata are no TOML",
+        ),
         ('define_tool(name="bash", actions={"f": print})', "name", "every agent has"),
         (
             'define_tool(name="t", actions={"f": print}, credentials={"required": ["url"]})',
@@ -209,7 +214,7 @@ define_tool(
             "no JSON Schema: '(' is not a 'regex'",
         ),
         ('define_tool(name="t", actions={"f-g": Action(print, "d", {"type": "object"})})',
-         "actions.f-g.[key]", "pattern"),
+         "actions.f-g.[key]", "underscores"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(project, body, field, said):

@@ -213,6 +213,7 @@ async def check_sandboxes(call: Call, project: str, steps: Sequence[Step]) -> No
                 rules.check_env(wanted.env | env)
             except RunToolsError as error:
                 error.message = f"sandbox {wanted.slug}: {error.message}"
+                error.details["definition"] = f"sandboxes.{wanted.slug}"
                 raise
 
 
