@@ -31,6 +31,7 @@ ELSEWHERE = {
 NO_COMMAND = {
     "agents.run": "`agent run` follows what it has begun",
     "agents.stream": "`agent run` follows what it has begun",
+    "models.endpoints.get": "`endpoint list` shows all of each",
     "orgs.current": "`auth status` says which it is",
     "sandboxes.events": "for programs: people ask `sandbox list` and `sandbox why`",
     "standing_sandboxes.get": "`sandbox standing` shows all of each",
@@ -166,15 +167,20 @@ def _of(method: str, path: str) -> re.Pattern[str]:
     )
 
 
+def _managers(of: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    for noun, manager in vars(of).items():
+        if type(manager).__module__.startswith(sdk.__name__) and noun[0] != "_":
+            yield f"{place}{noun}", manager
+            yield from _managers(manager, f"{place}{noun}.")
+
+
 def test_every_manager_has_its_commands() -> None:
     text = "".join(file.read_text() for file in (ROOT / "src/runtools/cli").rglob("*.py"))
     text = re.sub(r"\s+", "", text)
-    rt = AsyncRunTools("key", "http://nowhere")
     missing = {
-        f"{noun}.{verb}"
-        for noun, manager in vars(rt).items()
-        if type(manager).__module__.startswith(sdk.__name__) and noun[0] != "_"
+        f"{place}.{verb}"
+        for place, manager in _managers(AsyncRunTools("key", "http://nowhere"))
         for verb, _ in inspect.getmembers(type(manager), inspect.isfunction)
-        if verb[0] != "_" and f".{noun}.{verb}(" not in text
+        if verb[0] != "_" and f".{place}.{verb}(" not in text
     }
     assert missing == set(NO_COMMAND)
