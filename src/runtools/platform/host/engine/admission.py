@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from runtools.errors import CapacityExhausted, HostUnavailable
 from runtools.platform.host.engine.budget import (
+    DISK,
     MB,
     Budget,
     Load,
@@ -228,8 +229,11 @@ class Admission:
         return self._free_disk() / MB - self._reserved_mb
 
     def _announce(self) -> None:
+        lacking = self._lacking(self._queue[0].ask) if self._queue else None
+        # How long places are held says nothing of when there will be disk.
+        holds = () if lacking is not None and lacking.what == DISK else self._holds
         for number, waiter in enumerate(self._queue, start=1):
-            wait = estimate(number, self._holds, len(self._tickets))
+            wait = estimate(number, holds, len(self._tickets))
             place = QueuePlace(
                 position=number, estimated_wait_seconds=None if wait is None else round(wait, 1)
             )

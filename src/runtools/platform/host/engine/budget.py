@@ -14,6 +14,7 @@ from typing import Any
 from runtools.platform.host.disk import room
 
 MB = 2**20
+DISK = "MB of disk above the headroom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def disk_refusal(
     free_mb = free_disk_mb - budget.headroom_mb - taken.memory_mb
     if asked_mb <= free_mb:
         return None
-    return Refusal("MB of disk above the headroom", asked_mb, max(0.0, free_mb), room.HINT)
+    return Refusal(DISK, asked_mb, max(0.0, free_mb), room.HINT)
 
 
 def never(budget: Budget, ask: Load) -> Refusal | None:

@@ -75,6 +75,24 @@ async def test_nobody_overtakes_the_queue(admission):
     waiting.cancel()
 
 
+async def test_no_wait_is_told_while_it_is_disk_that_is_short(admission, clock, disk):
+    admission.enter_now("a", ONE)
+    clock.advance(30)
+    admission.leave("a")
+    admission.enter_now("b", ONE)
+    disk.free = 150 * MB
+    told = []
+    waiting = [entering(admission, who, ONE, told.append) for who in "cd"]
+    await soon(lambda: len(told) == 2)
+    assert [one.estimated_wait_seconds for one in told] == [None, None]
+    disk.free = 10_000 * MB
+    admission.enter_now("b", ONE)
+    admission.kick()
+    await waiting[0]
+    assert [(one.position, one.estimated_wait_seconds) for one in told[2:]] == [(1, 15)]
+    waiting[1].cancel()
+
+
 async def test_places_and_waits_are_told(admission, clock):
     for who in "xab":
         admission.leave("x")
