@@ -102,6 +102,10 @@ class LocalTemplates:
             task.cancel()
         await asyncio.gather(*self._builds.values(), return_exceptions=True)
 
+    def give_way(self) -> bool:
+        """Nothing to do: a build takes nothing of the disk."""
+        return False
+
     async def build(self, order: BuildOrder) -> Built:
         """Begin a build; a repeat of the same version returns how it stands."""
         at = self._folder / order.version_id

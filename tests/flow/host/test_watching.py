@@ -42,6 +42,10 @@ async def small_world(settings):
     await made.close()
 
 
+async def low(_):
+    return True
+
+
 class TestQueue:
     async def test_a_create_beyond_the_room_waits_with_its_place_and_then_runs(self, small_world):
         first = await small_world.create()
@@ -298,6 +302,19 @@ class TestDisk:
         await world.host.space.look()
         await until(lambda: world.look(box).state == "paused")
         assert world.look(box).cause == "disk_low"
+
+    async def test_a_build_gives_way_first_while_the_headroom_is_there(
+        self, world, box, full, monkeypatch
+    ):
+        builds = [True, True, False]
+        monkeypatch.setattr(world.engine.templates, "give_way", lambda: builds.pop(0))
+        monkeypatch.setattr(type(world.host.space), "_is_low", low)
+        await world.host.space.look()
+        assert (builds, world.host.space._pausing) == ([True, False], set())
+        full()  # less than the headroom: there is no time to lose
+        await world.host.space.look()
+        await until(lambda: world.look(box).state == "paused")
+        assert builds == [False]
 
     async def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(
         self, world, box, full, monkeypatch

@@ -74,6 +74,10 @@ class Space:
         self._engine.admission.kick()
         if not await self._is_low():
             return
+        # What nobody has yet goes first; while its files are being removed the headroom is still there.
+        if self._engine.templates.give_way() and self.free_bytes >= self._engine.headroom_bytes:
+            log.warning("the disk is almost full: a build gives way to the sandboxes that run")
+            return
         running = chosen(self._engine.actors.values(), State.RUNNING)
         boxes = [box for box in running if box.id not in self._pausing]
         if boxes:

@@ -95,6 +95,8 @@ class Templates:
         self._logs: dict[str, BuildLog] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
+        self._building: str | None = None
+        self._given_way: set[str] = set()
         self._stopping = False
 
     async def reclaim(self) -> int:
@@ -219,9 +221,23 @@ class Templates:
             if r.state == "ready"
         ]
 
+    def give_way(self) -> bool:
+        """End the build under way: sandboxes need the disk. Whether there is one, or rests of it."""
+        version_id = self._building
+        if version_id is None:
+            return False
+        if version_id not in self._given_way:
+            self._given_way.add(version_id)
+            self._tasks[version_id].cancel()
+        return True
+
     async def _run(self, record: Record, log: BuildLog) -> None:
         async with self._turn:
-            await self._make(record, log)
+            self._building = record.order.version_id
+            try:
+                await self._make(record, log)
+            finally:
+                self._building = None
 
     def _begun(self, record: Record) -> BuildLog:
         """Write down that a build begins; where it says how it goes."""
@@ -252,7 +268,12 @@ class Templates:
         version_id = record.order.version_id
         failure = None if task.cancelled() else task.exception()
         error: RunToolsError | None = None
-        if task.cancelled():
+        if task.cancelled() and version_id in self._given_way:
+            error = BuildFailed(
+                f"{log.step_name}: the host's disk was almost full, and sandboxes that run need it",
+                hint="make room (runtools df, runtools prune), then build it again",
+            )
+        elif task.cancelled():
             error = BuildFailed("the platform was stopped during the build")
         elif isinstance(failure, RunToolsError):
             error = failure
@@ -260,6 +281,7 @@ class Templates:
             _log.error("the build of %s broke", version_id, exc_info=failure)
             error = BuildFailed(f"{log.step_name}: {type(failure).__name__}: {failure}")
         del self._tasks[version_id]
+        self._given_way.discard(version_id)
         ended = self._settled(record, error)
         self._say_end(ended, log)
         self._write_down(ended, log)

@@ -195,6 +195,25 @@ class TestFailure:
         assert warmer.made == []
         assert not list((tmp_path / "work").iterdir())
 
+    async def test_one_that_gives_way_says_so_and_the_next_is_begun(
+        self, templates: Templates, oven: Oven, tmp_path: Path
+    ) -> None:
+        assert not templates.give_way()
+        oven.go.clear()
+        await templates.build(order())
+        await templates.build(order("tpl_two"))
+        async with asyncio.timeout(60):
+            while not oven.at_once:
+                await asyncio.sleep(0)
+        assert templates.give_way()
+        assert templates.give_way()  # till nothing of it is left
+        built = await ended(templates)
+        assert built.state == "failed"
+        assert "the host's disk was almost full, and sandboxes that run need it" in built.error
+        oven.go.set()
+        assert (await ended(templates, "tpl_two")).state == "ready"
+        assert not templates.give_way()
+
     async def test_keeps_reason_and_log_but_no_files(
         self, templates: Templates, oven: Oven, tmp_path: Path
     ) -> None:
