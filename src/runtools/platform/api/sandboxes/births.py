@@ -42,7 +42,7 @@ from runtools.platform.api.templates.store import Version
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core import states
 from runtools.platform.core.ports.host import Child, Forked, Guest
-from runtools.platform.core.states import Act, State
+from runtools.platform.core.states import Act, Operation, State
 from runtools.platform.kit.crypto import login_hash
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.dev_urls import Access
@@ -55,7 +55,7 @@ READY_SECONDS = 60.0
 
 
 async def create(call: Call, wanted: SandboxCreate) -> Record:
-    """A new sandbox: running, or as far as it came in the time a caller is kept waiting."""
+    """A new sandbox: running, in the queue, or as far as it came in the time a caller is kept waiting."""
     platform = call.platform
     rules.check_create(wanted)
     again = await _begun(call)
@@ -183,9 +183,9 @@ async def _ready(platform: Platform, record: Record, guest: Guest | None, *, wai
             return record
         await asyncio.wait((asking,), timeout=READY_SECONDS)
         now = _outcome(asking) or record
-    if not is_settled(now):
+    if not _is_told(now):
         left = max(0.0, deadline - platform.clock.monotonic())
-        now = await until(platform, record.id, is_settled, left)
+        now = await until(platform, record.id, _is_told, left)
     if now.state == "stopped":
         raise SandboxStopped(
             f"{now.id} never came to run: {(now.ending or {}).get('reason', 'it was destroyed')}",
@@ -193,6 +193,11 @@ async def _ready(platform: Platform, record: Record, guest: Guest | None, *, wai
             details={"sandboxId": now.id},
         )
     return now
+
+
+def _is_told(record: Record) -> bool:
+    """Whether a caller need not be kept waiting: it runs or never will, or has its place in the queue."""
+    return is_settled(record) or record.operation == Operation.QUEUED
 
 
 def _outcome(asking: asyncio.Task[Record]) -> Record | None:

@@ -81,9 +81,9 @@ class SandboxPage(Page):
     ),
 )
 async def create(request: Request) -> Response:
-    """Make a sandbox. Answers when it runs; after 60 s, or with `waitForReady: false` at once, as it
+    """Make a sandbox. Answers when it runs, or once it has its place in the queue where there is no room;
 
-    then is: `creating`, with its place in the queue where it waits for room.
+    after 60 s, or with `waitForReady: false` at once, as it then is: `creating`.
     """
     call = call_of(request)
     record = await births.create(call, call.take(SandboxCreate))
