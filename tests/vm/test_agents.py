@@ -62,7 +62,7 @@ async def test_no_key_of_a_model_is_ever_in_the_machine(
     platform: Platform, rt: AsyncRunTools
 ) -> None:
     await rt.secrets.set("VM_MODEL_KEY", KEY, category="provider")
-    look = f"echo {MARK} > /root/mark; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    look = f"echo {MARK} > /root/mark; sync; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
     server = Path(small_server.__file__).read_text()
     small = McpServer(name="small", command=["python3", "-u", "-c", server])
     calls = [Call("bash", {"command": look}), Call("small__environment", {})]
@@ -82,7 +82,8 @@ async def test_no_key_of_a_model_is_ever_in_the_machine(
     sandbox = await rt.sandboxes.get(run.sandbox_id)
     await sandbox.pause()  # its memory lies on the disk now
     folder = platform.home / "host" / "sandboxes" / run.sandbox_id
-    assert found_in(folder, MARK.encode()), "what is in the machine is found"
+    there = {Path(one).name for one in found_in(folder, MARK.encode())}
+    assert {"ram", "overlay.img"} <= there, "what is in its memory and on its disk is found"
     assert found_in(folder, KEY.encode()) == []
     assert found_in(folder, b"rt_run_") == []
     await sandbox.destroy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.agents import socket as sockets
-from runtools.platform.core.ports.worker import Offer
+from runtools.platform.core.ports.worker import Logged, Offer
 from runtools.testing import small_server
 from runtools.testing.fake_runs import FakeRun
 from runtools.testing.scripted_model import Call, Script
@@ -82,6 +83,37 @@ class TestApproved:
         await stage.runs.ended(run)
         [result] = run.of("tool-result")
         assert "nobody knows whether it was carried out" in result["output"]
+
+
+class TestOfBefore:
+    """The loop may change, and what it stands on, while a run waits for days.
+
+    The log was written once, by a worker of November 2026, and is never written anew: it has to be read.
+    """
+
+    @pytest.mark.parametrize("decision", ["allow", "deny"])
+    async def test_a_log_of_an_earlier_worker_is_gone_on_with(
+        self, stage: Stage, decision: str
+    ) -> None:
+        file = Path(__file__).with_name("logs") / "waiting.json"
+        await stage.sandbox.files.write("/workspace/old", "x")
+        run = stage.make(agent={"permissions": {"delete_file": "ask"}})
+        kept = json.loads(file.read_text())
+        run.log = [Logged.model_validate({**one, "runId": run.id}) for one in kept]
+        run.status = "waiting"
+        script = Script(["never"], ["never"], ["done"])
+        stage.worker(script)
+        await stage.runs.decide(run, "call-1-1", decision)
+        done = await stage.runs.ended(run)
+        assert (done["status"], done["output"]) == ("completed", "done")
+        assert done["usage"]["requests"] == 3
+        assert done["iterations"] == 3
+        results = {one["callId"]: one for one in run.of("tool-result")}
+        assert len(run.of("tool-result")) == len(run.of("tool-call")) == len(results) == 4
+        assert results["call-1-1"]["failed"] is (decision == "deny")
+        [asked] = script.asked
+        for said in ("Remove the old file.", "want the old file gone", "here\\n[exit", "beside\\n"):
+            assert said in str(asked)
 
 
 class TestReplaced:
