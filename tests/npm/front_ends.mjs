@@ -173,5 +173,81 @@ async function carries() {
   };
 }
 
-const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries() };
+// Ends a command that waits for a file.
+async function goes(runId) {
+  const run = await (await fetch(`${url}/v1/runs/${runId}`, { headers })).json();
+  const command = JSON.stringify({ command: 'touch /workspace/go' });
+  await fetch(`${url}/v1/sandboxes/${run.data.sandboxId}/exec`, {
+    method: 'POST', body: command, headers: { ...headers, 'content-type': 'application/json' },
+  });
+}
+
+// A page is loaded anew while a command runs beside its own call; it says what came of that along with a word.
+async function isLate() {
+  const tools = { where: { description: 'Where the user is.', parameters: { type: 'object', properties: {} } } };
+  let reading;
+  const runs = new Promise((resolve) => { reading = resolve; });
+  const more = {
+    id: 'one-that-is-late',
+    transport: { body: { tools } },
+    onData: ({ type }) => { if (type === 'data-tool-output') reading(); },
+  };
+  const { chat, errors } = talk(asks, more);
+  const first = chat.sendMessage({ text: 'work' });
+  await runs;
+  await chat.stop();
+  await first;
+  const { parts, metadata } = chat.messages.at(-1);
+  const { toolCallId } = parts.find((part) => part.type === 'tool-where');
+  let hears;
+  const heard = new Promise((resolve) => { hears = resolve; });
+  const later = talk(asks, { ...more, onData: ({ type }) => { if (type === 'data-steering') hears(); } });
+  later.chat.messages = chat.messages;
+  await later.chat.addToolOutput({ tool: 'where', toolCallId, output: { city: 'Bern' } });
+  const second = later.chat.sendMessage({ text: 'and tell me' });
+  await heard;
+  await goes(metadata.runId);
+  await second;
+  return { errors: [...errors, ...later.errors], texts: texts(later.chat.messages.at(-1)) };
+}
+
+// The same with AG-UI, where the result is put behind its call after a word was said.
+async function isLateToo() {
+  const tools = [{ name: 'where', description: 'Where the user is.', parameters: { type: 'object', properties: {} } }];
+  const agent = () => new HttpAgent({ url: `${url}/v1/run/ag-ui?agent=${asks}`, headers, threadId: 'late' });
+  const reader = agent();
+  reader.messages = [{ id: '1', role: 'user', content: 'work' }];
+  let called;
+  const calls = new Promise((resolve) => { called = resolve; });
+  let taken;
+  const isTaken = new Promise((resolve) => { taken = resolve; });
+  reader.subscribe({
+    onCustomEvent: ({ event }) => { if (event.name === 'tool-output') called(); },
+    onToolCallResultEvent: ({ event }) => { if (event.content === 'Bern') taken(); },
+  });
+  const first = reader.runAgent({ tools });
+  await calls;
+  const [call] = reader.messages.flatMap((one) => one.toolCalls ?? []).filter((one) => one.function.name === 'where');
+  const [runId] = call.id.split(':');
+  const speaker = agent();
+  const word = { id: '2', role: 'user', content: 'and tell me' };
+  speaker.messages = [...structuredClone(reader.messages), word];
+  let hears;
+  const heard = new Promise((resolve) => { hears = resolve; });
+  speaker.subscribe({ onCustomEvent: ({ event }) => { if (event.name === 'steering') hears(); } });
+  const second = speaker.runAgent({ tools });
+  await heard;
+  const at = reader.messages.findIndex((one) => one.toolCalls?.some(({ id }) => id === call.id));
+  const last = agent();
+  const result = { id: 't', role: 'tool', toolCallId: call.id, content: 'Bern' };
+  const said = { id: 'a', role: 'assistant', content: 'I am at it.' };
+  last.messages = [...structuredClone(reader.messages).toSpliced(at + 1, 0, result), word, said];
+  const third = last.runAgent({ tools });
+  await isTaken;
+  await goes(runId);
+  await Promise.all([first, second, third]);
+  return { said: reader.messages.filter((one) => one.content).map((one) => [one.role, one.content]) };
+}
+
+const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries(), late: await isLate(), lateToo: await isLateToo() };
 console.log(JSON.stringify(played));

@@ -26,7 +26,9 @@ WORK = ["I work. ", Call("bash", {"command": "echo begun; until [ -e go ]; do sl
 async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
     looks = [*[LOOK, ["It is done."]], *[LOOK, ["As you like."]], *[WORK, ["Done, I tell you."]]]
     page = [["I ask. ", Call("where", {})], ["You are in Bern."]]
-    async with provider("chat", *looks, LOOK, ["It is done."], *page, *page) as fake:
+    late = [[*WORK, Call("where", {})], ["You are in Bern."]]
+    answers = [*looks, LOOK, ["It is done."], *page, *page, *late, *late]
+    async with provider("chat", *answers) as fake:
         await whole.rt.models.endpoints.create("front", fake.url)
         await whole.deploy(slug="front", model="front:any", permissions={"bash": "ask"})
         await whole.deploy(slug="works", model="front:any")
@@ -85,7 +87,10 @@ async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
     }
     asked = [json.dumps(one.body) for one in fake.asked]
     assert sum("- the page: /orders" in one for one in asked) == 2
-    assert "Bern" in asked[-3]
+    assert all("Bern" in asked[-n] for n in (1, 3, 5))
+    assert told["late"] == {"errors": [], "texts": ["You are in Bern."]}
+    assert told["lateToo"]["said"][-1] == ["assistant", "You are in Bern."]
+    assert ["tool", "Bern"] in told["lateToo"]["said"]
     assert agent["asked"] == 1
     assert agent["said"] == [
         ["user", "look around"],
