@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from runtools.errors import InvalidRequest, NotFound
 from runtools.project import misfits
+from runtools.sdk.settings import address
 from runtools.sdk.shapes.base import Request
 from runtools.sdk.shapes.definitions import Kind
 from runtools.sdk.shapes.sandboxes import Name
@@ -82,6 +83,8 @@ def settings_table(file: Path) -> object:
         return None
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"{file} cannot be read: {exc}") from None
+    if "runtools" not in text:
+        return None  # it is another's, whatever is wrong with it
     try:
         return tomllib.loads(text).get("tool", {}).get("runtools")
     except (tomllib.TOMLDecodeError, AttributeError) as exc:
@@ -96,6 +99,12 @@ def _settings(root: Path, table: object) -> Settings:
         first = exc.errors()[0]
         field = ".".join(("tool.runtools", *map(str, first["loc"])))
         raise InvalidRequest(f"{file}: {field}: {misfits.words(first)}") from None
+    if settings.api_url is not None:
+        try:
+            address(settings.api_url, {})
+        except InvalidRequest as exc:
+            said = f"{file}: tool.runtools.api_url: {exc.message}"
+            raise InvalidRequest(said, hint=exc.hint) from None
     for field, name in settings.folders.model_dump(by_alias=False).items():
         lies_within = (root / name).resolve().is_relative_to(root) and name.strip("./")
         if not lies_within or ".." in Path(name).parts:

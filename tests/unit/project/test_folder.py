@@ -21,6 +21,11 @@ def test_a_pyproject_of_something_else_is_passed_by(project):
     assert find(folder.root / "agents").root == folder.root
 
 
+def test_so_is_a_broken_one_of_something_else(project):
+    folder = project({"agents/pyproject.toml": "<<<<<<< HEAD\n[project\n"})
+    assert find(folder.root / "agents").root == folder.root
+
+
 def test_nowhere(tmp_path):
     with pytest.raises(NotFound, match="is in no project"):
         find(tmp_path)
@@ -39,6 +44,8 @@ def test_folders_can_be_named(project):
         ("project = 'No Slug'", r"tool\.runtools\.project: lower-case letters"),
         ("project = 3", r"tool\.runtools\.project"),
         ("apiUrl = 'x'", r"tool\.runtools\.apiUrl"),
+        ("api_url = 'x'", r"tool\.runtools\.api_url: 'x' is not an address"),
+        ("api_url = 'http://u:p@h'", r"tool\.runtools\.api_url"),
         ("[tool.runtools.folders]\nagents = '../elsewhere'", "no folder of the project"),
         ("[tool.runtools.folders]\ntools = '/etc'", "no folder of the project"),
         ("[tool.runtools.folders]\ntools = '.'", "no folder of the project"),
