@@ -10,13 +10,14 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from runtools.cli import output, words
+from runtools.cli.sandbox import terminal
 from runtools.errors import RunEnded, RunToolsError
 
 _PROMPT: Final = "> "
@@ -62,22 +63,20 @@ class Typed:
     def heard(self, say: Callable[[str], object]) -> Iterator[None]:
         """Have each line said, as long as this lasts; the terminal shows keys no more by itself."""
         fd = sys.stdin.fileno()
-        before = termios.tcgetattr(fd)
         silent = termios.tcgetattr(fd)
         silent[3] &= ~(termios.ICANON | termios.ECHO)
         ended, end = os.pipe()
         thread = threading.Thread(target=self._hear, args=(fd, ended, say), daemon=True)
-        termios.tcsetattr(fd, termios.TCSANOW, silent)
-        thread.start()
-        try:
-            yield
-        finally:
-            os.write(end, b".")
-            thread.join()
-            os.close(ended)
-            os.close(end)
-            with suppress(termios.error):  # the terminal itself is gone
-                termios.tcsetattr(fd, termios.TCSANOW, before)
+        with terminal.given_back(fd):
+            termios.tcsetattr(fd, termios.TCSANOW, silent)
+            thread.start()
+            try:
+                yield
+            finally:
+                os.write(end, b".")
+                thread.join()
+                os.close(ended)
+                os.close(end)
 
     def _hear(self, fd: int, ended: int, say: Callable[[str], object]) -> None:
         while True:

@@ -92,19 +92,26 @@ def size(fd: int) -> tuple[int, int]:
 
 
 @contextmanager
-def raw(fd: int) -> Iterator[None]:
-    """Every key comes through as it is. Undone in the end, also when a signal ends the process."""
+def given_back(fd: int) -> Iterator[None]:
+    """The terminal is in the end as it was, also when a signal ends the process."""
     before = termios.tcgetattr(fd)
     ends = (signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.signal(number, _end) for number in ends}
     try:
-        tty.setraw(fd, termios.TCSANOW)
         yield
     finally:
         with suppress(termios.error):  # the terminal itself is gone
             termios.tcsetattr(fd, termios.TCSANOW, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def raw(fd: int) -> Iterator[None]:
+    """Every key comes through as it is, as long as this lasts."""
+    with given_back(fd):
+        tty.setraw(fd, termios.TCSANOW)
+        yield
 
 
 def _end(number: int, frame: FrameType | None) -> None:
