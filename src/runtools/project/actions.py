@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import docstring_parser
-from jsonschema import Draft202012Validator, SchemaError
-from jsonschema.validators import validator_for
+from docstring_parser import Docstring
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
@@ -45,9 +44,9 @@ def described(action: Action) -> ActionDefinition:
     """
     if not callable(action.execute):
         raise TypeError(f"{action.execute!r} is no function")
-    told = docstring_parser.parse(inspect.getdoc(action.execute) or "")
-    description = (action.description or told.description or "").strip()
-    if not description:
+    told = _told(action.execute)
+    description = action.description or told.description or ""
+    if isinstance(description, str) and not description.strip():
         raise TypeError(
             f"{_name(action.execute)} has no docstring: a model must be told what it does"
         )
@@ -55,15 +54,25 @@ def described(action: Action) -> ActionDefinition:
     if parameters is None:
         texts = {param.arg_name: param.description or "" for param in told.params}
         parameters = _schema(action.execute, texts)
-    made = ActionDefinition.model_validate(
-        {"description": description, "parameters": dict(parameters)}
-    )
-    misfits.check("parameters", _amiss(made.parameters))
-    return made
+    made = ActionDefinition.model_validate({"description": description, "parameters": parameters})
+    if action.parameters is not None:
+        misfits.check("parameters", _amiss(made.parameters))
+    return made.model_copy(update={"description": made.description.strip()})
+
+
+def _told(function: Callable[..., Any]) -> Docstring:
+    try:
+        return docstring_parser.parse(inspect.getdoc(function) or "")
+    except docstring_parser.ParseError as exc:
+        raise TypeError(f"{_name(function)}: its docstring cannot be read: {exc}") from None
 
 
 def _amiss(schema: Mapping[str, Any]) -> Iterator[misfits.Misfit]:
     """Where what should be a JSON Schema, of the draft that it names or the latest, is none."""
+    # It takes long to load, and most projects have no schema of their own.
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
+    from jsonschema.validators import validator_for  # noqa: PLC0415
+
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except SchemaError as exc:
@@ -106,8 +115,8 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """Those that a model fills in."""
     try:
         signature = inspect.signature(function, eval_str=True)
-    except (NameError, ValueError) as exc:
-        raise TypeError(f"{_name(function)}: its signature cannot be read: {exc}") from None
+    except Exception as exc:  # what is written as text is evaluated, and may raise anything
+        raise TypeError(f"{_name(function)}: its signature cannot be read: {exc}") from exc
     for parameter in signature.parameters.values():
         if parameter.name == CREDENTIALS:
             continue

@@ -2,7 +2,7 @@
 
 ``python -P -m runtools.project.child ROOT FD`` writes lines of JSON to the open file FD: ``{"loading":
 file}`` before each, then ``{"kind", "file", "line", "definition"}`` and ``{"problem": …}``, at last
-``{"done": true}``.
+``{"done": true}``. Asked by SIGUSR1 while it loads a file, it says where it is: ``{"at": [file, line]}``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
-
-from pydantic import ValidationError
 
 from runtools.project import actions, source
 from runtools.project.define import Call, Collector, Tool
@@ -32,6 +32,7 @@ class _Loader:
         self._out = out
         self._calls = Collector()
         self._claimed: set[str] = set()
+        self._is_loading = False
 
     def run(self) -> None:
         kinds = [kind for kind in _ORDER if self._claim(kind)]
@@ -75,11 +76,14 @@ class _Loader:
             self._problem(Problem(relative(root, str(file)), None, None, text))
             return
         try:
+            self._is_loading = True
             importlib.import_module(".".join(words))
         except BaseException as exc:  # noqa: BLE001 - exit() included: whatever it is, it is told
             if not any(call.error is exc for call in self._calls.calls):
                 self._problem(of_failure(root, file, exc))
             return
+        finally:
+            self._is_loading = False
         if not any(call.file == str(file) for call in self._calls.calls):
             place = relative(root, str(file))
             hint = f"it has no define_{kind}(…); helpers begin with an underscore"
@@ -114,13 +118,21 @@ class _Loader:
         for name, action in tool.actions.items():
             try:
                 described[name] = actions.described(action)
-            except (TypeError, ValidationError) as exc:
-                raise _Refused(exc, ("actions", name)) from None
+            except Exception as exc:  # theirs may raise anything when it is looked at
+                raise _Refused(exc, ("actions", name)) from exc
         try:
             code = source.bundle(self._folder.root, Path(call.file))
             return ToolDefinition(**dict(tool.head), actions=described, source=code)
         except (ValueError, OSError) as exc:
             raise _Refused(exc) from None
+
+    def say_where(self, _: int, frame: FrameType | None) -> None:
+        """The line of the project that runs, if one does. Whatever else is said is said while none does."""
+        root = self._folder.root
+        while frame is not None and not Path(frame.f_code.co_filename).is_relative_to(root):
+            frame = frame.f_back
+        if frame is not None and self._is_loading:
+            self._say({"at": [relative(root, frame.f_code.co_filename), frame.f_lineno]})
 
     def _problem(self, problem: Problem) -> None:
         self._say({"problem": problem.to_wire()})
@@ -143,7 +155,9 @@ def main(root: str, fd: str) -> None:
     sys.path.insert(0, str(folder.root))
     sys.dont_write_bytecode = True
     with os.fdopen(int(fd), "w") as out:
-        _Loader(folder, out).run()
+        loader = _Loader(folder, out)
+        signal.signal(signal.SIGUSR1, loader.say_where)
+        loader.run()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from runtools.sdk.shapes.definitions import (
 )
 
 LOAD_SECONDS = 30.0
+# For the process to begin at all, which is no fault of the files; and to say where it is.
+_BEGIN_SECONDS = 60.0
+_TELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +125,40 @@ def _run(root: Path, seconds: float) -> Iterator[dict[str, Any]]:
         ) as child,
     ):
         os.close(writing)
-        at, deadline = "", monotonic() + seconds
+        at, line = "", None
+        lines = _Lines(pipe.fileno(), monotonic() + _BEGIN_SECONDS)
         try:
-            for line in _lines(pipe.fileno(), deadline):
-                said = json.loads(line)
+            for said in lines:
                 if "done" in said:
                     return
+                if not at:
+                    lines.deadline = monotonic() + seconds
                 if "loading" in said:
                     at = said["loading"]
                 else:
                     yield said
-            how = _ended(child.wait(max(0.0, deadline - monotonic())))
+            how = _ended(child.wait(max(0.0, lines.deadline - monotonic())))
         except (TimeoutError, subprocess.TimeoutExpired):
-            how = f"is not loaded after {seconds:g} s"
+            how = f"still runs after {seconds:g} s"
+            at, line = _where(child, lines) or (at, None)
         finally:
             # Whatever the files started goes with it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-    yield {"problem": Problem(at or str(root), None, None, how).to_wire()}
+    yield {"problem": Problem(at or str(root), line, None, how).to_wire()}
+
+
+def _where(child: subprocess.Popen[bytes], lines: _Lines) -> tuple[str, int] | None:
+    """Which line of the project runs, where Python can tell it."""
+    lines.deadline = monotonic() + _TELL_SECONDS
+    child.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(TimeoutError):
+        for said in lines:
+            if "at" in said:
+                file, line = said["at"]
+                return file, line
+    return None
 
 
 def _ended(code: int) -> str:
@@ -148,16 +166,23 @@ def _ended(code: int) -> str:
     return f"ended the process that loads it, with {by}"
 
 
-def _lines(fd: int, deadline: float) -> Iterator[bytes]:
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while True:
-            left = deadline - monotonic()
-            if left <= 0 or not selector.select(left):
-                raise TimeoutError
-            piece = os.read(fd, 65536)
-            if not piece:
-                return
-            *lines, rest = (rest + piece).split(b"\n")
-            yield from lines
+class _Lines:
+    """What the loading process says, until a deadline, which may be moved; TimeoutError then."""
+
+    def __init__(self, fd: int, deadline: float) -> None:
+        self.deadline = deadline
+        self._fd = fd
+        self._rest = b""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._fd, selectors.EVENT_READ)
+            while True:
+                left = self.deadline - monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise TimeoutError
+                piece = os.read(self._fd, 65536)
+                if not piece:
+                    return
+                *lines, self._rest = (self._rest + piece).split(b"\n")
+                yield from map(json.loads, lines)

@@ -282,7 +282,18 @@ def test_one_that_runs_for_ever_is_ended(project):
     folder = project(
         {"agents/a.py": AGENT.format("a", ""), "agents/b.py": "while True:\n    pass\n"}
     )
-    assert problems(folder, 2.0) == [("agents/b.py", None, None, "is not loaded after 2 s")]
+    ((file, line, _, message),) = problems(folder, 3.0)
+    assert (file, line in (1, 2), message) == ("agents/b.py", True, "still runs after 3 s")
+
+
+def test_what_waits_for_ever_in_a_helper_is_named_there(project):
+    folder = project(
+        {
+            "agents/_helper.py": "import time\n\ndef wait():\n    time.sleep(10_000)\n",
+            "agents/a.py": "from agents._helper import wait\n\nwait()\n",
+        }
+    )
+    assert problems(folder, 3.0) == [("agents/_helper.py", 4, None, "still runs after 3 s")]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,21 @@ define_tool(
         ('def f(*x: int): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "by name"),
         ('def f(x: "No"): "d"\ndefine_tool(name="t", actions={"f": f})', "actions.f", "No"),
         (
+            'import json\ndef f(x: "json.No"): "d"\ndefine_tool(name="t", actions={"f": f})',
+            "actions.f",
+            "no attribute 'No'",
+        ),
+        (
+            'define_tool(name="t", actions={"f": Action(print, 5, {"type": "object"})})',
+            "actions.f.description",
+            "string",
+        ),
+        (
+            'define_tool(name="t", actions={"f": Action(print, "d", 5)})',
+            "actions.f.parameters",
+            "dictionary",
+        ),
+        (
             'import socket\ndef f(x: socket.socket): "d"\ndefine_tool(name="t", actions={"f": f})',
             "actions.f",
             "socket",
