@@ -15,7 +15,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-_SECONDS = 60.0
+_SECONDS = 180.0  # what is asked of a page waits for one that a busy server has yet to build
 _CODES = {"\n": "Enter", " ": "Space", "/": "Slash", ">": "Period"}
 
 
