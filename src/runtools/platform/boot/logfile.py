@@ -36,6 +36,18 @@ def is_ours(file: Path) -> bool:
         return False
 
 
+def size_of(file: Path) -> int:
+    """How much of it there is."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def said_since(file: Path, size: int, lines: int) -> str:
+    """The last lines of what was written since it had that size; of all, where it was begun anew."""
+    said = file.read_bytes()
+    fresh = said[size:] if len(said) >= size else said
+    return "\n".join(fresh.decode(errors="replace").splitlines()[-lines:])
+
+
 def turn(file: Path) -> None:
     """Where it has outgrown its size, keep it beside itself and begin it anew.
 

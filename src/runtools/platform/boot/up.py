@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runtools.errors import Conflict, Forbidden, Unavailable
 from runtools.platform.boot import home, parts, running, status, uids
-from runtools.platform.boot.logfile import keep_bounded
+from runtools.platform.boot.logfile import keep_bounded, said_since, size_of
 from runtools.platform.boot.people import Person, caller, unprivileged
 from runtools.platform.boot.supervisor import Part, Supervisor
 from runtools.platform.core.access import PARTS
@@ -116,6 +116,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
     _need_ports(settings)
     uids.claim(settings, home.prepare(settings, await unprivileged(settings, environ)))
     logfile = log_file(settings)
+    before = size_of(logfile)
     env = {**child_env(settings, environ), **_sudo(environ)}
     pid = await start_detached([*_PLATFORM, "up", "--impatient"], env=env, output=logfile)
     gone = asyncio.create_task(wait_pid_gone(pid))
@@ -125,7 +126,7 @@ async def detached(settings: Settings, environ: Mapping[str, str]) -> int:
         task.cancel()
     if not ready.done() or ready.cancelled() or not ready.result():
         await _end(pid)
-        tail = "\n".join(logfile.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
+        tail = said_since(logfile, before, _TOLD_LINES)
         raise Unavailable(f"the platform did not come up; the end of {logfile}:\n{tail}")
     print(await _where(settings), file=sys.stderr)
     return 0

@@ -56,3 +56,16 @@ async def test_one_that_is_ours_is_looked_after_and_another_is_not(
                 await asyncio.sleep(0.01)
         keeping.cancel()
     assert (tmp_path / "runtools.log.1").read_bytes() == b"and again too much"
+
+
+def test_what_an_earlier_start_said_is_told_of_none_that_fails(tmp_path: Path) -> None:
+    file = tmp_path / "runtools.log"
+    assert logfile.size_of(file) == 0
+    file.write_text("of an earlier start\n")
+    before = logfile.size_of(file)
+    with file.open("a") as more:
+        more.write("one\ntwo\nthree\n")
+    assert logfile.said_since(file, before, 2) == "two\nthree"
+    assert logfile.said_since(file, before, 9) == "one\ntwo\nthree"
+    file.write_text("new\n")  # it had outgrown its size meanwhile
+    assert logfile.said_since(file, before, 9) == "new"
