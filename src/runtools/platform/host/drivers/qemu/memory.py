@@ -3,7 +3,7 @@
 A clone maps the RAM file of a capture privately: it shares with all other clones what none of them
 has written. What it did write is in anonymous pages of its VMM's process, which the kernel tells apart
 (bit 61 of /proc/<pid>/pagemap). So a complete file of its own is the file it was cloned from, copied
-while it runs, and those pages, copied while it stands still. docs/decisions/0005 has the figures.
+while it runs, and those pages, copied while it stands still. docs/decisions/0005 and 0052 have the figures.
 """
 
 from __future__ import annotations
