@@ -10,6 +10,7 @@ from runtools.cli import output, words
 from runtools.cli.output import Json
 from runtools.cli.sandbox import options
 from runtools.cli.sandbox.egress import ALLOW_HELP, DENY_HELP
+from runtools.cli.sandbox.room import progress, telling
 from runtools.cli.session import connected, flag
 
 if TYPE_CHECKING:
@@ -141,19 +142,11 @@ def create(
             project_id=project,
             wait_for_ready=not no_wait,
             queue=not no_queue,
-            on_wait=lambda waiting: say(progress(waiting)),
+            on_wait=telling(say),
         )
     output.show(sandbox.view, lambda: sandbox.id)
     if not output.is_json():
         output.note(outcome(sandbox))
-
-
-def progress(sandbox: Sandbox) -> str:
-    """What a sandbox that does not run yet is waiting for."""
-    ref = sandbox.name or sandbox.id
-    if sandbox.queue is None:
-        return f"{ref} is {'starting' if sandbox.state == 'creating' else 'waking'}"
-    return f"{ref} waits for room: {words.place(sandbox.queue)}"
 
 
 def outcome(sandbox: Sandbox) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from runtools.cli import output
 from runtools.cli.output import Json
-from runtools.cli.sandbox import create, options, room
+from runtools.cli.sandbox import options, room
 from runtools.cli.sandbox.interrupts import passing_on
 from runtools.cli.session import Ref, connected, flag
 from runtools.errors import (
@@ -154,8 +154,8 @@ def _run(
     with connected() as rt:
         sandbox = rt.sandboxes.get(ref)
         if sandbox.state == "creating":
-            with output.working(create.progress(sandbox)) as say:
-                sandbox.wait_until_running(on_wait=lambda waiting: say(create.progress(waiting)))
+            with output.working(room.progress(sandbox)) as say:
+                sandbox.wait_until_running(on_wait=room.telling(say))
         run = partial(
             sandbox.exec,
             command,

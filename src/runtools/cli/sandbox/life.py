@@ -70,7 +70,7 @@ def fork(
             name=name,
             tags=tags,
             wait_for_ready=not no_wait,
-            on_wait=lambda child: say(create.progress(child)),
+            on_wait=room.telling(say),
         )
     output.show(children.view, lambda: "\n".join(child.id for child in children))
     if not output.is_json():

@@ -102,7 +102,9 @@ class Recovery:
         # Only now, when all that runs is counted: there may be no room.
         for box, act in self._unfinished:
             self._engine.later(self._go_on(box, act), f"going on with {box.id}")
-        for box in boxes if is_strict(self._engine) else ():
+        for box in boxes:
+            if box.state is State.STOPPED or not is_strict(self._engine):
+                continue
             self._engine.later(strictness.hold(box), f"pausing {box.id}, should it be emulated")
 
     async def _each(self, boxes: list[Actor], do: Callable[[Actor], Awaitable[None]]) -> None:
