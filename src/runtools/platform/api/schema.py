@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -123,9 +124,10 @@ def _revision(conn: Transaction) -> str | None:
     return MigrationContext.configure(conn).get_current_revision()
 
 
-def _versions() -> list[str]:
+@cache
+def _versions() -> tuple[str, ...]:
     """Every version of the schema that this platform knows, the latest first."""
-    return [one.revision for one in ScriptDirectory.from_config(config()).walk_revisions()]
+    return tuple(one.revision for one in ScriptDirectory.from_config(config()).walk_revisions())
 
 
 def _check_known(found: str | None) -> None:
@@ -147,7 +149,10 @@ async def upgrade(db: Database) -> None:
 
     def run(conn: Transaction) -> None:
         lock_schema(conn)
-        _check_known(_revision(conn))
+        found = _revision(conn)
+        if found == _versions()[0]:
+            return
+        _check_known(found)
         settings = config()
         settings.attributes["connection"] = conn
         command.upgrade(settings, "head")
