@@ -76,18 +76,22 @@ class _Loader:
             self._problem(Problem(relative(root, str(file)), None, None, text))
             return
         try:
-            self._is_loading = True
-            importlib.import_module(".".join(words))
+            self._import(".".join(words))
         except BaseException as exc:  # noqa: BLE001 - exit() included: whatever it is, it is told
             if not any(call.error is exc for call in self._calls.calls):
                 self._problem(of_failure(root, file, exc))
             return
-        finally:
-            self._is_loading = False
         if not any(call.file == str(file) for call in self._calls.calls):
             place = relative(root, str(file))
             hint = f"it has no define_{kind}(…); helpers begin with an underscore"
             self._problem(Problem(place, None, None, hint))
+
+    def _import(self, name: str) -> None:
+        self._is_loading = True
+        try:
+            importlib.import_module(name)
+        finally:
+            self._is_loading = False
 
     def _tell(self, call: Call) -> None:
         root = self._folder.root

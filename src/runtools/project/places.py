@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from runtools.errors import RunToolsError
 from runtools.project.folder import PLURALS
@@ -16,11 +17,11 @@ def place(error: RunToolsError, root: Path, defined: Sequence[Defined]) -> None:
     """Have an error that is about a definition begin with its file, line and field.
 
     The platform knows definitions by their place in a request or by slug: ``agents.0.name``,
-    ``agents.hello.model``.
+    ``agents.hello.model``; or it says the definition, and a field of it by itself.
     """
     said = error.details
-    fields = said.get("fields") or [{"field": said.get("field") or said.get("definition")}]
-    path = str(fields[0]["field"])
+    words = (said.get("definition"), _field(said))
+    path = ".".join(word for word in words if word)
     plural, _, rest = path.partition(".")
     which, _, field = rest.partition(".")
     one = _which(which, [one for one in defined if PLURALS[one.kind] == plural])
@@ -33,6 +34,12 @@ def place(error: RunToolsError, root: Path, defined: Sequence[Defined]) -> None:
     problem = Problem(one.file, line, field or None, message)
     error.message = str(problem)
     error.details["problems"] = [problem.to_wire()]
+
+
+def _field(details: dict[str, Any]) -> str | None:
+    fields = details.get("fields")
+    found = fields[0]["field"] if fields else details.get("field")
+    return None if found is None else str(found)
 
 
 def _which(said: str, defined: Sequence[Defined]) -> Defined | None:

@@ -142,7 +142,7 @@ class TestDeploy:
         change(project / "agents/hello.py", '"no-such-model"', '"demo"')
         change(project / "sandboxes/dev_env.py", "base-debian", "no-such-template")
         done = cli("deploy", "--yes")
-        assert "sandboxes/dev_env.py:3: sandbox dev-env: no template" in done.err
+        assert "sandboxes/dev_env.py:5: template: sandbox dev-env: no template" in done.err
         change(project / "sandboxes/dev_env.py", 'setup=["', 'tags={"a:b": ""}, setup=["')
         done = cli("deploy", "--yes", "--json")
         (problem,) = json.loads(done.err)["error"]["details"]["problems"]

@@ -44,6 +44,10 @@ def wrong(field):
             NotFound("sandbox box: no template", details={"definition": "sandboxes.box"}),
             "boxes/box.py:4: sandbox box: no template",
         ),
+        (
+            NotFound("no such", details={"definition": "sandboxes.box", "field": "env"}),
+            "boxes/box.py:6: env: no such",
+        ),
         (wrong("agents.three.model"), "agents.three.model: it is wrong"),
         (wrong("agents"), "agents: it is wrong"),
         (wrong("project"), "project: it is wrong"),
