@@ -133,7 +133,7 @@ class TestHost(ReachContract):
     async def test_so_many_and_no_more(
         self, reached: ReachRig, host: tuple[HostService, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(entering, "MAX_STREAMS", 1)
+        monkeypatch.setattr(entering, "MAX_STREAMS", entering._KEPT_FOR_SSH + 1)
         port = await reached.listen("echo", "127.0.0.1")
         _, writer = await reached.reach.open(reached.sandbox, port)
         with pytest.raises(RateLimited):
