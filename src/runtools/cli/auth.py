@@ -168,10 +168,16 @@ def create(
 
 
 @keys.command()
-def rotate(key_id: KeyId, json: Json = False) -> None:
+def rotate(
+    key_id: KeyId,
+    expires_in: Annotated[
+        str | None, typer.Option(metavar="30d|12w|1y", help="Default: with the old one.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Replace a key by another with the same name and rights; prints it, this once."""
     with connected() as rt:
-        made = rt.api_keys.rotate(key_id)
+        made = rt.api_keys.rotate(key_id, expires_in=expires_in)
     output.show(made, lambda: made.key or "")
     if not output.is_json():
         output.note(f"{made.id} in the place of {key_id}, which ends within a second")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -180,6 +180,29 @@ class TestRotation:
         async with client(world.url, new["key"]) as http:
             assert (await http.get("/v1/me")).status_code == 200
         assert (await world.http.post(path)).status_code == 409
+
+    async def test_one_that_has_ended_gives_way_to_one_that_lasts(self, any_world: World) -> None:
+        """It would open nothing if it ended with it."""
+        world, clock = any_world, Later()
+        old = (await make(world.http, expiresIn="1d")).json()["data"]
+        path = f"/v1/api-keys/{old['id']}/rotate"
+        world.platform.keys._clock = world.platform.clock = clock
+        clock.ahead = timedelta(days=1, seconds=1)
+        answer = await world.http.post(path)
+        assert answer.status_code == 409
+        assert "--expires-in" in answer.json()["error"]["hint"]
+        shown = {one["id"]: one for one in (await world.http.get("/v1/api-keys")).json()["data"]}
+        assert shown[old["id"]]["revokedAt"] is None
+        for wrong in ("0d", "9999y", "soon"):
+            assert (await world.http.post(path, json={"expiresIn": wrong})).status_code == 400
+        new = (await world.http.post(path, json={"expiresIn": "7d"})).json()["data"]
+        left = datetime.fromisoformat(new["expiresAt"]) - clock.now()
+        assert timedelta(days=6) < left <= timedelta(days=7)
+        async with client(world.url, new["key"]) as http:
+            assert (await http.get("/v1/me")).status_code == 200
+            for longer in ("8d", "1y"):
+                mine = f"/v1/api-keys/{new['id']}/rotate"
+                assert (await http.post(mine, json={"expiresIn": longer})).status_code == 403
 
     async def test_of_many_at_once_one_gets_a_new_key(self, any_world: World) -> None:
         old = (await make(any_world.http, name="raced")).json()["data"]["id"]

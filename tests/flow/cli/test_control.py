@@ -88,8 +88,10 @@ class TestKeys:
         assert key_id in listed.text
         # What it may not do it cannot have another do for it.
         refused(mine("auth", "keys", "create", "more"), "api-key:write")
-        turned = cli.ok("auth", "keys", "rotate", key_id, "--json").data
+        turned = cli.ok("auth", "keys", "rotate", key_id, "--expires-in", "7d", "--json").data
         assert turned["key"] != key
+        kept = cli.ok("auth", "keys", "list", "--json").data
+        assert turned["expiresAt"] < next(one["expiresAt"] for one in kept if one["id"] == key_id)
         refused(mine("sandbox", "list"), "API key", "revoked")
         fresh = Cli(cli.env | {"RUNTOOLS_API_KEY": turned["key"]}, cli.folder, cli.zygote)
         fresh.ok("sandbox", "list")

@@ -11,6 +11,8 @@ from runtools.sdk.shapes.base import Request, Shape
 
 Role = Literal["admin", "member"]
 
+_LASTS = r"^[1-9][0-9]{0,3}[dwy]$"
+
 
 class ApiKeyCreate(Request):
     """What `POST /v1/api-keys` takes."""
@@ -26,9 +28,7 @@ class ApiKeyCreate(Request):
         max_length=64,
         description="noun:verb, noun:* or *; none: everything in the org",
     )
-    expires_in: str | None = Field(
-        None, pattern=r"^[1-9][0-9]{0,3}[dwy]$", description="for example 30d, 12w, 1y"
-    )
+    expires_in: str | None = Field(None, pattern=_LASTS, description="for example 30d, 12w, 1y")
     project_id: str | None = Field(
         None,
         max_length=64,
@@ -36,6 +36,16 @@ class ApiKeyCreate(Request):
         description="a project's id or name; default: the org's default one",
     )
     is_test: bool = Field(False, description="marks it rt_test_ instead of rt_live_")
+
+
+class ApiKeyRotate(Request):
+    """What `POST /v1/api-keys/{id}/rotate` takes."""
+
+    expires_in: str | None = Field(
+        None,
+        pattern=_LASTS,
+        description="for example 30d, 12w, 1y; default: it ends with the old one",
+    )
 
 
 class ApiKey(Shape):

@@ -49,10 +49,18 @@ class ApiKeys:
         answer = self._transport.call("POST", "/api-keys", body=body)
         return wire.shape(ApiKey, answer.data)
 
-    def rotate(self, key_id: str) -> ApiKey:
-        """Replace a key by another of the same name and rights; the old one ends within a second."""
+    def rotate(self, key_id: str, *, expires_in: str | None = None) -> ApiKey:
+        """Replace a key by another of the same name and rights; the old one ends within a second.
+
+        Args:
+            expires_in: as for `create`; None: it ends when the old one would have.
+
+        Raises:
+            Conflict: the old one has ended, and nothing is said of how long the new one lasts.
+        """
         path = f"/api-keys/{wire.segment(key_id)}/rotate"
-        return wire.shape(ApiKey, (self._transport.call("POST", path)).data)
+        answer = self._transport.call("POST", path, body={"expiresIn": expires_in})
+        return wire.shape(ApiKey, answer.data)
 
     def revoke(self, key_id: str, *, revoke_made: bool = False) -> None:
         """End a key by its id (``key_…``), and with ``revoke_made`` those that it made, within a second."""

@@ -26,7 +26,7 @@ from runtools.platform.core.access import Caller
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import one
-from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, Me, Person
+from runtools.sdk.shapes.account import ApiKey, ApiKeyCreate, ApiKeyRotate, Me, Person
 from runtools.sdk.shapes.base import Request as Asked
 from runtools.sdk.shapes.events import Envelope
 
@@ -84,17 +84,24 @@ async def create(request: Request) -> Response:
 @router.post(
     "/api-keys/{key_id}/rotate",
     **document.route(
-        Envelope[ApiKey], Forbidden, NotFound, Conflict, IdempotencyMismatch, status=201
+        Envelope[ApiKey],
+        Forbidden,
+        NotFound,
+        Conflict,
+        IdempotencyMismatch,
+        status=201,
+        takes=ApiKeyRotate,
     ),
 )
 async def rotate(request: Request, key_id: str) -> Response:
     """Another key with the same name and rights; the old one is useless within a second."""
     call = call_of(request)
+    until = _until(call, call.take(ApiKeyRotate).expires_in)
     old = await call.platform.db.read(store.find, call.org, key_id)
     _check_within(call, () if old is None else old.scopes, known=old is not None)
     if old is not None:
-        _check_until(call, old.expires_at)
-    key, secret = await call.platform.keys.rotate(call.org, key_id, call.op, call.actor)
+        _check_until(call, until or old.expires_at)
+    key, secret = await call.platform.keys.rotate(call.org, key_id, call.op, call.actor, until)
     return call.answer(one(_shown(key, secret)), 201, keep=False)
 
 
@@ -146,16 +153,19 @@ def _rights(call: Call, wanted: ApiKeyCreate) -> Rights:
         hint = f"did you mean {' or '.join(near)}?" if near else "docs/api.md lists the scopes"
         raise http.wrong_field("scopes", f"there is no scope {scope[:80]!r}", hint=hint)
     _check_within(call, wanted.scopes)
-    until = None
-    if wanted.expires_in is not None:
-        count, unit = int(wanted.expires_in[:-1]), wanted.expires_in[-1]
-        days = count * _DAYS[unit]
-        if days > _MOST_DAYS:
-            raise http.wrong_field("expiresIn", "a key expires within ten years, or never")
-        until = call.platform.clock.now() + timedelta(days=days)
+    until = _until(call, wanted.expires_in)
     _check_until(call, until)
     scopes = tuple(set(wanted.scopes))
     return Rights(scopes, until, wanted.project_id, wanted.is_test, call.actor)
+
+
+def _until(call: Call, expires_in: str | None) -> datetime | None:
+    if expires_in is None:
+        return None
+    days = int(expires_in[:-1]) * _DAYS[expires_in[-1]]
+    if days > _MOST_DAYS:
+        raise http.wrong_field("expiresIn", "a key expires within ten years, or never")
+    return call.platform.clock.now() + timedelta(days=days)
 
 
 def _check_until(call: Call, until: datetime | None) -> None:

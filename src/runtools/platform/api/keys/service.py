@@ -66,19 +66,25 @@ class Keys:
         made = await self._db.write(act)
         return made, secret if made.id == key.id else None
 
-    async def rotate(self, org_id: str, key_id: str, op: str, by: str) -> tuple[Key, str | None]:
+    async def rotate(
+        self, org_id: str, key_id: str, op: str, by: str, until: datetime | None = None
+    ) -> tuple[Key, str | None]:
         """Another key with the name and rights of one that is revoked by it, in one step.
 
         A repeat of the act gives the key alone.
 
+        Args:
+            until: when it ends; None: when the other does.
+
         Raises:
             NotFound: the org has no such key.
-            Conflict: it is revoked already, by another act.
+            Conflict: it is revoked already, by another act, or its end is past.
         """
         old = await self._db.read(store.find, org_id, key_id)
         if old is None:
             raise _unknown(key_id)
-        rights = Rights(tuple(old.scopes), old.expires_at, old.project_id, _is_test(old), by)
+        ends = until or old.expires_at
+        rights = Rights(tuple(old.scopes), ends, old.project_id, _is_test(old), by)
         key, secret = self._fresh(org_id, old.name, op, rights)
         made = await self._db.write(_replace, old, key, self._clock.now())
         self._forget(old)
@@ -157,6 +163,12 @@ def _replace(conn: Transaction, old: Key, key: Key, now: datetime) -> Key:
     if key.created_by != old.id:
         _check_maker(conn, key)
     if store.close(conn, old.org_id, old.id, now):
+        if key.expires_at is not None and key.expires_at <= now:
+            raise Conflict(
+                f"API key {old.id} has ended, and another of the same end would open nothing",
+                hint="say how long it is to last: expiresIn (--expires-in 90d)",
+                details={"expiresAt": key.expires_at.isoformat()},
+            )
         return _add(conn, key)
     made = store.made_by_act(conn, key.org_id, key.op)
     if made is None:
