@@ -45,7 +45,7 @@ from runtools.platform.api.users import store as _users
 from runtools.platform.api.vault import store as _vault
 from runtools.platform.api.webhooks import tables as _webhooks
 from runtools.platform.api.workers import store as _workers
-from runtools.platform.kit.db import Database, Transaction, lock_schema, metadata
+from runtools.platform.kit.db import Database, Transaction, lock_start, metadata
 
 # Importing a store registers its tables; this is the one place that names them all.
 STORES = (
@@ -148,7 +148,7 @@ async def upgrade(db: Database) -> None:
     """
 
     def run(conn: Transaction) -> None:
-        lock_schema(conn)
+        lock_start(conn)
         found = _revision(conn)
         if found == _versions()[0]:
             return

@@ -72,7 +72,7 @@ __all__ = [
     "Upsert",
     "along",
     "at_end",
-    "lock_schema",
+    "lock_start",
     "metadata",
     "micros",
     "moment",
@@ -284,8 +284,11 @@ def _look_when_idle(engine: Engine) -> None:
     event.listen(engine, "checkout", taken)
 
 
-def lock_schema(conn: Connection) -> None:
-    """Let only one process at a time change the schema: until the transaction's end."""
+def lock_start(conn: Connection) -> None:
+    """Let only one process at a time do what a platform starts with: until the transaction's end.
+
+    Of two that start together on one database, the second finds what the first has made.
+    """
     if conn.dialect.name == "postgresql":
         conn.execute(text("SELECT pg_advisory_xact_lock(7700)"))
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,28 @@ class TestOtherVersions:
 
 
 class TestOperators:
+    async def test_of_several_current_master_keys_the_newest_stays(self, url: str) -> None:
+        db, keys = Database(url), metadata.tables["master_keys"]
+
+        def two(conn: Connection) -> None:
+            settings = config()
+            settings.attributes["connection"] = conn
+            command.upgrade(settings, "0029")
+            for at, key in enumerate(("old", "new", "odd")):
+                since = datetime(2026, 1, 1 + at % 2, tzinfo=UTC)
+                row = {"id": key, "proof": "x", "state": "current", "since": since}
+                conn.execute(insert(keys).values(**row))
+
+        await db.write(two)
+        await upgrade(db)
+        found = await db.read(lambda conn: conn.execute(select(keys.c.id, keys.c.state)).all())
+        assert sorted(map(tuple, found)) == [
+            ("new", "current"),
+            ("odd", "retiring"),
+            ("old", "retiring"),
+        ]
+        await db.close()
+
     async def test_the_keys_of_the_first_start_become_the_operators(self, url: str) -> None:
         db = Database(url)
         await db.write(_to, "0008")

@@ -10,7 +10,7 @@ from runtools.platform.api.projects import store as projects
 from runtools.platform.core import access
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import Clock
-from runtools.platform.kit.db import Database, Transaction
+from runtools.platform.kit.db import Database, Transaction, lock_start
 
 _OP = "first-key"
 _RIGHTS = Rights((access.ALL, *access.OPERATOR))
@@ -28,6 +28,7 @@ async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
 
 
 def _org(conn: Transaction, now: datetime) -> str:
+    lock_start(conn)
     org_id = orgs.first(conn)
     if org_id is None:
         org_id = new_id("org")

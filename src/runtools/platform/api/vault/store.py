@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     Row,
     String,
     Table,
@@ -17,10 +18,13 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    text,
     update,
 )
 
 from runtools.platform.kit.db import Document, Moment, metadata, shared_time, upsert
+
+_CURRENT = text("state = 'current'")
 
 master_keys = Table(
     "master_keys",
@@ -31,6 +35,14 @@ master_keys = Table(
     # current, retiring; coming: nothing is sealed with it until all who are there can open with it
     Column("state", String(8), nullable=False),
     Column("since", Moment, nullable=False),
+    # What is sealed is sealed with one key, for all.
+    Index(
+        "ix_master_keys_current",
+        "state",
+        unique=True,
+        sqlite_where=_CURRENT,
+        postgresql_where=_CURRENT,
+    ),
 )
 holders = Table(
     "master_key_holders",

@@ -13,7 +13,7 @@ from datetime import datetime
 from runtools.errors import Unavailable, WrongMasterKey
 from runtools.platform.api.vault import rules, store
 from runtools.platform.api.vault.store import SealedColumn
-from runtools.platform.kit.db import Database, Transaction
+from runtools.platform.kit.db import Database, Transaction, lock_start
 from runtools.platform.kit.sealing import MasterKey, Unreadable
 
 _PROOF = "runtools"
@@ -113,15 +113,14 @@ class Vault:
     async def ready(self, db: Database, now: datetime) -> None:
         """See to it that every key that something is sealed with is at hand; the first one is taken on.
 
-        Nothing is written when one is missing.
+        Nothing is written when there are any already.
 
         Raises:
             WrongMasterKey: one is not at hand, or is another than it says.
         """
-        newest = self.newest
+        await db.write(_take_first, self.newest, now)
         for key in await db.read(store.known):
             self._prove(key)
-        await db.write(_take_first, newest, now)
 
     def _prove(self, known: store.Known) -> None:
         try:
@@ -165,11 +164,13 @@ class Vault:
 
 
 def _take_first(conn: Transaction, key: MasterKey, now: datetime) -> None:
+    lock_start(conn)
     if not store.known(conn):
         store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)
 
 
 def _switch(conn: Transaction, key: MasterKey, now: datetime) -> None:
+    lock_start(conn)  # one at a time: a key that another makes the current one meanwhile is seen
     store.make_current(conn, key.id, key.seal(_PROOF, key.id), now)
     # Who joins from here on waits for the rows just written, and needs this key: none slips in between.
     if lacking := rules.lacking(store.holding(conn, rules.ALIVE), key.id):
