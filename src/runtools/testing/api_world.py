@@ -27,6 +27,7 @@ from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.projects import store as projects
+from runtools.platform.api.projects.store import Project
 from runtools.platform.api.schema import upgrade
 from runtools.platform.api.users import store as users
 from runtools.platform.api.users.store import User
@@ -177,9 +178,10 @@ class World:
         db, clock, org_id = self.platform.db, self.platform.clock, new_id("org")
 
         def add(conn: Connection) -> None:
-            now, project = clock.now(), new_id("prj")
+            now = clock.now()
             orgs.add(conn, org_id, "other", now)
-            projects.add(conn, project, org_id, "default", default=True, now=now)
+            fresh = Project(new_id("prj"), org_id, "default", is_default=True, created_at=now)
+            projects.add(conn, fresh)
 
         await db.write(add)
         _, secret = await Keys(db, clock).make(org_id, "theirs", new_id("opn"))

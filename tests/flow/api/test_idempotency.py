@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from runtools.errors import CapacityExhausted, GuestUnreachable, SandboxPaused
 from runtools.platform.api.audit import edge as audit
 from runtools.platform.api.idempotency import store
+from runtools.platform.api.idempotency.store import Remembered
 from runtools.testing.api_world import World, client, holds
 from runtools.testing.tenancy.places import Org, public_key, work
 
@@ -24,6 +25,11 @@ async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Res
 
 def _remembered(conn: Connection) -> int:
     return int(conn.scalar(select(func.count()).select_from(store.requests)) or 0)
+
+
+def _answered(conn: Connection) -> int:
+    answered = store.requests.c.status.is_not(None)
+    return int(conn.scalar(select(func.count()).where(answered)) or 0)
 
 
 async def deploy(world: World, prompt: str) -> None:
@@ -168,9 +174,36 @@ class TestRepeats:
             answer = await post(world, "/v1/sandboxes", key)
             assert answer.json()["error"]["code"] == "invalid_request", key
 
+    async def test_of_twins_the_answer_stands_whatever_the_other_is_told(
+        self, any_world: World
+    ) -> None:
+        """As where two processes are at it: what one of them is refused, the other may have done."""
+        db, now, place = any_world.platform.db, any_world.platform.clock.now(), (any_world.org, "k")
+        for op in ("first", "second"):
+            known = await db.write(store.begin, *place, "r", op, now)
+            assert known == Remembered("r", "first", None, None)
+        assert await db.write(store.forget, *place, "first") is None
+        assert await db.read(store.find, *place) is None
+        answered = Remembered("r", "first", 201, "one")
+        assert await db.write(store.answer, *place, answered, now) is None
+        assert await db.read(store.find, *place) == answered
+        late = Remembered("r", "first", 201, "late")
+        assert await db.write(store.answer, *place, late, now) == answered
+        assert await db.write(store.forget, *place, "first") == answered
+        # Nothing of it is told to another act, or taken away by it.
+        other = Remembered("r", "other", 201, "other")
+        assert await db.write(store.answer, *place, other, now) == answered
+        assert await db.write(store.forget, *place, "other") is None
+        assert await db.read(store.find, *place) == answered
+
     async def test_it_is_forgotten_after_a_day(self, any_world: World) -> None:
         first = await post(any_world, "/v1/sandboxes", "k1")
         platform = any_world.platform
+
+        async def kept() -> bool:  # it is told first
+            return bool(await platform.db.read(_answered))
+
+        await holds(kept)
         later = platform.clock.now() + timedelta(hours=1)
         assert await platform.db.write(store.expire, later) == 1
         second = await post(any_world, "/v1/sandboxes", "k1")

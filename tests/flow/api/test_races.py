@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 import pytest_asyncio
 from sqlalchemy import Connection, text
 
+from runtools.errors import RunToolsError
+from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.vault.vault import Vault
+from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.db import Database
+from runtools.platform.kit.sealing import MasterKey
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import HOST_ID, World, client, holds
-from runtools.testing.tenancy.places import public_key
+from runtools.testing.tenancy.places import Org, public_key, work
 
 # On SQLite one thread of one process writes: nothing is side by side there.
 pytestmark = pytest.mark.parametrize("any_url", postgres.ENGINES[1:], indirect=True)
+
+T = TypeVar("T")
 
 # For the table, or for a row that who waits for the table has.
 _WAITING = text(
@@ -77,44 +85,152 @@ async def _held(any_url: str, table: str) -> AsyncIterator[Database]:
         await db.close()
 
 
-async def _together(
-    any_url: str, table: str, *asked: tuple[httpx.AsyncClient, str, Any, str]
-) -> list[httpx.Response]:
-    """What each is answered once all have come as far as the table, and none has written to it before."""
+async def _at_once(any_url: str, table: str, *acts: Coroutine[Any, Any, T]) -> list[T]:
+    """What each comes to once all have come as far as the table, and none has written to it before."""
     async with _held(any_url, table) as db:
-        answers = [
-            asyncio.create_task(http.post(path, json=body, headers={"Idempotency-Key": key}))
-            for http, path, body, key in asked
-        ]
+        tasks = [asyncio.create_task(act) for act in acts]
 
         async def waiting() -> bool:
             count = await db.read(lambda conn: conn.scalar(_WAITING))
-            return int(count or 0) >= len(asked) or all(one.done() for one in answers)
+            return int(count or 0) >= len(tasks) or all(one.done() for one in tasks)
 
         await holds(waiting)
-    return await asyncio.gather(*answers)
+    return await asyncio.gather(*tasks)
 
 
-async def test_one_act_is_done_once_and_another_of_the_same_name_is_refused(
+async def _together(
+    any_url: str, table: str, *asked: tuple[httpx.AsyncClient, str, Any, str]
+) -> list[httpx.Response]:
+    """What each is answered."""
+    acts = (
+        http.post(path, json=body, headers={"Idempotency-Key": key})
+        for http, path, body, key in asked
+    )
+    return await _at_once(any_url, table, *acts)
+
+
+async def _count(world: World, table: str) -> int:
+    query = text(f"SELECT count(*) FROM {table}")
+    return int(await world.platform.db.read(lambda conn: conn.scalar(query)) or 0)
+
+
+async def _twins(
+    world: World,
+    beside: httpx.AsyncClient,
+    any_url: str,
+    asked: tuple[str, str, str, Any],
+    status: int = 201,
+) -> None:
+    """One request that two processes are given, and one of them once more: it is done once."""
+    table, method, path, body = asked
+    headers, before = {"Idempotency-Key": new_id("opn")}, await _count(world, table)
+    ask = [http.request(method, path, json=body, headers=headers) for http in (world.http, beside)]
+    answers = await _at_once(any_url, table, *ask)
+    answers.append(await beside.request(method, path, json=body, headers=headers))
+    told = [answer.text for answer in answers]
+    assert [answer.status_code for answer in answers] == [status] * 3, told
+    assert len({answer.json()["data"]["id"] for answer in answers}) == 1, told
+    assert await _count(world, table) - before == (1 if method == "POST" else -1), told
+
+
+async def test_one_act_is_done_once(
+    any_world: World, beside: httpx.AsyncClient, any_url: str
+) -> None:
+    """Nobody is refused, or asked to pay twice, for what its twin has done."""
+    for table, path, said in CREATES:
+        body = {name: value.format("same", key=public_key("same")) for name, value in said.items()}
+        await _twins(any_world, beside, any_url, (table, "POST", path.format("same"), body))
+    org = Org(any_world, any_world.org, "amber", any_world.http)
+    box = f"/v1/sandboxes/{(await any_world.create())['id']}"
+    await _twins(
+        any_world, beside, any_url, ("snapshots", "POST", f"{box}/snapshots", {"name": "s"})
+    )
+    asked = await work(org, {})
+    await _twins(any_world, beside, any_url, ("runs", "POST", "/v1/run?waitSeconds=0", asked), 202)
+
+
+async def test_a_deploy_is_begun_once(
+    any_world: World, beside: httpx.AsyncClient, any_url: str
+) -> None:
+    agent = {"slug": "hello", "name": "Hello", "model": "demo"}
+    for project in ("default", "new"):
+        body = {"project": project, "agents": [agent]}
+        plan = (await beside.post("/v1/deploys/plan", json=body)).json()["data"]["digest"]
+        asked = ("deploys", "POST", "/v1/deploys", {**body, "plan": plan})
+        await _twins(any_world, beside, any_url, asked)
+
+
+async def test_what_its_twin_takes_up_of_a_quota_refuses_nobody(
+    any_world: World, beside: httpx.AsyncClient, any_url: str
+) -> None:
+    path = f"/v1/orgs/{any_world.org}/limits"
+    assert (await any_world.http.patch(path, json={"sandboxes": 1})).status_code == 200
+    await _twins(any_world, beside, any_url, ("sandboxes", "POST", "/v1/sandboxes", {}))
+
+
+async def test_what_is_taken_away_is_taken_away_once(
+    any_world: World, beside: httpx.AsyncClient, any_url: str
+) -> None:
+    await any_world.http.post("/v1/secrets", json={"name": "A", "value": "1"})
+    await _twins(any_world, beside, any_url, ("secrets", "DELETE", "/v1/secrets/A", None), 200)
+
+
+async def test_a_value_is_set_once(
+    any_world: World, beside: httpx.AsyncClient, any_url: str
+) -> None:
+    """The second of two would bring an old value back, if it came after a newer one."""
+    body, headers = {"name": "A", "value": "1"}, {"Idempotency-Key": "k"}
+    await any_world.http.post("/v1/secrets", json=body)
+    acts = [
+        http.patch("/v1/secrets/A", json={"value": "2"}, headers=headers)
+        for http in (any_world.http, beside)
+    ]
+    answers = await _at_once(any_url, "secrets", *acts)
+    assert [one.json()["data"]["version"] for one in answers] == [2, 2]
+    assert {one.headers.get("idempotency-replayed") for one in answers} == {None, "true"}
+
+
+async def test_of_two_platforms_that_start_together_one_makes_what_they_begin_with(
+    any_url: str,
+) -> None:
+    clock = SystemClock()
+    async with AsyncExitStack() as open_:
+        dbs = [Database(any_url), Database(any_url)]
+        for db in dbs:
+            open_.push_async_callback(db.close)
+        firsts = await _at_once(any_url, "orgs", *(ensure_first(db, clock) for db in dbs))
+        assert len({org for org, _ in firsts}) == 1
+        assert sorted(secret is None for _, secret in firsts) == [False, True]
+        # Each with a key of its own: the one that comes second is told that it is not the database's.
+        vaults = [Vault(partial(list, [MasterKey.new()])) for _ in dbs]
+        begun = [
+            _began(vault.ready(db, clock.now())) for vault, db in zip(vaults, dbs, strict=True)
+        ]
+        assert sorted(await _at_once(any_url, "master_keys", *begun)) == ["", "wrong_master_key"]
+
+
+async def _began(starting: Coroutine[Any, Any, None]) -> str:
+    try:
+        await starting
+    except RunToolsError as error:
+        return error.code
+    return ""
+
+
+async def test_another_of_the_same_name_is_refused(
     any_world: World, beside: httpx.AsyncClient, any_url: str
 ) -> None:
     for table, path, said in CREATES:
-        for first, second in (("same", "same"), ("one", "other")):
-            named = {"key": public_key(first)}
-            body = {name: value.format(first, **named) for name, value in said.items()}
-            at = path.format(first)
-            answers = await _together(
-                any_url,
-                table,
-                (any_world.http, at, body, f"{table}-{first}"),
-                (beside, at, body, f"{table}-{second}"),
-            )
-            codes = [answer.status_code for answer in answers]
-            told = (table, first, [answer.text for answer in answers])
-            assert 201 in codes, told
-            assert set(codes) <= {201, 409}, told
-            made = {one.json()["data"]["id"] for one in answers if one.status_code == 201}
-            assert len(made) == 1 or first != second, told
+        body = {name: value.format("one", key=public_key("one")) for name, value in said.items()}
+        at, keys = path.format("one"), (f"{table}-one", f"{table}-other")
+        asked = [
+            (http, at, body, key) for http, key in zip((any_world.http, beside), keys, strict=True)
+        ]
+        answers = await _together(any_url, table, *asked)
+        codes = [answer.status_code for answer in answers]
+        told = (table, [answer.text for answer in answers])
+        assert 201 in codes, told
+        assert set(codes) <= {201, 409}, told
 
 
 async def test_two_at_once_do_not_exceed_what_an_org_may_have(

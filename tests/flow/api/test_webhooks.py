@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import insert, select, text
 
-from runtools.errors import Conflict
+from runtools.errors import Unavailable
 from runtools.platform.api.hosts import follow
 from runtools.platform.api.sandboxes import settle
 from runtools.platform.api.schema import metadata
@@ -641,7 +641,7 @@ class TestRoutes:
         db = world.platform.db
         [made] = await db.read(store.all_of, world.org)
         assert made.id == hook["id"]
-        with pytest.raises(Conflict, match="under way"):
+        with pytest.raises(Unavailable, match="under way"):
             await db.write(store.add, replace(made, id=new_id("whk")), 20)
 
     async def test_unknown_events_are_refused(self, world: World, receiver: Receiver) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, TypeVarTuple
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from runtools.errors import Forbidden
+from runtools.errors import Forbidden, RunToolsError
 from runtools.platform.api import guard
 from runtools.platform.api.platform import Platform
 from runtools.platform.core.access import Caller
@@ -192,6 +192,31 @@ class Call:
             return record
 
         return await self.platform.db.write(done)
+
+    async def once(
+        self,
+        known: Callable[[Transaction, str, str], T | None],
+        make: Callable[[], Awaitable[T]],
+    ) -> T:
+        """What the act has made: by an earlier go, by its twin in another process at this moment, or now.
+
+        Args:
+            known: finds what an act of an org has made.
+        """
+        if self.given_op is None:
+            return await make()
+        there = await self.platform.db.read(known, self.org, self.op)
+        if there:
+            return there
+        try:
+            return await make()
+        except RunToolsError:
+            # Its twin may be what it was refused for: the name, the place or the last of a quota is taken.
+            there = await self.platform.db.read(known, self.org, self.op)
+            if not there:
+                raise
+            self.subject = None
+            return there
 
     def answer(self, data: bytes, status: int = 200, *, keep: bool = True) -> Response:
         """Success. ``keep`` false: a repeat goes through again instead of getting these bytes."""

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.audit.store import Sought
+from runtools.platform.api.idempotency.store import Remembered
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.sandboxes.store import Filter
 from runtools.platform.api.schema import metadata
@@ -84,6 +85,7 @@ _SPECIAL: Mapping[str, Any] = {
     "deploys.before": None,
     "dev_urls.access": "private",
     "dev_urls.port": 3000,
+    "idempotency.answered": Remembered("0" * 64, "opn_another", 200, "{}"),
     "invitations.before": None,
     "keys.before": None,
     "ledger.after": 0,

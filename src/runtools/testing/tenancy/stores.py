@@ -109,7 +109,6 @@ ACROSS: Mapping[str, str] = {
     "orgs.first": _MACHINE,
     "processes.add": _DOOR,
     "processes.take": _DOOR,
-    "projects.add": _MAKES,
     "projects.unknown": _PURE,
     "resets.end": _PERSON,
     "resets.find": _CODE,

@@ -19,6 +19,7 @@ from runtools.platform.api.deploys.plan import Step, Stood
 from runtools.platform.api.deploys.tables import Row
 from runtools.platform.api.points import reach
 from runtools.platform.api.projects import store as projects
+from runtools.platform.api.projects.store import Project
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
@@ -50,12 +51,15 @@ async def begin(call: Call, wanted: DeployRequest) -> Row:
     """Take a deploy on; it is carried out beside the request."""
     platform = call.platform
     wanted = wanted.model_copy(update=dict(checks.check_plain(wanted)))
-    known = await platform.db.read(store.by_op, call.org, call.op)
-    if known is None:
+
+    async def begun() -> Row:
         shown = await make_plan(call, wanted)  # what stands may have changed what is legal
         _compare(wanted, shown.digest)
-        known = await call.made(_begin, call, wanted)
+        row = await call.made(_begin, call, wanted)
         reach("api.deploy.written")
+        return row
+
+    known = await call.once(store.by_op, begun)
     if known.state == "running":
         platform.spawn(work.carry_out(platform, known.id), f"carrying out {known.id}")
     return known
@@ -125,7 +129,9 @@ def _begin(conn: Transaction, call: Call, wanted: DeployRequest) -> Row:
     project_id = projects.find(conn, call.org, wanted.project)
     if project_id is None:
         project_id = new_id("prj")
-        projects.add(conn, project_id, call.org, wanted.project, default=False, now=now)
+        projects.add(
+            conn, Project(project_id, call.org, wanted.project, is_default=False, created_at=now)
+        )
     store.refuse_beside(conn, project_id)
     standing = stood(conn, vault, call.org, project_id)
     steps = _steps(wanted, standing)

@@ -52,6 +52,8 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
         wanted = _shaped(RunRequest, **whom, messages=asked.messages)
         return await runs.create(call, wanted, thread_id=thread_id, brought=brought), 0
     record = await _newest(call, thread_id)
+    if record is not None and record.op == call.op:
+        return record, 0  # its twin in another process has made it since that look
     results_ = {} if record is None else asked.results_of(record.id)
     if record is not None and (brought or (results_ and record.has_front)):
         record = await _settle(call, record.id, [], results_, brought)

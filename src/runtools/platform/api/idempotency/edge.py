@@ -3,7 +3,8 @@
 A request with an ``Idempotency-Key`` is remembered with the id of its act (`op`) before anything is
 done. A repeat that finds an answer gets it. One that finds none (the first was cut off by a crash, or
 goes on in another process) is done with the same `op`, which every step further down answers from its
-own records instead of doing it again. Within one process repeats wait for the first.
+own records instead of doing it again. Within one process repeats wait for the first. Of twins in two
+processes the first answer stands: whoever comes to its own after that, or is refused, gives that one.
 
 Commands are the exception: their results may be large and secret, there are many of them, and the guest
 keeps them by process id anyway. So for ``exec`` and ``processes`` nothing is written: the op is made from
@@ -17,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections import OrderedDict
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import (
@@ -40,11 +43,21 @@ from runtools.platform.kit.crypto import digest, keyed_digest, same
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.http import MUTATING
 
+log = logging.getLogger(__name__)
+
 MAX_KEPT_BYTES = 1_048_576
 MAX_COMMANDS = 10_000
 
 _COMMAND = re.compile(r"/v1/sandboxes/[^/]+/(?:exec|processes)(?:/.*)?")
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+
+
+class TwinAnswered(Exception):
+    """The same request was answered in another process: what this one was about to write is not written."""
+
+    def __init__(self, known: Remembered) -> None:
+        super().__init__("answered by another process")
+        self.known = known
 
 
 class Idempotency:
@@ -98,6 +111,7 @@ class _Repeatable:
         self._key = key
         self._key_digest = key_digest
         self._stream = hashlib.sha256()
+        self._is_kept = False
         self.request = ""
 
     def command(self, scope: Scope, before: str | None) -> None:
@@ -119,14 +133,7 @@ class _Repeatable:
             await self._read_all(receive)
             request = self._digest(scope, self._stream.digest())
         self._check(known, request)
-        again = http.reply(
-            self._call.request_id,
-            (known.data or "null").encode(),
-            status=known.status,
-            headers={"Idempotency-Replayed": "true"},
-            trace=self._call.trace_id,
-        )
-        await again(scope, receive, send)
+        await self._again(known)(scope, receive, send)
 
     async def _go(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._call
@@ -134,22 +141,67 @@ class _Repeatable:
             call.remember = self._answered
         try:
             await self._app(scope, receive, send)
+        except TwinAnswered as twin:
+            await self._again(twin.known)(scope, receive, send)
+            return
         except RunToolsError as error:
-            if _nothing_done(error):
-                await call.platform.db.write(store.forget, call.org, self._key_digest)
-            raise
+            known = await self._refused(error)
+            if known is None:
+                raise
+            await self._again(known)(scope, receive, send)
+            return
         if call.data is None or len(call.data) > MAX_KEPT_BYTES:
             return  # a repeat goes through again, under the same op
         reach("api.idempotency.answered")
+        if self._is_kept:
+            return
         streamed = scope["method"] == "PUT"
         request = self._digest(scope, self._stream.digest() if streamed else call.body)
-        await call.platform.db.write(
-            store.answer, call.org, self._key_digest, call.status, call.data.decode(), request
-        )
+        await call.platform.db.write(self._keep, call.status, call.data, request)
+
+    async def _refused(self, error: RunToolsError) -> Remembered | None:
+        """The answer of its twin, where that did what this one was refused; else the key is free again."""
+        if not _nothing_done(error):
+            return None
+        call = self._call
+        known = await call.platform.db.write(store.forget, call.org, self._key_digest, call.op)
+        return known if known is not None and same(known.request_digest, self.request) else None
 
     def _answered(self, conn: Transaction, status: int | None, data: bytes) -> None:
+        """Keep the answer in the transaction of what it tells of.
+
+        Raises:
+            TwinAnswered: it is told already, and to be done by nobody else.
+        """
+        known = self._keep(conn, status, data, self.request)
+        if known is not None:
+            self._call.did_nothing = True
+            raise TwinAnswered(known)
+        self._is_kept = status is not None
+
+    def _keep(
+        self, conn: Transaction, status: int | None, data: bytes, request: str
+    ) -> Remembered | None:
+        """Keep the answer, unless its twin has one; returns that."""
         call = self._call
-        store.answer(conn, call.org, self._key_digest, status, data.decode(), self.request)
+        answered = Remembered(request, call.op, status, data.decode())
+        now = call.platform.clock.now()
+        known = store.answer(conn, call.org, self._key_digest, answered, now)
+        if known is not None and known.op != call.op:
+            log.warning(
+                "%s was done, and its key was free by then: another request has it", call.op
+            )
+            return None
+        return known
+
+    def _again(self, known: Remembered) -> Response:
+        return http.reply(
+            self._call.request_id,
+            (known.data or "null").encode(),
+            status=known.status or 200,
+            headers={"Idempotency-Replayed": "true"},
+            trace=self._call.trace_id,
+        )
 
     async def _begin(self, request: str) -> Remembered:
         call = self._call

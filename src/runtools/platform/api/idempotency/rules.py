@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from runtools.errors import Conflict
+from runtools.errors import Unavailable
 
 
-def under_way() -> Conflict:
-    """The same request is being carried out at this moment, in another process maybe."""
-    return Conflict("the same request is under way", hint="ask again in a moment with the same key")
+def under_way() -> Unavailable:
+    """The same request is being carried out at this moment by another process: its key stays in use."""
+    return Unavailable(
+        "the same request is under way", hint="ask again in a moment with the same key"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import (
@@ -16,7 +16,6 @@ from sqlalchemy import (
     Text,
     delete,
     select,
-    update,
 )
 
 from runtools.platform.kit.db import Moment, metadata, upsert
@@ -76,26 +75,36 @@ def begin(
 
 
 def answer(
-    conn: Connection,
-    org_id: str,
-    key_digest: str,
-    status: int | None,
-    data: str | None,
-    request_digest: str,
-) -> None:
-    """Remember how the request was answered, or without a status what it has begun."""
-    conn.execute(
-        update(requests)
-        .where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)
-        .values(status=status, data=data, request_digest=request_digest)
+    conn: Connection, org_id: str, key_digest: str, answered: Remembered, now: datetime
+) -> Remembered | None:
+    """Remember how the request was answered, or without a status what it has begun.
+
+    Returns what is remembered in its place: the answer of its twin in another process, or another request,
+    begun since a twin was refused.
+    """
+    row = asdict(answered)
+    # It is not there any more where a twin was refused.
+    fresh = upsert(conn, requests).values(
+        org_id=org_id, key_digest=key_digest, created_at=now, **row
     )
+    unanswered = (requests.c.op == answered.op) & requests.c.status.is_(None)
+    kept = fresh.on_conflict_do_update(
+        index_elements=["org_id", "key_digest"], set_=row, where=unanswered
+    ).returning(requests.c.op)
+    return find(conn, org_id, key_digest) if conn.execute(kept).first() is None else None
 
 
-def forget(conn: Connection, org_id: str, key_digest: str) -> None:
-    """Nothing was done: the next request under the key is a new one."""
-    conn.execute(
-        delete(requests).where(requests.c.org_id == org_id, requests.c.key_digest == key_digest)
-    )
+def forget(conn: Connection, org_id: str, key_digest: str, op: str) -> Remembered | None:
+    """Nothing was done: the next request under the key is a new one.
+
+    Returns what is remembered nevertheless: its twin in another process did it, and was answered.
+    """
+    of_key = (requests.c.org_id == org_id) & (requests.c.key_digest == key_digest)
+    unanswered = (requests.c.op == op) & requests.c.status.is_(None)
+    if conn.execute(delete(requests).where(of_key, unanswered)).rowcount == 1:
+        return None
+    known = find(conn, org_id, key_digest)
+    return known if known is not None and known.op == op else None
 
 
 def expire(conn: Connection, before: datetime) -> int:

@@ -51,7 +51,7 @@ async def create(call: Call, wanted: InvitationCreate) -> tuple[Invitation, str 
     if lasts > _MOST:
         raise http.wrong_field("expiresIn", "an invitation is good for 30 days at most")
     invitation, code = fresh(call, call.org, wanted, lasts)
-    made = await call.made(store.add_once, invitation)
+    made = await call.once(store.by_op, lambda: call.made(store.add, invitation))
     return made, code if made.id == invitation.id else None
 
 

@@ -64,15 +64,12 @@ class Invitation:
     revoked_at: datetime | None = None
 
 
-def add_once(conn: Connection, invitation: Invitation) -> Invitation:
-    """Keep a new one, unless the same act has made one before; returns the one that is kept.
+def add(conn: Connection, invitation: Invitation) -> Invitation:
+    """A new one.
 
     Raises:
-        Conflict: the same act is making it at this moment.
+        Unavailable: the same act is making it at this moment.
     """
-    made = by_op(conn, invitation.org_id, invitation.op)
-    if made is not None:
-        return made
     try:
         conn.execute(insert(invitations).values(**asdict(invitation)))
     except IntegrityError as exc:

@@ -7,6 +7,7 @@ from datetime import datetime
 from runtools.platform.api.keys.service import Keys, Rights
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.projects import store as projects
+from runtools.platform.api.projects.store import Project
 from runtools.platform.core import access
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import Clock
@@ -33,7 +34,9 @@ def _org(conn: Transaction, now: datetime) -> str:
     if org_id is None:
         org_id = new_id("org")
         orgs.add(conn, org_id, "default", now)
-        projects.add(conn, new_id("prj"), org_id, "default", default=True, now=now)
+        projects.add(
+            conn, Project(new_id("prj"), org_id, "default", is_default=True, created_at=now)
+        )
     return org_id
 
 

@@ -15,6 +15,7 @@ from runtools.platform.api.members.store import Place
 from runtools.platform.api.orgs import store
 from runtools.platform.api.orgs.look import shown
 from runtools.platform.api.projects import store as projects
+from runtools.platform.api.projects.store import Project
 from runtools.platform.api.sessions import store as sessions
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit import http
@@ -103,7 +104,7 @@ def _create(conn: Transaction, call: Call, org_id: str, name: str, now: datetime
 def _offer(conn: Transaction, call: Call, name: str, invitation: Invitation, now: datetime) -> Made:
     made = _org(conn, call, invitation.org_id, name, now)
     if made == invitation.org_id:
-        invitation_store.add_once(conn, invitation)
+        invitation_store.add(conn, invitation)
     kept = invitation_store.by_op(conn, made, invitation.op)
     return Made(members.place(conn, made), kept)
 
@@ -111,7 +112,9 @@ def _offer(conn: Transaction, call: Call, name: str, invitation: Invitation, now
 def _org(conn: Transaction, call: Call, org_id: str, name: str, now: datetime) -> str:
     made = call.subject = store.add_once(conn, org_id, name, call.op, now)
     if made == org_id:
-        projects.add(conn, new_id("prj"), org_id, "default", default=True, now=now)
+        projects.add(
+            conn, Project(new_id("prj"), org_id, "default", is_default=True, created_at=now)
+        )
     return made
 
 

@@ -49,7 +49,8 @@ async def create(call: Call, wanted: ProjectCreate) -> Filled:
         color=wanted.color,
         op=call.op,
     )
-    return Filled(await call.made(store.add_once, fresh), _NONE)
+    made = await call.once(store.made_by, lambda: call.made(store.add, fresh))
+    return Filled(made, _NONE)
 
 
 async def page(call: Call, after: str | None, limit: int) -> list[Filled]:

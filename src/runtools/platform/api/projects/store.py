@@ -88,35 +88,27 @@ STANDING = {"agent": "agents", "tool": "tools", "sandbox": "standing_sandboxes"}
 _COLUMNS = [projects.c[field.name] for field in fields(Project)]
 
 
-def add(
-    conn: Connection, project_id: str, org_id: str, name: str, *, default: bool, now: datetime
-) -> None:
-    """A project that comes with its org."""
-    _insert(conn, Project(project_id, org_id, name, default, now))
-
-
-def add_once(conn: Connection, project: Project) -> Project:
-    """A new project, unless the same act has made one before; returns the one that is there.
+def add(conn: Connection, project: Project) -> Project:
+    """A new project.
 
     Raises:
         NameTaken: the org has one of that name.
-        Conflict: the same act is making it at this moment.
+        Unavailable: the same act is making it at this moment.
     """
-    mine = (projects.c.org_id == project.org_id) & (projects.c.op == project.op)
-    row = conn.execute(select(*_COLUMNS).where(mine)).first()
-    if row is not None:
-        return Project(*row)
-    _insert(conn, project)
-    return project
-
-
-def _insert(conn: Connection, project: Project) -> None:
     try:
         conn.execute(insert(projects).values(**asdict(project)))
     except IntegrityError as exc:
         if "name" not in str(exc.orig):
             raise under_way() from exc
         raise _taken(project.name) from exc
+    return project
+
+
+def made_by(conn: Connection, org_id: str, op: str) -> Project | None:
+    """The project that an act has made."""
+    mine = (projects.c.org_id == org_id) & (projects.c.op == op)
+    row = conn.execute(select(*_COLUMNS).where(mine)).first()
+    return None if row is None else Project(*row)
 
 
 def find(conn: Connection, org_id: str, ref: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from runtools.errors import Conflict, NotFound, QuotaExceeded, RunIllegalMove, SandboxStopped
@@ -64,10 +65,13 @@ async def create(
         QuotaExceeded: the org has spent what it may in this month.
     """
     rules.check(wanted)
+    return await call.once(store.made_by, partial(_created, call, wanted, thread_id, brought))
+
+
+async def _created(
+    call: Call, wanted: RunRequest, thread_id: str | None, brought: dict[str, Any] | None
+) -> Record:
     platform = call.platform
-    made = await platform.db.read(store.made_by, call.org, call.op)
-    if made is not None:
-        return made
     agent = await definitions.find(call, "agent", wanted.agent_slug, wanted.project)
     said = AgentDefinition.model_validate(agent.says)
     slugs = [one.slug for one in await platform.db.read(endpoints.all_of, call.org)]
@@ -193,10 +197,11 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
         Conflict: another run goes on from it already.
         Forbidden: it worked in a sandbox that was named for it, and the caller may not.
     """
+    return await call.once(store.made_by, partial(_continued, call, run_id, wanted))
+
+
+async def _continued(call: Call, run_id: str, wanted: RunContinue) -> Record:
     platform = call.platform
-    made = await platform.db.read(store.made_by, call.org, call.op)
-    if made is not None:
-        return made
     old = await get(call, run_id)
     if old.wanted_sandbox is not None:
         guard.check_scope(call.who, "sandbox:write")

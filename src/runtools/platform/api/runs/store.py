@@ -79,7 +79,7 @@ def add(conn: Connection, record: Record, brought: Mapping[str, Any] | None) -> 
     """A new run, and what its front end brings along.
 
     Raises:
-        Conflict: the same act is making it at this moment.
+        Unavailable: the same act is making it at this moment.
     """
     row = {**asdict(record), "brought": brought}
     del row["has_front"]

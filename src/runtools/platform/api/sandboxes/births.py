@@ -58,37 +58,45 @@ async def create(call: Call, wanted: SandboxCreate) -> Record:
     """A new sandbox: running, in the queue, or as far as it came in the time a caller is kept waiting."""
     platform = call.platform
     rules.check_create(wanted)
-    again = await _begun(call)
-    guest = None
-    if again:
-        record = again[0]
-    else:
+    told: Guest | None = None
+
+    async def born() -> list[Record]:
+        nonlocal told
         version = await version_of(call, wanted.template)
         await present(platform, version.host_id)
         env = wanted.env | await secrets.for_sandbox(call, wanted.secrets)
         rules.check_env(env)
-        record = drafts.fresh(call, version, wanted)
+        fresh = drafts.fresh(call, version, wanted)
         guest = await _guest(wanted, env, await ssh_keys.lines(call, wanted.ssh_keys, "sshKeys"))
-        record = await _write(call, record, guest, wanted.project_id, wanted.dev_urls)
+        record = await _write(call, fresh, guest, wanted.project_id, wanted.dev_urls)
+        told = guest
+        return [record]
+
+    [record] = await call.once(store.born_by, born)
     reach("api.create.written")
-    return await _ready(platform, record, guest, wait=wanted.wait_for_ready)
+    return await _ready(platform, record, told, wait=wanted.wait_for_ready)
 
 
 async def recover(call: Call, ref: str, wanted: SandboxRecover) -> Record:
     """A new sandbox from the disk that an ended one left behind, or that a paused one has."""
     rules.check_name(wanted.name)
     platform = call.platform
-    again = await _begun(call)
-    if again:
-        return await _ready(platform, again[0], None, wait=True)
-    ended = await load(platform, call.org, ref)
-    states.check(Act.RECOVER, State(ended.state), ended.id)
-    await present(platform, ended.host_id)
-    guest = await platform.db.read(guests.of, platform.vault, ended.id)
-    record = drafts.after(call, ended, "recover", 0, wanted.name, None)
-    record = await _write(call, record, guest, ended.project_id)
+    told: Guest | None = None
+
+    async def born() -> list[Record]:
+        nonlocal told
+        ended = await load(platform, call.org, ref)
+        states.check(Act.RECOVER, State(ended.state), ended.id)
+        await present(platform, ended.host_id)
+        guest = await platform.db.read(guests.of, platform.vault, ended.id)
+        fresh = drafts.after(call, ended, "recover", 0, wanted.name, None)
+        record = await _write(call, fresh, guest, ended.project_id)
+        told = guest
+        return [record]
+
+    [record] = await call.once(store.born_by, born)
     reach("api.recover.written")
-    return await _ready(platform, record, guest, wait=True)
+    return await _ready(platform, record, told, wait=True)
 
 
 async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record], float]:
@@ -96,8 +104,8 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
     platform = call.platform
     rules.check_tags(wanted.tags)
     names = rules.child_names(wanted.name, wanted.count)
-    children = await _begun(call)
-    if not children:
+
+    async def born() -> list[Record]:
         parent = await load(platform, call.org, ref)
         if parent.state in (State.CREATING, State.STOPPED):
             states.check(Act.FORK, State(parent.state), parent.id)
@@ -108,7 +116,9 @@ async def fork(call: Call, ref: str, wanted: SandboxFork) -> tuple[list[Record],
         usual = standard(platform.settings)
         await platform.db.write(_write_children, platform.vault, usual, parent.id, made)
         platform.bus.signal(call.org)
-        children = made
+        return made
+
+    children = await call.once(store.born_by, born)
     reach("api.fork.written")
     forked, seen = await ask_fork(platform, children)
     reach("api.fork.asked")
@@ -224,13 +234,6 @@ async def _stillborn(platform: Platform, record: Record, error: RunToolsError) -
 
 
 # --- what they are made of ---
-
-
-async def _begun(call: Call) -> list[Record]:
-    """The rows that the same act has written before, if this is a repeat."""
-    if call.given_op is None:
-        return []
-    return await call.platform.db.read(store.born_by, call.org, call.op)
 
 
 async def _write(

@@ -131,7 +131,7 @@ def add(conn: Connection, record: Record) -> None:
 
     Raises:
         NameTaken: a living sandbox of the org bears the name.
-        Conflict: the same act is making it at this moment.
+        Unavailable: the same act is making it at this moment.
     """
     try:
         conn.execute(insert(sandboxes).values(**asdict(record)))

@@ -33,8 +33,8 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
     platform = call.platform
     rules.check_name(wanted.name)
     record = await load(platform, call.org, ref)
-    keep = await platform.db.read(store.by_op, call.org, call.op)
-    if keep is None:
+
+    async def begun() -> Keep:
         check_lively(record, Act.SNAPSHOT)
         keep = Keep(
             id=new_id("snp"),
@@ -50,6 +50,9 @@ async def make(call: Call, ref: str, wanted: SnapshotCreate) -> Keep:
             created_at=platform.clock.now(),
         )
         await platform.db.write(_add, keep, standard(platform.settings))
+        return keep
+
+    keep = await call.once(store.by_op, begun)
     reach("api.snapshot.written")
     return await ask(platform, keep)
 
@@ -68,9 +71,9 @@ async def page(call: Call, ref: str, after: tuple[datetime, str] | None, limit: 
 async def drop(call: Call, ref: str, snapshot_ref: str) -> Keep:
     """Delete a snapshot; returns what it was."""
     record = await load(call.platform, call.org, ref)
-    keep = await call.platform.db.read(store.dropped_by, call.org, call.op)
-    if keep is None:
-        keep = await call.platform.db.read(store.find, call.org, record.id, snapshot_ref[:80])
+    there = await call.platform.db.read(store.find, call.org, record.id, snapshot_ref[:80])
+    # After that look: where it is gone by the doing of this act in another process, that is seen now.
+    keep = await call.platform.db.read(store.dropped_by, call.org, call.op) or there
     if keep is None:
         raise NotFound(
             f"{record.id} has no snapshot {snapshot_ref[:80]!r}",

@@ -89,7 +89,7 @@ def add(conn: Connection, keep: Keep) -> None:
 
     Raises:
         NameTaken: a snapshot of the sandbox bears the name.
-        Conflict: the same act is making it at this moment.
+        Unavailable: the same act is making it at this moment.
     """
     try:
         conn.execute(insert(snapshots).values(**asdict(keep)))

@@ -45,7 +45,7 @@ async def add(call: Call, wanted: SshKeyCreate) -> SshKey:
         op=call.op,
         created_at=call.platform.clock.now(),
     )
-    return await call.made(_add, fresh, wanted.project_id)
+    return await call.once(store.made_by, lambda: call.made(_add, fresh, wanted.project_id))
 
 
 async def get(call: Call, ref: str) -> SshKey:
@@ -113,8 +113,6 @@ def unknown(ref: str, field: str = "ref") -> NotFound:
 
 
 def _add(conn: Transaction, key: SshKey, project: str | None) -> SshKey:
-    made = store.made_by(conn, key.org_id, key.op)
-    if made is None:
-        made = replace(key, project_id=projects.place(conn, key.org_id, project))
-        store.add(conn, made)
+    made = replace(key, project_id=projects.place(conn, key.org_id, project))
+    store.add(conn, made)
     return made

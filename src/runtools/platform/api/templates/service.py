@@ -51,7 +51,7 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
         op=call.op,
         created_at=platform.clock.now(),
     )
-    version = await platform.db.write(_write, version)
+    version = await call.once(store.by_op, lambda: platform.db.write(_write, version))
     reach("api.build.written")
     if version.state == "building":  # a repeat may find it at its end, or dropped since
         await ask(platform, version)
@@ -60,11 +60,8 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
 
 
 def _write(conn: Transaction, version: Version) -> Version:
-    made = store.by_op(conn, version.org_id, version.op)
-    if made is None:
-        number = store.next_number(conn, version.org_id, version.slug)
-        made = replace(version, version=number)
-        store.add(conn, made)
+    made = replace(version, version=store.next_number(conn, version.org_id, version.slug))
+    store.add(conn, made)
     return made
 
 

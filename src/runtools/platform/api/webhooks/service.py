@@ -38,8 +38,12 @@ async def create(call: Call, wanted: WebhookCreate) -> tuple[Hook, str | None]:
         raise http.wrong_field("url", str(exc)) from None
     except TimeoutError:
         raise http.wrong_field("url", "its name was not resolved in time") from None
-    now = platform.clock.now()
-    return await platform.db.write(_create, call, wanted, now)
+    webhook_id = new_id("whk")
+    secret = PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    made = await call.once(
+        store.made_by, lambda: call.made(_create, call, webhook_id, secret, wanted)
+    )
+    return made, secret if made.id == webhook_id else None
 
 
 async def all_of(call: Call) -> list[Hook]:
@@ -169,29 +173,22 @@ async def redeliver(call: Call, webhook_id: str, delivery_id: str) -> Delivery:
 
 
 def _create(
-    conn: Transaction, call: Call, wanted: WebhookCreate, now: datetime
-) -> tuple[Hook, str | None]:
-    org_id, op = call.org, call.op
-    made = store.made_by(conn, org_id, op)
-    if made is not None:
-        call.subject = made.id
-        return made, None
-    webhook_id = call.subject = new_id("whk")
-    secret = PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    sealed = call.platform.vault.seal(conn, secret, LABEL, org_id, webhook_id)
+    conn: Transaction, call: Call, webhook_id: str, secret: str, wanted: WebhookCreate
+) -> Hook:
+    sealed = call.platform.vault.seal(conn, secret, LABEL, call.org, webhook_id)
     hook = Hook(
         id=webhook_id,
-        org_id=org_id,
+        org_id=call.org,
         url=wanted.url,
         events=sorted(set(wanted.events)),
         description=wanted.description,
         key_id=sealed.key_id,
         sealed=sealed.sealed,
-        op=op,
-        created_at=now,
+        op=call.op,
+        created_at=call.platform.clock.now(),
     )
     store.add(conn, hook, MOST)
-    return hook, secret
+    return hook
 
 
 def _named(call: Call) -> str:

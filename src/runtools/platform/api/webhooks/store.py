@@ -69,7 +69,8 @@ def add(conn: Connection, hook: Hook, most: int) -> None:
     """A new webhook.
 
     Raises:
-        Conflict: the org has as many as it may have, or the same act is making it at this moment.
+        Conflict: the org has as many as it may have.
+        Unavailable: the same act is making it at this moment.
     """
     # One at a time counts and adds; who only refers to the org need not wait.
     mine = select(orgs.c.id).where(orgs.c.id == hook.org_id)
