@@ -277,8 +277,12 @@ class TestDeploy:
         await done(world, body(agents=[agent()]))
         wait = "until [ -e go ]; do sleep 0.02; done"
         first = await begin(world, body(agents=[agent()], sandboxes=[box(setup=[wait])]))
-        for method, path in (("POST", "/agents/hello/rollback"), ("DELETE", "/agents/hello")):
-            answer = await world.http.request(method, f"/v1{path}")
+        for method, path, asked in (
+            ("POST", "/agents/hello/rollback", None),
+            ("DELETE", "/agents/hello", None),
+            ("PATCH", "/projects/shop", {"name": "store"}),
+        ):
+            answer = await world.http.request(method, f"/v1{path}", json=asked)
             assert answer.json()["error"]["code"] == "deploy_running", (method, path)
         await self._let_go(world)
         await ended(world, first.json()["data"]["id"])
@@ -640,6 +644,28 @@ class TestProjects:
         answer = await world.http.delete("/v1/projects/shop")
         assert answer.status_code == 200, answer.text
         assert {one["project"] for one in await get(world, "/deploys")} == {"default"}
+
+    async def test_what_stands_in_one_is_named_after_it(self, any_world: World) -> None:
+        world, path = any_world, "/v1/projects/shop"
+        await done(world, body(sandboxes=[box(), box("shop-dev")]))
+        ids = [await stands(world), await stands(world, "shop-dev")]
+
+        async def named() -> list[str]:
+            return [(await get(world, f"/sandboxes/{one}"))["name"] for one in ids]
+
+        assert await named() == ["shop-dev", "shop-shop-dev"]
+        await world.create(name="store-dev")
+        taken = await world.http.patch(path, json={"name": "store"})
+        assert taken.json()["error"]["code"] == "name_taken"
+        assert "store-dev" in taken.text
+        assert await named() == ["shop-dev", "shop-shop-dev"]
+        # The first gets the name that the second had.
+        assert (await world.http.patch(path, json={"name": "shop-shop"})).status_code == 200
+        assert await named() == ["shop-shop-dev", "shop-shop-shop-dev"]
+        both = [box(), box("shop-dev")]
+        assert (await plan(world, body(project="shop-shop", sandboxes=both)))["changes"] == []
+        await done(world, body(sandboxes=[box()]))  # another project of the old name
+        assert (await get(world, "/sandboxes/shop-dev"))["id"] not in ids
 
     async def test_a_project_that_is_there_is_used(self, world: World) -> None:
         await world.http.post("/v1/projects", json={"name": "shop"})

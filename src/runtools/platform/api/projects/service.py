@@ -13,6 +13,7 @@ from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.definitions.tables import Row
 from runtools.platform.api.deploys import checks
 from runtools.platform.api.deploys import store as deploys
+from runtools.platform.api.deploys.boxes import name_of
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.projects import store
 from runtools.platform.api.projects.store import Project
@@ -106,8 +107,31 @@ def _change(conn: Transaction, org_id: str, ref: str, wanted: ProjectChange) -> 
     said = wanted.model_dump(by_alias=False, exclude_unset=True)
     if said.get("name", project.name) is None:
         raise http.wrong_field("name", "a project has one")
-    store.change(conn, replace(project, **said))
+    fresh = replace(project, **said)
+    if fresh.name != project.name:
+        deploys.refuse_beside(conn, project.id)
+    store.change(conn, fresh)
+    if fresh.name != project.name:
+        _rename_standing(conn, fresh)
     return _filled(conn, org_id, project.id)
+
+
+def _rename_standing(conn: Transaction, project: Project) -> None:
+    """Its standing sandboxes are named after it: whatever its next deploy makes has their old names free.
+
+    Raises:
+        NameTaken: another sandbox bears the name that one of them is to have.
+    """
+    boxes = {
+        row.sandbox_id: name_of(project.name, row.slug)
+        for row in definitions.standing(conn, project.org_id, project.id)
+        if row.sandbox_id is not None and row.state != "stopped"
+    }
+    # None first: one may get the name that another of them has had.
+    for sandbox_id in boxes:
+        sandboxes.change(conn, sandbox_id, {"name": None})
+    for sandbox_id, name in boxes.items():
+        sandboxes.rename(conn, sandbox_id, name)
 
 
 def _remove(conn: Transaction, org_id: str, ref: str, target: str | None) -> Filled:
