@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
@@ -243,6 +244,30 @@ class TestFirstStart:
             f"key      {settings.client_file} (readable by nobody alone)",
             f"warning  {EMULATED}",
         ]
+
+    async def test_one_that_fails_tells_what_it_has_said_itself(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = Settings(home=tmp_path / "home")
+        ended = await asyncio.create_subprocess_exec("true")
+        await ended.wait()
+
+        async def start(_: object, *, output: Path, **__: object) -> int:
+            with output.open("a") as log:
+                log.write("the master key is not at hand\n")
+            return ended.pid
+
+        async def never(*_: object) -> bool:
+            await asyncio.Event().wait()
+            return True
+
+        home.prepare(settings, Person("root", 0, 0))
+        up.log_file(settings).write_text("of an earlier start\n")
+        monkeypatch.setattr(up, "start_detached", start)
+        monkeypatch.setattr(status, "until_ready", never)
+        with pytest.raises(Unavailable, match="not at hand") as refused:
+            await up.detached(settings, SUDO)
+        assert "earlier" not in refused.value.message
 
     async def test_says_so_in_the_foreground_as_well(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
