@@ -46,7 +46,7 @@ _BUFFER = 1 << 17
 _BEFORE = 1 << 14  # pieces of what is read before a server has answered
 # What the kernel holds of a flow while one side does not read (it keeps twice of that): without a bound of
 # ours some megabytes. To the sandbox is no distance; from far away more is on its way.
-NEAR_BUFFER = 1 << 15
+NEAR_BUFFER = 1 << 16
 _FAR_BUFFER = 1 << 17
 _UNHEARD = 1 << 16  # refusals that the host part has not read yet, in bytes
 _UNTOLD_SECONDS = 0.2
