@@ -7,9 +7,9 @@
 
 A group is made before it is needed and used again once nothing lives in it, so its path alone does not
 say whose it is: its owner's name stands on it (an extended attribute of its folder, gone with the boot).
-An agent that comes after another claims a group by both. Memory is bounded a little below the machine's,
-so that commands which take too much meet an end inside ``execs`` and the agent, outside of it, is never
-the victim.
+An agent that comes after another claims a group by both. Memory is bounded by what the machine has beside
+what it needs itself, so that commands which take too much meet an end inside ``execs``: the agent, outside
+of it, is never the victim, and goes on answering. Processor time is shared by commands, not by processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Final
 from runtools.guest import procs
 
 _SPARE: Final = 2
-_MEMORY_RESERVE: Final = 64 << 20
+# What the agent and the system's own services take, with the pages of their programs.
+_MEMORY_RESERVE: Final = 96 << 20
 _POPULATED: Final = b"populated 1"
 _OWNER: Final = "user.runtools.owner"
 
@@ -141,10 +142,16 @@ class Groups:
         base = os.path.dirname(self._folder)
         for controller in ("pids", "memory", "cpu"):
             _put(f"{base}/cgroup.subtree_control", f"+{controller}")
-        _put(f"{self._folder}/cgroup.subtree_control", "+pids")
+        for controller in (
+            "pids",
+            "cpu",
+        ):  # each command has its share, however many processes it is
+            _put(f"{self._folder}/cgroup.subtree_control", f"+{controller}")
+        _put(f"{self.holders}/cpu.weight", "10000")
         _put(f"{self._folder}/pids.max", str(threads * 4 // 5))
         total = int(_get("/proc/meminfo").split()[1]) << 10
-        _put(f"{self._folder}/memory.max", str(max(total - _MEMORY_RESERVE, total // 2)))
+        reserve = _MEMORY_RESERVE + (int(_get("/proc/sys/vm/min_free_kbytes")) << 10)
+        _put(f"{self._folder}/memory.max", str(max(total - reserve, total // 2)))
         _put(f"{base}/agent/cpu.weight", "10000")
 
 

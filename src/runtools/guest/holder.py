@@ -113,6 +113,7 @@ class Holder:
             )
         finally:
             files.handed_over()
+        _spare_me()  # after the start: the process would inherit it
         self._born = procs.born(self._child.pid)
         self._sources = {fd: self._rows.get(name) for fd, name in files.sources.items()}
         is_open = files.input >= 0 and order["keep_input"]
@@ -272,6 +273,12 @@ def _drain(left: set[int]) -> None:
             if not os.read(fd, _PIECE):
                 poll.unregister(fd)
                 left.discard(fd)
+
+
+def _spare_me() -> None:
+    """Where memory is short the kernel is to end what is held, and never who would tell of that end."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("-1000")
 
 
 def _join(group: str) -> None:

@@ -54,9 +54,7 @@ OF_CONTROLLER = {
         "pids.max": ("rw", "max\n"),
     },
 }
-MODES = {
-    name: mode for files in (CORE, *OF_CONTROLLER.values()) for name, (mode, _) in files.items()
-}
+FILES = {name: file for files in (CORE, *OF_CONTROLLER.values()) for name, file in files.items()}
 
 
 class Kernel:
@@ -100,7 +98,7 @@ class Kernel:
                 not file.exists()
             ):  # nobody makes a file there: to open one that is not there is refused
                 raise PermissionError(errno.EACCES, "there is no such file", str(file))
-            if MODES[file.name] == "r":
+            if FILES[file.name][0] == "r":
                 raise OSError(errno.EINVAL, "it can only be read", str(file))
             if file.name == "cgroup.subtree_control":
                 return self._give_on(file, text)

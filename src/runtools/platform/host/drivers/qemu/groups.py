@@ -3,8 +3,8 @@
     <hierarchy>/runtools-<install>/<uid>      one for each VMM, with its holder in it
 
 Under version 1 that is so in each of the hierarchies of memory, cpu and pids; under version 2 there is
-one hierarchy for all. Version 2 is written to the kernel's documents and tried on a folder with
-the files that these describe, not on a machine that has it: `doctor` and docs/security.md say so.
+one hierarchy for all. Version 2 is written to the kernel's documents and tried inside a sandbox, whose
+kernel has it, not on a machine that has it: `doctor` and docs/security.md say so.
 
 No process can leave its group: it sees none of these files. So a group that can be removed is the
 kernel's word that nothing of a VMM is left, whatever the VMM did.
