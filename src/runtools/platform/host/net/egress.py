@@ -175,8 +175,8 @@ class Egress:
             for address in addresses:
                 led = self._led.setdefault(address, {})
                 self._led.move_to_end(address)
-                if name in led or len(led) < _NAMES_EACH:
-                    led[name] = until
+                if led.pop(name, None) is not None or len(led) < _NAMES_EACH:
+                    led[name] = until  # the last: a refusal there is told by it
             while len(self._led) > _ADDRESSES:
                 self._led.popitem(last=False)
             if not self._policy.by_name or self._pins is None or not self._policy.admits_name(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from runtools.platform.core.ports.driver import Slot
 from runtools.platform.host.net import egress
 from runtools.platform.host.net.egress import Egress
 from runtools.platform.host.net.names import Names
+from runtools.platform.host.net.netlink import Logged
 
 ONE, OTHER = (policy(True, [f"{name}.example.org"], []) for name in ("one", "other"))
 
@@ -79,3 +81,14 @@ async def test_where_nobody_knows_what_was_in_force_it_is_told_as_well(
     monkeypatch.setattr(egress.nft, "ask", ask)
     await made.adopt(ONE, lambda _: None)
     assert seen.done == ["names", "pins", ("relay", ONE), "rules", ("told", ONE), ("plug", True)]
+
+
+async def test_a_refused_address_is_told_by_the_name_that_was_asked_for_last(made: Egress) -> None:
+    told: list[str | None] = []
+    made._refused = lambda refusal: told.append(refusal.name)
+    address = IPv4Address("203.0.113.7")
+    packet = b"\x45" + bytes(8) + b"\x06" + bytes(6) + address.packed + bytes(20)
+    for name in ("one", "other", "one"):
+        await made.learn(name, [address], 60)
+        made._heard(Logged("not_allowed", packet))
+    assert told == ["one", "other", "one"]
