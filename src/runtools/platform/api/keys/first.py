@@ -29,8 +29,10 @@ async def ensure_first(db: Database, clock: Clock) -> tuple[str, str | None]:
 
 
 def _org(conn: Transaction, now: datetime) -> str:
-    lock_start(conn)
     org_id = orgs.first(conn)
+    if org_id is None:
+        lock_start(conn)
+        org_id = orgs.first(conn)  # another platform may have made it while this one waited
     if org_id is None:
         org_id = new_id("org")
         orgs.add(conn, org_id, "default", now)
