@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.vm.conftest import free_port
 
 from runtools import errors
 from runtools.sdk.sync.sandbox import Sandbox
@@ -221,11 +222,16 @@ class TestCrashes:
     def test_a_dead_vmm_is_told_and_its_disk_recovered(self, platform):
         sandbox = platform.rt.sandboxes.create(name="doomed")
         sandbox.files.write("/workspace/work", b"hours of it")
-        sandbox.exec("sync")
+        sandbox.exec("sync; echo these are the last words > /dev/console")
+        eventually(lambda: is_said(sandbox.console()))
         os.kill(platform.vmm(sandbox.id), signal.SIGKILL)
         eventually(lambda: sandbox.refresh().state == "stopped", seconds=5)
         assert (sandbox.ending.cause, sandbox.ending.signal) == ("vmm_exit", 9)
-        assert b"ended by itself" in platform.cli("sandbox", "why", "doomed").stdout
+        assert "ended by SIGKILL" in sandbox.ending.reason
+        assert is_said(sandbox.ending.console_tail)
+        told = platform.cli("sandbox", "why", "doomed").stdout.decode()
+        assert "ended by itself" in told
+        assert "these are the last words" in told
         with sandbox.recover() as again:
             assert again.files.read("/workspace/work") == b"hours of it"
 
@@ -279,6 +285,48 @@ class TestCrashes:
             lambda: counting.refresh().state == "paused"
         )  # the api hears of it from the host
         assert goes_on(counting)
+
+    def test_two_platforms_reclaim_each_its_own(self, platform, counting, killed):
+        vmm, home = platform.vmm(counting.id), platform.home.with_name(f"{platform.home.name}-two")
+        said = {f"RUNTOOLS_{part}_PORT": str(free_port()) for part in ("API", "GATEWAY", "SSH")}
+        said["RUNTOOLS_ACCELERATOR"] = "tcg"  # or it would try out for long what there is
+        env, two = {**os.environ, **said, "RUNTOOLS_HOME": str(home)}, Platform(home, platform.rt)
+
+        def run(*words: str) -> int:
+            return subprocess.run(
+                [RUNTOOLS, *words], env=env, capture_output=True, timeout=300, check=False
+            ).returncode
+
+        try:
+            assert run("up", "--detach") == 0
+            ids = [(one / "install-id").read_text().strip() for one in (platform.home, home)]
+            assert len(set(ids)) == 2
+            killed("host")
+            eventually(lambda: all(one in tables() for one in ids))
+            assert goes_on(counting)
+            pid = two.pid("host")
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: two.pid("host") not in (0, pid) and run("status") == 0)
+            eventually(lambda: all(one in tables() for one in ids))
+            assert goes_on(counting)
+            assert run("down") == 0
+            assert ids[1] not in tables()
+        finally:
+            run("down")
+            shutil.rmtree(home, ignore_errors=True)
+        assert goes_on(counting)
+        assert platform.vmm(counting.id) == vmm
+        assert ids[0] in tables()
+
+
+def tables() -> str:
+    return subprocess.run(
+        ["nft", "list", "tables"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def is_said(console: list[str]) -> bool:
+    return any("these are the last words" in line for line in console)
 
 
 def awaits(pid: int, number: int) -> bool:
