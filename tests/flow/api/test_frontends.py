@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runtools.platform.api.edge import MAX_CHAT_BYTES
+from runtools.platform.api.frontends import service
 from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
 from runtools.testing.fake_worker import answered, asked, called, done, fronts, said
 from runtools.testing.run_stage import Stage
@@ -695,14 +696,23 @@ class TestBrought:
 class TestRepeats:
     """Under one idempotency key, after an answer that was not heard to its end."""
 
-    async def test_a_run_that_was_made_is_told_again(self, stage: Stage) -> None:
+    @pytest.mark.parametrize("seen", [True, False])
+    async def test_a_run_that_was_made_is_told_again(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, seen: bool
+    ) -> None:
         """While it is under way: the word would be said to it once more."""
-        body = use_chat("c-7", spoken("user", "once"))
-        asking = stage.org.http.stream("POST", USE_CHAT, json=body, headers=repeated("chat-7"))
+        body = use_chat(f"c-7-{seen}", spoken("user", "once"))
+        asking = stage.org.http.stream(
+            "POST", USE_CHAT, json=body, headers=repeated(f"chat-7-{seen}")
+        )
         async with asyncio.timeout(20), asking as first:
             run, _ = await stage.next()
             assert first.headers["x-run-id"] == run.run_id
-        again = stage.org.http.stream("POST", USE_CHAT, json=body, headers=repeated("chat-7"))
+        if not seen:  # another process has made it just after the look
+            monkeypatch.setattr(service, "_done_before", lambda *_: None)
+        again = stage.org.http.stream(
+            "POST", USE_CHAT, json=body, headers=repeated(f"chat-7-{seen}")
+        )
         async with asyncio.timeout(20), again as second:
             assert second.status_code == 200, await second.aread()
             assert second.headers["x-run-id"] == run.run_id
