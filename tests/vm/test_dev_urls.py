@@ -121,13 +121,19 @@ def test_a_gateway_that_is_killed_takes_its_connections_along_and_nothing_else(
     others, vmm = ("up", "host", "api", "worker"), platform.vmm(box.id)
     pids = {part: platform.pid(part) for part in others}
     ssh = ("127.0.0.1", int(os.environ["RUNTOOLS_SSH_PORT"]))
-    with websocket(box) as sock, socket.create_connection(ssh, timeout=60) as session:
+    with (
+        websocket(box) as sock,
+        half_answered(box) as answer,
+        socket.create_connection(ssh, timeout=60) as session,
+    ):
         sock.sendall(HELLO)
         assert sock.recv(4096) == HELLO
         assert session.recv(8) == b"SSH-2.0-"
         killed("gateway")
         for left in (sock, session):
             assert is_cut(left)
+        with pytest.raises(ConnectionResetError):
+            answer.recv(1)
     eventually(lambda: answers(box))
     with websocket(box) as sock, socket.create_connection(ssh, timeout=60) as session:
         sock.sendall(HELLO)
@@ -155,7 +161,9 @@ def answers(box: Sandbox) -> bool:
         return False
 
 
-def test_an_agent_that_is_killed_makes_no_part_of_an_answer_the_whole(box: Sandbox) -> None:
+@contextmanager
+def half_answered(box: Sandbox) -> Iterator[socket.socket]:
+    """On which half of an answer has come that has no length."""
     url = box.urls.link(5173).url
     host, _, rest = url.removeprefix("http://").partition("/")
     with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), timeout=60) as sock:
@@ -165,9 +173,14 @@ def test_an_agent_that_is_killed_makes_no_part_of_an_answer_the_whole(box: Sandb
         while not said.endswith(b"half"):
             said += sock.recv(4096)
         assert b"200 OK" in said
+        yield sock
+
+
+def test_an_agent_that_is_killed_makes_no_part_of_an_answer_the_whole(box: Sandbox) -> None:
+    with half_answered(box) as answer:
         box.processes.start(["sh", "-c", f"sleep 1; {KILL_AGENT}"])
         with pytest.raises(ConnectionResetError):
-            sock.recv(1)
+            answer.recv(1)
     assert box.exec("true").exit_code == 0
 
 

@@ -23,6 +23,7 @@ class Exchange:
         wakes: what is sent there wakes the sandbox; else see `Rousing`.
         more: fields for its answer.
         begun: its answer has.
+        is_endless: its answer is over with the server's connection, and with nothing else.
         keeps: another request may come behind it.
     """
 
@@ -32,6 +33,7 @@ class Exchange:
         "_head",
         "_inflow",
         "begun",
+        "is_endless",
         "keeps",
         "more",
         "upstream",
@@ -45,7 +47,7 @@ class Exchange:
         self.upstream = found.upstream
         self.wish = lasting(found.wish, found.verdict)
         self.wakes = found.verdict.wakes
-        self.begun = self.keeps = False
+        self.begun = self.keeps = self.is_endless = False
         self._body = framing.of(head.length)
         self._inflow = None if self._body.done else Inflow(now)
         self._awaits_leave = b"expect" in head.named  # it sends the body when it is told to
@@ -98,7 +100,8 @@ class Exchange:
         more: Sequence[Field] = ()
         if answer.status >= _FINAL:
             self.begun = True
-            self.keeps = self._head.keeps_alive and answer.length != -1 and not is_last
+            self.is_endless = answer.length == -1
+            self.keeps = self._head.keeps_alive and not self.is_endless and not is_last
             more = self.more
             if not self.keeps:
                 more = [*more, (b"Connection", b"close")]

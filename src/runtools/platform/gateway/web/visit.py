@@ -37,6 +37,7 @@ ANSWER_SECONDS: Final = 600.0
 _LINGER_SECONDS: Final = 5.0
 _MAX_AHEAD: Final = 64 << 10  # of requests that come before the answer to the one before
 _RESET: Final = struct.pack("ii", 1, 0)
+_END: Final = struct.pack("ii", 0, 0)
 
 
 class Visit(asyncio.Protocol):
@@ -265,6 +266,8 @@ class Visit(asyncio.Protocol):
         said = exchange.told(head, self._house.urls, is_last=self._ended)
         if exchange.begun:
             self._said = said  # ... and what comes of the body with it
+            if exchange.is_endless:  # and if this process is killed in it, that is not its end
+                self._close_with(_RESET)
         else:
             self._transport.write(said)
 
@@ -286,6 +289,8 @@ class Visit(asyncio.Protocol):
         self.answer_waits()
         exchange, self._exchange, self._upstream = self._exchange, None, None
         assert exchange is not None  # noqa: S101 - it was the answer to it
+        if exchange.is_endless:
+            self._close_with(_END)
         if exchange.is_clean:
             self._house.upstreams.give(exchange.upstream)
         else:
@@ -375,10 +380,13 @@ class Visit(asyncio.Protocol):
 
     def _break_off(self) -> None:
         """A reset, for an end would make a part the whole."""
+        self._close_with(_RESET)
+        self._transport.abort()
+
+    def _close_with(self, how: bytes) -> None:
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def _end(self) -> None:
         """Close behind an answer to all that came; what waits to be taken is waited for."""
