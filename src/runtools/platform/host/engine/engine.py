@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runtools.errors import NotFound
+from runtools.errors import NotFound, RunToolsError
 from runtools.platform.core.ports.driver import Capabilities, Driver
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.engine.admission import Admission
@@ -107,7 +107,8 @@ class Engine:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
-            log.warning("%s failed: %s", task.get_name(), failure, exc_info=failure)
+            known = isinstance(failure, RunToolsError)  # which says what happened by itself
+            log.warning("%s failed: %s", task.get_name(), failure, exc_info=not known and failure)
 
 
 def chosen(actors: Iterable[Actor], *states: str) -> list[Actor]:
