@@ -11,7 +11,7 @@ import pytest
 from runtools.platform.api.edge import MAX_CHAT_BYTES
 from runtools.platform.api.frontends import service
 from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS
-from runtools.testing.fake_worker import answered, asked, called, done, fronts, said
+from runtools.testing.fake_worker import Held, answered, asked, called, done, fronts, said
 from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -121,6 +121,15 @@ def spoken(role: str, *parts: Any) -> dict[str, Any]:
     """A message as `useChat` keeps it."""
     said = [{"type": "text", "text": one} if isinstance(one, str) else one for one in parts]
     return {"id": f"m-{len(parts)}-{role}", "role": role, "parts": said}
+
+
+async def results_after(stage: Stage, run: Held, seq: int) -> list[Any]:
+    """What came of calls, once something has."""
+    async with asyncio.timeout(20):
+        while True:
+            found = (await stage.worker.read(run, seq)).events
+            if results := [one.data["output"] for one in found if one.type == "tool-result"]:
+                return results
 
 
 async def posted(
@@ -593,12 +602,7 @@ class TestBrought:
         later = {"id": f"{run.run_id}-{last}", "role": "assistant", "parts": []}
         body = use_chat("b-10", first, {**answer, "parts": parts}, word, later, tools=tools)
         reading = asyncio.create_task(posted(stage, USE_CHAT, body))
-        told: list[Any] = []
-        async with asyncio.timeout(20):
-            while not told:
-                found = (await stage.worker.read(run, last)).events
-                told = [one.data["output"] for one in found if one.type == "tool-result"]
-        assert told == ["Bern"]
+        assert await results_after(stage, run, last) == ["Bern"]
         await stage.worker.append(run, answered("bash"))
         await stage.worker.finish(run, "Done.")
         await reading
@@ -624,12 +628,7 @@ class TestBrought:
         so_far.insert(2 if behind_its_call else 3, told)
         body["messages"] = [*so_far, more]
         reading = asyncio.create_task(posted(stage, AG_UI, body))
-        results: list[Any] = []
-        async with asyncio.timeout(20):
-            while not results:
-                found = (await stage.worker.read(run, last)).events
-                results = [one.data["output"] for one in found if one.type == "tool-result"]
-        assert results == ["Bern"]
+        assert await results_after(stage, run, last) == ["Bern"]
         await stage.worker.append(run, answered("bash"))
         await stage.worker.finish(run, "Done.")
         await reading
