@@ -180,6 +180,7 @@ class TestTransfer:
     ) -> None:
         sandbox.files.write("/workspace/a", "new")
         why = [told(1, "running"), told(2, "paused", cause="disk_low")]
+        why += [told(3, "paused", "resuming"), told(4, "paused", "snapshotting"), told(5, "paused")]
         api.fixed[f"GET /v1/sandboxes/{sandbox.id}/why"] = why
         ended = shapes.Ending(cause="vmm_exit", reason="it ran out of memory")
         for changes, error, words in (
@@ -201,11 +202,27 @@ class TestTransfer:
     ) -> None:
         sandbox.files.write("/workspace/a", "new")
         path = f"/v1/sandboxes/{sandbox.id}/why"
-        for entry, error, words in (
-            (told(2, "paused", at=LATER), SandboxPaused, "it runs again"),
-            (told(2, "running", "rolling_back", at=LATER), HistoryChanged, "back to a snapshot"),
+        back = told(3, "running", "rolling_back", at=LATER)
+        for entries, error, words in (
+            (
+                [told(3, "paused", at=LATER, cause="idle")],
+                SandboxPaused,
+                r"\(idle\); it runs again",
+            ),
+            (
+                [told(3, "paused", at=LATER, cause="idle"), told(4, "paused", "queued", at=LATER)],
+                SandboxPaused,
+                r"\(idle\); it runs again",
+            ),
+            ([back], HistoryChanged, "back to a snapshot"),
+            ([back, told(4, "running", at=LATER)], HistoryChanged, "back to a snapshot"),
+            (
+                [back, told(4, "running", at=LATER, detail={"failed": "x"})],
+                Unavailable,
+                "broke off",
+            ),
         ):
-            api.fixed[f"GET {path}"] = [told(1, "paused"), entry]
+            api.fixed[f"GET {path}"] = [told(1, "paused"), told(2, "running"), *entries]
             api.failures.append(Failure(cut=True, path="/files"))
             with pytest.raises(error, match=words):
                 sandbox.files.read("/workspace/a")

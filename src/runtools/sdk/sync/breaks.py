@@ -60,18 +60,26 @@ def changed(path: str, before: str | None, entry: shapes.FileEntry) -> Conflict 
 def _what_happened(
     transport: Transport, sandbox: str, view: shapes.Sandbox, begun: datetime | None
 ) -> Conflict | None:
-    paused = None
+    before = rolling = last = since = None
     with closing(transport.pages(f"{sandbox}/why", [], 100)) as items:
         for item in items:
             entry = wire.shape(shapes.LedgerEntry, item)
             is_since = begun is not None and entry.at > begun
-            if entry.operation == "rolling_back" and is_since:
-                return HistoryChanged(
-                    f"{view.id} went back to a snapshot in the middle of this", hint=_AGAIN
-                )
-            # One that sleeps now was awake for this: the last pause is the one.
-            if entry.state == "paused" and (is_since or view.state == "paused"):
-                paused = entry
+            if entry.operation == "rolling_back":
+                rolling = entry if is_since else None
+            elif "failed" in entry.detail:
+                rolling = None
+            # What is begun with one that sleeps has a line as well, in the same state.
+            if entry.state == "paused" and before != "paused":
+                last = entry
+                since = since or (entry if is_since else None)
+            before = entry.state
+    if rolling is not None:
+        return HistoryChanged(
+            f"{view.id} went back to a snapshot in the middle of this", hint=_AGAIN
+        )
+    # One that sleeps now was awake for this: if it was not paused since, the last pause is the one.
+    paused = since or (last if view.state == "paused" else None)
     if paused is None:
         return None
     return SandboxPaused(
