@@ -28,6 +28,7 @@ ACTOR = "key_integrity"
 CLOCK_SECONDS = 0.5
 _FOLDER = "/var/lib/keeper"
 _MEMORY_MB = 256
+_SMALL_MB = 48  # of a machine whose memory is copied once, while it stands still (decision 0052)
 _FILES = 8
 _FILE_MB = 4
 _FORKS = 0.15
@@ -71,21 +72,29 @@ class Cycles:
         self._seed = seed
         self._tell = tell
         self._box: Kept | None = None
+        self._small: Kept | None = None
         self.worst_clock = 0.0
         self.forks = 0
         self.read_bytes = 0
 
     async def begin(self) -> None:
-        """A sandbox with a keeper in it."""
+        """A sandbox with a keeper in it, and one whose keeper holds little."""
+        self._box = await self._born(f"{self._seed}", _MEMORY_MB)
+        self._small = await self._born(f"{self._seed}/small", _SMALL_MB)
+        # Its memory is its own from then on, as it is of most that are forked.
+        await self._resume(self._small, await self._pause(self._small))
+
+    async def _born(self, salt: str, memory_mb: int) -> Kept:
         box = new_sandbox_id()
         await self._host.create(self._order(box))
         await self._sh(box, f"mkdir -p {_FOLDER} && cat > {_FOLDER}/keeper.py", keeper_source())
         line = f"setsid python3 {_FOLDER}/keeper.py {_FOLDER} >{_FOLDER}/log 2>&1 </dev/null &"
         await self._sh(box, f"{line} until [ -p {_FOLDER}/answer ]; do sleep 0.1; done")
-        known = Known.fresh(f"{self._seed}", memory_mb=_MEMORY_MB, files=_FILES, file_mb=_FILE_MB)
+        known = Known.fresh(salt, memory_mb=memory_mb, files=_FILES, file_mb=_FILE_MB)
         await self._say(box, json.dumps(known.order()))
-        self._box = Kept(box, known)
-        await self._meet(self._box)
+        kept = Kept(box, known)
+        await self._meet(kept)
+        return kept
 
     async def cycle(self, number: int) -> None:
         """A turn, a pause in the middle of it, a resume, and all that must be so.
@@ -107,6 +116,7 @@ class Cycles:
         await self._meet(box)
         if child is not None:
             await self._child(child, number)
+            await self._fork_small(number)
         self._tell(
             f"clock off by at most {error * 1000:.0f} ms, {saved.data_bytes(before) >> 20} MB saved"
             + (f", forked while {how}" if how else "")
@@ -114,9 +124,10 @@ class Cycles:
         )
 
     async def end(self) -> None:
-        """Destroy it."""
-        if self._box is not None:
-            await self._host.destroy(self._box.id, new_id("opn"), ACTOR)
+        """Destroy them."""
+        for box in (self._box, self._small):
+            if box is not None:
+                await self._host.destroy(box.id, new_id("opn"), ACTOR)
 
     async def keep_for_a_look(self) -> None:
         """After a failure: what the memory is now goes to the disk."""
@@ -147,7 +158,7 @@ class Cycles:
             raise Mismatch("a pause did not pause", state=seen.state)
         found = await self._saved(box)
         # What is compared later is the memory itself, and not a file without it.
-        if (saved_mb := saved.data_bytes(found, saved.MEMORY) >> 20) < _MEMORY_MB:
+        if (saved_mb := saved.data_bytes(found, saved.MEMORY) >> 20) < len(box.known.memory):
             raise Mismatch("less was saved than the keeper holds", megabytes=saved_mb)
         return found
 
@@ -169,6 +180,14 @@ class Cycles:
         await self._host.fork(box.id, new_id("opn"), ACTOR, [child])
         self.forks += 1
         return Kept(child.sandbox_id, box.known)
+
+    async def _fork_small(self, number: int) -> None:
+        """Both of it and its child have what it had."""
+        assert self._small is not None
+        await self._turn(self._small, f"{self._seed}/{number}/{self._small.id}")
+        child = await self._fork(self._small)
+        await self._meet(self._small)
+        await self._child(child, number)
 
     async def _child(self, child: Kept, number: int) -> None:
         """A child has what its parent had, then bytes of its own, and can do all the same."""
