@@ -168,6 +168,16 @@ async def test_to_knock_where_nobody_is_keeps_nothing_awake(world, reach, clock,
     assert world.look(box).state == "running"
 
 
+async def test_nor_does_one_that_is_under_way_at_every_look(world, clock, box):
+    await world.host.idle.look()
+    with world.host.engine.actor(box).hold():
+        for _ in range(3):
+            await look_after(world, clock, 250)
+        assert world.look(box).state == "running"
+    await look_after(world, clock, 1)
+    assert world.look(box).state == "paused"
+
+
 async def test_some_are_kept_for_ssh(world, box, monkeypatch):
     monkeypatch.setattr(entering, "MAX_STREAMS", 52)
     entered = world.host.entering

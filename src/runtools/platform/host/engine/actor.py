@@ -55,6 +55,7 @@ class Actor:
         vigil: the wait for the end of its VMM.
         guest: connections to the agent inside, while there is a machine.
         uses: execs and file operations under way.
+        holds: what is under way and keeps it awake no longer than that.
         callers: what tells those of them that wait for the guest that it was put to sleep.
         is_put_to_sleep: the platform itself has paused it, and nobody has woken it since.
         touched: when the sandbox was last active (monotonic).
@@ -71,7 +72,7 @@ class Actor:
         self.turns = Turns(record.sandbox_id, self._overruled)
         self.vigil = Vigil(self, died)
         self.guest: GuestClient | None = None
-        self.uses = 0
+        self.uses = self.holds = 0
         self.callers: set[Callable[[], None]] = set()
         self.is_put_to_sleep = False
         self.touched = engine.clock.monotonic()
@@ -257,22 +258,23 @@ class Actor:
         await self.books.changed()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep the sandbox from being paused as idle, just now."""
+    def use(self) -> Iterator[None]:
+        """Keep the sandbox from being paused as idle, and for as long again from then on."""
         self.uses += 1
         try:
             yield
         finally:
             self.uses -= 1
+            self.touch()
 
     @contextlib.contextmanager
-    def use(self) -> Iterator[None]:
-        """Keep the sandbox from being paused as idle, and for as long again from then on."""
-        with self.hold():
-            try:
-                yield
-            finally:
-                self.touch()
+    def hold(self) -> Iterator[None]:
+        """Keep the sandbox from being paused as idle just now, though nothing may come of it."""
+        self.holds += 1
+        try:
+            yield
+        finally:
+            self.holds -= 1
 
     def touch(self) -> None:
         """It was active just now."""

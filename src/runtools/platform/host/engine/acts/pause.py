@@ -111,7 +111,7 @@ async def found_saved(box: Actor, why: Why, **detail: Any) -> None:
 
 async def pause_if_idle(box: Actor, why: Why, touched: float) -> None:
     """Pause, unless it was used since the decision."""
-    if box.state is State.RUNNING and box.uses == 0 and box.touched == touched:
+    if box.state is State.RUNNING and box.uses == box.holds == 0 and box.touched == touched:
         await pause(box, why)
 
 
