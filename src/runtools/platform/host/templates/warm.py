@@ -31,6 +31,7 @@ from runtools.platform.host.templates.warming import rehearse
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.crash import crash_point
 from runtools.platform.kit.files import write_atomic
+from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.sandboxes import DEFAULT_DISK_MB
 
@@ -114,9 +115,7 @@ class Warm:
         for folder in list(self._folder.iterdir()):
             if folder in self._kept:
                 continue
-            if (note := _noted(folder / _MACHINE)) is not None:
-                await self._driver.kill(_machine_again(note))
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._clear(folder)
             count += 1
         return count
 
@@ -192,14 +191,14 @@ class Warm:
         self, path: Path, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None]
     ) -> None:
         work = path.with_name(_MAKING + path.name)
-        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         capture = work / "capture"
-        for folder in (work, work / "machine", capture):
-            folder.mkdir()
-            folder.chmod(_PASSABLE)
         uid = self._free_uid()
         self._running_as.add(uid)
         try:
+            await self._clear(work)
+            for folder in (work, work / "machine", capture):
+                folder.mkdir()
+                folder.chmod(_PASSABLE)
             machine = self._machine(image, vcpus, memory_mb, work / "machine", uid)
             await make_overlay(machine.overlay, DEFAULT_DISK_MB)
             if os.geteuid() == 0:
@@ -215,15 +214,16 @@ class Warm:
             write_atomic(capture / _RECORD, kept.model_dump_json().encode())
             await sync([capture])
             capture.rename(path)
+            self._kept[path] = kept
+            self._used[path] = self._clock.now().timestamp()
         except VmmFailed as exc:
             raise BuildFailed(f"no warm snapshot: {exc}") from exc
         except CapacityExhausted as exc:
             raise BuildFailed(f"no warm snapshot: {exc.message}", hint=exc.hint) from exc
         finally:
             self._running_as.discard(uid)
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        self._kept[path] = kept
-        self._used[path] = self._clock.now().timestamp()
+            if not (work / _MACHINE).exists():  # else its machine is still to be ended
+                await to_its_end(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
         say(f"warm snapshot {path.name}: {kept.size_bytes >> 20} MB")
 
     async def _capture(
@@ -251,11 +251,21 @@ class Warm:
                 await self._driver.capture(machine, into, copy_disk, self._keep_free)
                 crash_point("warm.captured")
             finally:
-                await self._driver.kill(machine)
-            note.unlink()
+                await to_its_end(self._end(machine, note))
         finally:
-            await self.network.close(slot)
+            await to_its_end(self.network.close(slot))
         return token
+
+    async def _end(self, machine: Machine, note: Path) -> None:
+        """End a machine that was warmed; one that cannot be is known as long as it is there."""
+        await self._driver.kill(machine)
+        note.unlink()
+
+    async def _clear(self, work: Path) -> None:
+        """Remove one in the making, and first end its machine, should that still be there."""
+        if (note := _noted(work / _MACHINE)) is not None:
+            await self._driver.kill(_machine_again(note))
+        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     def _free_uid(self) -> int:
         for uid in self._uids:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -30,6 +32,10 @@ class Booths(LocalDriver):
         self.failure: Exception | None = None
         self.go = asyncio.Event()
         self.go.set()
+        self.gone = asyncio.Event()
+        self.gone.set()
+        self.ending = self.stuck = False
+        self.ended: list[str] = []
 
     def fingerprint(self, machine: Machine) -> dict[str, str]:
         return {"vmm": self.vmm, "cpu": "max", "size": f"{machine.vcpus}x{machine.memory_mb}"}
@@ -56,7 +62,12 @@ class Booths(LocalDriver):
         return 1.0
 
     async def kill(self, machine: Machine) -> None:
+        self.ending = True
+        await self.gone.wait()
+        if self.stuck:
+            raise VmmFailed("it does not go")
         self.live.discard(machine.id)
+        self.ended.append(machine.id)
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +181,61 @@ class TestMake:
         making.cancel()
         with pytest.raises(asyncio.CancelledError):
             await making
+        assert list((tmp_path / "warm").iterdir()) == []
+
+    async def test_cancelled_while_its_machine_is_being_ended_leaves_none(
+        self, warm: Warm, driver: Booths, image: Image, tmp_path: Path, network: NullNetwork
+    ) -> None:
+        driver.gone.clear()
+        making = asyncio.create_task(warm.make(image, 2, 1024))
+        while not driver.ending:
+            await asyncio.sleep(0.01)
+        making.cancel()
+        await asyncio.wait({making}, timeout=0.05)
+        assert not making.done()
+        assert list(tmp_path.glob("warm/.making-*/machine.json"))
+        driver.gone.set()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert driver.live == set()
+        assert list((tmp_path / "warm").iterdir()) == []
+
+    async def test_a_machine_that_cannot_be_ended_is_so_before_the_next(
+        self, warm: Warm, driver: Booths, image: Image, tmp_path: Path
+    ) -> None:
+        driver.stuck = True
+        with pytest.raises(BuildFailed, match="it does not go"):
+            await warm.make(image, 2, 1024)
+        with pytest.raises(BuildFailed, match="it does not go"):
+            await warm.make(image, 2, 1024)
+        assert (len(driver.live), driver.boots) == (1, 1)
+        assert list(tmp_path.glob("warm/.making-*/machine.json"))
+        driver.stuck = False
+        path = await warm.make(image, 2, 1024)
+        assert driver.ended == [f"warm-{image.version_id}-2x1024"] * 2
+        assert list((tmp_path / "warm").iterdir()) == [path]
+
+    async def test_cancelled_when_it_is_there_it_is_kept_and_can_be_forgotten(
+        self, warm: Warm, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there, go, remove = threading.Event(), threading.Event(), shutil.rmtree
+
+        def told(folder: Path, **options: bool) -> None:
+            if list(tmp_path.glob("warm/tpl_one*")):
+                there.set()
+                go.wait(60)
+            remove(folder, **options)
+
+        monkeypatch.setattr(shutil, "rmtree", told)
+        making = asyncio.create_task(warm.make(image, 2, 1024))
+        while not there.is_set():
+            await asyncio.sleep(0)
+        making.cancel()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert warm.used_bytes()
+        await warm.forget(image.version_id)
         assert list((tmp_path / "warm").iterdir()) == []
 
 
