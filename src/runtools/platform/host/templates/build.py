@@ -47,13 +47,13 @@ class Workshop:
 
 
 async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) -> None:
-    """Make base image, kernel and initrd in ``folder``. Leaves nothing in the workshop.
+    """Make base image, kernel and initrd in ``folder``. What is left in the workshop is to be cleared.
 
     Raises:
         BuildFailed: a step failed; the message names it and quotes the reason.
     """
     work = shop.work / order.version_id
-    await _remove(work)
+    await clear(shop, order.version_id)
     work.mkdir(parents=True, mode=0o700)
     try:
         needed = DESKTOP_BYTES if recipe_of(order.recipe).vnc else NEEDED_BYTES
@@ -61,8 +61,15 @@ async def build(order: BuildOrder, shop: Workshop, folder: Path, log: BuildLog) 
         await _steps(order, shop, work, folder, log)
     except (process.CommandFailed, TimeoutError, OSError, LookupError, ValueError) as exc:
         raise BuildFailed(f"{log.step_name}: {_reason(log, exc)}") from exc
-    finally:
-        await _remove(work)
+
+
+async def clear(shop: Workshop, version_id: str) -> None:
+    """Remove what a build has in the workshop.
+
+    That is a tree of a hundred thousand files, for which our own loop would take minutes.
+    """
+    rm = ["rm", "-rf", "--one-file-system", "--", str(shop.work / version_id)]
+    await process.run(rm, timeout=None, check=False)
 
 
 async def _steps(
@@ -97,12 +104,6 @@ async def _steps(
     for name in (BASE, KERNEL, INITRD):
         (folder / name).chmod(0o444)
     log.line(f"{used_bytes(folder) >> 20} MB")
-
-
-async def _remove(folder: Path) -> None:
-    """Remove a tree of a hundred thousand files, for which our own loop would take minutes."""
-    rm = ["rm", "-rf", "--one-file-system", "--", str(folder)]
-    await process.run(rm, timeout=None, check=False)
 
 
 def _check_room(folder: Path, needed: int, keep_free: int) -> None:

@@ -15,6 +15,7 @@ from runtools.platform.core.egress import OPEN
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.chroot import run_inside
+from runtools.platform.kit.unbroken import to_its_end
 
 _SEEN_AS = "/run/runtools-script"
 _RESOLVER = "10.0.2.2"
@@ -58,4 +59,4 @@ async def _namespace(network: Network) -> AsyncIterator[str]:
             raise BuildFailed("scripts need a network with namespaces, which this host has not")
         yield name
     finally:
-        await network.close(slot)
+        await to_its_end(network.close(slot))

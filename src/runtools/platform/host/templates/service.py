@@ -27,13 +27,14 @@ from runtools.platform.core.recipes import RECIPES, usual_memory_mb
 from runtools.platform.host.disk import room
 from runtools.platform.host.disk.files import sync
 from runtools.platform.host.disk.trees import used_bytes
-from runtools.platform.host.templates.build import Workshop, build
+from runtools.platform.host.templates.build import Workshop, build, clear
 from runtools.platform.host.templates.buildlog import BuildLog, duration, read_log
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, RECORD, Image
 from runtools.platform.host.templates.recipes import check_packages, recipe_of
 from runtools.platform.host.templates.record import Record, read_records
 from runtools.platform.kit.clock import Backoff, Clock
 from runtools.platform.kit.crash import crash_point
+from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.sandboxes import DEFAULT_VCPUS
 from runtools.sdk.shapes.templates import BuildLine
 
@@ -96,6 +97,7 @@ class Templates:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._building: str | None = None
+        self._makes_image = False
         self._given_way: set[str] = set()
         self._stopping = False
 
@@ -222,11 +224,14 @@ class Templates:
         ]
 
     def give_way(self) -> bool:
-        """End the build under way: sandboxes need the disk. Whether there is one, or rests of it."""
+        """End the build under way: sandboxes need the disk. Whether there is one, or rests of it.
+
+        One that has made its image, or could not, is let be: most of what it took is being given back.
+        """
         version_id = self._building
         if version_id is None:
             return False
-        if version_id not in self._given_way:
+        if self._makes_image and version_id not in self._given_way:
             self._given_way.add(version_id)
             self._tasks[version_id].cancel()
         return True
@@ -287,8 +292,14 @@ class Templates:
         self._write_down(ended, log)
 
     async def _make(self, record: Record, log: BuildLog) -> None:
-        folder = self._at(record.order.version_id)
-        await build(record.order, self._shop, folder, log)
+        version_id = record.order.version_id
+        folder = self._at(version_id)
+        self._makes_image = True
+        try:
+            await build(record.order, self._shop, folder, log)
+        finally:
+            self._makes_image = False
+            await to_its_end(clear(self._shop, version_id))
         crash_point("build.image")
         log.step("first boot", 0.65, 1.0)
         size = used_bytes(folder)
@@ -300,9 +311,13 @@ class Templates:
             log.line(text)
 
         memory_mb = usual_memory_mb(record.order.recipe)
-        await self._warm.make(image, DEFAULT_VCPUS, memory_mb, say)
-        crash_point("build.booted")
-        await sync([folder])
+        try:
+            await self._warm.make(image, DEFAULT_VCPUS, memory_mb, say)
+            crash_point("build.booted")
+            await sync([folder])
+        except BaseException:  # nothing will be cloned from a version that has failed
+            await to_its_end(self._warm.forget(version_id))
+            raise
 
     def _settled(self, record: Record, error: RunToolsError | None) -> Record:
         """Know how a build ended; a failed one keeps no files."""

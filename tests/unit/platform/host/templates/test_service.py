@@ -16,7 +16,7 @@ from runtools.errors import BuildFailed, InvalidRequest, NotFound, Unavailable
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates import service
-from runtools.platform.host.templates.build import Workshop
+from runtools.platform.host.templates.build import Workshop, clear
 from runtools.platform.host.templates.buildlog import BuildLog
 from runtools.platform.host.templates.images import Image
 from runtools.platform.host.templates.record import Record
@@ -58,11 +58,16 @@ class Warmer:
         self.sizes: list[tuple[int, int]] = []
         self.forgotten: list[str] = []
         self.failure: Exception | None = None
+        self.booting = False
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def make(
         self, image: Image, vcpus: int, memory_mb: int, say: Callable[[str], None]
     ) -> Path:
         say("booting")
+        self.booting = True
+        await self.go.wait()
         if self.failure is not None:
             raise self.failure
         self.made.append(image.version_id)
@@ -71,6 +76,34 @@ class Warmer:
 
     async def forget(self, version_id: str) -> None:
         self.forgotten.append(version_id)
+
+
+class Sweeper:
+    """Clears the workshop, made to wait."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self._begun = asyncio.Event()
+
+    async def clear(self, shop: Workshop, version_id: str) -> None:
+        (shop.work / version_id).mkdir(parents=True, exist_ok=True)
+        self._begun.set()
+        await self.go.wait()
+        await clear(shop, version_id)
+
+    async def is_cleared(self) -> None:
+        """Wait until it begins."""
+        async with asyncio.timeout(60):
+            await self._begun.wait()
+        self._begun.clear()
+
+
+@pytest.fixture
+def workshop(monkeypatch: pytest.MonkeyPatch) -> Sweeper:
+    made = Sweeper()
+    monkeypatch.setattr(service, "clear", made.clear)
+    return made
 
 
 @pytest.fixture
@@ -213,6 +246,64 @@ class TestFailure:
         oven.go.set()
         assert (await ended(templates, "tpl_two")).state == "ready"
         assert not templates.give_way()
+
+    async def test_one_whose_workshop_is_cleared_is_only_waited_for(
+        self, templates: Templates, oven: Oven, workshop: Sweeper
+    ) -> None:
+        """What it took is on its way back, and it may be whole, or say itself why it is not."""
+        workshop.go.clear()
+        for name, failure in (("tpl_one", None), ("tpl_two", BuildFailed("no such package"))):
+            oven.failure = failure
+            await templates.build(order(name))
+            await workshop.is_cleared()
+            assert templates.give_way()
+            workshop.go.set()
+            built = await ended(templates, name)
+            workshop.go.clear()
+            assert (built.state, built.error) == (
+                ("failed", "no such package") if failure else ("ready", None)
+            )
+
+    async def test_no_second_cut_leaves_the_workshop_as_it_is(
+        self, templates: Templates, oven: Oven, workshop: Sweeper, tmp_path: Path
+    ) -> None:
+        oven.go.clear()
+        workshop.go.clear()
+        await templates.build(order())
+        async with asyncio.timeout(60):
+            while not oven.at_once:
+                await asyncio.sleep(0)
+        assert templates.give_way()
+        await workshop.is_cleared()
+        dropping = asyncio.create_task(templates.drop("tpl_one"))
+        await asyncio.wait({dropping}, timeout=0.05)
+        assert (tmp_path / "work/tpl_one").exists()
+        workshop.go.set()
+        await dropping
+        assert not (tmp_path / "work/tpl_one").exists()
+
+    async def test_one_in_its_first_boot_is_only_waited_for(
+        self, templates: Templates, warmer: Warmer
+    ) -> None:
+        warmer.go.clear()
+        await templates.build(order())
+        async with asyncio.timeout(60):
+            while not warmer.booting:
+                await asyncio.sleep(0)
+        assert templates.give_way()
+        warmer.go.set()
+        assert (await ended(templates)).state == "ready"
+
+    async def test_one_that_fails_at_last_leaves_no_warm_snapshot(
+        self, templates: Templates, warmer: Warmer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refused(_: list[Path]) -> None:
+            raise OSError("Input/output error")
+
+        monkeypatch.setattr(service, "sync", refused)
+        await templates.build(order())
+        assert (await ended(templates)).state == "failed"
+        assert (warmer.made, warmer.forgotten) == (["tpl_one"], ["tpl_one"])
 
     async def test_keeps_reason_and_log_but_no_files(
         self, templates: Templates, oven: Oven, tmp_path: Path
