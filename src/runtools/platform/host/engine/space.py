@@ -74,11 +74,12 @@ class Space:
         self._engine.admission.kick()
         if not await self._is_low():
             return
-        # What nobody has yet goes first; while its files are being removed the headroom is still there.
-        if self._engine.templates.give_way() and self.free_bytes >= self._engine.headroom_bytes:
-            log.warning("the disk is almost full: a build gives way to the sandboxes that run")
-            return
         running = chosen(self._engine.actors.values(), State.RUNNING)
+        # What nobody has yet goes first; while its files are being removed the headroom is still there.
+        builds = (running or self._is_starting()) and self._engine.templates.give_way()
+        if builds and self.free_bytes >= self._engine.headroom_bytes:
+            log.warning("the disk is almost full: what a build takes of it goes first")
+            return
         boxes = [box for box in running if box.id not in self._pausing]
         if boxes:
             log.warning("the disk is almost full: pausing sandboxes, of which %d run", len(running))
@@ -132,6 +133,10 @@ class Space:
             await pause(box, Why("disk_low", PLATFORM))
         finally:
             self._saving.discard(box.id)
+
+    def _is_starting(self) -> bool:
+        """Whether a sandbox has its place, and is about to run."""
+        return any(not who.startswith(WARMING) for who in self._engine.admission.tickets)
 
     async def _is_low(self) -> bool:
         """Whether less is free than the headroom and what must still be written of the memory of all that
