@@ -11,6 +11,7 @@ from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, 
 from runtools.errors import CapacityExhausted, Conflict, WaitsForRoom
 from runtools.platform.core.ports.host import Child
 from runtools.platform.host.engine.acts import queued
+from runtools.platform.host.engine.recovery import Recovery
 from runtools.sdk.shapes.egress import Egress
 
 
@@ -101,6 +102,61 @@ class TestResume:
         await world.destroy(ran)
         await until(lambda: world.look(slept).state == "running")
         await world.close()
+
+
+class TestRestart:
+    """Those who were told that it waits on do not ask again."""
+
+    @pytest.fixture
+    async def waits(self, settings, impatient):
+        """A host with room for one, which runs, and a sandbox that waits for that; after a restart."""
+        world = World(dataclasses.replace(settings, max_sandboxes=1))
+        await world.host.start()
+        world.slept, world.op = await world.create(), fresh("op")
+        await world.pause(world.slept)
+        world.ran = await world.create()
+        with pytest.raises(WaitsForRoom):
+            await world.host.resume(world.slept, world.op, "key_test")
+        await world.host.stop()
+        world.__init__(world.settings)
+        yield world
+        await world.close()
+
+    async def test_it_waits_on(self, waits):
+        await waits.host.start()
+        await until(lambda: waits.engine.admission.waiting)
+        assert waits.look(waits.slept).operation == "queued"
+        assert waits.look(waits.slept).queue.position == 1
+        await waits.destroy(waits.ran)
+        await until(lambda: waits.look(waits.slept).state == "running")
+        said = waits.box(waits.slept).record.entry
+        assert (said.cause, said.actor) == ("request", "key_test")
+        assert (await waits.host.resume(waits.slept, waits.op, "key_test")).state == "running"
+
+    async def test_a_pause_has_it_wait_no_more(self, waits):
+        await waits.host.start()
+        await until(lambda: waits.engine.admission.waiting)
+        async with asyncio.timeout(DEADLINE):
+            assert (await waits.pause(waits.slept)).operation is None
+        await is_at_rest(waits, waits.slept, waits.engine.admission.kick)
+        await waits.destroy(waits.ran)
+        assert waits.look(waits.slept).state == "paused"
+
+    async def test_one_that_cannot_be_recovered_at_first_waits_on_too(self, waits, monkeypatch):
+        at_rest, failed = Recovery._at_rest, []
+
+        async def fails_once(self, box):
+            if box.id == waits.slept and not failed:
+                failed.append(box)
+                raise OSError("Input/output error")
+            await at_rest(self, box)
+
+        monkeypatch.setattr(Recovery, "_at_rest", fails_once)
+        await waits.host.start()
+        await until(lambda: waits.engine.admission.waiting)
+        assert failed
+        await waits.destroy(waits.ran)
+        await until(lambda: waits.look(waits.slept).state == "running")
 
 
 class TestPause:

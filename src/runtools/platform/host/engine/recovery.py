@@ -35,7 +35,12 @@ from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
 from runtools.platform.host.engine.acts.destroy import destroy
 from runtools.platform.host.engine.acts.pause import found_saved, is_saved
-from runtools.platform.host.engine.acts.resume import back_to_sleep, became_running, greet
+from runtools.platform.host.engine.acts.resume import (
+    back_to_sleep,
+    became_running,
+    greet,
+    resume,
+)
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.fitness import is_strict
 from runtools.platform.host.engine.journal import JournalUnreadable, Life, UnderWay
@@ -143,6 +148,8 @@ class Recovery:
             except Exception:
                 # The edge of a loop, like that of the start.
                 log.exception("%s cannot be recovered yet", box.id)
+            else:
+                break  # what is under way still is gone on with
         for one, act in self._unfinished:
             if one is box:
                 await self._go_on(box, act)
@@ -324,8 +331,10 @@ class Recovery:
         else:
             await self._undone(box, why)
 
-    async def _resume(self, box: Actor, why: Why, _: UnderWay) -> None:
-        if await self._is_live(box):
+    async def _resume(self, box: Actor, why: Why, under_way: UnderWay) -> None:
+        if under_way.queued:
+            await self._wait_on(box, why)
+        elif await self._is_live(box):
             await box.engine.driver.resume(box.machine())
             await self._adopt(box)
             if box.record.under_way is None:  # it has ended, or was saved again
@@ -339,6 +348,12 @@ class Recovery:
         else:
             box.books.note(replace(box.record, state=State.RUNNING))  # it was: its state is used up
             await self._gone(box)
+
+    async def _wait_on(self, box: Actor, why: Why) -> None:
+        """It waited for room, and nothing of it was touched: whoever asked was told that it goes on."""
+        await self._at_rest(box)
+        if box.state is State.PAUSED:
+            self._unfinished.append((box, partial(resume, box, replace(why, cause="request"))))
 
     async def _snapshot(self, box: Actor, why: Why, under_way: UnderWay) -> None:
         made = snapshots.find(box.engine.places, under_way.things[0])
