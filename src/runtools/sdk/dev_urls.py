@@ -22,6 +22,7 @@ _HEADER = "X-RunTools-Key"
 _REFUSED = "x-runtools-refused"  # on a 404 of the gateway's own
 _RENEWED_BEFORE = timedelta(seconds=60)
 _HTTP_SECONDS = 120.0
+_NOT_FOUND = 404
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -109,9 +110,8 @@ class AsyncSandboxHttp:
         """
         is_new = await self._prepare()
         answer = await self._ask(method, path, headers, content, seconds)
-        if (
-            _REFUSED in answer.headers and not is_new
-        ):  # the link was ended; the server was not asked
+        is_refused = answer.status == _NOT_FOUND and _REFUSED in answer.headers
+        if is_refused and not is_new:  # the link was ended; the server was not asked
             self._token = ""
             await self._prepare()
             answer = await self._ask(method, path, headers, content, seconds)

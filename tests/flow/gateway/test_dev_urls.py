@@ -18,7 +18,14 @@ import pytest_asyncio
 import websockets
 from websockets.asyncio.server import ServerConnection
 
-from runtools.errors import GuestUnreachable, QuotaExceeded, SandboxStopped, Unavailable
+from runtools.errors import (
+    CapacityExhausted,
+    GuestUnreachable,
+    QuotaExceeded,
+    SandboxStopped,
+    Unavailable,
+    WaitsForRoom,
+)
 from runtools.platform.core.ports.reach_wire import pack_answer
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.reach import HostReach
@@ -811,6 +818,8 @@ class TestPages:
             (SandboxStopped("it has stopped: <script>"), 410),
             (GuestUnreachable("silent"), 502),
             (Unavailable("the host is away"), 503),
+            (WaitsForRoom("at place 3, 900 MB of 24000"), 503),
+            (CapacityExhausted("900 MB of 24000"), 503),
             (ZeroDivisionError(), 500),
         ],
     )
@@ -821,6 +830,8 @@ class TestPages:
         said = await gate.say(head(gate, 3000, "Accept: text/html"))
         assert said.startswith(f"HTTP/1.1 {status} ".encode())
         assert b"<script>" not in said
+        assert b"900 MB" not in said  # what its host runs is nothing for whoever has the address
+        assert (b"Refresh:" in said) == isinstance(failure, Unavailable | WaitsForRoom)
 
     async def test_an_api_that_is_away_lets_nobody_in(self, gate: Gateway) -> None:
         gate.admitting.failure = Unavailable("the api is away")

@@ -95,6 +95,11 @@ def certify(folder: Path) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
 
+def refuse() -> ssl.SSLContext:
+    """What loads nothing."""
+    raise InvalidRequest("Permission denied")
+
+
 def lock(folder: Path) -> None:
     """Put a password on a copy of its key."""
     words = ["openssl", "rsa", "-aes256", "-passout", "pass:secret"]
@@ -389,6 +394,21 @@ class TestItself:
         async with asyncio.timeout(20):
             assert (await reader.readline()).startswith(b"HTTP/1.1 404")
         writer.transport.abort()
+
+    async def test_one_that_cannot_be_read_yet_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who may read it is settled after it is written, which its stamp does not tell."""
+        certify(tmp_path)
+        made = Certificate(str(tmp_path / "sandboxes.pem"), str(tmp_path / "sandboxes.key"))
+        before = made.context()
+        certify(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(made, "_load", refuse)
+            assert made.context() is before
+        assert made.context() is before  # not at each connection
+        made._not_before = 0.0
+        assert made.context() is not before
 
     async def test_what_is_no_certificate_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "x.pem").write_text("x")

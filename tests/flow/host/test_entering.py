@@ -16,10 +16,12 @@ from runtools.errors import (
     RateLimited,
     RunToolsError,
     SandboxStopped,
+    WaitsForRoom,
 )
 from runtools.platform.gateway.reach import HostReach
 from runtools.platform.host import entering
 from runtools.platform.host.engine import idle
+from runtools.platform.host.engine.acts.resume import awake
 from runtools.platform.host.engine.admission import Admission
 from runtools.platform.host.entrance import entrance
 from runtools.platform.host.guest import identity
@@ -287,6 +289,23 @@ async def test_a_sandbox_that_cannot_be_woken_ends_what_asks(world, reach, box, 
     await ends(stream)
     with pytest.raises(CapacityExhausted):
         await reach.open(box, port)
+
+
+async def test_one_waits_for_room_as_long_as_it_takes(world, reach, box, monkeypatch):
+    stream = await reach.open(box, await listen(world, box, "echo"))
+    await world.pause(box)
+    tries = []
+
+    async def later(*args):
+        tries.append(args)
+        if len(tries) == 1:
+            raise WaitsForRoom("at place 3")
+        return await awake(*args)
+
+    monkeypatch.setattr(entering, "awake", later)
+    await talk(stream, b"hello")
+    assert len(tries) == 2
+    stream[1].close()
 
 
 async def test_a_host_that_ends_ends_them(settings, clock):

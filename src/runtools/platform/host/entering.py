@@ -23,6 +23,7 @@ from runtools.errors import (
     InvalidRequest,
     RateLimited,
     RunToolsError,
+    WaitsForRoom,
 )
 from runtools.guest.protocol import PORT
 from runtools.platform.core import pulses
@@ -244,7 +245,7 @@ class Stream(Splice):
             with self._box.use():
                 if not self._wakes:
                     await self._going_on()
-                await awake(self._box, Why("request", PLATFORM))
+                await self._awake()
         except RunToolsError as exc:
             log.info("a stream to %s ends: %s", self._box.id, exc)
             self.abort()
@@ -257,6 +258,16 @@ class Stream(Splice):
         self._work = None
         self.carry(self.inward, data)
         self.go_on(self.inward)
+
+    async def _awake(self) -> None:
+        """Have it awake; where there is no room for it, as soon as there is."""
+        while True:
+            try:
+                await awake(self._box, Why("request", PLATFORM))
+            except WaitsForRoom as exc:
+                log.info("a stream to %s waits: %s", self._box.id, exc)
+            else:
+                return
 
     async def _going_on(self) -> None:
         """Wait until the sandbox goes on, if somebody has it do so: whoever was to see that it is awake

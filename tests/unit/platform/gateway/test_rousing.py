@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runtools.errors import QuotaExceeded, RunToolsError, Unavailable
+from runtools.errors import QuotaExceeded, RunToolsError, Unavailable, WaitsForRoom
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.rousing import Rousing
 
@@ -41,6 +41,11 @@ async def test_while_the_api_is_away_it_waits(monkeypatch: pytest.MonkeyPatch) -
     api = Api(Unavailable("away"), Unavailable("away"), None)
     assert await said(api, monkeypatch) == ("went on", "words")
     assert api.answers == []
+
+
+async def test_for_room_it_waits_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rousing, "_AWAY_SECONDS", -1.0)
+    assert await said(Api(WaitsForRoom("3rd"), None), monkeypatch) == ("went on", "words")
 
 
 async def test_what_may_not_be_woken_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

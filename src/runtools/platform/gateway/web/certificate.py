@@ -6,14 +6,18 @@ weeks, and no connection that is open is to end for that.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
 from pathlib import Path
+from typing import Final
 
 from runtools.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 5.0
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -34,20 +38,24 @@ class Certificate:
         self._key = Path(key or certificate)
         self._stamp = self._look()
         self._context = self._load()
+        self._tried = self._stamp  # in vain, lately
+        self._not_before = 0.0  # it is tried again
 
     def context(self) -> ssl.SSLContext:
         """How a connection that comes now is encrypted.
 
         While its files are being replaced they may not belong together: then the one before is served on.
         """
-        stamp = self._look()
-        if stamp != self._stamp:
-            self._stamp = stamp
+        stamp, now = self._look(), asyncio.get_running_loop().time()
+        if stamp != self._stamp and (stamp != self._tried or now >= self._not_before):
             try:
                 self._context = self._load()
             except InvalidRequest as exc:
+                # Who may read them is settled after they are written, perhaps: that changes no stamp.
+                self._tried, self._not_before = stamp, now + _AGAIN_SECONDS
                 log.warning("the certificate from before is served on: %s", exc)
             else:
+                self._stamp = stamp
                 log.info("%s has changed, and is served from now on", self._certificate)
         return self._context
 

@@ -8,12 +8,14 @@ from html import escape
 from http import HTTPStatus
 
 from runtools.errors import (
+    CapacityExhausted,
     PortClosed,
     QuotaExceeded,
     RateLimited,
     RunToolsError,
     SandboxStopped,
     Unavailable,
+    WaitsForRoom,
 )
 from runtools.platform.core.dev_urls import DevUrls, is_open
 from runtools.platform.gateway.web.head import Field, write
@@ -121,6 +123,12 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
         # How much it may run is nothing for whoever has the address.
         said = "Its organisation runs as much as it may at once. Try again later."
         return Page(error.status, "The sandbox sleeps, and may not be woken now", said)
+    if isinstance(error, CapacityExhausted):
+        # Nor is what its host runs.
+        waits = isinstance(error, WaitsForRoom)
+        said = "It goes on by itself once there is." if waits else "Try again later."
+        title = "The sandbox sleeps, and there is no room for it now"
+        return Page(error.status, title, said, reloads=waits)
     if isinstance(error, RateLimited):
         after = b"%d" % error.details.get("retryAfterSeconds", RETRY_SECONDS)
         return Page(error.status, "Too much at once", sentence, headers=((b"Retry-After", after),))

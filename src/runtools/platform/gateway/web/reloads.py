@@ -9,6 +9,8 @@ Look = tuple[str, int, str]  # a sandbox, its port, and the address that somebod
 
 MINUTES: Final = 5
 _GAP_SECONDS: Final = 15.0  # after which it is somebody who looks for the first time
+_KEPT_SECONDS: Final = 600.0  # longer than one look takes, a wake included
+_MOST: Final = 10_000
 
 
 class Reloads:
@@ -22,16 +24,22 @@ class Reloads:
         self._time = time
         self._looks: dict[Look, tuple[float, float]] = {}  # the first and the last time
 
-    def may(self, look: Look) -> bool:
-        """Note that somebody looks; False: it has been long enough, and a person may do it by hand."""
+    def may(self, look: Look, began: float) -> bool:
+        """Note a look that is over; False: it has been long enough, and a person may do it by hand.
+
+        Args:
+            began: when it did; it may have taken a wake.
+        """
         now = self._time()
-        first, last = self._looks.get(look, (now, now))
-        if now - last > _GAP_SECONDS:
-            first = now
+        first, last = self._looks.get(look, (began, began))
+        if began - last > _GAP_SECONDS:
+            first = began
+        if look not in self._looks and len(self._looks) >= _MOST:
+            del self._looks[next(iter(self._looks))]
         self._looks[look] = (first, now)
         return now - first < MINUTES * 60
 
     def sweep(self) -> None:
         """Forget who looks no more."""
-        gone = self._time() - _GAP_SECONDS
+        gone = self._time() - _KEPT_SECONDS
         self._looks = {look: times for look, times in self._looks.items() if times[1] >= gone}

@@ -23,7 +23,8 @@ _HOP: Final = frozenset(
 # without it the next hop would read the body as another message.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via"}
-_NOT_OUTWARD: Final = _HOP | {b"clear-site-data"}  # which would clear the cookies of others too
+# The first would clear the cookies of others too, the other is how the gateway says that it is its own.
+_NOT_OUTWARD: Final = _HOP | {b"clear-site-data", b"x-runtools-refused"}
 # Where something of ours may stand.
 _TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cookie", b"referer"})
 _LOCAL: Final = re.compile(

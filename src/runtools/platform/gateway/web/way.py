@@ -57,12 +57,13 @@ async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: 
         own: the target as it came.
         source: the address of who is connected.
     """
+    began = house.clock.monotonic()
     try:
         return await _find(house, head, wish, own, source)
     except RunToolsError as exc:
         page = pages.of_error(exc, house.urls, wish.sandbox_id, wish.port)
         look = (wish.sandbox_id, wish.port, house.peer(source, head))
-        if page.reloads and visitor.wants_html(head) and not house.reloads.may(look):
+        if page.reloads and visitor.wants_html(head) and not house.reloads.may(look, began):
             page = pages.still(page)
         return page
     except Exception:
