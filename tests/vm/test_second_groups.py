@@ -96,7 +96,12 @@ def test_limits_are_held_and_all_are_killed(platform: Platform) -> None:
         "crowd": -9,
         "left": False,
     }
-    written = {"memory.max": "67108864\n", "cpu.max": "200000 100000\n", "pids.max": "12\n"}
+    written = {
+        "memory.max": "67108864\n",
+        "memory.swap.max": "0\n",
+        "cpu.max": "200000 100000\n",
+        "pids.max": "12\n",
+    }
     for name, (way, first) in FILES.items():
         mode, text = files[name]
         assert (bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR)) == ("r" in way, "w" in way), (

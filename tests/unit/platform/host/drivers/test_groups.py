@@ -88,6 +88,7 @@ class TestVersion2:
             assert sorted(told) == ["cpu", "memory", "pids"]
         mine = top / str(UID)
         assert (mine / "memory.max").read_text() == str(1 << 30)
+        assert (mine / "memory.swap.max").read_text() == "0"
         assert (mine / "cpu.max").read_text() == "300000 100000"
         assert (mine / "cpu.weight").read_text() == "200"
         assert (mine / "pids.max").read_text() == "130"
@@ -104,6 +105,13 @@ class TestVersion2:
         assert {file.name for file in mine.iterdir()} == wanted
         with pytest.raises(OSError, match="can only be read"):
             (mine / "memory.events").write_text("")
+
+    def test_a_kernel_that_counts_no_swap_bounds_the_rest(self, second, tmp_path, monkeypatch):
+        monkeypatch.delitem(OF_CONTROLLER["memory"], "memory.swap.max")
+        second.make(UID, LIMITS)
+        mine = tmp_path / "runtools-abcdef" / str(UID)
+        assert (mine / "memory.max").read_text() == str(1 << 30)
+        assert not (mine / "memory.swap.max").exists()
 
     def test_controllers_that_are_not_given_here_are_an_error(self, second, tmp_path):
         said_by_the_kernel(tmp_path / "cgroup.controllers", "cpu pids\n")
@@ -227,6 +235,9 @@ class TestVersion1:
         first.make(UID, LIMITS)
         memory, cpu, pids = (first._tops[name] / str(UID) for name in groups.CONTROLLERS)
         assert (memory / "memory.limit_in_bytes").read_text().strip() == str(1 << 30)
+        with_swap = memory / "memory.memsw.limit_in_bytes"
+        if with_swap.exists():  # not where the kernel counts no swap
+            assert with_swap.read_text().strip() == str(1 << 30)
         assert (cpu / "cpu.cfs_quota_us").read_text().strip() == "300000"
         assert (pids / "pids.max").read_text().strip() == "130"
 

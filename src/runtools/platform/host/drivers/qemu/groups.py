@@ -32,6 +32,8 @@ _PERIOD_US = 100_000
 _SHARES = 1024  # version 1's weight of one CPU's worth of work
 _WEIGHT, _MOST_WEIGHT = 100, 10_000  # the same of version 2
 _MOST_SHARES = 262_144
+# Not there where the kernel does not count swap.
+_SWAP = {1: "memory.memsw.limit_in_bytes", 2: "memory.swap.max"}
 _EVENTS = {
     1: ("memory.oom_control", "memory.limit_in_bytes"),
     2: ("memory.events", "memory.max"),
@@ -43,7 +45,8 @@ class Limits:
     """What one VMM may take.
 
     Attributes:
-        memory_bytes: its own memory, and pages of files that it used.
+        memory_bytes: its own memory, and pages of files that it used; what goes beyond is not
+            swapped out.
         vcpus: its weight against other VMMs. It may take one CPU more than these for its devices.
         pids: processes and threads.
     """
@@ -127,6 +130,14 @@ class Groups:
         for controller, top in self._tops.items():
             for file, value in self._values(controller, limits).items():
                 (top / str(uid) / file).write_text(value)
+        if "memory" in self._tops:
+            self._keep_from_swap(self._tops["memory"] / str(uid), limits)
+
+    def _keep_from_swap(self, folder: Path, limits: Limits) -> None:
+        """Bound memory and swap together by what memory may be: else what does not fit goes to swap."""
+        file = folder / _SWAP[self._found.version]
+        if file.exists():
+            file.write_text("0" if self._found.version == 2 else str(limits.memory_bytes))
 
     def _prepare(self) -> None:
         for top in dict.fromkeys(self._tops.values()):
