@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +13,10 @@ from runtools.guest.archive import Packer, Unpacker
 from runtools.guest.conn import Conn, Gone, failed, ok
 from runtools.guest.content import Reader, Writer
 from runtools.guest.edits import Edit
-from runtools.guest.execs import Ended, Execs, owner
+from runtools.guest.execs import Ended, Execs, Order, owner
 from runtools.guest.files import Files
 from runtools.guest.journal import Journal
+from runtools.guest.lasting import LASTING, Lasting
 from runtools.guest.orphans import Orphans
 from runtools.guest.paths import Root
 from runtools.guest.problems import Problem, invalid, op_id, whole
@@ -56,6 +58,7 @@ class Ops:
         self._watches = Watches(root)
         self._switch = Switch(meter.own_port)
         self._orphans = Orphans(execs, log)
+        self._lasting = Lasting()
         self._device = device
         execs.env = load_env(root)
         files = self._files
@@ -116,6 +119,10 @@ class Ops:
             Gone: there is nobody to answer.
         """
         name = request.get("do")
+        with self._lasting.one() if name in LASTING else contextlib.nullcontext():
+            self._handle(name, conn, request, raw)
+
+    def _handle(self, name: object, conn: Conn, request: Request, raw: bytes) -> None:
         if name in self._streams:
             self._streams[name](conn, request, raw)
         elif name in self._plain:
@@ -179,14 +186,16 @@ class Ops:
         return answer
 
     def _exec(self, conn: Conn, request: Request, raw: bytes) -> None:
-        stdin = b""
         size = whole(request, "stdin", 0)
         if size:
             if size > protocol.MAX_STDIN:
                 raise Problem("too_large", f"stdin takes at most {protocol.MAX_STDIN} bytes")
-            conn.expect_body()
-            stdin = b"".join(_bounded(conn, size))
-        order = self._execs.order(request, stdin)
+            conn.expect_body()  # it comes also to a command for which there is no place
+        with self._lasting.one():
+            stdin = b"".join(_bounded(conn, size)) if size else b""
+            self._run(conn, request, raw, self._execs.order(request, stdin))
+
+    def _run(self, conn: Conn, request: Request, raw: bytes, order: Order) -> None:
         op = op_id(request)
         group = self._execs.take_group(owner(op))
         note: dict[str, Any] = {"deadline": time.monotonic() + order.timeout}

@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtools.guest import protocol
+from runtools.guest.lasting import MAX_LASTING
 from runtools.guest.protocol import HEADER, JSON
 
 from .conftest import SOURCE, Agent, Talk, until
@@ -138,6 +140,51 @@ class TestRequests:
     def test_an_act_without_an_id_is_refused(self, talk: Talk) -> None:
         assert talk.fail("mkdir", path="/x") == "invalid_request"
         assert talk.fail("mkdir", id="no spaces", path="/x") == "invalid_request"
+
+
+class TestLasting:
+    """What takes its thread for long takes some of them, and not those of others."""
+
+    @pytest.fixture
+    def full(self, agent: Agent) -> Iterator[list[Talk]]:
+        """An agent in which as many commands read from a pipe to which nobody writes, as may."""
+        pipe = agent.root / "root/pipe"
+        os.mkfifo(pipe)
+        writer = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
+        held = [agent.talk() for _ in range(MAX_LASTING)]
+        for n, talk in enumerate(held):
+            talk.send({"do": "exec", "id": f"l{n}", "command": ["cat", str(pipe)], "cwd": "/"})
+        look = agent.talk()
+        until(lambda: look.do("activity")["running"] == MAX_LASTING)
+        yield held
+        pipe.unlink()  # whoever has not opened it yet finds none
+        os.close(writer)
+
+    @pytest.mark.usefixtures("full")
+    def test_the_others_are_answered(self, agent: Agent) -> None:
+        """By new connections: a host that has none left must be greeted, too."""
+        for do in ("ping", "stats", "processes"):
+            assert "error" not in agent.talk().ask({"do": do})
+        started = agent.talk().do("process_start", id="p", command="sleep 600", cwd="/")
+        assert started["state"] == "running"
+        ended = agent.talk().do("process_signal", process="p", id="k", signal=9)
+        assert ended["id"] == "p"
+
+    def test_one_more_is_refused_by_name_and_the_connection_goes_on(
+        self, agent: Agent, full: list[Talk]
+    ) -> None:
+        talk, line = agent.talk(), 'echo x >> "$HOME/log"; cat "$HOME/log"'
+        for stdin in (b"", b"more than nothing"):
+            said = talk.exec("x", line, stdin=stdin)
+            assert said["code"] == "unavailable"
+            assert str(MAX_LASTING) in said["message"]
+        for do in ("process_wait", "process_follow", "watch", "read", "write", "remove"):
+            assert talk.fail(do, id="y", path="/root", process="p") == "unavailable"
+        # One that ends makes room, and what was refused was not begun.
+        assert talk.do("exec_signal", id="k", exec="l0", signal=9) == {}
+        assert full[0].answer()["ok"]["signal"] == 9
+        until(lambda: "exit_code" in talk.exec("x", line))
+        assert talk.exec("x", line)["out"] == b"x\n"
 
 
 class TestRepeats:
