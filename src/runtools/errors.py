@@ -193,7 +193,8 @@ class SandboxStopped(Conflict):
 class SandboxPaused(Conflict):
     """The sandbox was paused while something was under way in it; ``details`` say when, why and by whom.
 
-    Nothing of it is lost: what is asked for again wakes the sandbox, and a command goes on in it.
+    Nothing of it is lost: what is asked for again wakes the sandbox, and a command goes on in it. Or it was
+    paused before it could say how its processes stand, which to look, and to wait, wakes nobody for.
     """
 
     code = "sandbox_paused"

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
-from runtools.errors import DeadlineExceeded, InputFull
+from runtools.errors import DeadlineExceeded, InputFull, SandboxPaused
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import async_sleep
 from runtools.sdk.shapes.inside import WORKSPACE
@@ -116,7 +116,11 @@ class AsyncProcess:
         return self.view.state
 
     async def refresh(self) -> AsyncProcess:
-        """Ask how it is now; returns itself. Wakes nothing: a pause is waited out."""
+        """Ask how it is now; returns itself. Wakes nothing.
+
+        Raises:
+            SandboxPaused: its sandbox is paused, and could not tell of it before.
+        """
         answer = await self._transport.call("GET", self._path)
         return self._seen(answer)
 
@@ -131,6 +135,7 @@ class AsyncProcess:
 
         Raises:
             DeadlineExceeded: it still runs when the time is up.
+            SandboxPaused: then its sandbox is paused, and could not tell of it before.
         """
         until = None if timeout is None else monotonic() + timeout
         while True:
@@ -138,9 +143,14 @@ class AsyncProcess:
             if until is not None:
                 left = min(left, max(until - monotonic(), 0.0))
             query = [("waitMs", round(left * 1000))]
-            answer = await self._transport.call(
-                "GET", self._path, query=query, seconds=left + wire.CALL_SECONDS
-            )
+            try:
+                answer = await self._transport.call(
+                    "GET", self._path, query=query, seconds=left + wire.CALL_SECONDS
+                )
+            except SandboxPaused:  # said when that time was up, and not before
+                if until is not None and monotonic() >= until:
+                    raise
+                continue
             if self._seen(answer).state != "running":
                 return self.view
             if until is not None and monotonic() >= until:
@@ -188,7 +198,10 @@ class AsyncProcess:
     async def _begun(self, offset: int, history: str | None) -> str | None:
         """Of which history an offset is; at the start that is the present one."""
         if not offset and history is None:
-            self._history = (await self.refresh()).view.history
+            try:
+                self._history = (await self.refresh()).view.history
+            except SandboxPaused as unknown:  # but which history it is in is known
+                self._history = str(unknown.details.get("history", ""))
         elif history is not None:
             self._history = history
         return self._history or None

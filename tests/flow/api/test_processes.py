@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from tests.flow.api.test_events import events
 
+from runtools.errors import SandboxPaused
 from runtools.platform.api.processes.feeds import Feeds
 from runtools.testing.api_world import World, client, holds
 
@@ -69,6 +70,15 @@ def fails(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return error
 
 
+def nobody_knows(world: World, monkeypatch: pytest.MonkeyPatch, history: str) -> None:
+    """As of sandboxes that were paused before they could say how their processes stand."""
+
+    async def wait_process(*_: object) -> None:
+        raise SandboxPaused("it is paused, and nobody knows", details={"history": history})
+
+    monkeypatch.setattr(world.host, "wait_process", wait_process)
+
+
 class TestLife:
     async def test_it_is_started_listed_and_awaited(self, box: Box) -> None:
         process = await box.start("echo out; echo err >&2; exit 3", env={"A": "b"})
@@ -121,6 +131,25 @@ class TestLife:
         assert (await box.world.get(box.id))["state"] == "paused"
         await box.post(f"/{process['id']}/input", content=b"x")
         assert (await box.world.becomes(box.id, state="running"))["state"] == "running"
+
+    async def test_one_that_could_not_tell_before_its_pause_is_followed_and_read(
+        self, box: Box, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = await box.start("echo hello")
+        seen = await box.ended(process)
+        await box.world.http.post(f"/v1/sandboxes/{box.id}/pause")
+        nobody_knows(box.world, monkeypatch, seen["history"])
+        look = await box.world.http.get(f"{box.url}/{process['id']}?waitMs=10")
+        fails(look, 409, "sandbox_paused")
+        for query in ("", f"?history={seen['history']}"):
+            found = await box.follow(process, query)
+            assert base64.b64decode(found[0][2]["data"]) == b"hello\n"
+            assert found[-1][2]["process"]["state"] == "ended"
+        refused = await box.world.http.get(f"{box.url}/{process['id']}/follow?history=other")
+        fails(refused, 409, "history_changed")
+        assert (await box.world.get(box.id))["state"] == "paused"
+        assert (await box.output(process)).content == b"hello\n"
+        await box.world.becomes(box.id, state="running")
 
     async def test_bytes_of_one_that_is_being_paused_wake_it_and_are_counted(
         self, box: Box

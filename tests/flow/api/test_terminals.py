@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.flow.api.test_processes import nobody_knows
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -175,6 +176,23 @@ class TestViewing:
         async with shell.open() as viewer:
             await viewer.until(b"ready>")
             await shell.world.http.post(f"/v1/sandboxes/{shell.sandbox}/pause")
+            await viewer.connection.send(b"echo $((6*7))\n")
+            await viewer.until(b"42\r\n")
+            await shell.world.becomes(shell.sandbox, state="running")
+
+    async def test_one_that_could_not_tell_before_its_pause_is_opened(
+        self, shell: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with shell.open() as viewer:
+            history = (await viewer.hears("start"))["process"]["history"]
+            await viewer.until(b"ready>")
+        await shell.world.http.post(f"/v1/sandboxes/{shell.sandbox}/pause")
+        nobody_knows(shell.world, monkeypatch, history)
+        assert (await shell.ticket())["path"] == shell.path
+        async with shell.open(f"?history={history}") as viewer:
+            start = await viewer.hears("start")
+            assert (start["offset"], start["dropped"], start["process"]) == (0, 0, None)
+            assert (await shell.world.get(shell.sandbox))["state"] == "paused"
             await viewer.connection.send(b"echo $((6*7))\n")
             await viewer.until(b"42\r\n")
             await shell.world.becomes(shell.sandbox, state="running")

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from tests.flow.host.conftest import DEADLINE, fresh, until
 
-from runtools.errors import GuestUnreachable, HistoryChanged, Unavailable
+from runtools.errors import HistoryChanged, SandboxPaused, Unavailable
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.states import Act
+from runtools.platform.host.engine import known
 from runtools.platform.host.engine.acts import pause as pausing
 from runtools.platform.host.engine.journal import UnderWay
 from runtools.platform.host.guest.channel import Channel, Stalled
@@ -38,8 +39,8 @@ class TestPaused:
         await world.host.stop()
         world.__init__(settings)
         await world.host.start()
-        [known] = await world.host.list_processes(box)
-        assert (known.id, known.state, known.output.end) == (name, "running", 6)
+        [noted] = await world.host.list_processes(box)
+        assert (noted.id, noted.state, noted.output.end) == (name, "running", 6)
         assert (await world.host.get_process(box, name)).state == "running"
         assert (await world.host.wait_process(box, name, 10)).state == "running"
         assert (await world.host.read_output(box, name, "output", 6, 100)).data == b""
@@ -56,8 +57,8 @@ class TestPaused:
         name = await started(world, box, "echo hello")
         [child] = (await world.fork(box)).children
         await world.pause(child.sandbox_id)
-        [known] = await world.host.list_processes(child.sandbox_id)
-        assert known.id == name
+        [noted] = await world.host.list_processes(child.sandbox_id)
+        assert noted.id == name
 
     async def test_a_guest_that_does_not_tell_is_paused_and_said_to_be(
         self, world, box, monkeypatch
@@ -71,11 +72,33 @@ class TestPaused:
             patched.setattr(GuestProcesses, "list", silent)
             patched.setattr(pausing, "_ASKED_SECONDS", 0.05)
             assert (await world.pause(box)).state == "paused"
-        with pytest.raises(GuestUnreachable, match="is paused"):
-            await world.host.get_process(box, name)
+        for look in (
+            world.host.get_process(box, name),
+            world.host.list_processes(box),
+            world.host.wait_process(box, name, 10),
+        ):
+            with pytest.raises(SandboxPaused, match="is paused") as told:
+                await look
+        history = told.value.details["history"]
+        # Who waits or follows is given what comes of it, and wakes nothing.
+        waits = asyncio.ensure_future(world.host.wait_process(box, name, int(DEADLINE * 1000)))
+        follows = asyncio.ensure_future(
+            _all(world.host.follow_output(box, name, "output", 0, history))
+        )
+        assert not (await asyncio.wait((waits, follows), timeout=0.1))[0]
         assert world.look(box).state == "paused"
         await world.resume(box)
-        assert (await world.host.get_process(box, name)).state == "ended"
+        assert (await asyncio.wait_for(waits, DEADLINE)).state == "ended"
+        assert await asyncio.wait_for(follows, DEADLINE) == b"hello\n"
+        seen = await world.host.get_process(box, name)
+        assert (seen.state, seen.history) == ("ended", history)
+
+    async def test_where_nobody_knows_bytes_are_read_by_waking_it(self, world, box):
+        name = await started(world, box, "echo hello; exec sleep 1000")
+        await world.pause(box)
+        known.forget(world.box(box).machine().folder)
+        assert (await world.host.read_output(box, name, "output", 6, 100)).data == b""
+        assert world.look(box).state == "running"
 
     async def test_after_a_pause_that_a_restart_finished_nobody_knows(self, world, settings, box):
         await started(world, box, "echo first")
@@ -90,7 +113,7 @@ class TestPaused:
         world.__init__(settings)
         await world.host.start()
         assert world.look(box).state == "paused"
-        with pytest.raises(GuestUnreachable, match="is paused"):
+        with pytest.raises(SandboxPaused, match="is paused"):
             await world.host.list_processes(box)
 
     async def test_a_failed_rollback_says_nothing_of_them(self, world, box, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from runtools import AsyncRunTools, RunTools
 from runtools.cli.sandbox.processes import show_output
-from runtools.errors import DeadlineExceeded, InputFull, VersionMismatch
+from runtools.errors import DeadlineExceeded, InputFull, SandboxPaused, VersionMismatch
 from runtools.sdk import shapes
 from runtools.sdk.sync.processes import Process, Processes
 from runtools.testing.scripted_api import KEY, Failure, ScriptedApi
@@ -35,6 +35,8 @@ RUNNING: dict[str, Any] = {
     "stderr": SPAN,
 }
 ENDED = RUNNING | {"state": "ended", "exitCode": 3, "pid": None, "endedAt": "2026-01-01T00:00:09Z"}
+UNKNOWN = SandboxPaused("it is paused, and nobody knows", details={"history": "4"})
+ASLEEP = Failure(status=409, body=json.dumps({"error": UNKNOWN.to_wire()}).encode())
 
 
 def path(sandbox_id: str, rest: str = "/prc_1") -> str:
@@ -119,6 +121,17 @@ class TestWait:
         assert process.state == "ended"
         assert api.seen[-1].query == [("waitMs", "30000")]
 
+    def test_over_a_pause_of_which_nobody_knows_how_it_stands(
+        self, api: ScriptedApi, process: Process, box: str
+    ) -> None:
+        api.failures.extend((ASLEEP, ASLEEP))
+        api.fixed[f"GET {path(box)}"] = ENDED
+        assert process.wait().exit_code == 3
+        assert [one.query for one in api.seen[-3:]] == [[("waitMs", "30000")]] * 3
+        api.failures.append(ASLEEP)
+        with pytest.raises(SandboxPaused):
+            process.wait(timeout=0)
+
     def test_no_longer_than_asked(self, process: Process) -> None:
         with pytest.raises(DeadlineExceeded, match="prc_1 still runs"):
             process.wait(timeout=0)
@@ -158,6 +171,14 @@ class TestFollow:
         assert list(process.follow(1, history="2")) == []
         asked = [one for one in api.seen if one.path.endswith("/follow")]
         assert [dict(one.query)["history"] for one in asked] == ["1", "1", "2"]
+
+    def test_where_nobody_knows_how_it_stands_its_history_is_known(
+        self, api: ScriptedApi, process: Process, box: str
+    ) -> None:
+        api.failures.append(ASLEEP)
+        self.follow(api, box, piece(0, b"a") + end(1))
+        assert list(process.follow()) == [b"a"]
+        assert dict(api.seen[-1].query)["history"] == "4"
 
     async def test_async_too(self, api: ScriptedApi, art: AsyncRunTools, box: str) -> None:
         api.fixed[f"GET {path(box)}"] = RUNNING

@@ -20,6 +20,7 @@ from runtools.errors import (
     HostUnavailable,
     InvalidRequest,
     NotFound,
+    SandboxPaused,
     Unavailable,
 )
 from runtools.platform.core import histories
@@ -119,9 +120,10 @@ class Processes:
         box = self.engine.actor(sandbox_id)
         _check_history(box, history)
         if await _sleeps(box):
-            span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
-            if start >= span.end:  # beyond it: what was written while it came to a stand
-                return OutputPiece(offset=start, data=b"")
+            with contextlib.suppress(SandboxPaused):  # unknown: the bytes themselves will tell
+                span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
+                if start >= span.end:  # beyond it: what was written while it came to a stand
+                    return OutputPiece(offset=start, data=b"")
         async with self._guest(sandbox_id) as guest:
             piece = await guest.processes.read(process_id, stream, start, limit)
         _check_history(box, history)
@@ -198,13 +200,14 @@ def _as_paused(box: Actor) -> list[Process]:
     """The processes of a paused sandbox, as they stood when it was paused.
 
     Raises:
-        GuestUnreachable: it was paused without having told.
+        SandboxPaused: it was paused without having told.
     """
     found = known.read(box.machine().folder)
     if found is None:
-        raise GuestUnreachable(
+        raise SandboxPaused(
             f"{box.id} is paused, and how its processes stand was not known by then",
             hint=f"runtools sandbox resume {box.id}: looking does not wake a sandbox",
+            details={"history": _history(box)},
         )
     return [_told(_history(box), each) for each in found]
 

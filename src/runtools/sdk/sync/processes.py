@@ -8,7 +8,7 @@ from contextlib import closing
 from time import monotonic
 from typing import Any
 
-from runtools.errors import DeadlineExceeded, InputFull
+from runtools.errors import DeadlineExceeded, InputFull, SandboxPaused
 from runtools.sdk import shapes, wire
 from runtools.sdk.concurrency import sync_sleep
 from runtools.sdk.shapes.inside import WORKSPACE
@@ -115,7 +115,11 @@ class Process:
         return self.view.state
 
     def refresh(self) -> Process:
-        """Ask how it is now; returns itself. Wakes nothing: a pause is waited out."""
+        """Ask how it is now; returns itself. Wakes nothing.
+
+        Raises:
+            SandboxPaused: its sandbox is paused, and could not tell of it before.
+        """
         answer = self._transport.call("GET", self._path)
         return self._seen(answer)
 
@@ -130,6 +134,7 @@ class Process:
 
         Raises:
             DeadlineExceeded: it still runs when the time is up.
+            SandboxPaused: then its sandbox is paused, and could not tell of it before.
         """
         until = None if timeout is None else monotonic() + timeout
         while True:
@@ -137,9 +142,14 @@ class Process:
             if until is not None:
                 left = min(left, max(until - monotonic(), 0.0))
             query = [("waitMs", round(left * 1000))]
-            answer = self._transport.call(
-                "GET", self._path, query=query, seconds=left + wire.CALL_SECONDS
-            )
+            try:
+                answer = self._transport.call(
+                    "GET", self._path, query=query, seconds=left + wire.CALL_SECONDS
+                )
+            except SandboxPaused:  # said when that time was up, and not before
+                if until is not None and monotonic() >= until:
+                    raise
+                continue
             if self._seen(answer).state != "running":
                 return self.view
             if until is not None and monotonic() >= until:
@@ -187,7 +197,10 @@ class Process:
     def _begun(self, offset: int, history: str | None) -> str | None:
         """Of which history an offset is; at the start that is the present one."""
         if not offset and history is None:
-            self._history = (self.refresh()).view.history
+            try:
+                self._history = (self.refresh()).view.history
+            except SandboxPaused as unknown:  # but which history it is in is known
+                self._history = str(unknown.details.get("history", ""))
         elif history is not None:
             self._history = history
         return self._history or None

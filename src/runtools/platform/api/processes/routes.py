@@ -37,8 +37,8 @@ from runtools.errors import (
 )
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
-from runtools.platform.api.processes import service, terminal
-from runtools.platform.api.processes.feeds import Part, place
+from runtools.platform.api.processes import feeds, service, terminal
+from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
 from runtools.platform.kit import sse
 from runtools.platform.kit.clock import Clock
@@ -68,8 +68,11 @@ _PIECE = {
     "X-Output-Dropped": "how many before them are no longer kept",
     "X-Output-End": "where the next read goes on",
 }
-_LOOK = (NotFound, SandboxStopped, HostUnavailable, GuestUnreachable, GuestMisbehaved)
-_ENTER = (*_LOOK, SandboxPaused, DeadlineExceeded, QuotaExceeded, CapacityExhausted, WaitsForRoom)
+_LOOK = (
+    *(NotFound, SandboxStopped, SandboxPaused),
+    *(HostUnavailable, GuestUnreachable, GuestMisbehaved),
+)
+_ENTER = (*_LOOK, DeadlineExceeded, QuotaExceeded, CapacityExhausted, WaitsForRoom)
 _SEND = (*_ENTER, ProcessEnded, IdempotencyMismatch)
 
 Offset = Annotated[int, Query(ge=0, le=2**62, description="in bytes, from the first ever written")]
@@ -122,7 +125,9 @@ async def get(
     process_id: str,
     wait_ms: Annotated[int, Query(alias="waitMs", ge=0, le=60_000)] = 0,
 ) -> Response:
-    """How one stands; `waitMs` waits for its end. Wakes nothing: a pause is waited out."""
+    """How one stands; `waitMs` waits for its end. Wakes nothing: a pause is waited out. `sandbox_paused`:
+    nobody knows, because the sandbox could not tell before it was paused; asked again, it is waited for.
+    """
     call = call_of(request)
     host, record = await inside.beside(call, ref)
     process_id = rules.check_process_id(process_id)
@@ -173,9 +178,8 @@ async def follow(
     """
     call = call_of(request)
     begin, history = _resumed(request.scope, offset, history)
-    host, record, process = await service.look(call, ref, process_id)
-    service.first(record, process, stream, begin, history)
-    items = service.follow(call, host, record, process, stream, begin)
+    place = await service.begin(call, ref, process_id, stream, begin, history)
+    items = service.follow(call, place, stream, begin)
     return sse.WrittenStream(_events(items, call.platform.clock))
 
 
@@ -198,7 +202,7 @@ async def _events(
     async with aclosing(items):
         async for item in items:
             if isinstance(item, OutputEnd):
-                ended = place(item.offset, item.process.history)
+                ended = feeds.place(item.offset, item.process.history)
                 yield sse.Event("end", one(item), ended).encode()
             elif item:
                 yield b"".join([part.event for part in item])
@@ -268,8 +272,8 @@ async def ticket(request: Request, ref: str, process_id: str) -> Response:
     """Let a page of a browser open the terminal: once, within 30 seconds, from one origin."""
     call = call_of(request)
     wanted = call.take(TerminalTicketRequest)
-    _, record, process = await service.look(call, ref, process_id)
-    path = f"/v1/sandboxes/{record.id}/processes/{process.id}/terminal"
+    place = await service.begin(call, ref, process_id, "output", 0, None)
+    path = f"/v1/sandboxes/{place.record.id}/processes/{place.process_id}/terminal"
     secret, until = await call.platform.tickets.make(call.who, path, wanted.origin)
     made = TerminalTicket(ticket=secret, path=path, protocol=TERMINAL_PROTOCOL, expires_at=until)
     return call.answer(one(made), 201, keep=False)

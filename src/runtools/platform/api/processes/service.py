@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
-from runtools.errors import InvalidRequest
+from runtools.errors import InvalidRequest, SandboxPaused
 from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call
 from runtools.platform.api.processes import feeds
@@ -39,11 +40,45 @@ async def start(call: Call, ref: str, request: ProcessRequest) -> Process:
     return await host.start_process(sandbox_id, request)
 
 
-async def look(call: Call, ref: str, process_id: str) -> tuple[Host, Record, Process]:
-    """How a process stands, with its host and sandbox; nothing is woken."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reader begins in a stream of a process.
+
+    Attributes:
+        start: the first offset.
+        history: of which it is.
+        process: how it stands; None in a paused sandbox that could not say so before. Its reader begins
+            all the same, and is told when the sandbox goes on.
+    """
+
+    host: Host
+    record: Record
+    process_id: str
+    start: int
+    history: str
+    process: Process | None
+
+
+async def begin(
+    call: Call, ref: str, process_id: str, stream: Stream, start: int, history: str | None
+) -> Place:
+    """Where a reader that asks for an offset begins. Nothing is woken.
+
+    Raises:
+        HistoryChanged: the offset is one of another history.
+        InvalidRequest: it lies beyond the end.
+    """
     host, record = await inside.beside(call, ref)
     process_id = rules.check_process_id(process_id)
-    return host, record, await host.wait_process(record.id, process_id, 0)
+    try:
+        process = await host.wait_process(record.id, process_id, 0)
+    except SandboxPaused as unknown:
+        now = str(unknown.details.get("history", history or ""))
+        if history and history != now:
+            raise histories.changed(record.id, now) from None
+        return Place(host, record, process_id, start, now, None)
+    start = _first(record, process, stream, start, history)
+    return Place(host, record, process_id, start, process.history, process)
 
 
 async def read(
@@ -60,14 +95,20 @@ async def read(
     record = await inside.living(call, ref)
     host = call.platform.hosts.port(record.host_id)
     if sleeps(record):
-        span: OutputSpan = getattr(await host.wait_process(record.id, process_id, 0), stream)
-        if start < span.end:
+        try:
+            span: OutputSpan = getattr(await host.wait_process(record.id, process_id, 0), stream)
+            sought = start < span.end
+        except SandboxPaused:  # nobody knows what there is
+            sought = True
+        if sought:
             host, _ = await inside.enter(call, ref)
     return await host.read_output(record.id, process_id, stream, start, limit, history)
 
 
-def first(record: Record, process: Process, stream: Stream, start: int, history: str | None) -> int:
-    """Where a reader that asks for an offset begins: there, or at the oldest byte that is kept.
+def _first(
+    record: Record, process: Process, stream: Stream, start: int, history: str | None
+) -> int:
+    """The offset asked for, or that of the oldest byte that is kept.
 
     Of a paused sandbox is known how its processes stood a moment before it stood still: a reader may have
     more of their output, and is not refused.
@@ -91,17 +132,18 @@ def first(record: Record, process: Process, stream: Stream, start: int, history:
 
 
 async def follow(
-    call: Call, host: Host, record: Record, process: Process, stream: Stream, start: int
+    call: Call, place: Place, stream: Stream, start: int
 ) -> AsyncGenerator[list[Part] | OutputEnd, None]:
     """Its output as it comes, as long as the caller may; no parts where nothing came for a second.
 
     It ends with `HistoryChanged` when its sandbox goes back in time: what comes then is another stream.
     """
-    named = feeds.Stream(record.id, process.history, process.id, stream)
+    sandbox, process_id, history = place.record.id, place.process_id, place.history
+    named = feeds.Stream(sandbox, history, process_id, stream)
     follow = call.platform.feeds.follow(
         named,
         start,
-        lambda at: host.follow_output(record.id, process.id, stream, at, process.history),
+        lambda at: place.host.follow_output(sandbox, process_id, stream, at, history),
         BELIEVED_SECONDS,
     )
     async with aclosing(follow) as items:

@@ -1,6 +1,7 @@
 """A viewer of a process over a WebSocket: its output as bytes, keys and sizes the other way.
 
-    server   text    {"type": "start", "offset", "dropped", "process"}    the first message
+    server   text    {"type": "start", "offset", "dropped", "process"}    the first message;
+                                     no process where the sandbox was paused before it could tell of it
              binary  bytes of output, without a hole from ``offset`` on
              text    {"type": "dropped", "offset", "bytes"}     so many before the offset are gone
              text    {"type": "taken", "message"}               that message of the viewer was done
@@ -33,8 +34,8 @@ from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.lines import line_of
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service
+from runtools.platform.api.processes.service import Place
 from runtools.platform.api.sandboxes import inside
-from runtools.platform.api.sandboxes.tables import Record
 from runtools.platform.core.ports.host import Host
 from runtools.platform.kit import http, websocket
 from runtools.platform.kit.crypto import keyed_digest
@@ -45,7 +46,6 @@ from runtools.sdk.shapes.processes import (
     MAX_INPUT_BYTES,
     TERMINAL_PROTOCOL,
     OutputEnd,
-    Process,
     SignalRequest,
     TerminalSize,
 )
@@ -93,16 +93,16 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     """Serve one viewer from its request to its end."""
     call = call_of(sock)
     asked = _asked(sock)
-    host, record, process = await service.look(call, ref, process_id)
-    start = service.first(record, process, "output", asked.offset, asked.history)
-    call.subject = f"{record.id}/{process.id}"
+    place = await service.begin(call, ref, process_id, "output", asked.offset, asked.history)
+    start = place.start
+    call.subject = f"{place.record.id}/{place.process_id}"
     line = line_of(call, sock.scope, _OPENED)
     await call.platform.db.write(audit.add, [line])
     spoken = TERMINAL_PROTOCOL if TERMINAL_PROTOCOL in sock.scope["subprotocols"] else None
     await sock.accept(spoken)
-    viewer = _Viewer(call, sock, host, record, process, asked)
+    viewer = _Viewer(call, sock, place, asked)
     try:
-        shown = json.loads(http.one(process))
+        shown = None if place.process is None else json.loads(http.one(place.process))
         await say(sock, type="start", offset=start, dropped=start - asked.offset, process=shown)
         await _first_of(viewer.show(start), viewer.listen(), viewer.work())
     except RunToolsError as error:
@@ -133,22 +133,12 @@ async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
 
 
 class _Viewer:
-    def __init__(
-        self,
-        call: Call,
-        sock: WebSocket,
-        host: Host,
-        record: Record,
-        process: Process,
-        asked: Asked,
-    ) -> None:
+    def __init__(self, call: Call, sock: WebSocket, place: Place, asked: Asked) -> None:
         self._call = call
         self._sock = sock
-        self._host = host
-        self._record = record
-        self._sandbox = record.id
-        self._seen = process
-        self._process = process.id
+        self._place = place
+        self._sandbox = place.record.id
+        self._process = place.process_id
         self._name = asked.viewer or call.request_id
         self._number = asked.message
         self._coming: asyncio.Queue[bytes | str] = asyncio.Queue(_WAITING_MESSAGES)
@@ -161,7 +151,7 @@ class _Viewer:
     async def show(self, start: int) -> None:
         """Send output as it comes, at the pace of the viewer, and how it ended."""
         sock = self._sock
-        items = service.follow(self._call, self._host, self._record, self._seen, "output", start)
+        items = service.follow(self._call, self._place, "output", start)
         async with contextlib.aclosing(items):
             async for item in items:
                 if isinstance(item, OutputEnd):

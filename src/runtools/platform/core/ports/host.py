@@ -262,7 +262,9 @@ class Host(Protocol):
 
     # A process that is not known (never started there, or its record is no longer kept) is `NotFound`.
     # Input, signals and resizes raise `ProcessEnded` where it has ended. `wait_process` and
-    # `follow_output` neither wake a paused sandbox nor keep one awake.
+    # `follow_output` neither wake a paused sandbox nor keep one awake. Who lists, gets or waits until time
+    # is up is told `SandboxPaused`, with the `history` in ``details``, where a sandbox was paused before it
+    # could say how its processes stand.
 
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start a durable process; ``request.process_id`` is set, and a repeat of it is answered
