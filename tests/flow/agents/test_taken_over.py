@@ -190,6 +190,26 @@ class TestLivePieces:
         assert "1999" in pieces[-1]  # the newest are kept
         assert not link.lost.is_set() or slow.sent
 
+    async def test_those_of_an_answer_are_joined_where_one_goes_on_with_another(self) -> None:
+        slow = Slow()
+        link = sockets.SocketLink(slow, lambda _: None)  # type: ignore[arg-type]
+        said = [("first", 1, 0), ("I ", 1, 5), ("am", 1, 7), ("lost", 1, 20), ("anew", 2, 0)]
+        try:
+            link.delta("run_a", 1, "thinking", {"text": "hm", "turn": 1, "attempt": 1, "offset": 0})
+            for text, attempt, offset in said:
+                data = {"text": text, "turn": 1, "attempt": attempt, "offset": offset}
+                link.delta("run_a", 1, "text-delta", data)
+            slow.may.set()
+            async with asyncio.timeout(30):
+                while not any("anew" in one for one in slow.sent):
+                    await asyncio.sleep(0.01)
+        finally:
+            await link.close()
+        pieces = [one["data"] for one in map(json.loads, slow.sent) if one.get("call") == "delta"]
+        assert [(one["text"], one["offset"]) for one in pieces] == [
+            ("hm", 0), ("firstI am", 0), ("lost", 20), ("anew", 0)
+        ]  # fmt: skip
+
     async def test_what_no_frame_holds_is_refused_and_costs_no_connection(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

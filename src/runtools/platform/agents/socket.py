@@ -284,7 +284,10 @@ def _goes_on(last: Delta, piece: Delta) -> bool:
         return False
     if len(last.data["text"]) + len(piece.data["text"]) > _OF_A_PIECE:
         return False
-    return all(last.data[name] == value for name, value in piece.data.items() if name != "text")
+    expected = dict(last.data)
+    if expected.get("offset") is not None:
+        expected["offset"] += len(last.data["text"])
+    return all(expected[name] == value for name, value in piece.data.items() if name != "text")
 
 
 def _check_size(text: str) -> None:
