@@ -163,7 +163,9 @@ class TestProviders:
             ("text-delta", "d", 2),
             ("text-delta", " day", 3),
         ]
-        assert [offset for kind, _, offset in pieces if kind == "thinking"] == [0, 2]
+        thoughts = [(text, offset) for kind, text, offset in pieces if kind == "thinking"]
+        assert thoughts == [("hm", 0), ("\n.", 2)]
+        assert run.of("message")[1]["thinking"] == "hm\n."  # what front ends have shown already
 
     @pytest.mark.parametrize(
         ("status", "code"), [(401, "rejected"), (404, "rejected"), (400, "rejected")]

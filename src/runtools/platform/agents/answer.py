@@ -68,6 +68,7 @@ class Stream:
         self._on_delta = on_delta
         self._kept: list[tuple[Kind, str]] | None = []  # until it may speak
         self._text: list[str] = []
+        self._has_thought = self._thinks_anew = False
         self._bytes = 0
         self.response: ModelResponse | None = None
 
@@ -118,12 +119,19 @@ class Stream:
                 self._say("text-delta", text)
             case PartDeltaEvent(delta=TextPartDelta(content_delta=text)) if text:
                 self._say("text-delta", text)
-            case PartStartEvent(part=ThinkingPart(content=text)) if text:
-                self._say("thinking", text)
+            case PartStartEvent(part=ThinkingPart(content=text)):
+                self._thinks_anew = self._has_thought
+                self._think(text)
             case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text)) if text:
-                self._say("thinking", text)
+                self._think(text)
             case _:
                 pass
+
+    def _think(self, text: str) -> None:
+        """Say a thought; one after another begins a line, as in `thinking_of`."""
+        if text:
+            self._say("thinking", f"\n{text}" if self._thinks_anew else text)
+            self._has_thought, self._thinks_anew = True, False
 
     def _say(self, kind: Kind, text: str) -> None:
         if self._on_delta is None:
