@@ -45,7 +45,8 @@ _NAME = 128
 _DRAWN = 4000
 _EXIT = re.compile(r"\[exit code (-?\d+)\]")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
-# To who reads it through a pipe, what an agent says is as it said it.
+_GAP = re.compile(r"\r?\n\r?\n")
+# Kept as the agent said it: offsets count that, and who reads it through a pipe is given it.
 _SPOKEN = ("text-delta", "message")
 
 
@@ -96,8 +97,7 @@ class RunView:
 
     def _take(self, event: RunEvent) -> None:
         self._at, self._seen = max(event.at, self._at), monotonic()
-        is_raw = event.type in _SPOKEN and not self._is_live
-        data = event.data if is_raw else words.harmless_data(event.data)
+        data = event.data if event.type in _SPOKEN else words.harmless_data(event.data)
         heard: Any = PAYLOADS[event.type].model_validate(data)
         getattr(self, f"_on_{event.type.replace('-', '_')}")(heard)
         if self._live is not None:
@@ -155,12 +155,11 @@ class RunView:
     def _print_blocks(self) -> None:
         """Print the blocks that are complete: up to the last empty line outside of a fence."""
         rest = self._heard[self._printed :]
-        end = rest.rfind("\n\n")
-        while end > 0 and len(_FENCE.findall(rest[:end])) % 2:
-            end = rest.rfind("\n\n", 0, end)
-        if end > 0:
-            self._print_markdown(rest[:end])
-            self._printed += end + 2
+        for gap in reversed(list(_GAP.finditer(rest))):
+            if len(_FENCE.findall(rest[: gap.start()])) % 2 == 0:
+                self._print_markdown(rest[: gap.start()])
+                self._printed += gap.end()
+                return
 
     def _print_markdown(self, text: str) -> None:
         if text.strip():
@@ -274,7 +273,8 @@ class RunView:
 
 def _markdown(text: str) -> Markdown:
     """Text as Markdown. Where a link leads stands beside it: nobody opens one unseen."""
-    return Markdown(text, hyperlinks=False)
+    whole = text.removesuffix("\r")  # half of a line's end may have come so far
+    return Markdown(words.harmless(whole), hyperlinks=False)
 
 
 def _folded(lines: list[str], *, from_end: bool) -> list[str]:

@@ -112,6 +112,24 @@ def test_who_comes_in_the_middle_is_told_all_of_it_once(
     assert capsys.readouterr().out == "Hello world, you\nAnd this at last\n"
 
 
+def test_lines_that_end_otherwise_are_shown_as_they_come_and_once(screen: io.StringIO) -> None:
+    view = run_view.RunView(NOW)
+    pieces = ["One.\r", "\n\r\n", "Two.\r\n\r\n", "Three."]
+    offset = 0
+    with view.shown() as shown:
+        for text in pieces:
+            shown.show(event("text-delta", text=text, turn=1, attempt=1, offset=offset))
+            offset += len(text)
+        shown._live.refresh()
+        assert all(word in screen.getvalue() for word in ("One.", "Two.", "Three."))
+        screen.seek(screen.truncate(0))
+        shown.show(event("message", role="assistant", text="".join(pieces), turn=1))
+        drawn = screen.getvalue()
+    assert "One." not in drawn  # it stands there for good
+    assert "Three." in drawn
+    assert "\ufffd" not in drawn
+
+
 def test_what_a_run_took_is_no_matter_of_when_one_looks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
