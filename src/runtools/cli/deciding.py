@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +20,22 @@ if TYPE_CHECKING:
 def waiting(found: AgentRun) -> dict[str, ApprovalRequested]:
     """The calls of a run that wait for a person, by their ids."""
     asked: dict[str, ApprovalRequested] = {}
-    if found.refresh().status not in ("waiting", "running"):
+    # One that is queued may have calls that wait: of several, each is decided on by itself.
+    if found.refresh().has_ended or not found.view.last_seq:
         return {}
     for event in found.events():
         if event.type == "approval-requested":
             asked[str(event.data["callId"])] = ApprovalRequested.model_validate(event.data)
         elif event.type in ("approval-resolved", "tool-result"):
             asked.pop(str(event.data["callId"]), None)
-        if event.seq is None or event.seq >= found.view.last_seq:
+        if event.seq is not None and event.seq >= found.view.last_seq:
             break
     return asked
 
 
-def decide(found: AgentRun, call_id: str) -> None:
+def decide(found: AgentRun, asked: ApprovalRequested) -> None:
     """Ask the person at the terminal about a call that waits."""
-    asked = waiting(found).get(call_id)
-    if asked is None:
-        return  # somebody else was faster
+    call_id = asked.call_id
     while True:
         answer = answered(asked, _line, click.echo_via_pager)
         if answer.lower() not in ("e", "edit"):
@@ -104,6 +104,8 @@ def _edit(text: str) -> str | None:
 
 
 def _line(question: str) -> str:
+    # What was typed before it was asked answers something else.
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)
     sys.stderr.write(question)
     sys.stderr.flush()
     return sys.stdin.readline().strip()

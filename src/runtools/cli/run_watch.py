@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from runtools.cli import output
-from runtools.cli.deciding import decide
+from runtools.cli.deciding import decide, waiting
 from runtools.cli.run_view import RunView
 from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from runtools.cli.talk import Typed
-    from runtools.sdk.shapes.runs import RunEvent
+    from runtools.sdk.shapes.runs import ApprovalRequested, RunEvent
     from runtools.sdk.sync.runs import AgentRun
 
 _LEFT = 130
@@ -61,22 +61,36 @@ def _show(found: AgentRun, seen: _Seen) -> str:
         return _through(found, seen, events, output.item)
     if seen.view is None:
         seen.view = RunView(found.view.created_at, seen.typed or "")
-    asks = sys.stdin.isatty() and sys.stderr.isatty()
     while True:
         hears = nullcontext() if seen.typed is None else seen.typed.heard(found.steer)
-        with hears, seen.view.shown() as view:
-            for event in events:
-                seen.last = event.seq or seen.last
-                view.show(event)
-                if event.type == "done":
-                    return str(event.data["status"])
-                if event.type == "approval-requested":
-                    if asks:
-                        break
-                    if seen.last >= found.view.last_seq:  # nobody has answered it that we know of
-                        output.note(f"to decide: runtools runs approve {found.id} (--deny)")
-        decide(found, str(event.data["callId"]))
+        with hears, seen.view.shown():
+            came = _until_asked(found, seen, events)
+        if isinstance(came, str):
+            return came
+        if seen.typed is not None:
+            seen.typed.finish(found.steer)
+        decide(found, came)
         events = found.events(seen.last)
+
+
+def _until_asked(
+    found: AgentRun, seen: _Seen, events: Iterable[RunEvent]
+) -> str | ApprovalRequested:
+    """Show what comes until a person has to be asked; or how the run ended."""
+    asks = sys.stdin.isatty() and sys.stderr.isatty()
+    for event in events:
+        seen.last = event.seq or seen.last
+        seen.view.show(event)
+        if event.type == "done":
+            return str(event.data["status"])
+        if event.type == "approval-requested" and asks:
+            asked = waiting(found).get(str(event.data["callId"]))
+            if asked is not None:  # nobody else was faster
+                return asked
+        elif event.type == "approval-requested" and seen.last >= found.view.last_seq:
+            # Nobody has answered it that we know of.
+            output.note(f"to decide: runtools runs approve {found.id} (--deny)")
+    raise InvalidRequest(f"the events of {found.id} broke off")  # pragma: no cover
 
 
 def _through(found: AgentRun, seen: _Seen, events: Iterable[RunEvent], tell: Any) -> str:

@@ -49,15 +49,23 @@ class Typed:
             text, self._late = "\n".join(self._late), []
             output.note(f"{_PROMPT}{words.harmless(text)}")
             return text
-        begun, self.text = self.text, ""
-        readline.set_startup_hook(lambda: readline.insert_text(begun))
         try:
-            return input(_PROMPT)
+            return self._line()
         except (EOFError, KeyboardInterrupt):
             output.note("")
             return None
-        finally:
-            readline.set_startup_hook(None)
+
+    def finish(self, say: Callable[[str], object]) -> None:
+        """Have a line that is begun finished and said, so that its end answers nothing that is asked."""
+        if not self.text.strip():
+            return
+        output.note("first the line that you have begun:")
+        try:
+            text = self._line()
+        except EOFError:
+            return
+        if text.strip():
+            self._say(text, say)
 
     @contextmanager
     def heard(self, say: Callable[[str], object]) -> Iterator[None]:
@@ -78,10 +86,19 @@ class Typed:
                 os.close(ended)
                 os.close(end)
 
+    def _line(self) -> str:
+        """A line, which begins with what is typed already."""
+        begun, self.text = self.text, ""
+        readline.set_startup_hook(lambda: readline.insert_text(begun))
+        try:
+            return input(_PROMPT)
+        finally:
+            readline.set_startup_hook(None)
+
     def _hear(self, fd: int, ended: int, say: Callable[[str], object]) -> None:
         while True:
             ready, _, _ = select.select([fd, ended], [], [])
-            if ended in ready:
+            if fd not in ready:  # it has ended, and all that was typed until then is heard
                 return
             try:
                 typed = os.read(fd, 4096)

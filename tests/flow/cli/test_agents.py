@@ -6,18 +6,22 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import pytest
 from tests.flow.cli.conftest import Cli, Platform
 
 from runtools import RunTools
+from runtools.errors import Conflict
 from runtools.platform.core.ports.worker import Assignment
 from runtools.testing.fake_worker import (
     FakeWorker,
@@ -33,15 +37,22 @@ from runtools.testing.fake_worker import (
 from runtools.testing.run_stage import furnish
 
 
-async def drive(worker: FakeWorker, run: Held, given: Assignment) -> None:
+async def drive(worker: FakeWorker, run: Held, given: Assignment, go_on: threading.Event) -> None:
     """Do what the prompt says; of a run that has waited, go on after it."""
     prompt = next(one.data["text"] for one in given.log if one.type == "message")
-    if any(one.type == "approval-resolved" for one in given.log):
-        decided = next(one for one in given.log if one.type == "approval-resolved").data
-        output = f"{decided['decision']} {decided['reason']} {json.dumps(decided['arguments'])}"
-        await worker.append(run, answered("bash", output=output), done(output))
-        return
-    if prompt == "ask":
+    if any(one.type == "approval-requested" for one in given.log):
+        await go_on_with(worker, run, given)
+    elif prompt == "ask two":
+        calls = [make("bash", one, command=one) for make in (called, asked) for one in ("c1", "c2")]
+        await worker.append(run, said("May I?"), *calls, wait=True)
+        await told(go_on)  # as one that is busy, it takes the run back late
+    elif prompt == "ask late":
+        while not go_on.is_set():
+            await worker.delta(run, "text-delta", text="I am at it", turn=1, attempt=1)
+            await asyncio.sleep(0.02)
+        call = called("bash", command="ls"), asked("bash", command="ls")
+        await worker.append(run, said("May I?"), *call, wait=True)
+    elif prompt == "ask":
         call = called("bash", command="rm -r /")
         await worker.append(run, said("May I?"), call, asked("bash", command="rm -r /"), wait=True)
     elif prompt == "fail":
@@ -72,15 +83,36 @@ async def drive(worker: FakeWorker, run: Held, given: Assignment) -> None:
         await worker.append(run, said("Done.", turn=2), used(2), done("Done."))
 
 
+async def go_on_with(worker: FakeWorker, run: Held, given: Assignment) -> None:
+    """Wait on for what is not decided on yet, or say what was decided."""
+    decided = [one.data for one in given.log if one.type == "approval-resolved"]
+    if len(decided) < sum(one.type == "approval-requested" for one in given.log):
+        await worker.append(run, seen=given.log[-1].seq, wait=True)
+        return
+    outputs = [f"{x['decision']} {x['reason']} {json.dumps(x['arguments'])}" for x in decided]
+    results = [
+        answered("bash", one["callId"], output=output)
+        for one, output in zip(decided, outputs, strict=True)
+    ]
+    await worker.append(run, *results, done("; ".join(outputs)))
+
+
+async def told(word: threading.Event) -> None:
+    while not word.is_set():
+        await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
-async def driven(platform: Platform) -> AsyncIterator[None]:
+async def driven(platform: Platform, go_on: threading.Event) -> AsyncIterator[None]:
     world = platform.world
 
     async def work(worker: FakeWorker) -> None:
         while True:
             offer = await worker.offers.get()
-            given = await worker.take(offer)
-            await drive(worker, Held(run_id=offer.run_id, lease=offer.lease), given)
+            with suppress(Conflict):  # it was offered twice
+                given = await worker.take(offer)
+                run = Held(run_id=offer.run_id, lease=offer.lease)
+                await drive(worker, run, given, go_on)
 
     async with fake_worker(world.url, world.token("worker")) as worker:
         working = asyncio.create_task(work(worker))
@@ -89,12 +121,13 @@ async def driven(platform: Platform) -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="module")
-def worker(platform: Platform) -> Iterator[None]:
-    """An agent `coder`, and somebody who drives its runs."""
+def worker(platform: Platform) -> Iterator[threading.Event]:
+    """An agent `coder`, and somebody who drives its runs, some of them on once he is told to."""
+    go_on = threading.Event()
 
     async def run() -> None:
         await furnish(platform.world)
-        async with driven(platform):
+        async with driven(platform, go_on):
             ready.set_result(None)
             await stop.wait()
 
@@ -108,9 +141,59 @@ def worker(platform: Platform) -> Iterator[None]:
         await ready
 
     asyncio.run_coroutine_threadsafe(begun(), platform.loop).result(30)
-    yield
+    yield go_on
     platform.loop.call_soon_threadsafe(stop.set)
     running.result(20)
+
+
+PATIENCE = 60.0
+
+
+@dataclass
+class Person:
+    """Somebody at the terminal of a command."""
+
+    pid: int
+    terminal: int
+    seen: bytes = b""
+
+    def until(self, word: bytes) -> None:
+        """Read on until a word comes."""
+        end = monotonic() + PATIENCE
+        while word not in self.seen:
+            # What is drawn again and again is no sign that the word will come.
+            assert select.select([self.terminal], [], [], max(end - monotonic(), 0))[0], self.seen
+            assert monotonic() < end, self.seen
+            self.seen += os.read(self.terminal, 4096)
+        self.seen = self.seen.partition(word)[2]
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.terminal, keys)
+
+
+@contextmanager
+def sitting(cli: Cli, *argv: str) -> Iterator[Person]:
+    """A command at a terminal, which ends well."""
+    main = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*main, *argv],
+        env=cli.env | {"TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as running:
+        os.close(theirs)
+        try:
+            yield Person(running.pid, ours)
+            with suppress(OSError):  # nobody writes any more
+                while os.read(ours, 4096):
+                    pass
+            assert running.wait(30) == 0
+        finally:
+            running.kill()
+            os.close(ours)
 
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -212,69 +295,77 @@ class TestApprovals:
         assert "deny too much null" in cli("runs", "follow", run).err
 
     def test_asked_where_somebody_sits(self, cli: Cli) -> None:
-        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*argv, "agent", "run", "coder", "-p", "ask"],
-            env=cli.env | {"TERM": "xterm"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        ) as running:
-            os.close(theirs)
-            seen = b""
-            while b"allow it?" not in seen:
-                seen += os.read(ours, 4096)
-            os.write(ours, b"not like that\n")
-            while True:
-                try:
-                    seen += os.read(ours, 4096)
-                except OSError:
-                    break
-            assert running.wait(30) == 0
-        os.close(ours)
-        assert b"deny not like that" in seen
+        with sitting(cli, "agent", "run", "coder", "-p", "ask") as person:
+            person.type(b"y\n\ny\n")  # nothing was asked yet that it might answer
+            person.until(b"allow it?")
+            person.type(b"not like that\n")
+            person.until(b"deny not like that")
+
+    def test_of_several_calls_each_is_asked_about(self, cli: Cli, worker: threading.Event) -> None:
+        worker.clear()
+        with sitting(cli, "agent", "run", "coder", "-p", "ask two") as person:
+            try:
+                person.until(b"allow it?")
+                person.type(b"y\n")
+                person.until(b"allow it?")  # before anybody has taken the run back
+                found = cli.ok("runs", "list", "--json").data[0]
+                assert found["status"] == "queued"
+                shown = cli.ok("runs", "show", found["id"]).text
+                assert 'command: "c2"' in shown
+                assert 'command: "c1"' not in shown
+                person.type(b"n\n")
+                person.until(b"denied by")
+            finally:
+                worker.set()
+            person.until(b"completed")
+        assert cli.ok("runs", "show", found["id"], "--json").data["output"] == (
+            "allow None null; deny None null"
+        )
 
 
 class TestChat:
+    def test_a_line_that_is_begun_answers_nothing(self, cli: Cli, worker: threading.Event) -> None:
+        worker.clear()
+        with sitting(cli, "agent", "chat", "coder") as person:
+            try:
+                person.until(b"> ")
+                person.type(b"ask late\n")
+                person.until(b"I am at it")
+                person.type(b"tell me al")
+                person.until(b"tell me al")
+            finally:
+                worker.set()
+            person.until(b"waits to be allowed")
+            person.until(b"the line that you have begun")
+            person.type(b"so\n")
+            person.until(b"allow it?")
+            person.type(b"no need\n")
+            person.until(b"deny no need")
+            person.until(b"completed")
+            person.until(b"> ")
+            person.type(b"\x04")
+            person.until(b"to go on: ")
+        latest = cli.ok("threads", "list", "--json").data[0]
+        assert "user: tell me also\n" in cli.ok("threads", "show", latest["id"]).text
+
     def test_a_talk_with_a_word_in_between(self, cli: Cli) -> None:
-        argv = [sys.executable, "-c", "import sys; from runtools.cli import main; sys.exit(main())"]
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*argv, "agent", "chat", "coder"],
-            env=cli.env | {"TERM": "xterm"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        ) as talking:
-            os.close(theirs)
-            seen = b""
-
-            def until(word: bytes) -> None:
-                nonlocal seen
-                while word not in seen:
-                    seen += os.read(ours, 4096)
-                seen = seen.partition(word)[2]
-
-            until(b"> ")
-            os.write(ours, b"listen\n")
-            until(b"I am at it")
-            os.write(ours, "and tell mé\n".encode())
-            until("heard: and tell mé".encode())
-            until(b"> ")
-            os.write(ours, b"hang\n")
-            until(b"I am at it")
-            os.kill(talking.pid, signal.SIGINT)
-            until(b"cancelled")
-            until(b"> ")
-            os.write(ours, b"look\n")
-            until(b"Done.")
-            until(b"> ")
-            os.write(ours, b"\x04")
-            until(b"to go on: runtools agent chat coder --thread thr_")
-            assert talking.wait(30) == 0
-        os.close(ours)
+        with sitting(cli, "agent", "chat", "coder") as person:
+            person.until(b"> ")
+            person.type(b"listen\n")
+            person.until(b"I am at it")
+            person.type("and tell mé\n".encode())
+            person.until("heard: and tell mé".encode())
+            person.until(b"> ")
+            person.type(b"hang\n")
+            person.until(b"I am at it")
+            os.kill(person.pid, signal.SIGINT)
+            person.until(b"cancelled")
+            person.until(b"> ")
+            person.type(b"look\n")
+            person.until(b"Done.")
+            person.until(b"> ")
+            person.type(b"\x04")
+            person.until(b"to go on: runtools agent chat coder --thread thr_")
         latest = cli.ok("threads", "list", "--json").data[0]
         shown = cli.ok("threads", "show", latest["id"]).text
         assert latest["runs"] == 3
