@@ -162,7 +162,8 @@ def create(
         made = rt.api_keys.create(
             name, scopes=scope or [], expires_in=expires_in, project_id=project, is_test=test
         )
-    output.show(made, lambda: made.key or "")
+    key = output.shown_once(made.id, "key", made.key, _lost(made.id))
+    output.show(made, lambda: key)
     if not output.is_json():
         output.note(f"{made.id}; nobody can show it again")
 
@@ -178,7 +179,8 @@ def rotate(
     """Replace a key by another with the same name and rights; prints it, this once."""
     with connected() as rt:
         made = rt.api_keys.rotate(key_id, expires_in=expires_in)
-    output.show(made, lambda: made.key or "")
+    key = output.shown_once(made.id, f"key in the place of {key_id}", made.key, _lost(made.id))
+    output.show(made, lambda: key)
     if not output.is_json():
         output.note(f"{made.id} in the place of {key_id}, which ends within a second")
 
@@ -191,3 +193,7 @@ def revoke(
     """End a key; it stops working within a second."""
     with connected() as rt:
         rt.api_keys.revoke(key_id, revoke_made=made)
+
+
+def _lost(key_id: str) -> str:
+    return f"`runtools auth keys rotate {key_id}` puts another in its place, `revoke` ends it"

@@ -75,7 +75,9 @@ def create(
     """Invite somebody; prints the link, this once. Whoever has it comes in."""
     with connected() as rt:
         made = rt.invitations.create(email, role=role, expires_in=expires_in, operator=operator)
-    output.show(made, lambda: made.link or "")
+    hint = f"take it back and invite again: runtools invite revoke {made.id}"
+    link = output.shown_once(made.id, "link", made.link, hint)
+    output.show(made, lambda: link)
 
 
 @invite.command(name="list")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtools.cli import lazy, words
-from runtools.errors import RunToolsError
+from runtools.errors import Conflict, RunToolsError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +39,7 @@ __all__ = [
     "screen",
     "show",
     "show_lines",
+    "shown_once",
     "working",
 ]
 
@@ -74,6 +75,23 @@ def show(data: Shape | Sequence[Shape] | None, look: Callable[[], RenderableType
         line(_document(data))
     else:
         screen.draw(look())
+
+
+def shown_once(ref: str, what: str, secret: str | None, hint: str) -> str:
+    """The secret that only the answer that makes a thing holds; its repeat has none.
+
+    As JSON it is said beside the record that there is none: that is the API's data as it came.
+
+    Raises:
+        Conflict: the thing is there, and the answer that held the secret was lost.
+    """
+    if secret is not None:
+        return secret
+    said = f"{ref} was made, but the answer that held the {what} was lost"
+    if not _as_json:
+        raise Conflict(said, hint=hint)
+    note(f"{said}; {hint}")
+    return ""
 
 
 def item(data: Shape) -> None:

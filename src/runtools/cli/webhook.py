@@ -30,6 +30,8 @@ def create(
     wanted: Any = event or []
     with connected() as rt:
         made = rt.webhooks.create(url, events=wanted, description=description)
+    hint = f"delete it and make another: runtools webhook delete {made.id}"
+    output.shown_once(made.id, "secret", made.secret, hint)
     output.show(made, lambda: looks.webhook(made))
 
 
