@@ -110,6 +110,22 @@ async def test_what_its_filter_stops_ends_the_run_and_counts(
         assert done["usage"]["outputTokens"] >= OUT_TOKENS
 
 
+async def test_what_is_sent_again_is_kept_by_the_provider(stage: Stage, models: Models) -> None:
+    """Anthropic keeps nothing unless it is asked to; a summary is no beginning of anything."""
+    look = [Call("bash", {"command": "echo the-result"})]
+    long = Refuse(400, body='{"error": {"type": "x", "message": "prompt is too long"}}')
+    async with provider("anthropic", look, long, ["the summary"], ["end"]) as fake:
+        run = stage.make(model=access("anthropic", "claude-sonnet-4-5", fake))
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        first, second, summary, last = (one.body for one in fake.asked)
+        for body in (first, second, last):
+            assert body["cache_control"]["type"] == "ephemeral"  # up to the end of what was said
+            assert body["tools"][-1]["cache_control"]["type"] == "ephemeral"
+            assert body["system"][-1]["cache_control"]["type"] == "ephemeral"
+        assert "cache_control" not in json.dumps(summary)
+
+
 # What each says of a conversation that is too long, and so do servers of one's own.
 OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
     (*WIRES[0], 400, {"type": "error", "error": {

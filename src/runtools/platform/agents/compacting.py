@@ -89,7 +89,12 @@ def _stream(run: Held, turn: int) -> Stream:
     run.count_try(turn)
     asked = run.asked
     # How long an answer may be is said of those that people read: a summary is whole, or none.
-    chosen = {name: value for name, value in asked.settings.items() if name != "max_tokens"}
+    # Nor does anything go on from this request: keeping it would cost and serve nobody.
+    chosen = {
+        name: value
+        for name, value in asked.settings.items()
+        if name not in ("max_tokens", "cache")
+    }
     settings = cast("ModelSettings", chosen)
     plain = Asked(asked.model, settings, ModelRequestParameters(), asked.says_finish)
     run.stream = stream = Stream(plain, None)

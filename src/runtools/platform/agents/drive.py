@@ -280,7 +280,12 @@ def _sees(given: Assignment) -> bool:
 def _settings(given: Assignment) -> ModelSettings:
     chosen = {name: getattr(given.agent, name) for name in _SAMPLING} | given.config
     settings = {name: value for name, value in chosen.items() if value is not None}
-    return cast("ModelSettings", {name: settings[name] for name in _SAMPLING if name in settings})
+    # A run asks with the same beginning again and again: where a provider keeps it only on demand
+    # (Anthropic), that is asked for. Others keep it by themselves, or have nothing of the kind.
+    return cast(
+        "ModelSettings",
+        {"cache": True} | {name: settings[name] for name in _SAMPLING if name in settings},
+    )
 
 
 def _parameters(given: Assignment, toolbox: Toolbox) -> ModelRequestParameters:
