@@ -39,6 +39,11 @@ class Filtered:
 
 
 @dataclass(frozen=True)
+class Full:
+    """The answer is as long as it may be: its end says so (Anthropic's wire and Chat Completions)."""
+
+
+@dataclass(frozen=True)
 class Flood:
     """An answer that does not end: bytes, in one line, for as long as somebody reads.
 
@@ -148,6 +153,10 @@ def _is_filtered(answer: Sequence[Any]) -> bool:
     return Filtered() in answer
 
 
+def _arguments(call: Call) -> str:
+    return json.dumps(call.given) if call.raw is None else call.raw
+
+
 def _has_calls(answer: Sequence[Any]) -> bool:
     return any(isinstance(item, Call) for item in answer)
 
@@ -171,7 +180,7 @@ def _anthropic(answer: Sequence[Any]) -> Iterator[Any]:
         if isinstance(item, (Break, Pause)):
             yield item
             continue
-        if isinstance(item, Filtered):
+        if isinstance(item, (Filtered, Full)):
             break
         block: dict[str, Any]
         deltas: list[dict[str, Any]]
@@ -184,7 +193,7 @@ def _anthropic(answer: Sequence[Any]) -> Iterator[Any]:
                 ]
             case Call():
                 block = {"type": "tool_use", "id": f"toolu_{index}", "name": item.name, "input": {}}
-                deltas = [{"type": "input_json_delta", "partial_json": json.dumps(item.given)}]
+                deltas = [{"type": "input_json_delta", "partial_json": _arguments(item)}]
             case text:
                 block, deltas = {"type": "text", "text": ""}, [{"type": "text_delta", "text": text}]
         yield event("content_block_start", index=index, content_block=block)
@@ -193,6 +202,7 @@ def _anthropic(answer: Sequence[Any]) -> Iterator[Any]:
         yield event("content_block_stop", index=index)
     reason = "tool_use" if _has_calls(answer) else "end_turn"
     reason = "refusal" if _is_filtered(answer) else reason
+    reason = "max_tokens" if Full() in answer else reason
     usage = {"output_tokens": OUT_TOKENS}
     yield event("message_delta", delta={"stop_reason": reason, "stop_sequence": None}, usage=usage)
     yield event("message_stop")
@@ -208,12 +218,12 @@ def _chat(answer: Sequence[Any]) -> Iterator[Any]:
         match item:
             case Break() | Pause():
                 yield item
-            case Filtered():
+            case Filtered() | Full():
                 break
             case Think():
                 yield chunk({"role": "assistant", "reasoning_content": item.text})
             case Call():
-                function = {"name": item.name, "arguments": json.dumps(item.given)}
+                function = {"name": item.name, "arguments": _arguments(item)}
                 call = {
                     "index": calls,
                     "id": f"call_{calls}",
@@ -225,6 +235,7 @@ def _chat(answer: Sequence[Any]) -> Iterator[Any]:
             case text:
                 yield chunk({"role": "assistant", "content": text})
     reason = "tool_calls" if calls else "stop"
+    reason = "length" if Full() in answer else reason
     yield chunk({}, "content_filter" if _is_filtered(answer) else reason)
     yield _data({**_CHAT, "choices": [], "usage": _USAGE})
     yield _data("[DONE]")

@@ -21,6 +21,7 @@ from runtools.testing.fake_provider import (
     FakeProvider,
     Filtered,
     Flood,
+    Full,
     Refuse,
     Wire,
     provider,
@@ -124,6 +125,42 @@ async def test_what_is_sent_again_is_kept_by_the_provider(stage: Stage, models: 
             assert body["tools"][-1]["cache_control"]["type"] == "ephemeral"
             assert body["system"][-1]["cache_control"]["type"] == "ephemeral"
         assert "cache_control" not in json.dumps(summary)
+
+
+@pytest.mark.parametrize("at", [0, 4])
+async def test_what_is_cut_off_is_told_why(stage: Stage, models: Models, at: int) -> None:
+    """Else a model writes the same again, is cut off again, and so on up to its last iteration."""
+    name, api_id, wire = WIRES[at]
+    whole = Call("bash", {"command": "echo whole"})
+    cut = [whole, Call("write_file", raw='{"path": "long", "content": "a'), Full()]
+    nothing = [Call("list_directory", raw=""), Full()]
+    async with provider(wire, cut, nothing, ["end"]) as fake:
+        run = stage.make(model=access(name, api_id, fake))
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        results = {one["callId"]: one["output"] for one in run.of("tool-result")}
+        said = [results[one["callId"]] for one in run.of("tool-call")]
+        assert said[0].startswith("whole")
+        assert all("max_tokens" in one and "smaller pieces" in one for one in said[1:]), said
+        assert "smaller pieces" in json.dumps(fake.asked[-1].body)
+
+
+@pytest.mark.parametrize(
+    ("api_id", "said", "sent"),
+    [
+        ("claude-sonnet-4-0", {}, 32_000),
+        ("claude-sonnet-4-0", {"max_tokens": 700}, 700),
+        ("claude-sonnet-4-5", {}, 64_000),
+    ],
+)
+async def test_an_answer_may_be_as_long_as_the_model_can_say(
+    stage: Stage, models: Models, api_id: str, said: dict[str, Any], sent: int
+) -> None:
+    async with provider("anthropic", ["end"]) as fake:
+        run = stage.make(model=access("anthropic", api_id, fake), config=said)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["status"] == "completed"
+        assert fake.asked[0].body["max_tokens"] == sent
 
 
 # What each says of a conversation that is too long, and so do servers of one's own.

@@ -30,6 +30,8 @@ OnDelta = Callable[[Kind, str], None]
 
 INVALID = "invalid_arguments"
 """The one argument of a call whose arguments were no JSON object: what stood there instead."""
+CUT_OFF = "cut_off"
+"""Stands beside `INVALID` where the answer was as long as it might be before the arguments were whole."""
 _SHOWN = 2000
 MOST_BYTES = 4 * 1024 * 1024
 """Of what an answer says, thinks and gives to calls; no model that is known says a tenth of it."""
@@ -199,7 +201,14 @@ def tidy(response: ModelResponse, taken: set[str], turn: int) -> ModelResponse:
             call_id = f"call_{turn}_{place}"
         ids.add(call_id)
         whole: Any = part  # whatever kind of call it is, it takes arguments that are an object
-        parts.append(replace(whole, tool_call_id=call_id, args=arguments(part)))
+        given = arguments(part)
+        if (
+            is_cut(response)
+            and place == len(response.parts) - 1
+            and (INVALID in given or not given)
+        ):
+            given = {INVALID: given.get(INVALID, ""), CUT_OFF: True}
+        parts.append(replace(whole, tool_call_id=call_id, args=given))
     return replace(response, parts=parts)
 
 
@@ -231,6 +240,11 @@ def _whole(value: Any) -> Any:
     if isinstance(value, dict):
         return {whole_text(name): _whole(one) for name, one in value.items()}
     return value
+
+
+def is_cut(response: ModelResponse) -> bool:
+    """Whether it was as long as it might be; thoughts alone may have been."""
+    return response.finish_reason == "length"
 
 
 def calls_of(response: ModelResponse) -> list[ToolCallPart]:

@@ -18,6 +18,7 @@ from runtools.platform.agents.answer import (
     Stream,
     arguments,
     calls_of,
+    is_cut,
     text_of,
     thinking_of,
     tidy,
@@ -130,7 +131,7 @@ async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse
         response = await stream.run(messages)
         if response.finish_reason == "error":
             raise Cut
-        if not (text_of(response).strip() or calls_of(response) or _is_cut(response)):
+        if not (text_of(response).strip() or calls_of(response) or is_cut(response)):
             raise ContentFilterError("it said nothing") if _is_refusal(response) else Empty
     except Exception as failure:  # noqa: BLE001 - each provider's client has failures of its own
         log.info("run %s: asking %s: %r", run.id, run.given.run.model, type(failure))
@@ -200,7 +201,7 @@ def _end_of(
     if _is_refusal(response):
         error = RunError(code="model_refused", message="the model's provider stopped the answer")
         return run.done("failed", error=error, **ending)
-    if _is_cut(response):
+    if is_cut(response):
         limit = "max_tokens: the answer was cut off; continue it, or allow longer answers"
         return run.done("limit_reached", limit=limit, **ending)
     if run.given.output_schema is None:
@@ -213,8 +214,3 @@ def _end_of(
 
 def _is_refusal(response: ModelResponse) -> bool:
     return response.finish_reason == "content_filter"
-
-
-def _is_cut(response: ModelResponse) -> bool:
-    """Whether it was as long as it might be; thoughts alone may have been."""
-    return response.finish_reason == "length"

@@ -23,6 +23,8 @@ from runtools.platform.agents.held import Held, new_event
 from runtools.platform.agents.persona import SUMMARIZE
 from runtools.platform.agents.trouble import Empty, Trouble, understood
 from runtools.platform.agents.trying import again, spent, with_spent
+from runtools.platform.core.models import entry
+from runtools.platform.core.ports.worker import ModelAccess
 from runtools.sdk.shapes.runs import Compaction, RunError
 
 FULL = 0.8
@@ -38,6 +40,12 @@ _MOST_SHORTER = 4
 def window_of(run: Held) -> int | None:
     """Tokens that the model takes in, where that is known."""
     return run.given.model.context_window
+
+
+def longest(access: ModelAccess) -> dict[str, Any]:
+    """How long an answer may be where nobody has said so, and the provider would end it early."""
+    model = entry(access.provider, access.api_id)
+    return {} if model is None or model.max_output is None else {"max_tokens": model.max_output}
 
 
 def is_full(run: Held) -> bool:
@@ -91,10 +99,9 @@ def _stream(run: Held, turn: int) -> Stream:
     # How long an answer may be is said of those that people read: a summary is whole, or none.
     # Nor does anything go on from this request: keeping it would cost and serve nobody.
     chosen = {
-        name: value
-        for name, value in asked.settings.items()
-        if name not in ("max_tokens", "cache")
+        name: value for name, value in asked.settings.items() if name not in ("max_tokens", "cache")
     }
+    chosen |= longest(run.given.model)
     settings = cast("ModelSettings", chosen)
     plain = Asked(asked.model, settings, ModelRequestParameters(), asked.says_finish)
     run.stream = stream = Stream(plain, None)

@@ -34,7 +34,7 @@ from runtools.platform.agents.tools.around import Around
 from runtools.platform.agents.tools.servers import MOST_BYTES, Servers
 from runtools.platform.agents.tools.toolbox import Toolbox
 from runtools.platform.agents.trying import check_price, spent, with_spent
-from runtools.platform.core.models import MODELS, PROVIDERS
+from runtools.platform.core.models import PROVIDERS, entry
 from runtools.platform.core.ports.worker import Assignment, NewEvent
 from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.platform.kit.unbroken import to_its_end
@@ -270,16 +270,14 @@ async def _held(
 
 def _sees(given: Assignment) -> bool:
     """Whether the model can look at pictures; of one that nobody knows it is believed."""
-    access = given.model
-    for one in MODELS.values():
-        if (one.provider, one.api_id) == (access.provider, access.api_id):
-            return one.images
-    return True
+    model = entry(given.model.provider, given.model.api_id)
+    return model is None or model.images
 
 
 def _settings(given: Assignment) -> ModelSettings:
     chosen = {name: getattr(given.agent, name) for name in _SAMPLING} | given.config
     settings = {name: value for name, value in chosen.items() if value is not None}
+    settings = {**compacting.longest(given.model), **settings}
     # A run asks with the same beginning again and again: where a provider keeps it only on demand
     # (Anthropic), that is asked for. Others keep it by themselves, or have nothing of the kind.
     return cast(

@@ -41,6 +41,8 @@ class Model:
         context_window: tokens that it can take in; None: not published.
         images: whether it sees pictures.
         thinking: whether it can think before it answers.
+        max_output: tokens of an answer to ask for where nobody says how many; None: what is given to one
+            that says none is enough.
     """
 
     alias: str
@@ -50,6 +52,7 @@ class Model:
     context_window: int | None
     images: bool
     thinking: bool
+    max_output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,18 @@ _ENTRIES = (
         True,
         True,
     ),
-    ("claude-sonnet-4", "Claude Sonnet 4", "anthropic", "claude-sonnet-4-0", 200_000, True, True),
+    (
+        "claude-sonnet-4",
+        "Claude Sonnet 4",
+        "anthropic",
+        "claude-sonnet-4-0",
+        200_000,
+        True,
+        True,
+        # It can say 64,000, but refuses what is longer than its window together with the conversation,
+        # which is summed up only at four fifths of that.
+        32_000,
+    ),
     ("claude-haiku", "Claude Haiku", "anthropic", "claude-haiku-4-5", 200_000, True, True),
     ("gpt-5.2", "GPT-5.2", "openai", "gpt-5.2", 400_000, True, True),
     ("gpt-5.2-pro", "GPT-5.2 Pro", "openai", "gpt-5.2-pro", 400_000, True, True),
@@ -109,7 +123,7 @@ _ENTRIES = (
     ("grok-4", "Grok 4", "xai", "grok-4", 256_000, True, True),
     ("grok-3", "Grok 3", "xai", "grok-3", 131_072, False, False),
     ("mistral-large", "Mistral Large", "mistral", "mistral-large-latest", None, True, False),
-    ("deepseek", "DeepSeek", "deepseek", "deepseek-chat", 64_000, False, False),
+    ("deepseek", "DeepSeek", "deepseek", "deepseek-chat", 64_000, False, False, 8_192),
     (
         "deepseek-reasoner",
         "DeepSeek Reasoner",
@@ -132,7 +146,7 @@ _ENTRIES = (
     (OFFLINE, "Offline demonstration", OFFLINE, OFFLINE, None, False, False),
 )
 
-MODELS: Mapping[str, Model] = {entry[0]: Model(*entry) for entry in _ENTRIES}
+MODELS: Mapping[str, Model] = {said[0]: Model(*said) for said in _ENTRIES}
 _BY_API_ID = {(model.provider, model.api_id): model for model in MODELS.values()}
 
 _NEAR = 3
@@ -162,7 +176,12 @@ def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
     if provider == OFFLINE or not (provider in PROVIDERS or provider in endpoints):
         known = [*(slug for slug in PROVIDERS if slug != OFFLINE), *endpoints]
         raise _unknown(provider, "provider", known)
-    return Choice(provider, api_id, _BY_API_ID.get((provider, api_id)))
+    return Choice(provider, api_id, entry(provider, api_id))
+
+
+def entry(provider: str, api_id: str) -> Model | None:
+    """The entry of the catalogue for a provider's own id."""
+    return _BY_API_ID.get((provider, api_id))
 
 
 def in_traces(provider: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_ai.tools import ToolDefinition
 
 from runtools.errors import RateLimited, RunToolsError, Unavailable
-from runtools.platform.agents.answer import INVALID
+from runtools.platform.agents.answer import CUT_OFF, INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link
 from runtools.platform.agents.tools.around import AROUND, Around
@@ -47,6 +47,11 @@ _LONGEST_SECONDS = shell.MAX_SECONDS + 1200.0
 _STOP_SECONDS = 30.0
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
+)
+_NO_OBJECT = "the arguments were no JSON object, or were cut off: call it again with all of them"
+_CUT_OFF = (
+    "the answer reached max_tokens before the arguments were whole, and nothing was done: it would be cut"
+    " off there again. Write less at once: in smaller pieces, over several calls"
 )
 # As Anthropic (tools.3.custom.input_schema) and Google (function_declarations[3].parameters) say it.
 _INDEX = re.compile(r"(?:tools\.|function_declarations\[)(\d+)")
@@ -158,10 +163,8 @@ class Toolbox:
             there = ", ".join(self.names)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if invalid:
-            return Result(
-                "the arguments were no JSON object, or were cut off: call it again with all of them",
-                failed=True,
-            )
+            why = _CUT_OFF if CUT_OFF in call.arguments else _NO_OBJECT
+            return Result(why, failed=True)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
             if tool is None:
