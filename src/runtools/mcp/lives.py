@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from pydantic import Field
 
+from runtools.errors import DeadlineExceeded, SandboxStopped
 from runtools.sdk.client import AsyncRunTools
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.workbench.tool import Parameters, Tool
@@ -76,7 +78,7 @@ async def _list(rt: AsyncRunTools, _: ListParameters) -> str:
 
 async def _create(rt: AsyncRunTools, given: CreateParameters) -> str:
     wanted: dict[str, Any] = given.model_dump(exclude_none=True)
-    return _line(await rt.sandboxes.create(**wanted))
+    return await _come_up([await rt.sandboxes.create(**wanted, wait_for_ready=False)])
 
 
 async def _pause(rt: AsyncRunTools, given: SandboxParameters) -> str:
@@ -90,7 +92,7 @@ async def _resume(rt: AsyncRunTools, given: SandboxParameters) -> str:
 
 async def _fork(rt: AsyncRunTools, given: ForkParameters) -> str:
     sandbox = await rt.sandboxes.get(given.sandbox)
-    return "\n".join(map(_line, await sandbox.fork(given.count, name=given.name)))
+    return await _come_up(await sandbox.fork(given.count, name=given.name, wait_for_ready=False))
 
 
 async def _snapshot(rt: AsyncRunTools, given: SnapshotParameters) -> str:
@@ -108,8 +110,36 @@ async def _destroy(rt: AsyncRunTools, given: SandboxParameters) -> str:
     return f"{sandbox.id} is destroyed"
 
 
+async def _come_up(made: Sequence[AsyncSandbox]) -> str:
+    """Wait for new ones, as long as a client waits for an answer; then say how they stand.
+
+    Raises:
+        SandboxStopped: none came to run.
+    """
+    clock, failed = asyncio.get_running_loop().time, []
+    until = clock() + _ROOM_SECONDS
+    for sandbox in made:
+        try:
+            await sandbox.wait_until_running(max(until - clock(), 0))
+        except DeadlineExceeded:
+            pass  # its line says what it waits for
+        except SandboxStopped as stopped:
+            failed.append(stopped)
+    if len(failed) == len(made):
+        raise failed[0]
+    return "\n".join(map(_line, made))
+
+
 def _line(sandbox: AsyncSandbox) -> str:
-    return f"{sandbox.id}  {sandbox.name or '-'}  {sandbox.state}  {sandbox.template}"
+    line = f"{sandbox.id}  {sandbox.name or '-'}  {sandbox.state}  {sandbox.template}"
+    if sandbox.state == "stopped" and sandbox.ending is not None:
+        return f"{line}  [{sandbox.ending.reason}]"
+    if sandbox.state != "creating":
+        return line
+    if sandbox.queue is None:
+        return f"{line}  [it is still being made: the next tool that uses it waits for it]"
+    place = f"place {sandbox.queue.position} in the queue"
+    return f"{line}  [it waits for room on its host, {place}, and comes up by itself]"
 
 
 LIVES: Mapping[str, Tool[AsyncRunTools, Any]] = {
@@ -124,7 +154,8 @@ LIVES: Mapping[str, Tool[AsyncRunTools, Any]] = {
         ),
         Tool(
             "sandbox_create",
-            "Make a sandbox, a Linux machine of its own, and wait until it runs. Returns its id.",
+            "Make a sandbox, a Linux machine of its own, and wait until it runs, a minute at most. Returns"
+            " its id, and its place in the queue where there is no room yet.",
             CreateParameters,
             _create,
         ),

@@ -193,6 +193,25 @@ async def test_a_trusted_proxy_says_for_whom(tmp_path: Path) -> None:
     assert made == ["127.0.0.8", "198.51.100.9"]
 
 
+async def test_no_room_is_answered_with_the_place_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(sqlite_url(tmp_path))
+    monkeypatch.setattr("runtools.mcp.lives._ROOM_SECONDS", 0.0)
+    async with api_world.world(database, tmp_path) as world, over_http(world.url, world.key) as mcp:
+        world.host.capacity = 1
+        first = await world.create()
+        made = await said(mcp, "sandbox_create", name="second")
+        assert made.split()[1:3] == ["second", "creating"]
+
+        async def has_its_place() -> bool:
+            return "place 1 in the queue" in await said(mcp, "sandbox_list")
+
+        await api_world.holds(has_its_place, api_world.PATIENCE_SECONDS)
+        await said(mcp, "sandbox_destroy", sandbox=first["id"])
+        await world.becomes(made.split()[0], state="running")
+
+
 class TestCancel:
     """It reaches the command that a call runs, in each version of the protocol."""
 
