@@ -17,10 +17,11 @@ from typing import Any
 
 from pydantic_ai.tools import ToolDefinition
 
-from runtools.errors import RateLimited, RunToolsError, Unavailable
+from runtools.errors import RateLimited, RunToolsError, Unavailable, WaitsForRoom
 from runtools.platform.agents.answer import CUT_OFF, INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link
+from runtools.platform.agents.tools import room
 from runtools.platform.agents.tools.around import AROUND, Around
 from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.agents.tools.shown import ServerTool
@@ -230,26 +231,32 @@ class Toolbox:
         self, tool: Tool[Any, Any], call: Call, on_output: OnOutput, begun: bool
     ) -> Result:
         backoff = Backoff(self._clock, first=0.5, most=8.0)
-        for left in reversed(range(_TRIES)):
+        left, is_waiting = _TRIES, False
+        while True:
             try:
+                if tool.name not in AROUND:
+                    await room.waited(await self._place(), on_output, look=is_waiting)
                 async with within(self._clock, _LONGEST_SECONDS):
                     if tool.name in AROUND:
                         return await tool.call(self._around, call.arguments)
                     bench = self._bench_in(await self._place(), call, on_output, begun=begun)
                     return self._told(await tool.call(bench, call.arguments))
+            except WaitsForRoom:
+                is_waiting = True  # nothing was begun: it is made once there is room
+                continue
             except TimeoutError:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self.stop(call)
                 return Result(f"{tool.name} came to no end, and was given up", failed=True)
             except (Unavailable, RateLimited) as error:
+                left -= 1
                 if not left:
                     return _failed(error)
             except RunToolsError as error:
                 return _failed(error)
             begun = True
             await backoff.wait()
-        raise AssertionError  # the last try returns
 
     def _told(self, result: Result) -> Result:
         if not self._is_news:
