@@ -59,13 +59,13 @@ def _agent(said: AgentDefinition) -> Iterator[tuple[str, RenderableType | str | 
     permissions = (f"{name}: {may}" for name, may in said.permissions.items())
     yield "permissions", ", ".join(permissions) or None
     yield "mcp servers", ", ".join(server.name for server in said.mcp_servers) or None
-    for name in _NUMBERS:
+    for name in _CHOSEN:
         value = getattr(said, name)
         yield name, None if value is None else str(value)
     yield "system_prompt", Text(words.harmless(said.system_prompt))
 
 
-_NUMBERS = (
+_CHOSEN = (
     "max_iterations",
     "max_tokens",
     "temperature",
@@ -73,6 +73,7 @@ _NUMBERS = (
     "top_k",
     "presence_penalty",
     "frequency_penalty",
+    "thinking",
     "max_total_tokens",
     "max_cost_usd",
     "max_seconds",

@@ -19,6 +19,7 @@ from runtools.sdk.shapes.definitions import (
     Permission,
     SandboxDefinition,
     SandboxMode,
+    Thinking,
     ToolHead,
     amiss,
 )
@@ -106,6 +107,7 @@ def define_agent(
     top_k: int | None = None,
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
+    thinking: Thinking | None = None,
     max_total_tokens: int | None = None,
     max_cost_usd: float | None = None,
     max_seconds: int | None = None,
@@ -133,6 +135,8 @@ def define_agent(
         top_k: 1 or more.
         presence_penalty: -2 to 2.
         frequency_penalty: -2 to 2.
+        thinking: whether it thinks before it answers, or how much: ``minimal``, ``low``, ``medium``,
+            ``high``, ``xhigh`` or ``max``; default: what the model does by itself.
         max_total_tokens: how many tokens a run may take before it stops with ``limit_reached``.
         max_cost_usd: what it may cost, as far as the price is known.
         max_seconds: how long it may work; waiting for people does not count.

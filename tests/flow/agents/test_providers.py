@@ -163,6 +163,26 @@ async def test_an_answer_may_be_as_long_as_the_model_can_say(
         assert fake.asked[0].body["max_tokens"] == sent
 
 
+@pytest.mark.parametrize(
+    ("agent", "config", "sent"),
+    [
+        ({}, {}, None),
+        ({"thinking": "high"}, {}, {"type": "enabled", "budget_tokens": 16_384}),
+        ({"thinking": "high"}, {"thinking": "low"}, {"type": "enabled", "budget_tokens": 2048}),
+        ({"thinking": True}, {"thinking": False}, None),
+    ],
+)
+async def test_it_thinks_as_agent_and_run_say(
+    stage: Stage, models: Models, agent: Any, config: Any, sent: Any
+) -> None:
+    async with provider("anthropic", ["end"]) as fake:
+        way = access("anthropic", "claude-sonnet-4-5", fake)
+        run = stage.make(model=way, agent=agent, config=config)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["status"] == "completed"
+        assert fake.asked[0].body.get("thinking") == sent
+
+
 # What each says of a conversation that is too long, and so do servers of one's own.
 OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
     (*WIRES[0], 400, {"type": "error", "error": {

@@ -186,6 +186,7 @@ def test_tuples_are_lists(project):
         ("top_k=0", "top_k"),
         ("presence_penalty=-2.5", "presence_penalty"),
         ("frequency_penalty=3", "frequency_penalty"),
+        ("thinking='hard'", "thinking"),
         ("sandbox='No'", "sandbox"),
         ("sandbox_mode='mine'", "sandbox_mode"),
         ("tools='bash'", "tools"),

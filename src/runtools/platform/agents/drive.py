@@ -45,7 +45,11 @@ INTERRUPTED = "broken off: the user has said something, which follows"
 OVER_TIME = "broken off: the time that the run may take is over"
 _LAST_WORD_SECONDS = 2.0
 """What a worker that leaves a run has for saying what it has taken: it is waited for."""
-_SAMPLING = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "max_tokens")
+_CHOSEN = (
+    *("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"),
+    *("max_tokens", "thinking"),
+)
+"""What an agent may say of how its model answers, by the names of pydantic-ai's settings."""
 
 
 class Drive:
@@ -275,14 +279,14 @@ def _sees(given: Assignment) -> bool:
 
 
 def _settings(given: Assignment) -> ModelSettings:
-    chosen = {name: getattr(given.agent, name) for name in _SAMPLING} | given.config
+    chosen = {name: getattr(given.agent, name) for name in _CHOSEN} | given.config
     settings = {name: value for name, value in chosen.items() if value is not None}
     settings = {**compacting.longest(given.model), **settings}
     # A run asks with the same beginning again and again: where a provider keeps it only on demand
     # (Anthropic), that is asked for. Others keep it by themselves, or have nothing of the kind.
     return cast(
         "ModelSettings",
-        {"cache": True} | {name: settings[name] for name in _SAMPLING if name in settings},
+        {"cache": True} | {name: settings[name] for name in _CHOSEN if name in settings},
     )
 
 

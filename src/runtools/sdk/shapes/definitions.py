@@ -26,6 +26,8 @@ from runtools.sdk.shapes.sandboxes import (
 
 Kind = Literal["tool", "sandbox", "agent"]
 SandboxMode = Literal["shared", "fork"]
+Thinking = Literal[True, False, "minimal", "low", "medium", "high", "xhigh", "max"]
+"""Whether a model thinks before it answers, or how much; how close it comes is the provider's."""
 Permission = Literal["allow", "ask", "deny"]
 """Whether an agent may call a tool: ``ask`` waits for a person's decision on each call."""
 
@@ -173,6 +175,9 @@ class AgentDefinition(Request, defer_build=True):
     top_k: int | None = Field(None, ge=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    thinking: Thinking | None = Field(
+        None, description="true, false or how much; default: what the model does by itself"
+    )
     max_total_tokens: int | None = Field(None, ge=1, le=1_000_000_000)
     max_cost_usd: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False)
     max_seconds: int | None = Field(None, ge=1, le=604_800)

@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from runtools.sdk.pictures import MediaType
 from runtools.sdk.shapes.base import Request, Shape
-from runtools.sdk.shapes.definitions import Label
+from runtools.sdk.shapes.definitions import Label, Thinking
 from runtools.sdk.shapes.sandboxes import Name, TagText
 
 RunStatus = Literal[
@@ -80,6 +80,7 @@ class RunConfig(Budget):
     max_tokens: int | None = Field(None, ge=1, le=128_000)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    thinking: Thinking | None = Field(None, description="true, false or how much")
 
 
 class RunRequest(Request, defer_build=True):
