@@ -52,7 +52,9 @@ class Scripted:
         self.done.set()
         return observed(sandbox_id, 1)
 
-    async def resume(self, sandbox_id: str, op: str, actor: str) -> Observed:
+    async def resume(
+        self, sandbox_id: str, op: str, actor: str, room_seconds: float | None = None
+    ) -> Observed:
         raise SandboxStopped("it ended", hint="see why", details={"n": 1})
 
     async def destroy(self, sandbox_id: str, op: str, actor: str) -> Observed:

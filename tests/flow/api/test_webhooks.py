@@ -669,7 +669,7 @@ async def test_a_restart_sends_what_was_left(
         path = f"/v1/webhooks/{made['id']}/deliveries"
         waiting = (await http.get(path)).json()["data"]
         assert [one["state"] for one in waiting] == ["pending", "pending"]
-        await holds(lambda: len(receiver.got) == 2, 30)
+        await holds(lambda: len(receiver.got) == 2, 90)
         assert receiver.types() == LIFE[:2]
 
 
