@@ -85,10 +85,15 @@ async def drive(worker: FakeWorker, run: Held, given: Assignment, go_on: threadi
 
 async def go_on_with(worker: FakeWorker, run: Held, given: Assignment) -> None:
     """Wait on for what is not decided on yet, or say what was decided."""
-    decided = [one.data for one in given.log if one.type == "approval-resolved"]
-    if len(decided) < sum(one.type == "approval-requested" for one in given.log):
-        await worker.append(run, seen=given.log[-1].seq, wait=True)
-        return
+    log = given.log
+    while True:
+        decided = [one.data for one in log if one.type == "approval-resolved"]
+        if len(decided) == sum(one.type == "approval-requested" for one in log):
+            break
+        missed = await worker.append(run, seen=log[-1].seq, wait=True)
+        if not missed.events:
+            return  # it waits
+        log = [*log, *missed.events]
     outputs = [f"{x['decision']} {x['reason']} {json.dumps(x['arguments'])}" for x in decided]
     results = [
         answered("bash", one["callId"], output=output)
