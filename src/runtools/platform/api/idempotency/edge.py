@@ -4,7 +4,10 @@ A request with an ``Idempotency-Key`` is remembered with the id of its act (`op`
 done. A repeat that finds an answer gets it. One that finds none (the first was cut off by a crash, or
 goes on in another process) is done with the same `op`, which every step further down answers from its
 own records instead of doing it again. Within one process repeats wait for the first. Of twins in two
-processes the first answer stands: whoever comes to its own after that, or is refused, gives that one.
+processes the first answer stands, where it is kept in the transaction of what it tells of (`Call.settle`):
+whoever comes to its own after that, or is refused, gives that one. Elsewhere both tell of the same thing,
+each as it then is, and a secret that is shown once is in one of them. Links to dev URLs and those that
+reset a password are made anew: the one before opens nothing any more.
 
 Commands are the exception: their results may be large and secret, there are many of them, and the guest
 keeps them by process id anyway. So for ``exec`` and ``processes`` nothing is written: the op is made from
