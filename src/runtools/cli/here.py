@@ -66,6 +66,6 @@ def platform() -> str | None:
 
 def _folder() -> folder.Folder | None:
     try:
-        return folder.find(Path.cwd())
+        return folder.find(Path.cwd(), past_closed=True)
     except (NotFound, OSError):
         return None

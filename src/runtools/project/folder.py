@@ -49,8 +49,11 @@ class Folder:
         return self.root / str(getattr(self.settings.folders, PLURALS[kind]))
 
 
-def find(start: Path) -> Folder:
+def find(start: Path, *, past_closed: bool = False) -> Folder:
     """The project that a folder lies in: itself or the nearest one above with ``[tool.runtools]``.
+
+    Args:
+        past_closed: a file that may not be read is passed by; else it is an error, as it may be meant.
 
     Raises:
         NotFound: there is none.
@@ -58,7 +61,7 @@ def find(start: Path) -> Folder:
     """
     start = start.resolve()
     for root in (start, *start.parents):
-        table = settings_table(root / CONFIG)
+        table = settings_table(root / CONFIG, past_closed=past_closed)
         if table is not None:
             return Folder(root, _settings(root, table))
     raise NotFound(f"{start} is in no project: no {CONFIG} has [tool.runtools]", hint=_HINT)
@@ -71,23 +74,25 @@ def definition_files(top: Path) -> Iterator[Path]:
             yield file
 
 
-def settings_table(file: Path) -> object:
+def settings_table(file: Path, *, past_closed: bool = False) -> object:
     """A ``pyproject.toml``'s ``[tool.runtools]``; None where it has none, or is not there.
 
     Raises:
         InvalidRequest: it cannot be read, or is no TOML.
     """
     try:
-        text = file.read_text()
+        there = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        if past_closed:
+            return None
         raise InvalidRequest(f"{file} cannot be read: {exc}") from None
-    if "runtools" not in text:
+    if b"runtools" not in there:
         return None  # it is another's, whatever is wrong with it
     try:
-        return tomllib.loads(text).get("tool", {}).get("runtools")
-    except (tomllib.TOMLDecodeError, AttributeError) as exc:
+        return tomllib.loads(there.decode()).get("tool", {}).get("runtools")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as exc:
         raise InvalidRequest(f"{file} is no TOML: {exc}") from None
 
 

@@ -140,7 +140,7 @@ def _added(config: Path, table: str) -> bytes:
     added = f"{gap}{table}".replace("\n", "\r\n" if b"\r\n" in there else "\n").encode()
     try:
         tomllib.loads((there + added).decode())
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidRequest(
             f"{config}: [tool.runtools] cannot be added at its end: {exc}",
             hint="write the table yourself where `tool` stands",

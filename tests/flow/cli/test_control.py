@@ -192,3 +192,9 @@ def test_what_the_machine_refuses_is_said(cli: Cli) -> None:
     (cli.folder / "file").write_text("")
     refused(cli("init", "file"), "is no folder")
     refused(cli("init", "file/below"), "Not a directory")
+
+
+def test_a_file_above_that_may_not_be_read_stops_a_deploy_alone(cli: Cli) -> None:
+    (cli.folder / "pyproject.toml").mkdir()  # root may read every file
+    assert "no agent" in refused(cli("agent", "get", "nobody"), "nobody")
+    refused(cli("deploy"), "pyproject.toml cannot be read")

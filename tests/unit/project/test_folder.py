@@ -26,6 +26,27 @@ def test_so_is_a_broken_one_of_something_else(project):
     assert find(folder.root / "agents").root == folder.root
 
 
+def test_so_is_one_in_another_encoding(project):
+    folder = project({"agents/x.py": ""})
+    (folder.root / "agents/pyproject.toml").write_bytes(b"authors = 'Ren\xe9'\n")
+    assert find(folder.root / "agents").root == folder.root
+
+
+def test_in_another_encoding_a_project_has_no_settings(project):
+    folder = project({})
+    (folder.root / "pyproject.toml").write_bytes(b"[tool.runtools]\n# Ren\xe9\n")
+    with pytest.raises(InvalidRequest, match="no TOML"):
+        find(folder.root)
+
+
+def test_one_that_may_not_be_read_is_passed_by_where_that_is_said(project):
+    """A folder in its place, for root may read every file."""
+    folder = project({"agents/pyproject.toml/x": ""})
+    assert find(folder.root / "agents", past_closed=True).root == folder.root
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        find(folder.root / "agents")
+
+
 def test_nowhere(tmp_path):
     with pytest.raises(NotFound, match="is in no project"):
         find(tmp_path)
