@@ -16,6 +16,8 @@ from sqlalchemy import Connection, text
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.templates import service as templates
+from runtools.platform.api.templates.store import Version
 from runtools.platform.api.vault.vault import Vault
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.clock import SystemClock
@@ -66,12 +68,12 @@ async def beside(any_world: World, any_url: str) -> AsyncIterator[httpx.AsyncCli
 
 
 @asynccontextmanager
-async def _held(any_url: str, table: str) -> AsyncIterator[Database]:
-    """Nobody writes to the table while the body runs: who wants to waits."""
+async def _held(any_url: str, doing: str) -> AsyncIterator[Database]:
+    """A transaction has done that, and is not at its end before the body's."""
     db, held, let_go = Database(any_url), threading.Event(), threading.Event()
 
     def hold(conn: Connection) -> None:
-        conn.execute(text(f"LOCK TABLE {table} IN EXCLUSIVE MODE"))
+        conn.execute(text(doing))
         held.set()
         assert let_go.wait(_SECONDS)
 
@@ -87,7 +89,12 @@ async def _held(any_url: str, table: str) -> AsyncIterator[Database]:
 
 async def _at_once(any_url: str, table: str, *acts: Coroutine[Any, Any, T]) -> list[T]:
     """What each comes to once all have come as far as the table, and none has written to it before."""
-    async with _held(any_url, table) as db:
+    return await _while(any_url, f"LOCK TABLE {table} IN EXCLUSIVE MODE", *acts)
+
+
+async def _while(any_url: str, doing: str, *acts: Coroutine[Any, Any, T]) -> list[T]:
+    """What each comes to once all have met what another transaction is doing."""
+    async with _held(any_url, doing) as db:
         tasks = [asyncio.create_task(act) for act in acts]
 
         async def waiting() -> bool:
@@ -120,8 +127,13 @@ async def _twins(
     any_url: str,
     asked: tuple[str, str, str, Any],
     status: int = 201,
+    rows: int = 1,
 ) -> None:
-    """One request that two processes are given, and one of them once more: it is done once."""
+    """One request that two processes are given, and one of them once more: it is done once.
+
+    Args:
+        rows: how many it adds to the table.
+    """
     table, method, path, body = asked
     headers, before = {"Idempotency-Key": new_id("opn")}, await _count(world, table)
     ask = [http.request(method, path, json=body, headers=headers) for http in (world.http, beside)]
@@ -129,8 +141,10 @@ async def _twins(
     answers.append(await beside.request(method, path, json=body, headers=headers))
     told = [answer.text for answer in answers]
     assert [answer.status_code for answer in answers] == [status] * 3, told
-    assert len({answer.json()["data"]["id"] for answer in answers}) == 1, told
-    assert await _count(world, table) - before == (1 if method == "POST" else -1), told
+    whole = [answer.json()["data"] for answer in answers]
+    ids = {data["id"] for one in whole for data in (one if isinstance(one, list) else [one])}
+    assert len(ids) == 1, told
+    assert await _count(world, table) - before == rows, told
 
 
 async def test_one_act_is_done_once(
@@ -172,7 +186,79 @@ async def test_what_is_taken_away_is_taken_away_once(
     any_world: World, beside: httpx.AsyncClient, any_url: str
 ) -> None:
     await any_world.http.post("/v1/secrets", json={"name": "A", "value": "1"})
-    await _twins(any_world, beside, any_url, ("secrets", "DELETE", "/v1/secrets/A", None), 200)
+    await _twins(any_world, beside, any_url, ("secrets", "DELETE", "/v1/secrets/A", None), 200, -1)
+    # Of these the record stays.
+    box = f"/v1/sandboxes/{(await any_world.create())['id']}/snapshots"
+    await any_world.http.post(box, json={"name": "s"})
+    await _twins(any_world, beside, any_url, ("snapshots", "DELETE", f"{box}/s", None), 200, 0)
+    await _template(any_world)
+    asked = ("template_versions", "DELETE", "/v1/templates/mine", None)
+    await _twins(any_world, beside, any_url, asked, 200, 0)
+
+
+async def _template(world: World) -> None:
+    """One that is built."""
+    path = "/v1/templates/mine"
+    made = await world.http.post(f"{path}/builds", json={"recipe": "base-debian"})
+    assert made.status_code == 201, made.text
+
+    async def ready() -> bool:
+        answer = await world.http.get(f"{path}/versions")
+        return bool(answer.json()["data"][0]["state"] == "ready")
+
+    await holds(ready)
+
+
+async def test_a_template_that_goes_is_not_said_to_be_unknown(
+    any_world: World, beside: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its twin has begun to take it away since this one looked whether it has."""
+    await _template(any_world)
+    twin: list[asyncio.Task[httpx.Response]] = []
+    at_host, look, drop = asyncio.Event(), templates.versions, any_world.host.drop_template
+    both = asyncio.Event()
+
+    async def asked() -> httpx.Response:
+        headers = {"Idempotency-Key": "k"}
+        return await beside.delete("/v1/templates/mine", headers=headers)
+
+    async def versions(*args: Any, **how: Any) -> list[Version]:
+        if not twin:
+            twin.append(asyncio.create_task(asked()))
+            await asyncio.wait_for(at_host.wait(), _SECONDS)
+        return await look(*args, **how)
+
+    async def drop_template(version_id: str) -> None:
+        if at_host.is_set():
+            both.set()
+        at_host.set()
+        await asyncio.wait_for(both.wait(), _SECONDS)
+        await drop(version_id)
+
+    monkeypatch.setattr(templates, "versions", versions)
+    monkeypatch.setattr(any_world.host, "drop_template", drop_template)
+    headers = {"Idempotency-Key": "k"}
+    first = await any_world.http.delete("/v1/templates/mine", headers=headers)
+    both.set()
+    answers = [first, *await asyncio.gather(*twin)]
+    assert [one.status_code for one in answers] == [200, 200], first.text
+    assert len({one.text.partition("meta")[0] for one in answers}) == 1
+
+
+async def test_a_project_renamed_beside_a_deploy_is_not_deployed_into(
+    any_world: World, any_url: str
+) -> None:
+    """What was confirmed is for the project of that name: the other is none any more."""
+    await any_world.http.post("/v1/projects", json={"name": "web"})
+    body = {"project": "web", "agents": [{"slug": "hello", "name": "Hello", "model": "demo"}]}
+    plan = (await any_world.http.post("/v1/deploys/plan", json=body)).json()["data"]["digest"]
+    rename = "UPDATE projects SET name = 'other' WHERE name = 'web'"
+    deploy = any_world.http.post("/v1/deploys", json={**body, "plan": plan})
+    (answer,) = await _while(any_url, rename, deploy)
+    assert answer.status_code == 201, answer.text
+    stands = "SELECT name FROM projects JOIN deploys ON deploys.project_id = projects.id"
+    names = await any_world.platform.db.read(lambda conn: conn.scalars(text(stands)).all())
+    assert names == ["web"]
 
 
 async def test_a_value_is_set_once(

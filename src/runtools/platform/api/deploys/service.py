@@ -126,9 +126,10 @@ def _compare(wanted: DeployRequest, digest: str) -> None:
 def _begin(conn: Transaction, call: Call, wanted: DeployRequest) -> Row:
     """One transaction: the plan is still the one that was confirmed, and nobody else deploys."""
     vault, now = call.platform.vault, call.platform.clock.now()
-    project_id = projects.find(conn, call.org, wanted.project)
-    if project_id is None:
-        project_id = new_id("prj")
+    # Held by its name: from here on nobody names it otherwise, or takes it away.
+    there = projects.held(conn, call.org, wanted.project)
+    project_id = new_id("prj") if there is None else there.id
+    if there is None:
         projects.add(
             conn, Project(project_id, call.org, wanted.project, is_default=False, created_at=now)
         )

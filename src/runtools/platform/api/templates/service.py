@@ -164,15 +164,18 @@ async def newest(call: Call) -> list[Version]:
 async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
     """Delete a version, or all of them; none is deleted when one is in use."""
     platform = call.platform
-    chosen = await platform.db.read(store.dropped_by, call.org, call.op)
-    if not chosen:
-        chosen = (
+
+    async def marked() -> list[Version]:
+        found = (
             [await pick(call, slug, number, own=True)]
             if number
             else await versions(call, slug, own=True)
         )
         since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
-        await platform.db.write(_mark, call.who, chosen, since, call.op)
+        await platform.db.write(_mark, call.who, found, since, call.op)
+        return found
+
+    chosen = await call.once(store.dropped_by, marked)
     reach("api.template.dropping")
     for version in chosen:
         if version.state == "dropped":
