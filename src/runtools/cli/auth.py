@@ -162,8 +162,7 @@ def create(
         made = rt.api_keys.create(
             name, scopes=scope or [], expires_in=expires_in, project_id=project, is_test=test
         )
-    key = output.shown_once(made.id, "key", made.key, _lost(made.id))
-    output.show(made, lambda: key)
+    output.show_once(made, made.id, "key", made.key, _lost(made.id))
     if not output.is_json():
         output.note(f"{made.id}; nobody can show it again")
 
@@ -179,8 +178,7 @@ def rotate(
     """Replace a key by another with the same name and rights; prints it, this once."""
     with connected() as rt:
         made = rt.api_keys.rotate(key_id, expires_in=expires_in)
-    key = output.shown_once(made.id, f"key in the place of {key_id}", made.key, _lost(made.id))
-    output.show(made, lambda: key)
+    output.show_once(made, made.id, f"key in the place of {key_id}", made.key, _lost(made.id))
     if not output.is_json():
         output.note(f"{made.id} in the place of {key_id}, which ends within a second")
 

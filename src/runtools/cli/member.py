@@ -76,8 +76,7 @@ def create(
     with connected() as rt:
         made = rt.invitations.create(email, role=role, expires_in=expires_in, operator=operator)
     hint = f"take it back and invite again: runtools invite revoke {made.id}"
-    link = output.shown_once(made.id, "link", made.link, hint)
-    output.show(made, lambda: link)
+    output.show_once(made, made.id, "link", made.link, hint)
 
 
 @invite.command(name="list")

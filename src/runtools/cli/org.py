@@ -74,7 +74,12 @@ def create(
     """Make an organisation, as the operator; prints the link of its first Admin, this once."""
     with connected() as rt:
         made = rt.orgs.create(name, admin_email=admin)
-    output.show(made, lambda: (made.invitation.link if made.invitation else None) or made.id)
+    if made.invitation is None:
+        output.show(made, lambda: made.id)
+    else:
+        hint = f"nobody can enter it: make another, runtools org create NAME --admin {admin}"
+        link = made.invitation.link
+        output.show_once(made, made.id, "link of its first Admin", link, hint)
     if not output.is_json():
         output.note(f"{made.id}; act in it: runtools auth switch {made.id}")
 

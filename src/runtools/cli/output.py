@@ -39,7 +39,7 @@ __all__ = [
     "screen",
     "show",
     "show_lines",
-    "shown_once",
+    "show_once",
     "working",
 ]
 
@@ -77,21 +77,27 @@ def show(data: Shape | Sequence[Shape] | None, look: Callable[[], RenderableType
         screen.draw(look())
 
 
-def shown_once(ref: str, what: str, secret: str | None, hint: str) -> str:
-    """The secret that only the answer that makes a thing holds; its repeat has none.
+def show_once(
+    data: Shape,
+    ref: str,
+    what: str,
+    secret: str | None,
+    hint: str,
+    look: Callable[[], RenderableType | str] | None = None,
+) -> None:
+    """The result of a command that makes a secret, which is shown if nothing else is.
 
-    As JSON it is said beside the record that there is none: that is the API's data as it came.
+    Only the answer that makes it holds it, and its repeat does not.
 
     Raises:
-        Conflict: the thing is there, and the answer that held the secret was lost.
+        Conflict: the thing is there (as JSON it is printed), and the answer that held the secret was lost.
     """
     if secret is not None:
-        return secret
-    said = f"{ref} was made, but the answer that held the {what} was lost"
-    if not _as_json:
-        raise Conflict(said, hint=hint)
-    note(f"{said}; {hint}")
-    return ""
+        show(data, look or (lambda: secret))
+        return
+    if _as_json:
+        line(_document(data))
+    raise Conflict(f"{ref} was made, but the answer that held the {what} was lost", hint=hint)
 
 
 def item(data: Shape) -> None:

@@ -31,8 +31,7 @@ def create(
     with connected() as rt:
         made = rt.webhooks.create(url, events=wanted, description=description)
     hint = f"delete it and make another: runtools webhook delete {made.id}"
-    output.shown_once(made.id, "secret", made.secret, hint)
-    output.show(made, lambda: looks.webhook(made))
+    output.show_once(made, made.id, "secret", made.secret, hint, lambda: looks.webhook(made))
 
 
 @app.command("list")

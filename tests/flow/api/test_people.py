@@ -79,6 +79,20 @@ class TestOrgs:
             names = [org["name"] for org in (await http.get("/v1/orgs")).json()["data"]]
             assert names == ["default", "Acme"]
 
+    async def test_an_operator_of_no_org_makes_one_by_a_repeated_request(
+        self, any_world: World
+    ) -> None:
+        root = await any_world.person(None, operator=True)
+        body = {"name": "Acme", "adminEmail": "bob@example.org"}
+        async with root.http as http:
+            headers = {"Idempotency-Key": "one"}
+            made = (await http.post("/v1/orgs", json=body, headers=headers)).json()["data"]
+            again = (await http.post("/v1/orgs", json=body, headers=headers)).json()["data"]
+            assert again["id"] == made["id"]
+            assert (bool(made["invitation"]["link"]), again["invitation"]["link"]) == (True, None)
+            other = await http.post("/v1/orgs", json=body, headers={"Idempotency-Key": "two"})
+            assert other.json()["data"]["id"] != made["id"]
+
     async def test_the_operators_key_invites_the_first_admin(self, any_world: World) -> None:
         http = any_world.http
         assert (await http.post("/v1/orgs", json={"name": "Acme"})).status_code == 400

@@ -76,13 +76,17 @@ class Idempotency:
         key = None
         if scope["type"] == "http" and scope["method"] in MUTATING:
             key = http.header(scope, b"idempotency-key")
-        # Who acts in no org signs in, or does what may be done again: there is no place to remember it.
         call: Call | None = scope.get(SCOPE)
-        if key is None or call is None or call.caller is None or call.caller.org_id is None:
+        if key is None or call is None or call.caller is None:
             await self._app(scope, receive, send)
             return
         if _KEY.fullmatch(key) is None:
             raise http.wrong_field("Idempotency-Key", "must be 1 to 255 printable characters")
+        if call.caller.org_id is None:
+            # There is no org to remember it in, and little to make: that is found by its act.
+            _Repeatable(self._app, call, key.decode(), "").name_act(scope)
+            await self._app(scope, receive, send)
+            return
         place = (call.org, digest(f"{call.org} {key.decode()}"))
         while (first := self._running.get(place)) is not None:
             await first.wait()
@@ -119,9 +123,13 @@ class _Repeatable:
 
     def command(self, scope: Scope, before: str | None) -> None:
         """Name a command by its key and request; ``before`` is the one seen under the key."""
-        self.request = self._digest(scope, self._call.body)
+        self.name_act(scope)
         if before is not None and before != self.request:
             raise _mismatch()
+
+    def name_act(self, scope: Scope) -> None:
+        """Name its act by its key and itself: nothing is written, and a repeat has the same name."""
+        self.request = self._digest(scope, self._call.body)
         self._call.given_op = f"opn_{self.request[:32]}"
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
