@@ -27,7 +27,8 @@ from runtools.guest.protocol import BYTES, JSON
 from runtools.guest.record import Look, Record
 from runtools.guest.records import Records
 
-MAX_WATCHING: Final = 160  # followers and those who wait: each takes one of the agent's threads
+# Followers and those who wait: with 64 who watch files they leave threads of those for what lasts.
+MAX_WATCHING: Final = 128
 MAX_WAIT: Final = 60_000
 
 _MAX_COMMAND: Final = 4096

@@ -165,6 +165,19 @@ class TestPaused:
         assert world.look(box).state == "paused"
 
 
+async def test_a_look_takes_no_thread_of_those_for_what_lasts(world, box, monkeypatch):
+    """Where the agent has none left for a wait, what runs can still be looked at, and ended."""
+    name = await started(world, box, "echo hello; exec sleep 1000")
+
+    async def refused(*_):
+        raise Unavailable("216 calls that may last are under way inside")
+
+    monkeypatch.setattr(GuestProcesses, "wait", refused)
+    assert (await world.host.wait_process(box, name, 0)).state == "running"
+    with pytest.raises(Unavailable):
+        await world.host.wait_process(box, name, 1000)
+
+
 @pytest.mark.parametrize("paused", [False, True])
 async def test_who_follows_is_told_of_a_rollback(world, box, paused):
     name = await started(world, box, "echo hello; exec sleep 1000")

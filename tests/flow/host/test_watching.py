@@ -316,20 +316,16 @@ class TestDisk:
         await until(lambda: world.look(box).state == "paused")
         assert builds == [False]
 
-    async def test_no_build_gives_way_where_nothing_runs(self, world, box, full, monkeypatch):
-        """Nothing is paused for it, so it may have the disk; one that has its place may soon run."""
-        asked, admission = [], world.engine.admission
+    async def test_a_build_gives_way_where_nothing_runs_too(self, world, box, full, monkeypatch):
+        """The platform's own files lie on that disk, and whoever wants to run waits for it."""
+        asked = []
         monkeypatch.setattr(world.engine.templates, "give_way", lambda: asked.append(1))
         await world.pause(box)
-        full()
-        admission.adopt("warm tpl_base 2x1024", load_of(1024, 0.5))
         await world.host.space.look()
         assert not asked
-        admission.adopt(box, load_of(1024, 0.5))
+        full()
         await world.host.space.look()
         assert asked
-        for who in list(admission.tickets):
-            admission.leave(who)
 
     async def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(
         self, world, box, full, monkeypatch

@@ -96,7 +96,10 @@ class Processes:
             if guest is None:  # it is paused, and stays so
                 return await self.get_process(sandbox_id, process_id)
             try:
-                wanted = guest.processes.wait(process_id, min(int(max(left, 0) * 1000), _WAIT_MS))
+                if left > 0:
+                    wanted = guest.processes.wait(process_id, min(int(left * 1000), _WAIT_MS))
+                else:  # a look alone, for which the agent has always a thread
+                    wanted = guest.processes.get(process_id)
                 seen = await _while_running(box, wanted)
             except GuestUnreachable as exc:
                 lost = await _bear(box, exc, lost)

@@ -76,7 +76,7 @@ class Space:
             return
         running = chosen(self._engine.actors.values(), State.RUNNING)
         # What nobody has yet goes first; while its files are being removed the headroom is still there.
-        builds = (running or self._is_starting()) and self._engine.templates.give_way()
+        builds = self._engine.templates.give_way()
         if builds and self.free_bytes >= self._engine.headroom_bytes:
             log.warning("the disk is almost full: what a build takes of it goes first")
             return
@@ -133,10 +133,6 @@ class Space:
             await pause(box, Why("disk_low", PLATFORM))
         finally:
             self._saving.discard(box.id)
-
-    def _is_starting(self) -> bool:
-        """Whether a sandbox has its place, and is about to run."""
-        return any(not who.startswith(WARMING) for who in self._engine.admission.tickets)
 
     async def _is_low(self) -> bool:
         """Whether less is free than the headroom and what must still be written of the memory of all that

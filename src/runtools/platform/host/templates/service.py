@@ -98,6 +98,7 @@ class Templates:
         self._turn = asyncio.Lock()
         self._building: str | None = None
         self._makes_image = False
+        self._has_shop = False
         self._given_way: set[str] = set()
         self._stopping = False
 
@@ -224,12 +225,12 @@ class Templates:
         ]
 
     def give_way(self) -> bool:
-        """End the build under way: sandboxes need the disk. Whether there is one, or rests of it.
+        """End the build under way: the disk is almost full. Whether most of what it took is given back.
 
-        One that has made its image, or could not, is let be: most of what it took is being given back.
+        One that has made its image, or could not, gives that back by itself, and is let be from then on.
         """
         version_id = self._building
-        if version_id is None:
+        if version_id is None or not self._has_shop:
             return False
         if self._makes_image and version_id not in self._given_way:
             self._given_way.add(version_id)
@@ -275,7 +276,7 @@ class Templates:
         error: RunToolsError | None = None
         if task.cancelled() and version_id in self._given_way:
             error = BuildFailed(
-                f"{log.step_name}: the host's disk was almost full, and sandboxes that run need it",
+                f"{log.step_name}: the host's disk was almost full",
                 hint="make room (runtools df, runtools prune), then build it again",
             )
         elif task.cancelled():
@@ -294,12 +295,13 @@ class Templates:
     async def _make(self, record: Record, log: BuildLog) -> None:
         version_id = record.order.version_id
         folder = self._at(version_id)
-        self._makes_image = True
+        self._makes_image = self._has_shop = True
         try:
             await build(record.order, self._shop, folder, log)
         finally:
             self._makes_image = False
             await to_its_end(clear(self._shop, version_id))
+            self._has_shop = False
         crash_point("build.image")
         log.step("first boot", 0.65, 1.0)
         size = used_bytes(folder)

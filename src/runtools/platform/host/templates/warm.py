@@ -115,7 +115,11 @@ class Warm:
         for folder in list(self._folder.iterdir()):
             if folder in self._kept:
                 continue
-            await self._clear(folder)
+            try:
+                await self._clear(folder)
+            except VmmFailed as exc:  # it keeps what it has, and nobody from starting
+                _log.error("%s of an earlier start is kept: %s", folder.name, exc)
+                continue
             count += 1
         return count
 

@@ -242,7 +242,7 @@ class TestFailure:
         assert templates.give_way()  # till nothing of it is left
         built = await ended(templates)
         assert built.state == "failed"
-        assert "the host's disk was almost full, and sandboxes that run need it" in built.error
+        assert "the host's disk was almost full" in built.error
         oven.go.set()
         assert (await ended(templates, "tpl_two")).state == "ready"
         assert not templates.give_way()
@@ -282,7 +282,7 @@ class TestFailure:
         await dropping
         assert not (tmp_path / "work/tpl_one").exists()
 
-    async def test_one_in_its_first_boot_is_only_waited_for(
+    async def test_one_in_its_first_boot_is_let_be_and_waited_for_by_nobody(
         self, templates: Templates, warmer: Warmer
     ) -> None:
         warmer.go.clear()
@@ -290,7 +290,7 @@ class TestFailure:
         async with asyncio.timeout(60):
             while not warmer.booting:
                 await asyncio.sleep(0)
-        assert templates.give_way()
+        assert not templates.give_way()
         warmer.go.set()
         assert (await ended(templates)).state == "ready"
 

@@ -215,6 +215,19 @@ class TestMake:
         assert driver.ended == [f"warm-{image.version_id}-2x1024"] * 2
         assert list((tmp_path / "warm").iterdir()) == [path]
 
+    async def test_one_that_cannot_be_ended_keeps_nobody_from_starting(
+        self, warm: Warm, driver: Booths, network: NullNetwork, image: Image, tmp_path: Path
+    ) -> None:
+        driver.stuck = True
+        with pytest.raises(BuildFailed, match="it does not go"):
+            await warm.make(image, 2, 1024)
+        again = open_again(tmp_path, driver, network)
+        assert await again.reclaim() == 0
+        assert list(tmp_path.glob("warm/.making-*/machine.json"))
+        driver.stuck = False
+        assert await again.reclaim() == 1
+        assert driver.live == set()
+
     async def test_cancelled_when_it_is_there_it_is_kept_and_can_be_forgotten(
         self, warm: Warm, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
