@@ -390,6 +390,15 @@ class TestStructured:
         assert taken["output"] == "taken"
         assert any("calling final_answer" in text for text in shown(script.asked[1]))
 
+    @pytest.mark.parametrize("must", [["n"], []])
+    async def test_what_is_no_object_is_no_result(self, stage: Stage, must: list[str]) -> None:
+        schema = {"type": "object", "properties": SCHEMA["properties"], "required": must}
+        script = Script([Call("final_answer", raw='{"n": ')], [Call("final_answer", {"n": 7})])
+        run = await stage.played(script, output_schema=schema)
+        assert run.done["structured"] == {"n": 7}
+        refused, _ = run.of("tool-result")
+        assert "no JSON object" in refused["output"]
+
     @pytest.mark.parametrize(
         ("wrong", "why"),
         [

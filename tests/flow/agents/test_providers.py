@@ -150,6 +150,8 @@ async def test_what_is_cut_off_is_told_why(stage: Stage, models: Models, at: int
     [
         ("claude-sonnet-4-0", {}, 32_000),
         ("claude-sonnet-4-0", {"max_tokens": 700}, 700),
+        ("claude-sonnet-4-0", {"thinking": "high"}, 32_000),
+        ("claude-sonnet-4-0", {"thinking": "max", "max_tokens": 40_000}, 40_000),
         ("claude-sonnet-4-5", {}, 64_000),
     ],
 )
@@ -161,6 +163,44 @@ async def test_an_answer_may_be_as_long_as_the_model_can_say(
         stage.worker(models.build)
         assert (await stage.runs.ended(run))["status"] == "completed"
         assert fake.asked[0].body["max_tokens"] == sent
+
+
+@pytest.mark.parametrize("thinking", ["xhigh", "max"])
+@pytest.mark.parametrize("config", [{}, {"max_tokens": 40_000}])
+async def test_it_may_say_more_than_it_may_think(
+    stage: Stage, models: Models, thinking: str, config: dict[str, Any]
+) -> None:
+    """Anthropic refuses what it may not; how long an answer may be is not said of a summary."""
+    look = [Call("bash", {"command": "echo the-result"})]
+    long = Refuse(400, body='{"error": {"type": "x", "message": "prompt is too long"}}')
+    async with provider("anthropic", look, long, ["the summary"], ["end"]) as fake:
+        way = access("anthropic", "claude-sonnet-4-0", fake)
+        run = stage.make(model=way, agent={"thinking": thinking}, config=config)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        for body in (one.body for one in fake.asked):
+            assert body["max_tokens"] > body["thinking"]["budget_tokens"] > 32_000
+        summary = fake.asked[2].body
+        assert "the-result" in json.dumps(summary["messages"])
+        assert summary["max_tokens"] != 40_000
+
+
+@pytest.mark.parametrize("must", [["n"], []])
+@pytest.mark.parametrize("raw", ['{"n": ', ""])
+async def test_a_result_that_is_cut_off_is_none(
+    stage: Stage, models: Models, must: list[str], raw: str
+) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": must}
+    cut = [Call("final_answer", raw=raw), Full()]
+    async with provider("anthropic", cut, [Call("final_answer", {"n": 7})]) as fake:
+        way = access("anthropic", "claude-sonnet-4-5", fake)
+        run = stage.make(model=way, output_schema=schema)
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert (done["status"], done["structured"]) == ("completed", {"n": 7}), done
+        refused, taken = run.of("tool-result")
+        assert "before the arguments were whole" in refused["output"]
+        assert taken["output"] == "taken"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +228,10 @@ OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
     (*WIRES[0], 400, {"type": "error", "error": {
         "type": "invalid_request_error",
         "message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+    (*WIRES[0], 400, {"type": "error", "error": {
+        "type": "invalid_request_error",
+        "message": "input length and `max_tokens` exceed context limit: 175000 + 32000 > 200000,"
+        " decrease input length or `max_tokens` and try again"}}),
     (*WIRES[1], 400, {"error": {
         "message": "Your input exceeds the context window of this model.",
         "type": "invalid_request_error", "param": "input", "code": "context_length_exceeded"}}),

@@ -11,6 +11,7 @@ from runtools.platform.agents.asking import ask_ahead
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
 from runtools.platform.agents.points import reach
+from runtools.platform.agents.tools.toolbox import broken
 from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.sdk.shapes.runs import ApprovalRequested, ToolImage, ToolOutput
 from runtools.workbench.tool import Result
@@ -142,6 +143,9 @@ async def _judge(run: Held) -> bool:
     schema = run.given.output_schema or {}
     events = []
     for place, call in enumerate(given):
+        if why := broken(call.arguments):
+            events.append(result_event(call, why, failed=True))
+            continue  # what stands in their place fits a schema that asks for nothing
         faults = await fitting.faults(schema, call.arguments)
         if faults:
             events.append(result_event(call, f"it does not fit: {faults}", failed=True))

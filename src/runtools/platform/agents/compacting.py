@@ -33,6 +33,8 @@ _CHARACTERS_A_TOKEN = 3
 _UNKNOWN_WINDOW = 32_000
 _OF_EACH = 4000
 _OF_REQUEST = 8000
+_DEEPEST = ("xhigh", "max")
+"""Thoughts that may take more tokens than the catalogue gives to a whole answer: Anthropic refuses that."""
 _MOST_SHORTER = 4
 """Tries with half as much each."""
 
@@ -42,10 +44,18 @@ def window_of(run: Held) -> int | None:
     return run.given.model.context_window
 
 
-def longest(access: ModelAccess) -> dict[str, Any]:
-    """How long an answer may be where nobody has said so, and the provider would end it early."""
+def longest(access: ModelAccess, thinking: object) -> dict[str, Any]:
+    """How long an answer may be where nobody has said so, and the provider would end it early.
+
+    Args:
+        thinking: how much the model is to think.
+    """
     model = entry(access.provider, access.api_id)
-    return {} if model is None or model.max_output is None else {"max_tokens": model.max_output}
+    if model is None or model.max_output is None:
+        return {}
+    if model.thinking and thinking in _DEEPEST:
+        return {}  # pydantic-ai asks for what it lets the model think, and an answer beyond that
+    return {"max_tokens": model.max_output}
 
 
 def is_full(run: Held) -> bool:
@@ -101,7 +111,7 @@ def _stream(run: Held, turn: int) -> Stream:
     chosen = {
         name: value for name, value in asked.settings.items() if name not in ("max_tokens", "cache")
     }
-    chosen |= longest(run.given.model)
+    chosen |= longest(run.given.model, chosen.get("thinking"))
     settings = cast("ModelSettings", chosen)
     plain = Asked(asked.model, settings, ModelRequestParameters(), asked.says_finish)
     run.stream = stream = Stream(plain, None)

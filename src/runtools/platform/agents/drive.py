@@ -281,7 +281,7 @@ def _sees(given: Assignment) -> bool:
 def _settings(given: Assignment) -> ModelSettings:
     chosen = {name: getattr(given.agent, name) for name in _CHOSEN} | given.config
     settings = {name: value for name, value in chosen.items() if value is not None}
-    settings = {**compacting.longest(given.model), **settings}
+    settings = {**compacting.longest(given.model, settings.get("thinking")), **settings}
     # A run asks with the same beginning again and again: where a provider keeps it only on demand
     # (Anthropic), that is asked for. Others keep it by themselves, or have nothing of the kind.
     return cast(

@@ -27,6 +27,7 @@ _SAY, _DEEPEST = ("error", "message", "detail"), 4
 REJECTED = "model_rejected"
 _TOO_LONG = (
     "context length",
+    "context limit",
     "context size",
     "context window",
     "maximum context",

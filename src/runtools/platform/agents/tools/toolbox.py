@@ -144,7 +144,7 @@ class Toolbox:
 
     def is_fronts(self, name: str, given: Mapping[str, Any]) -> bool:
         """Whether a call is for the front end that brought the tool along; it asks its user itself."""
-        if name not in self._front or name in self._servers.tools or INVALID in given:
+        if name not in self._front or name in self._servers.tools or broken(given):
             return False
         return self.permission(name) != "deny"
 
@@ -156,7 +156,7 @@ class Toolbox:
             begun: whether the call may have been made before.
         """
         tool: Tool[Any, Any] | None = self._inside.get(call.name) or AROUND.get(call.name)
-        invalid = INVALID in call.arguments
+        invalid = bool(broken(call.arguments))
         if tool is None and call.name not in self._servers.tools and not invalid:
             if (silent := self._servers.silent(call.name)) is not None:
                 why = f"{silent} did not say which tools it has: {call.name[:80]} was not called"
@@ -164,8 +164,7 @@ class Toolbox:
             there = ", ".join(self.names)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if invalid:
-            why = _CUT_OFF if CUT_OFF in call.arguments else _NO_OBJECT
-            return Result(why, failed=True)
+            return Result(broken(call.arguments), failed=True)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
             if tool is None:
@@ -294,6 +293,13 @@ class Toolbox:
 
 def _object(schema: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "object", **({"properties": {}} if schema is None else schema)}
+
+
+def broken(given: Mapping[str, Any]) -> str:
+    """Why nothing can be made of a call's arguments, in words for the model; empty: they are whole."""
+    if INVALID not in given:
+        return ""
+    return _CUT_OFF if CUT_OFF in given else _NO_OBJECT
 
 
 def permission(rules: Mapping[str, Permission], name: str) -> Permission:
