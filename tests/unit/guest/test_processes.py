@@ -294,7 +294,7 @@ class TestOutput:
         assert talk.fail("process_output", process="a", stream="x", limit=1) == "invalid_request"
 
     def test_streams_apart_and_in_their_order(self, talk: Talk) -> None:
-        line = "for i in 1 2 3 4 5; do echo o$i; sleep 0.02; echo e$i >&2; sleep 0.02; done"
+        line = "for i in 1 2 3 4 5; do echo o$i; sleep 0.1; echo e$i >&2; sleep 0.1; done"
         start(talk, "a", line)
         wait(talk, "a")
         assert read(talk, "a")[1] == b"".join(b"o%d\ne%d\n" % (n, n) for n in range(1, 6))
