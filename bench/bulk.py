@@ -7,9 +7,9 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
+from bench.memory import begin_anew, peak_mb, resident_mb
 from bench.section import Bench
 from bench.table import Row, Series, at_most, row
 from runtools.platform.kit.config import load
@@ -27,8 +27,8 @@ def measure(bench: Bench) -> Iterator[Row]:
     parts = {"api": platform.pid("api"), "host": platform.pid("host"), "SDK": os.getpid()}
     sandbox = bench.rt.sandboxes.create(disk_mb=size_mb + 1024, idle_timeout_seconds=0)
     for pid in parts.values():
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
-    before = {part: _memory(pid, "VmRSS") for part, pid in parts.items()}
+        begin_anew(pid)
+    before = {part: resident_mb(pid) for part, pid in parts.items()}
     source = _Source(size_mb)
     began = time.perf_counter()
     entry = sandbox.files.write("/workspace/bulk", source.pieces())
@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         began = time.perf_counter()
         sandbox.files.download("/workspace/bulk", file)
         down = size_mb / (time.perf_counter() - began)
-        took = {part: _memory(pid, "VmHWM") - before[part] for part, pid in parts.items()}
+        took = {part: peak_mb(pid) - before[part] for part, pid in parts.items()}
         assert source.sum == _sum_of(file)
     sandbox.destroy()
     yield row(f"{size_mb} MB up", Series([up]), unit="MB/s")
@@ -71,8 +71,3 @@ def _sum_of(file: BinaryIO) -> int:
     while piece := file.read(_PIECE_MB << 20):
         total = zlib.crc32(piece, total)
     return total
-
-
-def _memory(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))

@@ -11,7 +11,6 @@ import base64
 import ctypes
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -383,13 +382,6 @@ class Floor:
         agent.renew()
         agent.exec()
         return vm, agent
-
-
-def pss_mb(pid: int) -> float:
-    """MB that a process takes by itself, and its share of what it shares."""
-    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def at_once(work: Callable[[], Any], count: int) -> list[Any]:

@@ -26,6 +26,7 @@ import uvloop
 from websockets.sync.client import connect as open_websocket
 from websockets.sync.server import serve as serve_websocket
 
+from bench.memory import begin_anew, peak_mb, pss_mb, resident_mb
 from bench.section import Bench
 from bench.table import Row, Series, at_least_floor_times, at_most, at_most_floor_plus, row
 from runtools.sdk.sync.sandbox import Sandbox
@@ -204,14 +205,14 @@ def _many(port: int, pid: int) -> Row:
     """Memory of the gateway for idle WebSockets."""
     with _echo() as echo:
         name = f"ws://{echo}-{BOX}.sandboxes.localhost:{port}/"
-        before = _memory_mb(pid)
+        before = pss_mb(pid)
         with ExitStack() as stack:
             for _ in range(SOCKETS):
                 made = open_websocket(
                     name, sock=_socket(port), additional_headers={"X-RunTools-Key": KEY}
                 )
                 stack.enter_context(made)
-            ours = Series([_memory_mb(pid) - before])
+            ours = Series([pss_mb(pid) - before])
     return row(f"{SOCKETS} idle WebSockets, in the gateway", ours, unit="MB", wanted=[at_most(60)])
 
 
@@ -223,8 +224,8 @@ def _gigabyte(port: int, pid: int) -> Iterator[Row]:
         name = f"{inside}-{BOX}.sandboxes.localhost:{port}"
         said = f"POST / HTTP/1.1\r\nHost: {name}\r\nX-RunTools-Key: {KEY}\r\n"
         head = f"{said}Content-Length: {GIGABYTE}\r\n\r\n".encode()
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
-        before = _status_mb(pid, "VmRSS")
+        begin_anew(pid)
+        before = resident_mb(pid)
         for at, series in ((inside, floor), (port, ours)):
             taker = threading.Thread(target=_take, args=(sink,))
             taker.start()
@@ -236,7 +237,7 @@ def _gigabyte(port: int, pid: int) -> Iterator[Row]:
                 assert sock.recv(100).startswith(b"HTTP/1.1 200 "), "it was not taken"
             series.values.append((GIGABYTE >> 20) / (time.perf_counter() - began))
             taker.join()
-        took = Series([_status_mb(pid, "VmHWM") - before])
+        took = Series([peak_mb(pid) - before])
     yield row("1 GB up, beside the server asked directly", ours, floor, unit="MB/s")
     yield row("… in the gateway meanwhile", took, unit="MB", wanted=[at_most(60)])
 
@@ -251,11 +252,6 @@ def _take(sink: socket.socket) -> None:
         while size < GIGABYTE:
             size += len(sock.recv(1 << 20))
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-
-def _status_mb(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _inside(bench: Bench, rounds: int) -> Iterator[Row]:
@@ -289,11 +285,6 @@ def _paused(box: Sandbox) -> None:
     box.pause()
     while not box.refresh().durable:
         time.sleep(0.05)
-
-
-def _memory_mb(pid: int) -> float:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) / 1024  # type: ignore[index]
 
 
 def _socket(port: int) -> socket.socket:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.crowd import born, destroy_all
-from bench.floor import at_once, pss_mb
+from bench.floor import at_once
+from bench.memory import pss_mb
 from bench.section import Bench
 from bench.table import Row, Series, at_most_floor_times, row
 
