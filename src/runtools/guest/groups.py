@@ -142,10 +142,8 @@ class Groups:
         base = os.path.dirname(self._folder)
         for controller in ("pids", "memory", "cpu"):
             _put(f"{base}/cgroup.subtree_control", f"+{controller}")
-        for controller in (
-            "pids",
-            "cpu",
-        ):  # each command has its share, however many processes it is
+        # Each command has its share of the processors, however many processes it is.
+        for controller in ("pids", "cpu"):
             _put(f"{self._folder}/cgroup.subtree_control", f"+{controller}")
         _put(f"{self.holders}/cpu.weight", "10000")
         _put(f"{self._folder}/pids.max", str(threads * 4 // 5))

@@ -74,10 +74,8 @@ def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bo
         link = urls.link(port, seconds)
     elif open_ and found.access == "private":
         link = urls.link(port)
-    if open_ and link is None:
-        _start_browser(found.url)
-    elif open_ and link is not None:
-        _open_unseen(link.url)
+    if open_:
+        _start_browser(found.url) if link is None else _open_unseen(link.url)
     if seconds is not None and link is not None:
         shown = link.url
         output.show(link, lambda: shown) if json else output.line(shown)

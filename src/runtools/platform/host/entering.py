@@ -270,9 +270,9 @@ class Stream(Splice):
                 return
 
     async def _going_on(self) -> None:
-        """Wait until the sandbox goes on, if somebody has it do so: whoever was to see that it is awake
+        """Wait until the sandbox goes on, if somebody has it do so.
 
-        may have asked a moment before it was paused.
+        Whoever was to see that it is awake may have asked a moment before it was paused.
 
         Raises:
             Conflict: it sleeps.

@@ -113,7 +113,7 @@ _SPECIAL: Mapping[str, Any] = {
 }
 _LISTS = frozenset({"agents", "but", "ids", "makers", "names"})
 # Those that neither find nor change anything: a lock.
-EFFECTLESS = frozenset({"members.lock"})
+EFFECTLESS = frozenset({"orgs.lock"})
 _NAMES_ORG = re.compile(
     r"\b(?:WHERE\b.*\b(?:org_id|orgs\.id)|INSERT INTO .*\borg_id|INTO orgs)\b", re.S
 )

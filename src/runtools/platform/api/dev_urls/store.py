@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 
-from runtools.platform.api.orgs.store import orgs
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Kind as MakerKind
 from runtools.platform.kit.db import Moment, metadata
@@ -120,7 +120,7 @@ def choose(
 ) -> None:
     """Decide for a port, for all of a sandbox, or (without a sandbox) for the org."""
     # Of those that decide at once, one comes after the other.
-    conn.execute(select(orgs.c.id).where(orgs.c.id == org_id).with_for_update(key_share=True))
+    orgs.lock(conn, org_id)
     where = {"org_id": org_id, "sandbox_id": sandbox_id or _EVERYWHERE, "port": port}
     table = dev_url_choices
     conn.execute(delete(table).where(*(table.c[name] == value for name, value in where.items())))
@@ -181,7 +181,7 @@ def place(conn: Connection, sandbox_id: str, port: int) -> Place | None:
 def add(conn: Connection, link: Link) -> None:
     """A new link; the same act again makes it another one, for its secret is kept nowhere."""
     table = dev_url_links
-    conn.execute(select(orgs.c.id).where(orgs.c.id == link.org_id).with_for_update(key_share=True))
+    orgs.lock(conn, link.org_id)
     conn.execute(delete(table).where(table.c.org_id == link.org_id, table.c.op == link.op))
     conn.execute(insert(table).values(**asdict(link)))
 

@@ -146,7 +146,7 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
     taken = store.take(conn, digest, now)
     if taken is None:
         raise _over()
-    members.lock(conn, taken.org_id)
+    orgs.lock(conn, taken.org_id)
     if not _still_given(conn, taken, now):
         raise _over()
     if members.find(conn, taken.org_id, user.id) is not None:

@@ -10,6 +10,7 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.keys import store as keys
 from runtools.platform.api.members import store
 from runtools.platform.api.members.store import Member
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.ssh_keys import store as ssh_keys
 from runtools.platform.core import access
 from runtools.platform.core.access import Caller, Role
@@ -56,7 +57,7 @@ def leave(conn: Transaction, org_id: str, user_id: str) -> None:
     Raises:
         Conflict: it is the last Admin.
     """
-    store.lock(conn, org_id)
+    orgs.lock(conn, org_id)
     there = store.find(conn, org_id, user_id)
     if there is not None:
         _keep_an_admin(conn, there)
@@ -88,7 +89,7 @@ def _remove(
 
 def _held(conn: Transaction, org_id: str, who: Caller, user_id: str) -> Member:
     """The member, while nobody else changes who is one."""
-    store.lock(conn, org_id)
+    orgs.lock(conn, org_id)
     there = store.find(conn, org_id, user_id)
     if there is None:
         raise NotFound(f"no member {user_id[:80]!r}", hint="runtools member list")

@@ -99,14 +99,6 @@ def find(conn: Connection, org_id: str, user_id: str) -> Member | None:
     return found[0] if found else None
 
 
-def lock(conn: Connection, org_id: str) -> None:
-    """Let nobody else change who the org's members are, until the transaction's end.
-
-    Others may go on to write rows of the org meanwhile: its audit log is among what they end with.
-    """
-    conn.execute(select(orgs.c.id).where(orgs.c.id == org_id).with_for_update(key_share=True))
-
-
 def held(conn: Connection, org_id: str, user_id: str) -> bool:
     """Whether the user is a member; nobody changes who is one until the transaction's end."""
     query = select(orgs.c.id).where(orgs.c.id == org_id)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from runtools.errors import Conflict
-from runtools.platform.api.orgs.store import orgs
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.kit.db import Moment, metadata
 
 endpoints = Table(
@@ -61,9 +61,7 @@ def add(conn: Connection, endpoint: Endpoint, most: int) -> Endpoint:
     Raises:
         Conflict: the org has one of that slug, or as many as it may have.
     """
-    # One at a time looks, counts and adds; who only refers to the org need not wait.
-    mine = select(orgs.c.id).where(orgs.c.id == endpoint.org_id)
-    conn.execute(mine.with_for_update(key_share=True))
+    orgs.lock(conn, endpoint.org_id)  # one at a time looks, counts and adds
     there = {one.slug: one for one in all_of(conn, endpoint.org_id)}
     known = there.get(endpoint.slug)
     if known is not None and known.op == endpoint.op:

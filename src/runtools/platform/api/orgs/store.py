@@ -73,3 +73,11 @@ def next_ledger_id(conn: Connection, org_id: str) -> int:
 def last_ledger_id(conn: Connection, org_id: str) -> int:
     """The number of the org's latest ledger entry."""
     return int(conn.scalar(select(orgs.c.ledger_last).where(orgs.c.id == org_id)) or 0)
+
+
+def lock(conn: Connection, org_id: str) -> None:
+    """Have those who count or change what the org has wait for each other, until the transaction's end.
+
+    Others may go on to write rows that refer to it: its audit log is among what they end with.
+    """
+    conn.execute(select(orgs.c.id).where(orgs.c.id == org_id).with_for_update(key_share=True))

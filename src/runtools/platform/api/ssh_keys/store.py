@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict, NameTaken
-from runtools.platform.api.orgs.store import orgs
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.kit.db import Moment, metadata
 
 ssh_keys = Table(
@@ -85,7 +85,7 @@ def add(conn: Connection, key: SshKey) -> None:
         Conflict: it has that key, or as many as it may have.
     """
     # Of those that add at once, each counts what those before it have added.
-    conn.execute(select(orgs.c.id).where(orgs.c.id == key.org_id).with_for_update(key_share=True))
+    orgs.lock(conn, key.org_id)
     mine = ssh_keys.c.org_id == key.org_id
     count = conn.scalar(select(func.count()).where(mine))
     if int(count or 0) >= MOST:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from runtools.errors import Conflict
 from runtools.platform.api.idempotency.rules import under_way
-from runtools.platform.api.orgs.store import orgs
+from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.webhooks.tables import Delivery, Hook, deliveries, webhooks
 from runtools.platform.core.ids import new_id
 
@@ -72,9 +72,7 @@ def add(conn: Connection, hook: Hook, most: int) -> None:
         Conflict: the org has as many as it may have.
         Unavailable: the same act is making it at this moment.
     """
-    # One at a time counts and adds; who only refers to the org need not wait.
-    mine = select(orgs.c.id).where(orgs.c.id == hook.org_id)
-    conn.execute(mine.with_for_update(key_share=True))
+    orgs.lock(conn, hook.org_id)  # one at a time counts and adds
     count = conn.scalar(select(func.count()).where(webhooks.c.org_id == hook.org_id))
     if int(count or 0) >= most:
         raise Conflict(f"there are {most} webhooks already", hint="delete one of them first")
