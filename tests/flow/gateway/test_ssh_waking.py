@@ -14,7 +14,6 @@ import pytest_asyncio
 from runtools.errors import QuotaExceeded
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.ssh import wires
-from runtools.platform.gateway.ssh.door import Door
 from runtools.platform.gateway.ssh.requests import Requests
 from runtools.platform.gateway.ssh.wires import SandboxWire
 from runtools.testing.api_world import holds
@@ -136,12 +135,10 @@ class TestWithinLimits:
 
     async def test_what_waits_is_bounded(self, world: SshWorld) -> None:
         world.doorway.limited = True
-        async with background(world.ssh("--", "wc -c")) as process:
-            await holds(lambda: world.house.streams)
+        async with background(world.ssh("--", "echo in; exec wc -c")) as process:
+            await says(process, b"in")  # else it would wait for its session, and send nothing
             [stream] = world.house.streams
-            [one] = world.house.inside
-            assert isinstance(one, Door)
-            await holds(lambda: one._channels)
+            await holds(lambda: not _is_woken(stream))
             world.doorway.room.clear()
             assert process.stdin is not None
             process.stdin.write(b"x" * (16 << 20))

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from runtools.platform.api.audit.store import audit
 from runtools.platform.api.keys.store import api_keys
 from runtools.platform.api.schema import metadata
+from runtools.platform.api.templates.store import versions
 
 # What the platform itself changes as time goes by, whoever calls.
 _BY_ITSELF = {
@@ -87,6 +88,12 @@ def _look(tables: Iterable[Table], without: Mapping[str, Collection[str]]) -> Te
         org = bindparam("org", type_=Text)
         parts += [str(select(name, row).where(one)) for one in belongs(table, org)]
     return text(" UNION ALL ".join(parts))
+
+
+def builds(conn: Connection, org_id: str) -> bool:
+    """Whether a template of the org is being built: its row changes until it is."""
+    under_way = versions.c.org_id == org_id, versions.c.state == "building"
+    return conn.execute(select(versions.c.id).where(*under_way).limit(1)).first() is not None
 
 
 def told(conn: Connection, request_id: str) -> list[tuple[str | None, str, str | None, int | None]]:

@@ -339,6 +339,11 @@ class Walk:
     async def _owned(self, before: rows.Rows | None = None) -> rows.Rows:
         """Everything that the owner has, once nothing moves by itself; what is as before does not."""
         db = self.owner.world.platform.db
+
+        async def built() -> bool:
+            return not await db.read(rows.builds, self.owner.id)
+
+        await holds(built)
         await self.owner.world.heard()
         while (after := await db.read(rows.of_org, self.owner.id)) != before:
             before = after
