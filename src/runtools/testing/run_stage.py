@@ -13,7 +13,8 @@ from runtools.errors import Conflict
 from runtools.platform.core.ports.worker import Assignment
 from runtools.testing.api_world import World
 from runtools.testing.fake_worker import FakeWorker, Held
-from runtools.testing.tenancy.places import Org, deployed
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import deployed
 
 AGENT = {"slug": "coder", "name": "Coder", "model": "demo"}
 MCP = [{"name": "x", "url": "https://x.example/mcp", "secret": "MCP_KEY"}]

@@ -16,7 +16,8 @@ from runtools.testing.api_world import World
 from runtools.testing.fake_worker import fake_worker
 from runtools.testing.made_once import sqlite_url
 from runtools.testing.run_stage import Stage, furnish
-from runtools.testing.tenancy.places import Org, work
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import work
 
 
 @pytest.fixture(params=postgres.ENGINES)

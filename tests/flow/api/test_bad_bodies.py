@@ -22,7 +22,9 @@ from runtools.testing.made_once import bare_app, sqlite_url
 from runtools.testing.tenancy import rows
 from runtools.testing.tenancy.answers import ask
 from runtools.testing.tenancy.operations import Operation, operations, resolve
-from runtools.testing.tenancy.places import PLACES, SCENES, Org, Scene
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import PLACES
+from runtools.testing.tenancy.scenes import SCENES, Scene
 
 DOCUMENT = bare_app().openapi()
 TAKING = [one for one in operations(bare_app()) if one.example is not None]

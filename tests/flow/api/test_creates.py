@@ -15,7 +15,10 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import Operation, Params, operations
-from runtools.testing.tenancy.places import NOT_OF_AN_ORG, PLACES, SCENES, Org, Scene
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.outside import NOT_OF_AN_ORG
+from runtools.testing.tenancy.records import PLACES
+from runtools.testing.tenancy.scenes import SCENES, Scene
 
 # What is in the first answer alone begins like this.
 SHOWN_ONCE = ("rt_live_", "rt_test_", "rt_invite_", "rt_reset_", "rt_link_", "whsec_")

@@ -20,7 +20,8 @@ from runtools.sdk.shapes.inside import ExecRequest, ExecResult
 from runtools.testing.api_world import World, holds
 from runtools.testing.fake_worker import fake_worker
 from runtools.testing.run_stage import Stage
-from runtools.testing.tenancy.places import Org, deployed
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import deployed
 from runtools.workbench.bench import Bench
 from runtools.workbench.desktop import DESKTOP
 from runtools.workbench.tool import Result

@@ -24,7 +24,8 @@ from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.made_once import bare_app, sqlite_url
 from runtools.testing.tenancy.operations import Operation, operations
-from runtools.testing.tenancy.places import NOWHERE, PLACES, Org
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import NOWHERE, PLACES
 
 # Its strategies draw from `random` in places, which the seed below governs, too.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")

@@ -15,7 +15,8 @@ from runtools.platform.api.audit import edge as audit
 from runtools.platform.api.idempotency import store
 from runtools.platform.api.idempotency.store import Remembered
 from runtools.testing.api_world import World, client, holds
-from runtools.testing.tenancy.places import Org, public_key, work
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import public_key, work
 
 
 async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:

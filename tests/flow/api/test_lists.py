@@ -9,7 +9,8 @@ import pytest
 
 from runtools import AsyncRunTools
 from runtools.testing.api_world import World
-from runtools.testing.tenancy.places import PLACES, Org
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import PLACES
 
 MADE = 5
 _LISTS = {

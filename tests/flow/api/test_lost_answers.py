@@ -7,7 +7,8 @@ import pytest
 from runtools.platform.api.idempotency import edge
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import operations
-from runtools.testing.tenancy.places import NOT_OF_AN_ORG, OF_A_PERSON, Org
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.outside import NOT_OF_AN_ORG, OF_A_PERSON
 from runtools.testing.tenancy.walk import Walk
 
 _ONCE = "a secret is shown once"

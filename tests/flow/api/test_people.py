@@ -25,7 +25,7 @@ from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.crypto import digest
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import Signed, World, client
-from runtools.testing.tenancy.places import public_key
+from runtools.testing.tenancy.records import public_key
 
 
 async def invite(http: httpx.AsyncClient, email: str = "bob@example.org", **body: Any) -> str:

@@ -20,7 +20,8 @@ from runtools.platform.api.threads.tables import threads as threads_table
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import PATIENCE_SECONDS, World
 from runtools.testing.run_stage import AGENT
-from runtools.testing.tenancy.places import Org, deployed
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import deployed
 
 
 async def make(http: httpx.AsyncClient, name: str, **body: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from runtools.platform.kit.db import Database
 from runtools.platform.kit.sealing import MasterKey
 from runtools.testing import api_world, postgres
 from runtools.testing.api_world import HOST_ID, World, client, holds
-from runtools.testing.tenancy.places import Org, public_key, work
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.records import public_key, work
 
 # On SQLite one thread of one process writes: nothing is side by side there.
 pytestmark = pytest.mark.parametrize("any_url", postgres.ENGINES[1:], indirect=True)

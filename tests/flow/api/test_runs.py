@@ -29,7 +29,7 @@ from runtools.testing.fake_worker import (
     used,
 )
 from runtools.testing.run_stage import AGENT, Stage
-from runtools.testing.tenancy.places import deployed
+from runtools.testing.tenancy.records import deployed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

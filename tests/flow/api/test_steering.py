@@ -20,7 +20,7 @@ from runtools.testing.fake_worker import (
     used,
 )
 from runtools.testing.run_stage import Stage, follow
-from runtools.testing.tenancy.places import Org
+from runtools.testing.tenancy.org import Org
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

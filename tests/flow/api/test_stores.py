@@ -8,8 +8,9 @@ from sqlalchemy import Connection, delete, select
 
 from runtools.platform.api.secrets.store import secrets as table
 from runtools.testing.tenancy.operations import Operation
-from runtools.testing.tenancy.places import PLACES, Org
+from runtools.testing.tenancy.org import Org
 from runtools.testing.tenancy.probe import faults
+from runtools.testing.tenancy.records import PLACES
 from runtools.testing.tenancy.stores import Method, methods
 
 SCOPED = [one for one in methods() if one.is_scoped]

@@ -14,17 +14,11 @@ from runtools.testing import postgres
 from runtools.testing.api_world import client
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import Operation, nested, operations
-from runtools.testing.tenancy.places import (
-    NO_REFERENCES,
-    NOT_OF_AN_ORG,
-    OF_A_PERSON,
-    PLACES,
-    REFERENCES,
-    SCENES,
-    WHOLE_MACHINE,
-    Org,
-    Scene,
-)
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.outside import NOT_OF_AN_ORG, OF_A_PERSON, WHOLE_MACHINE
+from runtools.testing.tenancy.records import PLACES
+from runtools.testing.tenancy.references import NO_REFERENCES, REFERENCES
+from runtools.testing.tenancy.scenes import SCENES, Scene
 from runtools.testing.tenancy.walk import Walk, uncovered
 
 Two = tuple[Org, Org]

@@ -23,7 +23,7 @@ from runtools.testing.api_world import World
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy import rows
 from runtools.testing.tenancy.operations import operations
-from runtools.testing.tenancy.places import NOT_OF_AN_ORG, OF_A_PERSON
+from runtools.testing.tenancy.outside import NOT_OF_AN_ORG, OF_A_PERSON
 from runtools.testing.tenancy.walk import Walk
 
 # What goes on inside sandboxes is written down beside its answer (`test_secrets`).

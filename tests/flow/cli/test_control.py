@@ -11,7 +11,7 @@ import pytest
 from tests.flow.cli.conftest import Cli, Done
 
 from runtools import RunTools
-from runtools.testing.tenancy.places import public_key
+from runtools.testing.tenancy.records import public_key
 
 
 def refused(done: Done, *said: str, code: int = 1) -> str:

@@ -9,7 +9,7 @@ import httpx
 
 from runtools.testing.tenancy.answers import Answer, ask
 from runtools.testing.tenancy.operations import Operation
-from runtools.testing.tenancy.places import Org
+from runtools.testing.tenancy.org import Org
 
 KEYS = Operation("GET", "/v1/api-keys")
 

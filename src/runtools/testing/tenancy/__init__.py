@@ -1,5 +1,5 @@
 """The walk over every route with two orgs, which shows that neither can read, change or infer the other's.
 
-`places` says how the records of each path are made, and is where a new kind of record is added; `walk`
-does the rest from the OpenAPI document.
+`records` says how those of each path are made, `scenes` what their owner sends, `references` which fields
+name one: there a new kind of record is added. `walk` does the rest from the OpenAPI document.
 """

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from runtools.testing.tenancy.operations import Operation, Params
-from runtools.testing.tenancy.places import Org
+from runtools.testing.tenancy.org import Org
 
 _UPGRADE = {
     "Connection": "Upgrade",

@@ -3,7 +3,7 @@
 For each route with a record in its path the stranger asks for the owner's record and for one that nobody
 has, in every mixture with its own. Both answers must be alike to the byte, nothing of the owner's may
 change, and then the owner's own request must be granted, so that no refusal was for another reason. A route
-whose records `places` does not know how to make is a fault.
+whose records `records` does not know how to make is a fault.
 """
 
 from __future__ import annotations
@@ -20,22 +20,11 @@ from runtools.testing.api_world import holds
 from runtools.testing.tenancy import rows
 from runtools.testing.tenancy.answers import ID, Answer, ask
 from runtools.testing.tenancy.operations import Operation, Params
-from runtools.testing.tenancy.places import (
-    CHOSEN,
-    MAKES_BY_NAME,
-    MEASURED,
-    NESTED,
-    NO_REFERENCES,
-    NOT_OF_AN_ORG,
-    OF_A_PERSON,
-    OTHERWISE,
-    PLACES,
-    REFERENCES,
-    SCENES,
-    WHOLE_MACHINE,
-    Org,
-    Scene,
-)
+from runtools.testing.tenancy.org import Org
+from runtools.testing.tenancy.outside import MEASURED, NOT_OF_AN_ORG, OF_A_PERSON, WHOLE_MACHINE
+from runtools.testing.tenancy.records import CHOSEN, PLACES
+from runtools.testing.tenancy.references import NESTED, NO_REFERENCES, OTHERWISE, REFERENCES
+from runtools.testing.tenancy.scenes import MAKES_BY_NAME, SCENES, Scene
 
 _REFERS = re.compile(
     r"(?:Id|Ids|Ref|Refs|Slug|Slugs)$"
@@ -355,7 +344,7 @@ class Walk:
 
 
 def uncovered(operations: Sequence[Operation]) -> list[str]:
-    """What the walk cannot do, because `places` does not say how."""
+    """What the walk cannot do, because nobody says how."""
     found = []
     for operation in operations:
         if operation.name in {*WHOLE_MACHINE, *OF_A_PERSON}:

@@ -6,13 +6,9 @@ from typing import Any
 
 from runtools.testing.made_once import bare_app
 from runtools.testing.tenancy.operations import operations
-from runtools.testing.tenancy.places import (
-    NOT_OF_AN_ORG,
-    OF_A_PERSON,
-    PLACES,
-    SCENES,
-    WHOLE_MACHINE,
-)
+from runtools.testing.tenancy.outside import NOT_OF_AN_ORG, OF_A_PERSON, WHOLE_MACHINE
+from runtools.testing.tenancy.records import PLACES
+from runtools.testing.tenancy.scenes import SCENES
 from runtools.testing.tenancy.stores import ACROSS, Method, methods, unclassified
 from runtools.testing.tenancy.walk import uncovered
 
