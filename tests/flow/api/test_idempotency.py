@@ -87,6 +87,20 @@ class TestRepeats:
             assert answer.status_code == 409
             assert answer.json()["error"]["code"] == "idempotency_mismatch"
 
+    async def test_who_is_in_no_org_has_keys_too(self, any_world: World) -> None:
+        """They are the person's own, wherever it is let in."""
+        root = await any_world.person(None, operator=True)
+        other = await any_world.person(None, email="other@example.org", operator=True)
+        headers, codes = {"Idempotency-Key": "k1"}, []
+        async with root.http, other.http:
+            for http, name in ((root.http, "A"), (root.http, "B"), (other.http, "B")):
+                body = {"name": name, "adminEmail": "bob@example.org"}
+                answer = await http.post("/v1/orgs", json=body, headers=headers)
+                codes.append(answer.json().get("error", {}).get("code"))
+            gone = await root.http.delete("/v1/sessions/current", headers=headers)
+            assert gone.json()["error"]["code"] == "idempotency_mismatch"
+        assert codes == [None, "idempotency_mismatch", None]
+
     async def test_another_org_has_keys_of_its_own(self, world: World) -> None:
         await post(world, "/v1/sandboxes", "k1")
         async with await world.stranger() as other:

@@ -53,6 +53,7 @@ _ALWAYS: Mapping[str, Any] = {
 }
 # Where a store's parameter is a column of another name, of another table, or something special.
 _COLUMNS: Mapping[str, tuple[str, str]] = {
+    "dev_urls.op": ("dev_url_links", "op"),
     "dev_urls.sandbox_id": ("dev_url_links", "sandbox_id"),
     "keys.key_id": ("api_keys", "id"),
     "keys.maker": ("api_keys", "created_by"),

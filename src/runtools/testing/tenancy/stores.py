@@ -112,6 +112,7 @@ ACROSS: Mapping[str, str] = {
     "projects.unknown": _PURE,
     "resets.end": _PERSON,
     "resets.find": _CODE,
+    "resets.of_person": _PERSON,
     "runs.behind": _INSIDE,
     "runs.caller": _DOOR,
     "runs.counts": "counts over every org, for the operator's own token",

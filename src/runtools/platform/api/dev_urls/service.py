@@ -133,7 +133,8 @@ async def link(call: Call, ref: str, port: int, seconds: int) -> DevUrlLink:
     record = await _living(call, ref)
     call.subject = record.id
     made, secret = _link(call.platform, call.who, record, port, "link", timedelta(seconds=seconds))
-    await call.platform.db.write(store.add, replace(made, op=call.op))
+    before = await call.platform.db.read(store.made_by, call.org, call.op)
+    await call.platform.db.write(store.add, replace(made, op=call.op), before)
     return DevUrlLink(
         url=_with(f"{names(call.platform).url(record.id, port)}/", secret),
         expires_at=made.expires_at,

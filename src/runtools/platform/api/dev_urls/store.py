@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
 )
 
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Kind as MakerKind
@@ -178,10 +179,27 @@ def place(conn: Connection, sandbox_id: str, port: int) -> Place | None:
 # --- links ---
 
 
-def add(conn: Connection, link: Link) -> None:
-    """A new link; the same act again makes it another one, for its secret is kept nowhere."""
+def made_by(conn: Connection, org_id: str, op: str) -> str | None:
+    """The digest of the link that an act has made."""
+    table = dev_url_links
+    query = select(table.c.digest).where(table.c.org_id == org_id, table.c.op == op)
+    found: str | None = conn.scalar(query)
+    return found
+
+
+def add(conn: Connection, link: Link, before: str | None = None) -> None:
+    """A new link; the same act again makes it another one, for its secret is kept nowhere.
+
+    Args:
+        before: the digest of the one that the act had made when it was begun.
+
+    Raises:
+        Unavailable: its twin has made one since, and tells of it.
+    """
     table = dev_url_links
     orgs.lock(conn, link.org_id)
+    if made_by(conn, link.org_id, link.op) != before:
+        raise under_way()
     conn.execute(delete(table).where(table.c.org_id == link.org_id, table.c.op == link.op))
     conn.execute(insert(table).values(**asdict(link)))
 

@@ -1,13 +1,14 @@
 """Repeats of mutating requests: the layer between the edge and the routes.
 
 A request with an ``Idempotency-Key`` is remembered with the id of its act (`op`) before anything is
-done. A repeat that finds an answer gets it. One that finds none (the first was cut off by a crash, or
-goes on in another process) is done with the same `op`, which every step further down answers from its
-own records instead of doing it again. Within one process repeats wait for the first. Of twins in two
-processes the first answer stands, where it is kept in the transaction of what it tells of (`Call.settle`):
-whoever comes to its own after that, or is refused, gives that one. Elsewhere both tell of the same thing,
-each as it then is, and a secret that is shown once is in one of them. Links to dev URLs and those that
-reset a password are made anew: the one before opens nothing any more.
+done: for the caller's org, or for a person who is in none. A repeat that finds an answer gets it. One that
+finds none (the first was cut off by a crash, or goes on in another process) is done with the same `op`,
+which every step further down answers from its own records instead of doing it again. Within one process
+repeats wait for the first. Of twins in two processes the first answer stands, where it is kept in the
+transaction of what it tells of (`Call.settle`): whoever comes to its own after that, or is refused, gives
+that one. Elsewhere both tell of the same thing, each as it then is, and a secret that is shown once is in
+one of them. Links to dev URLs and those that reset a password are made anew by a repeat, and the one before
+opens nothing any more; a twin makes none.
 
 Commands are the exception: their results may be large and secret, there are many of them, and the guest
 keeps them by process id anyway. So for ``exec`` and ``processes`` nothing is written: the op is made from
@@ -82,16 +83,15 @@ class Idempotency:
             return
         if _KEY.fullmatch(key) is None:
             raise http.wrong_field("Idempotency-Key", "must be 1 to 255 printable characters")
-        if call.caller.org_id is None:
-            # There is no org to remember it in, and little to make: that is found by its act.
-            _Repeatable(self._app, call, key.decode(), "").name_act(scope)
+        owner = call.caller.org_id or call.caller.user_id
+        if owner is None:  # a part of the platform, which says by itself what it has said before
             await self._app(scope, receive, send)
             return
-        place = (call.org, digest(f"{call.org} {key.decode()}"))
+        place = (owner, digest(f"{owner} {key.decode()}"))
         while (first := self._running.get(place)) is not None:
             await first.wait()
         self._running[place] = asyncio.Event()
-        request = _Repeatable(self._app, call, key.decode(), place[1])
+        request = _Repeatable(self._app, call, key.decode(), place)
         try:
             if scope["method"] == "POST" and _COMMAND.fullmatch(scope["path"]):
                 request.command(scope, self._commands.get(place))
@@ -112,24 +112,20 @@ class Idempotency:
 class _Repeatable:
     """One request with a key."""
 
-    def __init__(self, app: ASGIApp, call: Call, key: str, key_digest: str) -> None:
+    def __init__(self, app: ASGIApp, call: Call, key: str, place: tuple[str, str]) -> None:
         self._app = app
         self._call = call
         self._key = key
-        self._key_digest = key_digest
+        self._place = place
         self._stream = hashlib.sha256()
         self._is_kept = False
         self.request = ""
 
     def command(self, scope: Scope, before: str | None) -> None:
         """Name a command by its key and request; ``before`` is the one seen under the key."""
-        self.name_act(scope)
+        self.request = self._digest(scope, self._call.body)
         if before is not None and before != self.request:
             raise _mismatch()
-
-    def name_act(self, scope: Scope) -> None:
-        """Name its act by its key and itself: nothing is written, and a repeat has the same name."""
-        self.request = self._digest(scope, self._call.body)
         self._call.given_op = f"opn_{self.request[:32]}"
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,7 +171,7 @@ class _Repeatable:
         if not _nothing_done(error):
             return None
         call = self._call
-        known = await call.platform.db.write(store.forget, call.org, self._key_digest, call.op)
+        known = await call.platform.db.write(store.forget, *self._place, call.op)
         return known if known is not None and same(known.request_digest, self.request) else None
 
     def _answered(self, conn: Transaction, status: int | None, data: bytes) -> None:
@@ -197,7 +193,7 @@ class _Repeatable:
         call = self._call
         answered = Remembered(request, call.op, status, data.decode())
         now = call.platform.clock.now()
-        known = store.answer(conn, call.org, self._key_digest, answered, now)
+        known = store.answer(conn, *self._place, answered, now)
         if known is not None and known.op != call.op:
             log.warning(
                 "%s was done, and its key was free by then: another request has it", call.op
@@ -217,9 +213,7 @@ class _Repeatable:
     async def _begin(self, request: str) -> Remembered:
         call = self._call
         now = call.platform.clock.now()
-        known = await call.platform.db.write(
-            store.begin, call.org, self._key_digest, request, call.op, now
-        )
+        known = await call.platform.db.write(store.begin, *self._place, request, call.op, now)
         reach("api.idempotency.begun")
         call.given_op = known.op
         if known.status is None and known.data is not None:

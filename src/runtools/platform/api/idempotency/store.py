@@ -8,7 +8,6 @@ from datetime import datetime
 from sqlalchemy import (
     Column,
     Connection,
-    ForeignKey,
     Index,
     Integer,
     String,
@@ -23,7 +22,8 @@ from runtools.platform.kit.db import Moment, metadata, upsert
 requests = Table(
     "idempotency",
     metadata,
-    Column("org_id", String(24), ForeignKey("orgs.id"), primary_key=True),
+    # The person's id, where that is in no org.
+    Column("org_id", String(24), primary_key=True),
     Column("key_digest", String(64), primary_key=True),
     Column("request_digest", String(64), nullable=False),
     Column("op", String(64), nullable=False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from runtools.errors import Forbidden, NotFound
+from runtools.errors import Forbidden, NotFound, Unavailable
 from runtools.platform.api.callers import makers
 from runtools.platform.api.calls import Call
 from runtools.platform.api.logins import store as logins
@@ -35,6 +35,7 @@ async def create(call: Call, user_id: str, org_id: str | None) -> tuple[str, dat
     Raises:
         NotFound: there is no such person (in the org).
         Forbidden: the caller may not.
+        Unavailable: another was made in the same moment, and is told of.
     """
     code, now = crypto.new_secret(PREFIX), call.platform.clock.now()
     reset = Reset(digest(code), user_id, org_id, call.actor, now, now + LASTS)
@@ -43,7 +44,8 @@ async def create(call: Call, user_id: str, org_id: str | None) -> tuple[str, dat
             "you cannot reset your own password",
             hint="change it with the present one: runtools auth password",
         )
-    await call.platform.db.write(_put, reset, call.who.scopes, now)
+    before = await call.platform.db.read(store.of_person, user_id)
+    await call.platform.db.write(_put, reset, call.who.scopes, before)
     return f"{call.platform.public_url}/reset#{code}", reset.expires_at
 
 
@@ -67,7 +69,7 @@ async def use(call: Call, code: str, password: str, status: int) -> Reset:
     return reset
 
 
-def _put(conn: Transaction, reset: Reset, scopes: frozenset[str], now: datetime) -> None:
+def _put(conn: Transaction, reset: Reset, scopes: frozenset[str], before: str | None) -> None:
     user = users.held(conn, reset.user_id)
     if user is None or not _is_theirs(conn, reset, user):
         raise _unknown(reset)
@@ -76,7 +78,12 @@ def _put(conn: Transaction, reset: Reset, scopes: frozenset[str], now: datetime)
             "only the operator can let that person set another password",
             hint="an Admin can for who is in the organisation alone, and may do no more than the Admin",
         )
-    store.put(conn, reset)
+    # Of two at once one would be told a link that opens nothing.
+    if not store.put(conn, reset, before):
+        raise Unavailable(
+            "another link for that person was made in this moment",
+            hint="ask again for one in its place",
+        )
 
 
 def _use(

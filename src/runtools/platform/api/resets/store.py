@@ -33,12 +33,24 @@ class Reset:
     expires_at: datetime
 
 
-def put(conn: Connection, reset: Reset) -> None:
-    """A new link in the place of the person's older one; those whose time is over go."""
+def of_person(conn: Connection, user_id: str) -> str | None:
+    """The digest of the person's link."""
+    found: str | None = conn.scalar(select(resets.c.digest).where(resets.c.user_id == user_id))
+    return found
+
+
+def put(conn: Connection, reset: Reset, before: str | None) -> bool:
+    """A new link in the place of the person's older one; those whose time is over go.
+
+    Args:
+        before: the digest of that; None: there was none. False: it is another by now.
+    """
     conn.execute(delete(resets).where(resets.c.expires_at <= reset.created_at))
     row = asdict(reset)
     fresh = upsert(conn, resets).values(**row)
-    conn.execute(fresh.on_conflict_do_update(index_elements=["user_id"], set_=row))
+    same = resets.c.digest == before
+    kept = fresh.on_conflict_do_update(index_elements=["user_id"], set_=row, where=same)
+    return conn.execute(kept.returning(resets.c.digest)).first() is not None
 
 
 def find(conn: Connection, digest: str, now: datetime) -> Reset | None:
