@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, output
+from runtools.cli.output import Json
 from runtools.cli.session import connected
+
+if TYPE_CHECKING:
+    from runtools.cli import key_looks as looks
+else:
+    looks = lazy.module("runtools.cli.key_looks")
 
 
 def register(app: typer.Typer) -> None:

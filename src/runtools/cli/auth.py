@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtools.cli import lazy, output
-from runtools.cli.output import Json, looks, org_looks
+from runtools.cli.output import Json, org_looks
 from runtools.cli.session import acting, connected, flag
 from runtools.errors import Forbidden, InvalidRequest
 from runtools.sdk import settings
 
 if TYPE_CHECKING:
-    from runtools.cli import people_looks
+    from runtools.cli import key_looks, people_looks
 else:
+    key_looks = lazy.module("runtools.cli.key_looks")
     people_looks = lazy.module("runtools.cli.people_looks")
 
 app = typer.Typer(help="Who you are to the platform, and API keys.", no_args_is_help=True)
@@ -36,7 +37,7 @@ def status(json: Json = False) -> None:
     with connected() as rt:
         me = rt.me()
     said = "" if found.url == settings.address() else " (the project's folder says so)"
-    output.show(me, lambda: looks.me(me, f"{found.url}{said}", found.source))
+    output.show(me, lambda: key_looks.me(me, f"{found.url}{said}", found.source))
 
 
 @app.command()
@@ -136,7 +137,7 @@ def list_(
     """List the org's keys, revoked ones too."""
     with connected() as rt:
         found = rt.api_keys.list(project_id=project)
-    output.show(found, lambda: looks.api_keys(found))
+    output.show(found, lambda: key_looks.api_keys(found))
 
 
 @keys.command()

@@ -26,7 +26,7 @@ else:
     folder = lazy.module("runtools.project.folder")
     loading = lazy.module("runtools.project.loading")
     places = lazy.module("runtools.project.places")
-scaffold = lazy.module("runtools.project.scaffold")
+    scaffold = lazy.module("runtools.project.scaffold")
 
 _PANEL = "Project"
 

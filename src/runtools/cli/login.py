@@ -14,15 +14,17 @@ import typer
 
 import runtools
 from runtools.cli import kept, lazy, output, stdin
-from runtools.cli.output import Json, looks
+from runtools.cli.output import Json
 from runtools.cli.session import RETRY_SECONDS, flag
 from runtools.errors import Unauthenticated
 from runtools.sdk import settings
 
 if TYPE_CHECKING:
+    from runtools.cli import key_looks as looks
     from runtools.sdk.shapes.people import Login
     from runtools.sdk.sync import sessions
 else:
+    looks = lazy.module("runtools.cli.key_looks")
     sessions = lazy.module("runtools.sdk.sync.sessions")
 
 _PANEL = "Organisation"

@@ -20,10 +20,9 @@ from runtools.errors import Conflict, RunToolsError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from runtools.cli import looks, org_looks, screen
+    from runtools.cli import org_looks, screen
     from runtools.sdk.shapes import Shape
 else:
-    looks = lazy.module("runtools.cli.looks")
     org_looks = lazy.module("runtools.cli.org_looks")
     screen = lazy.module("runtools.cli.screen")
 
@@ -33,7 +32,6 @@ __all__ = [
     "is_json",
     "item",
     "line",
-    "looks",
     "note",
     "org_looks",
     "screen",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runtools.cli import machine, output, stdin
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, machine, output, stdin
+from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from runtools.cli import key_looks as looks
+else:
+    looks = lazy.module("runtools.cli.key_looks")
 
 Category = Literal["provider", "tool", "custom"]
 Scope = Literal["all", "agents", "tools", "sandboxes"]

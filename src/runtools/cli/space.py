@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtools.cli import lazy, output, words
-from runtools.cli.output import Json, looks
+from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
 from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from runtools.cli import host_looks
+    from runtools.cli import figure_looks, host_looks
 else:
+    figure_looks = lazy.module("runtools.cli.figure_looks")
     host_looks = lazy.module("runtools.cli.host_looks")
 
 
@@ -36,7 +37,7 @@ def df(json: Json = False) -> None:
     """Show what takes how much disk."""
     with connected() as rt:
         use = rt.disk()
-    output.show(use, lambda: looks.disk(use))
+    output.show(use, lambda: figure_looks.disk(use))
 
 
 def prune(

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output, words
-from runtools.cli.output import Json, looks, screen
+from runtools.cli import lazy, output, words
+from runtools.cli.output import Json, screen
 from runtools.cli.session import Slug, connected, flag
 from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from runtools.cli import template_looks as looks
     from runtools.sdk.shapes import BuildLine
+else:
+    looks = lazy.module("runtools.cli.template_looks")
 
 app = typer.Typer(
     help="What sandboxes are made from: build, look at, delete.", no_args_is_help=True

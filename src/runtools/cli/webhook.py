@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runtools.cli import output
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, output
+from runtools.cli.output import Json
 from runtools.cli.session import connected
+
+if TYPE_CHECKING:
+    from runtools.cli import webhook_looks as looks
+else:
+    looks = lazy.module("runtools.cli.webhook_looks")
 
 app = typer.Typer(help="Receivers that are told what happens to sandboxes.", no_args_is_help=True)
 

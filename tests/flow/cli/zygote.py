@@ -15,7 +15,7 @@ import traceback
 from typing import Any
 
 import runtools.cli.app
-import runtools.cli.looks
+import runtools.cli.sandbox_looks
 import runtools.cli.screen
 import runtools.sdk.sync.client
 

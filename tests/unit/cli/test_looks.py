@@ -9,7 +9,14 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console, RenderableType
 
-from runtools.cli import looks
+from runtools.cli import (
+    egress_looks,
+    figure_looks,
+    sandbox_looks,
+    template_looks,
+    webhook_looks,
+    why_looks,
+)
 from runtools.sdk import shapes
 from runtools.sdk.shapes.egress import RefusalReason
 
@@ -204,7 +211,7 @@ HOUR = shapes.StatsHistory(
 
 
 def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None:
-    shown = drawn(looks.stats_history(HOUR))
+    shown = drawn(figure_looks.stats_history(HOUR))
     cpu = next(line for line in shown.splitlines() if line.startswith("cpu"))
     assert cpu.split()[1] == "·" * 14 + "▆" + "·" * 14 + "█"
     assert "now 100 %, at most 100 %" in cpu
@@ -215,36 +222,38 @@ def test_an_hour_shows_bars_where_there_are_figures_and_dots_elsewhere() -> None
 @pytest.mark.parametrize(
     "what",
     [
-        looks.sandboxes([sandbox(), sandbox(name=None, state="running", operation="rolling_back")]),
-        looks.sandbox(sandbox()),
-        looks.sandbox(sandbox(state="paused", ending=None)),
-        looks.sandbox(
+        sandbox_looks.sandboxes(
+            [sandbox(), sandbox(name=None, state="running", operation="rolling_back")]
+        ),
+        sandbox_looks.sandbox(sandbox()),
+        sandbox_looks.sandbox(sandbox(state="paused", ending=None)),
+        sandbox_looks.sandbox(
             sandbox(
                 state="creating", queue={"position": 3, "estimated_wait_seconds": 20}, timings=None
             )
         ),
-        looks.sandbox(
+        sandbox_looks.sandbox(
             sandbox(
                 state="creating",
                 queue={"position": 3, "estimated_wait_seconds": None},
                 timings=None,
             )
         ),
-        looks.snapshots([SNAPSHOT]),
-        looks.stats(STATS),
-        looks.stats_history(HOUR),
-        looks.webhooks([HOOK]),
-        looks.webhook(HOOK),
-        looks.deliveries([DELIVERY]),
-        looks.stats_history(HOUR.model_copy(update={"points": []})),
-        looks.egress(POLICY),
-        looks.egress(POLICY, REFUSED),
-        looks.egress(None, REFUSED),
-        looks.egress(None, shapes.EgressLog(refusals=[], forgotten=0)),
-        looks.disk(DISK),
-        looks.templates([TEMPLATE]),
-        looks.template([TEMPLATE]),
-        looks.why(sandbox(), [ENTRY]),
+        sandbox_looks.snapshots([SNAPSHOT]),
+        figure_looks.stats(STATS),
+        figure_looks.stats_history(HOUR),
+        webhook_looks.webhooks([HOOK]),
+        webhook_looks.webhook(HOOK),
+        webhook_looks.deliveries([DELIVERY]),
+        figure_looks.stats_history(HOUR.model_copy(update={"points": []})),
+        egress_looks.egress(POLICY),
+        egress_looks.egress(POLICY, REFUSED),
+        egress_looks.egress(None, REFUSED),
+        egress_looks.egress(None, shapes.EgressLog(refusals=[], forgotten=0)),
+        figure_looks.disk(DISK),
+        template_looks.templates([TEMPLATE]),
+        template_looks.template([TEMPLATE]),
+        why_looks.why(sandbox(), [ENTRY]),
     ],
 )
 def test_all_looks_fit_and_are_harmless(what: RenderableType) -> None:
@@ -256,9 +265,9 @@ def test_all_looks_fit_and_are_harmless(what: RenderableType) -> None:
 
 def test_a_name_longer_than_a_line_hides_neither_how_often_nor_why() -> None:
     one = refusal("not_allowed", name="b" * 63 + ".long" * 20, count=12)
-    head, row, *_ = drawn(looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))).split(
-        "\n"
-    )
+    head, row, *_ = drawn(
+        egress_looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))
+    ).split("\n")
     assert head.split() == ["LAST", "TIMES", "TO", "WHAT"]
     assert row.split()[2] == "12"
     assert "tcp, not" in row
@@ -269,7 +278,7 @@ def test_every_refusal_is_told_in_words(reason: str) -> None:
     """Where it went, how often and why: no reason without words of its own."""
     one = refusal(reason, name="b.org", address="192.0.2.7", port=443, count=12, hint=None)
     shown = " ".join(
-        drawn(looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))).split()
+        drawn(egress_looks.egress(None, shapes.EgressLog(refusals=[one], forgotten=0))).split()
     )
     assert "b.org" in shown
     assert "192.0.2.7:443" in shown
@@ -279,16 +288,16 @@ def test_every_refusal_is_told_in_words(reason: str) -> None:
 
 
 def test_empty_lists_say_what_to_do() -> None:
-    assert "sandbox create" in drawn(looks.sandboxes([]))
-    assert "template build" in drawn(looks.templates([]))
-    assert "no snapshots" in drawn(looks.snapshots([]))
+    assert "sandbox create" in drawn(sandbox_looks.sandboxes([]))
+    assert "template build" in drawn(template_looks.templates([]))
+    assert "no snapshots" in drawn(sandbox_looks.snapshots([]))
 
 
 def test_markup_in_names_is_shown_as_it_is() -> None:
-    assert "[red]team=a" in drawn(looks.sandbox(sandbox()))
+    assert "[red]team=a" in drawn(sandbox_looks.sandbox(sandbox()))
 
 
 def test_why_ends_with_what_is_left_to_do() -> None:
-    shown = drawn(looks.why(sandbox(), [ENTRY]))
+    shown = drawn(why_looks.why(sandbox(), [ENTRY]))
     assert "runtools sandbox recover a-rather-long-name" in " ".join(shown.split())
     assert "Kernel panic" in shown

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, output
+from runtools.cli.output import Json
 from runtools.cli.session import Ref, connected
+
+if TYPE_CHECKING:
+    from runtools.cli import egress_looks as looks
+else:
+    looks = lazy.module("runtools.cli.egress_looks")
 
 _CHANGE = "Change"
 

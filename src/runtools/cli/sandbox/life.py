@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtools.cli import output, words
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, output, words
+from runtools.cli.output import Json
 from runtools.cli.sandbox import create, options, room
 from runtools.cli.session import Ref, Refs, connected, flag
+
+if TYPE_CHECKING:
+    from runtools.cli import sandbox_looks as looks
+else:
+    looks = lazy.module("runtools.cli.sandbox_looks")
 
 
 def pause(ref: Ref, json: Json = False) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from runtools.cli import lazy, output, words
-from runtools.cli.output import Json, looks
+from runtools.cli.output import Json
 from runtools.cli.sandbox import options, processes
 from runtools.cli.session import Ref, connected, flag
 
 if TYPE_CHECKING:
-    from runtools.cli import deployed_looks
+    from runtools.cli import deployed_looks, figure_looks, sandbox_looks, why_looks
 else:
+    figure_looks = lazy.module("runtools.cli.figure_looks")
+    sandbox_looks = lazy.module("runtools.cli.sandbox_looks")
+    why_looks = lazy.module("runtools.cli.why_looks")
     deployed_looks = lazy.module("runtools.cli.deployed_looks")
 
 State = Literal["creating", "running", "paused", "stopped"]
@@ -47,7 +50,7 @@ def list_(
         for view in found:
             output.line(view.id)
         return
-    output.show(found, lambda: looks.sandboxes(found))
+    output.show(found, lambda: sandbox_looks.sandboxes(found))
 
 
 def standing(
@@ -66,7 +69,7 @@ def get(ref: Ref, json: Json = False) -> None:
     """Show all about a sandbox."""
     with connected() as rt:
         sandbox = rt.sandboxes.get(ref)
-    output.show(sandbox.view, lambda: looks.sandbox(sandbox.view))
+    output.show(sandbox.view, lambda: sandbox_looks.sandbox(sandbox.view))
 
 
 def stats(
@@ -78,11 +81,11 @@ def stats(
     if history:
         with connected() as rt:
             hour = rt.sandboxes.get(ref).stats_history()
-        output.show(hour, lambda: looks.stats_history(hour))
+        output.show(hour, lambda: figure_looks.stats_history(hour))
         return
     with connected() as rt:
         measured = rt.sandboxes.get(ref).stats()
-    output.show(measured, lambda: looks.stats(measured))
+    output.show(measured, lambda: figure_looks.stats(measured))
 
 
 def logs(
@@ -135,4 +138,4 @@ def why(ref: Ref, json: Json = False) -> None:
     with connected() as rt:
         sandbox = rt.sandboxes.get(ref)
         entries = sandbox.why()
-    output.show(entries, lambda: looks.why(sandbox.view, entries))
+    output.show(entries, lambda: why_looks.why(sandbox.view, entries))

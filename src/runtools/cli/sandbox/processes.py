@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from runtools.cli import output
-from runtools.cli.output import Json, looks
+from runtools.cli import lazy, output
+from runtools.cli.output import Json
 from runtools.cli.session import Ref, connected
 from runtools.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
+    from runtools.cli import sandbox_looks as looks
     from runtools.sdk.shapes import Process
     from runtools.sdk.sync.processes import Process as RemoteProcess
+else:
+    looks = lazy.module("runtools.cli.sandbox_looks")
 
 Stream = Literal["output", "stdout", "stderr"]
 
