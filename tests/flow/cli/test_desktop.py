@@ -12,6 +12,7 @@ import pytest
 
 from runtools import RunTools
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult
+from runtools.testing.browser import browser
 
 Cli = Any  # the fixture of conftest.py
 PICTURE = b"\x89PNG\r\n\x1a\npicture"
@@ -59,20 +60,14 @@ def test_pictures_and_addresses(cli: Cli, desk: str, tmp_path: Path) -> None:
 def test_it_is_opened_in_the_browser_and_no_program_list_shows_its_link(
     cli: Cli, desk: str, tmp_path: Path
 ) -> None:
-    seen = tmp_path / "seen"
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" >> {seen}\n')
-    browser.chmod(0o700)
-    env = {"BROWSER": f"{browser} %s", "XDG_CONFIG_HOME": str(tmp_path)}
-    opening = replace(cli, env=cli.env | env)
+    person = browser(tmp_path)
+    opening = replace(cli, env=cli.env | person.env)
     address = opening.ok("sandbox", "desktop", desk, "--open").text.strip()
-    page = tmp_path / "runtools/open.html"
-    assert seen.read_text() == f"{page.as_uri()}\n"
-    assert page.stat().st_mode & 0o077 == 0
-    assert f"url={address}/?runtools-link=rt_link_" in page.read_text()
-    seen.unlink()
+    assert person.started_with.startswith("http://127.0.0.1:")
+    assert "rt_link_" not in person.started_with
+    assert person.led_to.startswith(f"{address}/?runtools-link=rt_link_")
     public = opening.ok("sandbox", "url", desk, "-p", "3000", "--public", "--open").text
-    assert seen.read_text() == public  # there is nothing to hide
+    assert person.started_with == public.strip()  # there is nothing to hide
     nowhere = replace(opening, env=opening.env | {"BROWSER": "false %s"})
     away = nowhere.ok("sandbox", "url", desk, "-p", "3000", "--open")
     assert "open the address yourself" in away.err

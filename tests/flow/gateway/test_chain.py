@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
-from html import unescape
 from pathlib import Path
 
 import httpx
@@ -18,6 +17,7 @@ from runtools import AsyncRunTools
 from runtools.errors import InvalidRequest
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.api_world import holds
+from runtools.testing.browser import browser
 from runtools.testing.local_platform import local_platform
 from runtools.workbench.bench import Bench
 from runtools.workbench.toolset import TOOLS
@@ -133,16 +133,12 @@ async def opens(link: str) -> bool:
 async def test_it_opens_in_the_browser_and_no_list_of_programs_tells_it(
     rt: AsyncRunTools, box: AsyncSandbox, tmp_path: Path
 ) -> None:
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n')
-    browser.chmod(0o700)
-    env = {"BROWSER": f"{browser} %s", "XDG_CONFIG_HOME": str(tmp_path)}
-    code, out, err = await cli(rt, "sandbox", "url", "web", "-p", "5173", "--open", **env)
+    person = browser(tmp_path)
+    code, out, err = await cli(rt, "sandbox", "url", "web", "-p", "5173", "--open", **person.env)
     assert (code, out, err) == (0, f"{await box.url(5173)}\n", "")
-    [page] = re.findall(r"file://(\S+)", (tmp_path / "told").read_text())
-    [link] = re.findall(r"url=([^\"]+)", Path(page).read_text())
-    assert "runtools-link=" in link
-    assert await opens(unescape(link))
+    assert "runtools-link" not in person.started_with
+    assert "runtools-link=" in person.led_to
+    assert await opens(person.led_to)
 
 
 async def test_what_an_agent_is_given_opens_as_it_stands(box: AsyncSandbox) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import webbrowser
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runtools.cli import output
 from runtools.cli.output import Json
+from runtools.cli.sandbox import handing
 from runtools.cli.session import Ref, connected
 from runtools.errors import InvalidRequest
-from runtools.sdk import settings
 
 if TYPE_CHECKING:
     from runtools.sdk.sync.dev_urls import DevUrls
@@ -74,8 +69,6 @@ def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bo
         link = urls.link(port, seconds)
     elif open_ and found.access == "private":
         link = urls.link(port)
-    if open_:
-        _start_browser(found.url) if link is None else _open_unseen(link.url)
     if seconds is not None and link is not None:
         shown = link.url
         output.show(link, lambda: shown) if json else output.line(shown)
@@ -83,6 +76,8 @@ def show(urls: DevUrls, port: int, seconds: int | None, *, open_: bool, json: bo
         output.show(found, lambda: found.url)
     else:
         output.line(found.url)
+    if open_:
+        handing.open_plainly(found.url) if link is None else handing.open_unseen(link.url)
 
 
 def seconds_of(text: str) -> int:
@@ -91,26 +86,3 @@ def seconds_of(text: str) -> int:
     if found is None:
         raise InvalidRequest(f"--ttl {text!r} is no time", hint="30m, 1h or 2d, or seconds")
     return int(found[1]) * _SECONDS[found[2]]
-
-
-def _open_unseen(link: str) -> None:
-    """Open a link in the browser by a page of one's own: every user of this machine sees what programs are
-    started with.
-    """
-    logins = settings.logins_file()
-    if logins is None:
-        raise InvalidRequest("--open: neither XDG_CONFIG_HOME nor HOME is set")
-    page = logins.with_name("open.html")
-    page.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    page.unlink(missing_ok=True)
-    fd = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(f'<meta http-equiv="refresh" content="0; url={escape(link)}">\n')
-    _start_browser(Path(page).as_uri())
-
-
-def _start_browser(address: str) -> None:
-    with contextlib.suppress(webbrowser.Error):
-        if webbrowser.open(address):
-            return
-    output.note("no browser could be started here: open the address yourself")
