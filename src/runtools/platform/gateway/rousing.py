@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from runtools.errors import RunToolsError, Unavailable, WaitsForRoom
+from runtools.errors import DeadlineExceeded, RunToolsError, Unavailable, WaitsForRoom
 from runtools.platform.kit.clock import Backoff, SystemClock
 
 log = logging.getLogger(__name__)
@@ -126,8 +126,9 @@ async def _answered(waken: Waken) -> None:
     while True:
         try:
             return await waken()
-        except WaitsForRoom:
-            last = time() + _AWAY_SECONDS  # it is heard, and the sandbox goes on by itself
+        except (WaitsForRoom, DeadlineExceeded):
+            # It is heard: the sandbox waits for room, or for the end of a long pause.
+            last = time() + _AWAY_SECONDS
         except Unavailable:
             if time() > last:
                 raise

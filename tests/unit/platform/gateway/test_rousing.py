@@ -6,7 +6,13 @@ import asyncio
 
 import pytest
 
-from runtools.errors import QuotaExceeded, RunToolsError, Unavailable, WaitsForRoom
+from runtools.errors import (
+    DeadlineExceeded,
+    QuotaExceeded,
+    RunToolsError,
+    Unavailable,
+    WaitsForRoom,
+)
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.rousing import Rousing
 
@@ -46,6 +52,12 @@ async def test_while_the_api_is_away_it_waits(monkeypatch: pytest.MonkeyPatch) -
 async def test_for_room_it_waits_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rousing, "_AWAY_SECONDS", -1.0)
     assert await said(Api(WaitsForRoom("3rd"), None), monkeypatch) == ("went on", "words")
+
+
+async def test_the_end_of_a_long_pause_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rousing, "_AWAY_SECONDS", -1.0)
+    api = Api(*[DeadlineExceeded("it is still being paused")] * 3, None)
+    assert await said(api, monkeypatch) == ("went on", "words")
 
 
 async def test_what_may_not_be_woken_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

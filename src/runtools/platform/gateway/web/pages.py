@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from runtools.errors import (
     CapacityExhausted,
+    DeadlineExceeded,
     PortClosed,
     QuotaExceeded,
     RateLimited,
@@ -132,6 +133,8 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
     if isinstance(error, RateLimited):
         after = b"%d" % error.details.get("retryAfterSeconds", RETRY_SECONDS)
         return Page(error.status, "Too much at once", sentence, headers=((b"Retry-After", after),))
+    if isinstance(error, DeadlineExceeded):
+        return Page(error.status, "The sandbox is being put to sleep", sentence, reloads=True)
     if isinstance(error, Unavailable):
         return Page(503, "The sandbox cannot be reached now", sentence, reloads=True)
     return Page(error.status, "The sandbox cannot be reached", sentence)
