@@ -132,8 +132,7 @@ def test_a_gateway_that_is_killed_takes_its_connections_along_and_nothing_else(
         killed("gateway")
         for left in (sock, session):
             assert is_cut(left)
-        with pytest.raises(ConnectionResetError):
-            answer.recv(1)
+        assert answer.recv(1) == b""  # and no last chunk
     eventually(lambda: answers(box))
     with websocket(box) as sock, socket.create_connection(ssh, timeout=60) as session:
         sock.sendall(HELLO)
@@ -170,7 +169,7 @@ def half_answered(box: Sandbox) -> Iterator[socket.socket]:
         link = rest.removeprefix("?")
         sock.sendall(f"GET /endless?{link} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         said = b""
-        while not said.endswith(b"half"):
+        while not said.endswith(b"half\r\n"):  # the chunk that it is
             said += sock.recv(4096)
         assert b"200 OK" in said
         yield sock

@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection
 
 from runtools.errors import (
     CapacityExhausted,
+    DeadlineExceeded,
     GuestUnreachable,
     QuotaExceeded,
     SandboxStopped,
@@ -30,6 +31,7 @@ from runtools.platform.core.ports.reach_wire import pack_answer
 from runtools.platform.gateway import rousing
 from runtools.platform.gateway.reach import HostReach
 from runtools.platform.gateway.web import reloads
+from runtools.platform.gateway.web.framing import LAST_CHUNK
 from runtools.platform.gateway.web.visit import Visit
 from runtools.testing.api_world import holds
 from runtools.testing.gateway_world import BOX, KEY, LINK, OTHER, Gateway, gateway
@@ -194,11 +196,21 @@ class TestHttp:
         port = await server(events)
         reader, writer = await gate.connect()
         writer.write(head(gate, port))
-        assert b"Connection: close" in await reader.readuntil(b"\r\n\r\n")
-        assert await reader.readuntil(b"\n\n") == b"data: 1\n\n"
+        assert b"Transfer-Encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readuntil(b"\n\n\r\n") == b"9\r\ndata: 1\n\n\r\n"
         go.set()
-        assert await reader.read() == b"data: 2\n\n"
+        assert await reader.readuntil(LAST_CHUNK) == b"9\r\ndata: 2\n\n\r\n" + LAST_CHUNK
+        writer.write(head(gate, await server(mirror)))  # ... and the connection goes on
+        assert b"GET / HTTP/1.1" in (await answer(reader))[1]
         writer.close()
+
+    async def test_who_knows_no_chunks_has_it_as_it_comes(self, gate: Gateway) -> None:
+        async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * MB)
+
+        said = await gate.say(head(gate, await server(ends), first="GET / HTTP/1.0"))
+        assert said.endswith(b"\r\nConnection: close\r\n\r\n" + b"x" * MB)
 
     async def test_what_a_server_says_in_between_is_handed_on(self, gate: Gateway) -> None:
         async def careful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -423,9 +435,9 @@ class TestBodies:
                 go.set()
                 if kills:
                     with pytest.raises(ConnectionResetError):
-                        await reader.read()
+                        await reader.readuntil(LAST_CHUNK)
                 else:
-                    assert await reader.read() == b""
+                    assert await reader.readuntil(LAST_CHUNK) == b"\r\n" + LAST_CHUNK
         served.close()
         await served.wait_closed()
 
@@ -820,6 +832,7 @@ class TestPages:
             (Unavailable("the host is away"), 503),
             (WaitsForRoom("at place 3, 900 MB of 24000"), 503),
             (CapacityExhausted("900 MB of 24000"), 503),
+            (DeadlineExceeded("it is still being paused"), 504),
             (ZeroDivisionError(), 500),
         ],
     )
@@ -831,7 +844,8 @@ class TestPages:
         assert said.startswith(f"HTTP/1.1 {status} ".encode())
         assert b"<script>" not in said
         assert b"900 MB" not in said  # what its host runs is nothing for whoever has the address
-        assert (b"Refresh:" in said) == isinstance(failure, Unavailable | WaitsForRoom)
+        again = Unavailable | WaitsForRoom | DeadlineExceeded
+        assert (b"Refresh:" in said) == isinstance(failure, again)
 
     async def test_an_api_that_is_away_lets_nobody_in(self, gate: Gateway) -> None:
         gate.admitting.failure = Unavailable("the api is away")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.web import framing, visitor
@@ -12,6 +14,7 @@ from runtools.platform.gateway.web.pace import Inflow
 from runtools.platform.gateway.web.way import Way
 
 _FINAL = 200  # answers below say that there is one to come
+_IN_CHUNKS: Final[Field] = (b"Transfer-Encoding", b"chunked")
 
 
 class Exchange:
@@ -23,7 +26,8 @@ class Exchange:
         wakes: what is sent there wakes the sandbox; else see `Rousing`.
         more: fields for its answer.
         begun: its answer has.
-        is_endless: its answer is over with the server's connection, and with nothing else.
+        chunks: its answer, which has no length, is packed into chunks.
+        is_endless: its answer is over with the connection, and with nothing else.
         keeps: another request may come behind it.
     """
 
@@ -33,6 +37,7 @@ class Exchange:
         "_head",
         "_inflow",
         "begun",
+        "chunks",
         "is_endless",
         "keeps",
         "more",
@@ -47,7 +52,7 @@ class Exchange:
         self.upstream = found.upstream
         self.wish = lasting(found.wish, found.verdict)
         self.wakes = found.verdict.wakes
-        self.begun = self.keeps = self.is_endless = False
+        self.begun = self.keeps = self.chunks = self.is_endless = False
         self._body = framing.of(head.length)
         self._inflow = None if self._body.done else Inflow(now)
         self._awaits_leave = b"expect" in head.named  # it sends the body when it is told to
@@ -100,9 +105,15 @@ class Exchange:
         more: Sequence[Field] = ()
         if answer.status >= _FINAL:
             self.begun = True
-            self.is_endless = answer.length == -1
+            is_old = self._head.version == b"1.0"
+            self.chunks = answer.length == -1 and not is_old
+            # Who knows no chunks reads them as what they hold, up to the connection's end.
+            self.is_endless = is_old and answer.length in (-1, None)
             self.keeps = self._head.keeps_alive and not self.is_endless and not is_last
             more = self.more
+            if self.chunks:
+                answer = replace(answer, version=b"1.1")
+                more = [*more, _IN_CHUNKS]
             if not self.keeps:
                 more = [*more, (b"Connection", b"close")]
             elif b"1.0" in (self._head.version, answer.version):

@@ -1,6 +1,7 @@
 """Where bodies end, on their way through: bytes are counted and chunks walked over, nothing is unpacked.
 
 Of chunked bodies the trailers are read line by line: what a head would not hand on goes no further there.
+A body that ends with its connection is packed into chunks for whoever understands them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
+LAST_CHUNK: Final = b"0\r\n\r\n"
 _MAX_LINE: Final = 4096  # of a chunk's size with its extensions, or of a trailer
 _MAX_TRAILERS: Final = 64
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
@@ -139,6 +141,11 @@ class Chunked:
             raise BadBody("trailers that are none")
         name = found[1].lower()
         return name not in _NEVER and not name.startswith(_NEVER_SO)
+
+
+def chunk(data: bytes) -> bytes:
+    """Bytes, of which there are some, as a chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def of(length: int | None) -> Framing:

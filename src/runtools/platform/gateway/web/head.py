@@ -157,8 +157,6 @@ def request(data: bytes) -> RequestHead:
     hosts = named.get(b"host")
     if hosts is None or len(hosts) != 1:
         raise BadHead("a request needs one Host")
-    if version == b"1.0" and b"transfer-encoding" in named:
-        raise BadHead("HTTP/1.0 has no transfer codings")
     connection = parts.tokens(b"connection")
     return RequestHead(
         parts.fields,
@@ -224,6 +222,8 @@ def _check(parts: _Parts, version: str) -> bytes:
     codings, lengths = named.get(b"transfer-encoding"), named.get(b"content-length")
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or lengths):
         raise BadHead("the end of the body could be read in two ways")
+    if codings and known == b"1.0":
+        raise BadHead("HTTP/1.0 has no transfer codings")
     if lengths and len(lengths) > 1:
         raise BadHead("two lengths")
     return known

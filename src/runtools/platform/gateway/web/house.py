@@ -41,6 +41,7 @@ class Guest(Protocol):
 
     Attributes:
         source: the address that it comes from.
+        peer: the address of who asks, by a trusted proxy too.
         wish: what it was let in by, where it was.
         sandbox_id: where it wants to, or is.
         is_idle: no request of it is under way.
@@ -48,6 +49,11 @@ class Guest(Protocol):
 
     source: str
     wish: Wish | None
+
+    @property
+    def peer(self) -> str:
+        """See above."""
+        ...
 
     @property
     def sandbox_id(self) -> str | None:
@@ -164,16 +170,23 @@ class House:
         """One that had no room is gone."""
         self._sent_away -= 1
 
-    def check_share(self, sandbox_id: str, source: str) -> None:
-        """Keep one address from taking up all that a host lets to one sandbox.
+    def check_share(self, sandbox_id: str, peer: str) -> None:
+        """Keep one address from taking up all that a host lets to one sandbox, through proxies too.
+
+        Args:
+            peer: the address of who asks. A proxy that does not say for whom it does has all.
 
         Raises:
             RateLimited: it has its share.
         """
-        its = self._by_source.get(rates.source(source), {})
-        if len(its) <= MOST_TO_A_SANDBOX or self._is_proxy(source):
+        share = rates.source(peer)
+        those = self._visits if self._proxies else self._by_source.get(share, {})
+        if len(those) <= MOST_TO_A_SANDBOX or self._is_proxy(peer):
             return
-        if sum(one.sandbox_id == sandbox_id for one in its) > MOST_TO_A_SANDBOX:
+        there = [one for one in those if one.sandbox_id == sandbox_id]
+        if len(there) <= MOST_TO_A_SANDBOX:
+            return
+        if sum(rates.source(one.peer) == share for one in there) > MOST_TO_A_SANDBOX:
             raise RateLimited(
                 f"{MOST_TO_A_SANDBOX} connections from one address to {sandbox_id} are open already",
                 hint="close some of them",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.web import head, visitor
 from runtools.platform.gateway.web.admission import Wish
 from runtools.platform.gateway.web.head import RequestHead
@@ -27,35 +28,37 @@ class Request:
     Attributes:
         own: the target as it came.
         wish: where it wants to, and with what; None: its host names no sandbox and port.
+        peer: the address of who asks, by a trusted proxy too.
     """
 
-    __slots__ = ("_behind", "head", "own", "wish")
+    __slots__ = ("_behind", "head", "own", "peer", "wish")
 
-    def __init__(self, read: RequestHead, own: bytes, wish: Wish | None) -> None:
+    def __init__(self, read: RequestHead, own: bytes, wish: Wish | None, peer: str) -> None:
         self.head = read
         self.own = own
         self.wish = wish
+        self.peer = peer
         self._behind = b""
 
-    def inward(self, house: House, source: str) -> bytes:
-        """Its head as the server inside gets it.
-
-        Args:
-            source: the address of who is connected.
-        """
+    def inward(self, urls: DevUrls) -> bytes:
+        """Its head as the server inside gets it."""
         asked, wish = self.head, self.wish
         assert wish is not None  # noqa: S101 - nobody else is let in
         if not self._behind:
-            peer = house.peer(source, asked)
-            self._behind = visitor.behind_target(asked, wish.port, house.urls, peer)
+            self._behind = visitor.behind_target(asked, wish.port, urls, self.peer)
         return b"%b %b %b" % (asked.method, asked.target, self._behind)
 
 
 class Requests:
-    """Reads those of one connection, each when the one before is over."""
+    """Reads those of one connection, each when the one before is over.
 
-    def __init__(self, house: House) -> None:
+    Args:
+        source: the address of who is connected.
+    """
+
+    def __init__(self, house: House, source: str) -> None:
         self._house = house
+        self._source = source
         self._last: Request | None = None
         self._method = self._tail = b""  # of that, as they came
         self._host = ""  # the last one that was named
@@ -76,7 +79,8 @@ class Requests:
         self.forget()
         read = head.request(said)
         own = read.target
-        request = Request(read, own, self._wish(read))
+        peer = self._house.peer(self._source, read)
+        request = Request(read, own, self._wish(read), peer)
         if len(said) <= _MOST_KEPT and own == target and _is_path(target):
             self._last, self._method, self._tail = request, method, tail
         return request

@@ -42,7 +42,7 @@ class Arrival(asyncio.Protocol):
     is_idle = True
 
     def __init__(self, house: House, context: ssl.SSLContext, sock: socket.socket) -> None:
-        self.source = str(sock.getpeername()[0])
+        self.source = self.peer = str(sock.getpeername()[0])
         self._house = house
         self._task: asyncio.Task[None] | None = None
         if house.enter(self):

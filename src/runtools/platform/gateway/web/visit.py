@@ -8,8 +8,6 @@ at any pace ends (`look`).
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -17,10 +15,10 @@ from typing import TYPE_CHECKING, Final, cast
 from runtools.platform.gateway.rousing import Waken
 from runtools.platform.gateway.web import pages, visitor, way
 from runtools.platform.gateway.web.admission import Wish
+from runtools.platform.gateway.web.delivery import Delivery
 from runtools.platform.gateway.web.exchange import Exchange
 from runtools.platform.gateway.web.framing import BadBody
 from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead, Field
-from runtools.platform.gateway.web.pace import Outflow
 from runtools.platform.gateway.web.pages import Page
 from runtools.platform.gateway.web.requests import Request, Requests
 from runtools.platform.gateway.web.talk import HIGH, Talk
@@ -36,8 +34,6 @@ IDLE_SECONDS: Final = 75.0
 ANSWER_SECONDS: Final = 600.0
 _LINGER_SECONDS: Final = 5.0
 _MAX_AHEAD: Final = 64 << 10  # of requests that come before the answer to the one before
-_RESET: Final = struct.pack("ii", 1, 0)
-_END: Final = struct.pack("ii", 0, 0)
 
 
 class Visit(asyncio.Protocol):
@@ -50,14 +46,12 @@ class Visit(asyncio.Protocol):
     def __init__(self, house: House) -> None:
         self._house = house
         self._loop = asyncio.get_running_loop()
-        self._requests = Requests(house)
         self.wish: Wish | None = None
         self.moved = 0.0  # when bytes last went in either direction
         self._held = b""  # came, and is not handed on yet
         self._request: Request | None = None  # under way
         self._exchange: Exchange | None = None  # the same, once it has gone on
         self._upstream: Upstream | None = None  # where to
-        self._said = b""  # the head of the answer, not written yet
         self._task: asyncio.Task[None] | None = None
         self._talk: Talk | None = None
         self._lingers = False
@@ -72,8 +66,9 @@ class Visit(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH)
         self.source = source_of(transport)
+        self._requests = Requests(self._house, self.source)
         self.moved = self._loop.time()
-        self._outflow = Outflow(self._transport, self.moved)
+        self._delivery = Delivery(self._transport, self.moved)
         self._is_in = self._house.enter(self)
         if self._is_in:
             return
@@ -132,6 +127,11 @@ class Visit(asyncio.Protocol):
         return wish.sandbox_id if wish else None
 
     @property
+    def peer(self) -> str:
+        """Who asks, by a trusted proxy too."""
+        return self.source if self._request is None else self._request.peer
+
+    @property
     def is_idle(self) -> bool:
         """Whether no request is under way, nor the end of an answer."""
         return self._request is None and not self._lingers
@@ -150,19 +150,19 @@ class Visit(asyncio.Protocol):
         elif self.is_idle:
             self._transport.abort()
         else:
-            self._break_off()
+            self._delivery.break_off()
 
     def look(self, now: float) -> None:
         """End what takes too long."""
         quiet = now - self.moved
         if self._talk is not None:
             self._talk.look(now)
-        elif self._outflow.stalls(now, is_last=self._lingers):
-            self._break_off()
+        elif self._delivery.flow.stalls(now, is_last=self._lingers):
+            self._delivery.break_off()
         elif self._ended and not self._transport.is_closing() and is_gone(self._transport):
             self._transport.abort()
         elif self._lingers:
-            if quiet > _LINGER_SECONDS and self._outflow.has_all:
+            if quiet > _LINGER_SECONDS and self._delivery.flow.has_all:
                 self._transport.abort()
         elif self._request is None:
             if self._held and now - self._since > HEAD_SECONDS:
@@ -218,7 +218,7 @@ class Visit(asyncio.Protocol):
         Args:
             more: fields for its answer beside those that come of the way.
         """
-        found = await way.find(self._house, request.head, wish, own, self.source)
+        found = await way.find(self._house, request, wish, own)
         self._task = None
         if self._transport.is_closing():
             if isinstance(found, Way):
@@ -238,7 +238,7 @@ class Visit(asyncio.Protocol):
         self._exchange = exchange = Exchange(head, found, self.moved)
         self.wish = exchange.wish
         upstream.begin(self, head.method, upgrades=head.upgrades)
-        upstream.transport.write(request.inward(self._house, self.source))
+        upstream.transport.write(request.inward(self._house.urls))
         if self._is_slow:
             upstream.transport.pause_reading()
         if self._held:
@@ -252,7 +252,7 @@ class Visit(asyncio.Protocol):
             self._held += exchange.take(data)
         except BadBody as exc:
             if exchange.begun:
-                self._break_off()
+                self._delivery.break_off()
             else:
                 self._answer(Page(400, "That is no request that goes on", str(exc)))
 
@@ -264,33 +264,22 @@ class Visit(asyncio.Protocol):
         assert exchange is not None  # noqa: S101 - it is the answer to it
         self.moved = self._loop.time()
         said = exchange.told(head, self._house.urls, is_last=self._ended)
-        if exchange.begun:
-            self._said = said  # ... and what comes of the body with it
-            if exchange.is_endless:  # and if this process is killed in it, that is not its end
-                self._close_with(_RESET)
-        else:
-            self._transport.write(said)
+        self._delivery.begin(said, exchange)
 
     def answer_comes(self, data: bytes) -> None:
         """Hand it on."""
         self.moved = self._loop.time()
-        self._outflow.written += len(data)
-        said, self._said = self._said, b""
-        self._transport.write(said + data if said else data)
+        self._delivery.add(data)
 
     def answer_waits(self) -> None:
         """No more of it is there for now."""
-        if self._said:
-            said, self._said = self._said, b""
-            self._transport.write(said)
+        self._delivery.flush()
 
     def answer_ends(self) -> None:
         """Go on to the next request, if there may be one."""
-        self.answer_waits()
         exchange, self._exchange, self._upstream = self._exchange, None, None
         assert exchange is not None  # noqa: S101 - it was the answer to it
-        if exchange.is_endless:
-            self._close_with(_END)
+        self._delivery.end(exchange)
         if exchange.is_clean:
             self._house.upstreams.give(exchange.upstream)
         else:
@@ -314,7 +303,7 @@ class Visit(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         request, wish = self._request, self.wish
         if request is None or (exchange is not None and exchange.begun):
-            self._break_off()
+            self._delivery.break_off()
             return
         is_stale = upstream is not None and not upstream.is_fresh
         if is_stale and wish is not None and way.is_repeatable(request.head):
@@ -377,16 +366,6 @@ class Visit(asyncio.Protocol):
         body = head is None or head.method != b"HEAD"
         self._transport.write(page.to_bytes(html=html, body=body, close=True))
         self._linger()
-
-    def _break_off(self) -> None:
-        """A reset, for an end would make a part the whole."""
-        self._close_with(_RESET)
-        self._transport.abort()
-
-    def _close_with(self, how: bytes) -> None:
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def _end(self) -> None:
         """Close behind an answer to all that came; what waits to be taken is waited for."""

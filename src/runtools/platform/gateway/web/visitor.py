@@ -23,8 +23,14 @@ _HOP: Final = frozenset(
 # without it the next hop would read the body as another message.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via"}
-# The first would clear the cookies of others too, the other is how the gateway says that it is its own.
-_NOT_OUTWARD: Final = _HOP | {b"clear-site-data", b"x-runtools-refused"}
+# The first would clear the cookies of others too, the second is how the gateway says that it is its own; by
+# the others a proxy before it would give out files and pages of its own.
+_NOT_OUTWARD: Final = _HOP | {
+    b"clear-site-data",
+    b"x-runtools-refused",
+    b"x-accel-redirect",
+    b"x-sendfile",
+}
 # Where something of ours may stand.
 _TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cookie", b"referer"})
 _LOCAL: Final = re.compile(

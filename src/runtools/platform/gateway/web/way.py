@@ -12,6 +12,7 @@ from runtools.platform.gateway.web import pages, visitor
 from runtools.platform.gateway.web.admission import BELIEVED_SECONDS, Wish, lasting
 from runtools.platform.gateway.web.head import Field, RequestHead
 from runtools.platform.gateway.web.pages import Page
+from runtools.platform.gateway.web.requests import Request
 from runtools.platform.gateway.web.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -50,19 +51,19 @@ def known(house: House, head: RequestHead, wish: Wish) -> Way | None:
     return None if upstream is None else Way(wish, verdict, upstream)
 
 
-async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: str) -> Way | Page:
+async def find(house: House, request: Request, wish: Wish, own: bytes) -> Way | Page:
     """The way, or what is said instead.
 
     Args:
         own: the target as it came.
-        source: the address of who is connected.
     """
+    head = request.head
     began = house.clock.monotonic()
     try:
-        return await _find(house, head, wish, own, source)
+        return await _find(house, head, wish, own, request.peer)
     except RunToolsError as exc:
         page = pages.of_error(exc, house.urls, wish.sandbox_id, wish.port)
-        look = (wish.sandbox_id, wish.port, house.peer(source, head))
+        look = (wish.sandbox_id, wish.port, request.peer)
         if page.reloads and visitor.wants_html(head) and not house.reloads.may(look, began):
             page = pages.still(page)
         return page
@@ -72,9 +73,9 @@ async def find(house: House, head: RequestHead, wish: Wish, own: bytes, source: 
         return Page(500, "The gateway failed", "Its log says how.")
 
 
-async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source: str) -> Way | Page:
+async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, peer: str) -> Way | Page:
     place = (wish.sandbox_id, wish.port)
-    peer, began = house.peer(source, head), house.clock.monotonic()
+    began = house.clock.monotonic()
     verdict = await house.admission.verdict(wish, peer)
     if verdict.answer != "enter":
         return house.page_of_stranger(head, wish, own)
@@ -87,7 +88,7 @@ async def _find(house: House, head: RequestHead, wish: Wish, own: bytes, source:
         more = [kept, visitor.UNSEEN]
     upstream = house.upstreams.idle(place, repeatable=is_repeatable(head), wakes=verdict.wakes)
     if upstream is None:
-        house.check_share(wish.sandbox_id, source)
+        house.check_share(wish.sandbox_id, peer)
         if not verdict.wakes:
             await house.admission.waken(wish.sandbox_id)
         try:

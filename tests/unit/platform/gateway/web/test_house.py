@@ -13,6 +13,7 @@ from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web.admission import Wish
 from runtools.platform.gateway.web.house import MOST_FAREWELLS, MOST_TO_A_SANDBOX, House
 from runtools.platform.gateway.web.visitor import Shown
+from runtools.platform.kit.outbound import networks
 from runtools.testing.clock import ManualClock
 from runtools.testing.gateway_world import BOX, KEY, OTHER, FakeAdmitting
 
@@ -23,8 +24,11 @@ REVOKED = Wish(BOX, 3000, Shown(key="rt_live_revoked"))
 class Guest:
     """A connection that is looked at."""
 
-    def __init__(self, source: str = "192.0.2.1", *, is_idle: bool = True) -> None:
+    def __init__(
+        self, source: str = "192.0.2.1", peer: str | None = None, *, is_idle: bool = True
+    ) -> None:
         self.source = source
+        self.peer = peer or source
         self.wish: Wish | None = None
         self.sandbox_id: str | None = BOX
         self.is_idle = is_idle
@@ -114,6 +118,19 @@ async def test_one_address_does_not_take_up_all_of_a_sandbox() -> None:
         made.check_share(BOX, "192.0.2.1")
     made.check_share(OTHER, "192.0.2.1")
     made.check_share(BOX, "192.0.2.2")
+
+
+async def test_nor_does_one_that_comes_through_proxies() -> None:
+    proxies = networks("10.0.0.0/8")
+    made = House(URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), proxies=proxies)
+    for n in range(MOST_TO_A_SANDBOX + 1):
+        made.check_share(BOX, "2001:db8::1")
+        assert made.enter(Guest(f"10.0.0.{n % 2}", f"2001:db8::{n:x}"))
+    with pytest.raises(RateLimited, match=f"{MOST_TO_A_SANDBOX} connections from one address"):
+        made.check_share(BOX, "2001:db8::1")
+    made.check_share(OTHER, "2001:db8::1")
+    made.check_share(BOX, "2001:db8:0:1::1")
+    made.check_share(BOX, "10.0.0.1")  # which does not say for whom
 
 
 async def test_who_is_sent_away_without_end_gets_no_page() -> None:

@@ -42,7 +42,7 @@ def read(requests: Requests, house: House, data: bytes) -> Read | str:
         found = requests.read(data)
     except BadHead as exc:
         return f"{exc.status} {exc}"
-    inward = b"" if found.wish is None else found.inward(house, SOURCE)
+    inward = b"" if found.wish is None else found.inward(house.urls)
     return replace(found.head), found.own, found.wish, inward
 
 
@@ -86,10 +86,10 @@ async def test_what_comes_behind_another_is_read_as_if_it_came_alone(
     house: House, then: bytes
 ) -> None:
     for before in (said(), said("GET /before?x=y"), said("POST /before"), b"\r\n" + said()):
-        requests = Requests(house)
+        requests = Requests(house, SOURCE)
         assert not isinstance(read(requests, house, before), str)
         for data in (then, before, then, then):
-            assert read(requests, house, data) == read(Requests(house), house, data)
+            assert read(requests, house, data) == read(Requests(house, SOURCE), house, data)
 
 
 async def test_so_is_whatever_it_is_made_into(house: House) -> None:
@@ -97,7 +97,7 @@ async def test_so_is_whatever_it_is_made_into(house: House) -> None:
     chance = random.Random(SEED)
     base = said("GET /path?query=1")
     first = base.index(b"\r\n") + 8
-    requests, kinds = Requests(house), set()
+    requests, kinds = Requests(house, SOURCE), set()
     for _ in range(3000):
         read(requests, house, base)
         data = bytearray(base)
@@ -106,7 +106,7 @@ async def test_so_is_whatever_it_is_made_into(house: House) -> None:
             byte = chance.choice(BYTES)
             data[at : at + chance.randint(0, 1)] = bytes([byte] * chance.randint(0, 1))
         found = read(requests, house, bytes(data))
-        assert found == read(Requests(house), house, bytes(data)), (SEED, bytes(data))
+        assert found == read(Requests(house, SOURCE), house, bytes(data)), (SEED, bytes(data))
         kinds.add(isinstance(found, str))
     assert kinds == {True, False}, SEED
 
@@ -114,12 +114,12 @@ async def test_so_is_whatever_it_is_made_into(house: House) -> None:
 async def test_the_same_but_for_its_path_is_not_taken_apart_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = Requests(house)
+    requests = Requests(house, SOURCE)
     requests.read(said("GET /one"))
     monkeypatch.setattr("runtools.platform.gateway.web.head.request", lambda _: pytest.fail("was"))
     found = requests.read(said("GET /two"))
     assert (found.own, found.head.target) == (b"/two", b"/two")
-    assert found.inward(house, SOURCE).startswith(b"GET /two HTTP/1.1\r\nHost: localhost:3000\r\n")
+    assert found.inward(house.urls).startswith(b"GET /two HTTP/1.1\r\nHost: localhost:3000\r\n")
 
 
 async def test_little_is_kept_and_nothing_with_a_link_in_its_address(house: House) -> None:
@@ -127,7 +127,7 @@ async def test_little_is_kept_and_nothing_with_a_link_in_its_address(house: Hous
         said("GET /", FIELDS + "X: " + "y" * 5000 + "\r\n"),
         said("GET /?runtools-link=" + LINK),
     ):
-        requests = Requests(house)
+        requests = Requests(house, SOURCE)
         requests.read(said())
         requests.read(data)
         assert requests._last is None

@@ -41,6 +41,14 @@ def test_nor_the_length_of_an_answer() -> None:
     assert head.answer(outward, b"GET").length == 5
 
 
+@pytest.mark.parametrize("name", [b"X-Accel-Redirect", b"x-sendfile", b"Clear-Site-Data"])
+def test_an_answer_tells_a_proxy_before_us_nothing_to_do(name: bytes) -> None:
+    """nginx would answer with what is at that address of its own."""
+    said = b"HTTP/1.1 200 OK\r\n" + name + b": /secret\r\nX-Accel-Buffering: no\r\n\r\n"
+    outward = visitor.outward(head.answer(said, b"GET"), BOX, 3000, URLS, [])
+    assert outward == b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\n\r\n"
+
+
 def test_a_key_is_taken_out_however_it_is_spaced() -> None:
     said = b"GET / HTTP/1.1\r\n" + HOST + b"Authorization: Bearer\trt_live_abc\r\n\r\n"
     asked = head.request(said)
