@@ -152,7 +152,10 @@ async def test_what_is_cut_off_is_told_why(stage: Stage, models: Models, at: int
         ("claude-sonnet-4-0", {"max_tokens": 700}, 700),
         ("claude-sonnet-4-0", {"thinking": "high"}, 32_000),
         ("claude-sonnet-4-0", {"thinking": "max", "max_tokens": 40_000}, 40_000),
+        ("claude-sonnet-4-20250514", {}, 32_000),
+        ("claude-opus-4-1-20250805", {}, 32_000),
         ("claude-sonnet-4-5", {}, 64_000),
+        ("claude-sonnet-4-5-20250929", {}, 64_000),
     ],
 )
 async def test_an_answer_may_be_as_long_as_the_model_can_say(
@@ -163,6 +166,21 @@ async def test_an_answer_may_be_as_long_as_the_model_can_say(
         stage.worker(models.build)
         assert (await stage.runs.ended(run))["status"] == "completed"
         assert fake.asked[0].body["max_tokens"] == sent
+
+
+async def test_anthropic_is_asked_in_a_version_that_takes_a_temperature(
+    stage: Stage, models: Models
+) -> None:
+    """From 2026-10-21 on its API refuses each request with one; new clients speak that by themselves."""
+    async with provider("anthropic", ["end"]) as fake:
+        said = {"temperature": 0.25, "top_k": 7}
+        way = access("anthropic", "claude-sonnet-4-5", fake)
+        run = stage.make(model=way, agent=said)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["status"] == "completed"
+        asked = fake.asked[0]
+        assert {name: asked.body.get(name) for name in said} == said
+        assert asked.headers["anthropic-version"] == "2023-06-01"
 
 
 @pytest.mark.parametrize("thinking", ["xhigh", "max"])
@@ -221,6 +239,46 @@ async def test_it_thinks_as_agent_and_run_say(
         stage.worker(models.build)
         assert (await stage.runs.ended(run))["status"] == "completed"
         assert fake.asked[0].body.get("thinking") == sent
+
+
+LOOK = [Call("bash", {"command": "echo the-result"})]
+MUCH = [Call("bash", {"command": "printf %08000d 1"})]
+
+
+@pytest.mark.parametrize(
+    ("window", "config", "work", "is_full"),
+    [
+        (2000, {"max_tokens": 900}, LOOK, False),
+        (2000, {"max_tokens": 990}, LOOK, True),  # such an answer might not fit beside it
+        (3000, {}, LOOK, False),
+        (3000, {}, MUCH, True),  # such a result would not
+        (3000, {"max_tokens": 100_000}, LOOK, False),  # half of it is the conversation's
+        (1300, {}, LOOK, True),
+    ],
+)
+async def test_what_would_not_fit_into_the_window_is_summed_up_before_it_is_asked(
+    stage: Stage, models: Models, window: int, config: Any, work: Any, is_full: bool
+) -> None:
+    """Servers of one's own may cut what is too long without a word."""
+    said = [work, ["the summary"], ["end"]] if is_full else [work, ["end"]]
+    async with provider("chat", *said, ["too often"]) as fake:
+        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": window})
+        run = stage.make(model=way, config=config)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        found = [(one["summary"], one["tokensBefore"]) for one in run.of("compaction")]
+        assert found == [("the summary", IN_TOKENS + OUT_TOKENS)] * is_full
+
+
+async def test_a_summary_that_does_not_help_is_not_made_again(stage: Stage, models: Models) -> None:
+    """Instructions and tools alone may fill a small window: each question would cost two, for nothing."""
+    async with provider("chat", LOOK, ["the summary"], *[LOOK] * 5, ["end"]) as fake:
+        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": 1200})
+        run = stage.make(model=way)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        assert len(run.of("compaction")) == 1
+        assert len(fake.asked) == 8
 
 
 # What each says of a conversation that is too long, and so do servers of one's own.

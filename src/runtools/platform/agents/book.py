@@ -52,6 +52,8 @@ class Book:
         call_ids: all of the run's.
         usage: what models were asked, added up.
         size: tokens of the conversation as the last answer counted them.
+        floor: those that the first question after the last compaction took, 0: nobody counted them.
+        results: characters that calls have given back since the last answer.
         compacted: in which turn the conversation was last compacted.
         silent: how many answers since a person spoke said nothing that the run could end with.
         ended: whether `done` stands there.
@@ -68,6 +70,8 @@ class Book:
     call_ids: set[str] = field(default_factory=set)
     usage: RunUsage = field(default_factory=RunUsage)
     size: int = 0
+    floor: int = 0
+    results: int = 0
     compacted: int = 0
     silent: int = 0
     ended: bool = False
@@ -131,6 +135,7 @@ class Book:
                 self.silent = 0
             case "tool-result":
                 self._call(data["callId"]).closed = True
+                self.results += len(data["output"])
             case "approval-requested":
                 self._call(data["callId"]).asked = True
             case "approval-resolved":
@@ -142,8 +147,10 @@ class Book:
                 # Of an answer that broke off a provider may say nothing.
                 if data["turn"] == self.turn:
                     self.size = data["inputTokens"] + data["outputTokens"] or self.size
+                    if self.turn == self.compacted:
+                        self.floor = data["inputTokens"]
             case "compaction":
-                self.compacted, self.size = data["turn"], 0
+                self.compacted, self.size, self.floor, self.results = data["turn"], 0, 0, 0
             case "done":
                 self.ended = True
             case _:
@@ -157,7 +164,7 @@ class Book:
                 self.interrupts = seq
         elif data["turn"] > 0:
             self.turn, self.seen, self.calls = data["turn"], seen_of(event), []
-            self.text = data["text"]
+            self.text, self.results = data["text"], 0
             self.silent += 1
 
     def _call(self, call_id: str) -> Call:

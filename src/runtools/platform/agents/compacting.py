@@ -30,6 +30,8 @@ from runtools.sdk.shapes.runs import Compaction, RunError
 FULL = 0.8
 """Of a model's window: what is more is made shorter before the next question."""
 _CHARACTERS_A_TOKEN = 3
+_MOST_KEPT_FREE = 0.5
+"""Of a model's window, for its answer."""
 _UNKNOWN_WINDOW = 32_000
 _OF_EACH = 4000
 _OF_REQUEST = 8000
@@ -59,9 +61,22 @@ def longest(access: ModelAccess, thinking: object) -> dict[str, Any]:
 
 
 def is_full(run: Held) -> bool:
-    """Whether the conversation should be made shorter before it is asked about again."""
-    window = window_of(run)
-    return window is not None and run.book.size > FULL * window
+    """Whether the conversation should be made shorter before it is asked about again.
+
+    So it should where it fills most of the window, and where the results that came since would not fit into
+    it beside an answer as long as one may be: some providers refuse that, some servers cut it silently.
+    Where a summary did not bring it below that, another would not, and the provider has the word.
+    """
+    window, book = window_of(run), run.book
+    if window is None or not book.size:
+        return False
+    most = run.asked.settings.get("max_tokens") or 0
+    room = window - min(most, int(_MOST_KEPT_FREE * window))
+    if book.floor > min(FULL * window, room):
+        return False
+    coming = sum(len(one.data["output"]) for one in run.results.values())
+    results = (book.results + coming) // _CHARACTERS_A_TOKEN
+    return book.size > FULL * window or book.size + results > room
 
 
 async def compact(run: Held, turn: int) -> bool:

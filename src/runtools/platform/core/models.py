@@ -8,6 +8,7 @@ those that providers publish; no test of ours has spoken to a provider (``docs/m
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -146,8 +147,30 @@ _ENTRIES = (
     (OFFLINE, "Offline demonstration", OFFLINE, OFFLINE, None, False, False),
 )
 
+_BY_ID_ALONE = (
+    # Theirs is what Claude Sonnet 4's is: what is longer than the window with the conversation is refused.
+    (
+        "claude-opus-4.1",
+        "Claude Opus 4.1",
+        "anthropic",
+        "claude-opus-4-1",
+        200_000,
+        True,
+        True,
+        32_000,
+    ),
+    ("claude-opus-4", "Claude Opus 4", "anthropic", "claude-opus-4-0", 200_000, True, True, 32_000),
+)
+"""What the catalogue does not list, and knows all the same when it is named as ``provider:id``."""
+
 MODELS: Mapping[str, Model] = {said[0]: Model(*said) for said in _ENTRIES}
-_BY_API_ID = {(model.provider, model.api_id): model for model in MODELS.values()}
+_BY_API_ID = {
+    (model.provider, model.api_id): model
+    for model in (*MODELS.values(), *(Model(*said) for said in _BY_ID_ALONE))
+}
+_UNDATED = {"claude-opus-4": "claude-opus-4-0", "claude-sonnet-4": "claude-sonnet-4-0"}
+"""What is left of an id without its date, where the model has another id beside that."""
+_DATE = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2})$")
 
 _NEAR = 3
 _MAX_ID = 200
@@ -180,8 +203,8 @@ def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
 
 
 def entry(provider: str, api_id: str) -> Model | None:
-    """The entry of the catalogue for a provider's own id."""
-    return _BY_API_ID.get((provider, api_id))
+    """The entry of the catalogue for a provider's own id; with a date at its end it is the same model's."""
+    return _BY_API_ID.get((provider, _undated(api_id)))
 
 
 def in_traces(provider: str) -> str:
@@ -191,8 +214,13 @@ def in_traces(provider: str) -> str:
 
 def published(api_id: str) -> Model | None:
     """The entry of the catalogue whose provider calls it so; gateways put words before it."""
-    own = api_id.rpartition("/")[2]
-    return next((model for model in MODELS.values() if model.api_id == own), None)
+    own = _undated(api_id.rpartition("/")[2])
+    return next((model for model in _BY_API_ID.values() if model.api_id == own), None)
+
+
+def _undated(api_id: str) -> str:
+    without = _DATE.sub("", api_id)
+    return _UNDATED.get(without, without)
 
 
 def _unknown(name: str, what: str, known: Collection[str]) -> InvalidRequest:

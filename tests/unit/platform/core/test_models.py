@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtools.errors import InvalidRequest
-from runtools.platform.core.models import MODELS, PROVIDERS, choose
+from runtools.platform.core.models import MODELS, PROVIDERS, choose, published
 
 SPECIFIED = (
     "claude-opus-4.6", "claude-opus-4.5", "claude-sonnet-4.5", "claude-sonnet-4", "claude-haiku",
@@ -37,6 +37,44 @@ class TestChoose:
 
     def test_an_id_that_the_catalogue_knows(self) -> None:
         assert choose("anthropic:claude-sonnet-4-0").model is MODELS["claude-sonnet-4"]
+
+    @pytest.mark.parametrize(
+        ("name", "alias"),
+        [
+            ("anthropic:claude-sonnet-4-20250514", "claude-sonnet-4"),
+            ("anthropic:claude-sonnet-4", "claude-sonnet-4"),
+            ("anthropic:claude-sonnet-4-5-20250929", "claude-sonnet-4.5"),
+            ("anthropic:claude-haiku-4-5@20251001", "claude-haiku"),
+            ("openai:gpt-5-2025-08-07", "gpt-5"),
+            ("openai:o4-mini-2025-04-16", "o4-mini"),
+        ],
+    )
+    def test_one_with_a_date_is_the_same_model(self, name: str, alias: str) -> None:
+        chosen = choose(name)
+        assert chosen.model is MODELS[alias]
+        assert chosen.api_id == name.partition(":")[2]  # and is asked for as it was named
+        assert published(f"some/{chosen.api_id}") is MODELS[alias]
+
+    @pytest.mark.parametrize("api_id", ["claude-opus-4-20250514", "claude-opus-4-1-20250805"])
+    def test_what_is_not_listed_is_known_all_the_same(self, api_id: str) -> None:
+        known = choose(f"anthropic:{api_id}").model
+        assert known is not None
+        assert (known.context_window, known.max_output) == (200_000, 32_000)
+        assert known.alias not in MODELS
+
+    @pytest.mark.parametrize(
+        "api_id",
+        [
+            "claude-sonnet-4-6",
+            "claude-sonnet-4-6-20260101",
+            "claude-opus-4-7",
+            "claude-sonnet-4-20250514-v2",
+            "claude-sonnet-4-2025",
+            "claude-sonnet-40",
+        ],
+    )
+    def test_what_only_begins_alike_is_another_model(self, api_id: str) -> None:
+        assert choose(f"anthropic:{api_id}").model is None
 
     def test_an_endpoint_of_the_org(self) -> None:
         chosen = choose("ollama:qwen3:8b", ["ollama"])

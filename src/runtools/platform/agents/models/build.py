@@ -23,6 +23,9 @@ _BASES = {
     "groq": "https://api.groq.com/openai/v1",
     "xai": "https://api.x.ai/v1",
 }
+_ANTHROPIC_VERSION = "2023-06-01"
+"""Of Anthropic's API. From 2026-10-21 on it refuses what says a temperature, top_p or top_k, also of models
+that take them; and which one a client speaks by itself depends on what was installed (decision 0054)."""
 _NO_KEY = "none"  # what a server is sent that asks for no key
 
 Http = Callable[[], "httpx2.AsyncClient"]
@@ -93,6 +96,7 @@ def _anthropic(access: ModelAccess, http: Any) -> Model:
         auth_token=None,
         base_url=access.base_url or "https://api.anthropic.com",
         max_retries=0,
+        default_headers={"anthropic-version": _ANTHROPIC_VERSION},
         http_client=http,
     )
     _hand_over(api.beta.messages, "messages", "tools")
