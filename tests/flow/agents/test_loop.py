@@ -411,7 +411,7 @@ class TestStructured:
     async def test_a_schema_that_cannot_be_checked_ends_the_run_alone(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], why: str
     ) -> None:
-        monkeypatch.setattr("runtools.platform.agents.fitting.SECONDS", 1)
+        monkeypatch.setattr("runtools.platform.kit.schemas.SECONDS", 1)
         links = {f"a{n or ''}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
         schema = {"type": "object", "properties": {"n": wrong}, "$defs": {**links, "a60": {}}}
         script = Script([Call("final_answer", {"n": "a" * 50 + "!"})], ["never"])

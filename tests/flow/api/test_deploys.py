@@ -18,6 +18,7 @@ from runtools.platform.api.deploys import boxes, checks, setup, store, work
 from runtools.platform.core.states import State
 from runtools.testing.api_world import World, holds
 
+CLAUDE = {"slug": "hello", "name": "Hello", "model": "claude-haiku"}
 SECRET = "a-value-that-must-not-leak"
 
 
@@ -37,6 +38,12 @@ def tool(name: str = "count", text: str = "code", **more: Any) -> dict[str, Any]
         "digest": hashlib.sha256(text.encode()).hexdigest(),
     }
     return {"name": name, "actions": {"count": action}, "source": source, **more}
+
+
+def taking(what: dict[str, Any]) -> dict[str, Any]:
+    """An action with one parameter."""
+    parameters = {"type": "object", "properties": {"n": what}}
+    return {"description": "Asks.", "parameters": parameters}
 
 
 def body(*, project: str = "shop", **more: Any) -> dict[str, Any]:
@@ -858,6 +865,11 @@ class TestBadInput:
             (body(agents=[agent(sandbox="nowhere")]), "agents.hello.sandbox"),
             (body(agents=[agent(tools=["nothing"])]), "agents.hello.tools"),
             (body(agents=[{**agent(), "model": "cluade-sonnet-4"}]), "agents.hello.model"),
+            (
+                body(agents=[{**CLAUDE, "temperature": 0.5, "thinking": True}]),
+                "agents.hello.temperature",
+            ),
+            (body(agents=[{**CLAUDE, "topK": 5, "thinking": "low"}]), "agents.hello.topK"),
             (body(agents=[agent(f"a{n}") for n in range(1001)]), "agents"),
             (body(sandboxes=[box(tags={"a:b": "c"})]), "sandboxes.0.tags"),
             (body(sandboxes=[box(env={"A": "\0"})]), "sandboxes.0.env"),
@@ -867,6 +879,14 @@ class TestBadInput:
             (body(sandboxes=[box(template="No!")]), "sandboxes.0.template"),
             (body(tools=[tool(actions={})]), "tools.0.actions"),
             (body(tools=[tool("grep")]), "tools.0.name"),
+            (
+                body(tools=[tool(), tool("db", actions={"ask": taking({"type": "strin"})})]),
+                "tools.1.actions.ask.parameters.properties.n.type",
+            ),
+            (
+                body(tools=[tool(actions={"ask": taking({"$ref": "#/$defs/none"})})]),
+                "tools.0.actions.ask.parameters",
+            ),
             (
                 body(tools=[tool(), tool("db", credentials={"required": ["url"]})]),
                 "tools.1.credentials.required.0",

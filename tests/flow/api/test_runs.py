@@ -539,3 +539,65 @@ class TestSecrets:
             await stage.worker.secret(run, "ANTHROPIC_API_KEY", "x")
         await stage.org.ask("DELETE", "/v1/secrets/ANTHROPIC_API_KEY")
         await stage.worker.finish(run)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("more", "named", "why"),
+        [
+            ({"config": {"temperature": 0.5, "thinking": True}}, "config.temperature", "thinking"),
+            ({"config": {"topP": 0.5, "thinking": "low"}}, "config.topP", "thinking"),
+            ({"config": {"topP": 0.5, "temperature": 0.5}}, "config.temperature", "top_p"),
+            ({"outputSchema": {"type": "object", "required": "n"}}, "outputSchema.required", "'n'"),
+            (
+                {"outputSchema": {"type": "object", "properties": {"n": {"$ref": "#/$defs/no"}}}},
+                "outputSchema",
+                "$defs/no",
+            ),
+            (
+                {"outputSchema": {"type": "object", "properties": {"n": {"pattern": "("}}}},
+                "outputSchema.properties.n.pattern",
+                "regex",
+            ),
+        ],
+    )
+    async def test_what_its_model_would_refuse_is_refused_at_once(
+        self, stage: Stage, more: dict[str, object], named: str, why: str
+    ) -> None:
+        before = await stage.org.ask("GET", "/v1/runs")
+        body = {"agentSlug": "claude", "message": "Do it.", **more}
+        answer = await stage.org.http.post("/v1/run", json=body)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert error["code"] == "invalid_request"
+        assert error["details"]["fields"][0]["field"] == named
+        assert why in error["message"]
+        assert await stage.org.ask("GET", "/v1/runs") == before
+
+    async def test_what_the_agent_says_counts_too(self, stage: Stage) -> None:
+        agent = {**AGENT, "slug": "cool", "model": "claude-haiku", "temperature": 0.5}
+        await deployed(stage.org, agents=[agent])
+        body = {"agentSlug": "cool", "message": "x", "config": {"thinking": "low"}}
+        answer = await stage.org.http.post("/v1/run", json=body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["details"]["fields"][0]["field"] == "config.thinking"
+        await stage.run(agent="cool")
+        body["config"] = {"thinking": "low", "temperature": 1}
+        assert (await stage.org.http.post("/v1/run?waitSeconds=0", json=body)).status_code == 202
+
+    async def test_what_goes_on_with_a_run_too(self, stage: Stage) -> None:
+        run, _ = await stage.taken(agent="claude", config={"temperature": 0.5})
+        await stage.worker.append(run, said("So far."), done("So far.", "limit_reached", limit="x"))
+        path = f"/v1/runs/{run.run_id}/continue"
+        answer = await stage.org.http.post(path, json={"config": {"thinking": True}})
+        assert answer.status_code == 400, answer.text
+        assert "takes no temperature but 1 while it thinks" in answer.json()["error"]["message"]
+        assert (await stage.org.http.post(path, json={})).status_code == 201
+
+    async def test_a_schema_that_was_looked_at_is_not_looked_at_again(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        schema = {"type": "object", "properties": {"once": {"type": "string"}}}
+        await stage.run(outputSchema=schema)
+        monkeypatch.setattr("runtools.platform.kit.schemas.sys.executable", "/nowhere")
+        await stage.run(outputSchema=schema)

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import json
 
-from runtools.platform.agents import fitting, spans
+from runtools.platform.agents import spans
 from runtools.platform.agents.asking import ask_ahead
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held, ended, new_event, result_event
 from runtools.platform.agents.points import reach
 from runtools.platform.agents.tools.toolbox import broken
 from runtools.platform.core.runs import OUTPUT_TOOL
+from runtools.platform.kit import schemas
 from runtools.sdk.shapes.runs import ApprovalRequested, ToolImage, ToolOutput
 from runtools.workbench.tool import Result
 
@@ -146,7 +147,7 @@ async def _judge(run: Held) -> bool:
         if why := broken(call.arguments):
             events.append(result_event(call, why, failed=True))
             continue  # what stands in their place fits a schema that asks for nothing
-        faults = await fitting.faults(schema, call.arguments)
+        faults = await schemas.faults(schema, call.arguments, "outputSchema")
         if faults:
             events.append(result_event(call, f"it does not fit: {faults}", failed=True))
             continue

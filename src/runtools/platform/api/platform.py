@@ -26,6 +26,7 @@ from runtools.platform.kit.config import Settings
 from runtools.platform.kit.db import Database
 from runtools.platform.kit.outbound import Outbound
 from runtools.platform.kit.passwords import Passwords
+from runtools.platform.kit.schemas import Schemas
 from runtools.platform.kit.tracing import OFF, Tracing
 
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class Platform:
     workers: Workers = field(default_factory=Workers)
     feeds: Feeds = field(default_factory=Feeds)
     meters: Meters = field(default_factory=Meters)
+    schemas: Schemas = field(default_factory=Schemas)
     tracing: Tracing = OFF
     asking: set[str] = field(default_factory=set)
     strays: dict[str, list[str]] = field(default_factory=dict)

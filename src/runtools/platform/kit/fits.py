@@ -1,9 +1,12 @@
-"""A program: whether a value fits a JSON Schema. It is started for one question, and may be killed over it.
+"""A program: which schemas are JSON Schemas, and whether a value fits one. It may be killed over that.
 
-    {"schema": …, "given": …, "seconds": 5}   on stdin; what is wrong, in words for the model, on stdout
+    {"schemas": [{…}, …], "seconds": 5}           a line for each: null, or [[where, …], what is wrong]
+    {"schemas": [{…}], "given": …, "seconds": 5}  what is wrong with the value, in words for the model
 
-Exits with 2 where the schema itself is wrong. Patterns that go back without end, and schemas that refer to
-themselves so that nobody could look at all of it, cost this process its time and nobody else's.
+A schema is of the draft that it names, or of the latest. With a value it exits with 2 where the schema is
+none; with 3 where all of that is nested too deeply. Patterns that go back without end, and schemas that
+refer to themselves so that nobody could look at all of it, cost this process its time (so many seconds for
+each) and nobody else's.
 """
 
 from __future__ import annotations
@@ -11,14 +14,18 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from itertools import islice
 from typing import Any
 
 import jsonschema
-from referencing import Registry
+from jsonschema.validators import validator_for
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
-WRONG_SCHEMA = 2
+WRONG_SCHEMA, TOO_DEEP = 2, 3
 _MOST_FAULTS = 5
+_MOST_WORDS = 300
 _MOST_MEMORY = 2 * 1024 * 1024 * 1024
 
 
@@ -27,26 +34,65 @@ def main() -> int:
     try:
         asked: dict[str, Any] = json.load(sys.stdin)
     except RecursionError:
-        sys.stdout.write("it is nested too deeply")
-        return 0
-    seconds = int(asked["seconds"])
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        return TOO_DEEP
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        sys.stdout.write(_faults(asked["schema"], asked["given"]))
-    except Exception as exc:  # noqa: BLE001 - whatever is wrong with a schema that somebody sent
-        sys.stdout.write(str(exc)[:500])
-        return WRONG_SCHEMA
+    for schema in asked["schemas"]:
+        most = int(time.process_time() + asked["seconds"])
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+        if "given" not in asked:
+            sys.stdout.write(json.dumps(_wrong(schema)) + "\n")
+            sys.stdout.flush()
+            continue
+        try:
+            sys.stdout.write(_faults(schema, asked["given"]))
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with a schema that somebody sent
+            sys.stdout.write(str(exc)[:500])
+            return WRONG_SCHEMA
     return 0
 
 
+def _wrong(schema: Any) -> tuple[list[str], str] | None:
+    """Where in what should be a schema something is wrong, and what."""
+    try:
+        _kind(schema).check_schema(schema)
+        _resolve(schema)
+    except jsonschema.SchemaError as exc:
+        return [str(word) for word in exc.absolute_path], exc.message[:_MOST_WORDS]
+    except Exception as exc:  # noqa: BLE001 - whatever is wrong with a schema that somebody sent
+        return [], str(exc)[:_MOST_WORDS]
+    return None
+
+
+def _resolve(schema: Any) -> None:
+    """Look up what it refers to in itself, where all of it has one name."""
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resolver = Registry().with_resource("", resource).resolver()
+    waiting, references = [schema], []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            if "$id" in value:
+                return
+            references.append(value.get("$ref"))
+            waiting += value.values()
+    for reference in references:
+        if isinstance(reference, str):
+            resolver.lookup(reference)
+
+
 def _faults(schema: Any, given: Any) -> str:
-    jsonschema.Draft202012Validator.check_schema(schema)
+    kind = _kind(schema)
+    kind.check_schema(schema)
     # With a registry of its own it fetches nothing, from wherever a reference leads to.
-    validator = jsonschema.Draft202012Validator(schema, registry=Registry())
-    found = islice(validator.iter_errors(given), _MOST_FAULTS)
-    return "; ".join(f"{one.json_path}: {one.message[:300]}" for one in found)
+    found = islice(kind(schema, registry=Registry()).iter_errors(given), _MOST_FAULTS)
+    return "; ".join(f"{one.json_path}: {one.message[:_MOST_WORDS]}" for one in found)
+
+
+def _kind(schema: Any) -> Any:
+    return validator_for(schema, default=jsonschema.Draft202012Validator)
 
 
 if __name__ == "__main__":

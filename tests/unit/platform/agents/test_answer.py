@@ -9,8 +9,8 @@ from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCall
 
 from runtools.errors import InvalidRequest
 from runtools.platform.agents.answer import arguments, text_of, thinking_of, tidy
-from runtools.platform.agents.fitting import faults
 from runtools.platform.api.runs import rules
+from runtools.platform.kit.schemas import faults
 from runtools.sdk.shapes.runs import RunRequest
 
 HALF = "\ud83d"
@@ -41,7 +41,7 @@ def schema(reference: str) -> dict[str, Any]:
 @pytest.mark.parametrize("reference", ["file:///etc/passwd", "http://127.0.0.1:9/x", "other.json"])
 async def test_a_schema_fetches_nothing(reference: str) -> None:
     with pytest.raises(InvalidRequest, match="outputSchema is wrong"):
-        await faults(schema(reference), {"n": 1})
+        await faults(schema(reference), {"n": 1}, "outputSchema")
     wanted = RunRequest(agent_slug="a", message="x", output_schema=schema(reference))
     with pytest.raises(InvalidRequest, match="outputSchema"):
         rules.check(wanted)
@@ -49,8 +49,8 @@ async def test_a_schema_fetches_nothing(reference: str) -> None:
 
 async def test_a_schema_may_refer_to_itself() -> None:
     given = schema("#/$defs/n") | {"$defs": {"n": {"type": "integer"}}}
-    assert await faults(given, {"n": 1}) == ""
-    assert "is not of type" in await faults(given, {"n": "x"})
+    assert await faults(given, {"n": 1}, "outputSchema") == ""
+    assert "is not of type" in await faults(given, {"n": "x"}, "outputSchema")
     rules.check(RunRequest(agent_slug="a", message="x", output_schema=given))
 
 
@@ -58,7 +58,7 @@ async def test_what_is_nested_without_end_does_not_fit() -> None:
     given: Any = {}
     for _ in range(5000):
         given = {"n": given}
-    assert await faults({"type": "object"}, given) == "it is nested too deeply"
+    assert await faults({"type": "object"}, given, "outputSchema") == "it is nested too deeply"
 
 
 @pytest.mark.parametrize("wrong", [{"type": "odd"}, {"pattern": "("}, {"properties": 3}])
@@ -67,4 +67,4 @@ async def test_one_that_means_nothing_is_told_of(wrong: dict[str, Any]) -> None:
         {"type": "object", "properties": {"n": wrong}, **wrong} if "type" not in wrong else wrong
     )
     with pytest.raises(InvalidRequest, match="outputSchema is wrong"):
-        await faults(given, {"n": "x"})
+        await faults(given, {"n": "x"}, "outputSchema")

@@ -17,6 +17,7 @@ from runtools.platform.api.sandboxes import births, rules, store
 from runtools.platform.api.secrets import service as secrets
 from runtools.platform.core.access import Caller
 from runtools.platform.core.models import choose
+from runtools.platform.core.sampling import clash
 from runtools.platform.kit.http import wrong_field
 from runtools.sdk.shapes.definitions import (
     BUILT_IN_TOOLS,
@@ -51,6 +52,15 @@ def check_plain(wanted: PlanRequest) -> PlanRequest:
             raise wrong_field(f"tools.{n}.{'.'.join(where)}", said)
     plain = [_plain(one, f"sandboxes.{n}.") for n, one in enumerate(wanted.sandboxes)]
     return wanted.model_copy(update={"sandboxes": plain})
+
+
+def schemas(wanted: PlanRequest) -> dict[str, Any]:
+    """What tools say of their actions' parameters, by the field that it stands in."""
+    return {
+        f"tools.{n}.actions.{name}.parameters": action.parameters
+        for n, tool in enumerate(wanted.tools)
+        for name, action in tool.actions.items()
+    }
 
 
 def _plain(box: SandboxDefinition, prefix: str) -> SandboxDefinition:
@@ -181,19 +191,23 @@ def _sent(agent: AgentDefinition) -> set[tuple[str, str]]:
 
 
 async def check_models(call: Call, steps: Sequence[Step]) -> None:
-    """The models of the agents to come are known.
+    """The models of the agents to come are known, and take what is said of their answers.
 
     Raises:
-        InvalidRequest: one is not; the hint has what looks like it.
+        InvalidRequest: one is not, the hint has what looks like it; or does not.
     """
     agents = [step.wanted for step in steps if isinstance(step.wanted, AgentDefinition)]
     endpoints = [one.slug for one in await models.all_of(call)] if agents else []
     for agent in agents:
         try:
-            choose(agent.model, endpoints)
+            chosen = choose(agent.model, endpoints)
         except RunToolsError as error:
             field = f"agents.{agent.slug}.model"
             raise wrong_field(field, error.message, hint=error.hint) from None
+        found = clash(chosen.provider, chosen.api_id, agent.model_dump(by_alias=False))
+        if found is not None:
+            named = AgentDefinition.model_fields[found.fields[0]].alias
+            raise wrong_field(f"agents.{agent.slug}.{named}", found.why, hint=found.hint)
 
 
 async def check_sandboxes(call: Call, project: str, steps: Sequence[Step]) -> None:

@@ -30,6 +30,7 @@ from runtools.sdk.shapes.deploys import DeployRequest, Plan, PlanRequest
 async def make_plan(call: Call, wanted: PlanRequest) -> Plan:
     """What a deploy of these definitions would do now."""
     wanted = checks.check_plain(wanted)
+    await call.platform.schemas.check(checks.schemas(wanted))
     there, standing = await call.platform.db.read(
         _standing, call.platform.vault, call.org, wanted.project
     )

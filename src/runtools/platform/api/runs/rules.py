@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from runtools.platform.core.models import Choice
+from runtools.platform.core.sampling import clash
 from runtools.platform.kit import http
 from runtools.sdk import pictures
 from runtools.sdk.shapes.definitions import AgentDefinition
@@ -64,6 +66,23 @@ def check_images(images: Sequence[RunImage], field: str) -> None:
             raise http.wrong_field(f"{field}.{n}.data", wrong)
         if (kind := pictures.kind_of(data)) != image.media_type:
             raise http.wrong_field(f"{field}.{n}.mediaType", f"the data is {kind}")
+
+
+def check_sampling(chosen: Choice, agent: AgentDefinition, config: Mapping[str, object]) -> None:
+    """Refuse settings of agent and run that the model's provider would refuse.
+
+    Args:
+        config: what the run says, which goes before what the agent says.
+
+    Raises:
+        InvalidRequest: the field is the run's, where it says one of them.
+    """
+    said = {**agent.model_dump(by_alias=False), **config}
+    found = clash(chosen.provider, chosen.api_id, said)
+    if found is not None:
+        own = [name for name in found.fields if name in config]
+        field = f"config.{RunConfig.model_fields[own[0]].alias}" if own else "agentSlug"
+        raise http.wrong_field(field, found.why, hint=found.hint)
 
 
 def title_of(text: str) -> str | None:

@@ -60,7 +60,8 @@ async def create(
 
     Raises:
         NotFound: no such agent, thread or sandbox.
-        InvalidRequest: nothing has the name of the agent's model, or what was sent is wrong.
+        InvalidRequest: nothing has the name of the agent's model, or that refuses what is wanted of it, or
+            what was sent is wrong.
         Conflict: the thread is another agent's.
         QuotaExceeded: the org has spent what it may in this month.
     """
@@ -74,8 +75,10 @@ async def _created(
     platform = call.platform
     agent = await definitions.find(call, "agent", wanted.agent_slug, wanted.project)
     said = AgentDefinition.model_validate(agent.says)
-    slugs = [one.slug for one in await platform.db.read(endpoints.all_of, call.org)]
-    choose(said.model, slugs)
+    config = wanted.config.model_dump(mode="json", exclude_none=True, by_alias=False)
+    await _check_model(call, said, config)
+    if wanted.output_schema is not None:
+        await platform.schemas.check({"outputSchema": wanted.output_schema})
     sandbox = None if wanted.sandbox_id is None else await _sandbox(call, wanted.sandbox_id)
     messages = wanted.messages or [
         RunMessage(role="user", content=wanted.message or "", images=wanted.images)
@@ -95,7 +98,7 @@ async def _created(
         op=call.op,
         created_at=now,
         queued_at=now,
-        config=wanted.config.model_dump(mode="json", exclude_none=True, by_alias=False),
+        config=config,
         output_schema=wanted.output_schema,
         metadata=wanted.metadata,
         has_front=brought is not None,
@@ -194,6 +197,7 @@ async def continue_(call: Call, run_id: str, wanted: RunContinue) -> Record:
 
     Raises:
         RunIllegalMove: it was not stopped by a limit.
+        InvalidRequest: nothing has the name of its model any more, or that refuses what is wanted of it.
         Conflict: another run goes on from it already.
         Forbidden: it worked in a sandbox that was named for it, and the caller may not.
     """
@@ -205,6 +209,10 @@ async def _continued(call: Call, run_id: str, wanted: RunContinue) -> Record:
     old = await get(call, run_id)
     if old.wanted_sandbox is not None:
         guard.check_scope(call.who, "sandbox:write")
+    config = rules.config_over(old.config, wanted.config)
+    made = await platform.db.read(standings.version, old.org_id, old.agent_id, old.version_id)
+    assert made is not None  # noqa: S101 - versions outlive what they are versions of
+    await _check_model(call, AgentDefinition.model_validate(made.says), config)
     now = platform.clock.now()
     record = Record(
         id=new_id("run"),
@@ -221,7 +229,7 @@ async def _continued(call: Call, run_id: str, wanted: RunContinue) -> Record:
         created_at=now,
         queued_at=now,
         continues=old.id,
-        config=rules.config_over(old.config, wanted.config),
+        config=config,
         output_schema=old.output_schema,
         metadata=old.metadata,
         has_front=old.has_front,
@@ -358,6 +366,11 @@ def _admit(conn: Transaction, record: Record, usual: Amounts) -> Record:
             hint="the month ends, or the operator allows more: runtools org limits shows it",
         )
     return replace(record, project_id=project or record.project_id)
+
+
+async def _check_model(call: Call, agent: AgentDefinition, config: dict[str, object]) -> None:
+    slugs = [one.slug for one in await call.platform.db.read(endpoints.all_of, call.org)]
+    rules.check_sampling(choose(agent.model, slugs), agent, config)
 
 
 async def _sandbox(call: Call, ref: str) -> str:
