@@ -83,37 +83,69 @@ class AsyncProcesses:
         return [self._handle(view) for view in wire.shapes(shapes.Process, answer.data)]
 
     async def get(self, process_id: str) -> AsyncProcess:
-        """One by its id.
+        """One by its id. Wakes nothing.
+
+        Where its sandbox is paused and could not tell of it before, nobody knows how it stands, or whether
+        there is one. It can be worked with all the same: what wakes the sandbox does, `wait` and `follow`
+        wait until somebody else has, and only its ``view`` is not to be had.
 
         Raises:
             NotFound: the sandbox has none of that id.
         """
-        answer = await self._transport.call("GET", f"{self._path}/{wire.segment(process_id)}")
+        try:
+            answer = await self._transport.call("GET", f"{self._path}/{wire.segment(process_id)}")
+        except SandboxPaused as unknown:
+            return AsyncProcess(self._transport, self._path, process_id, unknown)
         return self._handle(wire.shape(shapes.Process, answer.data))
 
     def _handle(self, view: shapes.Process) -> AsyncProcess:
-        return AsyncProcess(self._transport, self._path, view)
+        return AsyncProcess(self._transport, self._path, view.id, view)
 
 
 class AsyncProcess:
     """A durable process; ``view`` is how it was when last heard of, `refresh` asks again."""
 
-    view: shapes.Process
-
-    def __init__(self, transport: AsyncTransport, path: str, view: shapes.Process) -> None:
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        path: str,
+        process_id: str,
+        heard: shapes.Process | SandboxPaused,
+    ) -> None:
         self._transport = transport
-        self._path = f"{path}/{wire.segment(view.id)}"
-        self.id = view.id
-        self.view = view
-        self._history = view.history  # of which the offsets are that its reader has
+        self._path = f"{path}/{wire.segment(process_id)}"
+        self.id = process_id
+        self._heard = heard
+        self._history = (
+            str(heard.details.get("history", ""))
+            if isinstance(heard, SandboxPaused)
+            else heard.history
+        )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id} {self.state}>"
+        known = "unknown" if isinstance(self._heard, SandboxPaused) else self._heard.state
+        return f"<{type(self).__name__} {self.id} {known}>"
+
+    @property
+    def view(self) -> shapes.Process:
+        """How it was when last heard of.
+
+        Raises:
+            SandboxPaused: nothing was, for its sandbox was paused and could not tell of it before.
+        """
+        if isinstance(self._heard, SandboxPaused):
+            raise self._heard
+        return self._heard
 
     @property
     def state(self) -> ProcessState:
         """``running``, ``ended``, or ``lost``: it is gone and nobody saw how it ended."""
         return self.view.state
+
+    @property
+    def history(self) -> str:
+        """Of which the offsets are that were read of it."""
+        return self._history
 
     async def refresh(self) -> AsyncProcess:
         """Ask how it is now; returns itself. Wakes nothing.
@@ -250,7 +282,7 @@ class AsyncProcess:
         async with aclosing(self._transport.follow(path, query=query)) as events:
             async for event in events:
                 if event.name == "end":
-                    self.view = wire.parsed(shapes.OutputEnd, event.data).process
+                    self._heard = wire.parsed(shapes.OutputEnd, event.data).process
                     return
                 if event.name == "output":
                     piece = wire.parsed(shapes.OutputPiece, event.data)
@@ -338,5 +370,5 @@ class AsyncProcess:
         )
 
     def _seen(self, answer: wire.Answer) -> AsyncProcess:
-        self.view = wire.shape(shapes.Process, answer.data)
+        self._heard = wire.shape(shapes.Process, answer.data)
         return self

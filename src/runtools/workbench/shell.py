@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from pydantic import Field, model_validator
 
-from runtools.errors import DeadlineExceeded, NotFound, ProcessEnded
+from runtools.errors import DeadlineExceeded, NotFound, ProcessEnded, SandboxPaused
 from runtools.sdk.concurrency import async_farewell
 from runtools.sdk.processes import AsyncProcess
 from runtools.workbench.bench import Bench
@@ -21,6 +21,7 @@ from runtools.workbench.tool import Correctable, Parameters, Tool
 
 DEFAULT_SECONDS, MAX_SECONDS = 120, 3600
 _KILL_SECONDS = 10.0
+_ROOM_SECONDS = 60.0  # as long as any other call waits for it
 _READ_BYTES = 8 * 1024 * 1024
 
 # $1: the command, $2: the file of the conversation, $3: whether what it leaves is kept. What the shell
@@ -150,11 +151,16 @@ async def stop(bench: Bench) -> None:
 async def _come_back(bench: Bench, process_id: str, given: BashParameters) -> str:
     try:
         process = await bench.sandbox.processes.get(process_id)
+        try:
+            running = process.state == "running"
+        except SandboxPaused:  # nobody knows: who comes back wakes it, as who runs a command does
+            await bench.sandbox.resume(timeout_seconds=_ROOM_SECONDS)
+            running = (await process.refresh()).state == "running"
     except NotFound:
         raise Correctable(f"there is no process {process_id[:80]!r} in the sandbox") from None
     if given.stop:
         await _end(process)
-    else:
+    elif running:
         with contextlib.suppress(DeadlineExceeded):
             await process.wait(given.timeout_seconds)
     return await _report(bench, process, given.offset)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection, select, update
 
-from runtools.errors import CapacityExhausted, Unavailable
+from runtools.errors import CapacityExhausted, SandboxPaused, Unavailable
 from runtools.platform.api.definitions import service as definitions_service
 from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.definitions.tables import definition_versions
@@ -527,6 +527,33 @@ class TestSandboxes:
         data = await deploy(world, body(sandboxes=[box(env={"A": SECRET}, setup=[line])]))
         output = data["error"]["output"]
         assert output == f"***{7:03990}"
+
+    async def test_a_setup_goes_on_where_a_pause_left_nobody_who_knows(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked, wait = [], world.host.wait_process
+
+        async def asleep(sandbox_id: str, *args: Any) -> Any:
+            looked.append(sandbox_id)
+            if len(looked) < 3:
+                raise SandboxPaused(f"{sandbox_id} is paused, and nobody knows")
+            return await wait(sandbox_id, *args)
+
+        monkeypatch.setattr(world.host, "wait_process", asleep)
+        await done(world, body(sandboxes=[box(setup=["echo once >> n", "test $(wc -l < n) = 1"])]))
+        assert len(looked) == 4
+
+    async def test_a_setup_whose_sandbox_is_paused_for_ever_fails(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def asleep(sandbox_id: str, *_: Any) -> Any:
+            raise SandboxPaused(f"{sandbox_id} is paused, and nobody knows")
+
+        monkeypatch.setattr(world.host, "wait_process", asleep)
+        monkeypatch.setattr(setup, "SETUP_SECONDS", 0.05)
+        data = await deploy(world, body(sandboxes=[box(setup=["sleep 600"])]))
+        assert data["error"]["code"] == "setup_failed"
+        assert "paused again and again" in data["error"]["message"]
 
     async def test_a_setup_wakes_nothing_beyond_the_limits(
         self, world: World, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 
 from runtools import RunTools
+from runtools.errors import SandboxPaused
+from runtools.platform.core.states import State
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
+from runtools.testing.fake_host import FakeHost
 from runtools.testing.made_once import sqlite_url
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -127,6 +131,34 @@ def cli(platform: Platform, zygote: socket.socket, tmp_path: Path) -> Cli:
     env |= {"RUNTOOLS_API_URL": platform.url, "RUNTOOLS_API_KEY": platform.key}
     env |= {"PYTHONPATH": str(ROOT / "src"), "RUNTOOLS_HOME": str(tmp_path / "home")}
     return Cli(env, tmp_path, zygote)
+
+
+def wakes(rt: RunTools, sandbox: str) -> bool:
+    """Whether it runs, as far as is reported by then."""
+    until = time.monotonic() + 20
+    while rt.sandboxes.get(sandbox).state != "running":
+        if time.monotonic() > until:
+            return False
+    return True
+
+
+def nobody_knows(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of sandboxes that were paused before they could say how their processes stand."""
+
+    def unless_asleep(look: Any) -> Any:
+        async def asked(sandbox_id: str, *args: Any) -> Any:
+            if host.machines[sandbox_id].state is State.PAUSED:
+                raise SandboxPaused(
+                    f"{sandbox_id} is paused, and nobody knows",
+                    hint=f"runtools sandbox resume {sandbox_id}",
+                    details={"history": "1"},
+                )
+            return await look(sandbox_id, *args)
+
+        return asked
+
+    for look in (host.list_processes, host.get_process, host.wait_process):
+        monkeypatch.setattr(host, look.__name__, unless_asleep(look))
 
 
 @pytest.fixture

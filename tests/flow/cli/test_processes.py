@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from tests.flow.cli.conftest import Platform, nobody_knows, wakes
 
 from runtools import RunTools
 from runtools.errors import InvalidRequest
@@ -75,6 +77,53 @@ class TestLeft:
 
     def test_a_time_limit_is_none_of_its(self, cli: Cli, sandbox: str) -> None:
         assert cli("sandbox", "exec", sandbox, "-d", "--timeout", "9", "--", "true").code == 2
+
+
+class TestAsleep:
+    """In a sandbox that was paused before it could say how its processes stand."""
+
+    @pytest.fixture
+    def name(
+        self,
+        cli: Cli,
+        rt: RunTools,
+        sandbox: str,
+        platform: Platform,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> str:
+        made = start(cli, sandbox, "sh", "-c", "echo hello; exec sleep 600")
+        process = rt.sandboxes.get(sandbox).processes.get(made)
+        until = time.monotonic() + 60
+        while not process.refresh().view.output.end:
+            assert time.monotonic() < until
+        rt.sandboxes.get(sandbox).pause()
+        nobody_knows(platform.world.host, monkeypatch)
+        return made
+
+    def test_kill_wakes_it(self, cli: Cli, rt: RunTools, sandbox: str, name: str) -> None:
+        cli.ok("sandbox", "kill", sandbox, name, "-s", "KILL")
+        assert wakes(rt, sandbox)
+        assert rt.sandboxes.get(sandbox).processes.get(name).wait(timeout=60).signal == 9
+
+    def test_its_output_wakes_it(self, cli: Cli, rt: RunTools, sandbox: str, name: str) -> None:
+        assert cli.ok("sandbox", "logs", sandbox, name).out == b"hello\n"
+        assert wakes(rt, sandbox)
+
+    def test_who_follows_is_told_and_wakes_nothing(
+        self, cli: Cli, rt: RunTools, sandbox: str, name: str, platform: Platform
+    ) -> None:
+        process = platform.world.host.machines[sandbox].inside.processes.find(name)
+        platform.loop.call_soon_threadsafe(process.send_signal, "opn_kill", 9)
+        done = cli.ok("sandbox", "logs", sandbox, name, "--follow")
+        assert done.out == b"hello\n"
+        assert f"`runtools sandbox resume {sandbox}` wakes it" in done.err
+        assert rt.sandboxes.get(sandbox).state == "paused"
+
+    def test_a_look_says_what_to_do(self, cli: Cli, rt: RunTools, sandbox: str, name: str) -> None:
+        done = cli("sandbox", "ps", sandbox)
+        assert done.code == 1
+        assert f"runtools sandbox resume {sandbox}" in done.err
+        assert rt.sandboxes.get(sandbox).state == "paused"
 
 
 class TestSdk:

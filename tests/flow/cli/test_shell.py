@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.flow.cli.conftest import Platform, nobody_knows, wakes
 
 from runtools import RunTools
 from runtools.cli.sandbox.terminal import Escape
@@ -228,6 +229,21 @@ class TestShell:
         again.until("kept again")
         again.keys("exit\r")
         assert again.ends() == 0
+
+    def test_to_come_back_wakes_it_also_where_nobody_knows_how_it_stands(
+        self, room: Room, rt: RunTools, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seat = room.shell()
+        seat.keys("\r~.")
+        assert seat.ends() == 0
+        [left] = rt.sandboxes.get(room.sandbox).processes.list()
+        rt.sandboxes.get(room.sandbox).pause()
+        nobody_knows(platform.world.host, monkeypatch)
+        again = room.sit("--attach", left.id)
+        again.until("ready>")
+        assert wakes(rt, room.sandbox)
+        again.keys("exit 3\r")
+        assert again.ends() == 3
 
     def test_it_wakes_with_its_sandbox(self, room: Room, rt: RunTools) -> None:
         seat = room.shell()

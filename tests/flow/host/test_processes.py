@@ -100,21 +100,37 @@ class TestPaused:
         assert (await world.host.read_output(box, name, "output", 6, 100)).data == b""
         assert world.look(box).state == "running"
 
-    async def test_after_a_pause_that_a_restart_finished_nobody_knows(self, world, settings, box):
-        await started(world, box, "echo first")
+    @pytest.mark.parametrize("tells", [True, False])
+    async def test_before_a_pause_that_a_restart_finishes_they_are_asked_again(
+        self, world, settings, box, monkeypatch, tells
+    ):
+        first = await started(world, box, "echo first")
         await world.pause(box)
         await world.resume(box)
-        await started(world, box, "echo second")
+        second = await started(world, box, "echo second; exec sleep 1000")
         actor = world.box(box)
         actor.books.note(
             replace(actor.record, under_way=UnderWay(Act.PAUSE, fresh("op"), "key_test", "x"))
         )
         await world.host.stop()
         world.__init__(settings)
-        await world.host.start()
+
+        async def silent(_):
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patched:
+            if not tells:
+                patched.setattr(GuestProcesses, "list", silent)
+                patched.setattr(pausing, "_ASKED_SECONDS", 0.05)
+            await world.host.start()
         assert world.look(box).state == "paused"
-        with pytest.raises(SandboxPaused, match="is paused"):
-            await world.host.list_processes(box)
+        if tells:
+            found = {one.id: one.output.end for one in await world.host.list_processes(box)}
+            assert found == {first: 6, second: 7}
+        else:
+            with pytest.raises(SandboxPaused, match="is paused"):
+                await world.host.list_processes(box)
+        assert world.look(box).state == "paused"
 
     async def test_a_failed_rollback_says_nothing_of_them(self, world, box, monkeypatch):
         kept = await world.snapshot(box)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from tests.flow.workbench.conftest import Call
 
+from runtools.errors import SandboxPaused
+from runtools.sdk.processes import AsyncProcesses
 from runtools.workbench.bench import Bench
 from runtools.workbench.toolset import TOOLS
 
@@ -173,6 +177,30 @@ class TestTime:
         assert "still running" in seen.text
         stopped = await call("bash", process_id=process_id, stop=True)
         assert stopped.text == "up\n[ended by signal 9]"
+
+    @pytest.mark.parametrize("stop", [False, True])
+    async def test_who_comes_back_to_what_nobody_knows_wakes_it(
+        self, bench: Bench, call: Call, monkeypatch: pytest.MonkeyPatch, stop: bool
+    ) -> None:
+        line = "echo up; exec sleep 300" if stop else "echo up"
+        process_id = (await call("bash", command=line, background=True)).text.split()[1]
+        found = await bench.sandbox.processes.get(process_id)
+        async with asyncio.timeout(30):
+            while not (await found.refresh()).view.output.end:
+                await asyncio.sleep(0.02)
+        await bench.sandbox.pause()
+
+        async def unknown(*_: Any) -> None:
+            raise SandboxPaused("it is paused, and nobody knows")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(found._transport, "call", unknown)
+            lost = await bench.sandbox.processes.get(process_id)
+        with monkeypatch.context() as patched:
+            patched.setattr(AsyncProcesses, "get", AsyncMock(return_value=lost))
+            seen = await call("bash", process_id=process_id, stop=stop)
+        assert seen.text == ("up\n[ended by signal 9]" if stop else "up\n[exit code 0]")
+        assert (await bench.sandbox.refresh()).state == "running"
 
     async def test_who_is_cancelled_ends_its_command(self, bench: Bench, call: Call) -> None:
         running = asyncio.create_task(TOOLS["bash"].call(bench, {"command": "echo $$; sleep 72"}))

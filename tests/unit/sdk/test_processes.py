@@ -109,6 +109,20 @@ class TestStart:
         assert len(sent) == 2
         assert len(set(sent)) == 1
 
+    def test_one_of_which_nobody_knows_how_it_stands_can_be_worked_with(
+        self, api: ScriptedApi, rt: RunTools, box: str
+    ) -> None:
+        sandbox = rt.sandboxes.get(box)
+        api.failures.append(ASLEEP)
+        process = sandbox.processes.get("prc_1")
+        assert (repr(process), process.history) == ("<Process prc_1 unknown>", "4")
+        for look in (lambda: process.view, lambda: process.state):
+            with pytest.raises(SandboxPaused, match="nobody knows"):
+                look()
+        api.fixed[f"POST {path(box, '/prc_1/signal')}"] = RUNNING
+        assert process.kill().state == "running"
+        assert json.loads(api.seen[-1].body) == {"signal": "KILL"}
+
     def test_list(self, api: ScriptedApi, rt: RunTools, box: str) -> None:
         api.fixed[f"GET {path(box, '')}"] = [RUNNING, ENDED]
         assert [one.state for one in rt.sandboxes.get(box).processes.list()] == ["running", "ended"]
@@ -178,7 +192,7 @@ class TestFollow:
         api.failures.append(ASLEEP)
         self.follow(api, box, piece(0, b"a") + end(1))
         assert list(process.follow()) == [b"a"]
-        assert dict(api.seen[-1].query)["history"] == "4"
+        assert dict(api.seen[-1].query)["history"] == process.history == "4"
 
     async def test_async_too(self, api: ScriptedApi, art: AsyncRunTools, box: str) -> None:
         api.fixed[f"GET {path(box)}"] = RUNNING

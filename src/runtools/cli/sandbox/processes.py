@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from runtools.cli import lazy, output
 from runtools.cli.output import Json
+from runtools.cli.sandbox.room import when_there_is_room
 from runtools.cli.session import Ref, connected
 from runtools.errors import OutcomeUnknown
 
@@ -39,10 +41,12 @@ def kill(
     ] = "TERM",
     json: Json = False,
 ) -> None:
-    """Send a signal to a process and all that it started."""
+    """Send a signal to a process and all that it started. A paused sandbox is woken."""
     with connected() as rt:
         sent: int | str = int(signal) if signal.isdecimal() else signal
-        view = rt.sandboxes.get(ref).processes.get(process).signal(sent).view
+        sandbox = rt.sandboxes.get(ref)
+        found = sandbox.processes.get(process)
+        view = when_there_is_room(sandbox, partial(found.signal, sent)).view
     output.show(view, lambda: f"{signal} was sent to {view.id}")
 
 
@@ -56,13 +60,20 @@ class Place(NamedTuple):
 def show_output(ref: str, process: str, place: Place, *, follow: bool, stream: Stream) -> None:
     """Write the output of a process to stdout, byte for byte."""
     with connected() as rt:
-        found = rt.sandboxes.get(ref).processes.get(process)
+        sandbox = rt.sandboxes.get(ref)
+        found = sandbox.processes.get(process)
         if follow:
+            if sandbox.state == "paused":
+                output.note(
+                    f"runtools: {ref} is paused, and its output comes when it goes on;"
+                    f" `runtools sandbox resume {ref}` wakes it"
+                )
             _follow(found, place, stream)
             return
         dropped: list[int] = []
         offset, history = place
-        data = found.output(offset, stream, history=history, on_dropped=dropped.append)
+        read = partial(found.output, offset, stream, history=history, on_dropped=dropped.append)
+        data = when_there_is_room(sandbox, read)
         if dropped:
             output.note(f"runtools: {sum(dropped)} bytes of this are no longer kept")
         _write(data)
@@ -82,7 +93,7 @@ def _follow(process: RemoteProcess, place: Place, stream: Stream) -> None:
             _write(data)
             offset += len(data)
     except KeyboardInterrupt:
-        known = history or process.view.history
+        known = history or process.history
         output.note(f"runtools: --offset {offset} --history {known} goes on from here")
         raise
 

@@ -14,7 +14,7 @@ import typer
 from runtools.cli import output
 from runtools.cli.sandbox import options, processes, terminal
 from runtools.cli.sandbox.inside import PLATFORM_FAILED
-from runtools.cli.sandbox.room import when_there_is_room
+from runtools.cli.sandbox.room import telling, when_there_is_room
 from runtools.cli.session import Ref, acting, connected
 from runtools.errors import InvalidRequest, RunToolsError
 from runtools.sdk import settings
@@ -77,6 +77,9 @@ def _run(
         sandbox = rt.sandboxes.get(ref)
         sandbox.wait_until_running()
         if attach is not None:
+            if sandbox.state == "paused":  # the first size that it is told would wake it, too
+                with output.working(f"waking {ref}") as say:
+                    sandbox.resume(on_wait=telling(say))
             process = sandbox.processes.get(attach)
             if process.view.terminal is None:
                 raise InvalidRequest(

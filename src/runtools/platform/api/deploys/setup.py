@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from runtools.errors import SetupFailed
+from runtools.errors import SandboxPaused, SetupFailed
 from runtools.platform.api.calls import Call
 from runtools.platform.api.deploys.job import Job
 from runtools.platform.api.guests import store as guests
@@ -38,17 +38,30 @@ async def set_up(job: Job, call: Call, record: Record, wanted: SandboxDefinition
         while True:
             # Starting it again is how it is woken, should the sandbox have been paused meanwhile.
             host, _ = await inside.enter(call, record.id)
-            await host.start_process(record.id, request)
-            process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
-            if process.state != "running":
+            process = await _looked(host, record.id, request)
+            if process is not None and process.state != "running":
                 break
             await job.check()  # what it has made goes with the sandbox
             if clock.monotonic() > deadline:
+                if process is None:
+                    raise SetupFailed(
+                        f"setup command {n} took too long: its sandbox was paused again and again",
+                        hint="nobody should pause it meanwhile, nor its host's disk be full; deploy again",
+                    )
                 await host.signal_process(record.id, process.id, f"{process.id}-kill", _KILL)
                 process = await host.wait_process(record.id, f"setup-{n}", _LOOK_MS)
                 raise await _failed(job, host, record, process, n, "took too long")
         if process.exit_code != 0:
             raise await _failed(job, host, record, process, n, _how(process))
+
+
+async def _looked(host: Host, sandbox_id: str, request: ProcessRequest) -> Process | None:
+    """Start it unless it was, and wait a moment for its end. None: the sandbox was paused meanwhile."""
+    try:
+        process = await host.start_process(sandbox_id, request)
+        return await host.wait_process(sandbox_id, process.id, _LOOK_MS)
+    except SandboxPaused:
+        return None
 
 
 def _how(process: Process) -> str:

@@ -34,7 +34,7 @@ from runtools.platform.host.engine.acts import end, fork, rollback, snapshot
 from runtools.platform.host.engine.acts.admit import load
 from runtools.platform.host.engine.acts.create import create
 from runtools.platform.host.engine.acts.destroy import destroy
-from runtools.platform.host.engine.acts.pause import found_saved, is_saved
+from runtools.platform.host.engine.acts.pause import found_saved, is_saved, note_processes
 from runtools.platform.host.engine.acts.resume import (
     back_to_sleep,
     became_running,
@@ -325,11 +325,22 @@ class Recovery:
             await self._lost(box)
             return
         if await self._is_live(box):
-            known.forget(box.machine().folder)  # it went on since they were written down
+            await self._ask_again(box)
         if await is_saved(box):
             await found_saved(box, why)
         else:
             await self._undone(box, why)
+
+    async def _ask_again(self, box: Actor) -> None:
+        """How the processes stand of one that went on since that was written down, if it still does."""
+        machine, life = box.machine(), box.record.life
+        assert life is not None  # noqa: S101 - it is live
+        known.forget(machine.folder)
+        guest = client(box.engine, box.record.order.org_id, machine, life.token, lambda: None)
+        try:
+            await note_processes(box, guest, machine.folder)
+        finally:
+            await guest.close()
 
     async def _resume(self, box: Actor, why: Why, under_way: UnderWay) -> None:
         if under_way.queued:
