@@ -25,12 +25,18 @@ PLAIN_ENV: Mapping[str, str] = {
 
 
 class CommandFailed(Exception):
-    """A program ended with an error; the message quotes the end of what it printed."""
+    """A program ended with an error; the message quotes the end of what it printed.
+
+    Attributes:
+        code: what it ended with.
+        output: what it printed, or the end of that.
+    """
 
     def __init__(self, argv: Sequence[str], code: int, output: bytes) -> None:
         tail = output.decode(errors="replace").strip()[-2000:]
         super().__init__(f"{argv[0]} ended with {code}: {tail}" if tail else f"{argv[0]}: {code}")
         self.code = code
+        self.output = output
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,8 @@ def _reason(log: BuildLog, exc: Exception) -> str:
     """
     if not isinstance(exc, process.CommandFailed):
         return str(exc)[:1000]
-    said = [text for text in log.texts(log.step_name)[1:] if text.strip()]  # after its heading
-    for text in said:
+    for text in log.texts(log.step_name):
         if text.startswith(("E: ", "npm error", "<E> ")):
             return text[:500]
+    said = [text for text in exc.output.decode(errors="replace").splitlines() if text.strip()]
     return f"ended with {exc.code}: {' · '.join(said[-3:])[-1000:]}"

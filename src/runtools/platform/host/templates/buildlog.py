@@ -21,6 +21,8 @@ from runtools.sdk.shapes.templates import BuildLine
 _log = logging.getLogger(__name__)
 
 _MAX_LINES = 200_000
+_MAX_CHARS = 16 << 20
+_CUT = "… the rest of what is said was cut"
 
 
 class BuildLog:
@@ -31,6 +33,8 @@ class BuildLog:
         self._clock = clock
         self._lines = read_log(file)
         self._kept = len(self._lines)
+        self._chars = 0
+        self._is_cut = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(file, flags, 0o600)  # a script may print secrets
         self._grown = asyncio.Event()
@@ -49,7 +53,7 @@ class BuildLog:
         self.step_name = name
         self._share = (start, end)
         self._progress = max(self._progress, start)
-        self.line(f"== {name}")
+        self.line(f"== {name}", always=True)
 
     def part(self, done: float) -> None:
         """How far the step is, 0 to 1."""
@@ -57,26 +61,35 @@ class BuildLog:
         now = start + (end - start) * min(max(done, 0.0), 1.0)
         self._progress = max(self._progress, now)
 
-    def line(self, text: str) -> None:
-        """Add a line, or several. A build that says very much is cut, and the log says so."""
+    def line(self, text: str, *, always: bool = False) -> None:
+        """Add a line, or several. A build that says very much is cut, and the log says so.
+
+        ``always``: it is there all the same.
+        """
+        said = len(self._lines)
         for one in text.splitlines() or [""]:
-            self._add(one)
+            self._add(one, always=always)
+        if len(self._lines) == said:
+            return
         try:
             self.save()
         except OSError as exc:
             _log.warning("%s could not be written yet: %s", self._file, exc)
         self._wake()
 
-    def _add(self, text: str) -> None:
-        count = len(self._lines)
-        if count > _MAX_LINES:
-            return
+    def _add(self, text: str, *, always: bool) -> None:
+        self._chars += len(text)
+        if not always:
+            if self._is_cut:
+                return
+            self._is_cut = len(self._lines) >= _MAX_LINES or self._chars > _MAX_CHARS
+            text = _CUT if self._is_cut else text
         entry = BuildLine(
-            n=count + 1,
+            n=len(self._lines) + 1,
             at=self._clock.now(),
             progress=round(self._progress, 3),
             step=self.step_name,
-            text=text if count < _MAX_LINES else "… the rest of this log was cut",
+            text=text,
         )
         self._lines.append(entry)
 

@@ -55,7 +55,23 @@ class TestLines:
         for n in range(10):
             log.line(str(n))
         log.end()
-        assert await texts(log) == ["0", "1", "2", "… the rest of this log was cut"]
+        assert await texts(log) == ["0", "1", "2", "… the rest of what is said was cut"]
+
+    async def test_long_ones_are_cut_and_the_steps_go_on(
+        self, log: BuildLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A host is not to hold what a script likes to print."""
+        monkeypatch.setattr(buildlog, "_MAX_CHARS", 100)
+        log.step("script", 0.0, 0.5)
+        for _ in range(50):
+            log.line("x" * 30)
+        log.step("image", 0.5, 1.0)
+        log.line("more")
+        log.line("how it ended", always=True)
+        log.end()
+        cut = "… the rest of what is said was cut"
+        told = ["== script", *["x" * 30] * 3, cut, "== image", "how it ended"]
+        assert await texts(log) == told
 
 
 class TestFollow:

@@ -103,17 +103,16 @@ class TestReason:
 
     def test_else_the_last_words(self, log: BuildLog) -> None:
         log.step("script", 0.0, 1.0)
-        for text in ("one", "two", "three", "bash: foo: command not found"):
-            log.line(text)
-        reason = _reason(log, CommandFailed(["bwrap"], 127, b""))
+        log.line("what others said")
+        output = b"one\ntwo\nthree\n\nbash: foo: command not found\n"  # which the log need not have
+        reason = _reason(log, CommandFailed(["bwrap"], 127, output))
         assert reason == "ended with 127: two · three · bash: foo: command not found"
 
     def test_errors_of_another_step_do_not_count(self, log: BuildLog) -> None:
         log.step("packages", 0.0, 0.5)
         log.line("E: harmless, it was tried again")
         log.step("script", 0.5, 1.0)
-        log.line("bye")
-        assert _reason(log, CommandFailed(["bwrap"], 3, b"")) == "ended with 3: bye"
+        assert _reason(log, CommandFailed(["bwrap"], 3, b"bye")) == "ended with 3: bye"
 
 
 class TestSkeleton:
