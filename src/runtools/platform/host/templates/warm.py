@@ -108,6 +108,7 @@ class Warm:
         self._used = {path: (path / _RECORD).stat().st_mtime for path in self._kept}
         self._handed: dict[Path, float] = {}
         self._making: dict[Path, asyncio.Lock] = {}
+        self._forgotten: set[str] = set()
 
     async def reclaim(self) -> int:
         """At the start: end machines that were being warmed, and remove what is not whole."""
@@ -155,7 +156,8 @@ class Warm:
         """Make a warm snapshot, or return the one that fits; whoever comes meanwhile waits for it.
 
         Raises:
-            BuildFailed: the machine did not come up, or could not be captured, for want of room, too.
+            BuildFailed: the machine did not come up, or could not be captured, for want of room, too; or
+                the version has been forgotten meanwhile.
         """
         path = self._at(image, self._driver, vcpus, memory_mb)
         async with self._making.setdefault(path, asyncio.Lock()):
@@ -187,7 +189,8 @@ class Warm:
         return count
 
     async def forget(self, version_id: str) -> None:
-        """Remove those of a template version."""
+        """Remove those of a template version that is there no more; none is made of it afterwards."""
+        self._forgotten.add(version_id)
         for path in [p for p, kept in self._kept.items() if kept.version_id == version_id]:
             await self._remove(path)
 
@@ -217,6 +220,8 @@ class Warm:
             )
             write_atomic(capture / _RECORD, kept.model_dump_json().encode())
             await sync([capture])
+            if image.version_id in self._forgotten:
+                raise BuildFailed(f"no warm snapshot: {image.slug}@{image.version} was deleted")
             capture.rename(path)
             self._kept[path] = kept
             self._used[path] = self._clock.now().timestamp()

@@ -321,6 +321,21 @@ class TestPrune:
         await warm.forget("tpl_one")
         assert [path.exists() for path in [*gone, stays]] == [False, False, True]
 
+    async def test_one_in_the_making_is_not_kept_where_its_version_is_forgotten(
+        self, warm: Warm, driver: Booths, image: Image, tmp_path: Path
+    ) -> None:
+        """A size that a create has asked for, of a template that is deleted while its machine boots."""
+        driver.go.clear()
+        making = asyncio.create_task(warm.make(image, 4, 2048))
+        async with asyncio.timeout(60):
+            while not driver.boots:
+                await asyncio.sleep(0)
+        await warm.forget(image.version_id)
+        driver.go.set()
+        with pytest.raises(BuildFailed, match="mine@1 was deleted"):
+            await making
+        assert list((tmp_path / "warm").iterdir()) == []
+
 
 class TestRestart:
     async def test_finds_them_again(
