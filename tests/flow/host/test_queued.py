@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
 
-from runtools.errors import CapacityExhausted, Conflict, WaitsForRoom
+from runtools.errors import CapacityExhausted, Conflict, HostUnavailable, WaitsForRoom
 from runtools.platform.core.ports.host import Child
 from runtools.platform.host.engine.acts import queued
 from runtools.platform.host.engine.recovery import Recovery
@@ -157,6 +157,35 @@ class TestRestart:
         assert failed
         await waits.destroy(waits.ran)
         await until(lambda: waits.look(waits.slept).state == "running")
+
+    async def test_one_that_cannot_be_recovered_yet_is_not_said_to_be_paused(
+        self, waits, monkeypatch
+    ):
+        """What is recovered later would have it go on all the same."""
+        at_rest, takes = Recovery._at_rest, asyncio.Event()
+
+        async def fails(self, box):
+            if box.id == waits.slept and not takes.is_set():
+                raise OSError("Input/output error")
+            await at_rest(self, box)
+
+        monkeypatch.setattr(Recovery, "_at_rest", fails)
+        await waits.host.start()
+        op = fresh("op")
+
+        async def pause():
+            return await waits.host.pause(waits.slept, op, "key_test")
+
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(HostUnavailable, match="has not taken it over yet"):
+                await pause()
+        takes.set()
+        await until(lambda: waits.engine.admission.waiting)
+        async with asyncio.timeout(DEADLINE):
+            assert (await pause()).operation is None  # as the api asks again by itself
+        await is_at_rest(waits, waits.slept, waits.engine.admission.kick)
+        await waits.destroy(waits.ran)
+        assert waits.look(waits.slept).state == "paused"
 
 
 class TestPause:

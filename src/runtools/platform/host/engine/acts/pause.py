@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runtools.errors import RunToolsError
+from runtools.errors import HostUnavailable, RunToolsError
 from runtools.platform.core.ports.driver import VmmFailed
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.core.states import Act, State, is_settled
@@ -29,8 +29,17 @@ _ASKED_SECONDS = 1.0
 
 
 async def pause(box: Actor, why: Why) -> Observed:
-    """Take the sandbox to `paused`. When it fails the sandbox runs on."""
+    """Take the sandbox to `paused`. When it fails the sandbox runs on.
+
+    Raises:
+        HostUnavailable: it is paused, but what a restart cut off there is yet to be gone on with.
+    """
     if is_settled(Act.PAUSE, box.state):
+        if box.record.under_way is not None:
+            raise HostUnavailable(
+                f"{box.id} is paused, but its host has not taken it over yet since it restarted",
+                hint="the host's log says why; it is tried again, and so is the pause",
+            )
         return box.latest()
     async with box.act(Act.PAUSE, why):
         reach("pause.begun")
