@@ -16,14 +16,19 @@ from runtools.cli.session import Slug, connected, flag
 from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtools import RunTools
     from runtools.cli import template_looks as looks
-    from runtools.sdk.shapes import BuildLine
+    from runtools.sdk.shapes import BuildLine, Template
 else:
     looks = lazy.module("runtools.cli.template_looks")
 
 app = typer.Typer(
     help="What sandboxes are made from: build, look at, delete.", no_args_is_help=True
 )
+
+_LEFT = 130
 
 Version = Annotated[
     int | None,
@@ -47,19 +52,36 @@ def build(
     no_wait: Annotated[bool, flag("--no-wait", help="Do not follow the build.")] = False,
     json: Json = False,
 ) -> None:
-    """Build the next version of a template, and follow it."""
+    """Build the next version of a template, and follow it; Ctrl-C leaves it to itself."""
     script = None if run is None else _script(run)
-    with connected() as rt, _progress(slug, follow=not no_wait) as on_line:
-        built = rt.templates.build(
-            slug, recipe=recipe, apt=apt or [], run=script, wait=not no_wait, on_line=on_line
-        )
+    with connected() as rt:
+        built = rt.templates.build(slug, recipe=recipe, apt=apt or [], run=script, wait=False)
+        if not no_wait:
+            built = _followed(rt, built)
     if output.is_json():
         output.item(built)
     elif not no_wait:
         output.line(f"{built.slug}@{built.version} is ready: {words.size(built.size_bytes)}")
     else:
         output.line(f"{built.slug}@{built.version}")
-        output.note(f"building; `runtools template logs {built.slug}` follows it")
+        output.note(f"building; `runtools template logs {_version(built)}` follows it")
+
+
+def _followed(rt: RunTools, begun: Template) -> Template:
+    """Show a build to its end. Who breaks off is told that it goes on, and how to end it."""
+    try:
+        with _progress(begun.slug) as on_line:
+            return rt.templates.wait(begun.slug, begun.version, on_line=on_line)
+    except KeyboardInterrupt:
+        output.note(
+            f"\n{begun.slug}@{begun.version} is built on: `runtools template logs {_version(begun)}` "
+            f"follows it, `runtools template delete {_version(begun)}` ends it"
+        )
+        raise typer.Exit(_LEFT) from None
+
+
+def _version(built: Template) -> str:
+    return f"{built.slug} --version {built.version}"
 
 
 def _script(path: Path) -> str:
@@ -70,10 +92,10 @@ def _script(path: Path) -> str:
 
 
 @contextmanager
-def _progress(slug: str, *, follow: bool) -> Iterator[Callable[[BuildLine], None]]:
+def _progress(slug: str) -> Iterator[Callable[[BuildLine], None]]:
     if output.is_json():
         yield output.item
-    elif follow and sys.stderr.isatty():
+    elif sys.stderr.isatty():
         with screen.build_bar(slug) as advance:
             yield lambda line: advance(line.progress, line.step, words.harmless(line.text))
     else:
@@ -109,7 +131,13 @@ def logs(slug: Slug, version: Version = None, json: Json = False) -> None:
 
 @app.command()
 def delete(slug: Slug, version: Version = None, json: Json = False) -> None:
-    """Delete a template, or one version; refused while sandboxes or snapshots stand on it."""
+    """Delete a template, or one version, and end its build; refused while sandboxes or snapshots use it."""
     with connected() as rt:
-        rt.templates.delete(slug, version)
-    output.show(None, lambda: f"{slug}{f'@{version}' if version else ''} is deleted")
+        gone = rt.templates.delete(slug, version)
+    output.show(gone, lambda: _deleted(slug, version, gone))
+
+
+def _deleted(slug: str, version: int | None, gone: Sequence[Template]) -> str:
+    said = f"{slug}{f'@{version}' if version else ''} is deleted"
+    ended = [f"{one.slug}@{one.version}" for one in gone if one.step == "deleted"]
+    return f"{said}; {', '.join(ended)} is built no more" if ended else said

@@ -49,23 +49,29 @@ class AsyncTemplates:
             "POST", path, body=body, key=idempotency_key, seconds=wire.ACT_SECONDS
         )
         begun = wire.shape(Template, answer.data)
-        return await self._built(begun, on_line) if wait else begun
+        return await self.wait(begun.slug, begun.version, on_line=on_line) if wait else begun
 
-    async def _built(
-        self, begun: Template, on_line: Callable[[BuildLine], None] | None
+    async def wait(
+        self, slug: str, version: int, *, on_line: Callable[[BuildLine], None] | None = None
     ) -> Template:
-        built = begun
-        async with aclosing(self._log(begun.slug, begun.version)) as log:
+        """Wait for the end of a version's build; returns it when it is ready.
+
+        Args:
+            slug, version: as `build` returned them.
+            on_line: called with each line of the log, from its first on.
+
+        Raises:
+            BuildFailed: it was not built; the message is the build's own.
+        """
+        built: Template | None = None
+        async with aclosing(self._log(slug, version)) as log:
             async for event in log:
                 if isinstance(event, Template):
                     built = event
                 elif on_line is not None:
                     on_line(event)
-        if built.state != "ready":
-            raise BuildFailed(
-                f"{built.slug}@{built.version} was not built: {built.error or built.step}",
-                hint=f"runtools template logs {built.slug} shows the whole build",
-            )
+        if built is None or built.state != "ready":
+            raise _not_built(slug, version, built)
         return built
 
     async def list(self) -> Sequence[Template]:
@@ -101,13 +107,23 @@ class AsyncTemplates:
                 if event.name == "line":
                     yield wire.parsed(BuildLine, event.data)
 
-    async def delete(self, slug: str, version: int | None = None) -> None:
-        """Delete a template, or one version of it.
+    async def delete(self, slug: str, version: int | None = None) -> Sequence[Template]:
+        """Delete a template, or one version of it; returns the versions that are gone.
+
+        One that is being built is built no more: it comes back as ``failed``, its step ``deleted``.
 
         Raises:
             TemplateInUse: sandboxes or snapshots still stand on it.
         """
         path = f"/templates/{wire.segment(slug)}"
-        await self._transport.call(
+        answer = await self._transport.call(
             "DELETE", path, query=[("version", version)], seconds=wire.ACT_SECONDS
         )
+        return wire.shapes(Template, answer.data)
+
+
+def _not_built(slug: str, version: int, built: Template | None) -> BuildFailed:
+    why = "its log ended without a word" if built is None else built.error or built.step
+    kept = built is None or built.step != "deleted"
+    hint = f"runtools template logs {slug} --version {version} shows the whole build"
+    return BuildFailed(f"{slug}@{version} was not built: {why}", hint=hint if kept else None)

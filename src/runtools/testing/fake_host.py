@@ -92,6 +92,7 @@ class FakeHost(FakeLife):
         super().__init__(folder, clock=clock, capacity=capacity, isolation=isolation)
         self.script = script
         self.builds: dict[str, Build] = {}
+        self._dropped: set[str] = set()
         self.snapshots: dict[str, tuple[str, Path]] = {}
         self.sizes: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -472,8 +473,13 @@ class FakeHost(FakeLife):
     # --- templates and space ---
 
     async def build(self, order: BuildOrder) -> Built:
-        """Three lines of log while the gate is open, then ready; ``run`` with "fail" in it fails."""
+        """Three lines of log while the gate is open, then ready; ``run`` with "fail" in it fails.
+
+        One with "sleep" in it never ends.
+        """
         self._answer("build", order.version_id)
+        if order.version_id in self._dropped:
+            raise Conflict(f"{order.slug}@{order.version} was deleted before its build began")
         if order.version_id not in self.builds:
             self.builds[order.version_id] = Build(order)
             task = asyncio.create_task(self._building(self.builds[order.version_id]))
@@ -510,10 +516,14 @@ class FakeHost(FakeLife):
                 yield line
 
     async def drop_template(self, version_id: str) -> None:
-        """Forget the version."""
+        """Forget the version, ending its build."""
         self._answer("drop_template", version_id)
-        self._build(version_id)
+        self._dropped.add(version_id)
+        build = self._build(version_id)
         del self.builds[version_id]
+        async with self._news:
+            build.state = "failed"
+            self._news.notify_all()
 
     async def disk_use(self) -> DiskUse:
         """Round figures."""
@@ -552,8 +562,10 @@ class FakeHost(FakeLife):
             async with self._news:
                 build.lines.append(line)
                 self._news.notify_all()
+        run = build.order.run or ""
         async with self._news:
-            build.state = "failed" if "fail" in (build.order.run or "") else "ready"
+            await self._news.wait_for(lambda: "sleep" not in run or build.state != "building")
+            build.state = "failed" if "fail" in run else "ready"
             self._news.notify_all()
 
     def _build(self, version_id: str) -> Build:

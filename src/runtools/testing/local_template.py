@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import runtools.guest
-from runtools.errors import BuildFailed, NotFound
+from runtools.errors import BuildFailed, Conflict, NotFound
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.host.templates.images import Image
 from runtools.platform.kit import files, process
@@ -90,6 +90,7 @@ class LocalTemplates:
         self._pace = pace
         self._clock = clock or SystemClock()
         self._builds: dict[str, asyncio.Task[None]] = {}
+        self._dropped: set[str] = set()
         self._changed = asyncio.Event()
 
     async def reclaim(self) -> int:
@@ -108,6 +109,8 @@ class LocalTemplates:
 
     async def build(self, order: BuildOrder) -> Built:
         """Begin a build; a repeat of the same version returns how it stands."""
+        if order.version_id in self._dropped:
+            raise Conflict(f"{order.slug}@{order.version} was deleted before its build began")
         at = self._folder / order.version_id
         if not (at / "template.json").exists():
             at.mkdir(parents=True)
@@ -126,7 +129,8 @@ class LocalTemplates:
 
     async def build_log(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
         """Every line after a position; ends when the build has ended and all were given."""
-        while True:
+        self._built(version_id)
+        while version_id not in self._dropped:
             changed, built = self._changed, self._built(version_id)
             log = self._folder / version_id / "build.log"
             for text in log.read_text().splitlines()[after:] if log.exists() else []:
@@ -137,9 +141,13 @@ class LocalTemplates:
             await changed.wait()
 
     async def drop(self, version_id: str) -> None:
-        """Remove a version; one that is not there is no error."""
-        if task := self._builds.pop(version_id, None):
+        """Remove a version, ending its build; one that is not there is no error."""
+        self._dropped.add(version_id)
+        if task := self._builds.get(version_id):
             task.cancel()
+            await asyncio.wait([task])
+            self._builds.pop(version_id, None)
+        self._ring()
         shutil.rmtree(self._folder / version_id, ignore_errors=True)
 
     def image(self, version_id: str) -> Image:
@@ -230,6 +238,10 @@ class _Saying:
 
 
 async def _run(script: str) -> str:
-    root = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--dev", "/dev"]
-    done = await process.run([*root, "--", "/bin/bash", "-e", "-c", script], timeout=600)
-    return done.stdout.decode(errors="replace").rstrip("\n")
+    root = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"]
+    root += ["--tmpfs", "/tmp", "--dev", "/dev"]
+    said: list[str] = []
+    # Not `process.run`, which ends bubblewrap alone: one that is young yet leaves its script behind.
+    async with asyncio.timeout(600):
+        await process.stream([*root, "--", "/bin/bash", "-e", "-c", script], said.append)
+    return "\n".join(said)

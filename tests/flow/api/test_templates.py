@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from runtools.errors import TemplateInUse
+from runtools.errors import TemplateInUse, Unavailable
+from runtools.platform.api.templates import service
+from runtools.platform.api.templates.store import Version
+from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.testing.api_world import World, holds
 
 
@@ -174,13 +177,108 @@ class TestDelete:
         await world.http.delete("/v1/templates/base-debian?version=1")
         assert (await world.build())["version"] == 2
 
-    async def test_one_being_built_stays(self, world: World) -> None:
-        world.host.gate.clear()
-        await world.http.post("/v1/templates/base-debian/builds", json={})
-        answer = await world.http.delete("/v1/templates/base-debian?version=2")
+    @pytest.mark.parametrize("query", ["?version=2", ""])
+    async def test_one_being_built_is_built_no_more(self, any_world: World, query: str) -> None:
+        path = "/v1/templates/base-debian"
+        begun = await any_world.http.post(f"{path}/builds", json={"run": "sleep 1000"})
+        following = asyncio.create_task(log(any_world, "base-debian", "?version=2"))
+        version_id = begun.json()["data"]["id"]
+        await holds(lambda: _says(any_world, version_id))
+        headers = {"Idempotency-Key": "k"}
+        first = await any_world.http.delete(f"{path}{query}", headers=headers)
+        again = await any_world.http.delete(f"{path}{query}", headers=headers)
+        assert first.json()["data"] == again.json()["data"]
+        told = first.json()["data"][0]
+        assert (told["version"], told["state"], told["step"]) == (2, "failed", "deleted")
+        assert told["error"] == "it was deleted while it was being built"
+        assert (await following)[-1] == ("end", told)
+        assert version_id not in any_world.host.builds
+        await holds(lambda: _is_settled(any_world))
+        late = await any_world.http.delete(f"{path}?version=2")
+        assert late.json()["error"]["code"] == "not_found"
+        assert (await any_world.build())["version"] == 3
+
+    async def test_one_whose_order_is_on_its_way_is_not_built_after_all(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, go, build = asyncio.Event(), asyncio.Event(), world.host.build
+
+        async def late(wanted: BuildOrder) -> Built:
+            asked.set()
+            await go.wait()
+            return await build(wanted)
+
+        monkeypatch.setattr(world.host, "build", late)
+        path = "/v1/templates/base-debian"
+        building = asyncio.create_task(world.http.post(f"{path}/builds", json={}))
+        await asked.wait()
+        gone = await world.http.delete(f"{path}?version=2")
+        assert gone.json()["data"][0]["step"] == "deleted"
+        go.set()
+        answer = await building
         assert answer.json()["error"]["code"] == "conflict"
+        assert "was deleted before its build began" in answer.json()["error"]["message"]
+        assert len(world.host.builds) == 1
+
+    async def test_one_that_the_host_does_not_let_go_is_built_on(self, world: World) -> None:
+        drop = world.host.drop_template
+
+        async def refuse(_version: str) -> None:
+            raise Unavailable("not now")
+
+        world.host.drop_template = refuse  # type: ignore[method-assign, assignment]
+        path = "/v1/templates/base-debian"
+        world.host.gate.clear()
+        await world.http.post(f"{path}/builds", json={})
+        answer = await world.http.delete(f"{path}?version=2")
+        assert answer.json()["error"]["code"] == "unavailable"
+        shown = (await world.http.get(path)).json()["data"]
+        assert (shown["version"], shown["state"]) == (2, "building")
         world.host.gate.set()
-        await log(world, "base-debian")
+        await holds(lambda: _is_ready(world))
+        world.host.drop_template = drop  # type: ignore[method-assign]
+
+    async def test_of_two_at_once_each_is_told_what_it_has_done(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One has looked which there are before the other began."""
+        await any_world.build()
+        path, look, other = "/v1/templates/base-debian", service.versions, []
+
+        async def versions(*args: Any, **how: Any) -> list[Version]:
+            found = await look(*args, **how)
+            if not other:
+                other.append(None)
+                headers = {"Idempotency-Key": "other"}
+                other[0] = await any_world.http.delete(f"{path}?version=2", headers=headers)
+            return found
+
+        monkeypatch.setattr(service, "versions", versions)
+        mine = await any_world.http.delete(path, headers={"Idempotency-Key": "mine"})
+        assert [one["version"] for one in mine.json()["data"]] == [1]
+        assert [one["version"] for one in other[0].json()["data"]] == [2]
+        monkeypatch.undo()
+        for key, answer in (("mine", mine), ("other", other[0])):
+            query = "" if key == "mine" else "?version=2"
+            again = await any_world.http.delete(f"{path}{query}", headers={"Idempotency-Key": key})
+            assert again.json()["data"] == answer.json()["data"]
+
+    async def test_where_another_deletes_all_that_was_meant_there_is_none(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, look, other = "/v1/templates/base-debian", service.versions, []
+
+        async def versions(*args: Any, **how: Any) -> list[Version]:
+            found = await look(*args, **how)
+            if not other:
+                other.append(None)
+                other[0] = await any_world.http.delete(path)
+            return found
+
+        monkeypatch.setattr(service, "versions", versions)
+        mine = await any_world.http.delete(path)
+        assert other[0].status_code == 200
+        assert mine.json()["error"]["code"] == "not_found"
 
     async def test_what_the_host_refuses_stays(self, world: World) -> None:
         async def refuse(_version: str) -> None:
@@ -190,6 +288,15 @@ class TestDelete:
         answer = await world.http.delete("/v1/templates/base-debian")
         assert answer.json()["error"]["code"] == "template_in_use"
         await holds(lambda: _is_ready(world))
+
+
+async def _says(world: World, version_id: str) -> bool:
+    return bool(world.host.builds[version_id].lines)
+
+
+async def _is_settled(world: World) -> bool:
+    """Nothing is asked of a host any more."""
+    return not world.platform.asking
 
 
 async def _is_ready(world: World) -> bool:

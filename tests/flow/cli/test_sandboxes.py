@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -286,6 +287,27 @@ class TestRest:
         assert "ready" in cli.ok("template", "show", slug).text
         assert cli.ok("template", "logs", slug).text.count("\n") >= 3
         assert "deleted" in cli.ok("template", "delete", slug).text
+
+    def test_a_build_goes_on_without_who_asked_for_it_until_it_is_deleted(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        slug, script = fresh("mine"), tmp_path / "script"
+        script.write_text("sleep 1000")
+        program = "import sys; from runtools.cli import main; sys.exit(main())"
+        argv = [sys.executable, "-c", program, "template", "build", slug, "--recipe", "base-debian"]
+        argv += ["--run", str(script)]
+        with subprocess.Popen(argv, env=cli.env, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        told = f"`runtools template delete {slug} --version 1` ends it"
+        assert told in err
+        assert f"`runtools template logs {slug} --version 1` follows it" in err
+        assert "building" in cli.ok("template", "show", slug).text
+        gone = cli.ok("template", "delete", slug, "--version", "1").text
+        assert gone == f"{slug}@1 is deleted; {slug}@1 is built no more\n"
 
     def test_streams_are_one_object_a_line(self, cli: Cli) -> None:
         slug = fresh("mine")

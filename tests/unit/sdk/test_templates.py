@@ -65,18 +65,29 @@ def test_a_build_that_failed_says_why(builds: ScriptedApi, rt: RunTools) -> None
     assert "template logs mine" in (caught.value.hint or "")
 
 
-def test_it_need_not_be_followed(builds: ScriptedApi, rt: RunTools) -> None:
-    assert rt.templates.build("mine", wait=False).state == "building"
+def test_it_need_not_be_followed_and_can_be_later(builds: ScriptedApi, rt: RunTools) -> None:
+    begun = rt.templates.build("mine", wait=False)
+    assert begun.state == "building"
     assert len(builds.seen) == 1
+    log(builds, state="ready")
+    assert rt.templates.wait("mine", begun.version).state == "ready"
+    assert builds.seen[1].query == [("version", "4")]
+
+
+def test_one_that_was_deleted_has_no_log_to_look_at(builds: ScriptedApi, rt: RunTools) -> None:
+    log(builds, state="failed", step="deleted", error="it was deleted")
+    with pytest.raises(BuildFailed, match="it was deleted") as caught:
+        rt.templates.build("mine")
+    assert caught.value.hint is None
 
 
 def test_list_get_versions_delete(api: ScriptedApi, rt: RunTools) -> None:
     api.fixed["GET /v1/templates"] = [BUILT]
     api.fixed["GET /v1/templates/mine"] = BUILT
     api.fixed["GET /v1/templates/mine/versions"] = [BUILT, BUILT | {"version": 3}]
-    api.fixed["DELETE /v1/templates/mine"] = {}
+    api.fixed["DELETE /v1/templates/mine"] = [BUILT | {"version": 3, "state": "ready"}]
     assert rt.templates.list()[0].slug == "mine"
     assert rt.templates.get("mine").version == 4
     assert [one.version for one in rt.templates.versions("mine")] == [4, 3]
-    rt.templates.delete("mine", 3)
+    assert [one.version for one in rt.templates.delete("mine", 3)] == [3]
     assert api.seen[-1].query == [("version", "3")]

@@ -98,6 +98,7 @@ def compose(settings: Settings) -> Composed:
         warm=warm,
         kasmvnc=settings.kasmvnc,
         keep_free=headroom_bytes,
+        limit_seconds=settings.build_minutes * 60 or None,
     )
     tracing = from_settings(settings, "host")
     service = HostService(settings, vmm, network, templates, warm, first_uid, clock, tracing)

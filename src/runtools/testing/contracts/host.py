@@ -315,6 +315,25 @@ class HostTemplatesContract:
         with pytest.raises(NotFound):
             await hosts.host.built(order.version_id)
 
+    async def test_one_that_is_dropped_while_it_is_built_is_built_no_more(
+        self, hosts: HostRig
+    ) -> None:
+        order, following = self._order(run="sleep 1000"), self._order(version=2)
+        await hosts.host.build(order)
+        log = hosts.host.build_log(order.version_id, 0)
+        first = await anext(log)
+        async with asyncio.timeout(60):
+            await hosts.host.drop_template(order.version_id)
+            rest = [line async for line in log]
+        assert [line.n for line in [first, *rest]] == list(range(1, len(rest) + 2))
+        with pytest.raises(NotFound):
+            await hosts.host.built(order.version_id)
+        with pytest.raises(Conflict, match="was deleted before its build began"):
+            await hosts.host.build(order)  # an order that was on its way meanwhile
+        await hosts.host.build(following)
+        [line async for line in hosts.host.build_log(following.version_id, 0)]
+        assert (await hosts.host.built(following.version_id)).state == "ready"
+
     async def test_what_each_takes_is_told(self, hosts: HostRig) -> None:
         made = await hosts.running()
         await hosts.snapshot(made)

@@ -92,14 +92,13 @@ async def logs(
     **document.route(
         Envelope[list[Template]],
         NotFound,
-        Conflict,
         TemplateInUse,
         HostUnavailable,
         IdempotencyMismatch,
     ),
 )
 async def delete(request: Request, slug: str, number: Number = None) -> Response:
-    """Delete one version, or all; refused while sandboxes or snapshots stand on it."""
+    """Delete one version, or all, ending their builds; refused while sandboxes or snapshots stand on it."""
     call = call_of(request)
     gone = await service.drop(call, slug, number)
     return call.answer(many([_view(call, version) for version in gone]))
@@ -111,8 +110,7 @@ async def _lines(call: Call, version: Version, after: int) -> AsyncGenerator[sse
     async with aclosing(log):
         async for line in log:
             yield sse.Event("line", one(line), line.n)
-    await service.note(call.platform, await host.built(version.id))
-    ended = await service.pick(call, version.slug, version.version)
+    ended = await service.ended(call.platform, version)
     yield sse.Event("end", one(_view(call, ended)))
 
 

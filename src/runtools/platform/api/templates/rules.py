@@ -94,10 +94,13 @@ def _is_operator(who: Caller) -> bool:
 
 def shown(version: Version, default_slug: str, org_id: str) -> Template:
     """The version as an org sees it."""
-    # One that is being dropped is shown as it was.
+    # One that is being dropped is shown as it was, and one that was being built then as not built.
     state: BuildState = "failed" if version.error is not None else "ready"
+    step, error = version.step, version.error
     if version.state == "building":
         state = "building"
+    elif version.state_before == "building":
+        state, step, error = "failed", "deleted", "it was deleted while it was being built"
     return Template(
         id=version.id,
         slug=version.slug,
@@ -105,12 +108,12 @@ def shown(version: Version, default_slug: str, org_id: str) -> Template:
         recipe=version.recipe,
         state=state,
         progress=version.progress,
-        step=version.step,
+        step=step,
         tested=RECIPES.get(version.recipe, False),
         is_default=version.slug == default_slug,
         is_own=version.org_id == org_id,
         size_bytes=version.size_bytes,
-        error=version.error,
+        error=error,
         created_at=version.created_at,
         finished_at=version.finished_at,
     )

@@ -8,13 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from runtools.errors import (
-    Conflict,
-    HostUnavailable,
-    NotFound,
-    RunToolsError,
-    TemplateInUse,
-)
+from runtools.errors import HostUnavailable, NotFound, RunToolsError, TemplateInUse
 from runtools.platform.api.calls import Call
 from runtools.platform.api.hosts.service import present
 from runtools.platform.api.platform import Platform
@@ -98,7 +92,7 @@ async def watch(platform: Platform, version: Version) -> None:
                     noted = platform.clock.monotonic()
                     values = {"progress": line.progress, "step": line.step}
                     await platform.db.write(store.built, version.id, values)
-        await note(platform, await host.built(version.id))
+        await ended(platform, version)
 
 
 async def note(platform: Platform, built: Built) -> None:
@@ -113,6 +107,16 @@ async def note(platform: Platform, built: Built) -> None:
         await platform.db.write(store.built, built.version_id, values)
     else:
         await _finish(platform, built.version_id, built.state, values)
+
+
+async def ended(platform: Platform, version: Version) -> Version:
+    """How one stands whose log has ended: built, or not, or deleted meanwhile."""
+    try:
+        await note(platform, await platform.hosts.port(version.host_id).built(version.id))
+    except NotFound:
+        if not (await _again(platform, version)).goes:
+            raise
+    return await _again(platform, version)
 
 
 async def _finish(
@@ -135,10 +139,7 @@ async def pick(call: Call, slug: str, number: int | None = None, *, own: bool = 
     for version in await versions(call, slug, own=own):
         if number is None or version.version == number:
             return version
-    raise NotFound(
-        f"no version {number} of template {slug!r}",
-        hint=f"GET /v1/templates/{slug}/versions lists them",
-    )
+    raise _no_such(slug, number)
 
 
 async def versions(call: Call, slug: str, *, own: bool = False) -> list[Version]:
@@ -152,8 +153,17 @@ async def versions(call: Call, slug: str, *, own: bool = False) -> list[Version]
         look = store.of_slug if own else store.usable
         found = await call.platform.db.read(look, call.org, slug)
     if not found:
-        raise NotFound(f"no template {slug[:80]!r}", hint="GET /v1/templates lists those there are")
+        raise _no_such(slug)
     return found
+
+
+def _no_such(slug: str, number: int | None = None) -> NotFound:
+    if number is not None:
+        return NotFound(
+            f"no version {number} of template {slug!r}",
+            hint=f"GET /v1/templates/{slug}/versions lists them",
+        )
+    return NotFound(f"no template {slug[:80]!r}", hint="GET /v1/templates lists those there are")
 
 
 async def newest(call: Call) -> list[Version]:
@@ -162,7 +172,14 @@ async def newest(call: Call) -> list[Version]:
 
 
 async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
-    """Delete a version, or all of them; none is deleted when one is in use."""
+    """Delete a version, or all of them; none is deleted when one is in use.
+
+    One that is being built is built no more. What another request deletes at this moment is left to that.
+
+    Raises:
+        NotFound: there is none, or another request deletes all that were meant.
+        TemplateInUse: one is in use.
+    """
     platform = call.platform
 
     async def marked() -> list[Version]:
@@ -172,8 +189,10 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
             else await versions(call, slug, own=True)
         )
         since = platform.clock.now() - timedelta(hours=platform.settings.recover_hours)
-        await platform.db.write(_mark, call.who, found, since, call.op)
-        return found
+        marked = await platform.db.write(_mark, call.who, found, since, call.op)
+        if not marked:
+            raise _no_such(slug, number)
+        return marked
 
     chosen = await call.once(store.dropped_by, marked)
     reach("api.template.dropping")
@@ -188,21 +207,17 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
 
 
 def _mark(
-    conn: Transaction, who: Caller, versions: list[Version], since: datetime, op: str
-) -> None:
-    for version in versions:
-        name = f"{version.slug}@{version.version}"
-        # First the mark, then the count: a create that comes after it sees the mark.
-        store.change(conn, version.id, {"state": "dropping", "drop_op": op})
-        if version.state == "building":
-            raise Conflict(
-                f"{name} is being built",
-                hint=f"runtools template logs {version.slug} shows how far it is",
-            )
+    conn: Transaction, who: Caller, found: list[Version], since: datetime, op: str
+) -> list[Version]:
+    """Those that the act deletes now."""
+    # First the mark, then the count: a create that comes after it sees the mark.
+    marked = [now for one in found if (now := store.begin_drop(conn, one.id, op)) is not None]
+    for version in marked:
         living = sandboxes.users_of(conn, version.id, since)
         kept = snapshots.users_of(conn, version.id)
         if living or kept:
             raise rules.in_use(who, version, living, kept)
+    return marked
 
 
 async def ask_drop(platform: Platform, version: Version) -> None:
@@ -215,7 +230,7 @@ async def ask_drop(platform: Platform, version: Version) -> None:
         except HostUnavailable:
             raise
         except RunToolsError:
-            state = "ready" if version.error is None else "failed"
-            await platform.db.write(store.change, version.id, {"state": state, "drop_op": None})
+            before = {"state": version.state_before, "drop_op": None}
+            await platform.db.write(store.change, version.id, before)
             raise
     await platform.db.write(store.change, version.id, {"state": "dropped"})

@@ -83,6 +83,18 @@ class Version:
     finished_at: datetime | None = None
     drop_op: str | None = None
 
+    @property
+    def goes(self) -> bool:
+        """Whether it is being deleted, or is."""
+        return self.state in ("dropping", "dropped")
+
+    @property
+    def state_before(self) -> str:
+        """How it stood when its deletion began."""
+        if self.finished_at is None:
+            return "building"
+        return "ready" if self.error is None else "failed"
+
 
 _COLUMNS = [versions.c[field.name] for field in fields(Version)]
 _ALL = select(*_COLUMNS)
@@ -204,6 +216,13 @@ def still_ready(conn: Connection, version_id: str) -> bool:
     """Whether sandboxes may stand on the version; it stays so until the transaction ends."""
     query = select(versions.c.state).where(versions.c.id == version_id)
     return bool(conn.scalar(query.with_for_update(read=True)) == "ready")
+
+
+def begin_drop(conn: Connection, version_id: str, op: str) -> Version | None:
+    """The version, which that act drops from now on; None where another does, or has."""
+    shown = (versions.c.id == version_id) & versions.c.state.in_(_SHOWN)
+    marked = conn.execute(update(versions).where(shown).values(state="dropping", drop_op=op))
+    return get(conn, version_id) if marked.rowcount else None
 
 
 def built(conn: Connection, version_id: str, values: Mapping[str, Any]) -> None:

@@ -459,7 +459,11 @@ class Host(Protocol):
     # --- templates and space ---
 
     async def build(self, order: BuildOrder) -> Built:
-        """Begin a build; a repeat of the same version returns how it stands."""
+        """Begin a build, or queue it; a repeat of the same version returns how it stands.
+
+        Raises:
+            Conflict: the version was dropped before this came.
+        """
         ...
 
     async def built(self, version_id: str) -> Built: ...
@@ -468,7 +472,9 @@ class Host(Protocol):
         """Every line after position ``after``; ends when the build has ended and all were given."""
         ...
 
-    async def drop_template(self, version_id: str) -> None: ...
+    async def drop_template(self, version_id: str) -> None:
+        """Remove a version, ending its build; its log ends then, too."""
+        ...
 
     async def disk_use(self) -> DiskUse: ...
 

@@ -3,6 +3,7 @@
     build ──▶ building ──▶ ready      immutable; removed by drop
                   └──────▶ failed     with its log and the reason, without files
 
+A build ends by itself, by its limit of time, by a drop, by a disk that is almost full, or with the host.
 A version's record (`record.py`) is the commit point. What a crash leaves of a build is a record that
 says "building" with nobody at work on it: at the next start it has failed.
 """
@@ -20,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from runtools.errors import BuildFailed, InvalidRequest, NotFound, RunToolsError
+from runtools.errors import BuildFailed, Conflict, InvalidRequest, NotFound, RunToolsError
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.core.recipes import RECIPES, usual_memory_mb
@@ -71,6 +72,7 @@ class Templates:
         clock: for the log.
         mirror, kasmvnc: the settings of these names.
         keep_free: bytes of the disk that builds leave to the sandboxes.
+        limit_seconds: how long a build may take from when its turn comes; None: as long as it does.
         warm: makes the first warm snapshot of a version, and with it shows that it boots. Its
             network is also that of scripts.
     """
@@ -84,12 +86,14 @@ class Templates:
         warm: Warming,
         kasmvnc: str = "",
         keep_free: int = 0,
+        limit_seconds: float | None = None,
     ) -> None:
         self._folder = home / "templates"
         cache = home / "cache" / "packages"
         self._shop = Workshop(home / "work", cache, mirror, warm.network, kasmvnc, keep_free)
         self._clock = clock
         self._warm = warm
+        self._limit_seconds = limit_seconds
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(_PASSABLE)
         self._records = {r.order.version_id: r for r in read_records(self._folder)}
@@ -100,6 +104,9 @@ class Templates:
         self._makes_image = False
         self._has_shop = False
         self._given_way: set[str] = set()
+        self._dropped: set[str] = (
+            set()
+        )  # an order may still be on its way when its version is dropped
         self._stopping = False
 
     async def reclaim(self) -> int:
@@ -131,8 +138,11 @@ class Templates:
         Raises:
             InvalidRequest: an unknown recipe, what is no package name, or no id.
             BuildFailed: it was begun before, and what was written down of it cannot be read.
+            Conflict: it was dropped before.
             Unavailable: the disk does not take it; nothing of it is left.
         """
+        if order.version_id in self._dropped:
+            raise Conflict(f"{order.slug}@{order.version} was deleted before its build began")
         if order.version_id not in self._records:
             recipe = recipe_of(order.recipe)
             check_packages(order.apt)
@@ -144,8 +154,11 @@ class Templates:
             if _VERSION_ID.fullmatch(order.version_id) is None:
                 raise InvalidRequest(f"{order.version_id[:80]!r} is no id")
             record = Record(order=order, created_at=self._clock.now())
+            before = sum(one.state == "building" for one in self._records.values())
             log = self._begun(record)
             log.step("queued", 0.0, 0.0)
+            if before:
+                log.line(f"one is built at a time: {before} before it")
             if not RECIPES[recipe.slug]:
                 log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
             self._records[order.version_id] = record
@@ -184,8 +197,9 @@ class Templates:
     async def drop(self, version_id: str) -> None:
         """Remove a version, ending its build; one that is not there is no error.
 
-        Whoever calls this knows that nothing uses it.
+        Whoever calls this knows that nothing uses it. Who follows the build is told its end.
         """
+        self._dropped.add(version_id)
         if task := self._tasks.get(version_id):
             task.cancel()
             await asyncio.wait([task])
@@ -240,10 +254,23 @@ class Templates:
     async def _run(self, record: Record, log: BuildLog) -> None:
         async with self._turn:
             self._building = record.order.version_id
+            limit = asyncio.timeout(self._limit_seconds)
             try:
-                await self._make(record, log)
+                async with limit:
+                    await self._make(record, log)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise self._took_too_long(log) from None
             finally:
                 self._building = None
+
+    def _took_too_long(self, log: BuildLog) -> BuildFailed:
+        return BuildFailed(
+            f"{log.step_name}: a build may take {(self._limit_seconds or 0) / 60:g} minutes, and this one "
+            "had not ended by then",
+            hint="the setting build_minutes allows more",
+        )
 
     def _begun(self, record: Record) -> BuildLog:
         """Write down that a build begins; where it says how it goes."""
@@ -274,7 +301,9 @@ class Templates:
         version_id = record.order.version_id
         failure = None if task.cancelled() else task.exception()
         error: RunToolsError | None = None
-        if task.cancelled() and version_id in self._given_way:
+        if task.cancelled() and version_id in self._dropped:
+            error = BuildFailed("it was deleted while it was being built")
+        elif task.cancelled() and version_id in self._given_way:
             error = BuildFailed(
                 f"{log.step_name}: the host's disk was almost full",
                 hint="make room (runtools df, runtools prune), then build it again",
@@ -376,10 +405,10 @@ class Templates:
         took = duration(record.created_at, record.finished_at)
         if record.error is None:
             log.step("ready", 1.0, 1.0)
-            log.line(f"{record.size_bytes >> 20} MB, {took}")
+            log.line(f"{record.size_bytes >> 20} MB, {took}", always=True)
         else:
             log.step("failed", 0.0, 0.0)
-            log.line(f"{record.error} (after {took})")
+            log.line(f"{record.error} (after {took})", always=True)
         log.end()
 
     def _record(self, version_id: str) -> Record:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runtools.errors import BuildFailed, InvalidRequest, NotFound, Unavailable
+from runtools.errors import BuildFailed, Conflict, InvalidRequest, NotFound, Unavailable
 from runtools.platform.core.ports.host import BuildOrder, Built
 from runtools.platform.core.ports.network import Network
 from runtools.platform.host.templates import service
@@ -185,7 +185,10 @@ class TestBuild:
         oven.go.clear()
         await templates.build(order("tpl_a"))
         assert (await templates.build(order("tpl_b"))).step == "queued"
+        await templates.build(order("tpl_c"))
         await templates.stop()
+        said = [line.text async for line in templates.build_log("tpl_c", 0)]
+        assert said[:2] == ["== queued", "one is built at a time: 2 before it"]
 
     async def test_is_not_to_be_had_before_it_is_ready(
         self, templates: Templates, oven: Oven
@@ -281,6 +284,26 @@ class TestFailure:
         workshop.go.set()
         await dropping
         assert not (tmp_path / "work/tpl_one").exists()
+
+    @pytest.mark.parametrize("step", ["packages", "first boot"])
+    async def test_one_that_never_ends_is_ended_and_the_next_is_begun(
+        self, oven: Oven, warmer: Warmer, tmp_path: Path, step: str
+    ) -> None:
+        templates = Templates(tmp_path, SystemClock(), mirror="", warm=warmer, limit_seconds=0.3)
+        stands = oven if step == "packages" else warmer
+        stands.go.clear()
+        await templates.build(order())
+        await templates.build(order("tpl_two"))
+        built = await ended(templates)
+        stands.go.set()
+        assert built.state == "failed"
+        assert f"{step}: a build may take 0.005 minutes" in (built.error or "")
+        assert "the setting build_minutes" in (built.error or "")
+        kept = {file.name for file in (tmp_path / "templates/tpl_one").iterdir()}
+        assert kept == {"build.log", "template.json"}
+        assert not (tmp_path / "work/tpl_one").exists()
+        # What it waited for its turn is not counted.
+        assert (await ended(templates, "tpl_two")).state == "ready"
 
     async def test_one_in_its_first_boot_is_let_be_and_waited_for_by_nobody(
         self, templates: Templates, warmer: Warmer
@@ -403,6 +426,29 @@ class TestDrop:
         await asyncio.sleep(0)
         await templates.drop("tpl_one")
         assert list((tmp_path / "templates").iterdir()) == []
+
+    async def test_who_follows_the_build_is_told_and_the_next_is_begun(
+        self, templates: Templates, oven: Oven, tmp_path: Path
+    ) -> None:
+        oven.go.clear()
+        for name in ("tpl_one", "tpl_two", "tpl_three"):
+            await templates.build(order(name))
+        logs = {name: templates.build_log(name, 0) for name in ("tpl_one", "tpl_two")}
+        for log in logs.values():
+            await anext(log)
+        for name, log in logs.items():  # the one under way, then the one that has its turn next
+            await templates.drop(name)
+            said = [line.text async for line in log]
+            assert said[-2] == "== failed"
+            assert said[-1].startswith("it was deleted while it was being built (after")
+        oven.go.set()
+        assert (await ended(templates, "tpl_three")).state == "ready"
+        assert [folder.name for folder in (tmp_path / "templates").iterdir()] == ["tpl_three"]
+
+    async def test_an_order_that_comes_after_it_is_refused(self, templates: Templates) -> None:
+        await templates.drop("tpl_one")
+        with pytest.raises(Conflict, match="mine@1 was deleted before its build began"):
+            await templates.build(order())
 
     async def test_what_is_not_there_is_no_error(self, templates: Templates) -> None:
         await templates.drop("tpl_none")
