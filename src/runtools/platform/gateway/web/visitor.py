@@ -22,7 +22,8 @@ _HOP: Final = frozenset(
 # What says how long a message is and whose: nobody may name it as a matter of one connection alone, for
 # without it the next hop would read the body as another message.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via"}
+# The last is read by CGI as the proxy to go out by.
+_NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via", b"proxy"}
 # The first would clear the cookies of others too, the second is how the gateway says that it is its own; by
 # the others a proxy before it would give out files and pages of its own.
 _NOT_OUTWARD: Final = _HOP | {
@@ -36,6 +37,7 @@ _TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cook
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
 )
+_FORWARDED: Final = b"x-forwarded-"
 _PAGE: Final = frozenset({b"origin", b"referer"})
 _FORMS: Final = frozenset(
     {b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"}
@@ -143,7 +145,8 @@ def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> byt
     fields = [
         (name, value)
         for name, value, low in head.fields
-        if low not in dropped and not low.startswith(b"x-forwarded-")
+        # Servers that know names as variables (CGI, WSGI) read both lines as one.
+        if (plain := low.replace(b"_", b"-")) not in dropped and not plain.startswith(_FORWARDED)
     ]
     host, scheme = head.host.encode("latin-1"), urls.scheme.encode()
     if not _PAGE.isdisjoint(head.named) and (head.upgrades or _is_form(head)):

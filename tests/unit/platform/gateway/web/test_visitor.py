@@ -41,6 +41,17 @@ def test_nor_the_length_of_an_answer() -> None:
     assert head.answer(outward, b"GET").length == 5
 
 
+@pytest.mark.parametrize(
+    "name", [b"X-Forwarded-For", b"X_Forwarded-for", b"x_forwarded_proto", b"X_Real_IP", b"Proxy"]
+)
+def test_who_asks_is_told_by_us_alone(name: bytes) -> None:
+    """However it is spelt: to CGI and WSGI both kinds of line are one."""
+    read = told(b"GET", name + b": http://192.0.2.7", b"api_key: y")
+    assert b"http://192.0.2.7" not in [value for _, value, _ in read.fields]
+    assert read.all(b"x-forwarded-for") == [b"127.0.0.1"]
+    assert read.all(b"api_key") == [b"y"]
+
+
 @pytest.mark.parametrize("name", [b"X-Accel-Redirect", b"x-sendfile", b"Clear-Site-Data"])
 def test_an_answer_tells_a_proxy_before_us_nothing_to_do(name: bytes) -> None:
     """nginx would answer with what is at that address of its own."""
