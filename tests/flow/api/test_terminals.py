@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -371,6 +372,15 @@ class TestWhoMay:
     async def test_no_key_and_a_wrong_one(self, shell: Desk) -> None:
         await shell.refused(401, "unauthenticated", key=None)
         await shell.refused(401, "unauthenticated", key="rt_live_wrong")
+
+    async def test_whom_it_refuses_is_no_error_of_ours(
+        self, shell: Desk, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Strangers would fill the log with it."""
+        with caplog.at_level(logging.WARNING):
+            await shell.refused(401, "unauthenticated", key="rt_live_wrong")
+            await shell.refused(400, "invalid_request", "?x=1")
+        assert caplog.messages == []
 
     async def test_another_org(self, shell: Desk) -> None:
         async with await shell.world.stranger() as other:

@@ -44,6 +44,11 @@ class Protocol(WebSocketsSansIOProtocol):
             self.ping_interval, self.ping_timeout = _LINK_PING_SECONDS
         super().handle_connect(event)
 
+    async def send(self, message: Any) -> None:
+        """Send a message; a refusal is an answer, which uvicorn would log as the want of one."""
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
+
 
 async def say(sock: WebSocket, **message: Any) -> None:
     """Send a message of control: JSON as text."""
