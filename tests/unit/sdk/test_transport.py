@@ -131,6 +131,7 @@ class TestRepeats:
         timer.start()
         with RunTools(KEY, first.url) as rt:
             assert rt.sandboxes.get("web").id == made.id
+        timer.join()
         later.__exit__()
 
     def test_retries_can_be_switched_off(self, api: ScriptedApi) -> None:
