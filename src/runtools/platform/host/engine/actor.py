@@ -289,7 +289,7 @@ class Actor:
     def drop_guest(self) -> None:
         """Forget the connections to the agent."""
         if self.guest is not None:
-            self.engine.later(self.guest.close(), f"closing connections to {self.id}")
+            self.guest.cut_off()
             self.guest = None
 
     async def close(self, grace_seconds: float) -> None:

@@ -150,12 +150,16 @@ class GuestClient:
         await self._ask({"do": "quiesce"}, wire.Nothing)
         self._pool.drop_idle()
 
-    async def close(self) -> None:
-        """Close all connections; whoever waits on one gets `GuestUnreachable`."""
+    def cut_off(self) -> None:
+        """Close all connections in the loop's next turn; whoever waits on one gets `GuestUnreachable`."""
         self._pool.close()
         for cut in list(self.cuts):
             cut()
-        await asyncio.sleep(0)  # closing takes a turn of the loop
+
+    async def close(self) -> None:
+        """Close all connections, and see that they are."""
+        self.cut_off()
+        await asyncio.sleep(0)
 
     async def open_port(self, port: int) -> socket.socket:
         """A stream to what listens on a port of the machine; add what breaks it off to `cuts`.
