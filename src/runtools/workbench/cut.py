@@ -25,7 +25,8 @@ def cut(text: str, most: int, kept: str) -> str:
 
 
 def first_lines(lines: list[str], most: int, rest: str) -> str:
-    """As many whole lines from the front as fit, and how many there are beyond.
+    """As many whole lines from the front as fit, and how many there are beyond; of one that does not fit
+    alone its beginning, and how much is missing.
 
     Args:
         lines: without their ends.
@@ -38,6 +39,11 @@ def first_lines(lines: list[str], most: int, rest: str) -> str:
         size += len(line) + 1
         if shown and size > most:
             break
-        shown.append(line[:most])
+        shown.append(line if len(line) <= most else _begin(line, most))
     more = len(lines) - len(shown)
     return "\n".join([*shown, f"[{more} more lines; {rest}]"] if more else shown)
+
+
+def _begin(line: str, most: int) -> str:
+    left = len(line) - most
+    return f"{line[:most]}\n[{left} characters of this line left out here; bash with cut -c shows them]"

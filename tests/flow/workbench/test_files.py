@@ -40,6 +40,15 @@ class TestRead:
         assert f"[{1000 - shown} more lines; start_line goes on" in result.text
         assert len(result.text) < 2300
 
+    async def test_of_a_long_line_is_said_how_much_is_missing(
+        self, call: Call, bench: Bench, at: str
+    ) -> None:
+        await bench.sandbox.files.write(at, "x" * 10_000 + "\nlast")
+        result = await call("read_file", path=at)
+        missing = 10_000 - result.text.count("x")
+        assert f"[{missing} characters of this line left out here; bash with cut -c" in result.text
+        assert "[1 more lines; start_line goes on" in result.text
+
     async def test_what_cannot_be_read_says_why(self, call: Call, bench: Bench, at: str) -> None:
         await bench.sandbox.files.write(at, b"\x7fELF\0\1")
         assert "is binary (6 bytes)" in (await call("read_file", path=at)).text
