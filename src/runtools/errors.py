@@ -29,6 +29,7 @@
     │   ├── ToolsUnavailable           409 tools_unavailable
     │   ├── RunEnded                   409 run_ended
     │   ├── RunIllegalMove             409 run_illegal_move
+    │   ├── AlreadyDecided             409 already_decided
     │   ├── ProcessEnded               409 process_ended
     │   ├── InputClosed                409 input_closed
     │   ├── InputFull                  409 input_full
@@ -296,8 +297,14 @@ class RunIllegalMove(Conflict):
     code = "run_illegal_move"
 
 
+class AlreadyDecided(Conflict):
+    """A person has decided otherwise on the call before; ``details`` have what, and who."""
+
+    code = "already_decided"
+
+
 class ProcessEnded(Conflict):
-    """The process has ended: nothing can be sent to it any more."""
+    """The process has ended, or was ended before it had begun: nothing can be sent to it any more."""
 
     code = "process_ended"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtools.cli import output, run_looks
+from runtools.errors import Conflict
 from runtools.sdk.shapes.runs import ApprovalRequested
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ def waiting(found: AgentRun) -> dict[str, ApprovalRequested]:
 
 
 def decide(found: AgentRun, asked: ApprovalRequested) -> None:
-    """Ask the person at the terminal about a call that waits."""
+    """Ask the person at the terminal about a call that waits. Who is too late is told, and watches on."""
+    try:
+        _decide(found, asked)
+    except Conflict as late:  # somebody else was faster, or the run has ended
+        output.note(f"  {late.message}")
+
+
+def _decide(found: AgentRun, asked: ApprovalRequested) -> None:
     call_id = asked.call_id
     while True:
         answer = answered(asked, _line, click.echo_via_pager)

@@ -12,7 +12,7 @@ import typer
 from runtools.cli import here, lazy, objects, output, stdin
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
-from runtools.errors import InvalidRequest
+from runtools.errors import AlreadyDecided, InvalidRequest
 
 if TYPE_CHECKING:
     from runtools import RunTools
@@ -205,12 +205,20 @@ def approve(
             if len(waiting) != 1:
                 raise InvalidRequest("--arguments are those of one call", hint="name it")
             every = {one: every[one].model_copy(update={"arguments": given}) for one in every}
+        late: dict[str, AlreadyDecided] = {}
         for each in waiting:
-            found.approve(each, decision, arguments=given, reason=reason)
-    done = "denied" if deny else "allowed"
-    told = [looks.whole(every[one]) for one in waiting if one in every]
-    said = f"{done}: {', '.join(waiting)}"
-    output.show(found.view, lambda: "\n".join([said, *told]))
+            try:
+                found.approve(each, decision, arguments=given, reason=reason)
+            except AlreadyDecided as error:
+                late[each] = error  # the others still wait for a word
+    mine = [one for one in waiting if one not in late]
+    if mine:
+        done = "denied" if deny else "allowed"
+        told = [looks.whole(every[one]) for one in mine if one in every]
+        said = f"{done}: {', '.join(mine)}"
+        output.show(found.view, lambda: "\n".join([said, *told]))
+    for other in late.values():
+        raise other
 
 
 @runs.command("steer")

@@ -183,7 +183,9 @@ class AsyncAgentRun:
 
         Raises:
             NotFound: no such call waits.
-            Conflict: it was decided on otherwise already.
+            AlreadyDecided: it was decided on otherwise; ``details`` have the ``decision``, its ``actor``,
+                the ``reason`` and the ``arguments``.
+            Conflict: it was broken off.
         """
         body = {"callId": call_id, "decision": decision, "reason": reason}
         if arguments is not None:

@@ -114,7 +114,27 @@ class TestApprove:
         # Again the same is answered, another decision is not taken.
         assert (await stage.org.ask("POST", path, json=body))["lastSeq"] == told.seq
         other = await stage.org.http.post(path, json={"callId": "c1", "decision": "deny"})
-        assert _error(other) == (409, "conflict")
+        assert _error(other) == (409, "already_decided")
+        await stage.worker.finish(run)
+
+    async def test_who_decides_otherwise_later_is_told_what_was_decided(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        path = f"/v1/runs/{run.run_id}/approve"
+        body = {"callId": "c1", "decision": "deny", "reason": "too much"}
+        await stage.org.ask("POST", path, json=body)
+        same = await stage.org.http.post(path, json={"callId": "c1", "decision": "deny"})
+        assert same.status_code == 200
+        for late in ({"decision": "allow"}, {"decision": "deny", "reason": "not today"}):
+            answer = await stage.org.http.post(path, json={"callId": "c1", **late})
+            assert _error(answer) == (409, "already_decided")
+            error = answer.json()["error"]
+            actor = error["details"].pop("actor")
+            assert actor.startswith("key_")
+            said = {"decision": "deny", "reason": "too much", "arguments": None}
+            assert error["details"] == said
+            assert error["message"].endswith(f"decided on already: deny, by {actor}: too much")
+        run, _ = await stage.take(run.run_id)
         await stage.worker.finish(run)
 
     async def test_one_that_came_before_the_wait_is_not_missed(self, stage: Stage) -> None:

@@ -294,6 +294,15 @@ class TestApprovals:
             looking.communicate(timeout=30)
         assert looking.returncode == 0
 
+    def test_what_another_has_decided_is_told(self, cli: Cli) -> None:
+        run = self.waiting(cli)
+        cli.ok("runs", "approve", run, "c1", "--deny", "--reason", "too much")
+        late = cli("runs", "approve", run, "c1")
+        assert late.code == 1
+        assert "was decided on already: deny, by " in late.err
+        assert "too much" in late.err
+        assert "allowed" not in late.text + late.err
+
     def test_denied_with_a_reason(self, cli: Cli) -> None:
         run = self.waiting(cli)
         cli.ok("runs", "approve", run, "--deny", "--reason", "too much")

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from runtools.cli import deciding, model_looks, output, run_looks, run_view
-from runtools.errors import InvalidRequest
+from runtools.errors import AlreadyDecided, InvalidRequest
 from runtools.sdk.shapes.models import EndpointModel
 from runtools.sdk.shapes.runs import ApprovalRequested, RunEvent
 
@@ -193,6 +193,18 @@ def test_a_call_is_changed_before_it_is_allowed() -> None:
     assert "\u202e" not in seen[0]  # what steers is shown as an escape
     assert seen[1:] == ['{"mode": ', "[7]"]  # what was no object is changed on
     assert deciding.edited(wanted, lambda _: None) is None
+
+
+def test_who_decides_too_late_is_told_what_was_decided(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Late:
+        def approve(self, *_: object, **__: object) -> None:
+            raise AlreadyDecided("call 'c1' was decided on already: deny, by usr_1: too much")
+
+    monkeypatch.setattr(deciding, "answered", lambda *_: "y")
+    deciding.decide(Late(), asked(path="a"))  # type: ignore[arg-type]
+    assert "decided on already: deny, by usr_1: too much" in capsys.readouterr().err
 
 
 def test_of_what_is_longer_than_the_screen_its_end_is_shown(screen: io.StringIO) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from runtools.errors import Conflict, NotFound, QuotaExceeded, RunEnded
+from runtools.errors import AlreadyDecided, Conflict, NotFound, QuotaExceeded, RunEnded
 from runtools.platform.api import document
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.frontends import service
@@ -28,7 +28,7 @@ Chat = Annotated[str, Path(min_length=1, max_length=512, description="what `useC
 
 
 def _route(takes: type[Any]) -> dict[str, Any]:
-    refusals = (NotFound, Conflict, QuotaExceeded, RunEnded)
+    refusals = (NotFound, Conflict, AlreadyDecided, QuotaExceeded, RunEnded)
     return document.route(None, *refusals, takes=takes, streams=STREAM, headers=RUN_HEADERS)
 
 

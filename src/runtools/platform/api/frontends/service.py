@@ -36,7 +36,8 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
 
     Raises:
         NotFound: no such agent, or no such call that waits.
-        Conflict: a call was decided on otherwise, or what was answered is to be answered anew.
+        AlreadyDecided: a call was decided on otherwise.
+        Conflict: what was answered is to be answered anew.
         InvalidRequest: the decisions are on calls of several runs, or what was said is too much.
     """
     if asked.decisions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from runtools.errors import Conflict, NotFound
+from runtools.errors import AlreadyDecided, Conflict, NotFound
 from runtools.platform.api.runs import log, store
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
@@ -29,7 +29,8 @@ def decide(
 
     Raises:
         NotFound: no call of that id waits, or ever has.
-        Conflict: it was decided on otherwise, or has its result already.
+        AlreadyDecided: it was decided on otherwise.
+        Conflict: it has its result already.
         RunEnded: the run is over.
     """
     found = {
@@ -62,11 +63,18 @@ def _check_same(wanted: RunApproval, before: Event) -> None:
     """A decision that was made already is answered, where it is the same.
 
     Raises:
-        Conflict: it is another one.
+        AlreadyDecided: it is another one.
     """
     said = json.loads(before.data)
-    if (said["decision"], said["arguments"]) != (wanted.decision, wanted.arguments):
-        raise Conflict(
-            f"call {wanted.call_id!r} was decided on already: {said['decision']}, by {said['actor']}",
-            details={"decision": said["decision"], "actor": said["actor"]},
-        )
+    heard = wanted.reason in (None, said["reason"])  # else the model was not told what it should be
+    if (said["decision"], said["arguments"]) == (wanted.decision, wanted.arguments) and heard:
+        return
+    decided = {name: said[name] for name in ("decision", "actor", "reason", "arguments")}
+    told = f": {said['reason']}" if said["reason"] else ""
+    more = ", with other arguments" if said["arguments"] is not None else ""
+    how = f"{said['decision']}{more}, by {said['actor']}{told}"
+    raise AlreadyDecided(
+        f"call {wanted.call_id!r} was decided on already: {how}",
+        hint="what was decided first counts",
+        details=decided,
+    )

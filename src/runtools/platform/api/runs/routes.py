@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from runtools.errors import (
+    AlreadyDecided,
     Conflict,
     IdempotencyMismatch,
     NotFound,
@@ -186,7 +187,7 @@ async def cancel(request: Request, run_id: str) -> Response:
 
 @router.post(
     "/runs/{run_id}/approve",
-    **document.route(Envelope[Run], *_ACT, takes=RunApproval),
+    **document.route(Envelope[Run], *_ACT, AlreadyDecided, takes=RunApproval),
 )
 async def approve(request: Request, run_id: str) -> Response:
     """Decide on a call that waits for a person; with other arguments, or a reason for the model."""

@@ -155,7 +155,8 @@ async def approve(call: Call, run_id: str, wanted: RunApproval) -> Record:
 
     Raises:
         NotFound: no call of that id waits, or ever has.
-        Conflict: it was decided on otherwise, or has its result already.
+        AlreadyDecided: it was decided on otherwise.
+        Conflict: it has its result already.
         RunEnded: the run is over.
     """
 
