@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import shutil
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from runtools.errors import (
     NotFound,
     ProcessEnded,
 )
+from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import (
     BuildOrder,
     Built,
@@ -219,6 +222,8 @@ class FakeHost(FakeLife):
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one; a repeat of its id is answered."""
         machine = await self._awake(sandbox_id, "start_process")
+        if request.process_id in machine.unbegun:
+            raise ProcessEnded(f"process {request.process_id} was ended before it had begun")
         return machine.inside.told((await machine.inside.start_process(request)).shape())
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
@@ -292,6 +297,18 @@ class FakeHost(FakeLife):
             raise InvalidRequest(f"there is no signal {signal}")
         seen = (await self._process(sandbox_id, process_id)).send_signal(op, signal)
         return self._find(sandbox_id).inside.told(seen)
+
+    async def end_process(self, sandbox_id: str, process_id: str) -> None:
+        """End it, or see to it that it never begins; it has no sleep to wait for the end of."""
+        machine = self._alive(sandbox_id, "end_process")
+        try:
+            process = machine.inside.processes.find(process_id)
+        except NotFound:
+            machine.unbegun.add(process_id)
+            return
+        with contextlib.suppress(ProcessEnded):
+            process.send_signal(new_id("opn"), signal.SIGKILL)
+        await process.wait(10)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize

@@ -139,13 +139,9 @@ async def _follow(bench: Bench, process: AsyncProcess, seconds: float) -> bool:
 
 
 async def stop(bench: Bench) -> None:
-    """End the command of a call that was left, if there is one; who has ended already stays as it is."""
-    if bench.act is None:
-        return
-    with contextlib.suppress(NotFound):
-        process = await bench.sandbox.processes.get(bench.act)
-        if process.state == "running":
-            await _end(process)
+    """End the command of a call that was left; where it has not begun, it does not begin any more."""
+    if bench.act is not None:
+        await bench.sandbox.processes.end(bench.act)
 
 
 async def _come_back(bench: Bench, process_id: str, given: BashParameters) -> str:

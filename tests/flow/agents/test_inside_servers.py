@@ -12,6 +12,7 @@ import pytest
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.agents.tools.inside import Resident
+from runtools.platform.agents.tools.room import Room
 from runtools.platform.core.ids import new_id
 from runtools.sdk.processes import AsyncProcess
 from runtools.sdk.shapes.definitions import McpServer
@@ -145,6 +146,7 @@ async def test_a_start_that_was_broken_off_leaves_nothing(stage: Stage) -> None:
 
         class processes:  # noqa: N801 - as the sandbox has it
             list = stage.sandbox.processes.list
+            end = stage.sandbox.processes.end
 
             @staticmethod
             async def start(*given: Any, **more: Any) -> Any:
@@ -152,18 +154,22 @@ async def test_a_start_that_was_broken_off_leaves_nothing(stage: Stage) -> None:
                 begun.set()
                 await asyncio.Event().wait()
 
+        @staticmethod
+        async def wait_until_running(**_: Any) -> None:
+            """It runs."""
+
     async def place() -> Any:
         return Slow
 
     server = McpServer(name="small", command=WORDS)
-    resident = Resident(server, place, f"mcp.{run_id}.small", 1)
+    resident = Resident(server, Room(place), f"mcp.{run_id}.small", 1)
     starting = asyncio.create_task(resident.client())
     await begun.wait()
     assert len(await residents(stage, run_id)) == 1
     starting.cancel()
     await asyncio.wait((starting,))
+    assert await residents(stage, run_id) == []
     await resident.close()
-    await gone(stage, run_id)
 
 
 async def test_what_a_dead_worker_has_left_is_ended(stage: Stage) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from runtools.errors import Conflict, HostUnavailable, NotFound, RunAbandoned, WrongMasterKey
+from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, leftovers, taking
 from runtools.platform.api.workers import store as workers
@@ -57,6 +58,41 @@ def killed(stage: Stage, box: str, process_id: str) -> Callable[[], Any]:
         return bool((shown["state"], shown["signal"]) == ("ended", 9))
 
     return ended
+
+
+class TestCancelled:
+    async def test_what_waited_for_its_sandbox_does_not_begin_when_the_run_has_ended(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It had been let in, with a token that was good then."""
+        run, given = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/pause")
+        resume, asked_for, go_on = stage.world.host.resume, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*given: Any) -> Any:
+            asked_for.set()
+            await go_on.wait()
+            return await resume(*given)
+
+        monkeypatch.setattr(stage.world.host, "resume", slowly)
+        async with client(stage.world.url, given.token) as http:
+            path = f"/v1/sandboxes/{box}"
+            begun = [
+                asyncio.create_task(http.post(f"{path}/exec", json={"command": "touch it-ran"})),
+                asyncio.create_task(http.post(f"{path}/processes", json={"command": "touch ran"})),
+                asyncio.create_task(http.put(f"{path}/files?path=/workspace/x", content=b"x")),
+            ]
+            await asked_for.wait()
+            await stage.worker.finish(run)
+            await asyncio.sleep(BELIEVED_SECONDS)
+            go_on.set()
+            answers = [await one for one in begun]
+        assert [one.status_code for one in answers] == [401] * 3
+        assert "while" in answers[0].json()["error"]["message"]
+        body = {"command": "ls /workspace"}
+        seen = await stage.org.ask("POST", f"{path}/exec", json=body)
+        assert seen["stdout"] == ""
 
 
 class TestGivenBack:

@@ -74,6 +74,7 @@ CALLS = {
     "send_input": lambda h, b: h.send_input(b, "prc_1", fresh("op"), b"x"),
     "close_input": lambda h, b: h.close_input(b, "prc_1", fresh("op")),
     "signal_process": lambda h, b: h.signal_process(b, "prc_1", fresh("op"), 9),
+    "end_process": lambda h, b: h.end_process(b, "prc_1"),
     "resize_terminal": lambda h, b: h.resize_terminal(
         b, "prc_1", fresh("op"), TerminalSize(rows=1, columns=1)
     ),

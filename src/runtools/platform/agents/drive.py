@@ -37,6 +37,7 @@ from runtools.platform.agents.trying import check_price, spent, with_spent
 from runtools.platform.core.models import PROVIDERS, entry
 from runtools.platform.core.ports.worker import Assignment, NewEvent
 from runtools.platform.core.runs import OUTPUT_TOOL
+from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.runs import Done, Message, RunError
 
@@ -92,21 +93,26 @@ class Drive:
         Raises:
             LinkLost: it is somebody else's, or the api cannot be reached.
         """
+        began = self._means.clock.monotonic()
         given = await self._means.link.take(self._run_id, self._lease)
         reach("worker.taken")
         toolbox = _toolbox(self._means, given, self._lease)
         early = asyncio.create_task(self._hear_cancel(given))
+        timed = asyncio.create_task(_keep_time(self._means.clock, given, self._reins))
         try:
-            self._run = run = await _held(self._means, given, self._lease, self._reins, toolbox)
+            self._run = run = await _held(
+                self._means, given, self._lease, self._reins, toolbox, began
+            )
         except BaseException as error:
             is_over = isinstance(error, Exception) and not isinstance(error, LinkLost)
             ended_run = given if is_over else None
             await to_its_end(_put_away(toolbox, self._means.link, ended_run, self._lease))
+            timed.cancel()
             raise
         finally:
             await to_its_end(ended([early]))
         self._poked.set()  # what was said meanwhile is looked at now
-        helpers = [asyncio.create_task(self._listen(run)), asyncio.create_task(_keep_time(run))]
+        helpers = [asyncio.create_task(self._listen(run)), timed]
         try:
             if given.run.cancel_requested:
                 self._reins.pull("cancel")
@@ -122,13 +128,19 @@ class Drive:
         return run.is_over
 
     async def _hear_cancel(self, given: Assignment) -> None:
-        """While all is made ready, which may take servers of tools a minute: nobody waits for that."""
-        while True:
-            await self._poked.wait()
-            self._poked.clear()
-            news = await self._means.link.read(self._run_id, self._lease, given.run.last_seq)
-            if news.cancel:
-                self._reins.pull("cancel")
+        """While all is made ready: servers of tools may take a minute, and wait for room before that."""
+        try:
+            while True:
+                await self._poked.wait()
+                self._poked.clear()
+                news = await self._means.link.read(self._run_id, self._lease, given.run.last_seq)
+                if news.cancel:
+                    self._reins.pull("cancel")
+        except Exception:
+            self._reins.pull(
+                "leave"
+            )  # as one that is driven: who hears of no cancels must not go on
+            raise
 
     async def _listen(self, run: Held) -> None:
         while True:
@@ -223,10 +235,12 @@ def _half_said(run: Held) -> tuple[list[NewEvent], dict[str, Any]]:
     return [message, *took], {**ending, "output": stream.text, "iterations": turn}
 
 
-async def _keep_time(run: Held) -> None:
-    if run.limits.max_seconds is not None:
-        await run.means.clock.sleep(max(run.limits.max_seconds - run.seconds, 0))
-        run.reins.pull("limit")
+async def _keep_time(clock: Clock, given: Assignment, reins: Reins) -> None:
+    """From its beginning: a server of tools may wait for room in its sandbox, however long."""
+    most = limits_of(given.limits).max_seconds
+    if most is not None:
+        await clock.sleep(max(most - given.spent_seconds, 0))
+        reins.pull("limit")
 
 
 def _toolbox(means: Means, given: Assignment, lease: int) -> Toolbox:
@@ -252,7 +266,7 @@ async def _put_away(toolbox: Toolbox, link: Link, given: Assignment | None, leas
 
 
 async def _held(
-    means: Means, given: Assignment, lease: int, reins: Reins, toolbox: Toolbox
+    means: Means, given: Assignment, lease: int, reins: Reins, toolbox: Toolbox, began: float
 ) -> Held:
     """All that is needed to go on."""
     access = given.model
@@ -266,7 +280,7 @@ async def _held(
     # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
-    run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history)
+    run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history, began)
     await run.catch_up()
     run.book.size = run.book.size or size
     return run

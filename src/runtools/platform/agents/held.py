@@ -52,7 +52,11 @@ class Means:
 
 
 class Held:
-    """One run under one lease."""
+    """One run under one lease.
+
+    Args:
+        began: when it was taken, by the clock's seconds.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Held:
         asked: Asked,
         limits: Limits,
         history: History,
+        began: float,
     ) -> None:
         self.means = means
         self.given = given
@@ -76,7 +81,7 @@ class Held:
         self.history = history
         self.book = Book()
         self.exceeded: str | None = None  # which budget of the org is used up
-        self._began = means.clock.monotonic()
+        self._began = began
         self.known = 0  # up to where whoever is at work knows the log
         self.waits = False  # it was let go of, until somebody wakes it
         self._tried = (0, 0)

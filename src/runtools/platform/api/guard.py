@@ -81,6 +81,7 @@ _OF_A_RUN = frozenset(
         *(("inside", name) for name in ("download", "upload")),
         *(("processes", name) for name in ("start", "list_", "get", "output", "follow")),
         *(("processes", name) for name in ("send_input", "close_input", "signal", "resize")),
+        ("processes", "end"),
     }
 )
 # What a person alone may do, whatever the role: it is about the person.

@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import logging
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
@@ -20,13 +24,18 @@ from runtools.errors import (
     HostUnavailable,
     InvalidRequest,
     NotFound,
+    ProcessEnded,
     SandboxPaused,
+    SandboxStopped,
     Unavailable,
+    WaitsForRoom,
 )
 from runtools.platform.core import histories
+from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import Operation, State
 from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor, held_up
+from runtools.platform.host.engine.acts.queued import is_queued, still_queued
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.channel import Stalled, is_silence
@@ -44,9 +53,13 @@ from runtools.sdk.shapes.processes import (
     TerminalSize,
 )
 
+log = logging.getLogger(__name__)
+
 _WAIT_MS: Final = 50_000  # in one request to a guest
 _AGAIN_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 20.0
+_END_MS: Final = 10_000  # for what was killed
+_MOST_TO_END: Final = 100
 
 T = TypeVar("T")
 
@@ -56,20 +69,89 @@ class Processes:
 
     engine: Engine
 
+    @cached_property
+    def _ending(self) -> set[str]:
+        """The sandboxes for which somebody ends what is to end there."""
+        return set()
+
     def _guest(self, sandbox_id: str) -> AbstractAsyncContextManager[GuestClient]:
         """See `Inside`."""
         raise NotImplementedError
 
     async def start_process(self, sandbox_id: str, request: ProcessRequest) -> Process:
         """Start one."""
-        async with self._guest(sandbox_id) as guest:
-            return _told(
-                _history(self.engine.actor(sandbox_id)), await guest.processes.start(request)
-            )
+        assert request.process_id is not None  # noqa: S101 - the port says so
+        box = self.engine.actor(sandbox_id)
+        async with self._guest(sandbox_id) as guest, box.starts.begin(request.process_id):
+            return _told(_history(box), await guest.processes.start(request))
+
+    async def end_process(self, sandbox_id: str, process_id: str) -> None:
+        """End one, begun or not."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.STOPPED:
+            raise stopped(box)
+        await box.starts.call_off(process_id)
+        with box.hold():
+            while is_usable(box):
+                if await self._ended(box, process_id):
+                    return
+        others = tuple(one for one in box.record.to_end if one != process_id)
+        _keep(box, (*others, process_id)[-_MOST_TO_END:])
+        self._end_later(box)
+
+    def end_owed(self) -> None:
+        """After a start of the host: end what is to end, once its sandbox goes on."""
+        for box in self.engine.actors.values():
+            self._end_later(box)
+
+    def _end_later(self, box: Actor) -> None:
+        if box.record.to_end and box.id not in self._ending:
+            self._ending.add(box.id)
+            self.engine.later(self._end_awake(box), f"ending processes of {box.id}")
+
+    async def _end_awake(self, box: Actor) -> None:
+        """End what is to end in a sandbox once it goes on, whoever has that happen."""
+        try:
+            while box.record.to_end:
+                await _running(box, None)
+                process_id = box.record.to_end[0]
+                if await self._ended(box, process_id):
+                    _keep(box, tuple(one for one in box.record.to_end if one != process_id))
+        except SandboxStopped:
+            return
+        finally:
+            self._ending.discard(box.id)
+
+    async def _ended(self, box: Actor, process_id: str) -> bool:
+        """Whether it runs no more in a sandbox that runs; False: that does no more itself."""
+        guest = await _running(box, 0)
+        if guest is None:
+            return False
+        try:
+            sent = guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
+            if await _while_running(box, sent) is None:
+                return False
+            over = await _while_running(box, guest.processes.wait(process_id, _END_MS))
+        except NotFound:
+            return True  # and it is not to begin
+        except ProcessEnded:
+            pass
+        except GuestUnreachable as exc:
+            if not is_usable(box):
+                return False
+            raise await what_happened(box, exc) from exc
+        else:
+            if over is None:
+                return False
+            if over.state == "running":
+                raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
+        box.starts.has_begun(process_id)
+        return True
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
         box = self.engine.actor(sandbox_id)
+        _check_made(box)
         if await _sleeps(box):
             return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
@@ -79,6 +161,7 @@ class Processes:
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
         """How one stands."""
         box = self.engine.actor(sandbox_id)
+        _check_made(box)
         if await _sleeps(box):
             return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
@@ -188,6 +271,22 @@ class Processes:
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.resize(process_id, op, size)
             return _told(_history(self.engine.actor(sandbox_id)), seen)
+
+
+def _check_made(box: Actor) -> None:
+    """Refuse a look into what waits for room to be made: that may take long, and a look waits for none."""
+    if box.state is State.CREATING and is_queued(box):
+        raise still_queued(box, WaitsForRoom)
+
+
+def _keep(box: Actor, to_end: tuple[str, ...]) -> None:
+    """Write down what is to end; on a full disk it is known for as long as the host is up."""
+    record = replace(box.record, to_end=to_end)
+    try:
+        box.books.note(record)
+    except OSError as exc:
+        log.warning("what is to end in %s is not journaled: %s", box.id, exc)
+        box.books.record = record
 
 
 async def _sleeps(box: Actor) -> bool:

@@ -111,6 +111,7 @@ class HostService(Acting, Inside, Processes, Reaching, Host):
         await self._templates.reclaim()
         await Recovery(self.engine, rebooted=rebooted).run()
         _note_boot(boot_file)
+        self.end_owed()
         self._loops = [
             asyncio.create_task(self.idle.run(), name="idle"),
             asyncio.create_task(self.space.watch(), name="space"),

@@ -295,6 +295,21 @@ class HostProcessesContract:
         with pytest.raises(InvalidRequest):
             await host.signal_process(box, (await start(hosts, box, "cat")).id, hosts.op(), 65)
 
+    async def test_it_is_ended_begun_or_not(self, hosts: HostRig) -> None:
+        box, host = await hosts.running(), hosts.host
+        process = await start(hosts, box, "sleep 1000")
+        for _ in range(2):
+            await host.end_process(box, process.id)
+            assert (await host.get_process(box, process.id)).signal == 9
+        request = ProcessRequest(command="true", process_id=new_id("prc"))
+        assert request.process_id is not None
+        await host.end_process(box, request.process_id)
+        with pytest.raises(ProcessEnded):
+            await host.start_process(box, request)
+        await hosts.destroy(box)
+        with pytest.raises(SandboxStopped):
+            await host.end_process(box, process.id)
+
     async def test_waiting_ends_with_its_time(self, hosts: HostRig) -> None:
         box, host = await hosts.running(), hosts.host
         process = await start(hosts, box, "sleep 1000")

@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from runtools.errors import RunToolsError
-from runtools.platform.agents.link import LinkLost
+from runtools.platform.agents.tools.room import Room
 from runtools.platform.agents.tools.session import Session
+from runtools.sdk.concurrency import async_farewell
 from runtools.sdk.processes import AsyncProcess
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.definitions import McpServer
+from runtools.sdk.shapes.processes import MAX_INPUT_BYTES
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.client.client import Client
 
 log = logging.getLogger(__name__)
-
-Place = Callable[[], Awaitable[AsyncSandbox]]
-"""The sandbox of the run, made where there is none yet."""
 
 MOST_OF_A_LINE = 16 * 1024 * 1024
 _END_SECONDS = 10.0
@@ -45,18 +44,17 @@ class Resident:
     """One server of the run's sandbox.
 
     Args:
-        place: where it runs.
+        room: of where it runs.
         name: how the names of its processes begin, under any lease of the run.
         lease: the run's.
     """
 
-    def __init__(self, server: McpServer, place: Place, name: str, lease: int) -> None:
+    def __init__(self, server: McpServer, room: Room, name: str, lease: int) -> None:
         self._server = server
-        self._place = place
+        self._room = room
         self._name = name
         self._lease = lease
         self._starts = 0
-        self._is_starting = False
         self._starting = asyncio.Lock()
         self._session: _Session | None = None
 
@@ -69,35 +67,32 @@ class Resident:
         """
         async with self._starting:
             if self._session is None or self._session.is_over:
-                self._session = _Session(await self._start())
+                self._session = _Session(await self._room.made(self._start), self._room)
             return await self._session.client()
 
     async def close(self) -> None:
         """End it."""
         if self._session is not None:
             await self._session.close()
-        if self._is_starting:  # that was broken off, and nobody knows how far it had come
-            with contextlib.suppress(RunToolsError, LinkLost):
-                await self._end_earlier(await self._place())
 
     async def how_it_ended(self) -> str | None:
         """How it ended, where it has."""
         return None if self._session is None else await self._session.how_it_ended()
 
-    async def _start(self) -> AsyncProcess:
-        sandbox = await self._place()
+    async def _start(self, sandbox: AsyncSandbox) -> AsyncProcess:
         if not self._starts and self._lease > 1:
             await self._end_earlier(sandbox)
         self._starts += 1
+        name = f"{self._name}.{self._lease}.{self._starts}"
         assert self._server.command is not None  # noqa: S101 - others are called at their address
-        self._is_starting = True
-        process = await sandbox.processes.start(
-            self._server.command,
-            env=self._server.env,
-            process_id=f"{self._name}.{self._lease}.{self._starts}",
-        )
-        self._is_starting = False
-        return process
+        try:
+            return await sandbox.processes.start(
+                self._server.command, env=self._server.env, process_id=name
+            )
+        except BaseException:
+            # It was broken off, and nobody knows how far it had come: it begins no more, or ends.
+            await async_farewell(lambda: sandbox.processes.end(name))
+            raise
 
     async def _end_earlier(self, sandbox: AsyncSandbox) -> None:
         """End those that nobody speaks with any more: a worker that died has left them."""
@@ -109,8 +104,9 @@ class Resident:
 class _Session(Session):
     """A process and the client that speaks with it."""
 
-    def __init__(self, process: AsyncProcess) -> None:
+    def __init__(self, process: AsyncProcess, room: Room) -> None:
         self._process = process
+        self._room = room
         self._why: str | None = None
         super().__init__()
 
@@ -130,7 +126,7 @@ class _Session(Session):
         from mcp.client.client import Client  # noqa: PLC0415 - few agents bring servers
 
         try:
-            await self._hold(Client(_lines(self._process, self._gone)))
+            await self._hold(Client(_lines(self._process, self._room, self._gone)))
         except Exception as failure:  # noqa: BLE001 - whatever a stranger's server makes of the client
             log.info("the server of %s: %r", self._process.id, type(failure))
         finally:
@@ -146,7 +142,7 @@ class _Session(Session):
 
 @asynccontextmanager
 async def _lines(
-    process: AsyncProcess, on_end: Callable[[str | None], None]
+    process: AsyncProcess, room: Room, on_end: Callable[[str | None], None]
 ) -> AsyncIterator[TransportStreams]:
     """Messages to and from a process, a line each; ``on_end`` is told when no more can come."""
     said, heard = anyio.create_memory_object_stream[Any](0)
@@ -164,7 +160,7 @@ async def _lines(
 
     tasks = [
         asyncio.create_task(over(_hear(process, said))),
-        asyncio.create_task(over(_tell(process, to_send))),
+        asyncio.create_task(over(_tell(process, room, to_send))),
     ]
     try:
         yield heard, sending
@@ -200,10 +196,17 @@ async def _hear(process: AsyncProcess, said: Any) -> None:
                 raise Ended(f"it wrote a line of more than {MOST_OF_A_LINE} bytes")
 
 
-async def _tell(process: AsyncProcess, to_send: Any) -> None:
+async def _tell(process: AsyncProcess, room: Room, to_send: Any) -> None:
     async for message in to_send:
-        text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-        await process.send_input(f"{text}\n")
+        line = f"{message.message.model_dump_json(by_alias=True, exclude_unset=True)}\n".encode()
+        # A piece at a time: the sandbox may be paused in between, and what was taken is not said again.
+        for begin in range(0, len(line), MAX_INPUT_BYTES):
+            piece = line[begin : begin + MAX_INPUT_BYTES]
+
+            async def send(_: AsyncSandbox, piece: bytes = piece) -> None:
+                await process.send_input(piece)
+
+            await room.made(send)
 
 
 async def _last_words(process: AsyncProcess, why: str | None) -> str:

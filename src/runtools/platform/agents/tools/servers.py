@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ import httpx2
 from runtools.errors import RunToolsError
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.agents.tools import shown
-from runtools.platform.agents.tools.inside import Ended, Place, Resident
+from runtools.platform.agents.tools.inside import Ended, Resident
 from runtools.platform.agents.tools.remote import Remote
+from runtools.platform.agents.tools.room import Place, Room, Say
 from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.runs import servers_of
 from runtools.platform.kit.outbound import Outbound, Refused
@@ -70,6 +71,7 @@ class Servers:
         self._run_id = run_id
         self._lease = lease
         self._residents: dict[str, Resident] = {}
+        self._room: Room | None = None  # of the sandbox, where one of them runs there
         self._remotes: dict[str, Remote] = {}
         self._silent: set[str] = set()
         self.tools: dict[str, ServerTool] = {}
@@ -81,10 +83,11 @@ class Servers:
         Args:
             place: the sandbox, for those that run there.
         """
+        self._room = room = Room(place)
         for server in self._servers:
             if server.command is not None:
                 name = f"{servers_of(self._run_id)}{server.name}"
-                self._residents[server.name] = Resident(server, place, name, self._lease)
+                self._residents[server.name] = Resident(server, room, name, self._lease)
             else:
                 self._remotes[server.name] = Remote(partial(self._opened, server))
         found = await asyncio.gather(*(self._listed(server) for server in self._servers))
@@ -109,8 +112,13 @@ class Servers:
         words = repr(said[:_MOST_WORDS])
         self.troubles.append(f"{name} (the model's provider refuses its description: {words})")
 
-    async def call(self, name: str, given: dict[str, Any], *, begun: bool) -> Result:
-        """Call a tool; whatever goes wrong is a result."""
+    async def call(self, name: str, given: dict[str, Any], say: Say, *, begun: bool) -> Result:
+        """Call a tool; whatever goes wrong is a result.
+
+        Args:
+            say: told that one in the sandbox waits for room.
+            begun: whether the call may have been made before.
+        """
         tool = self.tools[name]
         if begun and not tool.again:
             return Result(
@@ -119,7 +127,7 @@ class Servers:
                 failed=True,
             )
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with self._within(tool.server, _CALL_SECONDS, say):
                 return shown.result(await self._called(tool, given))
         except TimeoutError:
             return Result(
@@ -155,7 +163,7 @@ class Servers:
     async def _listed(self, server: McpServer) -> list[ServerTool]:
         seconds = _LIST_SECONDS if server.command is None else _START_SECONDS
         try:
-            async with asyncio.timeout(seconds):
+            async with self._within(server, seconds, lambda _: None):
                 return await self._all_of(server, await self._client(server))
         except TimeoutError:
             self.troubles.append(f"{server.name} (it did not answer)")
@@ -165,6 +173,14 @@ class Servers:
             self.troubles.append(f"{server.name} ({await self._why(server, error)})")
         self._silent.add(server.name)
         return []
+
+    def _within(
+        self, server: McpServer, seconds: float, say: Say
+    ) -> AbstractAsyncContextManager[object]:
+        """The time that a server has to answer, what its sandbox waits for room left out."""
+        if server.command is None or self._room is None:
+            return asyncio.timeout(seconds)
+        return self._room.within(seconds, say)
 
     async def _all_of(self, server: McpServer, client: Client) -> list[ServerTool]:
         found: dict[str, ServerTool] = {}

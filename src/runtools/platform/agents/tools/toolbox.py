@@ -45,7 +45,8 @@ _TRIES = 5
 _AT_ONCE = 16
 _LONGEST_SECONDS = shell.MAX_SECONDS + 1200.0
 """What waits for longer waits for ever: a command ends before, also where its sandbox is made first."""
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+"""What ending a command may take: who has cancelled a run waits for no machine that does not answer."""
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
@@ -168,7 +169,7 @@ class Toolbox:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
             if tool is None:
-                return await self._servers.call(call.name, call.arguments, begun=begun)
+                return await self._servers.call(call.name, call.arguments, on_output, begun=begun)
             if call.name in _IN_ORDER:
                 await stack.enter_async_context(self._changing)
             return await self._patiently(tool, call, on_output, begun)
@@ -202,11 +203,19 @@ class Toolbox:
         await self._servers.look(self._place)
 
     async def stop(self, call: Call) -> None:
-        """End what a call that was broken off has left running. Where there is no sandbox, nothing runs."""
+        """End what a call that was broken off has left running, and what of it has not begun yet.
+
+        Where there is no sandbox, nothing runs.
+        """
         changed = None if call.resolved is None else call.resolved.arguments
         given = call.arguments if changed is None else changed
         if call.name != shell.BASH.name or "process_id" in given:
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._stopped(call)
+
+    async def _stopped(self, call: Call) -> None:
         backoff = Backoff(self._clock, first=0.2, most=1.0)
         for left in reversed(range(_TRIES)):
             try:
@@ -244,9 +253,7 @@ class Toolbox:
                 is_waiting = True  # nothing was begun: it is made once there is room
                 continue
             except TimeoutError:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_STOP_SECONDS):
-                        await self.stop(call)
+                await self.stop(call)
                 return Result(f"{tool.name} came to no end, and was given up", failed=True)
             except (Unavailable, RateLimited) as error:
                 left -= 1

@@ -196,6 +196,9 @@ class RemoteHost(Host):
     ) -> Process:
         return await self._value(Process, "signal_process", sandbox_id, process_id, op, signal)
 
+    async def end_process(self, sandbox_id: str, process_id: str) -> None:
+        await self._value(type(None), "end_process", sandbox_id, process_id)
+
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:

@@ -93,7 +93,7 @@ class Idempotency:
         self._running[place] = asyncio.Event()
         request = _Repeatable(self._app, call, key.decode(), place)
         try:
-            if scope["method"] == "POST" and _COMMAND.fullmatch(scope["path"]):
+            if scope["method"] in ("POST", "DELETE") and _COMMAND.fullmatch(scope["path"]):
                 request.command(scope, self._commands.get(place))
                 self._remember(place, request.request)
                 await self._app(scope, receive, send)

@@ -33,10 +33,11 @@ from runtools.errors import (
     SandboxPaused,
     SandboxStopped,
     TooLarge,
+    Unavailable,
     WaitsForRoom,
 )
 from runtools.platform.api import document
-from runtools.platform.api.calls import call_of
+from runtools.platform.api.calls import NULL, call_of
 from runtools.platform.api.processes import feeds, service, terminal
 from runtools.platform.api.processes.feeds import Part
 from runtools.platform.api.sandboxes import inside, rules
@@ -99,6 +100,7 @@ Of = Annotated[Stream, Query(description="output: both streams as they came")]
         TooLarge,
         DiskFull,
         IdempotencyMismatch,
+        ProcessEnded,
         status=201,
         takes=ProcessRequest,
     ),
@@ -118,7 +120,7 @@ async def list_(request: Request, ref: str) -> Response:
     return call.answer(many(await host.list_processes(record.id)))
 
 
-@router.get("/{process_id}", **document.route(Envelope[Process], *_LOOK))
+@router.get("/{process_id}", **document.route(Envelope[Process], *_LOOK, WaitsForRoom))
 async def get(
     request: Request,
     ref: str,
@@ -132,6 +134,18 @@ async def get(
     host, record = await inside.beside(call, ref)
     process_id = rules.check_process_id(process_id)
     return call.answer(one(await host.wait_process(record.id, process_id, wait_ms)))
+
+
+@router.delete("/{process_id}", **document.route(Envelope[None], *_LOOK, Unavailable))
+async def end(request: Request, ref: str, process_id: str) -> Response:
+    """End it with all that it started. One that has not begun yet does not begin any more, also where its
+    start waits for the sandbox: that is answered with `process_ended`. Wakes nothing and waits for no room:
+    in a sandbox that sleeps it ends once that goes on. One that is not known is none that runs.
+    """
+    call = call_of(request)
+    host, record = await inside.beside(call, ref)
+    await host.end_process(record.id, rules.check_process_id(process_id))
+    return call.answer(NULL, keep=False)
 
 
 @router.get(

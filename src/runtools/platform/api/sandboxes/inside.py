@@ -6,11 +6,13 @@ console, get, list and why do neither.
 
 from __future__ import annotations
 
-from runtools.errors import DeadlineExceeded, SandboxStopped
+from runtools.errors import DeadlineExceeded, SandboxStopped, Unauthenticated
+from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call
 from runtools.platform.api.sandboxes import acts, rules
 from runtools.platform.api.sandboxes.load import load, sleeps, until
 from runtools.platform.api.sandboxes.tables import Record
+from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.host import Host
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult
 
@@ -22,11 +24,31 @@ async def enter(call: Call, ref: str) -> tuple[Host, str]:
 
     Raises:
         QuotaExceeded: it sleeps, and its org runs as much as it may.
+        Unauthenticated: a run asks, and it has ended while its sandbox was waited for.
     """
+    began = call.platform.clock.monotonic()
     record = await living(call, ref)
     if sleeps(record):
         record = await acts.wake(call, record)
+    if call.who.kind == "run":
+        await _waited(call, record, began)
     return call.platform.hosts.port(record.host_id), record.id
+
+
+async def _waited(call: Call, record: Record, began: float) -> None:
+    """See that a run's sandbox is awake, and that the run still goes on: one that was cancelled meanwhile
+    begins nothing in it. Of what waits at the host nobody would hear that.
+    """
+    platform = call.platform
+    if sleeps(record):
+        await platform.hosts.port(record.host_id).resume(record.id, new_id("opn"), call.actor)
+    if platform.clock.monotonic() - began < BELIEVED_SECONDS:
+        return
+    if not await platform.door.still_good(call.who):
+        raise Unauthenticated(
+            f"{call.who.id} has ended, or was let go of, while {record.id} was waited for",
+            hint="nothing was done in the sandbox",
+        )
 
 
 async def look_in(call: Call, ref: str) -> tuple[Host, str]:

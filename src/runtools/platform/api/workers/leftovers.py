@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Sequence
 
-from runtools.errors import NotFound, ProcessEnded, RunToolsError, SandboxStopped
+from runtools.errors import NotFound, RunToolsError, SandboxStopped
 from runtools.platform.api.calls import behalf
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log as runs_log
@@ -15,7 +14,6 @@ from runtools.platform.api.runs import store as runs
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.sandboxes import inside
 from runtools.platform.core.runs import process_of, servers_of
-from runtools.platform.kit.crypto import keyed_digest
 from runtools.platform.kit.db import Transaction
 
 log = logging.getLogger(__name__)
@@ -70,7 +68,7 @@ async def _end_all(
         try:
             async with asyncio.timeout(_WITHIN_SECONDS):
                 await _end(platform, record, sandbox_id, name)
-        except (NotFound, ProcessEnded):
+        except (NotFound, SandboxStopped):
             continue
         except (RunToolsError, TimeoutError) as error:
             log.warning("command %s of %s was not ended: %s", name, sandbox_id, error)
@@ -79,9 +77,8 @@ async def _end_all(
 
 
 async def _end(platform: Platform, record: Record, sandbox_id: str, name: str) -> None:
-    op = f"opn_{keyed_digest(name, b'end')[:32]}"
-    host, box = await inside.enter(behalf(platform, record.org_id, record.id, op), sandbox_id)
-    await host.signal_process(box, name, op, signal.SIGKILL)
+    host, box = await inside.beside(behalf(platform, record.org_id, record.id, ""), sandbox_id)
+    await host.end_process(box.id, name)
 
 
 async def _servers(

@@ -341,6 +341,15 @@ class Host(Protocol):
         """
         ...
 
+    async def end_process(self, sandbox_id: str, process_id: str) -> None:
+        """End it with all that it started; one that has not begun yet does not begin any more, also where
+        its start waits for the sandbox: that is refused with `ProcessEnded`.
+
+        Wakes nothing and waits for no room: in a sandbox that sleeps it ends once that goes on. One that is
+        not known is none that runs.
+        """
+        ...
+
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
     ) -> Process:

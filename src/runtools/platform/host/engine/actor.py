@@ -29,6 +29,7 @@ from runtools.platform.host.engine.books import Books
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.engine.journal import Life, Record, UnderWay
 from runtools.platform.host.engine.refusals import Refusals
+from runtools.platform.host.engine.starts import Starts
 from runtools.platform.host.engine.turns import Turns
 from runtools.platform.host.engine.vigil import Death, Vigil
 from runtools.platform.host.engine.why import Why
@@ -54,6 +55,7 @@ class Actor:
         turns: what it does, one after the other.
         vigil: the wait for the end of its VMM.
         guest: connections to the agent inside, while there is a machine.
+        starts: durable processes on their way to it.
         uses: execs and file operations under way.
         holds: what is under way and keeps it awake no longer than that.
         callers: what tells those of them that wait for the guest that it was put to sleep.
@@ -72,6 +74,7 @@ class Actor:
         self.turns = Turns(record.sandbox_id, self._overruled)
         self.vigil = Vigil(self, died)
         self.guest: GuestClient | None = None
+        self.starts = Starts()
         self.uses = self.holds = 0
         self.callers: set[Callable[[], None]] = set()
         self.is_put_to_sleep = False

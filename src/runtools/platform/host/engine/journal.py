@@ -61,7 +61,11 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that the host knows of one sandbox."""
+    """All that the host knows of one sandbox.
+
+    Attributes:
+        to_end: processes that are to end once it goes on.
+    """
 
     sandbox_id: str
     order: CreateOrder
@@ -84,6 +88,7 @@ class Record:
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
     egress_generation: int = 0
+    to_end: tuple[str, ...] = ()
 
     @property
     def operation(self) -> Operation | None:

@@ -1,0 +1,140 @@
+"""A process that is to end: it ends, or does not begin, whatever its sandbox is about to do."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+
+import pytest
+from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
+
+from runtools.errors import NotFound, ProcessEnded, WaitsForRoom
+from runtools.sdk.shapes.processes import ProcessRequest
+
+
+def request(command, process_id=None):
+    return ProcessRequest(command=command, process_id=process_id or fresh("prc"))
+
+
+@pytest.fixture
+async def full(settings):
+    """A host with room for one, which runs; and one that sleeps."""
+    world = World(dataclasses.replace(settings, max_sandboxes=1))
+    await world.host.start()
+    world.slept = await world.create()
+    yield world
+    await world.close()
+
+
+async def crowd_out(world):
+    """Another has its place."""
+    await world.pause(world.slept)
+    world.ran = await world.create()
+
+
+async def ended(world, box, process_id):
+    """Ask for its end: that waits for nothing."""
+    async with asyncio.timeout(DEADLINE / 2):
+        await world.host.end_process(box, process_id)
+
+
+class TestUnbegun:
+    async def test_a_start_that_waits_for_room_does_not_begin(self, full):
+        await crowd_out(full)
+        wanted = request("echo it ran >/workspace/ran")
+        starting = asyncio.ensure_future(full.host.start_process(full.slept, wanted))
+        await until(lambda: full.look(full.slept).operation == "queued")
+        await ended(full, full.slept, wanted.process_id)
+        await full.destroy(full.ran)
+        with pytest.raises(ProcessEnded, match="before it had begun"):
+            await starting
+        assert full.look(full.slept).state == "running"
+        assert await full.sh(full.slept, "ls /workspace") == ""
+        with pytest.raises(NotFound):
+            await full.host.get_process(full.slept, wanted.process_id)
+
+    async def test_a_start_that_comes_later_does_not_begin(self, world, box):
+        wanted = request("true")
+        await ended(world, box, wanted.process_id)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, wanted)
+
+    async def test_one_that_is_with_the_guest_is_waited_for(self, world, box, monkeypatch):
+        wanted, reached, go_on = request("sleep 1000"), asyncio.Event(), asyncio.Event()
+        guest = world.box(box).guest.processes
+        start = guest.start
+
+        async def slowly(given):
+            reached.set()
+            await go_on.wait()
+            return await start(given)
+
+        monkeypatch.setattr(guest, "start", slowly)
+        starting = asyncio.ensure_future(world.host.start_process(box, wanted))
+        await reached.wait()
+        ending = asyncio.ensure_future(world.host.end_process(box, wanted.process_id))
+        await asyncio.sleep(0)
+        assert not ending.done()
+        go_on.set()
+        assert (await starting).state == "running"
+        await ending
+        seen = await world.host.get_process(box, wanted.process_id)
+        assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
+
+    async def test_in_one_that_is_not_made_yet(self, full):
+        waits = sandbox_id()
+        made = await full.host.create(order(sandbox_id=waits))
+        assert made.operation == "queued"
+        wanted = request("echo it ran >/workspace/ran")
+        starting = asyncio.ensure_future(full.host.start_process(waits, wanted))
+        await ended(full, waits, wanted.process_id)
+        for look in (
+            full.host.get_process(waits, wanted.process_id),
+            full.host.wait_process(waits, wanted.process_id, 0),
+            full.host.list_processes(waits),
+        ):
+            async with asyncio.timeout(DEADLINE / 2):
+                with pytest.raises(WaitsForRoom, match="place 1"):
+                    await look
+        await full.destroy(full.slept)
+        with pytest.raises(ProcessEnded):
+            await starting
+        assert await full.sh(waits, "ls /workspace") == ""
+
+
+class TestBegun:
+    async def test_a_repeat_of_its_start_is_answered(self, world, box):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        for _ in range(2):
+            await ended(world, box, wanted.process_id)
+            seen = await world.host.start_process(box, wanted)
+            assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
+
+    async def test_in_one_that_sleeps_it_ends_when_that_goes_on(self, world, box):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        await world.pause(box)
+        await ended(world, box, wanted.process_id)
+        assert world.look(box).state == "paused"
+        assert (await world.host.get_process(box, wanted.process_id)).state == "running"
+        await world.resume(box)
+        async with asyncio.timeout(DEADLINE):
+            seen = await world.host.wait_process(box, wanted.process_id, 60_000)
+        assert seen.signal == signal.SIGKILL
+        await until(lambda: world.box(box).record.to_end == ())
+
+    async def test_also_after_a_restart_of_the_host(self, world, box):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        await world.pause(box)
+        await ended(world, box, wanted.process_id)
+        await world.host.stop()
+        world.__init__(world.settings)
+        await world.host.start()
+        assert world.box(box).record.to_end == (wanted.process_id,)
+        await world.resume(box)
+        async with asyncio.timeout(DEADLINE):
+            seen = await world.host.wait_process(box, wanted.process_id, 60_000)
+        assert seen.signal == signal.SIGKILL
