@@ -116,9 +116,7 @@ async def test_a_server_of_tools_is_started_once_there_is_room(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_call_of_a_server_waits_for_room(
-    full: tuple[str, str], rt: AsyncRunTools
-) -> None:
+async def test_a_call_of_a_server_waits_for_room(full: tuple[str, str], rt: AsyncRunTools) -> None:
     """Its sandbox was paused after it was started."""
     box, others = await rt.sandboxes.create(), []
     stage = Stage(*full, box)

@@ -62,6 +62,7 @@ class Processes:
             GuestUnreachable: the agent inside does not answer.
             FileMissing: the program is not there (``details["program"]``), or ``cwd`` is not.
             FileForbidden: the program may not be executed.
+            ProcessEnded: it was ended (`end`) before it had begun.
         """
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command),
@@ -96,6 +97,18 @@ class Processes:
         except SandboxPaused as unknown:
             return Process(self._transport, self._path, process_id, unknown)
         return self._handle(wire.shape(shapes.Process, answer.data))
+
+    def end(self, process_id: str) -> None:
+        """End one by its id, with all that it started. One that has not begun yet does not begin any more.
+
+        Wakes nothing and waits for no room: in a sandbox that sleeps it ends once that goes on. One that is
+        not known is none that runs.
+
+        Raises:
+            GuestUnreachable: the agent inside does not answer.
+        """
+        path = f"{self._path}/{wire.segment(process_id)}"
+        self._transport.call("DELETE", path, seconds=wire.SIGNAL_SECONDS)
 
     def _handle(self, view: shapes.Process) -> Process:
         return Process(self._transport, self._path, view.id, view)
