@@ -114,3 +114,8 @@ def test_inherited_tests_count() -> None:
     assert "contract/test_hosts.py::TestHostService::test_a_command_is_run_once" in known
     assert "contract/test_hosts.py::TestHostService::test_b" not in known
     assert "vm/test_qemu_driver.py::TestQemuDriver" in known
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    numbers = Counter(one.name.partition("-")[0] for one in (ROOT / "docs/decisions").glob("*.md"))
+    assert [number for number, n in numbers.items() if n > 1] == []

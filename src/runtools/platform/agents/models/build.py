@@ -25,7 +25,7 @@ _BASES = {
 }
 _ANTHROPIC_VERSION = "2023-06-01"
 """Of Anthropic's API. From 2026-10-21 on it refuses what says a temperature, top_p or top_k, also of models
-that take them; and which one a client speaks by itself depends on what was installed (decision 0054)."""
+that take them; and which one a client speaks by itself depends on what was installed (decision 0055)."""
 _NO_KEY = "none"  # what a server is sent that asks for no key
 
 Http = Callable[[], "httpx2.AsyncClient"]
