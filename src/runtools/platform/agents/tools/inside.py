@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from runtools.errors import RunToolsError
+from runtools.errors import RunToolsError, SandboxPaused
 from runtools.platform.agents.tools.room import Room
 from runtools.platform.agents.tools.session import Session
 from runtools.sdk.concurrency import async_farewell
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MOST_OF_A_LINE = 16 * 1024 * 1024
 _END_SECONDS = 10.0
+_ROOM_SECONDS = 60.0  # as long as any other call waits for it
 _TAIL_BYTES, _TAIL_CHARACTERS = 4096, 500
 
 
@@ -81,7 +82,11 @@ class Resident:
 
     async def _start(self, sandbox: AsyncSandbox) -> AsyncProcess:
         if not self._starts and self._lease > 1:
-            await self._end_earlier(sandbox)
+            try:
+                await self._end_earlier(sandbox)
+            except SandboxPaused:  # nobody knows what runs there: the start would wake it, too
+                await sandbox.resume(timeout_seconds=_ROOM_SECONDS)
+                await self._end_earlier(sandbox)
         self._starts += 1
         name = f"{self._name}.{self._lease}.{self._starts}"
         assert self._server.command is not None  # noqa: S101 - others are called at their address
