@@ -10,8 +10,10 @@ from typing import Any
 
 from bench.noted import circumstances
 
+from runtools.platform.host.drivers.qemu.saving import COPIED_ONCE
+
 RESULT = Path(__file__).parents[2] / "bench" / "soak.json"
-CYCLES, ROUNDS, CLOCK_MS = 100, 50, 500
+CYCLES, ROUNDS, CLOCK_MS, SMALL_MB = 100, 50, 500, COPIED_ONCE >> 20
 
 Facts = dict[str, Any]
 
@@ -28,6 +30,8 @@ WANTED = {
     "integrity": (
         Bound(f"cycles ≥ {CYCLES}", lambda shown: shown["cycles"] >= CYCLES),
         Bound("mismatches = 0", lambda shown: shown["mismatches"] == 0),
+        Bound("small_forks ≥ 1", lambda shown: shown["small_forks"] >= 1),
+        Bound(f"small_mb ≤ {SMALL_MB}", lambda shown: shown["small_mb"] <= SMALL_MB),
         Bound(f"clock_ms < {CLOCK_MS}", lambda shown: shown["clock_ms"] < CLOCK_MS),
     ),
     "kills": (Bound(f"rounds ≥ {ROUNDS}", lambda shown: shown["rounds"] >= ROUNDS),),

@@ -47,6 +47,8 @@ class Played:
 
     cycles: int
     forks: int
+    small_forks: int  # of them, of a machine with so little memory in use that it is copied once
+    small_mb: int  # that it had in use at most
     clock_ms: int  # by how much a clock was wrong at most
     compared_mb: (
         int  # of saved memory, devices and disks, read after each pause and before each resume
@@ -76,10 +78,18 @@ async def integrity(home: Home, cycles: int, until: float, seed: int, tell: Tell
     finally:
         await house.close()
     tell(
-        f"{done} cycles, {played.forks} forks, no mismatch; clocks off by at most"
+        f"{done} cycles, {played.forks} forks, {played.small_forks} of them with no more than"
+        f" {played.small_mb} MB in use; no mismatch; clocks off by at most"
         f" {played.worst_clock * 1000:.0f} ms; {played.read_bytes >> 30} GB of saved files compared"
     )
-    return Played(done, played.forks, round(played.worst_clock * 1000), played.read_bytes >> 20)
+    return Played(
+        done,
+        played.forks,
+        played.small_forks,
+        played.small_mb,
+        round(played.worst_clock * 1000),
+        played.read_bytes >> 20,
+    )
 
 
 def _saga(home: Home, house: House, seed: int) -> Saga:

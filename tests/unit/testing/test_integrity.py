@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from runtools.testing.integrity import keeper, saved
+from runtools.platform.core.ports.host import Sizes
+from runtools.testing.fake_host import FakeHost
+from runtools.testing.integrity import cycles, keeper, saved
 from runtools.testing.integrity.known import Known, Mismatch
 
 
@@ -134,3 +136,35 @@ class TestSaved:
         with (folder / "overlay.img").open("r+b") as file:
             file.write(bytes(1 << 20))
         saved.compare(before, saved.digests(folder))
+
+
+class TestLittleMemory:
+    """Of the machine that is forked as one of which little is in use, the soak sees that it is one."""
+
+    @pytest.fixture
+    def played(self, tmp_path: Path) -> cycles.Cycles:
+        sizes = Sizes(vcpus=1, memory_mb=1024, disk_mb=2048)
+        return cycles.Cycles(FakeHost(tmp_path), tmp_path, "tpl_1", sizes, 1, lambda _: None)
+
+    @pytest.mark.parametrize("megabytes", [20, 255, 256])
+    def test_so_much_is_little(self, tmp_path, played, known, megabytes):
+        in_use(tmp_path, megabytes)
+        played._check_small(cycles.Kept("sandbox-1", known))
+        assert (played.small_forks, played.small_mb) == (1, megabytes)
+
+    @pytest.mark.parametrize("megabytes", [19, 257])
+    def test_more_is_not_nor_less_than_it_holds(self, tmp_path, played, known, megabytes):
+        in_use(tmp_path, megabytes)
+        with pytest.raises(Mismatch) as caught:
+            played._check_small(cycles.Kept("sandbox-1", known))
+        assert caught.value.facts["in_use_mb"] == megabytes
+        assert played.small_forks == 0
+
+
+def in_use(home: Path, megabytes: int) -> None:
+    """The memory of a machine, of which so much was ever written."""
+    file = home / "host/sandboxes/sandbox-1/1" / saved.MEMORY
+    file.parent.mkdir(parents=True)
+    with file.open("wb") as memory:
+        memory.truncate(1 << 30)
+        os.posix_fallocate(memory.fileno(), 0, megabytes << 20)

@@ -22,7 +22,9 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return
 
     async def two(*_: Any) -> scenes.Played:
-        return scenes.Played(cycles=2, forks=1, clock_ms=30, compared_mb=900)
+        return scenes.Played(
+            cycles=2, forks=2, small_forks=1, small_mb=200, clock_ms=30, compared_mb=900
+        )
 
     async def over(*_: Any) -> None:
         monkeypatch.setattr(soak.time, "monotonic", lambda: float("inf"))
@@ -84,7 +86,22 @@ def test_the_whole_soak_is_for_nothing_less_than_is_wanted(
         "kills": False,
         "points": True,
     }
-    assert kept["integrity"]["wanted"] == ["cycles ≥ 100", "mismatches = 0", "clock_ms < 500"]
+    assert kept["integrity"]["wanted"] == [
+        "cycles ≥ 100",
+        "mismatches = 0",
+        "small_forks ≥ 1",
+        "small_mb ≤ 256",
+        "clock_ms < 500",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("forks", "megabytes", "passed"), [(1, 256, True), (0, 0, False), (1, 257, False)]
+)
+def test_a_fork_of_little_memory_is_wanted(forks: int, megabytes: int, passed: bool) -> None:
+    shown = {"cycles": 100, "mismatches": 0, "clock_ms": 9, "small_forks": forks}
+    result.keep("integrity", {**shown, "small_mb": megabytes})
+    assert json.loads(result.RESULT.read_text())["integrity"]["passed"] is passed
 
 
 def test_a_shorter_run_takes_no_longer_ones_place_and_says_so(
@@ -120,7 +137,7 @@ def test_what_each_part_has_shown_is_kept_and_a_failure_takes_its_place(
     said(monkeypatch, capsys, "--only", "integrity", "--cycles", "2", "--seed", "7")
     said(monkeypatch, capsys, "--only", "kills", "--rounds", "10", "--seed", "8")
     kept = json.loads(result.RESULT.read_text())
-    shown = {"cycles": 2, "forks": 1, "clock_ms": 30, "mismatches": 0, "seed": 7}
+    shown = {"cycles": 2, "forks": 2, "small_mb": 200, "mismatches": 0, "seed": 7}
     assert shown.items() <= kept["integrity"].items()
     assert {"rounds": 10, "seed": 8}.items() <= kept["kills"].items()
     assert kept["kills"]["commit"]

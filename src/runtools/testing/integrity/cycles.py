@@ -19,6 +19,7 @@ from pathlib import Path
 from runtools.errors import RunToolsError
 from runtools.platform.core.ids import new_id, new_sandbox_id
 from runtools.platform.core.ports.host import Child, CreateOrder, Guest, Host, Sizes
+from runtools.platform.host.drivers.qemu.saving import COPIED_ONCE
 from runtools.platform.host.engine.places import Places
 from runtools.sdk.shapes.inside import ExecRequest
 from runtools.testing.integrity import keeper, saved
@@ -28,8 +29,9 @@ ACTOR = "key_integrity"
 CLOCK_SECONDS = 0.5
 _FOLDER = "/var/lib/keeper"
 _MEMORY_MB = 256
-_SMALL_MB = 48  # of a machine whose memory is copied once, while it stands still (decision 0052)
 _FILES = 8
+# Of a machine of which so little is in use that its memory is copied once (decision 0052).
+_SMALL_MB, _SMALL_FILES = 16, 2
 _FILE_MB = 4
 _FORKS = 0.15
 _EXEC_MS = 300_000
@@ -75,22 +77,24 @@ class Cycles:
         self._small: Kept | None = None
         self.worst_clock = 0.0
         self.forks = 0
+        self.small_forks = 0
+        self.small_mb = 0  # in use at most in the one that was forked so
         self.read_bytes = 0
 
     async def begin(self) -> None:
         """A sandbox with a keeper in it, and one whose keeper holds little."""
-        self._box = await self._born(f"{self._seed}", _MEMORY_MB)
-        self._small = await self._born(f"{self._seed}/small", _SMALL_MB)
+        self._box = await self._born(f"{self._seed}", _MEMORY_MB, _FILES)
+        self._small = await self._born(f"{self._seed}/small", _SMALL_MB, _SMALL_FILES)
         # Its memory is its own from then on, as it is of most that are forked.
         await self._resume(self._small, await self._pause(self._small))
 
-    async def _born(self, salt: str, memory_mb: int) -> Kept:
+    async def _born(self, salt: str, memory_mb: int, files: int) -> Kept:
         box = new_sandbox_id()
         await self._host.create(self._order(box))
         await self._sh(box, f"mkdir -p {_FOLDER} && cat > {_FOLDER}/keeper.py", keeper_source())
         line = f"setsid python3 {_FOLDER}/keeper.py {_FOLDER} >{_FOLDER}/log 2>&1 </dev/null &"
         await self._sh(box, f"{line} until [ -p {_FOLDER}/answer ]; do sleep 0.1; done")
-        known = Known.fresh(salt, memory_mb=memory_mb, files=_FILES, file_mb=_FILE_MB)
+        known = Known.fresh(salt, memory_mb=memory_mb, files=files, file_mb=_FILE_MB)
         await self._say(box, json.dumps(known.order()))
         kept = Kept(box, known)
         await self._meet(kept)
@@ -186,8 +190,23 @@ class Cycles:
         assert self._small is not None
         await self._turn(self._small, f"{self._seed}/{number}/{self._small.id}")
         child = await self._fork(self._small)
+        self._check_small(self._small)
         await self._meet(self._small)
         await self._child(child, number)
+
+    def _check_small(self, box: Kept) -> None:
+        """Its memory was copied once: what it has in use becomes no less, so it was no more at the fork."""
+        *_, life = self._places.lives(box.id)
+        in_use = saved.memory_in_use(self._places.life(box.id, life))
+        if not len(box.known.memory) * saved.BLOCK <= in_use <= COPIED_ONCE:
+            raise Mismatch(
+                "the machine with little memory in use is none",
+                sandbox=box.id,
+                in_use_mb=in_use >> 20,
+                at_most_mb=COPIED_ONCE >> 20,
+            )
+        self.small_forks += 1
+        self.small_mb = max(self.small_mb, in_use >> 20)
 
     async def _child(self, child: Kept, number: int) -> None:
         """A child has what its parent had, then bytes of its own, and can do all the same."""

@@ -47,6 +47,11 @@ def data_bytes(found: Digests, *names: str) -> int:
     return sum(len(found[name]) for name in names or found) * BLOCK
 
 
+def memory_in_use(folder: Path) -> int:
+    """How many bytes the memory of a machine takes, as whoever copies it asks."""
+    return (folder / MEMORY).stat().st_blocks * 512
+
+
 def _file(path: Path) -> dict[int, bytes]:
     """A hole and zeros are the same: what is missing is one of them."""
     found = {}

@@ -30,7 +30,7 @@ _RESUME_SECONDS = 60.0
 _MOST_DEVICES = 64 * _MB
 # Memory of which no more is in use is copied in some hundredths of a second, which a second pass over it
 # would shorten by a few: it would make a fork longer by all of the first.
-_COPIED_ONCE = 256 * _MB
+COPIED_ONCE = 256 * _MB
 
 
 class Ram:
@@ -74,7 +74,7 @@ class Ram:
 
     def _copy_ahead(self, target: int) -> None:
         with closing(Place(self._machine).open("ram")) as source:
-            if os.fstat(source).st_blocks * 512 > _COPIED_ONCE:
+            if os.fstat(source).st_blocks * 512 > COPIED_ONCE:
                 memory.copy(source, target, self._keep_free)
 
     def _copy_own(self, target: int) -> None:
