@@ -54,6 +54,26 @@ class Tail:
             yield Segment.line()
 
 
+class Block:
+    """What is printed without the empty lines that it begins and ends with."""
+
+    def __init__(self, what: RenderableType) -> None:
+        self._what = what
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Its lines."""
+        lines = console.render_lines(self._what, options.update(height=None), pad=False)
+        told = [n for n, line in enumerate(lines) if not all(map(_is_empty, line))]
+        for line in lines[told[0] : told[-1] + 1] if told else []:
+            yield from line
+            yield Segment.line()
+
+
+def _is_empty(piece: Segment) -> bool:
+    coloured = piece.style is not None and piece.style.bgcolor is not None
+    return not coloured and not piece.text.strip()
+
+
 class Clock:
     """How far it is, told anew each time it is drawn: time passes where nothing comes, too."""
 

@@ -28,8 +28,8 @@ _WAITS_FOR = {
 
 
 def runs(found: Sequence[Run]) -> RenderableType:
-    """A line for each."""
-    made = table("RUN", "AGENT", "STATUS", "STARTED", "TOOK", "TURNS", "USED", right=("TURNS",))
+    """A line for each; at 80 columns none of an id is cut, for that is what other commands take."""
+    made = table("RUN", "AGENT", "STATUS", "STARTED", "TOOK", "USED", shrinks=("AGENT",))
     for run in found:
         made.add_row(
             run.id,
@@ -37,8 +37,7 @@ def runs(found: Sequence[Run]) -> RenderableType:
             run.status,
             _ago(run.created_at),
             _took(run) or "-",
-            str(run.iterations),
-            taken(run.usage),
+            _paid(run.usage),
         )
     return made
 
@@ -130,6 +129,13 @@ def taken(usage: RunUsage) -> str:
     if usage.cost_usd is None:
         return f"{tokens} · price unknown"
     return f"{tokens} · ${float(usage.cost_usd):.4f}"
+
+
+def _paid(usage: RunUsage) -> str:
+    """Money; tokens, where nobody knows the price."""
+    if usage.cost_usd is None:
+        return f"{usage.input_tokens + usage.output_tokens:,} tokens"
+    return f"${float(usage.cost_usd):.4f}"
 
 
 def _took(run: Run) -> str | None:

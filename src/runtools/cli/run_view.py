@@ -21,7 +21,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from runtools.cli import words
-from runtools.cli.run_live import Clock, Tail, drawn
+from runtools.cli.run_live import Block, Clock, Tail, drawn
 from runtools.cli.run_looks import asked_for, taken, told
 from runtools.sdk.shapes.runs import (
     PAYLOADS,
@@ -72,6 +72,7 @@ class RunView:
         self._heard = ""  # of the turn under way
         self._printed = 0  # how much of it stands there for good
         self._thinking = ""
+        self._folds = False  # what stands there last is no text of the agent's
         self._calls: dict[str, tuple[ToolCall, str]] = {}
         self._used = ""
         self._end: list[RenderableType] = [Clock(self._so_far), *([below] if below else [])]
@@ -163,7 +164,10 @@ class RunView:
 
     def _print_markdown(self, text: str) -> None:
         if text.strip():
-            self._out.print(_markdown(text))
+            if self._folds:
+                self._out.print()
+            self._folds = False
+            self._out.print(Block(_markdown(text)))
             self._out.print()
 
     # --- what is done ---
@@ -262,6 +266,7 @@ class RunView:
         self._print(Text(text, style="dim"))
 
     def _print(self, text: Text) -> None:
+        self._folds = True
         console = self._out if self._is_live else self._err
         console.print(text, soft_wrap=not self._is_live)
 

@@ -8,12 +8,18 @@ from rich.console import RenderableType
 from rich.table import Table
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """Columns under headings; those named in ``right`` are aligned so."""
+def table(*columns: str, right: Sequence[str] = (), shrinks: Sequence[str] = ()) -> Table:
+    """Columns under headings; those named in ``right`` are aligned so.
+
+    Args:
+        shrinks: those that are cut where there is no room, before any other is.
+    """
     made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column != "WHAT"
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column not in ("WHAT", *shrinks),
         )
     return made
 

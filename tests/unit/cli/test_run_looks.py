@@ -13,7 +13,7 @@ from rich.console import Console
 from runtools.cli import deciding, model_looks, output, run_looks, run_view
 from runtools.errors import AlreadyDecided, InvalidRequest
 from runtools.sdk.shapes.models import EndpointModel
-from runtools.sdk.shapes.runs import ApprovalRequested, RunEvent
+from runtools.sdk.shapes.runs import ApprovalRequested, Run, RunEvent
 
 EVIL = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\x9b31m\u202eevil\x7f"
 STEERING = ("\x1b]52", "\x1b[2J", "\x07", "\x9b", "\u202e", "\x7f")
@@ -247,3 +247,46 @@ def test_what_an_endpoint_calls_its_models_steers_nothing_either(
     text = shown + capsys.readouterr().err
     assert text.count("evil") == 3
     assert [found for found in STEERING if found in text] == []
+
+
+def test_what_is_said_stands_apart_by_one_line_from_what_is_done(screen: io.StringIO) -> None:
+    view = run_view.RunView(NOW)
+    result = event("tool-result", callId="c", name="bash", output="so", durationMs=100, turn=1)
+    view.show(event("message", role="assistant", text="First.\n\n- one\n- two\n\nLast.", turn=1))
+    view.show(result)
+    view.show(event("message", role="assistant", text="# Then", turn=2))
+    lines = [line.strip() for line in screen.getvalue().splitlines()]
+    assert lines == [
+        "First.", "", "• one", "• two", "", "Last.", "", "✓ bash  0.1 s", "so", "", "Then", ""
+    ]  # fmt: skip
+
+
+def test_no_id_of_a_run_is_cut_at_eighty_columns() -> None:
+    out = io.StringIO()
+    found = [
+        Run.model_validate(
+            {
+                "id": f"run_{n:020}",
+                "status": status,
+                "agentSlug": "an-agent-with-a-long-name",
+                "agentVersion": 12,
+                "model": "demo",
+                "threadId": f"thr_{n:020}",
+                "projectId": "prj_x",
+                "sandboxId": None,
+                "startedAt": NOW,
+                "iterations": 3,
+                "lastSeq": 9,
+                "createdAt": NOW,
+                "endedAt": NOW + timedelta(minutes=59, seconds=59),
+                "usage": {"inputTokens": 1_234_567, "costUsd": cost},
+            }
+        )
+        for n, (status, cost) in enumerate([("limit_reached", "0.5"), ("completed", "0.25")])
+    ]
+    Console(file=out, width=80, markup=False, highlight=False).print(run_looks.runs(found))
+    for run in found:
+        assert run.id in out.getvalue()
+        assert run.status in out.getvalue()
+    assert "$0.5000" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 80
