@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import (
     BinaryContent,
     ModelMessage,
@@ -22,8 +23,9 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.tools import ToolDefinition
 
 from runtools.platform.agents.models import quickened
 
@@ -90,6 +92,41 @@ async def test_a_message_is_brought_into_form_once(monkeypatch: pytest.MonkeyPat
     await quick._map_messages(said[:1], ModelRequestParameters())  # the others are let go of
     await quick._map_messages(said, ModelRequestParameters())
     assert len(asked) == 8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.1, "max_tokens": 5, "stop_sequences": ["."], "timeout": 3.0},
+        {"extra_body": {"top_k": 3, "stream": True}, "extra_headers": {"X-Own": "a"}},
+    ],
+)
+async def test_a_question_goes_out_as_it_did(settings: OpenAIChatModelSettings) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "number", "maximum": 1.5}}}
+    tools = [ToolDefinition(name="bash", description="für alle", parameters_json_schema=schema)]
+    sent: list[tuple[httpx2.URL, dict[str, str], Any]] = []
+
+    def heard(request: httpx2.Request) -> httpx2.Response:
+        headers = {name: text for name, text in request.headers.items() if name != "content-length"}
+        sent.append((request.url, headers, json.loads(request.content)))
+        assert request.headers["content-length"] == str(len(request.content))
+        return httpx2.Response(500)
+
+    for quick in (False, True):
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(heard))
+        url = "http://127.0.0.1:1/v1"
+        api = AsyncOpenAI(api_key="none", base_url=url, http_client=http, max_retries=0)
+        if quick:
+            quickened.write_at_once(api)
+        asked = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=api))
+        parameters = ModelRequestParameters(function_tools=tools)
+        for _ in range(2):
+            with pytest.raises(ModelHTTPError):
+                async with asked.request_stream(conversation(), settings, parameters):
+                    pass
+    assert len(sent) == 4
+    assert sent[0] == sent[1] == sent[2] == sent[3]
 
 
 @pytest.mark.parametrize(

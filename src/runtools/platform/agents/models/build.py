@@ -115,8 +115,8 @@ def _openai_client(access: ModelAccess, http: Any) -> Any:
         max_retries=0,
         http_client=http,
     )
-    _hand_over(api.chat.completions, "messages", "tools", "tool_choice", "stream_options")
     _hand_over(api.responses, "input", "tools")
+    quickened.write_at_once(api)
     quickened.check_pieces(api)
     return api
 

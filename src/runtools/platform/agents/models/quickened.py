@@ -6,10 +6,12 @@ long that takes, and nothing of what is sent or heard.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
@@ -32,6 +34,41 @@ def check_pieces(api: Any) -> None:
         return build(data=data, cast_to=cast_to, response=response)
 
     api._process_response_data = checked  # noqa: SLF001
+
+
+def write_at_once(api: Any) -> None:
+    """Have a question to a chat written as it was made: 50 microseconds for thirty answers and not 260.
+
+    OpenAI's client would walk through every field of it to see whether one has another name on the wire,
+    which none has, put its address together anew, and write it with Python's own JSON.
+    """
+    from openai import AsyncStream  # noqa: PLC0415
+    from openai._base_client import make_request_options  # noqa: PLC0415
+    from openai._utils import is_given  # noqa: PLC0415
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk  # noqa: PLC0415
+
+    async def create(
+        *,
+        stream: bool,
+        extra_headers: Mapping[str, str],
+        timeout: Any,
+        extra_body: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> Any:
+        said = {**given, "stream": stream, **(extra_body or {})}
+        return await api.post(
+            "/chat/completions",
+            content=to_json({name: one for name, one in said.items() if is_given(one)}),
+            options=make_request_options(
+                extra_headers=extra_headers, timeout=timeout, security={"bearer_auth": True}
+            ),
+            cast_to=ChatCompletion,
+            stream=stream,
+            stream_cls=AsyncStream[ChatCompletionChunk],
+        )
+
+    api.chat.completions.create = create
+    api._prepare_url = cache(api._prepare_url)  # noqa: SLF001 - there is no other place
 
 
 def remembering(model: OpenAIChatModel) -> OpenAIChatModel:

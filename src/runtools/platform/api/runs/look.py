@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel
@@ -80,6 +81,35 @@ def logged(found: Sequence[Event]) -> list[Logged]:
         )
         for one in found
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A piece of a log as a worker gets it: `News` as JSON.
+
+    Attributes:
+        upto: the number of its last event; None: there is none.
+        more: whether the log goes on after it.
+    """
+
+    text: str
+    upto: int | None
+    more: bool
+
+
+def news(
+    found: Sequence[Event], *, cancel: bool, more: bool = False, exceeded: str | None = None
+) -> Written:
+    """`News` of these events. They are JSON already: nothing is taken apart to be written anew."""
+    events = ",".join(_logged(one) for one in found)
+    said = f'"cancel":{json.dumps(cancel)},"more":{json.dumps(more)}'
+    text = f'{{"events":[{events}],{said},"exceeded":{json.dumps(exceeded)}}}'
+    return Written(text, found[-1].seq if found else None, more)
+
+
+def _logged(found: Event) -> str:
+    """An event as workers get it, as JSON."""
+    return f'{event(found)[:-1]},"key":{json.dumps(found.key)},"wire":{found.wire or "null"}}}'
 
 
 def _stamp(at: datetime) -> str:

@@ -16,6 +16,7 @@ from runtools.errors import InvalidRequest, RunToolsError
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import look
+from runtools.platform.api.runs.look import Written
 from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.workers import dispatch, places, service, taking
 from runtools.platform.api.workers.links import Link
@@ -137,18 +138,18 @@ class _Connection:
             unknown = RunToolsError("the platform failed to do it", hint="its log has the details")
             self._link.answer(number, None, ErrorBody.model_validate(unknown.to_wire()))
 
-    async def _do(self, frame: Frame) -> Shape | None:
+    async def _do(self, frame: Frame) -> Shape | Written | None:
         platform, me = self._platform, self._link.worker_id
         if isinstance(frame, Take):
             return await self._give(frame)
         if isinstance(frame, Append):
             news, record = await service.append(platform, me, frame)
             if record.last_seq and frame.run_id in self._link.driving:
-                self._heard(frame.run_id, news.events[-1].seq if news.events else None)
+                self._heard(frame.run_id, news.upto)
             return news
         if isinstance(frame, Read):
             news, record = await service.read(platform, me, frame)
-            self._heard(frame.run_id, news.events[-1].seq if news.more else record.last_seq)
+            self._heard(frame.run_id, news.upto if news.more else record.last_seq)
             return news
         if isinstance(frame, ReadEarlier):
             return await service.read_earlier(platform, me, frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from runtools.platform.api.runs.look import Written
 from runtools.platform.core.ports.worker import SILENT_SECONDS, Answer, Offer, Poke
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.events import ErrorBody
@@ -59,13 +60,15 @@ class Link:
         self.heard.pop(run_id, None)
         self.cancelling.pop(run_id, None)
 
-    def answer(self, number: int, ok: Shape | None, error: ErrorBody | None = None) -> None:
+    def answer(
+        self, number: int, ok: Shape | Written | None, error: ErrorBody | None = None
+    ) -> None:
         """Answer a frame."""
         if ok is None:
             self._say(Answer(id=number, error=error))
         else:
             # An `Answer` with what is a shape already: a long log is written once, and not checked again.
-            said = ok.model_dump_json(by_alias=True)
+            said = ok.text if isinstance(ok, Written) else ok.model_dump_json(by_alias=True)
             self._out.put_nowait(f'{{"id":{number},"ok":{said},"error":null}}')
 
     def offer(self, run_id: str, lease: int) -> None:

@@ -20,6 +20,7 @@ from runtools.platform.api.models.access import access
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log, look, store
 from runtools.platform.api.runs.log import New
+from runtools.platform.api.runs.look import Written
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
 from runtools.platform.api.secrets import store as secrets
@@ -30,7 +31,6 @@ from runtools.platform.core.ports.worker import (
     OWN_KEYS,
     Append,
     Earlier,
-    News,
     Read,
     ReadEarlier,
     Release,
@@ -52,7 +52,7 @@ _SECOND = timedelta(seconds=1)
 # --- growing and reading ---
 
 
-async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[News, Record]:
+async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[Written, Record]:
     """Append to a run's log, end the run or let go of it.
 
     Raises:
@@ -74,7 +74,7 @@ async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[New
 
 def _append(
     conn: Transaction, worker_id: str, asked: Append, usual: Amounts, now: datetime
-) -> tuple[News, Record, Record, list[Event]]:
+) -> tuple[Written, Record, Record, list[Event]]:
     record = _leased(conn, worker_id, asked.run_id, asked.lease)
     keys = [one.key for one in asked.events]
     events = [New(one.key, one.type, one.data, one.wire) for one in asked.events]
@@ -83,12 +83,11 @@ def _append(
     if record.status != Status.RUNNING:
         if not repeated:
             raise stale(record.id, asked.lease)
-        known = look.logged([there[key] for key in keys])
-        return News(events=known, cancel=False), record, record, []
+        return look.news([there[key] for key in keys], cancel=False), record, record, []
     new = not repeated or asked.wait
     if new and asked.seen is not None and _is_news(conn, record, asked.seen):
         missed, more = logs.events(conn, record.org_id, record.id, asked.seen)
-        news = News(events=look.logged(missed), cancel=record.cancel_requested, more=more)
+        news = look.news(missed, cancel=record.cancel_requested, more=more)
         return news, record, record, []
     grown = log.append(conn, record, events, now, usual, there)
     after = grown.record
@@ -96,9 +95,7 @@ def _append(
         after = log.wait(conn, after, now)
     if after.status != Status.RUNNING:
         after = owing(conn, after)
-    news = News(
-        events=look.logged(grown.events), cancel=after.cancel_requested, exceeded=grown.exceeded
-    )
+    news = look.news(grown.events, cancel=after.cancel_requested, exceeded=grown.exceeded)
     return news, record, after, grown.fresh
 
 
@@ -109,19 +106,19 @@ def _is_news(conn: Transaction, record: Record, seen: int) -> bool:
     return record.last_seq > seen and store.others_after(conn, record, seen)
 
 
-async def read(platform: Platform, worker_id: str, asked: Read) -> tuple[News, Record]:
+async def read(platform: Platform, worker_id: str, asked: Read) -> tuple[Written, Record]:
     """What stands in a run's log after a number.
 
     Raises:
         Conflict: the lease is not the latest.
     """
 
-    def look_up(conn: Transaction) -> tuple[News, Record]:
+    def look_up(conn: Transaction) -> tuple[Written, Record]:
         record = _leased(conn, worker_id, asked.run_id, asked.lease, lock=False)
         if record.status != Status.RUNNING:
             raise stale(record.id, asked.lease)
         found, more = logs.events(conn, record.org_id, record.id, asked.after)
-        news = News(events=look.logged(found), cancel=record.cancel_requested, more=more)
+        news = look.news(found, cancel=record.cancel_requested, more=more)
         return news, record
 
     return await platform.db.read(look_up)
