@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from typing import Annotated
 
@@ -26,6 +25,8 @@ def mcp(
     """Offer sandboxes to an MCP client that starts this command (stdin and stdout)."""
     if importlib.util.find_spec("mcp") is None:
         raise Unavailable("the MCP server is not installed", hint="pip install 'runtools[mcp]'")
+    import asyncio  # noqa: PLC0415 - no other command needs it
+
     asyncio.run(_serve(sandbox))
 
 

@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from runtools.errors import RunToolsError
 from runtools.sdk import shapes, wire
-from runtools.sdk.agents import AsyncAgents, AsyncStandingSandboxes, AsyncTools
-from runtools.sdk.audit import AsyncAudit
-from runtools.sdk.deploys import AsyncDeploys
-from runtools.sdk.keys import AsyncApiKeys
-from runtools.sdk.limits import AsyncLimits
-from runtools.sdk.models import AsyncModels
-from runtools.sdk.orgs import AsyncInvitations, AsyncMembers, AsyncOrgs
 from runtools.sdk.patience import CALL_SECONDS
-from runtools.sdk.people import AsyncPeople
-from runtools.sdk.projects import AsyncProjects
-from runtools.sdk.runs import AsyncRuns, AsyncThreads
-from runtools.sdk.sandboxes import AsyncSandboxes
-from runtools.sdk.secrets import AsyncSecrets
-from runtools.sdk.sessions import AsyncIdentities, AsyncSessions
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
-from runtools.sdk.ssh_keys import AsyncSshKeys
-from runtools.sdk.templates import AsyncTemplates
 from runtools.sdk.transport import AsyncTransport
-from runtools.sdk.usage import AsyncUsage
-from runtools.sdk.webhooks import AsyncWebhooks
+
+if TYPE_CHECKING:
+    from runtools.sdk.agents import AsyncAgents, AsyncStandingSandboxes, AsyncTools
+    from runtools.sdk.audit import AsyncAudit
+    from runtools.sdk.deploys import AsyncDeploys
+    from runtools.sdk.keys import AsyncApiKeys
+    from runtools.sdk.limits import AsyncLimits
+    from runtools.sdk.models import AsyncModels
+    from runtools.sdk.orgs import AsyncInvitations, AsyncMembers, AsyncOrgs
+    from runtools.sdk.people import AsyncPeople
+    from runtools.sdk.projects import AsyncProjects
+    from runtools.sdk.runs import AsyncRuns, AsyncThreads
+    from runtools.sdk.sandboxes import AsyncSandboxes
+    from runtools.sdk.secrets import AsyncSecrets
+    from runtools.sdk.sessions import AsyncIdentities, AsyncSessions
+    from runtools.sdk.ssh_keys import AsyncSshKeys
+    from runtools.sdk.templates import AsyncTemplates
+    from runtools.sdk.usage import AsyncUsage
+    from runtools.sdk.webhooks import AsyncWebhooks
+
+
+# Loaded at their first use, with the shapes that they need: few who ask need more than one or two.
+_HOMES = {
+    "sandboxes": ("runtools.sdk.sandboxes", "AsyncSandboxes"),
+    "templates": ("runtools.sdk.templates", "AsyncTemplates"),
+    "hosts": ("runtools.sdk.client", "AsyncHosts"),
+    "projects": ("runtools.sdk.projects", "AsyncProjects"),
+    "api_keys": ("runtools.sdk.keys", "AsyncApiKeys"),
+    "orgs": ("runtools.sdk.orgs", "AsyncOrgs"),
+    "members": ("runtools.sdk.orgs", "AsyncMembers"),
+    "invitations": ("runtools.sdk.orgs", "AsyncInvitations"),
+    "sessions": ("runtools.sdk.sessions", "AsyncSessions"),
+    "identities": ("runtools.sdk.sessions", "AsyncIdentities"),
+    "people": ("runtools.sdk.people", "AsyncPeople"),
+    "ssh_keys": ("runtools.sdk.ssh_keys", "AsyncSshKeys"),
+    "limits": ("runtools.sdk.limits", "AsyncLimits"),
+    "usage": ("runtools.sdk.usage", "AsyncUsage"),
+    "secrets": ("runtools.sdk.secrets", "AsyncSecrets"),
+    "audit": ("runtools.sdk.audit", "AsyncAudit"),
+    "models": ("runtools.sdk.models", "AsyncModels"),
+    "webhooks": ("runtools.sdk.webhooks", "AsyncWebhooks"),
+    "deploys": ("runtools.sdk.deploys", "AsyncDeploys"),
+    "agents": ("runtools.sdk.agents", "AsyncAgents"),
+    "runs": ("runtools.sdk.runs", "AsyncRuns"),
+    "threads": ("runtools.sdk.runs", "AsyncThreads"),
+    "tools": ("runtools.sdk.agents", "AsyncTools"),
+    "standing_sandboxes": ("runtools.sdk.agents", "AsyncStandingSandboxes"),
+}
 
 
 class AsyncRunTools:
@@ -54,6 +87,31 @@ class AsyncRunTools:
         InvalidRequest: the key, the address or ``client.json`` is malformed.
     """
 
+    sandboxes: AsyncSandboxes
+    templates: AsyncTemplates
+    hosts: AsyncHosts
+    projects: AsyncProjects
+    api_keys: AsyncApiKeys
+    orgs: AsyncOrgs
+    members: AsyncMembers
+    invitations: AsyncInvitations
+    sessions: AsyncSessions
+    identities: AsyncIdentities
+    people: AsyncPeople
+    ssh_keys: AsyncSshKeys
+    limits: AsyncLimits
+    usage: AsyncUsage
+    secrets: AsyncSecrets
+    audit: AsyncAudit
+    models: AsyncModels
+    webhooks: AsyncWebhooks
+    deploys: AsyncDeploys
+    agents: AsyncAgents
+    runs: AsyncRuns
+    threads: AsyncThreads
+    tools: AsyncTools
+    standing_sandboxes: AsyncStandingSandboxes
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -67,33 +125,22 @@ class AsyncRunTools:
             resolve(api_key, url), retry_seconds=retry_seconds, headers=headers, waiting=waiting
         )
         self.url = self._transport.url
-        self.sandboxes = AsyncSandboxes(self._transport)
-        self.templates = AsyncTemplates(self._transport)
-        self.hosts = AsyncHosts(self._transport)
-        self.projects = AsyncProjects(self._transport)
-        self.api_keys = AsyncApiKeys(self._transport)
-        self.orgs = AsyncOrgs(self._transport)
-        self.members = AsyncMembers(self._transport)
-        self.invitations = AsyncInvitations(self._transport)
-        self.sessions = AsyncSessions(self._transport)
-        self.identities = AsyncIdentities(self._transport)
-        self.people = AsyncPeople(self._transport)
-        self.ssh_keys = AsyncSshKeys(self._transport)
-        self.limits = AsyncLimits(self._transport)
-        self.usage = AsyncUsage(self._transport)
-        self.secrets = AsyncSecrets(self._transport)
-        self.audit = AsyncAudit(self._transport)
-        self.models = AsyncModels(self._transport)
-        self.webhooks = AsyncWebhooks(self._transport)
-        self.deploys = AsyncDeploys(self._transport)
-        self.agents = AsyncAgents(self._transport)
-        self.runs = AsyncRuns(self._transport)
-        self.threads = AsyncThreads(self._transport)
-        self.tools = AsyncTools(self._transport)
-        self.standing_sandboxes = AsyncStandingSandboxes(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    if not TYPE_CHECKING:  # else any name would be one
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _HOMES:
+                raise AttributeError(f"{type(self).__name__} has no {name!r}", name=name, obj=self)
+            module, kind = _HOMES[name]
+            manager = getattr(importlib.import_module(module), kind)(self._transport)
+            setattr(self, name, manager)
+            return manager
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HOMES})
 
     async def __aenter__(self) -> AsyncRunTools:
         return self

@@ -168,8 +168,9 @@ def _of(method: str, path: str) -> re.Pattern[str]:
 
 
 def _managers(of: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    for noun, manager in vars(of).items():
-        if type(manager).__module__.startswith(sdk.__name__) and noun[0] != "_":
+    for noun in dir(of):
+        manager = None if noun[0] == "_" else getattr(of, noun)
+        if type(manager).__module__.startswith(sdk.__name__):
             yield f"{place}{noun}", manager
             yield from _managers(manager, f"{place}{noun}.")
 

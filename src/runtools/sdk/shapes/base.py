@@ -7,7 +7,11 @@ from pydantic.alias_generators import to_camel
 
 
 class Shape(BaseModel):
-    """An immutable value that crosses a border. Readers ignore fields they do not know yet."""
+    """An immutable value that crosses a border. Readers ignore fields they do not know yet.
+
+    Those with ``defer_build`` are built at their first use: a command needs a few, and to build them all
+    takes longer than to ask.
+    """
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,7 +1,4 @@
-"""What a project folder defines: agents, tools and standing sandboxes, in the form that is deployed.
-
-With the shapes of deploys they are built at their first use: few commands need them, and it takes long.
-"""
+"""What a project folder defines: agents, tools and standing sandboxes, in the form that is deployed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Button = Literal["left", "middle", "right"]
 Pixel = Annotated[int, Field(ge=0, le=65_535)]
 
 
-class Screen(Shape):
+class Screen(Shape, defer_build=True):
     """The screen of a sandbox, and where its pointer is."""
 
     width: int
@@ -32,7 +32,7 @@ class Screen(Shape):
     )
 
 
-class DesktopWindow(Shape):
+class DesktopWindow(Shape, defer_build=True):
     """A window of a desktop. What it says of itself comes from the program that opened it."""
 
     id: int
@@ -46,20 +46,20 @@ class DesktopWindow(Shape):
     minimized: bool
 
 
-class Clipboard(Shape):
+class Clipboard(Shape, defer_build=True):
     """What the clipboard holds, as text."""
 
     text: str = Field(repr=False)
 
 
-class MoveTo(Request):
+class MoveTo(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/move` takes."""
 
     x: Pixel
     y: Pixel
 
 
-class Click(Request):
+class Click(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/click` takes."""
 
     x: Pixel | None = Field(None, description="default: where the pointer is")
@@ -68,7 +68,7 @@ class Click(Request):
     count: int = Field(1, ge=1, le=3, description="2: a double click")
 
 
-class Drag(Request):
+class Drag(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/drag` takes."""
 
     x: Pixel
@@ -78,7 +78,7 @@ class Drag(Request):
     button: Button = "left"
 
 
-class Scroll(Request):
+class Scroll(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/scroll` takes: steps of the wheel."""
 
     x: Pixel | None = Field(None, description="default: where the pointer is")
@@ -87,7 +87,7 @@ class Scroll(Request):
     right: int = Field(0, ge=-MAX_WHEEL, le=MAX_WHEEL, description="negative: left")
 
 
-class TypeText(Request):
+class TypeText(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/type` takes."""
 
     text: str = Field(
@@ -98,7 +98,7 @@ class TypeText(Request):
     )
 
 
-class PressKeys(Request):
+class PressKeys(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/keys` takes."""
 
     keys: list[str] = Field(
@@ -108,13 +108,13 @@ class PressKeys(Request):
     )
 
 
-class ClipboardText(Request):
+class ClipboardText(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/clipboard` takes: at most 1 MiB of UTF-8."""
 
     text: str = Field(repr=False)
 
 
-class OpenUrl(Request):
+class OpenUrl(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/desktop/open` takes."""
 
     url: str = Field(min_length=1, max_length=MAX_URL, description="http or https")

@@ -18,7 +18,7 @@ DEFAULT_TTL_SECONDS = 3600
 MAX_TTL_SECONDS = 7 * 86_400
 
 
-class DevUrl(Shape):
+class DevUrl(Shape, defer_build=True):
     """The address of one port."""
 
     port: int
@@ -31,7 +31,7 @@ class DevUrl(Shape):
     links: int = Field(description="links to it that open it now")
 
 
-class DevUrls(Shape):
+class DevUrls(Shape, defer_build=True):
     """The addresses of a sandbox."""
 
     pattern: str = Field(description="the address of a port, with {port} where its number goes")
@@ -40,27 +40,27 @@ class DevUrls(Shape):
     ports: list[DevUrl] = Field(description="those with a choice of their own, or with links")
 
 
-class DevUrlAccess(Request):
+class DevUrlAccess(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/urls` takes."""
 
     port: Port | None = Field(None, description="default: all ports without a choice of their own")
     access: Access
 
 
-class DevUrlLinkCreate(Request):
+class DevUrlLinkCreate(Request, defer_build=True):
     """What `POST /v1/sandboxes/{ref}/urls/{port}/links` takes."""
 
     ttl_seconds: int = Field(DEFAULT_TTL_SECONDS, ge=10, le=MAX_TTL_SECONDS)
 
 
-class DevUrlLink(Shape):
+class DevUrlLink(Shape, defer_build=True):
     """An address that opens as it stands, for a while. The link is shown in this answer only."""
 
     url: str = Field(repr=False)
     expires_at: datetime
 
 
-class OrgDevUrls(Request):
+class OrgDevUrls(Request, defer_build=True):
     """What an org has chosen for all its sandboxes."""
 
     access: Access

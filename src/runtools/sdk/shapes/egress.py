@@ -27,7 +27,7 @@ Rule = Annotated[str, StringConstraints(max_length=260)]
 Rules = Annotated[list[Rule], Field(max_length=MAX_RULES)]
 
 
-class EgressRules(Request):
+class EgressRules(Request, defer_build=True):
     """Which of the public addresses a sandbox reaches: what `allow` matches and `deny` does not.
 
     An entry is `*` (everything), an IPv4 address or network, a name, or `*.name` (all below it).
@@ -43,7 +43,7 @@ class Egress(EgressRules):
     internet: bool = Field(True, description="false: nothing leaves, DNS included")
 
 
-class EgressChange(Request):
+class EgressChange(Request, defer_build=True):
     """What `PATCH /v1/sandboxes/{id}/egress` takes: what is left out stays as it is."""
 
     internet: bool | None = None
@@ -51,7 +51,7 @@ class EgressChange(Request):
     deny: Rules | None = None
 
 
-class EgressRefusal(Shape):
+class EgressRefusal(Shape, defer_build=True):
     """Something that a sandbox wanted to reach and was not let, with how often.
 
     A line with neither name nor address counts what came too fast to be told one by one.
@@ -68,7 +68,7 @@ class EgressRefusal(Shape):
     last_at: datetime
 
 
-class EgressLog(Shape):
+class EgressLog(Shape, defer_build=True):
     """What a sandbox was refused, the latest first."""
 
     refusals: list[EgressRefusal]

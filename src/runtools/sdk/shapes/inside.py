@@ -21,7 +21,7 @@ FileKind = Literal["file", "directory", "symlink", "other"]
 FileChangeKind = Literal["armed", "create", "change", "move", "delete", "overflow"]
 
 
-class ExecRequest(Request):
+class ExecRequest(Request, defer_build=True):
     """A command: one shell line (run by ``bash -c``) or an argument list."""
 
     command: str | list[str] = Field(min_length=1)
@@ -42,7 +42,7 @@ class ExecRequest(Request):
     )
 
 
-class ExecResult(Shape):
+class ExecResult(Shape, defer_build=True):
     """How a command ended. Exactly one of exit_code and signal is set, unless its end was lost."""
 
     process_id: str
@@ -69,7 +69,7 @@ class ExecResult(Shape):
         return base64.b64decode(text) if self.encoding == "base64" else text.encode()
 
 
-class FileEntry(Shape):
+class FileEntry(Shape, defer_build=True):
     """One entry of a sandbox's file system."""
 
     path: str
@@ -82,7 +82,7 @@ class FileEntry(Shape):
     target: str | None = Field(None, description="where a symlink points")
 
 
-class FileChange(Shape):
+class FileChange(Shape, defer_build=True):
     """Something changed below a watched folder. `id` resumes the watch after it.
 
     `armed` comes first and says that nothing is missed from here on. `overflow` says that changes were
@@ -96,14 +96,14 @@ class FileChange(Shape):
     is_directory: bool = False
 
 
-class Listing(Shape):
+class Listing(Shape, defer_build=True):
     """A directory's entries, sorted by path; truncated says that there are more."""
 
     entries: list[FileEntry]
     truncated: bool
 
 
-class Stats(Shape):
+class Stats(Shape, defer_build=True):
     """What the machine inside says of itself; a paused sandbox shows its last ones."""
 
     cpu_percent: float = Field(description="of all its vCPUs, since the previous reading")
@@ -120,7 +120,7 @@ class Stats(Shape):
 GapReason = Literal["paused", "stopped", "creating", "not_watched"]
 
 
-class StatsPoint(Shape):
+class StatsPoint(Shape, defer_build=True):
     """What a sandbox took, up to a moment.
 
     CPU, memory, disk and network are the host's count of the virtual machine. The guest's two are what
@@ -141,7 +141,7 @@ class StatsPoint(Shape):
     guest_disk_used_bytes: int | None
 
 
-class StatsGap(Shape):
+class StatsGap(Shape, defer_build=True):
     """A stretch of time without points: it did not run, or (`not_watched`) the platform did not."""
 
     since: datetime
@@ -149,7 +149,7 @@ class StatsGap(Shape):
     reason: GapReason
 
 
-class StatsHistory(Shape):
+class StatsHistory(Shape, defer_build=True):
     """The last hour of a sandbox, oldest first."""
 
     interval_seconds: int
@@ -159,14 +159,14 @@ class StatsHistory(Shape):
     gaps: list[StatsGap]
 
 
-class MkdirRequest(Request):
+class MkdirRequest(Request, defer_build=True):
     """Make a directory, parents included."""
 
     path: str
     mode: int = Field(0o755, ge=0, le=0o7777)
 
 
-class MoveRequest(Request):
+class MoveRequest(Request, defer_build=True):
     """Move or copy within a sandbox."""
 
     source: str
@@ -174,7 +174,7 @@ class MoveRequest(Request):
     overwrite: bool = False
 
 
-class EditRequest(Request):
+class EditRequest(Request, defer_build=True):
     """Replace an exact text in a file."""
 
     path: str
@@ -188,7 +188,7 @@ class EditRequest(Request):
     )
 
 
-class ChmodRequest(Request):
+class ChmodRequest(Request, defer_build=True):
     """Change permission bits."""
 
     path: str

@@ -63,14 +63,14 @@ Octets = Annotated[
 """Bytes; base64 in JSON."""
 
 
-class TerminalSize(Request):
+class TerminalSize(Request, defer_build=True):
     """The size of a terminal in characters."""
 
     rows: int = Field(24, ge=1, le=1000)
     columns: int = Field(80, ge=1, le=1000)
 
 
-class ProcessRequest(Request):
+class ProcessRequest(Request, defer_build=True):
     """A command that is started and left to run: one shell line (``bash -c``) or an argument list."""
 
     command: str | list[str] = Field(min_length=1)
@@ -92,14 +92,14 @@ class ProcessRequest(Request):
     )
 
 
-class OutputSpan(Shape):
+class OutputSpan(Shape, defer_build=True):
     """Which bytes of a stream can be read: from ``kept_from`` to ``end`` (exclusive)."""
 
     kept_from: int
     end: int
 
 
-class Process(Shape):
+class Process(Shape, defer_build=True):
     """A durable process.
 
     It has ended when its own process has, whatever others it left behind; what those write later is
@@ -128,7 +128,7 @@ class Process(Shape):
     )
 
 
-class OutputPiece(Shape):
+class OutputPiece(Shape, defer_build=True):
     """Bytes of a stream that begin at an offset."""
 
     offset: int
@@ -136,20 +136,20 @@ class OutputPiece(Shape):
     dropped: int = Field(0, description="bytes right before the offset that are no longer kept")
 
 
-class OutputEnd(Shape):
+class OutputEnd(Shape, defer_build=True):
     """The last item of a followed stream: all of it was given, and nothing will follow."""
 
     offset: int
     process: Process
 
 
-class SignalRequest(Request):
+class SignalRequest(Request, defer_build=True):
     """A signal, by number or by name (``TERM``, ``SIGTERM``)."""
 
     signal: Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)] = signals.SIGTERM.value
 
 
-class InputTaken(Shape):
+class InputTaken(Shape, defer_build=True):
     """How many bytes of input a process was given so far in all."""
 
     taken: int
@@ -159,7 +159,7 @@ TERMINAL_PROTOCOL: Final = "runtools.terminal.v1"
 TICKET_PREFIX: Final = "runtools.ticket."
 
 
-class TerminalTicketRequest(Request):
+class TerminalTicketRequest(Request, defer_build=True):
     """Which pages the ticket is for."""
 
     origin: str = Field(
@@ -167,7 +167,7 @@ class TerminalTicketRequest(Request):
     )
 
 
-class TerminalTicket(Shape):
+class TerminalTicket(Shape, defer_build=True):
     """Opens a terminal from a browser, once:
     ``new WebSocket(path, [protocol, "runtools.ticket." + ticket])``.
     """

@@ -48,7 +48,7 @@ DEFAULT_IDLE_TIMEOUT_SECONDS = 600
 MAX_ENV_BYTES = 131_072
 
 
-class SandboxCreate(Request):
+class SandboxCreate(Request, defer_build=True):
     """What `POST /v1/sandboxes` takes; sizes in MB (2**20 bytes), times in seconds."""
 
     template: str | None = Field(None, description="slug or slug@version; default base-debian")
@@ -95,7 +95,7 @@ class SandboxCreate(Request):
     queue: bool = Field(True, description="wait for room; false: refuse when there is none")
 
 
-class SandboxFork(Request):
+class SandboxFork(Request, defer_build=True):
     """What `POST /v1/sandboxes/{id}/fork` takes."""
 
     count: int = Field(1, ge=1, le=64)
@@ -105,25 +105,25 @@ class SandboxFork(Request):
     tags: dict[TagText, TagText] | None = None
 
 
-class SandboxRecover(Request):
+class SandboxRecover(Request, defer_build=True):
     """What `POST /v1/sandboxes/{id}/recover` takes."""
 
     name: Name | None = None
 
 
-class SnapshotCreate(Request):
+class SnapshotCreate(Request, defer_build=True):
     """What `POST /v1/sandboxes/{id}/snapshots` takes."""
 
     name: Name | None = None
 
 
-class Rollback(Request):
+class Rollback(Request, defer_build=True):
     """What `POST /v1/sandboxes/{id}/rollback` takes: a snapshot's id or name."""
 
     to: str
 
 
-class Timings(Shape):
+class Timings(Shape, defer_build=True):
     """Where the milliseconds of a start went."""
 
     queue_ms: float = 0.0
@@ -135,14 +135,14 @@ class Timings(Shape):
     total_ms: float = 0.0
 
 
-class QueuePlace(Shape):
+class QueuePlace(Shape, defer_build=True):
     """Where a waiting create stands; how long is not known until some have come and gone."""
 
     position: int
     estimated_wait_seconds: float | None
 
 
-class Ending(Shape):
+class Ending(Shape, defer_build=True):
     """What ended a sandbox."""
 
     cause: Cause
@@ -154,7 +154,7 @@ class Ending(Shape):
     recoverable_until: datetime | None = None
 
 
-class Sandbox(Shape):
+class Sandbox(Shape, defer_build=True):
     """A sandbox as the API shows it. Its environment's values and password are never shown."""
 
     id: str
@@ -186,14 +186,14 @@ class Sandbox(Shape):
     stopped_at: datetime | None
 
 
-class Fork(Shape):
+class Fork(Shape, defer_build=True):
     """The children of a fork, and how long the parent stood still."""
 
     children: list[Sandbox]
     standstill_ms: float
 
 
-class Snapshot(Shape):
+class Snapshot(Shape, defer_build=True):
     """A kept state of a sandbox."""
 
     id: str
@@ -206,7 +206,7 @@ class Snapshot(Shape):
     created_at: datetime
 
 
-class LedgerEntry(Shape):
+class LedgerEntry(Shape, defer_build=True):
     """One line of a sandbox's ledger: what changed, why, and who asked."""
 
     seq: int
@@ -219,7 +219,7 @@ class LedgerEntry(Shape):
     detail: dict[str, Any]
 
 
-class DiskUse(Shape):
+class DiskUse(Shape, defer_build=True):
     """What `runtools df` shows, in bytes on disk."""
 
     total_bytes: int
@@ -231,7 +231,7 @@ class DiskUse(Shape):
     ended_bytes: int = Field(description="disks kept for recovery")
 
 
-class Pruned(Shape):
+class Pruned(Shape, defer_build=True):
     """What `runtools prune` removed."""
 
     ended_sandboxes: int

@@ -13,7 +13,7 @@ from runtools.sdk.shapes.sandboxes import Name
 BuildState = Literal["building", "ready", "failed"]
 
 
-class TemplateBuild(Request):
+class TemplateBuild(Request, defer_build=True):
     """What `POST /v1/templates/{slug}/builds` takes. The slug may be a known recipe or a new name."""
 
     recipe: Name | None = Field(None, description="a known recipe; default: the one the slug names")
@@ -23,7 +23,7 @@ class TemplateBuild(Request):
     )
 
 
-class Template(Shape):
+class Template(Shape, defer_build=True):
     """The newest version of a template, ready or not."""
 
     id: str
@@ -42,7 +42,7 @@ class Template(Shape):
     finished_at: datetime | None
 
 
-class BuildLine(Shape):
+class BuildLine(Shape, defer_build=True):
     """One event of a build's log; `n` is its resumable position."""
 
     n: int

@@ -27,7 +27,7 @@ EventType = Literal[
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 
-class WebhookCreate(Request):
+class WebhookCreate(Request, defer_build=True):
     """What `POST /v1/webhooks` takes."""
 
     url: str = Field(min_length=1, max_length=2048)
@@ -35,7 +35,7 @@ class WebhookCreate(Request):
     description: str = Field("", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 
 
-class Webhook(Shape):
+class Webhook(Shape, defer_build=True):
     """A receiver of events. Its secret is shown once, in the answer that makes it."""
 
     id: str
@@ -48,7 +48,7 @@ class Webhook(Shape):
     created_at: datetime
 
 
-class WebhookDelivery(Shape):
+class WebhookDelivery(Shape, defer_build=True):
     """An event on its way to a receiver. Repeats of the same event have the same `event_id`."""
 
     id: str
@@ -65,7 +65,7 @@ class WebhookDelivery(Shape):
     finished_at: datetime | None
 
 
-class WebhookEvent(Shape):
+class WebhookEvent(Shape, defer_build=True):
     """What a receiver gets: the body of the request.
 
     ``data`` has ``sandbox`` (as the API shows it at that moment), ``cause`` and ``actor``; in events of

@@ -3,32 +3,65 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from runtools.errors import RunToolsError
 from runtools.sdk import shapes, wire
 from runtools.sdk.patience import CALL_SECONDS
 from runtools.sdk.settings import resolve
 from runtools.sdk.shapes import account
-from runtools.sdk.sync.agents import Agents, StandingSandboxes, Tools
-from runtools.sdk.sync.audit import Audit
-from runtools.sdk.sync.deploys import Deploys
-from runtools.sdk.sync.keys import ApiKeys
-from runtools.sdk.sync.limits import Limits
-from runtools.sdk.sync.models import Models
-from runtools.sdk.sync.orgs import Invitations, Members, Orgs
-from runtools.sdk.sync.people import People
-from runtools.sdk.sync.projects import Projects
-from runtools.sdk.sync.runs import Runs, Threads
-from runtools.sdk.sync.sandboxes import Sandboxes
-from runtools.sdk.sync.secrets import Secrets
-from runtools.sdk.sync.sessions import Identities, Sessions
-from runtools.sdk.sync.ssh_keys import SshKeys
-from runtools.sdk.sync.templates import Templates
 from runtools.sdk.sync.transport import Transport
-from runtools.sdk.sync.usage import Usage
-from runtools.sdk.sync.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from runtools.sdk.sync.agents import Agents, StandingSandboxes, Tools
+    from runtools.sdk.sync.audit import Audit
+    from runtools.sdk.sync.deploys import Deploys
+    from runtools.sdk.sync.keys import ApiKeys
+    from runtools.sdk.sync.limits import Limits
+    from runtools.sdk.sync.models import Models
+    from runtools.sdk.sync.orgs import Invitations, Members, Orgs
+    from runtools.sdk.sync.people import People
+    from runtools.sdk.sync.projects import Projects
+    from runtools.sdk.sync.runs import Runs, Threads
+    from runtools.sdk.sync.sandboxes import Sandboxes
+    from runtools.sdk.sync.secrets import Secrets
+    from runtools.sdk.sync.sessions import Identities, Sessions
+    from runtools.sdk.sync.ssh_keys import SshKeys
+    from runtools.sdk.sync.templates import Templates
+    from runtools.sdk.sync.usage import Usage
+    from runtools.sdk.sync.webhooks import Webhooks
+
+
+# Loaded at their first use, with the shapes that they need: few who ask need more than one or two.
+_HOMES = {
+    "sandboxes": ("runtools.sdk.sync.sandboxes", "Sandboxes"),
+    "templates": ("runtools.sdk.sync.templates", "Templates"),
+    "hosts": ("runtools.sdk.sync.client", "Hosts"),
+    "projects": ("runtools.sdk.sync.projects", "Projects"),
+    "api_keys": ("runtools.sdk.sync.keys", "ApiKeys"),
+    "orgs": ("runtools.sdk.sync.orgs", "Orgs"),
+    "members": ("runtools.sdk.sync.orgs", "Members"),
+    "invitations": ("runtools.sdk.sync.orgs", "Invitations"),
+    "sessions": ("runtools.sdk.sync.sessions", "Sessions"),
+    "identities": ("runtools.sdk.sync.sessions", "Identities"),
+    "people": ("runtools.sdk.sync.people", "People"),
+    "ssh_keys": ("runtools.sdk.sync.ssh_keys", "SshKeys"),
+    "limits": ("runtools.sdk.sync.limits", "Limits"),
+    "usage": ("runtools.sdk.sync.usage", "Usage"),
+    "secrets": ("runtools.sdk.sync.secrets", "Secrets"),
+    "audit": ("runtools.sdk.sync.audit", "Audit"),
+    "models": ("runtools.sdk.sync.models", "Models"),
+    "webhooks": ("runtools.sdk.sync.webhooks", "Webhooks"),
+    "deploys": ("runtools.sdk.sync.deploys", "Deploys"),
+    "agents": ("runtools.sdk.sync.agents", "Agents"),
+    "runs": ("runtools.sdk.sync.runs", "Runs"),
+    "threads": ("runtools.sdk.sync.runs", "Threads"),
+    "tools": ("runtools.sdk.sync.agents", "Tools"),
+    "standing_sandboxes": ("runtools.sdk.sync.agents", "StandingSandboxes"),
+}
 
 
 class RunTools:
@@ -55,6 +88,31 @@ class RunTools:
         InvalidRequest: the key, the address or ``client.json`` is malformed.
     """
 
+    sandboxes: Sandboxes
+    templates: Templates
+    hosts: Hosts
+    projects: Projects
+    api_keys: ApiKeys
+    orgs: Orgs
+    members: Members
+    invitations: Invitations
+    sessions: Sessions
+    identities: Identities
+    people: People
+    ssh_keys: SshKeys
+    limits: Limits
+    usage: Usage
+    secrets: Secrets
+    audit: Audit
+    models: Models
+    webhooks: Webhooks
+    deploys: Deploys
+    agents: Agents
+    runs: Runs
+    threads: Threads
+    tools: Tools
+    standing_sandboxes: StandingSandboxes
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -68,33 +126,22 @@ class RunTools:
             resolve(api_key, url), retry_seconds=retry_seconds, headers=headers, waiting=waiting
         )
         self.url = self._transport.url
-        self.sandboxes = Sandboxes(self._transport)
-        self.templates = Templates(self._transport)
-        self.hosts = Hosts(self._transport)
-        self.projects = Projects(self._transport)
-        self.api_keys = ApiKeys(self._transport)
-        self.orgs = Orgs(self._transport)
-        self.members = Members(self._transport)
-        self.invitations = Invitations(self._transport)
-        self.sessions = Sessions(self._transport)
-        self.identities = Identities(self._transport)
-        self.people = People(self._transport)
-        self.ssh_keys = SshKeys(self._transport)
-        self.limits = Limits(self._transport)
-        self.usage = Usage(self._transport)
-        self.secrets = Secrets(self._transport)
-        self.audit = Audit(self._transport)
-        self.models = Models(self._transport)
-        self.webhooks = Webhooks(self._transport)
-        self.deploys = Deploys(self._transport)
-        self.agents = Agents(self._transport)
-        self.runs = Runs(self._transport)
-        self.threads = Threads(self._transport)
-        self.tools = Tools(self._transport)
-        self.standing_sandboxes = StandingSandboxes(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    if not TYPE_CHECKING:  # else any name would be one
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _HOMES:
+                raise AttributeError(f"{type(self).__name__} has no {name!r}", name=name, obj=self)
+            module, kind = _HOMES[name]
+            manager = getattr(importlib.import_module(module), kind)(self._transport)
+            setattr(self, name, manager)
+            return manager
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HOMES})
 
     def __enter__(self) -> RunTools:
         return self
