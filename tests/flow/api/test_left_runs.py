@@ -83,7 +83,8 @@ class TestCancelled:
                 asyncio.create_task(http.post(f"{path}/processes", json={"command": "touch ran"})),
                 asyncio.create_task(http.put(f"{path}/files?path=/workspace/x", content=b"x")),
             ]
-            await asked_for.wait()
+            async with asyncio.timeout(PATIENCE_SECONDS / 4):
+                await asked_for.wait()
             await stage.worker.finish(run)
             await asyncio.sleep(BELIEVED_SECONDS)
             go_on.set()
