@@ -2,17 +2,15 @@
 
 The first rows set the gateway alone (a process of its own, over servers of this machine) beside nginx: the
 same server behind both, asked by wrk in turns. What limits it is Python on one core. The others go through
-gateway, host and guest agent into a virtual machine; the guest's own speed limits them. Needs nginx and wrk
-(apt install nginx-light wrk).
+gateway, host and guest agent into a virtual machine; the guest's own speed limits them. `./dev bench`
+installs nginx and wrk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -82,9 +80,6 @@ http {{
 
 def measure(bench: Bench) -> Iterator[Row]:
     """The gateway alone, then the way into a machine."""
-    for program in ("nginx", "wrk"):
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-            raise SystemExit(f"{program} is not installed: apt install nginx-light wrk")
     rounds = 3 if bench.quick else 5
     with ExitStack() as stack:
         server, proxy = stack.enter_context(_nginx(bench.work))
