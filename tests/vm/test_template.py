@@ -6,6 +6,7 @@ platform's `base-debian`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.vm.conftest import OWN, House
 from runtools import errors
 from runtools.sdk.shapes.templates import BuildLine
 from runtools.sdk.sync.sandbox import Sandbox
-from runtools.testing.real_platform import Platform
+from runtools.testing.real_platform import Platform, eventually
 
 pytestmark = pytest.mark.vm
 
@@ -137,6 +138,16 @@ class TestBuild:
         assert not [m for m in Path("/proc/mounts").read_text().splitlines() if str(work) in m]
 
 
+def _told_of(what: str) -> list[Path]:
+    """The processes whose arguments name it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if what.encode() in file.read_bytes():
+                found.append(file)
+    return found
+
+
 class TestFailedBuild:
     def test_says_which_package_nobody_has(self, platform: Platform) -> None:
         with pytest.raises(errors.BuildFailed, match="Unable to locate package no-such-thing"):
@@ -145,6 +156,22 @@ class TestFailedBuild:
         with pytest.raises(errors.RunToolsError):
             platform.rt.sandboxes.create(template="test-bad")
         platform.rt.templates.delete("test-bad")
+
+    def test_one_that_is_deleted_ends_with_all_that_it_started(self, platform: Platform) -> None:
+        templates = platform.rt.templates
+        begun = templates.build("test-gone", recipe="base-debian", wait=False)
+        for line in templates.logs("test-gone", begun.version):
+            if line.step == "packages" and line.text.startswith("I: "):
+                break  # the bootstrapper is at work
+        assert _told_of(begun.id)
+        (gone,) = templates.delete("test-gone", begun.version)
+        assert (gone.state, gone.step) == ("failed", "deleted")
+        host = platform.home / "host"
+        assert not (host / "work" / begun.id).exists()
+        assert not (host / "templates" / begun.id).exists()
+        eventually(lambda: not _told_of(begun.id))
+        with pytest.raises(errors.NotFound):
+            templates.get("test-gone")
 
     def test_refuses_what_is_no_package(self, platform: Platform) -> None:
         with pytest.raises(errors.InvalidRequest, match="is no package name"):

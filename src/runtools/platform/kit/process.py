@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,11 @@ PLAIN_ENV: Mapping[str, str] = {
     "LANG": "C.UTF-8",
     "HOME": "/nonexistent",
 }
+
+# Of what a program prints so many bytes are taken at once, and as many lines at most; then others have
+# their turn, for so many times as long as that took.
+_PIECE = 512
+_GIVEN_WAY = 3
 
 
 class CommandFailed(Exception):
@@ -64,8 +72,9 @@ async def run(
         TimeoutError: it did not end in time; it was killed.
         FileNotFoundError: there is no such program.
     """
-    words = [str(word) for word in argv]
-    process = await asyncio.create_subprocess_exec(
+    words, loop = [str(word) for word in argv], asyncio.get_running_loop()
+    transport, protocol = await loop.subprocess_exec(
+        lambda: _Ends(loop),
         *words,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -73,6 +82,7 @@ async def run(
         env=dict(PLAIN_ENV if env is None else env),
         cwd=cwd,
     )
+    process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout(timeout):
             out, err = await process.communicate(stdin)
@@ -80,12 +90,29 @@ async def run(
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await asyncio.wait({protocol.ended})
+        transport.close()
     code = process.returncode
     assert code is not None  # noqa: S101 - communicate() returned, so it has ended
     if check and code != 0:
         raise CommandFailed(words, code, err or out)
     return Completed(code, out, err)
+
+
+class _Ends(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells when a program has ended; `Process.wait` does when its pipes have, too.
+
+    One that is full and not read does not end, nor one that something else holds open.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=1 << 16, loop=loop)
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    def process_exited(self) -> None:
+        """Asyncio says so."""
+        super().process_exited()
+        self.ended.set_result(None)
 
 
 def output(argv: Sequence[str], *, timeout: float) -> bytes:
@@ -137,44 +164,100 @@ async def stream(
 ) -> int:
     """Run a program to its end, handing over each line of both its streams as it comes.
 
-    A cancelled call ends the program and everything it started. Lines are cut at 4096 characters.
+    Lines are cut at 4096 characters. One that prints without end takes a quarter of our time at most, and
+    waits otherwise. A cancelled call ends the program and its process group. What has left that group is
+    not waited for, however the program ends, and what it says after the program's end is not read.
 
     Raises:
         CommandFailed: it ended with another code than 0, and ``check`` is set.
         FileNotFoundError: there is no such program.
     """
     words = [str(word) for word in argv]
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=dict(PLAIN_ENV if env is None else env),
-        cwd=cwd,
-        start_new_session=True,
-    )
-    tail: deque[str] = deque(maxlen=20)
+    # A pipe of our own: asyncio waits for the end of its pipes before it tells that a program has ended.
+    reading, writing = os.pipe()
     try:
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        rest = b""
-        while chunk := await process.stdout.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[:4096]
-            for line in lines:
-                tail.append(line[:4096].decode(errors="replace").rstrip("\r"))
-                on_line(tail[-1])
-        if rest:
-            tail.append(rest.decode(errors="replace"))
-            on_line(tail[-1])
-        code = await process.wait()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(PLAIN_ENV if env is None else env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        said = _Lines(on_line)
+        ending = asyncio.create_task(process.wait())
+        try:
+            await _listen(reading, ending, said)
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.wait({ending})
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        os.close(reading)
+    said.end()
+    code = ending.result()
     if check and code != 0:
-        raise CommandFailed(words, code, "\n".join(tail).encode())
+        raise CommandFailed(words, code, "\n".join(said.tail).encode())
     return code
+
+
+class _Lines:
+    """Makes lines of what a program prints, and keeps the last of them in ``tail``."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self.tail: deque[str] = deque(maxlen=20)
+        self._on_line = on_line
+        self._rest = b""
+
+    def add(self, piece: bytes) -> None:
+        """What comes next."""
+        *lines, rest = (self._rest + piece).split(b"\n")
+        self._rest = rest[:4096]
+        for line in lines:
+            self._say(line[:4096].decode(errors="replace").rstrip("\r"))
+
+    def end(self) -> None:
+        """Nothing comes any more; a line may have been begun."""
+        if self._rest:
+            self._say(self._rest.decode(errors="replace"))
+
+    def _say(self, line: str) -> None:
+        self.tail.append(line)
+        self._on_line(line)
+
+
+async def _listen(fd: int, ending: asyncio.Task[int], said: _Lines) -> None:
+    """Read a program's pipe to the program's end, which need not be the end of the pipe."""
+    loop = asyncio.get_running_loop()
+    while not ending.done():
+        some: asyncio.Future[None] = loop.create_future()
+        either: set[asyncio.Future[Any]] = {some, ending}
+        loop.add_reader(fd, _settle, some)
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(fd)
+        if some.done() and not await _take(fd, _PIECE, said):
+            await asyncio.wait({ending})  # it has closed its output, and goes on
+    # What it has said is in the pipe now; what is added from here on is another's.
+    left = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    while left > 0:
+        left -= await _take(fd, min(left, _PIECE), said)
+
+
+async def _take(fd: int, size: int, said: _Lines) -> int:
+    """Hand over a piece of what is in a pipe, and give way; how large it was."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    piece = os.read(fd, size)
+    said.add(piece)
+    await asyncio.sleep(_GIVEN_WAY * (clock() - began))
+    return len(piece)
 
 
 async def start_detached(
