@@ -86,6 +86,27 @@ class TestBuild:
         missing = await world.http.get("/v1/templates/base-debian/logs?version=7")
         assert missing.status_code == 404
 
+    async def test_an_org_has_so_many_under_way_and_no_more(self, any_world: World) -> None:
+        """However many are asked for at once; who repeats one that was begun is answered."""
+        any_world.host.gate.clear()
+        most = any_world.platform.settings.limit_builds
+
+        async def begin(n: int) -> httpx.Response:
+            url, headers = f"/v1/templates/mine-{n}/builds", {"Idempotency-Key": f"build-{n}"}
+            return await any_world.http.post(url, json={"recipe": "base-debian"}, headers=headers)
+
+        answers = await asyncio.gather(*(begin(n) for n in range(most + 3)))
+        begun = [n for n, answer in enumerate(answers) if answer.status_code == 201]
+        refused = [n for n, answer in enumerate(answers) if answer.status_code == 409]
+        assert (len(begun), len(refused)) == (most, 3)
+        error = answers[refused[0]].json()["error"]
+        assert error["code"] == "quota_exceeded"
+        assert error["details"] == {"limit": "builds", "max": most, "used": most, "asked": 1}
+        assert (await begin(begun[0])).status_code == 201
+        await any_world.http.delete(f"/v1/templates/mine-{begun[0]}")
+        other = await any_world.http.post("/v1/templates/base-debian/builds", json={})
+        assert other.status_code == 201
+
     async def test_the_untested_recipe_says_so(self, world: World) -> None:
         made = (await world.http.post("/v1/templates/base-ubuntu/builds", json={})).json()["data"]
         assert made["tested"] is False

@@ -64,6 +64,7 @@ class Settings:
         rate_limit_failed: tries without a good key from one address in a minute; 0: no limit.
         default_template: what a create without a template gets.
         build_minutes: how long the build of a template may take from when its turn comes; 0: no limit.
+        limit_builds: builds that an org may have under way or waiting; 0: no limit.
         mirror: package mirror for template builds; empty: the one this machine's apt uses.
         kasmvnc: address or file of KasmVNC's package, for the recipes named after it.
         database_url: SQLAlchemy URL; empty: SQLite in the home.
@@ -129,6 +130,7 @@ class Settings:
     rate_limit_failed: int = 600
     default_template: str = "base-debian"
     build_minutes: int = 120
+    limit_builds: int = 16
     mirror: str = ""
     kasmvnc: str = ""
     database_url: str = ""

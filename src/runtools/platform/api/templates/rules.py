@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from runtools.errors import InvalidRequest, TemplateInUse
+from runtools.errors import InvalidRequest, QuotaExceeded, TemplateInUse
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.access import Caller, covers
 from runtools.platform.core.ids import is_name
@@ -41,6 +41,20 @@ def check_packages(packages: Iterable[str]) -> None:
             f"apt.{bad[0]}",
             f"{bad[1][:80]!r} is no package name: lower-case letters, digits, '+', '-' and '.', with an "
             "optional =version",
+        )
+
+
+def check_queue(most: int, has: int) -> None:
+    """So many builds an org may have under way or waiting; 0: no limit.
+
+    Raises:
+        QuotaExceeded: it has them; it names the limit.
+    """
+    if most and has >= most:
+        raise QuotaExceeded(
+            f"the org may have {most} builds under way or waiting, and it has {has}",
+            hint="wait for one to end, or delete its version; the setting limit_builds allows more",
+            details={"limit": "builds", "max": most, "used": has, "asked": 1},
         )
 
 

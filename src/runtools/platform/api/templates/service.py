@@ -27,7 +27,11 @@ _NOTE_SECONDS = 1.0
 
 
 async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
-    """Begin the next version of a template; returns as soon as the host has taken it up."""
+    """Begin the next version of a template; returns as soon as the host has taken it up.
+
+    Raises:
+        QuotaExceeded: the org has as many builds under way or waiting as it may.
+    """
     platform = call.platform
     rules.check_slug(slug)
     recipe = rules.recipe_of(slug, wanted)
@@ -45,7 +49,8 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
         op=call.op,
         created_at=platform.clock.now(),
     )
-    version = await call.once(store.by_op, lambda: platform.db.write(_write, version))
+    most = platform.settings.limit_builds
+    version = await call.once(store.by_op, lambda: platform.db.write(_write, version, most))
     reach("api.build.written")
     if version.state == "building":  # a repeat may find it at its end, or dropped since
         await ask(platform, version)
@@ -53,7 +58,8 @@ async def build(call: Call, slug: str, wanted: TemplateBuild) -> Version:
     return await _again(platform, version)
 
 
-def _write(conn: Transaction, version: Version) -> Version:
+def _write(conn: Transaction, version: Version, most: int) -> Version:
+    rules.check_queue(most, store.under_way(conn, version))
     made = replace(version, version=store.next_number(conn, version.org_id, version.slug))
     store.add(conn, made)
     return made
@@ -62,6 +68,7 @@ def _write(conn: Transaction, version: Version) -> Version:
 async def ask(platform: Platform, version: Version) -> None:
     """Ask the host to build what is written down; refused, the version has failed."""
     order = BuildOrder(
+        org_id=version.org_id,
         version_id=version.id,
         slug=version.slug,
         version=version.version,

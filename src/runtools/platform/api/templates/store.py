@@ -122,6 +122,14 @@ def next_number(conn: Connection, org_id: str, slug: str) -> int:
     return int(conn.scalar(query) or 0) + 1
 
 
+def under_way(conn: Connection, new: Version) -> int:
+    """How many builds its org has under way or waiting; no other begins until the transaction ends."""
+    org = select(orgs.c.id).where(orgs.c.id == new.org_id)
+    conn.execute(org.with_for_update(key_share=True))
+    mine = (versions.c.org_id == new.org_id) & (versions.c.state == "building")
+    return int(conn.scalar(select(func.count()).where(mine)) or 0)
+
+
 def by_op(conn: Connection, org_id: str, op: str) -> Version | None:
     """The version that an act builds, if it has been begun before."""
     query = _ALL.where(versions.c.org_id == org_id, versions.c.op == op)

@@ -150,8 +150,13 @@ class Stored(Shape):
 
 
 class BuildOrder(Shape):
-    """Build a template version."""
+    """Build a template version.
 
+    Attributes:
+        org_id: whose it is; empty in what was written down before it was told.
+    """
+
+    org_id: str = ""
     version_id: str
     slug: str
     version: int

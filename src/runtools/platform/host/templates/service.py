@@ -1,4 +1,4 @@
-"""Templates of one host: builds, one at a time, and the versions that they made.
+"""Templates of one host: builds, one at a time (`turns.py` says which), and the versions that they made.
 
     build ──▶ building ──▶ ready      immutable; removed by drop
                   └──────▶ failed     with its log and the reason, without files
@@ -33,6 +33,7 @@ from runtools.platform.host.templates.buildlog import BuildLog, duration, read_l
 from runtools.platform.host.templates.images import BASE, INITRD, KERNEL, LOG, RECORD, Image
 from runtools.platform.host.templates.recipes import check_packages, recipe_of
 from runtools.platform.host.templates.record import Record, read_records
+from runtools.platform.host.templates.turns import Turn, Turns
 from runtools.platform.kit.clock import Backoff, Clock
 from runtools.platform.kit.crash import crash_point
 from runtools.platform.kit.unbroken import to_its_end
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 # A VMM runs as a user of its own: it passes through the folders and reads the images.
 _PASSABLE = 0o711
 _LONGEST_SECONDS = 5.0  # between two tries to write down how a build ended
+_AT_ONCE = 64  # lines of a log that are told without giving way
 _SAID = 6  # about as many lines as a first boot says
 _VERSION_ID = re.compile(r"[a-z]{3}_[a-z0-9]{1,40}")  # it names a folder
 
@@ -99,7 +101,7 @@ class Templates:
         self._records = {r.order.version_id: r for r in read_records(self._folder)}
         self._logs: dict[str, BuildLog] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
         self._building: str | None = None
         self._makes_image = False
         self._has_shop = False
@@ -154,17 +156,17 @@ class Templates:
             if _VERSION_ID.fullmatch(order.version_id) is None:
                 raise InvalidRequest(f"{order.version_id[:80]!r} is no id")
             record = Record(order=order, created_at=self._clock.now())
-            before = sum(one.state == "building" for one in self._records.values())
             log = self._begun(record)
             log.step("queued", 0.0, 0.0)
+            turn, before = self._turns.ask(order.org_id)
             if before:
-                log.line(f"one is built at a time: {before} before it")
+                log.line(f"one is built at a time, and orgs take turns: {before} before it")
             if not RECIPES[recipe.slug]:
                 log.line(f"nobody has seen a build of {recipe.slug} pass yet: it is untested")
             self._records[order.version_id] = record
             self._logs[order.version_id] = log
-            task = asyncio.create_task(self._run(record, log))
-            task.add_done_callback(partial(self._over, record, log))
+            task = asyncio.create_task(self._run(record, log, turn))
+            task.add_done_callback(partial(self._over, record, log, turn))
             self._tasks[order.version_id] = task
         return await self.built(order.version_id)
 
@@ -186,12 +188,16 @@ class Templates:
         """
         self._record(version_id)
         log = self._logs.get(version_id)
-        if log is not None:
-            async for line in log.follow(after):
-                yield line
-            return
-        kept = await asyncio.to_thread(read_log, self._at(version_id) / LOG)
-        for line in kept[max(after, 0) :]:
+        lines = log.follow(after) if log is not None else self._kept(version_id, after)
+        async for line in lines:
+            yield line
+            if line.n % _AT_ONCE == 0:  # a log may have 200,000, all there already
+                await asyncio.sleep(0)
+
+    async def _kept(self, version_id: str, after: int) -> AsyncIterator[BuildLine]:
+        for line in (await asyncio.to_thread(read_log, self._at(version_id) / LOG))[
+            max(after, 0) :
+        ]:
             yield line
 
     async def drop(self, version_id: str) -> None:
@@ -251,19 +257,19 @@ class Templates:
             self._tasks[version_id].cancel()
         return True
 
-    async def _run(self, record: Record, log: BuildLog) -> None:
-        async with self._turn:
-            self._building = record.order.version_id
-            limit = asyncio.timeout(self._limit_seconds)
-            try:
-                async with limit:
-                    await self._make(record, log)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                raise self._took_too_long(log) from None
-            finally:
-                self._building = None
+    async def _run(self, record: Record, log: BuildLog, turn: Turn) -> None:
+        await turn.come
+        self._building = record.order.version_id
+        limit = asyncio.timeout(self._limit_seconds)
+        try:
+            async with limit:
+                await self._make(record, log)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._took_too_long(log) from None
+        finally:
+            self._building = None
 
     def _took_too_long(self, log: BuildLog) -> BuildFailed:
         return BuildFailed(
@@ -293,11 +299,12 @@ class Templates:
             shutil.rmtree(folder, ignore_errors=True)
             raise room.refused(named, exc) from exc
 
-    def _over(self, record: Record, log: BuildLog, task: asyncio.Task[None]) -> None:
+    def _over(self, record: Record, log: BuildLog, turn: Turn, task: asyncio.Task[None]) -> None:
         """A build has ended, however it did; also one that was cancelled before it began.
 
         Those who follow it are told at once, whatever the disk takes.
         """
+        self._turns.end(turn)
         version_id = record.order.version_id
         failure = None if task.cancelled() else task.exception()
         error: RunToolsError | None = None

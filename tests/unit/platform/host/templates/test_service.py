@@ -188,7 +188,45 @@ class TestBuild:
         await templates.build(order("tpl_c"))
         await templates.stop()
         said = [line.text async for line in templates.build_log("tpl_c", 0)]
-        assert said[:2] == ["== queued", "one is built at a time: 2 before it"]
+        assert said[:2] == ["== queued", "one is built at a time, and orgs take turns: 2 before it"]
+
+    async def test_orgs_take_turns(self, templates: Templates, oven: Oven) -> None:
+        oven.go.clear()
+        for name in ("tpl_a1", "tpl_a2", "tpl_a3"):
+            await templates.build(order(name, org_id="org_a"))
+        await templates.build(order("tpl_b", org_id="org_b"))
+        said = templates.build_log("tpl_b", 0)
+        assert [(await anext(said)).text for _ in range(2)][1].endswith(
+            "orgs take turns: 1 before it"
+        )
+        oven.go.set()
+        assert (await ended(templates, "tpl_b")).state == "ready"
+        assert (await templates.built("tpl_a1")).state == "ready"
+        assert (await templates.built("tpl_a3")).state == "building"
+        assert (await ended(templates, "tpl_a3")).state == "ready"
+
+    async def test_a_long_log_is_told_in_pieces(self, templates: Templates) -> None:
+        """Others have their turn between them, while it is followed and when it is read again."""
+        await templates.build(order())
+        log = templates._logs["tpl_one"]
+        for _ in range(2000):
+            log.line("")
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        for _ in range(2):
+            seen = at_once = most = 0
+            async for _line in templates.build_log("tpl_one", 0):
+                at_once = at_once + 1 if turns == seen else 1
+                seen, most = turns, max(most, at_once)
+            assert most <= 128
+        task.cancel()
 
     async def test_is_not_to_be_had_before_it_is_ready(
         self, templates: Templates, oven: Oven
