@@ -1,14 +1,21 @@
-"""An address that opens is handed to the browser by a page that leads there once, and only this user."""
+"""An address that opens is handed to the browser by a page that leads there, and only this user."""
 
 from __future__ import annotations
 
 import http.client
 import os
+import socket
+import struct
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import pytest
 
+from runtools.cli import output
 from runtools.cli.sandbox import handing
 
 LINK = "http://3000-sandbox-aaaaaaaaaaaa.sandboxes.localhost:7780/?runtools-link=rt_link_x"
@@ -16,40 +23,126 @@ LINK = "http://3000-sandbox-aaaaaaaaaaaa.sandboxes.localhost:7780/?runtools-link
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is to say whose it is")
 
 
-def ask(address: str, path: str | None = None) -> tuple[int, str | None]:
+def ask(address: str, path: str | None = None) -> tuple[int, str | None, bytes]:
     url = urlsplit(address)
     asked = http.client.HTTPConnection(url.netloc, timeout=20)
     asked.request("GET", url.path if path is None else path)
     said = asked.getresponse()
-    return said.status, said.headers["Location"]
+    return said.status, said.headers["Location"], said.read()
 
 
-def test_it_leads_there_once() -> None:
-    with handing.leading_to(LINK) as (address, was_there):
+def test_it_leads_there_and_is_gone() -> None:
+    with handing.leading_to(LINK) as (address, came):
         assert "rt_link_" not in address
-        assert ask(address, "/") == (404, None)
-        assert not was_there.is_set()
-        assert ask(address) == (303, LINK)
-        assert was_there.wait(20)
-        assert ask(address) == (404, None)
+        status, _, said = ask(address, "/")
+        assert (status, came.empty()) == (404, True)
+        assert b"Open the address" in said
+        for _ in range(2):  # who looks first is not always who shows it
+            assert ask(address) == (303, LINK, b"")
+            assert came.get(timeout=20)
     with pytest.raises(ConnectionRefusedError):
         ask(address)
 
 
-def test_who_is_another_user_is_not_led_and_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_another_user_is_not_led(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = os.getuid()
-    with handing.leading_to(LINK) as (address, was_there):
+    with handing.leading_to(LINK) as (address, came):
         monkeypatch.setattr(handing.os, "getuid", lambda: mine + 1)
-        assert ask(address) == (404, None)
-        assert not was_there.is_set()
+        status, where, said = ask(address)
+        assert (status, where) == (404, None)
+        assert b"only programs of the user" in said
+        assert LINK.encode() not in said
+        assert not came.get(timeout=20)
         monkeypatch.setattr(handing.os, "getuid", lambda: mine)
-        assert ask(address) == (303, LINK)
+        assert ask(address)[:2] == (303, LINK)
+
+
+def test_one_that_speaks_the_other_protocol_is_found_too() -> None:
+    with handing.leading_to(LINK) as (address, _):
+        url = urlsplit(address)
+        with socket.socket(socket.AF_INET6) as asked:
+            asked.settimeout(20)
+            asked.connect(("::ffff:127.0.0.1", url.port))
+            asked.sendall(f"GET {url.path} HTTP/1.0\r\n\r\n".encode())
+            assert b" 303 " in asked.recv(100)
+
+
+def test_who_breaks_off_makes_no_noise(capfd: pytest.CaptureFixture[str]) -> None:
+    with handing.leading_to(LINK) as (address, came):
+        for _ in range(5):
+            asked = socket.create_connection(("127.0.0.1", urlsplit(address).port), 20)
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            asked.sendall(f"GET {urlsplit(address).path}".encode())
+            asked.close()
+        assert ask(address)[0] == 303
+        assert came.get(timeout=20)
+        for one in threading.enumerate():
+            if "process_request_thread" in one.name:
+                one.join(20)
+    assert capfd.readouterr().err == ""
+
+
+def test_one_that_has_gone_is_nobodys() -> None:
+    with socket.socket() as never:
+        assert not handing.is_of_this_user(never)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said to be waited for."""
+    said: list[str] = []
+
+    @contextmanager
+    def working(text: str) -> Iterator[None]:
+        said.append(text)
+        yield
+
+    monkeypatch.setattr(output, "working", working)
+    return said
 
 
 def test_a_browser_that_does_not_come_is_told_of(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], waits: list[str]
 ) -> None:
     monkeypatch.setattr(handing, "PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(handing.webbrowser, "open", lambda _: True)
     handing.open_unseen(LINK)
     assert "no browser has come" in capsys.readouterr().err
+    assert waits == ["waiting for the browser"]
+
+
+def test_so_is_one_that_came_and_was_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], waits: list[str]
+) -> None:
+    mine, told = os.getuid(), SimpleQueue[str]()
+
+    def start(address: str) -> bool:
+        told.put(address)
+        return True
+
+    monkeypatch.setattr(handing.webbrowser, "open", start)
+    monkeypatch.setattr(handing.os, "getuid", lambda: mine + 1)
+    monkeypatch.setattr(handing, "_AGAIN_SECONDS", 0.0)
+    waiting = threading.Thread(target=handing.open_unseen, args=(LINK,))
+    note, refused = output.note, threading.Event()
+
+    def noted(text: str) -> None:
+        note(text)
+        refused.set()
+
+    monkeypatch.setattr(output, "note", noted)
+    waiting.start()
+    address = told.get(timeout=20)
+    try:
+        for _ in range(2):
+            assert ask(address)[0] == 404
+        assert refused.wait(20)
+        assert waiting.is_alive()
+    finally:
+        monkeypatch.setattr(handing.os, "getuid", lambda: mine)
+        assert ask(address)[0] == 303
+        waiting.join(20)
+    said = capsys.readouterr().err
+    assert said.count("was refused") == 1
+    assert "no browser has come" not in said
+    assert waits

@@ -1,7 +1,7 @@
 """Hands an address that opens to the browser: every user of a machine sees what programs are started with.
 
-The browser is given a page on the loopback that leads there, once, and only programs of the same user: the
-kernel says whose a connection is. Browsers that may read no files (as snaps and Flatpaks) find it, too.
+The browser is given a page on the loopback that leads there, for a moment, and only programs of the same
+user: the kernel says whose a connection is. Browsers that may read no files (snaps, Flatpaks) find it, too.
 """
 
 from __future__ import annotations
@@ -11,19 +11,27 @@ import secrets
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
-from typing import Final
+from queue import Empty, SimpleQueue
+from typing import Any, Final
 
 from runtools.cli import output
 from runtools.errors import InvalidRequest
 from runtools.sdk import settings
 
 PATIENCE_SECONDS: Final = 30.0
+_AGAIN_SECONDS: Final = 1.0  # a browser may look before it goes there
 _CONNECTIONS: Final = Path("/proc/net/tcp")
+_CONNECTIONS_6: Final = Path("/proc/net/tcp6")
+_FOR_OTHERS: Final = (
+    b"This page leads only programs of the user who asked for it. Open the address that the command "
+    b"printed, or a link that `runtools sandbox url --ttl 1h` makes.\n"
+)
 
 
 def open_plainly(address: str) -> None:
@@ -41,38 +49,66 @@ def open_unseen(link: str) -> None:
     if not _CONNECTIONS.exists():
         open_plainly(_page(link).as_uri())
         return
-    with leading_to(link) as (address, was_there):
-        if not _is_started(address):
+    with leading_to(link) as (address, came):
+        if _is_started(address):
+            _see_led(came)
+        else:
             output.note("no browser could be started here: open the address yourself")
-        elif not was_there.wait(PATIENCE_SECONDS):
-            output.note("no browser has come for the address: open it yourself")
+
+
+def _see_led(came: SimpleQueue[bool]) -> None:
+    """Wait for the browser, and say what becomes of it."""
+    until, was_refused = time.monotonic() + PATIENCE_SECONDS, False
+    while True:
+        with output.working("waiting for the browser"):
+            is_led = _next(came, until - time.monotonic())
+        if is_led:
+            time.sleep(_AGAIN_SECONDS)
+            return
+        if is_led is None:
+            break
+        if not was_refused:
+            output.note(
+                "a browser came for the address, and was refused: it is another user's (by sudo, or from "
+                "outside WSL); open the address yourself"
+            )
+        was_refused = True
+    if not was_refused:
+        output.note("no browser has come for the address: open it yourself")
+
+
+def _next(came: SimpleQueue[bool], seconds: float) -> bool | None:
+    with suppress(Empty):
+        return came.get(timeout=max(0.0, seconds))
+    return None
 
 
 @contextmanager
-def leading_to(link: str) -> Iterator[tuple[str, threading.Event]]:
-    """A page on the loopback that leads there once; gives its address, and what is set when it has."""
+def leading_to(link: str) -> Iterator[tuple[str, SimpleQueue[bool]]]:
+    """A page on the loopback that leads there; gives its address, and of who comes whether it was led."""
     # Here, for other commands are quicker without them.
     from http.server import BaseHTTPRequestHandler  # noqa: PLC0415
     from socketserver import ThreadingTCPServer  # noqa: PLC0415
 
-    path, was_there = f"/{secrets.token_urlsafe(16)}", threading.Event()
-    turns = threading.Semaphore(1)  # one, and it is not given back
+    path, came = f"/{secrets.token_urlsafe(16)}", SimpleQueue[bool]()
 
     class Page(BaseHTTPRequestHandler):
         timeout = PATIENCE_SECONDS
 
         def do_GET(self) -> None:
-            ours = self.path == path and is_of_this_user(self.connection)
-            leads = ours and turns.acquire(blocking=False)
+            leads = self.path == path and is_of_this_user(self.connection)
+            said = b"" if leads else _FOR_OTHERS
             self.send_response(303 if leads else 404)
             if leads:
                 self.send_header("Location", link)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(said)))
             self.send_header("Cache-Control", "no-store")
             self.send_header("Referrer-Policy", "no-referrer")
             self.end_headers()
-            if leads:
-                was_there.set()
+            self.wfile.write(said)
+            if self.path == path:
+                came.put(leads)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             """Nothing is printed."""
@@ -80,28 +116,44 @@ def leading_to(link: str) -> Iterator[tuple[str, threading.Event]]:
     class Server(ThreadingTCPServer):
         daemon_threads = True
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Who breaks off is told of no more than who does not come."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                super().handle_error(request, client_address)
+
     with Server(("127.0.0.1", 0), Page) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         serving.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}{path}", was_there
+            yield f"http://127.0.0.1:{server.server_address[1]}{path}", came
         finally:
             server.shutdown()
 
 
 def is_of_this_user(connection: socket.socket) -> bool:
-    """Whether the other end of a connection on the loopback is a program of the same user."""
-    ends = _as_listed(connection.getpeername()), _as_listed(connection.getsockname())
-    for line in _CONNECTIONS.read_text("ascii").splitlines()[1:]:
-        words = line.split()
-        if tuple(words[1:3]) == ends:
-            return int(words[7]) == os.getuid()
+    """Whether the other end of a connection on the loopback is a program of the same user.
+
+    One that has gone is none, nor is one that the kernel does not say.
+    """
+    try:
+        peer, own = connection.getpeername(), connection.getsockname()
+        # A program that speaks IPv6 alone comes from an address of IPv4 in one of IPv6.
+        for listed, before in ((_CONNECTIONS, b""), (_CONNECTIONS_6, bytes(10) + b"\xff\xff")):
+            ends = _as_listed(peer, before), _as_listed(own, before)
+            for line in listed.read_text("ascii").splitlines()[1:]:
+                words = line.split()
+                if tuple(words[1:3]) == ends:
+                    return int(words[7]) == os.getuid()
+    except OSError:
+        pass
     return False
 
 
-def _as_listed(end: tuple[str, int]) -> str:
-    number = int.from_bytes(socket.inet_aton(end[0]), sys.byteorder)
-    return f"{number:08X}:{end[1]:04X}"
+def _as_listed(end: tuple[str, int], before: bytes) -> str:
+    """An end as the kernel lists it, in words of 32 bits as the machine has them."""
+    address = before + socket.inet_aton(end[0])
+    words = [address[at : at + 4] for at in range(0, len(address), 4)]
+    return "".join(f"{int.from_bytes(one, sys.byteorder):08X}" for one in words) + f":{end[1]:04X}"
 
 
 def _page(link: str) -> Path:

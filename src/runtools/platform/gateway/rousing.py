@@ -118,18 +118,25 @@ class Rousing:
 async def _answered(waken: Waken) -> None:
     """Have it woken by an api that may be away for a while: nobody is sent away for that.
 
+    How long it is away counts from its first failure: one that is heard may last longer than that.
+
     Raises:
         RunToolsError: it may not be woken, or the api stays away.
     """
     backoff, time = Backoff(SystemClock(), most=_LONGEST_PAUSE), asyncio.get_running_loop().time
-    last = time() + _AWAY_SECONDS
+    last, is_told = None, False
     while True:
         try:
             return await waken()
-        except (WaitsForRoom, DeadlineExceeded):
-            # It is heard: the sandbox waits for room, or for the end of a long pause.
-            last = time() + _AWAY_SECONDS
+        except WaitsForRoom:
+            last = None  # it is heard
+        except DeadlineExceeded as exc:
+            last = None
+            if not is_told:  # it may go on for ever
+                log.warning("what was said on a connection that stayed open waits: %s", exc)
+            is_told = True
         except Unavailable:
+            last = last or time() + _AWAY_SECONDS
             if time() > last:
                 raise
         await backoff.wait()

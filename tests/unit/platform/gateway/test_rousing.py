@@ -60,6 +60,28 @@ async def test_the_end_of_a_long_pause_it_waits_for(monkeypatch: pytest.MonkeyPa
     assert await said(api, monkeypatch) == ("went on", "words")
 
 
+async def test_of_a_pause_that_does_not_end_the_log_tells_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = Api(*[DeadlineExceeded("it is still being paused")] * 3, None)
+    assert await said(api, monkeypatch) == ("went on", "words")
+    assert caplog.text.count("it is still being paused") == 1
+
+
+async def test_an_answer_that_comes_late_is_no_api_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rousing, "_AWAY_SECONDS", 0.1)
+    api, answer = Api(Unavailable("away"), None), Api.waken
+
+    async def late(one: Api) -> None:
+        await asyncio.sleep(0.3)
+        await answer(one)
+
+    monkeypatch.setattr(Api, "waken", late)
+    assert await said(api, monkeypatch) == ("went on", "words")
+
+
 async def test_what_may_not_be_woken_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api(Unavailable("away"), QuotaExceeded("no room"))
     assert await said(api, monkeypatch) == ("ended", "no room")

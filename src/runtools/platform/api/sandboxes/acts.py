@@ -172,6 +172,7 @@ async def wake(call: Call, record: Record) -> Record:
         raise DeadlineExceeded(
             f"{record.id} is still being paused after {_PAUSE_SECONDS:.0f} s",
             hint=f"ask again; runtools sandbox get {record.id} shows when it sleeps",
+            details={"operation": record.operation},
         )
     if record.state != State.PAUSED:
         return record

@@ -9,7 +9,7 @@ from typing import Final
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.web import framing, visitor
 from runtools.platform.gateway.web.admission import lasting
-from runtools.platform.gateway.web.head import AnswerHead, Field, RequestHead
+from runtools.platform.gateway.web.head import AnswerHead, BadHead, Field, RequestHead
 from runtools.platform.gateway.web.pace import Inflow
 from runtools.platform.gateway.web.way import Way
 
@@ -100,15 +100,19 @@ class Exchange:
 
         Args:
             is_last: no other request will be read from the visitor.
+
+        Raises:
+            BadHead: the visitor could not read it.
         """
         self._awaits_leave = False
         more: Sequence[Field] = ()
         if answer.status >= _FINAL:
-            self.begun = True
             is_old = self._head.version == b"1.0"
+            if is_old and answer.length is None:
+                raise BadHead("it is in chunks, which HTTP/1.0 does not know")
+            self.begun = True
             self.chunks = answer.length == -1 and not is_old
-            # Who knows no chunks reads them as what they hold, up to the connection's end.
-            self.is_endless = is_old and answer.length in (-1, None)
+            self.is_endless = is_old and answer.length == -1
             self.keeps = self._head.keeps_alive and not self.is_endless and not is_last
             more = self.more
             if self.chunks:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
+from runtools.platform.gateway.web import visitor
+
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _MAX_LINE: Final = 4096  # of a chunk's size with its extensions, or of a trailer
 _MAX_TRAILERS: Final = 64
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[^\r\n\0]*")
 # What a trailer may never say: how long a message is, who sends it and where to, who may see it, and what
-# is a matter of one connection or of a head alone.
+# is a matter of one connection or of a head alone; nor what of a head goes no further, in either direction.
 _NEVER: Final = frozenset(
-    b"accept-ranges age authorization cache-control clear-site-data connection content-encoding "
-    b"content-length content-location content-range content-security-policy content-type cookie date "
-    b"expect expires forwarded host keep-alive location max-forwards origin proxy-authenticate "
-    b"proxy-authorization proxy-connection range referer refresh retry-after set-cookie "
-    b"strict-transport-security te trailer transfer-encoding upgrade vary via www-authenticate "
-    b"x-api-key x-real-ip".split()
-)
-_NEVER_SO: Final = (b"x-forwarded-", b"x-runtools-", b"access-control-", b"sec-")
+    b"accept-ranges age authorization cache-control content-encoding content-length content-location "
+    b"content-range content-security-policy content-type cookie date expect expires location max-forwards "
+    b"origin proxy-authenticate range referer refresh retry-after set-cookie strict-transport-security "
+    b"trailer transfer-encoding vary www-authenticate x-api-key".split()
+).union(visitor.NOT_INWARD, visitor.NOT_OUTWARD)
+_NEVER_SO: Final = (visitor.FORWARDED, b"x-runtools-", b"access-control-", b"sec-")
 
 
 class BadBody(Exception):
@@ -139,7 +139,7 @@ class Chunked:
         found = _TRAILER.fullmatch(line[:-2])
         if self._trailers > _MAX_TRAILERS or found is None:
             raise BadBody("trailers that are none")
-        name = found[1].lower()
+        name = found[1].lower().replace(b"_", b"-")  # some servers read both as one
         return name not in _NEVER and not name.startswith(_NEVER_SO)
 
 

@@ -33,6 +33,7 @@ FILES_OF_A_VISIT: Final = 2.5
 MOST_OF_A_SOURCE: Final = 2_000
 MOST_TO_A_SANDBOX: Final = 500  # of an address; a host takes twice as many to one sandbox
 MOST_FAREWELLS: Final = 256  # that are told that there is no room, at once
+_Place = tuple[str, str]  # a sandbox, and whom who asks is counted to
 _SHARES: Final = 16  # one of which an address may have of all, when all ask for something
 
 
@@ -41,24 +42,12 @@ class Guest(Protocol):
 
     Attributes:
         source: the address that it comes from.
-        peer: the address of who asks, by a trusted proxy too.
         wish: what it was let in by, where it was.
-        sandbox_id: where it wants to, or is.
         is_idle: no request of it is under way.
     """
 
     source: str
     wish: Wish | None
-
-    @property
-    def peer(self) -> str:
-        """See above."""
-        ...
-
-    @property
-    def sandbox_id(self) -> str | None:
-        """See above."""
-        ...
 
     @property
     def is_idle(self) -> bool:
@@ -109,6 +98,10 @@ class House:
         self._visits: set[Guest] = set()
         self._sent_away = 0  # that are being told that there is no room
         self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
+        self._places: dict[
+            Guest, _Place
+        ] = {}  # of those on which something is asked, or another talk is
+        self._at: dict[_Place, int] = {}  # how many are there
         self._asking: asyncio.Task[None] | None = None
         self._is_busy = False  # everybody asks for something; after a look it is looked for anew
 
@@ -159,6 +152,7 @@ class House:
 
     def leave(self, visit: Guest) -> None:
         """Count it off."""
+        self.has_asked(visit)
         if visit in self._visits:
             self._visits.discard(visit)
             source = rates.source(visit.source)
@@ -170,6 +164,24 @@ class House:
         """One that had no room is gone."""
         self._sent_away -= 1
 
+    def asks(self, visit: Guest, sandbox_id: str, peer: str) -> None:
+        """It wants to a sandbox, until `has_asked`, or until it leaves.
+
+        Args:
+            peer: the address of who asks, by a trusted proxy too.
+        """
+        place = self._places[visit] = sandbox_id, rates.source(peer)
+        self._at[place] = self._at.get(place, 0) + 1
+
+    def has_asked(self, visit: Guest) -> None:
+        """It wants nowhere for now."""
+        place = self._places.pop(visit, None)
+        if place is None:
+            return
+        self._at[place] -= 1
+        if not self._at[place]:
+            del self._at[place]
+
     def check_share(self, sandbox_id: str, peer: str) -> None:
         """Keep one address from taking up all that a host lets to one sandbox, through proxies too.
 
@@ -179,14 +191,8 @@ class House:
         Raises:
             RateLimited: it has its share.
         """
-        share = rates.source(peer)
-        those = self._visits if self._proxies else self._by_source.get(share, {})
-        if len(those) <= MOST_TO_A_SANDBOX or self._is_proxy(peer):
-            return
-        there = [one for one in those if one.sandbox_id == sandbox_id]
-        if len(there) <= MOST_TO_A_SANDBOX:
-            return
-        if sum(rates.source(one.peer) == share for one in there) > MOST_TO_A_SANDBOX:
+        there = self._at.get((sandbox_id, rates.source(peer)), 0)
+        if there > MOST_TO_A_SANDBOX and not self._is_proxy(peer):
             raise RateLimited(
                 f"{MOST_TO_A_SANDBOX} connections from one address to {sandbox_id} are open already",
                 hint="close some of them",

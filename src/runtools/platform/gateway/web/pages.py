@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from http import HTTPStatus
@@ -19,10 +19,17 @@ from runtools.errors import (
     WaitsForRoom,
 )
 from runtools.platform.core.dev_urls import DevUrls, is_open
+from runtools.platform.core.states import Operation
 from runtools.platform.gateway.web.head import Field, write
 from runtools.platform.gateway.web.reloads import MINUTES
 
 RETRY_SECONDS = 2
+# What is under way with a sandbox that was waited for in vain.
+_UNDER_WAY: Mapping[str, str] = {
+    Operation.PAUSING: "The sandbox is being put to sleep",
+    Operation.QUEUED: "The sandbox waits to be made",
+    Operation.STARTING: "The sandbox is being made",
+}
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 0;padding:0 1.5rem;"
     "color:#1c1e21;background:#fafafa}h1{font-size:1.35rem;margin:0 0 .5rem}p{margin:.5rem 0}"
@@ -134,7 +141,8 @@ def of_error(error: RunToolsError, urls: DevUrls, sandbox_id: str, port: int) ->
         after = b"%d" % error.details.get("retryAfterSeconds", RETRY_SECONDS)
         return Page(error.status, "Too much at once", sentence, headers=((b"Retry-After", after),))
     if isinstance(error, DeadlineExceeded):
-        return Page(error.status, "The sandbox is being put to sleep", sentence, reloads=True)
+        title = _UNDER_WAY.get(str(error.details.get("operation")), "The sandbox is not ready yet")
+        return Page(error.status, title, sentence, reloads=True)
     if isinstance(error, Unavailable):
         return Page(503, "The sandbox cannot be reached now", sentence, reloads=True)
     return Page(error.status, "The sandbox cannot be reached", sentence)

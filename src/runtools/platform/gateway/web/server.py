@@ -38,11 +38,10 @@ class Arrival(asyncio.Protocol):
     """A connection that is not encrypted yet: it is counted, and has so long for its handshake."""
 
     wish: Wish | None = None
-    sandbox_id: str | None = None  # which nobody has said yet
     is_idle = True
 
     def __init__(self, house: House, context: ssl.SSLContext, sock: socket.socket) -> None:
-        self.source = self.peer = str(sock.getpeername()[0])
+        self.source = str(sock.getpeername()[0])
         self._house = house
         self._task: asyncio.Task[None] | None = None
         if house.enter(self):

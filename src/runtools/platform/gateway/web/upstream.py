@@ -27,7 +27,11 @@ class Listener(Protocol):
     """Who gets the answer."""
 
     def answer_begins(self, head: AnswerHead) -> None:
-        """Its head, an interim one included."""
+        """Its head, an interim one included.
+
+        Raises:
+            BadHead: who asked could not read it.
+        """
         ...
 
     def answer_comes(self, data: bytes) -> None:

@@ -121,17 +121,6 @@ class Visit(asyncio.Protocol):
     # --- what the house asks ---
 
     @property
-    def sandbox_id(self) -> str | None:
-        """Where it wants to, or is."""
-        wish = self.wish or (self._request and self._request.wish)
-        return wish.sandbox_id if wish else None
-
-    @property
-    def peer(self) -> str:
-        """Who asks, by a trusted proxy too."""
-        return self.source if self._request is None else self._request.peer
-
-    @property
     def is_idle(self) -> bool:
         """Whether no request is under way, nor the end of an answer."""
         return self._request is None and not self._lingers
@@ -203,6 +192,7 @@ class Visit(asyncio.Protocol):
         if wish is None:
             self._answer(house.page_of_nobody(request.head))
             return
+        house.asks(self, wish.sandbox_id, request.peer)
         found = way.known(house, request.head, wish)
         if found is not None:
             self._send(request, found)
@@ -285,6 +275,7 @@ class Visit(asyncio.Protocol):
         else:
             exchange.upstream.abort()
         self._request, self.wish = None, None
+        self._house.has_asked(self)
         if not exchange.is_whole:
             self._linger()
         elif not exchange.keeps or (self._ended and not self._held):
@@ -380,6 +371,7 @@ class Visit(asyncio.Protocol):
         """Close so that the answer is read, though more may be coming that nobody reads."""
         self._lingers = True
         self._held, self._request, self._exchange, self.wish = b"", None, None, None
+        self._house.has_asked(self)
         self.moved = self._loop.time()
         if not self._ended and self._transport.can_write_eof():
             self._transport.write_eof()

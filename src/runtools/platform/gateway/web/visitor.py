@@ -23,10 +23,10 @@ _HOP: Final = frozenset(
 # without it the next hop would read the body as another message.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 # The last is read by CGI as the proxy to go out by.
-_NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via", b"proxy"}
+NOT_INWARD: Final = _HOP | {b"host", b"forwarded", b"x-real-ip", b"via", b"proxy"}
 # The first would clear the cookies of others too, the second is how the gateway says that it is its own; by
 # the others a proxy before it would give out files and pages of its own.
-_NOT_OUTWARD: Final = _HOP | {
+NOT_OUTWARD: Final = _HOP | {
     b"clear-site-data",
     b"x-runtools-refused",
     b"x-accel-redirect",
@@ -37,7 +37,7 @@ _TELLING: Final = frozenset({_KEY_HEADER, b"x-api-key", b"authorization", b"cook
 _LOCAL: Final = re.compile(
     rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::([0-9]+))?(?=[/?#]|\Z)"
 )
-_FORWARDED: Final = b"x-forwarded-"
+FORWARDED: Final = b"x-forwarded-"
 _PAGE: Final = frozenset({b"origin", b"referer"})
 _FORMS: Final = frozenset(
     {b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"}
@@ -138,7 +138,7 @@ def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> byt
     they come from a page of its own, that is one of its machine too, by whatever name. Whose any other page
     is, it is told as it is, and judges itself. What programs send it keeps the address outside.
     """
-    dropped = _NOT_INWARD
+    dropped = NOT_INWARD
     if head.connection:
         dropped |= head.connection - _FRAMING
     local = b"localhost:%d" % port
@@ -146,7 +146,7 @@ def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> byt
         (name, value)
         for name, value, low in head.fields
         # Servers that know names as variables (CGI, WSGI) read both lines as one.
-        if (plain := low.replace(b"_", b"-")) not in dropped and not plain.startswith(_FORWARDED)
+        if (plain := low.replace(b"_", b"-")) not in dropped and not plain.startswith(FORWARDED)
     ]
     host, scheme = head.host.encode("latin-1"), urls.scheme.encode()
     if not _PAGE.isdisjoint(head.named) and (head.upgrades or _is_form(head)):
@@ -181,7 +181,7 @@ def outward(
     head: AnswerHead, sandbox_id: str, port: int, urls: DevUrls, more: Sequence[Field]
 ) -> bytes:
     """The head of an answer as its caller gets it; what we say besides, it says alone."""
-    dropped = _NOT_OUTWARD
+    dropped = NOT_OUTWARD
     if head.connection:
         dropped |= head.connection - _FRAMING
     if more:

@@ -118,6 +118,21 @@ async def test_chunks_in_an_answer_of_the_old_version_are_none(world: World) -> 
     assert back.is_aborted
 
 
+async def test_chunks_go_to_nobody_who_does_not_know_them(world: World) -> None:
+    visit, front = world.visit()
+    host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
+    visit.data_received(f"GET / HTTP/1.0\r\n{host}\r\n".encode())
+    assert visit._task is not None
+    await visit._task
+    back = world.servers.wires[-1]
+    back.protocol.data_received(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNK + LAST
+    )
+    assert front.sent.startswith(b"HTTP/1.1 502 ")
+    assert b"half" not in front.sent
+    assert back.is_aborted
+
+
 async def test_what_packs_it_counts_as_given(world: World, ends: Ends) -> None:
     """Else a visitor who takes nothing would seem to move by each chunk."""
     visit, front = world.visit()

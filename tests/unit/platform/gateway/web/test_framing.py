@@ -63,6 +63,8 @@ def test_trailers_say_nothing_that_a_head_would_not(places: list[int]) -> None:
     dropped = (
         b"Cookie: __Host-runtools-dev=rt_link_a\r\nset-cookie: a=1; Domain=b\r\nTransfer-Encoding: x\r\n"
         b"X-RunTools-Key: rt_live_a\r\nX-Forwarded-For: 6.6.6.6\r\nHOST: a\r\nContent-Length: 1\r\n"
+        b"X_Forwarded_For: 6.6.6.6\r\nProxy: http://a\r\nX-Accel-Redirect: /a\r\nX-Sendfile: /a\r\n"
+        b"X_Real_IP: 6.6.6.6\r\nx_runtools-key: a\r\nClear-Site-Data: *\r\nX-Runtools-Refused: 1\r\n"
     )
     framed = Chunked()
     said = cut(body + dropped + kept + dropped + b"\r\nGET /", places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web.admission import Wish
 from runtools.platform.gateway.web.house import MOST_FAREWELLS, MOST_TO_A_SANDBOX, House
 from runtools.platform.gateway.web.visitor import Shown
+from runtools.platform.kit import rates
 from runtools.platform.kit.outbound import networks
 from runtools.testing.clock import ManualClock
 from runtools.testing.gateway_world import BOX, KEY, OTHER, FakeAdmitting
@@ -24,13 +26,9 @@ REVOKED = Wish(BOX, 3000, Shown(key="rt_live_revoked"))
 class Guest:
     """A connection that is looked at."""
 
-    def __init__(
-        self, source: str = "192.0.2.1", peer: str | None = None, *, is_idle: bool = True
-    ) -> None:
+    def __init__(self, source: str = "192.0.2.1", *, is_idle: bool = True) -> None:
         self.source = source
-        self.peer = peer or source
         self.wish: Wish | None = None
-        self.sandbox_id: str | None = BOX
         self.is_idle = is_idle
         self.looks = self.aborts = 0
         self.is_broken = False
@@ -113,11 +111,31 @@ async def test_one_address_does_not_take_up_all_of_a_sandbox() -> None:
     made = house(most=1000)
     for _ in range(MOST_TO_A_SANDBOX + 1):
         made.check_share(BOX, "192.0.2.1")
-        assert made.enter(Guest())
+        made.asks(Guest(), BOX, "192.0.2.1")
     with pytest.raises(RateLimited, match=f"{MOST_TO_A_SANDBOX} connections from one address"):
         made.check_share(BOX, "192.0.2.1")
     made.check_share(OTHER, "192.0.2.1")
     made.check_share(BOX, "192.0.2.2")
+
+
+@pytest.mark.parametrize("leaves", [House.leave, House.has_asked])
+async def test_who_asks_for_nothing_there_any_more_takes_up_nothing(
+    leaves: Callable[[House, Guest], None],
+) -> None:
+    made = house(most=1000)
+    guests = [Guest() for _ in range(MOST_TO_A_SANDBOX + 1)]
+    for one in guests:
+        assert made.enter(one)
+        made.asks(one, BOX, "192.0.2.1")
+    with pytest.raises(RateLimited):
+        made.check_share(BOX, "192.0.2.1")
+    leaves(made, guests[0])
+    leaves(made, guests[0])  # who is broken off leaves twice
+    made.check_share(BOX, "192.0.2.1")
+    for one in guests:
+        leaves(made, one)
+    assert not made._at
+    assert not made._places
 
 
 async def test_nor_does_one_that_comes_through_proxies() -> None:
@@ -125,12 +143,33 @@ async def test_nor_does_one_that_comes_through_proxies() -> None:
     made = House(URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), proxies=proxies)
     for n in range(MOST_TO_A_SANDBOX + 1):
         made.check_share(BOX, "2001:db8::1")
-        assert made.enter(Guest(f"10.0.0.{n % 2}", f"2001:db8::{n:x}"))
+        made.asks(Guest(f"10.0.0.{n % 2}"), BOX, f"2001:db8::{n:x}")
+        made.asks(Guest("10.0.0.1"), BOX, "10.0.0.1")
     with pytest.raises(RateLimited, match=f"{MOST_TO_A_SANDBOX} connections from one address"):
         made.check_share(BOX, "2001:db8::1")
     made.check_share(OTHER, "2001:db8::1")
     made.check_share(BOX, "2001:db8:0:1::1")
     made.check_share(BOX, "10.0.0.1")  # which does not say for whom
+
+
+async def test_one_more_is_counted_and_nobody_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxies = networks("10.0.0.0/8")
+    made = House(URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), proxies=proxies)
+    for n in range(4 * MOST_TO_A_SANDBOX):
+        one = Guest("10.0.0.1")
+        assert made.enter(one)
+        made.asks(one, BOX, f"192.0.2.{n % 100}")
+    looks: list[str] = []
+
+    def source(address: str) -> str:
+        looks.append(address)
+        return address
+
+    monkeypatch.setattr(rates, "source", source)
+    made.check_share(BOX, "192.0.2.200")
+    assert looks == ["192.0.2.200"]
 
 
 async def test_who_is_sent_away_without_end_gets_no_page() -> None:
