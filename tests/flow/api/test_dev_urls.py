@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import ContextVar
 from datetime import timedelta
@@ -15,6 +16,7 @@ from tests.flow.api.test_pages import Browser
 
 from runtools.platform.api.callers import sent
 from runtools.platform.api.dev_urls import admission
+from runtools.platform.api.sandboxes import acts
 from runtools.platform.core.ports.admitting import PREFIX, Asked, Verdict
 from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Database
@@ -282,6 +284,20 @@ class TestWaking:
         await any_world.becomes(box, state="running")
         assert (await self.waken(gate, box)).status_code == 200
         assert (await self.waken(gate, other)).status_code == 409
+
+    async def test_why_one_is_not_awake_yet_is_said(
+        self, any_world: World, gate: Gateway, box: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        org = (await ask(any_world.http, "GET", "/v1/me"))["orgId"]
+        await ask(any_world.http, "PATCH", f"/v1/orgs/{org}/limits", sandboxes=5)
+        monkeypatch.setattr(acts, "_PAUSE_SECONDS", 0.1)
+        any_world.host.gate.clear()
+        pausing = asyncio.create_task(any_world.http.post(f"/v1/sandboxes/{box}/pause"))
+        await any_world.becomes(box, operation="pausing")
+        said = (await self.waken(gate, box)).json()["error"]
+        any_world.host.gate.set()
+        assert (await pausing).is_success
+        assert (said["code"], said["details"]) == ("deadline_exceeded", {"operation": "pausing"})
 
     async def test_what_is_not_there_does_not_wake(
         self, any_world: World, gate: Gateway, box: str
