@@ -314,6 +314,8 @@ def _typed(values: Mapping[str, Any]) -> Settings:
             ) from exc
         if name in _CHOICES and typed[name] not in _CHOICES[name]:
             raise InvalidRequest(f"setting {name} must be one of {', '.join(_CHOICES[name])}")
+        if kind in _KINDS and not typed[name] >= 0:  # nor is it "nan"
+            raise InvalidRequest(f"setting {name} must not be below 0: {value!r}")
     for name in ("public_url", "dev_url"):
         if typed.get(name):
             typed[name] = _origin(name, typed[name])

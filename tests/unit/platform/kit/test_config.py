@@ -28,6 +28,8 @@ def test_the_clients_variables_are_no_settings(tmp_path):
         ("RUNTOOLS_API_PROT", "1", "unknown setting 'api_prot'"),
         ("RUNTOOLS_API_PORT", "many", "api_port must be a whole number"),
         ("RUNTOOLS_ACCELERATOR", "xen", "accelerator must be one of auto, kvm, tcg"),
+        ("RUNTOOLS_BUILD_MINUTES", "-1", "build_minutes must not be below 0: '-1'"),
+        ("RUNTOOLS_MEMORY_FACTOR", "nan", "memory_factor must not be below 0: 'nan'"),
     ],
 )
 def test_a_bad_setting_is_named(tmp_path, name, value, says):
