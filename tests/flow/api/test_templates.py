@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from runtools.errors import TemplateInUse, Unavailable
+from runtools.platform.api import reconcile
 from runtools.platform.api.templates import service
 from runtools.platform.api.templates.store import Version
 from runtools.platform.core.ports.host import BuildOrder, Built
@@ -309,6 +310,34 @@ class TestDelete:
         answer = await world.http.delete("/v1/templates/base-debian")
         assert answer.json()["error"]["code"] == "template_in_use"
         await holds(lambda: _is_ready(world))
+
+    async def test_of_all_those_stay_that_come_after_what_the_host_refuses(
+        self, any_world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also while it thinks about that, and where the act is repeated."""
+        path, drop, refused = "/v1/templates/base-debian", any_world.host.drop_template, []
+        middle = await any_world.build()
+        await any_world.build()
+
+        async def refuse(version_id: str) -> None:
+            if version_id == middle["id"]:
+                if not refused:
+                    await reconcile.repair(any_world.platform, reconcile.YOUNG)
+                    await asyncio.sleep(0.2)  # it would have been asked for by then
+                refused.append(version_id)
+                raise TemplateInUse("a machine still stands on it")
+            await drop(version_id)
+
+        monkeypatch.setattr(any_world.host, "drop_template", refuse)
+        for _ in range(2):
+            answer = await any_world.http.delete(path, headers={"Idempotency-Key": "k"})
+            assert answer.json()["error"]["code"] == "template_in_use"
+        await reconcile.repair(any_world.platform, reconcile.YOUNG)
+        await holds(lambda: _is_settled(any_world))
+        there = (await any_world.http.get(f"{path}/versions")).json()["data"]
+        assert [(one["version"], one["state"]) for one in there] == [(2, "ready"), (1, "ready")]
+        assert set(any_world.host.builds) == {one["id"] for one in there}
+        assert refused == [middle["id"]] * 2
 
 
 async def _says(world: World, version_id: str) -> bool:

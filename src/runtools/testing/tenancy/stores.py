@@ -163,6 +163,7 @@ ACROSS: Mapping[str, str] = {
     "templates.change": _INSIDE,
     "templates.get": _REPAIR,
     "templates.in_state": _REPAIR,
+    "templates.keep": _INSIDE,
     "templates.lent": "the org's own, and the platform's, which every org may use",
     "templates.still_ready": _INSIDE,
     "usage.given_up": _HOST,

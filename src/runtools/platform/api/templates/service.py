@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
@@ -179,9 +179,10 @@ async def newest(call: Call) -> list[Version]:
 
 
 async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
-    """Delete a version, or all of them; none is deleted when one is in use.
+    """Delete a version, or all of them, the newest first; none is deleted when one is in use.
 
     One that is being built is built no more. What another request deletes at this moment is left to that.
+    Where the host alone knows why one stays, that one stays and those after it; those before it are gone.
 
     Raises:
         NotFound: there is none, or another request deletes all that were meant.
@@ -203,13 +204,16 @@ async def drop(call: Call, slug: str, number: int | None) -> list[Version]:
 
     chosen = await call.once(store.dropped_by, marked)
     reach("api.template.dropping")
-    for version in chosen:
-        if version.state == "dropped":
-            continue
-        try:
-            await ask_drop(platform, version)
-        except TemplateInUse as refusal:
-            raise rules.as_told(refusal, call.who, version) from refusal
+    with ExitStack() as asking:
+        for version in chosen:  # also those whose turn is to come: they may stay
+            asking.enter_context(platform.about(version.id))
+        for version in chosen:
+            if version.state == "dropped":
+                continue
+            try:
+                await ask_drop(platform, version, chosen)
+            except TemplateInUse as refusal:
+                raise rules.as_told(refusal, call.who, version) from refusal
     return chosen
 
 
@@ -227,8 +231,11 @@ def _mark(
     return marked
 
 
-async def ask_drop(platform: Platform, version: Version) -> None:
-    """Ask the host to remove what is written down as dropping."""
+async def ask_drop(platform: Platform, version: Version, act: Sequence[Version] = ()) -> None:
+    """Ask the host to remove what is written down as dropping.
+
+    Refused, it stays, and so does all of an ``act`` that is not gone yet.
+    """
     with platform.about(version.id):
         try:
             await platform.hosts.port(version.host_id).drop_template(version.id)
@@ -237,7 +244,6 @@ async def ask_drop(platform: Platform, version: Version) -> None:
         except HostUnavailable:
             raise
         except RunToolsError:
-            before = {"state": version.state_before, "drop_op": None}
-            await platform.db.write(store.change, version.id, before)
+            await platform.db.write(store.keep, act or (version,))
             raise
     await platform.db.write(store.change, version.id, {"state": "dropped"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -231,6 +231,15 @@ def begin_drop(conn: Connection, version_id: str, op: str) -> Version | None:
     shown = (versions.c.id == version_id) & versions.c.state.in_(_SHOWN)
     marked = conn.execute(update(versions).where(shown).values(state="dropping", drop_op=op))
     return get(conn, version_id) if marked.rowcount else None
+
+
+def keep(conn: Connection, dropping: Sequence[Version]) -> None:
+    """What an act was dropping stays as it was, but for what is gone; a repeat of the act begins anew."""
+    for version in dropping:
+        mine = (versions.c.id == version.id) & (versions.c.drop_op == version.drop_op)
+        there = mine & (versions.c.state == "dropping")
+        conn.execute(update(versions).where(there).values(state=version.state_before))
+        conn.execute(update(versions).where(mine).values(drop_op=None))
 
 
 def built(conn: Connection, version_id: str, values: Mapping[str, Any]) -> None:

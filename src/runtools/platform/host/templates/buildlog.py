@@ -6,6 +6,7 @@ What the disk refuses of it is followed all the same, and written with the next 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from runtools.sdk.shapes.templates import BuildLine
 _log = logging.getLogger(__name__)
 
 _MAX_LINES = 200_000
-_MAX_CHARS = 16 << 20
+_MAX_BYTES = 16 << 20  # of texts, as they are written
 _CUT = "… the rest of what is said was cut"
 
 
@@ -33,7 +34,7 @@ class BuildLog:
         self._clock = clock
         self._lines = read_log(file)
         self._kept = len(self._lines)
-        self._chars = 0
+        self._bytes = 0
         self._is_cut = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(file, flags, 0o600)  # a script may print secrets
@@ -64,10 +65,11 @@ class BuildLog:
     def line(self, text: str, *, always: bool = False) -> None:
         """Add a line, or several. A build that says very much is cut, and the log says so.
 
+        Of what is written over with carriage returns, as bars of progress are, the last is kept.
         ``always``: it is there all the same.
         """
         said = len(self._lines)
-        for one in text.splitlines() or [""]:
+        for one in _shown(text):
             self._add(one, always=always)
         if len(self._lines) == said:
             return
@@ -78,11 +80,11 @@ class BuildLog:
         self._wake()
 
     def _add(self, text: str, *, always: bool) -> None:
-        self._chars += len(text)
         if not always:
             if self._is_cut:
                 return
-            self._is_cut = len(self._lines) >= _MAX_LINES or self._chars > _MAX_CHARS
+            self._bytes += len(json.dumps(text, ensure_ascii=False).encode())
+            self._is_cut = len(self._lines) >= _MAX_LINES or self._bytes > _MAX_BYTES
             text = _CUT if self._is_cut else text
         entry = BuildLine(
             n=len(self._lines) + 1,
@@ -133,6 +135,12 @@ class BuildLog:
     def _wake(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
+
+
+def _shown(text: str) -> list[str]:
+    """The lines that a terminal would show in the end."""
+    ends = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return "\n".join(ends).splitlines() or [""]
 
 
 def read_log(file: Path) -> list[BuildLine]:

@@ -184,8 +184,7 @@ class Warm:
                 break
             if path in keep or now - self._handed.get(path, -1e9) < _JUST_USED_SECONDS:
                 continue
-            await self._remove(path)
-            count += 1
+            count += await self._remove(path)
         return count
 
     async def forget(self, version_id: str) -> None:
@@ -311,14 +310,19 @@ class Warm:
             boot_token=secrets.token_hex(32) if folder else "",
         )
 
-    async def _remove(self, path: Path) -> None:
-        """Out of sight first: what is left of a removal that was cut off is reclaimed."""
-        self._kept.pop(path, None)
+    async def _remove(self, path: Path) -> bool:
+        """Out of sight first: what is left of a removal that was cut off is reclaimed.
+
+        False where somebody else has removed it meanwhile.
+        """
+        if self._kept.pop(path, None) is None:
+            return False
         self._used.pop(path, None)
         self._handed.pop(path, None)
         gone = path.with_name(f"{_GONE}{secrets.token_hex(4)}")
         path.rename(gone)
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        return True
 
 
 def _read(folder: Path) -> Iterator[tuple[Path, _Kept]]:

@@ -61,7 +61,7 @@ class TestLines:
         self, log: BuildLog, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A host is not to hold what a script likes to print."""
-        monkeypatch.setattr(buildlog, "_MAX_CHARS", 100)
+        monkeypatch.setattr(buildlog, "_MAX_BYTES", 100)
         log.step("script", 0.0, 0.5)
         for _ in range(50):
             log.line("x" * 30)
@@ -72,6 +72,34 @@ class TestLines:
         cut = "… the rest of what is said was cut"
         told = ["== script", *["x" * 30] * 3, cut, "== image", "how it ended"]
         assert await texts(log) == told
+
+    @pytest.mark.parametrize(("sign", "size"), [("x", 1), ("\x01", 6), ("\ufffd", 3)])
+    async def test_are_cut_by_what_they_take_of_the_disk(
+        self, log: BuildLog, monkeypatch: pytest.MonkeyPatch, sign: str, size: int
+    ) -> None:
+        """What is no text is written in several bytes a sign."""
+        monkeypatch.setattr(buildlog, "_MAX_BYTES", 6200)
+        for _ in range(100):
+            log.line(sign * 100)
+        log.end()
+        assert len(await texts(log)) == 1 + 6200 // (size * 100 + 2)  # with its quotes
+
+    @pytest.mark.parametrize(
+        ("printed", "shown"),
+        [
+            ("\r" * 4000, [""]),
+            ("10 %\r50 %\r100 %", ["100 %"]),
+            ("10 %\r100 %\r", ["100 %"]),
+            ("a\r\nb\r\n", ["a", "b"]),
+            ("10 %\r90 %\nan error", ["90 %", "an error"]),
+        ],
+    )
+    async def test_of_what_is_written_over_the_last_is_kept(
+        self, log: BuildLog, printed: str, shown: list[str]
+    ) -> None:
+        log.line(printed)
+        log.end()
+        assert await texts(log) == shown
 
 
 class TestFollow:

@@ -321,6 +321,17 @@ class TestPrune:
         await warm.forget("tpl_one")
         assert [path.exists() for path in [*gone, stays]] == [False, False, True]
 
+    async def test_two_may_forget_a_version_and_one_remove_what_is_too_much_at_once(
+        self, warm: Warm, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone = [await warm.make(image, 1, 512), await warm.make(image, 2, 1024)]
+        stays = await warm.make(an_image(tmp_path, "tpl_other"), 2, 1024)
+        monkeypatch.setattr(module, "_JUST_USED_SECONDS", 0.0)
+        forgetting = [warm.forget("tpl_one") for _ in range(2)]
+        pruned, *_ = await asyncio.gather(warm.prune(0, [stays]), *forgetting)
+        assert [path.exists() for path in [*gone, stays]] == [False, False, True]
+        assert pruned == 1  # the other was forgotten before its turn came
+
     async def test_one_in_the_making_is_not_kept_where_its_version_is_forgotten(
         self, warm: Warm, driver: Booths, image: Image, tmp_path: Path
     ) -> None:
