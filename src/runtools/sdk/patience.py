@@ -1,8 +1,10 @@
 """How long and how often one call is repeated, and after which failures.
 
 A repeat is always safe: a mutating call keeps its idempotency key, so that the platform answers it and
-does nothing twice. What is bounded is the waiting: a platform that restarts is back within seconds, and
-a failure that itself took long to be said is not waited for again and again.
+does nothing twice. Only who has ended its own session or key by the call is let in no more to be told:
+`Unauthenticated` on a repeat may then say that it is done. What is bounded is the waiting: a platform that
+restarts is back within seconds, and a failure that itself took long to be said is not waited for again and
+again.
 """
 
 from __future__ import annotations

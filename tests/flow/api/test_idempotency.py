@@ -18,6 +18,8 @@ from runtools.testing.api_world import World, client, holds
 from runtools.testing.tenancy.org import Org
 from runtools.testing.tenancy.records import public_key, work
 
+SECRET = {"name": "A", "value": "v"}
+
 
 async def post(world: World, path: str, key: str, body: Any = None) -> httpx.Response:
     """A request with a key."""
@@ -100,6 +102,23 @@ class TestRepeats:
             gone = await root.http.delete("/v1/sessions/current", headers=headers)
             assert gone.json()["error"]["code"] == "idempotency_mismatch"
         assert codes == [None, "idempotency_mismatch", None]
+
+    async def test_a_persons_key_makes_nothing_in_a_second_org(self, any_world: World) -> None:
+        """Also where the same session acts in another org when it asks again."""
+        root = await any_world.person("admin", operator=True)
+        async with root.http as http:
+            made = await http.post("/v1/orgs", json={"name": "Other"})
+            answers = []
+            for org in (any_world.org, made.json()["data"]["id"], any_world.org):
+                assert (await http.post(f"/v1/orgs/{org}/switch")).is_success
+                for path, body in (("/v1/secrets", SECRET), ("/v1/orgs", {"name": "New"})):
+                    headers = {"Idempotency-Key": path}
+                    answers.append(await http.post(path, json=body, headers=headers))
+            assert [answer.status_code for answer in answers] == [201, 201, 409, 409, 201, 201]
+            codes = {answer.json()["error"]["code"] for answer in answers[2:4]}
+            assert codes == {"idempotency_mismatch"}
+            assert answers[4].json()["data"] == answers[0].json()["data"]
+            assert answers[5].json()["data"]["id"] == answers[1].json()["data"]["id"]
 
     async def test_another_org_has_keys_of_its_own(self, world: World) -> None:
         await post(world, "/v1/sandboxes", "k1")

@@ -258,9 +258,11 @@ class TestInvitations:
         bob = await any_world.person(None, email="bob@example.org")
         eve = await any_world.person(None, email="eve@example.org")
         code = await invite(admin.http)
-        answers = await asyncio.gather(accept(bob, code), accept(eve, code))
-        assert sorted(answer.status_code for answer in answers) == [200, 404]
-        assert (await accept(eve, code)).status_code == 404
+        both = (bob, eve)
+        answers = await asyncio.gather(*(accept(one, code) for one in both))
+        codes = [answer.status_code for answer in answers]
+        assert sorted(codes) == [200, 404]
+        assert [(await accept(one, code)).status_code for one in both] == codes
         (shown,) = (await admin.http.get("/v1/invitations")).json()["data"]
         assert (shown["state"], shown["link"], shown["createdBy"]) == (
             "accepted",
@@ -269,6 +271,23 @@ class TestInvitations:
         )
         for one in (admin, bob, eve):
             await one.http.aclose()
+
+    async def test_who_came_in_by_it_is_told_so_again(self, any_world: World) -> None:
+        """The answer may have been lost; and nobody else, or after having left, is let in by it."""
+        admin = await any_world.person("admin")
+        bob = await any_world.person(None, email="bob@example.org")
+        eve = await any_world.person("member", email="eve@example.org")
+        async with admin.http, bob.http, eve.http:
+            code = await invite(admin.http)
+            first = await accept(bob, code)
+            again = await accept(bob, code)
+            assert again.json()["data"] == first.json()["data"]
+            assert (await bob.http.get("/v1/me")).json()["data"]["orgId"] == any_world.org
+            assert (await accept(eve, code)).status_code == 404
+            assert (await bob.http.post("/v1/org/leave")).is_success
+            assert (await accept(bob, code)).status_code == 404
+            assert (await accept(bob, await invite(admin.http))).status_code == 200
+            assert (await accept(bob, code)).status_code == 404
 
     async def test_the_code_lies_nowhere_in_the_clear(self, world: World) -> None:
         code = await invite(world.http)

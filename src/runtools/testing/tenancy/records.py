@@ -230,6 +230,8 @@ PLACES: Mapping[str, Make] = {
 # What is no record of its own, but an id that callers choose inside the record before it.
 CHOSEN = frozenset(
     {
+        # A process that is yet to begin is ended, too, whoever has chosen its name.
+        "DELETE /v1/sandboxes/{ref}/processes/{process_id}",
         "/v1/run/ai-sdk/{chat}",
         "/v1/sandboxes/{ref}/exec/{process_id}",
         "/v1/sandboxes/{ref}/urls/{port}",

@@ -92,6 +92,7 @@ ACROSS: Mapping[str, str] = {
     "identities.unlink": _PERSON,
     "identities.unlink_all": _PERSON,
     "identities.user_of": _DOOR,
+    "invitations.accepted": _CODE,
     "invitations.drop": _SWEEP,
     "invitations.open_one": _CODE,
     "invitations.take": _CODE,

@@ -391,7 +391,11 @@ def _nobodys(refs: Params) -> Params:
 
 def _chosen(operation: Operation) -> frozenset[str]:
     """Names in the path that stand for no record."""
-    return frozenset(name for name, place in operation.prefixes().items() if place in CHOSEN)
+    return frozenset(
+        name
+        for name, place in operation.prefixes().items()
+        if place in CHOSEN or f"{operation.method} {place}" in CHOSEN
+    )
 
 
 def _mixtures(names: Sequence[str]) -> list[frozenset[str]]:

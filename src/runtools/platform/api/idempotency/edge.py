@@ -1,7 +1,7 @@
 """Repeats of mutating requests: the layer between the edge and the routes.
 
 A request with an ``Idempotency-Key`` is remembered with the id of its act (`op`) before anything is
-done: for the caller's org, or for a person who is in none. A repeat that finds an answer gets it. One that
+done: for a person, or for the org of a key. A repeat that finds an answer gets it. One that
 finds none (the first was cut off by a crash, or goes on in another process) is done with the same `op`,
 which every step further down answers from its own records instead of doing it again. Within one process
 repeats wait for the first. Of twins in two processes the first answer stands, where it is kept in the
@@ -13,6 +13,11 @@ opens nothing any more; a twin makes none.
 Commands are the exception: their results may be large and secret, there are many of them, and the guest
 keeps them by process id anyway. So for ``exec`` and ``processes`` nothing is written: the op is made from
 key and request, and another request under the same key is noticed as long as this process remembers.
+
+A person's keys are the person's own in whichever org, and the org and the rights are a part of the request:
+a repeat after a switch, or by who may do something else by now, is refused and not done again. Not so where
+somebody is about to change just those (`_OF_ONESELF`, and what is done to oneself as a member or an
+operator): such a repeat is told what was done.
 
 Only digests are kept: of the key, and of the request under the key, so that a password in a body cannot
 be guessed from the database.
@@ -53,6 +58,10 @@ MAX_KEPT_BYTES = 1_048_576
 MAX_COMMANDS = 10_000
 
 _COMMAND = re.compile(r"/v1/sandboxes/[^/]+/(?:exec|processes)(?:/.*)?")
+_OF_ONESELF = re.compile(
+    r"/v1/(?:sessions|me)(?:/.*)?|/v1/invitations/accept|/v1/org/leave|/v1/orgs/[^/]+/switch"
+)
+_TO_SOMEBODY = re.compile(r"/v1/(?:members|people)/([^/]+)")
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
@@ -83,7 +92,7 @@ class Idempotency:
             return
         if _KEY.fullmatch(key) is None:
             raise http.wrong_field("Idempotency-Key", "must be 1 to 255 printable characters")
-        owner = call.caller.org_id or call.caller.user_id
+        owner = call.caller.user_id or call.caller.org_id
         if owner is None:  # a part of the platform, which says by itself what it has said before
             await self._app(scope, receive, send)
             return
@@ -227,10 +236,18 @@ class _Repeatable:
     def _digest(self, scope: Scope, body: bytes) -> str:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         method: str = scope["method"]
-        # Who asks is a part of it: nobody is told what another, or who may do less by now, was told.
-        who = " ".join([self._call.actor, *sorted(self._call.who.scopes)])
         asked = (method.encode(), path, scope["query_string"], body)
-        return keyed_digest(self._key, who.encode(), *asked)
+        return keyed_digest(self._key, self._asker(scope["path"]).encode(), *asked)
+
+    def _asker(self, path: str) -> str:
+        """Who asks: nobody is told what another, or who may do less by now, was told."""
+        caller = self._call.who
+        rights = sorted(caller.scopes)
+        if caller.user_id is not None:
+            to = _TO_SOMEBODY.fullmatch(path)
+            changes = _OF_ONESELF.fullmatch(path) or (to is not None and to[1] == caller.user_id)
+            rights = [] if changes else [caller.org_id or "", *rights]
+        return " ".join([caller.actor, *rights])
 
     def _hashing(self, receive: Receive) -> Receive:
         async def hashed() -> Message:
@@ -252,7 +269,8 @@ class _Repeatable:
 
 def _mismatch() -> IdempotencyMismatch:
     return IdempotencyMismatch(
-        "the idempotency key was used for another request, or by somebody else",
+        "the idempotency key was used for another request, by somebody else, or with other rights or in "
+        "another organisation than you have by now",
         hint="use a fresh key for every act, and the same one only to repeat it unchanged",
     )
 

@@ -22,7 +22,7 @@ from runtools.platform.kit.db import Moment, metadata, upsert
 requests = Table(
     "idempotency",
     metadata,
-    # The person's id, where that is in no org.
+    # Of a key's request; a person's has the person's id.
     Column("org_id", String(24), primary_key=True),
     Column("key_digest", String(64), primary_key=True),
     Column("request_digest", String(64), nullable=False),

@@ -29,7 +29,11 @@ async def list_(request: Request) -> Response:
 async def unlink(request: Request, identity_id: str) -> Response:
     """Unlink one. Every other session of the person ends; the only way in stays."""
     call = call_of(request)
-    return call.answer(one(_shown(await service.unlink(call, identity_id))), keep=False)
+    return call.answer(_look(await service.unlink(call, identity_id, _look)))
+
+
+def _look(identity: store.Identity) -> bytes:
+    return one(_shown(identity))
 
 
 def _shown(identity: store.Identity) -> Identity:

@@ -4,6 +4,7 @@ an invitation; that two have the same e-mail address links nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from runtools.errors import Conflict, Forbidden, NotFound, Unauthenticated
@@ -104,14 +105,17 @@ async def all_of(call: Call) -> list[Identity]:
     return await call.platform.db.read(store.all_of, call.person)
 
 
-async def unlink(call: Call, identity_id: str) -> Identity:
+async def unlink(call: Call, identity_id: str, look: Callable[[Identity], bytes]) -> Identity:
     """Unlink one; every other session of the person ends, for it may have been let in by it.
+
+    Args:
+        look: how it looks in the answer, which is kept with what it tells of.
 
     Raises:
         NotFound: the person has none of that id.
         Conflict: nothing else lets the person in.
     """
-    done = await call.platform.db.write(_unlink, call.person, identity_id, call.who.id)
+    done = await call.settled(look, _unlink, call.person, identity_id, call.who.id)
     call.platform.door.forget_user(call.person)
     return done
 

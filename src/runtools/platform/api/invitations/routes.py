@@ -13,7 +13,6 @@ from runtools.platform.api.calls import call_of
 from runtools.platform.api.invitations import service, store
 from runtools.platform.api.invitations.look import shown
 from runtools.platform.api.lists import Page, cut, mark, place
-from runtools.platform.api.members import store as members
 from runtools.platform.api.orgs.look import shown as shown_org
 from runtools.platform.kit.http import one
 from runtools.sdk.shapes.events import Envelope
@@ -62,8 +61,5 @@ async def accept(request: Request) -> Response:
     """Come into an org by an invitation's code, as the person who is signed in, and act in it."""
     call = call_of(request)
     code = call.take(InvitationAccept).code
-    user_id = call.person
-    done = await service.accept(call, code, user_id, _ACCEPTED)
-    places = await call.platform.db.read(members.places, user_id)
-    (place,) = [place for place in places if place.org_id == done.org_id]
-    return call.answer(one(shown_org(place, done.org_id)), _ACCEPTED, keep=False)
+    place = await service.accept(call, code, call.person, _ACCEPTED)
+    return call.answer(one(shown_org(place, place.org_id)), _ACCEPTED)

@@ -12,7 +12,9 @@ from runtools.platform.api.guard import check_scope
 from runtools.platform.api.invitations import store
 from runtools.platform.api.invitations.store import Invitation
 from runtools.platform.api.members import store as members
+from runtools.platform.api.members.store import Place
 from runtools.platform.api.orgs import store as orgs
+from runtools.platform.api.orgs.look import shown
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sessions import store as sessions
 from runtools.platform.api.users import store as users
@@ -90,8 +92,10 @@ async def look(platform: Platform, code: str) -> Offer:
     return await platform.db.read(_look, crypto.digest(code), now)
 
 
-async def accept(call: Call, code: str, user_id: str, status: int) -> Invitation:
+async def accept(call: Call, code: str, user_id: str, status: int) -> Place:
     """Let a person who has an account into the org, and act in it by the session that calls.
+
+    Who has come in by that code and is still there is told so again: the answer may have been lost.
 
     Args:
         status: how it is answered.
@@ -146,6 +150,11 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
     taken = store.take(conn, digest, now)
     if taken is None:
         raise _over()
+    _enter(conn, taken, user, now)
+    return taken
+
+
+def _enter(conn: Transaction, taken: Invitation, user: User, now: datetime) -> None:
     orgs.lock(conn, taken.org_id)
     if not _still_given(conn, taken, now):
         raise _over()
@@ -154,6 +163,14 @@ def admit(conn: Transaction, digest: str, user: User, now: datetime) -> Invitati
     members.add(conn, taken.org_id, user.id, taken.role, now)
     if taken.is_operator:
         users.set_operator(conn, user.id, operator=True)
+
+
+def _entered(conn: Transaction, digest: str, user: User) -> Invitation:
+    """The invitation by which that user has come in, and is in the org since."""
+    taken = store.accepted(conn, digest)
+    there = None if taken is None else members.find(conn, taken.org_id, user.id)
+    if taken is None or there is None or there.joined_at != taken.accepted_at:
+        raise _over()
     return taken
 
 
@@ -166,15 +183,21 @@ def _look(conn: Transaction, digest: str, now: datetime) -> Offer:
 
 def _accept(
     conn: Transaction, call: Call, digest: str, user_id: str, status: int, now: datetime
-) -> Invitation:
+) -> Place:
     user = users.held(conn, user_id)
     if user is None:
         raise _over()
-    taken = admit(conn, digest, user, now)
+    taken = store.take(conn, digest, now)
+    if taken is None:
+        taken = _entered(conn, digest, user)
+    else:
+        _enter(conn, taken, user, now)
     sessions.switch(conn, call.who.id, taken.org_id)
+    places = members.places(conn, user.id)
+    (place,) = [place for place in places if place.org_id == taken.org_id]
     call.subject, call.line_org = taken.id, taken.org_id
-    call.tell(conn, status)
-    return taken
+    call.settle(conn, http.one(shown(place, place.org_id)), status)
+    return place
 
 
 def _join(

@@ -119,6 +119,13 @@ def take(conn: Connection, digest: str, now: datetime) -> Invitation | None:
     return None if row is None else Invitation(**row)
 
 
+def accepted(conn: Connection, digest: str) -> Invitation | None:
+    """The invitation of that digest, if it was accepted."""
+    mine = (invitations.c.digest == digest) & invitations.c.accepted_at.is_not(None)
+    row = conn.execute(select(invitations).where(mine)).mappings().first()
+    return None if row is None else Invitation(**row)
+
+
 def drop(conn: Connection, before: datetime) -> None:
     """Drop those that ran out before, whatever became of them."""
     conn.execute(delete(invitations).where(invitations.c.expires_at < before))

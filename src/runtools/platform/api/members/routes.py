@@ -65,7 +65,7 @@ async def remove(request: Request, user_id: str, how: Annotated[Removal, Query()
 
 @router.post(
     "/{user_id}/reset",
-    **document.route(Envelope[ResetLink], NotFound, IdempotencyMismatch, status=201),
+    **document.route(Envelope[ResetLink], NotFound, Conflict, IdempotencyMismatch, status=201),
 )
 async def reset(request: Request, user_id: str) -> Response:
     """A link by which a member of this org alone sets another password, once, within a day."""

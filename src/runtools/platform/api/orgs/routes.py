@@ -48,7 +48,7 @@ async def create(request: Request) -> Response:
 async def switch(request: Request, org_id: str) -> Response:
     """Act in another of the person's orgs from now on, in this session."""
     call = call_of(request)
-    return call.answer(one(shown(await service.switch(call, org_id), org_id)), keep=False)
+    return call.answer(one(shown(await service.switch(call, org_id), org_id)))
 
 
 @router.get("/org", **document.route(Envelope[Org]))

@@ -80,7 +80,9 @@ async def switch(call: Call, org_id: str) -> Place:
     Raises:
         NotFound: the person is in no org of that id.
     """
-    found = await call.platform.db.write(_switch, call.who.id, call.person, org_id)
+    found = await call.settled(
+        lambda place: http.one(shown(place, org_id)), _switch, call.who.id, call.person, org_id
+    )
     call.platform.door.forget(call.who.digest)
     return found
 

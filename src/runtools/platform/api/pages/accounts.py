@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.callers import sent
-from runtools.platform.api.calls import Call, call_of
+from runtools.platform.api.calls import NULL, Call, call_of
 from runtools.platform.api.identities import service as identities
 from runtools.platform.api.pages import render
 from runtools.platform.api.pages.routes import account_page, user_of
@@ -39,7 +39,7 @@ async def change_password(request: Request) -> Response:
     form = render.fields(call)
     try:
         wanted = _checked(PasswordChange, form)
-        ended = await signin.change_password(call, wanted.current, wanted.new)
+        ended = await signin.change_password(call, wanted.current, wanted.new, _nothing)
     except RunToolsError as error:
         return await _refused(call, user, error)
     return await account_page(call, user, done=f"Changed. {ended} other sessions ended.")
@@ -54,7 +54,7 @@ async def unlink(request: Request) -> Response:
         return _signed_out(call)
     call.subject = render.fields(call).get("id", "")
     try:
-        await identities.unlink(call, call.subject)
+        await identities.unlink(call, call.subject, _nothing)
     except RunToolsError as error:
         return await _refused(call, user, error)
     return await account_page(call, user, done="Unlinked, and signed out everywhere else.")
@@ -103,6 +103,11 @@ def _checked(kind: type[ModelT], form: dict[str, str]) -> ModelT:
         return kind.model_validate(form)
     except ValidationError as exc:
         raise http.invalid(exc.errors(include_url=False, include_input=False)) from None
+
+
+def _nothing(_: object) -> bytes:
+    """What is kept of the answer to a form, which nobody sends again with a key."""
+    return NULL
 
 
 def _signed_out(call: Call) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from runtools.errors import Forbidden, NotFound, Unavailable
+from runtools.errors import Forbidden, NotFound
 from runtools.platform.api.callers import makers
 from runtools.platform.api.calls import Call
 from runtools.platform.api.logins import store as logins
@@ -35,10 +35,11 @@ async def create(call: Call, user_id: str, org_id: str | None) -> tuple[str, dat
     Raises:
         NotFound: there is no such person (in the org).
         Forbidden: the caller may not.
-        Unavailable: another was made in the same moment, and is told of.
+        Unavailable: the same request has made another in the same moment.
+        Conflict: another request has.
     """
     code, now = crypto.new_secret(PREFIX), call.platform.clock.now()
-    reset = Reset(digest(code), user_id, org_id, call.actor, now, now + LASTS)
+    reset = Reset(digest(code), user_id, org_id, call.actor, now, now + LASTS, call.op)
     if user_id == call.who.user_id:
         raise Forbidden(
             "you cannot reset your own password",
@@ -78,12 +79,7 @@ def _put(conn: Transaction, reset: Reset, scopes: frozenset[str], before: str | 
             "only the operator can let that person set another password",
             hint="an Admin can for who is in the organisation alone, and may do no more than the Admin",
         )
-    # Of two at once one would be told a link that opens nothing.
-    if not store.put(conn, reset, before):
-        raise Unavailable(
-            "another link for that person was made in this moment",
-            hint="ask again for one in its place",
-        )
+    store.put(conn, reset, before)
 
 
 def _use(

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Column, Connection, ForeignKey, String, Table, delete, select
 
+from runtools.errors import Conflict
+from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.kit.db import Moment, metadata, upsert
 
 resets = Table(
@@ -18,6 +20,7 @@ resets = Table(
     Column("created_by", String(24), nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
+    Column("op", String(64)),
 )
 
 
@@ -31,6 +34,7 @@ class Reset:
     created_by: str
     created_at: datetime
     expires_at: datetime
+    op: str | None
 
 
 def of_person(conn: Connection, user_id: str) -> str | None:
@@ -39,18 +43,31 @@ def of_person(conn: Connection, user_id: str) -> str | None:
     return found
 
 
-def put(conn: Connection, reset: Reset, before: str | None) -> bool:
+def put(conn: Connection, reset: Reset, before: str | None) -> None:
     """A new link in the place of the person's older one; those whose time is over go.
 
     Args:
-        before: the digest of that; None: there was none. False: it is another by now.
+        before: the digest of that; None: there was none.
+
+    Raises:
+        Unavailable: the same act has put another there by now.
+        Conflict: another act has.
     """
     conn.execute(delete(resets).where(resets.c.expires_at <= reset.created_at))
     row = asdict(reset)
     fresh = upsert(conn, resets).values(**row)
     same = resets.c.digest == before
     kept = fresh.on_conflict_do_update(index_elements=["user_id"], set_=row, where=same)
-    return conn.execute(kept.returning(resets.c.digest)).first() is not None
+    if conn.execute(kept.returning(resets.c.digest)).first() is not None:
+        return
+    # Of two at once one would be told a link that opens nothing.
+    op = conn.scalar(select(resets.c.op).where(resets.c.user_id == reset.user_id))
+    if op == reset.op:
+        raise under_way()
+    raise Conflict(
+        "another link for that person was made in this moment",
+        hint="whoever made it has it; ask again for one in its place, and that one opens nothing",
+    )
 
 
 def find(conn: Connection, digest: str, now: datetime) -> Reset | None:

@@ -43,8 +43,10 @@ async def list_(request: Request, asked: Annotated[Page, Query()]) -> Response:
 async def end_others(request: Request) -> Response:
     """Sign out everywhere else."""
     call = call_of(request)
-    count = await call.platform.sessions.end_others(call.person, call.who.id)
-    return call.answer(one(SessionsEnded(ended=count)), keep=False)
+    count = await call.platform.sessions.end_others(
+        call.person, call.who.id, lambda conn, count: call.settle(conn, _count(count))
+    )
+    return call.answer(_count(count))
 
 
 @router.delete("/sessions/{session_id}", **document.route(Envelope[Session], NotFound))
@@ -52,8 +54,14 @@ async def end(request: Request, session_id: str) -> Response:
     """Sign out there; `current` is the session that asks."""
     call = call_of(request)
     wanted = call.who.id if session_id == "current" else session_id
-    ended = await call.platform.sessions.end(call.person, wanted)
-    return call.answer(one(_shown(ended, call.who.id)), keep=False)
+
+    def look(ended: store.Session) -> bytes:
+        return one(_shown(ended, call.who.id))
+
+    ended = await call.platform.sessions.end(
+        call.person, wanted, lambda conn, ended: call.settle(conn, look(ended))
+    )
+    return call.answer(look(ended))
 
 
 @router.post(
@@ -65,8 +73,9 @@ async def change_password(request: Request) -> Response:
     call = call_of(request)
     wanted = call.take(PasswordChange)
     call.subject = call.person
-    count = await signin.change_password(call, wanted.current, wanted.new)
-    return call.answer(one(SessionsEnded(ended=count)), keep=False)
+    return call.answer(
+        _count(await signin.change_password(call, wanted.current, wanted.new, _count))
+    )
 
 
 @router.post(
@@ -79,7 +88,11 @@ async def close_account(request: Request) -> Response:
     call.subject = call.person
     await signin.show_password(call, call.take(AccountClose).password)
     user = await accounts.close(call, call.person, _DONE, revoke_keys=False)
-    return call.answer(one(shown(user)), _DONE, keep=False)
+    return call.answer(one(shown(user)), _DONE)
+
+
+def _count(ended: int) -> bytes:
+    return one(SessionsEnded(ended=ended))
 
 
 def _shown(session: store.Session, current: str) -> Session:

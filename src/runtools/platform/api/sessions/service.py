@@ -98,21 +98,45 @@ class Sessions:
         now = self._clock.now()
         return await self._db.read(store.page, user_id, now, self._idle, before, limit)
 
-    async def end(self, user_id: str, session_id: str) -> Session:
+    async def end(
+        self,
+        user_id: str,
+        session_id: str,
+        told: Callable[[Transaction, Session], None] = lambda _conn, _session: None,
+    ) -> Session:
         """End one of the person's sessions.
+
+        Args:
+            told: writes it down, in the same transaction.
 
         Raises:
             NotFound: the person has none of that id.
         """
-        ended = await self._db.write(store.end, user_id, session_id)
-        if ended is None:
-            raise NotFound(f"no session {session_id[:80]!r}", hint="GET /v1/sessions lists yours")
+
+        def act(conn: Transaction) -> Session:
+            ended = store.end(conn, user_id, session_id)
+            if ended is None:
+                raise NotFound(
+                    f"no session {session_id[:80]!r}", hint="GET /v1/sessions lists yours"
+                )
+            told(conn, ended)
+            return ended
+
+        ended = await self._db.write(act)
         self._door.forget(ended.digest)
         return ended
 
-    async def end_others(self, user_id: str, kept: str | None) -> int:
-        """End all of the person's sessions but one; returns how many."""
-        count = await self._db.write(store.end_others, user_id, kept)
+    async def end_others(
+        self, user_id: str, kept: str, told: Callable[[Transaction, int], None]
+    ) -> int:
+        """End all of the person's sessions but one; returns how many. ``told`` as for `end`."""
+
+        def act(conn: Transaction) -> int:
+            count = store.end_others(conn, user_id, kept)
+            told(conn, count)
+            return count
+
+        count = await self._db.write(act)
         self._door.forget_user(user_id)
         return count
 

@@ -6,7 +6,7 @@ Whether an account exists is told by nothing: the answer, the work and the waiti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runtools.errors import Forbidden, RateLimited, Unauthenticated
@@ -48,10 +48,13 @@ async def by_password(platform: Platform, email: str, password: str, source: str
     return user
 
 
-async def change_password(call: Call, current: str, new: str) -> int:
+async def change_password(call: Call, current: str, new: str, look: Callable[[int], bytes]) -> int:
     """Another password for the person who calls and knows the present one; how many sessions ended.
 
     Every other session ends with the old one, and what was let in and is not fetched yet.
+
+    Args:
+        look: how the number looks in the answer, which is kept with what it tells of.
 
     Raises:
         Forbidden: that is not the present one, or there is none: the identity provider lets the person in.
@@ -64,7 +67,7 @@ async def change_password(call: Call, current: str, new: str) -> int:
     if not await call.platform.passwords.check(kept, current) or kept is None:
         raise _wrong()
     fresh = await call.platform.passwords.hash(new)
-    ended = await call.platform.db.write(_change, call.person, kept, fresh, call.who.id)
+    ended = await call.settled(look, _change, call.person, kept, fresh, call.who.id)
     call.platform.door.forget_user(call.person)
     await forgive(call.platform, own=[guess])
     return ended
