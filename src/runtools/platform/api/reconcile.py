@@ -36,6 +36,7 @@ from runtools.platform.api.webhooks import store as webhooks
 from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
+from runtools.platform.kit.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ async def loop(platform: Platform) -> None:
     """Repair for ever."""
     first = True
     rounds = 0
+    edge = Rounds(log, "reconciling")
     asked: set[tuple[str, int, int | None]] = set()
     while True:
-        try:
+        with edge:
             # What an earlier process of ours left open is not young: nobody is at it.
             await repair(platform, timedelta(0) if first else YOUNG)
             await reach_out(platform)
@@ -61,9 +63,6 @@ async def loop(platform: Platform) -> None:
             if rounds % SWEEP_EVERY == 0:
                 await sweep(platform)
             first = False
-        except Exception:
-            # The edge of a loop that must not end.
-            log.exception("reconciling")
         rounds += 1
         await platform.clock.sleep(EVERY_SECONDS)
 

@@ -79,8 +79,13 @@ def _resolve(schema: Any) -> None:
             references.append(value.get("$ref"))
             waiting += value.values()
     for reference in references:
-        if isinstance(reference, str):
-            resolver.lookup(reference)
+        if not isinstance(reference, str):
+            continue
+        if reference and not reference.startswith("#"):
+            raise LookupError(
+                f"{reference!r} leads elsewhere, and only a reference within is followed"
+            )
+        resolver.lookup(reference)
 
 
 def _faults(schema: Any, given: Any) -> str:

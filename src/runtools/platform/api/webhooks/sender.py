@@ -22,6 +22,7 @@ from runtools.platform.api.webhooks.tables import LABEL, Delivery, Hook
 from runtools.platform.core.ids import new_id
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.outbound import Failed, Refused
+from runtools.platform.kit.rounds import Rounds
 from runtools.sdk.signatures import sign
 
 log = logging.getLogger(__name__)
@@ -69,16 +70,14 @@ class Sender:
     async def run(self) -> None:
         """Send for ever."""
         platform, swept = self._platform, float("-inf")
+        rounds = Rounds(log, "sending webhooks")
         with platform.bus.watching(store.TOPIC) as watch:
             while True:
-                try:
+                with rounds:
                     await self.round()
                     if platform.clock.monotonic() - swept > _SWEEP_SECONDS:
                         swept = platform.clock.monotonic()
                         await self.sweep()
-                except Exception:
-                    # The edge of a loop that must not end.
-                    log.exception("sending webhooks")
                 await watch.wait()
 
     async def round(self) -> None:

@@ -21,6 +21,7 @@ from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS, Hello
 from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
+from runtools.platform.kit.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,10 @@ async def loop(platform: Platform) -> None:
     """Offer and take back for ever."""
     began = platform.clock.monotonic()
     looked = float("-inf")
+    rounds = Rounds(log, "offering runs")
     with platform.bus.watching(QUEUE) as watch:
         while True:
-            try:
+            with rounds:
                 now = platform.clock.monotonic()
                 if now - looked > SILENT_SECONDS:
                     # It stood still itself: who spoke meanwhile has not been heard yet.
@@ -50,9 +52,6 @@ async def loop(platform: Platform) -> None:
                     # Those who were connected when this process began come back first.
                     await look(platform, may_take_back=now - began > GRACE_SECONDS)
                 await offer(platform)
-            except Exception:
-                # The edge of a loop that must not end.
-                log.exception("offering runs")
             await watch.wait()
 
 
