@@ -9,7 +9,8 @@ import signal
 import pytest
 from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
 
-from runtools.errors import NotFound, ProcessEnded, WaitsForRoom
+from runtools.errors import Conflict, GuestUnreachable, NotFound, ProcessEnded, WaitsForRoom
+from runtools.platform.host import processes
 from runtools.sdk.shapes.processes import ProcessRequest
 
 
@@ -39,6 +40,20 @@ async def ended(world, box, process_id):
         await world.host.end_process(box, process_id)
 
 
+async def restarted(world):
+    """The host is another by now."""
+    await world.host.stop()
+    world.__init__(world.settings)
+    await world.host.start()
+
+
+async def runs_no_more(world, box, process_id):
+    """It was ended, and nothing is owed."""
+    await until(lambda: world.box(box).record.to_end == ())
+    seen = await world.host.get_process(box, process_id)
+    assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
+
+
 class TestUnbegun:
     async def test_a_start_that_waits_for_room_does_not_begin(self, full):
         await crowd_out(full)
@@ -59,6 +74,65 @@ class TestUnbegun:
         await ended(world, box, wanted.process_id)
         with pytest.raises(ProcessEnded):
             await world.host.start_process(box, wanted)
+
+    async def test_nor_after_a_restart_of_the_host(self, world, box):
+        wanted = request("true")
+        await ended(world, box, wanted.process_id)
+        await restarted(world)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, wanted)
+
+    async def test_nor_does_one_that_waited_for_room_before_the_restart(self, full):
+        await crowd_out(full)
+        wanted = request("echo it ran >/workspace/ran")
+        starting = asyncio.ensure_future(full.host.start_process(full.slept, wanted))
+        await until(lambda: full.look(full.slept).operation == "queued")
+        await ended(full, full.slept, wanted.process_id)
+        slept, ran = full.slept, full.ran
+        await restarted(full)
+        await asyncio.gather(starting, return_exceptions=True)
+        again = asyncio.ensure_future(full.host.start_process(slept, wanted))
+        await full.destroy(ran)
+        with pytest.raises(ProcessEnded):
+            await again
+        await until(lambda: full.box(slept).record.to_end == ())
+        with pytest.raises(ProcessEnded):  # also when the guest was asked, and knew nothing of it
+            await full.host.start_process(slept, wanted)
+        assert await full.sh(slept, "ls /workspace") == ""
+
+    async def test_none_is_forgotten_while_its_start_may_be_repeated(self, world, box, monkeypatch):
+        monkeypatch.setattr(processes, "_MOST_CALLED_OFF", 2)
+        wanted = [request("true") for _ in range(4)]
+        for one in wanted:
+            await ended(world, box, one.process_id)
+        for one in wanted:
+            with pytest.raises(ProcessEnded):
+                await world.host.start_process(box, one)
+        assert len(world.box(box).record.called_off) == 2
+        monkeypatch.setattr(processes, "_CALLED_OFF", processes.timedelta(0))
+        await ended(world, box, fresh("prc"))
+        assert len(world.box(box).record.called_off) == 1
+
+    async def test_who_asks_for_the_end_and_goes_has_it_all_the_same(self, world, box, monkeypatch):
+        wanted, reached, go_on = request("sleep 1000"), asyncio.Event(), asyncio.Event()
+        guest = world.box(box).guest.processes
+        start = guest.start
+
+        async def slowly(given):
+            reached.set()
+            await go_on.wait()
+            return await start(given)
+
+        monkeypatch.setattr(guest, "start", slowly)
+        starting = asyncio.ensure_future(world.host.start_process(box, wanted))
+        await reached.wait()
+        ending = asyncio.ensure_future(world.host.end_process(box, wanted.process_id))
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        go_on.set()
+        await starting
+        await runs_no_more(world, box, wanted.process_id)
 
     async def test_one_that_is_with_the_guest_is_waited_for(self, world, box, monkeypatch):
         wanted, reached, go_on = request("sleep 1000"), asyncio.Event(), asyncio.Event()
@@ -130,11 +204,76 @@ class TestBegun:
         await world.host.start_process(box, wanted)
         await world.pause(box)
         await ended(world, box, wanted.process_id)
-        await world.host.stop()
-        world.__init__(world.settings)
-        await world.host.start()
+        await restarted(world)
         assert world.box(box).record.to_end == (wanted.process_id,)
         await world.resume(box)
         async with asyncio.timeout(DEADLINE):
             seen = await world.host.wait_process(box, wanted.process_id, 60_000)
         assert seen.signal == signal.SIGKILL
+
+    @pytest.mark.parametrize("sleeps", [True, False])
+    async def test_one_whose_guest_does_not_answer_is_ended_when_it_does(
+        self, world, box, monkeypatch, sleeps
+    ):
+        """And holds up no other."""
+        stuck, other = request("sleep 1000"), request("sleep 1000")
+        silent = True
+        asked = processes.Processes._ended
+
+        async def ended_(host, actor, process_id):
+            if silent and process_id == stuck.process_id:
+                raise GuestUnreachable("no answer for a moment")
+            return await asked(host, actor, process_id)
+
+        monkeypatch.setattr(processes.Processes, "_ended", ended_)
+        for one in (stuck, other):
+            await world.host.start_process(box, one)
+        if sleeps:
+            await world.pause(box)
+            for one in (stuck, other):
+                await ended(world, box, one.process_id)
+            await world.resume(box)
+        else:
+            with pytest.raises(GuestUnreachable):
+                await ended(world, box, stuck.process_id)
+            await ended(world, box, other.process_id)
+        await until(lambda: world.box(box).record.to_end == (stuck.process_id,))
+        assert (await world.host.get_process(box, stuck.process_id)).state == "running"
+        silent = False
+        await runs_no_more(world, box, stuck.process_id)
+
+    async def test_none_that_is_owed_is_forgotten(self, world, box, monkeypatch):
+        """What is too much is refused."""
+        monkeypatch.setattr(processes, "_MOST_TO_END", 105)
+        wanted = [request("sleep 1000") for _ in range(105)]
+        for one in wanted:
+            await world.host.start_process(box, one)
+        await world.pause(box)
+        for one in (*wanted, wanted[0]):
+            await ended(world, box, one.process_id)
+        with pytest.raises(Conflict, match="105 processes"):
+            await ended(world, box, fresh("prc"))
+        await world.resume(box)
+        await until(lambda: world.box(box).record.to_end == ())
+        running = [one for one in await world.host.list_processes(box) if one.state == "running"]
+        assert running == []
+
+    async def test_it_ends_in_forks_too(self, world, box, monkeypatch):
+        sought = []
+        asked = processes.Processes._ended
+
+        async def ended_(host, actor, process_id):
+            sought.append((actor.id, process_id))
+            return await asked(host, actor, process_id)
+
+        monkeypatch.setattr(processes.Processes, "_ended", ended_)
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        await world.pause(box)
+        await ended(world, box, wanted.process_id)
+        result = await world.fork(box)
+        child = result.children[0].sandbox_id
+        await until(lambda: (child, wanted.process_id) in sought)
+        await until(lambda: world.box(child).record.to_end == ())
+        assert (await world.host.get_process(child, wanted.process_id)).state != "running"
+        assert world.box(box).record.to_end == (wanted.process_id,)

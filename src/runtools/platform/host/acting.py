@@ -51,6 +51,10 @@ class Acting:
 
     engine: Engine
 
+    def end_owed(self) -> None:
+        """See `Processes`."""
+        raise NotImplementedError
+
     async def create(self, order: CreateOrder) -> Observed:
         """Returns when it runs, or once it has its place in the queue."""
         why = Why("request", order.actor, order.op, f"create {order.sandbox_id}")
@@ -124,9 +128,14 @@ class Acting:
         _check_ids(*(child.sandbox_id for child in children))
         names = " ".join(child.sandbox_id for child in children)
         why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
-        return await self.engine.ops.once(
-            op, why.what, Forked, lambda: _in_turn(box, why, lambda: fork(box, why, children))
-        )
+
+        async def forked() -> Forked:
+            try:
+                return await fork(box, why, children)
+            finally:
+                self.end_owed()  # what was to end in the parent is to end in the children
+
+        return await self.engine.ops.once(op, why.what, Forked, lambda: _in_turn(box, why, forked))
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Remove a kept state."""

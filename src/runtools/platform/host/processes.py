@@ -15,18 +15,19 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from runtools.errors import (
+    Conflict,
     GuestUnreachable,
     HostUnavailable,
     InvalidRequest,
     NotFound,
     ProcessEnded,
+    RunToolsError,
     SandboxPaused,
-    SandboxStopped,
     Unavailable,
     WaitsForRoom,
 )
@@ -41,6 +42,7 @@ from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.channel import Stalled, is_silence
 from runtools.platform.host.guest.client import GuestClient
 from runtools.platform.host.silence import stopped, what_happened
+from runtools.platform.kit.clock import Backoff
 from runtools.sdk.shapes.processes import (
     MAX_READ_BYTES,
     Octets,
@@ -59,7 +61,10 @@ _WAIT_MS: Final = 50_000  # in one request to a guest
 _AGAIN_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 20.0
 _END_MS: Final = 10_000  # for what was killed
-_MOST_TO_END: Final = 100
+_AT_ONCE: Final = 4
+_MOST_TO_END: Final = 1000
+_MOST_CALLED_OFF: Final = 1000
+_CALLED_OFF: Final = timedelta(days=1)  # as long as requests are remembered, and may be repeated
 
 T = TypeVar("T")
 
@@ -86,21 +91,21 @@ class Processes:
             return _told(_history(box), await guest.processes.start(request))
 
     async def end_process(self, sandbox_id: str, process_id: str) -> None:
-        """End one, begun or not."""
+        """End one, begun or not. It is owed first: whatever comes between, it is ended later."""
         box = self.engine.actor(sandbox_id)
         if box.state is State.STOPPED:
             raise stopped(box)
-        await box.starts.call_off(process_id)
-        with box.hold():
-            while is_usable(box):
-                if await self._ended(box, process_id):
-                    return
-        others = tuple(one for one in box.record.to_end if one != process_id)
-        _keep(box, (*others, process_id)[-_MOST_TO_END:])
-        self._end_later(box)
+        _owe(box, process_id)
+        try:
+            with box.hold():
+                while is_usable(box):
+                    if await self._settled(box, process_id):
+                        return
+        finally:
+            self._end_later(box)
 
     def end_owed(self) -> None:
-        """After a start of the host: end what is to end, once its sandbox goes on."""
+        """End what is to end, once its sandbox goes on: after a start of the host, and in children."""
         for box in self.engine.actors.values():
             self._end_later(box)
 
@@ -110,42 +115,67 @@ class Processes:
             self.engine.later(self._end_awake(box), f"ending processes of {box.id}")
 
     async def _end_awake(self, box: Actor) -> None:
-        """End what is to end in a sandbox once it goes on, whoever has that happen."""
+        """End what is to end in a sandbox whenever it goes on, whoever has that happen.
+
+        What cannot be ended holds up none of the others, and is tried again for as long as it runs.
+        """
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def tried(process_id: str) -> None:
+            async with places:
+                try:
+                    await self._settled(box, process_id)
+                except RunToolsError as exc:
+                    log.warning("process %s of %s is not ended yet: %s", process_id, box.id, exc)
+
         try:
             while box.record.to_end:
-                await _running(box, None)
-                process_id = box.record.to_end[0]
-                if await self._ended(box, process_id):
-                    _keep(box, tuple(one for one in box.record.to_end if one != process_id))
-        except SandboxStopped:
-            return
+                backoff = Backoff(self.engine.clock, first=_AGAIN_SECONDS)
+                while is_usable(box) and box.record.to_end:
+                    await asyncio.gather(*(tried(one) for one in box.record.to_end))
+                    if box.record.to_end:
+                        await _while_running(box, backoff.wait())
+                if box.state is State.STOPPED:
+                    return
+                if box.record.to_end:
+                    await box.changed()
         finally:
             self._ending.discard(box.id)
 
-    async def _ended(self, box: Actor, process_id: str) -> bool:
-        """Whether it runs no more in a sandbox that runs; False: that does no more itself."""
+    async def _settled(self, box: Actor, process_id: str) -> bool:
+        """Whether it runs no more, nor ever will; False: its sandbox runs no more, and it stays owed."""
+        await box.starts.handed_over(process_id)
+        begun = await self._ended(box, process_id)
+        if begun is None:
+            return False
+        if begun:
+            _keep(box, to_end=_without(box, process_id))
+        else:
+            _call_off(box, process_id)
+        return True
+
+    async def _ended(self, box: Actor, process_id: str) -> bool | None:
+        """End it where it runs; False: it has not begun. None: its sandbox runs no more."""
         guest = await _running(box, 0)
         if guest is None:
-            return False
+            return None
         try:
             sent = guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
             if await _while_running(box, sent) is None:
-                return False
+                return None
             over = await _while_running(box, guest.processes.wait(process_id, _END_MS))
         except NotFound:
-            return True  # and it is not to begin
+            return False
         except ProcessEnded:
-            pass
+            return True
         except GuestUnreachable as exc:
             if not is_usable(box):
-                return False
+                return None
             raise await what_happened(box, exc) from exc
-        else:
-            if over is None:
-                return False
-            if over.state == "running":
-                raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
-        box.starts.has_begun(process_id)
+        if over is None:
+            return None
+        if over.state == "running":
+            raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
         return True
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
@@ -279,9 +309,42 @@ def _check_made(box: Actor) -> None:
         raise still_queued(box, WaitsForRoom)
 
 
-def _keep(box: Actor, to_end: tuple[str, ...]) -> None:
+def _owe(box: Actor, process_id: str) -> None:
+    """Note that it is to end: from here on it does not begin.
+
+    Raises:
+        Conflict: as much is owed to its sandbox as is kept.
+    """
+    if process_id in box.record.to_end:
+        return
+    if len(box.record.to_end) >= _MOST_TO_END:
+        raise Conflict(
+            f"{_MOST_TO_END} processes of {box.id} are to end already, once it goes on",
+            hint=f"runtools sandbox resume {box.id}: they end then",
+        )
+    _keep(box, to_end=(*box.record.to_end, process_id))
+
+
+def _call_off(box: Actor, process_id: str) -> None:
+    """Note that it never begins, for as long as somebody may still ask for that.
+
+    Where as many are noted as are kept it stays owed until there is a place: none is forgotten before.
+    """
+    now = box.engine.clock.now()
+    noted = {one: at for one, at in box.record.called_off.items() if now - at < _CALLED_OFF}
+    if process_id not in noted and len(noted) >= _MOST_CALLED_OFF:
+        return
+    noted[process_id] = now
+    _keep(box, to_end=_without(box, process_id), called_off=noted)
+
+
+def _without(box: Actor, process_id: str) -> tuple[str, ...]:
+    return tuple(one for one in box.record.to_end if one != process_id)
+
+
+def _keep(box: Actor, **owed: Any) -> None:
     """Write down what is to end; on a full disk it is known for as long as the host is up."""
-    record = replace(box.record, to_end=to_end)
+    record = replace(box.record, **owed)
     try:
         box.books.note(record)
     except OSError as exc:

@@ -71,7 +71,7 @@ _PAUSED_AT_ONCE = 4
 _PAUSE_ATTEMPTS = 3
 
 
-class HostService(Acting, Inside, Processes, Reaching, Host):
+class HostService(Inside, Processes, Acting, Reaching, Host):
     """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
 
     def __init__(

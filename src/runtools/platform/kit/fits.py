@@ -25,6 +25,12 @@ from referencing.jsonschema import DRAFT202012
 
 WRONG_SCHEMA, TOO_DEEP = 2, 3
 _MOST_FAULTS = 5
+_DATA = frozenset({"const", "enum", "default", "examples"})
+"""What is under these is no schema."""
+_NAMED = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)
+"""Under these stand schemas by names of their author's."""
 _MOST_WORDS = 300
 _MOST_MEMORY = 2 * 1024 * 1024 * 1024
 
@@ -68,16 +74,21 @@ def _resolve(schema: Any) -> None:
     """Look up what it refers to in itself, where all of it has one name."""
     resource = Resource.from_contents(schema, default_specification=DRAFT202012)
     resolver = Registry().with_resource("", resource).resolver()
-    waiting, references = [schema], []
+    references: list[Any] = []
+    waiting = [
+        (schema, False)
+    ]  # each with whether its names are an author's, and not the schema's own
     while waiting:
-        value = waiting.pop()
+        value, is_named = waiting.pop()
         if isinstance(value, list):
-            waiting += value
+            waiting += [(one, False) for one in value]
+        elif isinstance(value, dict) and is_named:
+            waiting += [(one, False) for one in value.values()]
         elif isinstance(value, dict):
-            if "$id" in value:
+            if isinstance(value.get("$id"), str):
                 return
             references.append(value.get("$ref"))
-            waiting += value.values()
+            waiting += [(one, name in _NAMED) for name, one in value.items() if name not in _DATA]
     for reference in references:
         if not isinstance(reference, str):
             continue

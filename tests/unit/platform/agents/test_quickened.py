@@ -129,6 +129,31 @@ async def test_a_question_goes_out_as_it_did(settings: OpenAIChatModelSettings) 
     assert sent[0] == sent[1] == sent[2] == sent[3]
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+async def test_a_number_that_json_has_not_is_refused_as_it_was(number: float) -> None:
+    settings: OpenAIChatModelSettings = {"extra_body": {"deep": [{"a": number}]}}
+    sent: list[bytes] = []
+
+    def heard(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.content)
+        return httpx2.Response(500)
+
+    for quick in (False, True):
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(heard))
+        api = AsyncOpenAI(api_key="none", base_url="http://x/v1", http_client=http, max_retries=0)
+        if quick:
+            quickened.write_at_once(api)
+        asked = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=api))
+        with pytest.raises(ValueError, match="Out of range float values"):
+            async with asked.request_stream(conversation(), settings, ModelRequestParameters()):
+                pass
+        said: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart("NaN and Infinity")])]
+        with pytest.raises(ModelHTTPError):
+            async with asked.request_stream(said, {}, ModelRequestParameters()):
+                pass
+    assert json.loads(sent[0]) == json.loads(sent[1])
+
+
 @pytest.mark.parametrize(
     "piece",
     [

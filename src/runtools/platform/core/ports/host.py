@@ -351,7 +351,11 @@ class Host(Protocol):
         its start waits for the sandbox: that is refused with `ProcessEnded`.
 
         Wakes nothing and waits for no room: in a sandbox that sleeps it ends once that goes on. One that is
-        not known is none that runs.
+        not known is none that runs. Where its guest does not answer it is ended once it does, and who asks
+        is told that it does not.
+
+        Raises:
+            Conflict: as much is owed to its sandbox as is kept.
         """
         ...
 

@@ -74,7 +74,7 @@ class Actor:
         self.turns = Turns(record.sandbox_id, self._overruled)
         self.vigil = Vigil(self, died)
         self.guest: GuestClient | None = None
-        self.starts = Starts()
+        self.starts = Starts(self._is_called_off)
         self.uses = self.holds = 0
         self.callers: set[Callable[[], None]] = set()
         self.is_put_to_sleep = False
@@ -303,6 +303,9 @@ class Actor:
         if self.guest is not None:
             await self.guest.close()
             self.guest = None
+
+    def _is_called_off(self, process_id: str) -> bool:
+        return self.record.is_called_off(process_id)
 
     def _overruled(self) -> RunToolsError:
         if self.engine.stopping:

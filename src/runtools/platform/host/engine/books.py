@@ -134,7 +134,9 @@ class Books:
             actor=why.actor,
             detail=detail,
         )
-        return replace(record, entry=entry)
+        # What is owed to it is written beside its acts: the record of an act may be older.
+        now = self.record
+        return replace(record, entry=entry, to_end=now.to_end, called_off=now.called_off)
 
     def note(self, record: Record) -> None:
         """Journal something that is nobody's business but ours: no ledger entry, no report."""

@@ -64,7 +64,8 @@ class Record:
     """All that the host knows of one sandbox.
 
     Attributes:
-        to_end: processes that are to end once it goes on.
+        to_end: processes that are to end once it goes on; none of them begins.
+        called_off: processes that do not begin any more, though the guest knows none of them; since when.
     """
 
     sandbox_id: str
@@ -89,6 +90,7 @@ class Record:
     stopped_at: datetime | None = None
     egress_generation: int = 0
     to_end: tuple[str, ...] = ()
+    called_off: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def operation(self) -> Operation | None:
@@ -96,6 +98,10 @@ class Record:
         if self.under_way is None:
             return None
         return Operation.QUEUED if self.under_way.queued else MOVES[self.under_way.act].operation
+
+    def is_called_off(self, process_id: str) -> bool:
+        """Whether a process does not begin any more."""
+        return process_id in self.to_end or process_id in self.called_off
 
     @property
     def keeps_disk(self) -> bool:

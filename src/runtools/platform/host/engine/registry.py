@@ -17,7 +17,14 @@ from runtools.platform.host.engine.why import Why
 from runtools.sdk.shapes.sandboxes import LedgerEntry
 
 
-def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | None = None) -> Actor:
+def enroll(
+    engine: Engine,
+    order: CreateOrder,
+    why: Why,
+    *,
+    parent_id: str | None = None,
+    to_end: tuple[str, ...] = (),
+) -> Actor:
     """A new sandbox in state `creating`, journaled before anything of it is started.
 
     Raises:
@@ -45,6 +52,7 @@ def enroll(engine: Engine, order: CreateOrder, why: Why, *, parent_id: str | Non
         life=Life(number=1, uid=engine.free_uid(), slot=None, token=""),
         lives=1,
         attempts=1,
+        to_end=to_end,
     )
     folder = engine.places.sandbox(order.sandbox_id)
     try:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
 from weakref import WeakValueDictionary
 
 from runtools.errors import ProcessEnded
 
-_MAX_KEPT: Final = 1000
-
 
 class Starts:
-    """Of one sandbox, for as long as its host is up: what waits there to begin ends with that."""
+    """Of one sandbox.
 
-    def __init__(self) -> None:
-        self._called_off: OrderedDict[str, None] = OrderedDict()
+    Args:
+        is_called_off: whether a process is not to begin any more; the sandbox's journal knows.
+    """
+
+    def __init__(self, is_called_off: Callable[[str], bool]) -> None:
+        self._is_called_off = is_called_off
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -29,25 +29,17 @@ class Starts:
             ProcessEnded: it was called off.
         """
         async with self._turn(process_id):
-            if process_id in self._called_off:
+            if self._is_called_off(process_id):
                 raise ProcessEnded(
                     f"process {process_id} was ended before it had begun; it was not started",
                     hint="what is to run is started under a name of its own",
                 )
             yield
 
-    async def call_off(self, process_id: str) -> None:
-        """From here on it does not begin. Returns when the guest has it, or never gets it."""
-        self._called_off[process_id] = None
-        self._called_off.move_to_end(process_id)
-        if len(self._called_off) > _MAX_KEPT:
-            self._called_off.popitem(last=False)
+    async def handed_over(self, process_id: str) -> None:
+        """Return when the guest has what was called off meanwhile, or never gets it."""
         async with self._turn(process_id):
             pass
-
-    def has_begun(self, process_id: str) -> None:
-        """The guest knows it, and answers who asks for its start again."""
-        self._called_off.pop(process_id, None)
 
     def _turn(self, process_id: str) -> asyncio.Lock:
         return self._turns.setdefault(process_id, asyncio.Lock())
