@@ -160,6 +160,7 @@ ACROSS: Mapping[str, str] = {
     "ssh_access.password_of": _SSH,
     "ssh_access.place": _SSH,
     "ssh_access.set_host_keys": _MACHINE,
+    "templates.begin_drop": _INSIDE,
     "templates.built": _INSIDE,
     "templates.change": _INSIDE,
     "templates.get": _REPAIR,
