@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import signal
 
 import pytest
@@ -11,6 +12,7 @@ from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, 
 
 from runtools.errors import Conflict, GuestUnreachable, NotFound, ProcessEnded, WaitsForRoom
 from runtools.platform.host import processes
+from runtools.platform.host.engine import journal
 from runtools.sdk.shapes.processes import ProcessRequest
 
 
@@ -156,6 +158,46 @@ class TestUnbegun:
         seen = await world.host.get_process(box, wanted.process_id)
         assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
 
+    async def test_nor_is_it_when_its_sandbox_is_paused_meanwhile(self, world, box, monkeypatch):
+        wanted, reached = request("sleep 1000"), asyncio.Event()
+
+        async def never(_given):
+            reached.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.box(box).guest.processes, "start", never)
+        starting = asyncio.ensure_future(world.host.start_process(box, wanted))
+        await reached.wait()
+        ending = asyncio.ensure_future(ended(world, box, wanted.process_id))
+        await asyncio.sleep(0.1)
+        assert not ending.done()
+        await world.pause(box)
+        await ending
+        assert world.box(box).record.to_end == (wanted.process_id,)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await world.resume(box)
+        await until(lambda: world.box(box).record.to_end == ())
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, wanted)
+
+    async def test_after_a_rollback_it_may_begin(self, world, box):
+        """What was asked for before was about another machine; what is meanwhile, about that one."""
+        kept, wanted = await world.snapshot(box), [request("sleep 1000") for _ in range(3)]
+        await ended(world, box, wanted[0].process_id)  # it is called off
+        await world.pause(box)
+        await ended(world, box, wanted[1].process_id)  # it is to end
+        rolling = asyncio.ensure_future(world.rollback(box, kept))
+        await until(lambda: world.look(box).operation == "rolling_back")
+        await ended(world, box, wanted[2].process_id)
+        await rolling
+        assert world.box(box).record.to_end == (wanted[2].process_id,)
+        await world.resume(box)
+        for one in wanted[:2]:
+            assert (await world.host.start_process(box, one)).state == "running"
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, wanted[2])
+
     async def test_in_one_that_is_not_made_yet(self, full):
         waits = sandbox_id()
         made = await full.host.create(order(sandbox_id=waits))
@@ -198,6 +240,32 @@ class TestBegun:
             seen = await world.host.wait_process(box, wanted.process_id, 60_000)
         assert seen.signal == signal.SIGKILL
         await until(lambda: world.box(box).record.to_end == ())
+
+    @pytest.mark.parametrize("is_full", [True, False])
+    async def test_in_one_whose_pause_cannot_be_written_down_yet(
+        self, world, box, monkeypatch, is_full
+    ):
+        """What is owed is written beside the end of the pause, which is older."""
+        wanted, finish = request("sleep 1000"), world.box(box).books.finish
+        await world.host.start_process(box, wanted)
+
+        def refuse(*_given, **_more):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(world.box(box).books, "finish", refuse)
+        pausing = asyncio.ensure_future(world.pause(box))
+        await until(lambda: world.box(box).held_up is not None)
+        with monkeypatch.context() as also:
+            if is_full:
+                also.setattr(journal, "save", refuse)
+            await ended(world, box, wanted.process_id)
+        monkeypatch.setattr(world.box(box).books, "finish", finish)
+        await asyncio.gather(pausing, return_exceptions=True)
+        await until(lambda: world.look(box).state == "paused")
+        await restarted(world)
+        assert world.box(box).record.to_end == (wanted.process_id,)
+        await world.resume(box)
+        await runs_no_more(world, box, wanted.process_id)
 
     async def test_also_after_a_restart_of_the_host(self, world, box):
         wanted = request("sleep 1000")

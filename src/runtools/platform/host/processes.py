@@ -144,8 +144,7 @@ class Processes:
 
     async def _settled(self, box: Actor, process_id: str) -> bool:
         """Whether it runs no more, nor ever will; False: its sandbox runs no more, and it stays owed."""
-        await box.starts.handed_over(process_id)
-        begun = await self._ended(box, process_id)
+        begun = await _while_running(box, self._ended(box, process_id))
         if begun is None:
             return False
         if begun:
@@ -156,14 +155,13 @@ class Processes:
 
     async def _ended(self, box: Actor, process_id: str) -> bool | None:
         """End it where it runs; False: it has not begun. None: its sandbox runs no more."""
+        await box.starts.handed_over(process_id)
         guest = await _running(box, 0)
         if guest is None:
             return None
         try:
-            sent = guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
-            if await _while_running(box, sent) is None:
-                return None
-            over = await _while_running(box, guest.processes.wait(process_id, _END_MS))
+            await guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
+            over = await guest.processes.wait(process_id, _END_MS)
         except NotFound:
             return False
         except ProcessEnded:
@@ -172,8 +170,6 @@ class Processes:
             if not is_usable(box):
                 return None
             raise await what_happened(box, exc) from exc
-        if over is None:
-            return None
         if over.state == "running":
             raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
         return True

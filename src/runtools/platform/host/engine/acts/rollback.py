@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 from runtools.errors import NotFound
 from runtools.platform.core.ports.host import Observed
@@ -21,7 +22,7 @@ from runtools.platform.host.engine.acts.pause import became_paused, note_process
 from runtools.platform.host.engine.acts.resume import became_running
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
-from runtools.platform.host.engine.journal import Life
+from runtools.platform.host.engine.journal import Life, Record
 from runtools.platform.host.engine.machines import Source, Up, bring_up
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, clear_away
@@ -50,10 +51,11 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
     with snapshots.pinned(box.engine, snapshot_id):
         async with box.act(Act.ROLLBACK, why, spare=spare), AsyncExitStack() as undo:
             reach("rollback.begun")
+            before = box.record
             overlay = box.engine.places.snapshot(snapshot_id) / OVERLAY
             with await room(box.engine, overlay, 1):
                 up = await _second_machine(box, spare, target, undo)
-            seen = await _swap(box, why, up, undo)
+            seen = await _swap(box, why, up, before, undo)
     if box.state is State.PAUSED:
         box.engine.later(durable.make(box), f"making {box.id} durable")
     return seen
@@ -80,7 +82,7 @@ async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: Async
     return await bring_up(box, spare, source, box.books.keep_spare, undo, phases, "rollback")
 
 
-async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
+async def _swap(box: Actor, why: Why, up: Up, before: Record, undo: AsyncExitStack) -> Observed:
     old, under_way = box.record.life, box.record.under_way
     assert old is not None  # noqa: S101 - the move was checked
     assert under_way is not None  # noqa: S101 - we are in it
@@ -98,6 +100,7 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
             under_way=switched,
             fingerprint=fingerprint,
             durable=is_durable,
+            **_owed_since(box, before),
         )
     )
     # From here on there is no giving up: a destroy finds the old machine in the journal.
@@ -114,6 +117,15 @@ async def _swap(box: Actor, why: Why, up: Up, undo: AsyncExitStack) -> Observed:
         box.engine.admission.leave(_ticket(box, up.life))
     reach("rollback.dropped")
     return await finish(box, why)
+
+
+def _owed_since(box: Actor, before: Record) -> dict[str, Any]:
+    """What is owed to the new machine: what was before was about processes of the old one."""
+    owed, old = box.record, before.called_off
+    return {
+        "to_end": tuple(one for one in owed.to_end if one not in before.to_end),
+        "called_off": {one: at for one, at in owed.called_off.items() if at != old.get(one)},
+    }
 
 
 async def finish(box: Actor, why: Why) -> Observed:
