@@ -18,9 +18,10 @@ from runtools.platform.api.workers import dispatch, leftovers, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import Hello, NewEvent
+from runtools.platform.core.runs import process_of
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import PATIENCE_SECONDS, client, holds
-from runtools.testing.fake_worker import Held, asked, called, done, fake_worker, said
+from runtools.testing.fake_worker import Held, answered, asked, called, done, fake_worker, said
 from runtools.testing.run_stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -94,6 +95,31 @@ class TestCancelled:
         body = {"command": "ls /workspace"}
         seen = await stage.org.ask("POST", f"{path}/exec", json=body)
         assert seen["stdout"] == ""
+
+    async def test_a_command_that_nobody_could_end_is_ended_later(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its worker could not, nor could the api when the run had ended."""
+        platform, host = stage.world.platform, stage.world.host
+        run, _ = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        command = process_of(run.run_id, 1, 0)
+        body: Any = {"command": ["sleep", "60"], "processId": command}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=body)
+        await stage.worker.append(run, called("bash"))
+
+        async def away(*_: str) -> Any:
+            raise HostUnavailable("it is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "end_process", away)
+            await stage.worker.append(run, answered("bash", failed=True), done(status="cancelled"))
+            await holds(lambda: f"command {command} of {box} was not ended" in caplog.text)
+        assert not await killed(stage, box, command)()
+        await leftovers.end_left(platform)
+        assert await killed(stage, box, command)()
+        found = await platform.db.read(runs.with_servers, "", 100)
+        assert run.run_id not in {one.id for one in found}
 
 
 class TestGivenBack:

@@ -122,6 +122,7 @@ ACROSS: Mapping[str, str] = {
     "runs.held": _WORKER,
     "runs.known": _WORKER,
     "runs.offerable": _WORKER,
+    "runs.commands_ended": _REPAIR,
     "runs.servers_ended": _REPAIR,
     "runs.uncancelled": _REPAIR,
     "runs.with_servers": _REPAIR,

@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    null,
     or_,
     select,
     update,
@@ -287,12 +288,17 @@ def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[R
 
 
 def with_servers(conn: Connection, after: str, limit: int) -> list[Record]:
-    """Runs that may have left servers of their tools in a sandbox that is awake, by id after one."""
+    """Runs that may have left servers of their tools in a sandbox that is awake, or commands in any, by id
+    after one.
+    """
     awake = sandboxes.c.state.in_(("running", "stopped"))
     query = (
         select(*_COLUMNS)
         .join(sandboxes, sandboxes.c.id == runs.c.sandbox_id)
-        .where(runs.c.servers_left.is_not(None), awake, runs.c.id > after)
+        .where(
+            or_(and_(runs.c.servers_left.is_not(None), awake), runs.c.commands_left.is_not(None)),
+            runs.c.id > after,
+        )
         .order_by(runs.c.id)
         .limit(limit)
     )
@@ -303,6 +309,11 @@ def servers_ended(conn: Connection, run_id: str, lease: int) -> None:
     """Of what was left under a lease nothing runs any more."""
     mine = (runs.c.id == run_id) & (runs.c.servers_left == lease)
     conn.execute(update(runs).where(mine).values(servers_left=None))
+
+
+def commands_ended(conn: Connection, run_id: str) -> None:
+    """Of the commands that were left nothing runs any more, or its host sees to that."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(commands_left=null()))
 
 
 def caller(conn: Connection, digest: str) -> Caller | None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from runtools.platform.kit.db import Document, Moment, metadata
 
 _LEFT = text("servers_left IS NOT NULL")
+_COMMANDS_LEFT = text("commands_left IS NOT NULL")
 _OPEN = text("status IN ('queued', 'running', 'waiting')")
 
 runs = Table(
@@ -72,6 +73,8 @@ runs = Table(
     Column("replaced_at", BigInteger),
     # Under which lease its worker let go of it, until its servers of tools are seen to have ended.
     Column("servers_left", Integer),
+    # What was under way when it ended, until that is seen to have ended too.
+    Column("commands_left", Document),
     Column("output", Text),
     Column("structured", Document),
     Column("error", Document),
@@ -88,6 +91,12 @@ runs = Table(
     Index("ix_runs_open", "status", "queued_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_runs_lane", "lane", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_runs_servers_left", "servers_left", sqlite_where=_LEFT, postgresql_where=_LEFT),
+    Index(
+        "ix_runs_commands_left",
+        "id",
+        sqlite_where=_COMMANDS_LEFT,
+        postgresql_where=_COMMANDS_LEFT,
+    ),
 )
 
 run_events = Table(
@@ -159,6 +168,7 @@ class Record:
     takeovers: int = 0
     replaced_at: int | None = None
     servers_left: int | None = None
+    commands_left: list[str] | None = None
     output: str | None = None
     structured: Any = None
     error: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from runtools.errors import NotFound, RunToolsError, SandboxStopped
 from runtools.platform.api.calls import behalf
@@ -24,21 +25,25 @@ _AT_ONCE = 16
 
 
 async def end_commands(platform: Platform, record: Record) -> None:
-    """End the commands of its open calls, and its servers, as far as its host can be reached."""
+    """End the commands of its open calls, and its servers; what of the commands cannot be ended now stays
+    written down, for `end_left`.
+    """
     if record.sandbox_id is None:
         return
-    names = await platform.db.read(_commands, record)
-    names += await _servers(platform, record, record.sandbox_id, record.lease) or []
-    await _end_all(platform, record, record.sandbox_id, names)
+    await _end_owed(platform, await platform.db.write(_owing, record), record.sandbox_id)
+    servers = await _servers(platform, record, record.sandbox_id, record.lease) or []
+    await _end_all(platform, record, record.sandbox_id, servers)
 
 
 async def end_servers(platform: Platform, record: Record) -> None:
-    """End its servers of tools when it has ended or rests: its worker may do nothing there any more.
+    """End its servers of tools when it has ended or rests, and the commands that it has left: its worker
+    may do nothing there any more.
 
     Until that is done it stays written down, for `end_left`.
     """
     if record.sandbox_id is None:
         return
+    await _end_owed(platform, record, record.sandbox_id)
     lease = record.lease if record.servers_left is None else record.servers_left
     names = await _servers(platform, record, record.sandbox_id, lease)
     if names is None or not await _end_all(platform, record, record.sandbox_id, names):
@@ -57,6 +62,12 @@ async def end_left(platform: Platform) -> None:
         while found := await platform.db.read(runs.with_servers, after, _AT_ONCE):
             await asyncio.gather(*(end_servers(platform, record) for record in found))
             after = found[-1].id
+
+
+async def _end_owed(platform: Platform, record: Record, sandbox_id: str) -> None:
+    """End the commands that it has left; a host that was told ends them, whatever the sandbox does."""
+    if record.commands_left and await _end_all(platform, record, sandbox_id, record.commands_left):
+        await platform.db.write(runs.commands_ended, record.id)
 
 
 async def _end_all(
@@ -112,7 +123,22 @@ def _lease(server: str) -> int:
     return next((int(one) for one in server.split(".")[-2:-1] if one.isdecimal()), 0)
 
 
-def _commands(conn: Transaction, record: Record) -> list[str]:
+def _owing(conn: Transaction, record: Record) -> Record:
+    held = runs.held(conn, record.id)
+    if held is None:
+        return record
+    return owing(conn, record, commands(conn, held))
+
+
+def owing(conn: Transaction, record: Record, left: list[str]) -> Record:
+    """A run with a note of the commands that it may leave running, if there are any."""
+    if not left or record.sandbox_id is None:
+        return record
+    runs.change(conn, record, {"commands_left": left})
+    return replace(record, commands_left=left)
+
+
+def commands(conn: Transaction, record: Record) -> list[str]:
     """What the commands of open calls are called in the sandbox; those that came back to one have none."""
     return [
         process_of(record.id, call.turn, place)

@@ -66,7 +66,7 @@ async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[Wri
     if record.token_digest is None and before.token_digest is not None:
         platform.door.forget(before.token_digest)
         # From here on its worker can end nothing in the sandbox.
-        if record.servers_left is not None:
+        if record.servers_left is not None or record.commands_left:
             platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
     told(platform, record, fresh)
     return news, record
@@ -89,8 +89,11 @@ def _append(
         missed, more = logs.events(conn, record.org_id, record.id, asked.seen)
         news = look.news(missed, cancel=record.cancel_requested, more=more)
         return news, record, record, []
+    # Calls that get their results beside its end were broken off: what they ran may run on.
+    broken_off = {"done", "tool-result"} <= {one.type for one in events}
+    left = leftovers.commands(conn, record) if broken_off else []
     grown = log.append(conn, record, events, now, usual, there)
-    after = grown.record
+    after = leftovers.owing(conn, grown.record, left)
     if asked.wait and after.status == Status.RUNNING:
         after = log.wait(conn, after, now)
     if after.status != Status.RUNNING:
