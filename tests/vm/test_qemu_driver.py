@@ -217,7 +217,7 @@ class TestMemory:
         await rig.soon(rig.driver.resume(machine))
         await rig.answers(machine)
         once = await rig.clone(await rig.captured(machine), machine)
-        monkeypatch.setattr(saving, "_COPIED_ONCE", 0)
+        monkeypatch.setattr(saving, "COPIED_ONCE", 0)
         twice = await rig.clone(await rig.captured(machine), machine)
         for one in (machine, clone, once, twice):
             assert await rig.sh(one, "sha256sum < /dev/shm/data") == written

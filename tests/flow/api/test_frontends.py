@@ -651,7 +651,7 @@ class TestBrought:
         told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
         wrong = {**body, "messages": [*body["messages"], told], "resume": resume}
         answer = await stage.org.http.post(AG_UI, json=wrong)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "already_decided")
         again, given = await stage.take(run.run_id)
         resolved = [one.data["callId"] for one in given.log if one.type == "approval-resolved"]
         assert resolved == ["c2"]

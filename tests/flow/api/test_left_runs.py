@@ -92,7 +92,7 @@ class TestCancelled:
             answers = [await one for one in begun]
         assert [one.status_code for one in answers] == [401] * 3
         assert "while" in answers[0].json()["error"]["message"]
-        body = {"command": "ls /workspace"}
+        body = {"command": "ls"}
         seen = await stage.org.ask("POST", f"{path}/exec", json=body)
         assert seen["stdout"] == ""
 

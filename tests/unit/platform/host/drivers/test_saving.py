@@ -79,7 +79,7 @@ class TestRam:
     async def test_of_which_much_is_in_use_is_copied_while_it_runs_too(
         self, machine, place, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(saving, "_COPIED_ONCE", 8192)
+        monkeypatch.setattr(saving, "COPIED_ONCE", 8192)
         place.ram.write_bytes(b"r" * 8192 + b"before")
         ram = saving.Ram(machine, 0, private=False)
         with (tmp_path / "copy").open("w+b") as target:
