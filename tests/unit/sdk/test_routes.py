@@ -79,7 +79,13 @@ class Recorder:
 def _objects(transport: Recorder) -> Iterator[Any]:
     """Everything of the SDK that asks for something."""
     view = SimpleNamespace(id="x", history=1, thread_id="x", status="running", state="running")
-    given = {"transport": transport, "sandbox": "/sandboxes/x", "heard": view, "view": view, "process_id": "x"}
+    given = {
+        "transport": transport,
+        "sandbox": "/sandboxes/x",
+        "heard": view,
+        "view": view,
+        "process_id": "x",
+    }
     for module in iter_modules(sdk.__path__):
         if module.ispkg or module.name == "transport":
             continue
