@@ -59,20 +59,18 @@ def open_unseen(link: str) -> None:
 def _see_led(came: SimpleQueue[bool]) -> None:
     """Wait for the browser, and say what becomes of it."""
     until, was_refused = time.monotonic() + PATIENCE_SECONDS, False
-    while True:
+    while (left := until - time.monotonic()) > 0:  # however many are refused meanwhile
         with output.working("waiting for the browser"):
-            is_led = _next(came, until - time.monotonic())
+            is_led = _next(came, left)
         if is_led:
             time.sleep(_AGAIN_SECONDS)
             return
-        if is_led is None:
-            break
-        if not was_refused:
+        if is_led is False and not was_refused:
+            was_refused = True
             output.note(
                 "a browser came for the address, and was refused: it is another user's (by sudo, or from "
-                "outside WSL); open the address yourself"
+                "outside WSL), or was gone at once; open the address yourself"
             )
-        was_refused = True
     if not was_refused:
         output.note("no browser has come for the address: open it yourself")
 

@@ -255,7 +255,7 @@ def _there() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as exc:
-        log.warning("the database: %s", exc)
+        log.warning("the database: %s", str(exc).partition("\n")[0])  # and not the statement
         raise Unavailable(
             "the platform's database does not answer, or takes nothing more",
             hint="ask again in a moment; its operator finds the reason in the log of the api",

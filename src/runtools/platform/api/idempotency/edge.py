@@ -245,8 +245,12 @@ class _Repeatable:
         rights = sorted(caller.scopes)
         if caller.user_id is not None:
             to = _TO_SOMEBODY.fullmatch(path)
-            changes = _OF_ONESELF.fullmatch(path) or (to is not None and to[1] == caller.user_id)
-            rights = [] if changes else [caller.org_id or "", *rights]
+            if _OF_ONESELF.fullmatch(path):
+                rights = [caller.id]  # some of these are about the session that asks
+            elif to is not None and to[1] == caller.user_id:
+                rights = []
+            else:
+                rights = [caller.org_id or "", *rights]
         return " ".join([caller.actor, *rights])
 
     def _hashing(self, receive: Receive) -> Receive:

@@ -168,8 +168,11 @@ def _enter(conn: Transaction, taken: Invitation, user: User, now: datetime) -> N
 def _entered(conn: Transaction, digest: str, user: User) -> Invitation:
     """The invitation by which that user has come in, and is in the org since."""
     taken = store.accepted(conn, digest)
-    there = None if taken is None else members.find(conn, taken.org_id, user.id)
-    if taken is None or there is None or there.joined_at != taken.accepted_at:
+    if taken is None:
+        raise _over()
+    orgs.lock(conn, taken.org_id)
+    there = members.find(conn, taken.org_id, user.id)
+    if there is None or there.joined_at != taken.accepted_at:
         raise _over()
     return taken
 

@@ -46,8 +46,8 @@ class Listener(Protocol):
         """It is whole."""
         ...
 
-    def answer_fails(self, problem: str) -> None:
-        """It is none, or was broken off."""
+    def answer_fails(self, problem: str, *, is_silent: bool) -> None:
+        """It is none, or was broken off; silent: the connection ended, and not a byte of it had come."""
         ...
 
     def upgraded(self, head: AnswerHead, rest: bytes) -> None:
@@ -116,18 +116,18 @@ class Upstream(asyncio.Protocol):
         try:
             self._take(data)
         except (BadHead, BadBody) as exc:
-            self._fail(f"what listens there gives an answer that is none: {exc}")
+            self._fail(f"what listens there gives an answer that is none: {exc}", is_silent=False)
 
     def eof_received(self) -> bool:
         if isinstance(self._framing, framing.Endless) and not is_gone(self.transport):
             self._end(b"")
         else:
-            self._fail(self._broken())
+            self._breaks()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_reusable = False
-        self._fail(self._broken())
+        self._breaks()
 
     def pause_writing(self) -> None:
         self.is_slow = True
@@ -141,16 +141,17 @@ class Upstream(asyncio.Protocol):
 
     # --- how ---
 
-    def _broken(self) -> str:
+    def _breaks(self) -> None:
         begun = "in the middle of its answer" if self._framing is not None else "without an answer"
-        return f"what listens there broke off {begun}"
+        is_silent = self._framing is None and not self._held and not self._interim
+        self._fail(f"what listens there broke off {begun}", is_silent=is_silent)
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str, *, is_silent: bool) -> None:
         listener, self._listener = self._listener, None
         self.is_reusable = False
         self.transport.abort()
         if listener is not None:
-            listener.answer_fails(problem)
+            listener.answer_fails(problem, is_silent=is_silent)
 
     def _take(self, data: bytes) -> None:
         while self._framing is None:

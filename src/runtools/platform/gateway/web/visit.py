@@ -163,7 +163,7 @@ class Visit(asyncio.Protocol):
             if self._exchange is not None and self._exchange.drips(now):
                 self._answer(Page(408, "The request did not come", "Its body came too slowly."))
             elif quiet > ANSWER_SECONDS:
-                self.answer_fails(f"nothing was said for {ANSWER_SECONDS:g} s", 504)
+                self._fail(f"nothing was said for {ANSWER_SECONDS:g} s", 504)
 
     # --- the request ---
 
@@ -286,8 +286,16 @@ class Visit(asyncio.Protocol):
                 self._since = self._loop.time()
                 self._loop.call_soon(self._take_next)
 
-    def answer_fails(self, problem: str, status: int = 502) -> None:
-        """Say so, where nothing of an answer was handed on; else break off: a part is not the whole."""
+    def answer_fails(self, problem: str, *, is_silent: bool) -> None:
+        """It is none, or was broken off; see `_fail`."""
+        self._fail(problem, 502, is_silent=is_silent)
+
+    def _fail(self, problem: str, status: int, *, is_silent: bool = False) -> None:
+        """Say so, where nothing of an answer was handed on; else break off: a part is not the whole.
+
+        Args:
+            is_silent: the server's end of the connection came, and no byte of an answer.
+        """
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
@@ -296,9 +304,9 @@ class Visit(asyncio.Protocol):
         if request is None or (exchange is not None and exchange.begun):
             self._delivery.break_off()
             return
-        is_stale = upstream is not None and not upstream.is_fresh
+        is_stale = is_silent and upstream is not None and not upstream.is_fresh
         if is_stale and wish is not None and way.is_repeatable(request.head):
-            # The server has closed an idle connection just when this was sent on it.
+            # The server had closed an idle connection when this was sent on it: it has not seen it.
             # What the visitor is to keep, a cookie made of a link that is good once, is still to be told.
             more: Sequence[Field] = () if exchange is None else exchange.more
             self._transport.pause_reading()

@@ -17,7 +17,7 @@ from runtools.platform.gateway import rousing
 from runtools.platform.gateway.web import pace, talk
 from runtools.platform.gateway.web.admission import BELIEVED_SECONDS
 from runtools.platform.gateway.web.talk import Talk
-from runtools.platform.gateway.web.visit import Visit
+from runtools.platform.gateway.web.visit import ANSWER_SECONDS, Visit
 from runtools.platform.kit.splice import Splice
 from runtools.testing.gateway_world import BOX, KEY, LINK
 
@@ -246,6 +246,39 @@ class TestServersThatLeave:
         assert len(asked) == 2
         assert front.sent.startswith(b"HTTP/1.1 502 ")
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"HTTP/2.0 it is\r\n\r\n",
+            b"HTTP/1.1 200 O",
+            b"HTTP/1.1 103 Hints\r\n\r\n",
+        ],
+        ids=["garbage", "a part of a head", "hints"],
+    )
+    async def test_what_had_a_part_of_an_answer_is_not_asked_again(
+        self, world: World, said: bytes
+    ) -> None:
+        """It has reached its server, on however many kept connections it would be sent again."""
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /")
+        back.protocol.data_received(ANSWER)
+        assert await world.ask(visit, "GET /") is back
+        back.protocol.data_received(said)
+        if not back.is_aborted:
+            back.protocol.connection_lost(None)
+        assert visit._task is None or visit._task.done()
+        assert world.servers.wires == [back]
+        assert b"HTTP/1.1 502 " in front.sent
+
+    async def test_nor_is_what_had_none_for_minutes(self, world: World) -> None:
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /")
+        back.protocol.data_received(ANSWER)
+        assert await world.ask(visit, "GET /") is back
+        visit.look(visit.moved + ANSWER_SECONDS + 1)
+        assert world.servers.wires == [back]
+        assert b"HTTP/1.1 504 " in front.sent
+
     async def test_the_cookie_of_a_link_is_told_though_the_request_was_sent_again(
         self, world: World
     ) -> None:
@@ -262,3 +295,35 @@ class TestServersThatLeave:
         [_, said] = front.sent.split(b"HTTP/1.1 200 ")[1:]
         assert f"={LINK};".encode() in said
         assert b"Referrer-Policy: no-referrer" in said
+
+
+class TestShares:
+    async def test_a_visit_counts_while_it_asks_and_no_longer(self, world: World) -> None:
+        house = world.house
+        place = BOX, "192.0.2.9"
+        visit, front = world.visit()
+        back = await world.ask(visit, "GET /")
+        assert house._at == {place: 1}
+        back.protocol.data_received(ANSWER)
+        assert (house._at, house._places) == ({}, {})
+        await world.ask(visit, "GET /")
+        assert house._at == {place: 1}
+        back.protocol.connection_lost(None)  # sent again, on another
+        assert visit._task is not None
+        await visit._task
+        assert (house._at, list(house._places)) == ({place: 1}, [visit])
+        world.servers.wires[-1].protocol.data_received(b"HTTP/2.0 it is\r\n\r\n")
+        assert b"HTTP/1.1 502 " in front.sent
+        visit.connection_lost(None)
+        assert (house._at, house._places) == ({}, {})
+
+    async def test_one_of_an_upgrade_counts_to_its_end(self, world: World) -> None:
+        house = world.house
+        visit, _ = world.visit()
+        back = await world.ask(visit, "GET /", UPGRADE)
+        back.protocol.data_received(SWITCH)
+        assert house._at == {(BOX, "192.0.2.9"): 1}
+        assert visit._talk is not None
+        visit._talk.abort()
+        visit.connection_lost(None)
+        assert (house._at, house._places) == ({}, {})
