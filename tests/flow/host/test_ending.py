@@ -49,6 +49,23 @@ async def restarted(world):
     await world.host.start()
 
 
+async def is_starting(world, box, monkeypatch, wanted):
+    """A start that is with its guest, and the event that lets it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    guest = world.box(box).guest.processes
+    start = guest.start
+
+    async def slowly(given):
+        reached.set()
+        await go_on.wait()
+        return await start(given)
+
+    monkeypatch.setattr(guest, "start", slowly)
+    starting = asyncio.ensure_future(world.host.start_process(box, wanted))
+    await reached.wait()
+    return starting, go_on
+
+
 async def runs_no_more(world, box, process_id):
     """It was ended, and nothing is owed."""
     await until(lambda: world.box(box).record.to_end == ())
@@ -116,18 +133,8 @@ class TestUnbegun:
         assert len(world.box(box).record.called_off) == 1
 
     async def test_who_asks_for_the_end_and_goes_has_it_all_the_same(self, world, box, monkeypatch):
-        wanted, reached, go_on = request("sleep 1000"), asyncio.Event(), asyncio.Event()
-        guest = world.box(box).guest.processes
-        start = guest.start
-
-        async def slowly(given):
-            reached.set()
-            await go_on.wait()
-            return await start(given)
-
-        monkeypatch.setattr(guest, "start", slowly)
-        starting = asyncio.ensure_future(world.host.start_process(box, wanted))
-        await reached.wait()
+        wanted = request("sleep 1000")
+        starting, go_on = await is_starting(world, box, monkeypatch, wanted)
         ending = asyncio.ensure_future(world.host.end_process(box, wanted.process_id))
         await asyncio.sleep(0)
         ending.cancel()
@@ -137,18 +144,8 @@ class TestUnbegun:
         await runs_no_more(world, box, wanted.process_id)
 
     async def test_one_that_is_with_the_guest_is_waited_for(self, world, box, monkeypatch):
-        wanted, reached, go_on = request("sleep 1000"), asyncio.Event(), asyncio.Event()
-        guest = world.box(box).guest.processes
-        start = guest.start
-
-        async def slowly(given):
-            reached.set()
-            await go_on.wait()
-            return await start(given)
-
-        monkeypatch.setattr(guest, "start", slowly)
-        starting = asyncio.ensure_future(world.host.start_process(box, wanted))
-        await reached.wait()
+        wanted = request("sleep 1000")
+        starting, go_on = await is_starting(world, box, monkeypatch, wanted)
         ending = asyncio.ensure_future(world.host.end_process(box, wanted.process_id))
         await asyncio.sleep(0)
         assert not ending.done()

@@ -137,9 +137,8 @@ class Drive:
                 if news.cancel:
                     self._reins.pull("cancel")
         except Exception:
-            self._reins.pull(
-                "leave"
-            )  # as one that is driven: who hears of no cancels must not go on
+            # As one that is driven: who hears of no cancels must not go on.
+            self._reins.pull("leave")
             raise
 
     async def _listen(self, run: Held) -> None:

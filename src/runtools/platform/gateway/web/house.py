@@ -98,9 +98,8 @@ class House:
         self._visits: set[Guest] = set()
         self._sent_away = 0  # that are being told that there is no room
         self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
-        self._places: dict[
-            Guest, _Place
-        ] = {}  # of those on which something is asked, or another talk is
+        # Of those on which something is asked, or another talk is.
+        self._places: dict[Guest, _Place] = {}
         self._at: dict[_Place, int] = {}  # how many are there
         self._asking: asyncio.Task[None] | None = None
         self._is_busy = False  # everybody asks for something; after a look it is looked for anew
