@@ -77,6 +77,7 @@ class FakeRun:
     log: list[Logged] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)
     appends: int = 0
+    left: list[str] = field(default_factory=list)
 
     def types(self) -> list[str]:
         """The types of its events, in order."""
@@ -279,6 +280,7 @@ class FakeRuns:
     async def _append(self, run: FakeRun, asked: Append) -> News:
         if run.status != "running":
             raise Conflict(f"the run is {run.status}")
+        run.left += asked.left
         if asked.seen is not None and (run.cancel or len(run.log) > asked.seen):
             return self._read(run, asked.seen)
         stands = [self._put(run, event) for event in asked.events]
@@ -388,12 +390,12 @@ class FakeLink:
         *,
         seen: int | None = None,
         wait: bool = False,
+        left: Sequence[str] = (),
     ) -> News:
         """Append events."""
         said = [event.model_dump(mode="json") for event in events]
-        news: News = await self._ask(
-            call="append", runId=run_id, lease=lease, events=said, seen=seen, wait=wait
-        )
+        more = {"events": said, "seen": seen, "wait": wait, "left": list(left)}
+        news: News = await self._ask(call="append", runId=run_id, lease=lease, **more)
         if self._after is not None:
             self._after(self._runs.runs[run_id])
             self._check()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -100,11 +100,21 @@ class FakeWorker:
         return Assignment.model_validate(said)
 
     async def append(
-        self, run: Held, *events: NewEvent, seen: int | None = None, wait: bool = False
+        self,
+        run: Held,
+        *events: NewEvent,
+        seen: int | None = None,
+        wait: bool = False,
+        left: Sequence[str] = (),
     ) -> News:
         """Append to the log of a run."""
         frame = Append(
-            run_id=run.run_id, lease=run.lease, events=list(events), seen=seen, wait=wait
+            run_id=run.run_id,
+            lease=run.lease,
+            events=list(events),
+            seen=seen,
+            wait=wait,
+            left=list(left),
         )
         return News.model_validate(await self.call(frame))
 

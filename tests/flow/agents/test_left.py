@@ -13,13 +13,16 @@ from pydantic_ai.usage import RequestUsage
 from tests.flow.agents.conftest import Stage
 from tests.flow.agents.test_loop import CAREFUL, ENDPOINT, overflow, shown
 
-from runtools.errors import RunToolsError
+from runtools.errors import HistoryChanged, HostUnavailable, RunToolsError
 from runtools.platform.agents import trouble
 from runtools.platform.agents import worker as workers
 from runtools.platform.agents.answer import Stream
+from runtools.platform.agents.tools import toolbox
+from runtools.sdk.processes import AsyncProcess, AsyncProcesses
 from runtools.testing.clock import ManualClock
 from runtools.testing.fake_runs import FakeRun
 from runtools.testing.scripted_model import Call, Do, Script, Think
+from runtools.workbench import shell
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,6 +94,106 @@ class TestGivenBack:
         monkeypatch.setattr("runtools.platform.agents.carrying._ask_people", broken)
         await stage.runs.say(run, "hm")
         assert (await stage.runs.ended(run))["error"]["code"] == "internal"
+        assert (await stage.sandbox.processes.get(f"{run.id}.1.0")).view.signal == 9
+
+
+class TestOwed:
+    """What a worker could not end is told to the api with the call's result, which ends it later."""
+
+    @pytest.fixture(autouse=True)
+    def away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fails(*_: Any) -> Any:
+            raise HostUnavailable("it is away")
+
+        monkeypatch.setattr(AsyncProcesses, "end", fails)
+        monkeypatch.setattr(AsyncProcess, "kill", fails)
+        monkeypatch.setattr(toolbox, "_TRIES", 1)
+
+    async def begun(self, stage: Stage, run: FakeRun, **more: Any) -> None:
+        """It has a command under way."""
+        command = {"command": "echo begun; sleep 60", **more}
+        stage.worker(Script([Call("bash", command)], ["as you wish"]))
+        await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
+
+    async def test_what_an_interrupt_breaks_off(self, stage: Stage) -> None:
+        run = stage.make()
+        await self.begun(stage, run)
+        await stage.runs.say(run, "stop that", "interrupt")
+        assert (await stage.runs.ended(run))["output"] == "as you wish"
+        assert run.left == [f"{run.id}.1.0"]
+        assert "may run on for now" in run.of("tool-result")[0]["output"]
+
+    async def test_what_is_over_its_time(self, stage: Stage) -> None:
+        run = stage.make()
+        await self.begun(stage, run, timeout_seconds=1)
+        assert (await stage.runs.ended(run))["output"] == "as you wish"
+        assert run.left == [f"{run.id}.1.0"]
+        [result] = run.of("tool-result")
+        assert result["failed"]
+        assert "may run on for now" in result["output"]
+
+    async def test_what_is_given_up(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(toolbox, "_LONGEST_SECONDS", 1.0)
+        run = stage.make()
+        await self.begun(stage, run)
+        assert (await stage.runs.ended(run))["output"] == "as you wish"
+        assert run.left == [f"{run.id}.1.0"]
+        assert "was given up" in run.of("tool-result")[0]["output"]
+
+    async def test_what_a_cancel_breaks_off(self, stage: Stage) -> None:
+        run = stage.make()
+        await self.begun(stage, run)
+        await stage.runs.cancel(run)
+        assert (await stage.runs.ended(run))["status"] == "cancelled"
+        assert run.left == [f"{run.id}.1.0"]
+
+    async def test_what_a_loop_that_fails_has_begun(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = stage.make()
+        await self.begun(stage, run)
+
+        def broken(*_: Any) -> Any:
+            raise ValueError("a fault of the loop")
+
+        monkeypatch.setattr("runtools.platform.agents.carrying._ask_people", broken)
+        await stage.runs.say(run, "hm")
+        assert (await stage.runs.ended(run))["error"]["code"] == "internal"
+        assert run.left == [f"{run.id}.1.0"]
+
+
+class TestEnded:
+    async def test_what_could_be_ended_is_not_owed(self, stage: Stage) -> None:
+        run = stage.make()
+        command = {"command": "echo begun; sleep 60"}
+        stage.worker(Script([Call("bash", command)], ["as you wish"]))
+        await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
+        await stage.runs.say(run, "stop that", "interrupt")
+        await stage.runs.ended(run)
+        assert run.left == []
+
+    async def test_what_fails_to_be_followed_ends(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever it fails with: its result says that it failed, and nobody comes back to it."""
+
+        async def fails(*_: Any) -> Any:
+            raise HistoryChanged("it was rolled back")
+
+        monkeypatch.setattr(shell, "_follow", fails)
+        run = await stage.played(Script([Call("bash", {"command": "sleep 60"})], ["done"]))
+        assert run.of("tool-result")[0]["failed"]
+        assert (await stage.sandbox.processes.get(f"{run.id}.1.0")).view.signal == 9
+
+    async def test_a_command_that_a_person_made_of_a_return_to_one(self, stage: Stage) -> None:
+        run = stage.make(agent=CAREFUL)
+        stage.worker(Script([Call("bash", {"process_id": "another"})], ["as you wish"]))
+        await stage.runs.until(lambda: run.status == "waiting")
+        edited = {"command": "echo begun; sleep 60", "process_id": None}
+        await stage.runs.decide(run, "call-0-0", "allow", arguments=edited)
+        await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
+        await stage.runs.say(run, "stop that", "interrupt")
+        await stage.runs.ended(run)
         assert (await stage.sandbox.processes.get(f"{run.id}.1.0")).view.signal == 9
 
 

@@ -376,6 +376,11 @@ BROUGHT = {
 }
 
 
+def paints(parameters: Any) -> dict[str, Any]:
+    """A tool with these parameters, brought along by a client of AG-UI."""
+    return {"tools": [{"name": "paint", "description": "Paints.", "parameters": parameters}]}
+
+
 class TestBrought:
     """What a front end brings along, and calls that it carries out itself."""
 
@@ -401,12 +406,42 @@ class TestBrought:
             ({"tools": [{"name": f"t{n}", "description": ""} for n in range(65)]}, "tools"),
             ({"context": [{"description": "", "value": "x" * 300_000}]}, "context"),
             ({"state": ["x" * 300_000]}, "context"),
+            (paints({"type": "string"}), "tools.paint.parameters.type"),
+            (paints({"properties": {"x": 3}}), "tools.paint.parameters.properties.x"),
+            (paints({"required": "x"}), "tools.paint.parameters.required"),
+            (paints({"properties": {"x": {"$ref": "#/$defs/y"}}}), "tools.paint.parameters"),
         ],
     )
     async def test_what_cannot_be_is_refused(self, stage: Stage, wrong: Any, field: str) -> None:
         answer = await stage.org.http.post(AG_UI, json=ag_ui("b-2", ("user", "do"), **wrong))
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+
+    @pytest.mark.parametrize("kind", ["ag-ui", "ai-sdk"])
+    async def test_a_tool_whose_parameters_are_no_schema_is_named(
+        self, stage: Stage, kind: str
+    ) -> None:
+        """Before its run is made: its model's provider would refuse it in the middle."""
+        wrong = {"description": "Paints.", "parameters": {"type": "object", "properties": []}}
+        if kind == "ag-ui":
+            body = ag_ui("b-w", ("user", "do"), tools=[{"name": "paint", **wrong}])
+            answer = await stage.org.http.post(AG_UI, json=body)
+        else:
+            body = use_chat("b-w", spoken("user", "do"), tools={"paint": wrong})
+            answer = await stage.org.http.post(USE_CHAT, json=body)
+        assert answer.status_code == 400, answer.text
+        assert "tools.paint.parameters.properties: it is no JSON Schema" in answer.text
+
+    @pytest.mark.parametrize("given", [None, {}, {"properties": {}}, {"type": "object"}])
+    async def test_a_tool_needs_to_say_nothing_of_its_parameters(
+        self, stage: Stage, given: Any
+    ) -> None:
+        body = ag_ui(f"b-n-{given}", ("user", "do"), **paints(given))
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, taken = await stage.next()
+        assert taken.brought.tools["paint"].parameters == given
+        await stage.worker.finish(run)
+        await asking
 
     async def test_a_client_of_ag_ui_answers_its_calls(self, stage: Stage) -> None:
         body = ag_ui("b-3", ("user", "do"), **BROUGHT)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 
-from runtools.errors import Conflict, HostUnavailable, NotFound, RunAbandoned, WrongMasterKey
+from runtools.errors import (
+    Conflict,
+    HostUnavailable,
+    InvalidRequest,
+    NotFound,
+    RunAbandoned,
+    WrongMasterKey,
+)
 from runtools.platform.api.callers.door import BELIEVED_SECONDS
+from runtools.platform.api.leftovers import service as leftovers
+from runtools.platform.api.leftovers import store as owed
 from runtools.platform.api.runs import store as runs
-from runtools.platform.api.workers import dispatch, leftovers, taking
+from runtools.platform.api.workers import dispatch, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import Hello, NewEvent
@@ -96,30 +106,160 @@ class TestCancelled:
         seen = await stage.org.ask("POST", f"{path}/exec", json=body)
         assert seen["stdout"] == ""
 
-    async def test_a_command_that_nobody_could_end_is_ended_later(
-        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Its worker could not, nor could the api when the run had ended."""
-        platform, host = stage.world.platform, stage.world.host
-        run, _ = await stage.taken()
-        box = (await stage.worker.place(run)).sandbox_id
-        command = process_of(run.run_id, 1, 0)
+
+class TestOwed:
+    """What could not be ended: it is noted, whatever becomes of the run, and ended when that can be."""
+
+    async def begun(self, stage: Stage, run: Held, turn: int = 1) -> tuple[str, str]:
+        """A command of a call that runs: its sandbox, and what it is called there."""
+        box, command = (await stage.worker.place(run)).sandbox_id, process_of(run.run_id, turn, 0)
         body: Any = {"command": ["sleep", "60"], "processId": command}
         await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=body)
-        await stage.worker.append(run, called("bash"))
+        return box, command
 
-        async def away(*_: str) -> Any:
+    @contextmanager
+    def away(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """The host does not answer."""
+
+        async def fails(*_: str) -> Any:
             raise HostUnavailable("it is away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(host, "end_process", away)
-            await stage.worker.append(run, answered("bash", failed=True), done(status="cancelled"))
-            await holds(lambda: f"command {command} of {box} was not ended" in caplog.text)
+            patch.setattr(stage.world.host, "end_process", fails)
+            yield
+
+    async def left(self, stage: Stage, run: Held) -> list[str]:
+        """What is noted of a run."""
+        found = await stage.world.platform.db.read(owed.due, ("", ""), 1000)
+        return [one.name for one in found if one.run_id == run.run_id]
+
+    async def test_a_command_that_its_worker_could_not_end_is_ended_later(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nor could the api when the run had ended."""
+        run, _ = await stage.taken()
+        box, command = await self.begun(stage, run)
+        await stage.worker.append(run, called("bash"))
+        with self.away(stage, monkeypatch):
+            ending = [answered("bash", failed=True), done(status="cancelled")]
+            await stage.worker.append(run, *ending, left=[command])
+            await holds(lambda: f"process {command} of {box} was not ended" in caplog.text)
         assert not await killed(stage, box, command)()
-        await leftovers.end_left(platform)
+        assert await self.left(stage, run) == [command]
+        await leftovers.end_left(stage.world.platform)
         assert await killed(stage, box, command)()
-        found = await platform.db.read(runs.with_servers, "", 100)
-        assert run.run_id not in {one.id for one in found}
+        assert await self.left(stage, run) == []
+
+    async def test_while_the_run_goes_on_and_beside_what_was_left_before(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = await stage.taken()
+        commands = []
+        with self.away(stage, monkeypatch):
+            for turn in (1, 2):
+                box, command = await self.begun(stage, run, turn)
+                broken_off = answered("bash", f"c{turn}", turn, failed=True)
+                call = called("bash", f"c{turn}", turn)
+                await stage.worker.append(run, call, broken_off, left=[command])
+                commands.append(command)
+            assert await self.left(stage, run) == commands
+        await stage.worker.append(run, said("I go on."), left=commands[:1])  # it is ended at once
+        for command in commands:
+            await holds(killed(stage, box, command))
+        assert await status(stage, run) == "running"
+        await stage.worker.finish(run)
+
+    async def test_it_is_noted_also_where_nothing_is_appended(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, given = await stage.taken()
+        _, command = await self.begun(stage, run)
+        path = f"/v1/runs/{run.run_id}/messages"
+        await stage.org.ask("POST", path, json={"message": "And this."})
+        with self.away(stage, monkeypatch):
+            seen = given.log[-1].seq
+            news = await stage.worker.append(run, said("Done."), seen=seen, left=[command])
+            assert [one.data["text"] for one in news.events] == ["And this."]
+            assert await self.left(stage, run) == [command]
+        await stage.worker.finish(run)
+
+    async def test_it_outlives_its_thread(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, given = await stage.taken(agent="served")
+        box, command = await self.begun(stage, run)
+        server: Any = {"command": ["sleep", "60"], "processId": f"mcp.{run.run_id}.small.1.1"}
+        await stage.org.ask("POST", f"/v1/sandboxes/{box}/processes", json=server)
+        with self.away(stage, monkeypatch):
+            await stage.worker.append(run, done(), left=[command])
+            await stage.org.ask("DELETE", f"/v1/threads/{given.run.thread_id}")
+            await leftovers.end_left(stage.world.platform)
+        assert await self.left(stage, run) == [f"mcp.{run.run_id}.", command]
+        await leftovers.end_left(stage.world.platform)
+        assert await killed(stage, box, command)()
+        assert await killed(stage, box, server["processId"])()
+        assert await self.left(stage, run) == []
+
+    async def test_it_goes_with_its_sandbox(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = await stage.taken(agent="served")
+        box, command = await self.begun(stage, run)
+        with self.away(stage, monkeypatch):
+            await stage.worker.append(run, done(), left=[command])
+            await stage.org.ask("DELETE", f"/v1/sandboxes/{box}")
+            await stage.world.becomes(box, state="stopped")
+        await leftovers.end_left(stage.world.platform)
+        assert await self.left(stage, run) == []
+
+    async def test_a_worker_names_processes_of_its_run_alone(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        await stage.worker.place(run)
+        for other in ("run_another.1.0", f"mcp.{run.run_id}.small.1.1", f"{run.run_id}x.1.0"):
+            with pytest.raises(InvalidRequest) as caught:
+                await stage.worker.append(run, said("Mine?"), left=[other])
+            assert caught.value.details["fields"][0]["field"] == "left"
+        await stage.worker.finish(run)
+
+    async def test_what_a_run_has_open_that_no_worker_takes(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run, _ = await stage.taken()
+        box, command = await self.begun(stage, run)
+        await stage.worker.append(run, said("I run it."), called("bash", command="sleep 60"))
+        await stage.worker.close()
+        await holds(becomes(stage, run, "queued"))
+        with self.away(stage, monkeypatch):
+            await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+            await holds(becomes(stage, run, "cancelled"))  # which waits for no host
+            assert f"process {command} of {box} was not ended" in caplog.text
+        assert not await killed(stage, box, command)()
+        await leftovers.end_left(stage.world.platform)
+        assert await killed(stage, box, command)()
+
+    @pytest.mark.parametrize(
+        ("wanted", "edited", "is_ended"),
+        [
+            ({"process_id": "another"}, {"command": "sleep 60"}, True),
+            ({"command": "sleep 60"}, {"process_id": "another"}, False),
+            ({"command": "sleep 60", "process_id": None}, None, True),
+        ],
+    )
+    async def test_what_a_call_runs_is_what_a_person_has_made_of_it(
+        self, stage: Stage, wanted: Any, edited: Any, is_ended: bool
+    ) -> None:
+        run, _ = await stage.taken()
+        box, command = await self.begun(stage, run)
+        call = called("bash", **wanted)
+        await stage.worker.append(run, call, asked("bash", **wanted), wait=True)
+        body = {"callId": "c1", "decision": "allow", "arguments": edited}
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/approve", json=body)
+        await stage.take(run.run_id)
+        await stage.worker.close()
+        await holds(becomes(stage, run, "queued"))
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        await holds(becomes(stage, run, "cancelled"))
+        assert await killed(stage, box, command)() == is_ended
 
 
 class TestGivenBack:
@@ -231,7 +371,7 @@ class TestSilent:
 
 class TestCancel:
     async def test_one_that_no_worker_takes_ends_with_its_command(self, stage: Stage) -> None:
-        run, _ = await stage.taken()
+        run, _ = await stage.taken(agent="served")
         box = (await stage.worker.place(run)).sandbox_id
         await stage.worker.append(
             run,
@@ -394,14 +534,15 @@ class TestServers:
     async def test_nothing_is_noted_of_a_run_that_has_none(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(leftovers, "end_servers", AsyncMock())
-        for agent, left in (("coder", None), ("claude", None), ("served", 1)):
+        monkeypatch.setattr(leftovers, "end_of", AsyncMock())
+        for agent, left in (("coder", []), ("claude", []), ("served", [1])):
             run, _ = await stage.taken(agent=agent)
             await stage.worker.place(run)
             await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
             record = await stage.world.platform.db.read(runs.known, run.run_id)
             assert record is not None
-            assert record.servers_left == left
+            found = await stage.world.platform.db.read(owed.of_run, record)
+            assert [one.lease for one in found] == left
             await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
 
     async def test_they_end_with_it(self, stage: Stage) -> None:
@@ -437,8 +578,9 @@ class TestServers:
             raise HostUnavailable("it is away")
 
         async def left() -> bool:
-            found = await platform.db.read(runs.with_servers, "", 100)
-            return run.run_id in {one.id for one in found}
+            record = await platform.db.read(runs.known, run.run_id)
+            assert record is not None
+            return bool(await platform.db.read(owed.of_run, record))
 
         with monkeypatch.context() as patch:
             patch.setattr(host, "list_processes", away)
@@ -461,7 +603,7 @@ class TestServers:
         looks: set[str] = set()
         all_look = asyncio.Event()
         with monkeypatch.context() as patch:
-            patch.setattr(leftovers, "end_servers", AsyncMock())
+            patch.setattr(leftovers, "end_of", AsyncMock())
             for _ in range(3):
                 run, _ = await stage.taken(agent="served")
                 await stage.worker.place(run)
@@ -480,7 +622,7 @@ class TestServers:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await leftovers.end_left(platform)
         await leftovers.end_left(platform)
-        assert await platform.db.read(runs.with_servers, "", 1) == []
+        assert await platform.db.read(owed.due, ("", ""), 1) == []
 
 
 class TestKeys:

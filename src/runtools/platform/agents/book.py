@@ -36,6 +36,16 @@ class Call:
     closed: bool = False
     front: bool = False
 
+    @property
+    def changed(self) -> dict[str, Any] | None:
+        """What a person wants it to be made with instead."""
+        return None if self.resolved is None else self.resolved.arguments
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it is made with."""
+        return self.arguments if self.changed is None else self.changed
+
 
 @dataclass(slots=True)
 class Book:

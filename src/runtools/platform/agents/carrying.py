@@ -114,25 +114,19 @@ async def _make(run: Held, call: Call) -> None:
 async def _result(run: Held, call: Call) -> Result:
     if run.toolbox.permission(call.name) == "deny":
         return Result(f"{call.name} may not be used by this agent", failed=True)
-    changed = None
-    if call.resolved is not None:
-        if call.resolved.decision == "deny":
-            why = f": {call.resolved.reason}" if call.resolved.reason else ""
-            return Result(f"a person has refused this call{why}", failed=True)
-        changed = call.resolved.arguments
-    made = (
-        call if changed is None else Call(call.call_id, call.name, changed, call.turn, call.index)
-    )
+    if call.resolved is not None and call.resolved.decision == "deny":
+        why = f": {call.resolved.reason}" if call.resolved.reason else ""
+        return Result(f"a person has refused this call{why}", failed=True)
 
     def told(text: str) -> None:
         output = ToolOutput(call_id=call.call_id, text=text, attempt=run.lease)
         run.means.link.delta(run.id, run.lease, "tool-output-delta", output.model_dump(mode="json"))
 
     reach("worker.call.begun")
-    result = await run.toolbox.call(made, told, begun=call.call_id in run.begun)
-    if changed is None:
+    result = await run.toolbox.call(call, told, begun=call.call_id in run.begun)
+    if call.changed is None:
         return result
-    word = f"[a person changed the arguments to {json.dumps(changed)}]\n"
+    word = f"[a person changed the arguments to {json.dumps(call.changed)}]\n"
     return Result(word + result.text, result.failed, result.images)
 
 

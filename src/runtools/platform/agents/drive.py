@@ -36,7 +36,7 @@ from runtools.platform.agents.tools.toolbox import Toolbox
 from runtools.platform.agents.trying import check_price, spent, with_spent
 from runtools.platform.core.models import PROVIDERS, entry
 from runtools.platform.core.ports.worker import Assignment, NewEvent
-from runtools.platform.core.runs import OUTPUT_TOOL
+from runtools.platform.core.runs import OUTPUT_TOOL, command_of
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.unbroken import to_its_end
 from runtools.sdk.shapes.runs import Done, Message, RunError
@@ -341,6 +341,9 @@ async def failure(means: Means, run_id: str, lease: int, error: Exception) -> bo
             iterations=book.turn,
         )
         closed = [result_event(call, why.message, failed=True) for call in book.open]
-        await means.link.append(run_id, lease, [*closed, new_event("done", "done", done)])
+        # Who was to end these has failed, and nobody knows how far it came.
+        left = [command_of(run_id, one.turn, one.index, one.name, one.given) for one in book.open]
+        events = [*closed, new_event("done", "done", done)]
+        await means.link.append(run_id, lease, events, left=[one for one in left if one])
         return True
     return False

@@ -124,14 +124,19 @@ class Held:
     async def append(
         self, events: Sequence[NewEvent], *, guarded: bool = False, wait: bool = False
     ) -> News:
-        """Append in one transaction, and learn what stands there now.
+        """Append in one transaction, and learn what stands there now. What could not be ended is the api's
+        to end from then on.
 
         Args:
             guarded: only where nobody has said anything that is not known here.
         """
         reach("worker.append.sending")
         seen = self.book.last if guarded else None
-        news = await self.means.link.append(self.id, self.lease, events, seen=seen, wait=wait)
+        left = sorted(self.toolbox.left)
+        news = await self.means.link.append(
+            self.id, self.lease, events, seen=seen, wait=wait, left=left
+        )
+        self.toolbox.left.difference_update(left)
         reach("worker.append.written")
         await self.learn(news)
         return news
@@ -177,12 +182,15 @@ class Held:
         return ahead
 
     async def stop_calls(self) -> None:
-        """End what open calls have left running."""
+        """End what open calls have left running, as far as that can be said."""
         await asyncio.gather(*(self.toolbox.stop(call) for call in self.book.open))
 
     def closed(self, why: str) -> list[NewEvent]:
         """A result for every open call."""
-        return [result_event(call, why, failed=True) for call in self.book.open]
+        return [
+            result_event(call, self.toolbox.told_of(call, why), failed=True)
+            for call in self.book.open
+        ]
 
     def done(
         self,

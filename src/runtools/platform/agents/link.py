@@ -32,12 +32,14 @@ class Link(Protocol):
         *,
         seen: int | None = None,
         wait: bool = False,
+        left: Sequence[str] = (),
     ) -> News:
         """Append events in one transaction; answered with what stands under their keys.
 
         Args:
             seen: append nothing where others have appended after this number; what they did is the answer.
             wait: let go of the run until it is woken.
+            left: processes that could not be ended: the api's to end, whatever is appended.
         """
         ...
 

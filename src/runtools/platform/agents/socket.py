@@ -143,9 +143,12 @@ class SocketLink:
         *,
         seen: int | None = None,
         wait: bool = False,
+        left: Sequence[str] = (),
     ) -> News:
         """Append events in one transaction."""
-        frame = Append(run_id=run_id, lease=lease, events=list(events), seen=seen, wait=wait)
+        frame = Append(
+            run_id=run_id, lease=lease, events=list(events), seen=seen, wait=wait, left=list(left)
+        )
         return _NEWS.validate_python(await self._of_run(frame))
 
     async def read(self, run_id: str, lease: int, after: int) -> News:

@@ -24,6 +24,7 @@ from runtools.platform.api.hosts import strays
 from runtools.platform.api.idempotency import store as idempotency
 from runtools.platform.api.invitations import store as invitations
 from runtools.platform.api.keys import store as keys
+from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.sandboxes import acts, births, egress, observe, store
 from runtools.platform.api.sandboxes.tables import Record
@@ -33,7 +34,6 @@ from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates import store as template_store
 from runtools.platform.api.templates.store import Version
 from runtools.platform.api.webhooks import store as webhooks
-from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ports.host import Observed
 from runtools.platform.kit.db import Transaction
 from runtools.platform.kit.rounds import Rounds

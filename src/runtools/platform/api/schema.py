@@ -22,6 +22,7 @@ from runtools.platform.api.identities import store as _identities
 from runtools.platform.api.invitations import store as _invitations
 from runtools.platform.api.keys import store as _keys
 from runtools.platform.api.ledger import store as _ledger
+from runtools.platform.api.leftovers import store as _leftovers
 from runtools.platform.api.limits import store as _limits
 from runtools.platform.api.logins import store as _logins
 from runtools.platform.api.members import store as _members
@@ -60,6 +61,7 @@ STORES = (
     _invitations,
     _keys,
     _ledger,
+    _leftovers,
     _limits,
     _models,
     _logins,

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from runtools.errors import RunEnded, RunIllegalMove
 
@@ -100,6 +101,15 @@ def check(move: Move, status: str, run_id: str, to: str | None = None) -> Status
 def process_of(run_id: str, turn: int, index: int) -> str:
     """What the command of a call is called in the sandbox, by the call's place among those of its turn."""
     return f"{run_id}.{turn}.{index}"
+
+
+def command_of(
+    run_id: str, turn: int, index: int, tool: str, given: Mapping[str, Any]
+) -> str | None:
+    """The same, of a call of any tool; None: it runs no command, or comes back to one of another call."""
+    if tool != "bash" or given.get("process_id") is not None:
+        return None
+    return process_of(run_id, turn, index)
 
 
 def servers_of(run_id: str) -> str:

@@ -28,6 +28,7 @@ from sqlalchemy import (
     inspect,
     select,
     text,
+    update,
 )
 
 from runtools.errors import Conflict
@@ -157,6 +158,32 @@ class TestOtherVersions:
             with pytest.raises(Conflict, match=r"newer version.*9999"):
                 await act
         await db.close()
+
+
+class TestLeftovers:
+    async def test_what_runs_have_noted_is_kept(self, url: str) -> None:
+        db = Database(url)
+
+        def noted(conn: Connection) -> None:
+            _to(conn, "0033")
+            _furnish(conn)  # one run, and what it stands on
+            there = MetaData()
+            there.reflect(conn, only=["runs"])
+            said = {"servers_left": 3, "commands_left": ["x.1.0", "x.2.0"]}
+            conn.execute(update(there.tables["runs"]).values(said))
+
+        await db.write(noted)
+        await upgrade(db)
+        found = await db.read(lambda conn: conn.execute(text(_LEFT)).all())
+        assert sorted(map(tuple, found)) == [
+            ("x", "mcp.x.", "x", "x", 3),
+            ("x", "x.1.0", "x", "x", None),
+            ("x", "x.2.0", "x", "x", None),
+        ]
+        await db.close()
+
+
+_LEFT = "SELECT sandbox_id, name, org_id, run_id, lease FROM leftovers"
 
 
 class TestOperators:

@@ -17,7 +17,14 @@ from typing import Any
 
 from pydantic_ai.tools import ToolDefinition
 
-from runtools.errors import RateLimited, RunToolsError, Unavailable, WaitsForRoom
+from runtools.errors import (
+    NotFound,
+    RateLimited,
+    RunToolsError,
+    SandboxStopped,
+    Unavailable,
+    WaitsForRoom,
+)
 from runtools.platform.agents.answer import CUT_OFF, INVALID
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.link import Link
@@ -26,7 +33,7 @@ from runtools.platform.agents.tools.around import AROUND, Around
 from runtools.platform.agents.tools.servers import Servers
 from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.ports.worker import Assignment
-from runtools.platform.core.runs import process_of
+from runtools.platform.core.runs import command_of, process_of
 from runtools.platform.kit.clock import Backoff, Clock, within
 from runtools.sdk.client import AsyncRunTools
 from runtools.sdk.sandbox import AsyncSandbox
@@ -50,6 +57,7 @@ _STOP_SECONDS = 15.0
 _NEW_SANDBOX = (
     "[the sandbox of this thread is gone; this one is new, and nothing of before is in it]"
 )
+_LEFT = "[its command may run on for now: it is ended as soon as its sandbox answers]"
 _NO_OBJECT = "the arguments were no JSON object, or were cut off: call it again with all of them"
 _CUT_OFF = (
     "the answer reached max_tokens before the arguments were whole, and nothing was done: it would be cut"
@@ -75,6 +83,9 @@ class Toolbox:
     Args:
         connect: makes the client for the sandbox.
         sees: whether the model can look at pictures.
+
+    Attributes:
+        left: the commands that it could not end and nobody has been told of yet.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ class Toolbox:
         self._servers = servers
         self._clock = clock
         self._sees = sees
+        self.left: set[str] = set()
         self._inside = {**TOOLS, **(DESKTOP if given.has_desktop else {})}
         own = {*self._inside, *AROUND}
         brought = given.brought.tools.items()
@@ -150,14 +162,14 @@ class Toolbox:
         return self.permission(name) != "deny"
 
     async def call(self, call: Call, on_output: OnOutput, *, begun: bool) -> Result:
-        """Do what the model wants; whatever goes wrong is a result.
+        """Do what the model wants; whatever goes wrong is a result, and leaves no command behind.
 
         Args:
             on_output: told what a command writes, as it comes.
             begun: whether the call may have been made before.
         """
         tool: Tool[Any, Any] | None = self._inside.get(call.name) or AROUND.get(call.name)
-        invalid = bool(broken(call.arguments))
+        invalid = bool(broken(call.given))
         if tool is None and call.name not in self._servers.tools and not invalid:
             if (silent := self._servers.silent(call.name)) is not None:
                 why = f"{silent} did not say which tools it has: {call.name[:80]} was not called"
@@ -165,14 +177,18 @@ class Toolbox:
             there = ", ".join(self.names)
             return Result(f"there is no tool {call.name[:80]!r}; there are: {there}", failed=True)
         if invalid:
-            return Result(broken(call.arguments), failed=True)
+            return Result(broken(call.given), failed=True)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
             if tool is None:
-                return await self._servers.call(call.name, call.arguments, on_output, begun=begun)
+                return await self._servers.call(call.name, call.given, on_output, begun=begun)
             if call.name in _IN_ORDER:
                 await stack.enter_async_context(self._changing)
-            return await self._patiently(tool, call, on_output, begun)
+            result = await self._patiently(tool, call, on_output, begun)
+            if result.failed:
+                await self.stop(call)
+                return replace(result, text=self.told_of(call, result.text))
+            return result
         raise AssertionError  # the stack swallows nothing
 
     def leave_out(self, said: str, *, all_of_them: bool) -> bool:
@@ -203,32 +219,43 @@ class Toolbox:
         await self._servers.look(self._place)
 
     async def stop(self, call: Call) -> None:
-        """End what a call that was broken off has left running, and what of it has not begun yet.
+        """End the command that a call has left running, and what of it has not begun yet; where that cannot
+        be said, it is among what is `left`.
 
         Where there is no sandbox, nothing runs.
         """
-        changed = None if call.resolved is None else call.resolved.arguments
-        given = call.arguments if changed is None else changed
-        if call.name != shell.BASH.name or "process_id" in given:
+        command = self._command(call)
+        if command is None:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                await self._stopped(call)
+                if await self._is_stopped(call):
+                    return
+        self.left.add(command)
 
-    async def _stopped(self, call: Call) -> None:
+    def told_of(self, call: Call, text: str) -> str:
+        """Words about a call that was ended before its time, with what is to be said of its command."""
+        return f"{text}\n{_LEFT}" if self._command(call) in self.left else text
+
+    def _command(self, call: Call) -> str | None:
+        return command_of(self._given.run.id, call.turn, call.index, call.name, call.given)
+
+    async def _is_stopped(self, call: Call) -> bool:
         backoff = Backoff(self._clock, first=0.2, most=1.0)
-        for left in reversed(range(_TRIES)):
+        for _ in range(_TRIES):
             try:
                 sandbox = await self._placed()
                 if sandbox is not None:
                     await shell.stop(self._bench_in(sandbox, call, lambda _: None, begun=True))
+            except (NotFound, SandboxStopped):
+                return True  # it is gone with its sandbox
             except (Unavailable, RateLimited):
-                if left:
-                    await backoff.wait()
-                    continue
+                await backoff.wait()
             except RunToolsError:
-                pass  # it is gone with its sandbox, or cannot be reached
-            return
+                return False
+            else:
+                return True
+        return False
 
     async def close(self) -> None:
         """Close the connections, and end what serves this run alone."""
@@ -246,14 +273,13 @@ class Toolbox:
                     await room.waited(await self._place(), on_output, look=is_waiting)
                 async with within(self._clock, _LONGEST_SECONDS):
                     if tool.name in AROUND:
-                        return await tool.call(self._around, call.arguments)
+                        return await tool.call(self._around, call.given)
                     bench = self._bench_in(await self._place(), call, on_output, begun=begun)
-                    return self._told(await tool.call(bench, call.arguments))
+                    return self._told(await tool.call(bench, call.given))
             except WaitsForRoom:
                 is_waiting = True  # nothing was begun: it is made once there is room
                 continue
             except TimeoutError:
-                await self.stop(call)
                 return Result(f"{tool.name} came to no end, and was given up", failed=True)
             except (Unavailable, RateLimited) as error:
                 left -= 1

@@ -84,6 +84,13 @@ class Asked:
         return found | self.results
 
 
+def schemas_of(brought: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the tools that are brought along say of their parameters, by the field that it stands in."""
+    tools = {} if brought is None else brought["tools"]
+    said = {f"tools.{name}.parameters": tool["parameters"] for name, tool in tools.items()}
+    return {field: schema for field, schema in said.items() if schema is not None}
+
+
 def thread_of(org_id: str, agent_id: str, chat: str) -> str:
     """The thread of a chat: the same for each of its requests, another for another org or agent."""
     digest = hashlib.sha256(f"{org_id}\0{agent_id}\0{chat}".encode()).digest()
@@ -330,13 +337,15 @@ def _brought(
     """What a front end brings along, as a run keeps it; None: nothing.
 
     Raises:
-        InvalidRequest: a tool has a name that is taken, or it is too much.
+        InvalidRequest: a tool has a name that is taken or parameters of no object, or it is too much.
     """
-    for name in tools:
+    for name, tool in tools.items():
         if name in BUILT_IN_TOOLS or name == OUTPUT_TOOL:
             raise http.wrong_field(
                 "tools", f"the agent has a tool {name} of its own: name it otherwise"
             )
+        if tool.parameters is not None and tool.parameters.get("type", "object") != "object":
+            raise http.wrong_field(f"tools.{name}.parameters.type", 'it is to be "object"')
     said = [{"description": one.description, "value": one.value} for one in context]
     if state is not None:
         value = state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)

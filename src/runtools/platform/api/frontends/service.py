@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from runtools.errors import Conflict, InvalidRequest, NotFound, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
-from runtools.platform.api.frontends.asked import Asked, thread_of
+from runtools.platform.api.frontends.asked import Asked, schemas_of, thread_of
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.runs import decisions, log, results, store
 from runtools.platform.api.runs import service as runs
@@ -38,8 +38,10 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
         NotFound: no such agent, or no such call that waits.
         AlreadyDecided: a call was decided on otherwise.
         Conflict: what was answered is to be answered anew.
-        InvalidRequest: the decisions are on calls of several runs, or what was said is too much.
+        InvalidRequest: the decisions are on calls of several runs, what was said is too much, or what a
+            tool says of its parameters is no JSON Schema.
     """
+    await call.platform.schemas.check(schemas_of(asked.brought))
     if asked.decisions:
         return await _decided(call, asked)
     found = await definitions.find(call, "agent", agent, project)

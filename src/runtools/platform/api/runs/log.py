@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from runtools.errors import RunToolsError, TooLarge
 from runtools.platform.api.limits import store as limits
@@ -285,16 +285,24 @@ def calls(conn: Transaction, record: Record, upto: int) -> frozenset[str]:
     return frozenset(json.loads(one.data)["callId"] for one in found if one.seq <= upto)
 
 
-def open_calls(conn: Transaction, record: Record) -> list[tuple[ToolCall, int]]:
-    """Calls that have no result, each with its place among those of its turn."""
-    found = store.of_types(conn, record, ("tool-call", "tool-result"))
-    answered = {json.loads(one.data)["callId"] for one in found if one.type == "tool-result"}
-    calls = [ToolCall.model_validate_json(one.data) for one in found if one.type == "tool-call"]
+def open_calls(
+    conn: Transaction, record: Record
+) -> list[tuple[ToolCall, dict[str, JsonValue], int]]:
+    """Calls that have no result, each with what it is made with, which a person may have changed, and its
+    place among those of its turn.
+    """
+    found = store.of_types(conn, record, ("tool-call", "tool-result", "approval-resolved"))
+    said = [(one.type, json.loads(one.data)) for one in found]
+    answered = {data["callId"] for kind, data in said if kind == "tool-result"}
+    changed = {
+        data["callId"]: data["arguments"] for kind, data in said if kind == "approval-resolved"
+    }
     of_turn: Counter[int] = Counter()
-    opened: list[tuple[ToolCall, int]] = []
-    for call in calls:
+    opened: list[tuple[ToolCall, dict[str, JsonValue], int]] = []
+    for call in (ToolCall.model_validate(data) for kind, data in said if kind == "tool-call"):
         if call.call_id not in answered:
-            opened.append((call, of_turn[call.turn]))
+            given = changed.get(call.call_id)
+            opened.append((call, call.arguments if given is None else given, of_turn[call.turn]))
         of_turn[call.turn] += 1
     return opened
 
@@ -356,7 +364,7 @@ def _dangling(conn: Transaction, record: Record) -> list[New]:
                 turn=call.turn,
             ).model_dump(mode="json"),
         )
-        for call, _ in open_calls(conn, record)
+        for call, _, _ in open_calls(conn, record)
     ]
 
 

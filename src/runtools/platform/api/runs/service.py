@@ -13,6 +13,7 @@ from runtools.platform.api import guard
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.definitions import store as standings
+from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
@@ -23,7 +24,6 @@ from runtools.platform.api.runs.telling import QUEUE
 from runtools.platform.api.sandboxes.load import load
 from runtools.platform.api.threads import store as threads
 from runtools.platform.api.threads.tables import Thread
-from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import choose
 from runtools.platform.core.ports.worker import OWN_KEYS
@@ -138,6 +138,7 @@ async def cancel(call: Call, run_id: str) -> Record:
         if store.is_over(record):
             return record, []
         if record.status == Status.WAITING or record.started_at is None:
+            leftovers.note_servers(conn, record)
             grown = log.drop(conn, record, Status.CANCELLED, now, standard(platform.settings))
             return grown.record, grown.fresh
         store.change(conn, record, {"cancel_requested": True})
@@ -146,7 +147,7 @@ async def cancel(call: Call, run_id: str) -> Record:
     platform = call.platform
     record = await under_lock(call, run_id, act, says=False)
     if store.is_over(record):
-        platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
+        platform.spawn(leftovers.end_of(platform, record), f"what {record.id} has left")
     return record
 
 

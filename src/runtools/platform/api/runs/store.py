@@ -23,7 +23,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    null,
     or_,
     select,
     update,
@@ -33,7 +32,6 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from runtools.platform.api.idempotency.rules import under_way
 from runtools.platform.api.runs.tables import Event, Record, run_events, run_spending, runs
-from runtools.platform.api.sandboxes.tables import sandboxes
 from runtools.platform.core.access import Caller
 from runtools.platform.core.ports.worker import OWN_KEYS
 from runtools.platform.core.runs import ENDS, OPEN
@@ -285,35 +283,6 @@ def uncancelled(conn: Connection, queued_before: datetime, limit: int) -> list[R
         runs.c.status == "queued", runs.c.cancel_requested, runs.c.queued_at < queued_before
     )
     return [Record(*row) for row in conn.execute(query.limit(limit))]
-
-
-def with_servers(conn: Connection, after: str, limit: int) -> list[Record]:
-    """Runs that may have left servers of their tools in a sandbox that is awake, or commands in any, by id
-    after one.
-    """
-    awake = sandboxes.c.state.in_(("running", "stopped"))
-    query = (
-        select(*_COLUMNS)
-        .join(sandboxes, sandboxes.c.id == runs.c.sandbox_id)
-        .where(
-            or_(and_(runs.c.servers_left.is_not(None), awake), runs.c.commands_left.is_not(None)),
-            runs.c.id > after,
-        )
-        .order_by(runs.c.id)
-        .limit(limit)
-    )
-    return [Record(*row) for row in conn.execute(query)]
-
-
-def servers_ended(conn: Connection, run_id: str, lease: int) -> None:
-    """Of what was left under a lease nothing runs any more."""
-    mine = (runs.c.id == run_id) & (runs.c.servers_left == lease)
-    conn.execute(update(runs).where(mine).values(servers_left=None))
-
-
-def commands_ended(conn: Connection, run_id: str) -> None:
-    """Of the commands that were left nothing runs any more, or its host sees to that."""
-    conn.execute(update(runs).where(runs.c.id == run_id).values(commands_left=null()))
 
 
 def caller(conn: Connection, digest: str) -> Caller | None:

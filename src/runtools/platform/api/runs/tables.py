@@ -22,8 +22,6 @@ from sqlalchemy import (
 
 from runtools.platform.kit.db import Document, Moment, metadata
 
-_LEFT = text("servers_left IS NOT NULL")
-_COMMANDS_LEFT = text("commands_left IS NOT NULL")
 _OPEN = text("status IN ('queued', 'running', 'waiting')")
 
 runs = Table(
@@ -71,10 +69,6 @@ runs = Table(
     Column("takeovers", Integer, nullable=False, server_default="0"),
     # How far its log went when its thread's sandbox was found gone, and another made.
     Column("replaced_at", BigInteger),
-    # Under which lease its worker let go of it, until its servers of tools are seen to have ended.
-    Column("servers_left", Integer),
-    # What was under way when it ended, until that is seen to have ended too.
-    Column("commands_left", Document),
     Column("output", Text),
     Column("structured", Document),
     Column("error", Document),
@@ -90,13 +84,6 @@ runs = Table(
     Index(None, "token_digest", unique=True),
     Index("ix_runs_open", "status", "queued_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_runs_lane", "lane", sqlite_where=_OPEN, postgresql_where=_OPEN),
-    Index("ix_runs_servers_left", "servers_left", sqlite_where=_LEFT, postgresql_where=_LEFT),
-    Index(
-        "ix_runs_commands_left",
-        "id",
-        sqlite_where=_COMMANDS_LEFT,
-        postgresql_where=_COMMANDS_LEFT,
-    ),
 )
 
 run_events = Table(
@@ -167,8 +154,6 @@ class Record:
     driven_to: int = 0
     takeovers: int = 0
     replaced_at: int | None = None
-    servers_left: int | None = None
-    commands_left: list[str] | None = None
     output: str | None = None
     structured: Any = None
     error: dict[str, Any] | None = None

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log as runs_log
 from runtools.platform.api.runs import store as runs
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE, told
-from runtools.platform.api.workers import leftovers, service, store
+from runtools.platform.api.workers import store
 from runtools.platform.api.workers.links import Link
 from runtools.platform.core.ports.worker import GRACE_SECONDS, SILENT_SECONDS, Hello
 from runtools.platform.core.runs import Status
@@ -166,7 +167,7 @@ def _is_young(record: Record, now: datetime) -> bool:
 async def _drop(platform: Platform, record: Record) -> None:
     """Cancel a run for which no worker came, and what it has left running."""
     with platform.about(record.id):
-        await leftovers.end_commands(platform, record)
+        await leftovers.end_open(platform, record)
         await _dropped(platform, record)
 
 
@@ -175,10 +176,10 @@ async def _dropped(platform: Platform, record: Record) -> None:
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
         held = runs.held(conn, record.id)
-        if held is None or held.status != Status.QUEUED or not held.cancel_requested:
-            return None
+        if held is None or held.status != Status.QUEUED or held.lease != record.lease:
+            return None  # a worker came after all
         grown = runs_log.drop(conn, held, Status.CANCELLED, now, usual)
-        return service.owing(conn, grown.record), grown.fresh
+        return grown.record, grown.fresh
 
     done = await platform.db.write(act)
     if done is not None:

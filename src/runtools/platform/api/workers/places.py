@@ -12,6 +12,7 @@ from runtools.platform.api.definitions import store as definitions
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.runs import store as runs
+from runtools.platform.api.runs.agent import agent_of
 from runtools.platform.api.runs.tables import Record
 from runtools.platform.api.sandboxes import births
 from runtools.platform.api.sandboxes import store as sandboxes
@@ -35,7 +36,7 @@ async def place(platform: Platform, worker_id: str, asked: Place) -> Placed:
         RunToolsError: none can be made: for want of room, or of a template.
     """
     record = await service.held(platform, worker_id, asked.run_id, asked.lease)
-    agent = await platform.db.read(service.agent_of, record)
+    agent = await platform.db.read(agent_of, record)
     sandbox_id = await _sandbox(platform, record, agent)
     reach("api.run.placed")
     replaced = await platform.db.write(_placed, record, sandbox_id)

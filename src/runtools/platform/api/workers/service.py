@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from runtools.errors import (
@@ -12,19 +11,19 @@ from runtools.errors import (
 )
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.store import Line
-from runtools.platform.api.definitions import store as definitions
+from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.logs import store as logs
 from runtools.platform.api.models import keys
 from runtools.platform.api.models.access import access
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log, look, store
+from runtools.platform.api.runs.agent import agent_of
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.look import Written
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
 from runtools.platform.api.secrets import store as secrets
-from runtools.platform.api.workers import leftovers
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.core.ports.worker import (
@@ -40,7 +39,6 @@ from runtools.platform.core.ports.worker import (
 from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
-from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.limits import Amounts
 
 EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compaction")
@@ -61,13 +59,15 @@ async def append(platform: Platform, worker_id: str, asked: Append) -> tuple[Wri
     """
     if any(one.key.startswith(OWN_KEYS) for one in asked.events):
         raise http.wrong_field("key", f"those that begin with {OWN_KEYS} are the platform's")
+    if not all(one.startswith(f"{asked.run_id}.") for one in asked.left):
+        raise http.wrong_field("left", f"a process is none of {asked.run_id[:80]}")
     usual, now = standard(platform.settings), platform.clock.now()
     news, before, record, fresh = await platform.db.write(_append, worker_id, asked, usual, now)
-    if record.token_digest is None and before.token_digest is not None:
-        platform.door.forget(before.token_digest)
-        # From here on its worker can end nothing in the sandbox.
-        if record.servers_left is not None or record.commands_left:
-            platform.spawn(leftovers.end_servers(platform, record), f"servers of {record.id}")
+    lets_go = before.token_digest if record.token_digest is None else None
+    if lets_go is not None:
+        platform.door.forget(lets_go)
+    if lets_go is not None or asked.left:  # from here on its worker ends nothing of that
+        platform.spawn(leftovers.end_of(platform, record), f"what {record.id} has left")
     told(platform, record, fresh)
     return news, record
 
@@ -84,20 +84,18 @@ def _append(
         if not repeated:
             raise stale(record.id, asked.lease)
         return look.news([there[key] for key in keys], cancel=False), record, record, []
+    leftovers.note_commands(conn, record, asked.left)
     new = not repeated or asked.wait
     if new and asked.seen is not None and _is_news(conn, record, asked.seen):
         missed, more = logs.events(conn, record.org_id, record.id, asked.seen)
         news = look.news(missed, cancel=record.cancel_requested, more=more)
         return news, record, record, []
-    # Calls that get their results beside its end were broken off: what they ran may run on.
-    broken_off = {"done", "tool-result"} <= {one.type for one in events}
-    left = leftovers.commands(conn, record) if broken_off else []
     grown = log.append(conn, record, events, now, usual, there)
-    after = leftovers.owing(conn, grown.record, left)
+    after = grown.record
     if asked.wait and after.status == Status.RUNNING:
         after = log.wait(conn, after, now)
     if after.status != Status.RUNNING:
-        after = owing(conn, after)
+        leftovers.note_servers(conn, after)
     news = look.news(grown.events, cancel=after.cancel_requested, exceeded=grown.exceeded)
     return news, record, after, grown.fresh
 
@@ -254,26 +252,6 @@ async def held(platform: Platform, worker_id: str, run_id: str, lease: int) -> R
         return record
 
     return await platform.db.read(look_up)
-
-
-def owing(conn: Transaction, record: Record) -> Record:
-    """A run that is let go of, with a note of its servers in a sandbox, if its agent has any.
-
-    Whatever is killed when, they end: see `leftovers`.
-    """
-    if record.sandbox_id is None:
-        return record
-    if all(one.command is None for one in agent_of(conn, record).mcp_servers):
-        return record
-    store.change(conn, record, {"servers_left": record.lease})
-    return replace(record, servers_left=record.lease)
-
-
-def agent_of(conn: Transaction, record: Record) -> AgentDefinition:
-    """What the run's agent is, in the version that it began with."""
-    made = definitions.version(conn, record.org_id, record.agent_id, record.version_id)
-    assert made is not None  # noqa: S101 - versions outlive what they are versions of
-    return AgentDefinition.model_validate(made.says)
 
 
 def _leased(

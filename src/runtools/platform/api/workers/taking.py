@@ -17,6 +17,7 @@ from runtools.errors import (
 )
 from runtools.platform.api.callers.door import RUN_PREFIX
 from runtools.platform.api.definitions import store as definitions
+from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits import store as limits
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.logs import store as logs
@@ -25,11 +26,12 @@ from runtools.platform.api.models.access import access
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.points import reach
 from runtools.platform.api.runs import log, look, rules, store
+from runtools.platform.api.runs.agent import agent_of
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
 from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.threads import store as threads
-from runtools.platform.api.workers import leftovers, service
+from runtools.platform.api.workers import service
 from runtools.platform.api.workers.desktops import has_desktop
 from runtools.platform.api.workers.service import EARLIER
 from runtools.platform.core import runs as states
@@ -123,7 +125,7 @@ def _assignment(
     now: datetime,
     default_template: str,
 ) -> Assignment:
-    agent = service.agent_of(conn, record)
+    agent = agent_of(conn, record)
     config = RunConfig.model_validate(record.config)
     begin = _begin(conn, record)
     size = logs.weight(conn, record, _ALL, begin)
@@ -201,15 +203,17 @@ async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> Non
     seen = await platform.db.read(store.known, asked.run_id)
     if seen is None or seen.lease != asked.lease or store.is_over(seen):
         return
-    await leftovers.end_commands(platform, seen)
+    await leftovers.end_open(platform, seen)
     usual, now = standard(platform.settings), platform.clock.now()
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
         record = store.held(conn, asked.run_id)
-        if record is None or record.lease != asked.lease or store.is_over(record):
+        if record is None or store.is_over(record):
             return None
+        if (record.lease, record.worker_id) != (seen.lease, seen.worker_id):
+            return None  # somebody drives it after all
         grown = log.drop(conn, record, Status.FAILED, now, usual, error)
-        return service.owing(conn, grown.record), grown.fresh
+        return grown.record, grown.fresh
 
     done = await platform.db.write(act)
     if done is not None:

@@ -19,9 +19,9 @@ like: one that stands still, or whose network is gone, does not say so. So it sa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, StringConstraints
 
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.definitions import AgentDefinition
@@ -38,6 +38,8 @@ SILENT_SECONDS = 2.5
 """How long a worker may say nothing before its grace begins."""
 OWN_KEYS = "api:"
 """How the keys of events begin that the api appends, and those of workers do not."""
+
+ProcessId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 # --- what a worker says ---
 
@@ -92,6 +94,8 @@ class Append(Shape):
         seen: where the log has something of others after this number, or a cancel is wanted, nothing is
             appended and nobody waits: `News` of all after it is the answer. So no message is passed over by
             an end, and no decision by a wait. None: append in any case.
+        left: processes of the run that the worker is done with, and could not end: from now on they are the
+            api's to end, whatever is appended.
     """
 
     call: Literal["append"] = "append"
@@ -100,6 +104,7 @@ class Append(Shape):
     events: list[NewEvent]
     seen: int | None = None
     wait: bool = False
+    left: list[ProcessId] = Field(default_factory=list, max_length=1000)
 
 
 class Read(Shape):
