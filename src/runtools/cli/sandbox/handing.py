@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from runtools.cli import output
 from runtools.errors import InvalidRequest
@@ -28,9 +28,15 @@ PATIENCE_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 1.0  # a browser may look before it goes there
 _CONNECTIONS: Final = Path("/proc/net/tcp")
 _CONNECTIONS_6: Final = Path("/proc/net/tcp6")
+Whose = Literal["this user's", "another user's", "unknown"]
+_NOT_LED: Final[Mapping[Whose | None, str]] = {
+    "another user's": "it is another user's (by sudo, or from outside WSL)",
+    "unknown": "the kernel does not say whose it is (it was gone at once, or is on another network of this "
+    "machine, as outside a container or WSL)",
+}
 _FOR_OTHERS: Final = (
-    b"This page leads only programs of the user who asked for it. Open the address that the command "
-    b"printed, or a link that `runtools sandbox url --ttl 1h` makes.\n"
+    "This page leads only programs of the user who asked for it. {}Open the address that the command "
+    "printed, or a link that `runtools sandbox url --ttl 1h` makes.\n"
 )
 
 
@@ -56,46 +62,50 @@ def open_unseen(link: str) -> None:
             output.note("no browser could be started here: open the address yourself")
 
 
-def _see_led(came: SimpleQueue[bool]) -> None:
+def _see_led(came: SimpleQueue[Whose]) -> None:
     """Wait for the browser, and say what becomes of it."""
-    until, was_refused = time.monotonic() + PATIENCE_SECONDS, False
+    until, told = time.monotonic() + PATIENCE_SECONDS, set[Whose]()
     while (left := until - time.monotonic()) > 0:  # however many are refused meanwhile
         with output.working("waiting for the browser"):
-            is_led = _next(came, left)
-        if is_led:
+            whose = _next(came, left)
+        if whose == "this user's":
             time.sleep(_AGAIN_SECONDS)
             return
-        if is_led is False and not was_refused:
-            was_refused = True
+        if whose is not None and whose not in told:
+            told.add(whose)
             output.note(
-                "a browser came for the address, and was refused: it is another user's (by sudo, or from "
-                "outside WSL), or was gone at once; open the address yourself"
+                f"a browser came for the address, and was refused: {_NOT_LED[whose]}; "
+                "open the address yourself"
             )
-    if not was_refused:
+    if not told:
         output.note("no browser has come for the address: open it yourself")
 
 
-def _next(came: SimpleQueue[bool], seconds: float) -> bool | None:
+def _next(came: SimpleQueue[Whose], seconds: float) -> Whose | None:
     with suppress(Empty):
         return came.get(timeout=max(0.0, seconds))
     return None
 
 
 @contextmanager
-def leading_to(link: str) -> Iterator[tuple[str, SimpleQueue[bool]]]:
-    """A page on the loopback that leads there; gives its address, and of who comes whether it was led."""
+def leading_to(link: str) -> Iterator[tuple[str, SimpleQueue[Whose]]]:
+    """A page on the loopback that leads there; gives its address, and of who comes whose it is.
+
+    Programs of this user are led, and nobody else.
+    """
     # Here, for other commands are quicker without them.
     from http.server import BaseHTTPRequestHandler  # noqa: PLC0415
     from socketserver import ThreadingTCPServer  # noqa: PLC0415
 
-    path, came = f"/{secrets.token_urlsafe(16)}", SimpleQueue[bool]()
+    path, came = f"/{secrets.token_urlsafe(16)}", SimpleQueue[Whose]()
 
     class Page(BaseHTTPRequestHandler):
         timeout = PATIENCE_SECONDS
 
         def do_GET(self) -> None:
-            leads = self.path == path and is_of_this_user(self.connection)
-            said = b"" if leads else _FOR_OTHERS
+            whose = whose_is(self.connection) if self.path == path else None
+            leads = whose == "this user's"
+            said = b"" if leads else _refusal(whose).encode()
             self.send_response(303 if leads else 404)
             if leads:
                 self.send_header("Location", link)
@@ -105,8 +115,8 @@ def leading_to(link: str) -> Iterator[tuple[str, SimpleQueue[bool]]]:
             self.send_header("Referrer-Policy", "no-referrer")
             self.end_headers()
             self.wfile.write(said)
-            if self.path == path:
-                came.put(leads)
+            if whose is not None:
+                came.put(whose)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             """Nothing is printed."""
@@ -128,10 +138,16 @@ def leading_to(link: str) -> Iterator[tuple[str, SimpleQueue[bool]]]:
             server.shutdown()
 
 
-def is_of_this_user(connection: socket.socket) -> bool:
-    """Whether the other end of a connection on the loopback is a program of the same user.
+def _refusal(whose: Whose | None) -> str:
+    """What the page says to who is not led; None: to who asks for another page."""
+    why = _NOT_LED.get(whose)
+    return _FOR_OTHERS.format("" if why is None else f"Yours was refused: {why}. ")
 
-    One that has gone is none, nor is one that the kernel does not say.
+
+def whose_is(connection: socket.socket) -> Whose:
+    """Whose program is at the other end of a connection on the loopback.
+
+    Unknown: it has gone, or the kernel does not list it here.
     """
     try:
         peer, own = connection.getpeername(), connection.getsockname()
@@ -141,10 +157,14 @@ def is_of_this_user(connection: socket.socket) -> bool:
             for line in listed.read_text("ascii").splitlines()[1:]:
                 words = line.split()
                 if tuple(words[1:3]) == ends:
-                    return int(words[7]) == os.getuid()
+                    if (
+                        words[9] == "0"
+                    ):  # no program holds it any more; older kernels call it root's
+                        return "unknown"
+                    return "this user's" if int(words[7]) == os.getuid() else "another user's"
     except OSError:
         pass
-    return False
+    return "unknown"
 
 
 def _as_listed(end: tuple[str, int], before: bytes) -> str:
