@@ -95,9 +95,9 @@ class House:
         self._sign_in = sign_in
         self._proxies = proxies
         self._most = most
-        self._visits: set[Guest] = set()
+        self._visits: dict[Guest, str] = {}  # with whom each is counted to
         self._sent_away = 0  # that are being told that there is no room
-        self._by_source: dict[str, dict[Guest, None]] = {}  # the oldest first
+        self._of: dict[str, dict[Guest, None]] = {}  # the same, by whom; the oldest first
         # Of those on which something is asked, or another talk is.
         self._places: dict[Guest, _Place] = {}
         self._at: dict[_Place, int] = {}  # how many are there
@@ -109,27 +109,26 @@ class House:
     def enter(self, visit: Guest) -> bool:
         """Count a visit; False: there is no room for it."""
         source = rates.source(visit.source)
-        of_source = len(self._by_source.get(source, ()))
+        of_source = len(self._of.get(source, ()))
         if of_source >= MOST_OF_A_SOURCE and not self._is_proxy(visit.source):
             return False
         if len(self._visits) >= self._most and not self._make_room(source):
             return False
-        self._visits.add(visit)
-        self._by_source.setdefault(source, {})[visit] = None
+        self._count(visit, source)
         return True
 
     def _make_room(self, source: str) -> bool:
         """Break somebody off for one from there, so that few addresses cannot keep all others out.
 
         That is who asks for nothing: the oldest from where most are. Where all ask for something, it is
-        the oldest of an address that has more than its share, whatever that asks for.
+        the oldest of an address that has more than its share, whatever that asks for: by a trusted proxy,
+        of the address that it names.
         """
         gone = self._idle()
         if gone is None:
-            largest, its = max(self._by_source.items(), key=lambda one: len(one[1]))
-            oldest = next(iter(its))
+            largest, its = max(self._of.items(), key=lambda one: len(one[1]))
             if len(its) > self._most // _SHARES and source != largest:
-                gone = None if self._is_proxy(oldest.source) else oldest
+                gone = next(iter(its))
         if gone is None:
             return False
         self.leave(gone)
@@ -139,7 +138,7 @@ class House:
     def _idle(self) -> Guest | None:
         if self._is_busy:
             return None
-        by_size = sorted(self._by_source.values(), key=len, reverse=True)
+        by_size = sorted(self._of.values(), key=len, reverse=True)
         found = next((one for its in by_size for one in its if one.is_idle), None)
         self._is_busy = found is None
         return found
@@ -152,12 +151,7 @@ class House:
     def leave(self, visit: Guest) -> None:
         """Count it off."""
         self.has_asked(visit)
-        if visit in self._visits:
-            self._visits.discard(visit)
-            source = rates.source(visit.source)
-            del self._by_source[source][visit]
-            if not self._by_source[source]:
-                del self._by_source[source]
+        self._count_off(visit)
 
     def left(self) -> None:
         """One that had no room is gone."""
@@ -169,8 +163,12 @@ class House:
         Args:
             peer: the address of who asks, by a trusted proxy too.
         """
-        place = self._places[visit] = sandbox_id, rates.source(peer)
+        whose = rates.source(peer)
+        place = self._places[visit] = sandbox_id, whose
         self._at[place] = self._at.get(place, 0) + 1
+        if self._visits.get(visit, whose) != whose:
+            self._count_off(visit)
+            self._count(visit, whose)
 
     def has_asked(self, visit: Guest) -> None:
         """It wants nowhere for now."""
@@ -278,6 +276,17 @@ class House:
             to = self.urls.url(wish.sandbox_id, wish.port) + own.decode("latin-1")
             return pages.away(f"{self._sign_in}?to={quote(to, safe='')}")
         return UNKNOWN
+
+    def _count(self, visit: Guest, whose: str) -> None:
+        self._visits[visit] = whose
+        self._of.setdefault(whose, {})[visit] = None
+
+    def _count_off(self, visit: Guest) -> None:
+        whose = self._visits.pop(visit, None)
+        if whose is not None:
+            del self._of[whose][visit]
+            if not self._of[whose]:
+                del self._of[whose]
 
     def _is_proxy(self, source: str) -> bool:
         return http.is_in(source, self._proxies)

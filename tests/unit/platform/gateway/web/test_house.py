@@ -107,6 +107,45 @@ async def test_who_has_the_most_makes_no_room_for_itself() -> None:
     assert [one.aborts for one in first] == [1, 0, 0, 0]
 
 
+async def test_nor_do_few_that_come_through_a_proxy() -> None:
+    """It is by whom the proxy asks for that they are counted."""
+    proxies = networks("10.0.0.1/32")
+    made = House(
+        URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), proxies=proxies, most=32
+    )
+
+    def ask(peer: str) -> Guest:
+        one = Guest("10.0.0.1", is_idle=False)
+        assert made.enter(one)
+        made.asks(one, BOX, peer)
+        return one
+
+    hogs = [ask(f"192.0.2.{n % 2}") for n in range(32)]
+    others = [ask(f"198.51.100.{n}") for n in range(28)]
+    assert [one.aborts for one in hogs] == [1] * 28 + [0] * 4
+    assert not made.enter(Guest("10.0.0.1", is_idle=False))
+    assert not any(one.aborts for one in others)
+    for one in (*hogs, *others):
+        made.leave(one)
+    assert not made._of
+
+
+async def test_one_that_asks_for_somebody_else_is_counted_to_him() -> None:
+    proxies = networks("10.0.0.1/32")
+    made = House(URLS, FakeAdmitting(), cast("Reach", None), ManualClock(), proxies=proxies)
+    one = Guest("10.0.0.1")
+    assert made.enter(one)
+    for peer in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "10.0.0.1"):
+        made.asks(one, BOX, peer)
+        made.has_asked(one)
+        assert made._of == {peer: {one: None}}
+    made.leave(one)
+    made.asks(one, BOX, "192.0.2.1")  # the end of one that is gone
+    made.leave(one)
+    assert not made._of
+    assert not made._visits
+
+
 async def test_one_address_does_not_take_up_all_of_a_sandbox() -> None:
     made = house(most=1000)
     for _ in range(MOST_TO_A_SANDBOX + 1):
