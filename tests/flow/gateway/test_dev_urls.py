@@ -212,6 +212,40 @@ class TestHttp:
         said = await gate.say(head(gate, await server(ends), first="GET / HTTP/1.0"))
         assert said.endswith(b"\r\nConnection: close\r\n\r\n" + b"x" * MB)
 
+    async def test_so_has_it_who_knows_none_and_is_sent_some(self, gate: Gateway) -> None:
+        size = 8 * MB
+
+        async def chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for n in range(0, size, 1 << 16):
+                writer.write(b"%x\r\n%b\r\n" % (1 << 16, bytes([n >> 16]) * (1 << 16)))
+                await writer.drain()
+            writer.write(b"0\r\nX-Sum: 1\r\n\r\n")
+            await reader.read()
+
+        said = await gate.say(head(gate, await server(chunks), first="GET / HTTP/1.0"))
+        first, _, body = said.partition(b"\r\n\r\n")
+        assert first == b"HTTP/1.1 200 OK\r\nConnection: close"
+        assert body == b"".join(bytes([n]) * (1 << 16) for n in range(size >> 16))
+
+    async def test_chunks_that_break_off_are_no_end_to_who_knows_none(self, gate: Gateway) -> None:
+        async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            await go.wait()
+            writer.write(b"no chunk\r\n")
+            await reader.read()
+
+        go = asyncio.Event()
+        reader, writer = await gate.connect()
+        writer.write(head(gate, await server(breaks), first="GET / HTTP/1.0"))
+        async with asyncio.timeout(20):
+            assert (await reader.readuntil(b"half")).endswith(b"\r\n\r\nhalf")
+            go.set()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+
     async def test_what_a_server_says_in_between_is_handed_on(self, gate: Gateway) -> None:
         async def careful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -251,7 +285,8 @@ class TestHttp:
     async def test_old_clients_are_answered_too(self, gate: Gateway) -> None:
         port = await server(mirror)
         said = await gate.say(head(gate, port, first="GET / HTTP/1.0"))
-        assert b"GET / HTTP/1.0\r\n" in said
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b"GET / HTTP/1.1\r\n" in said
 
     async def test_an_idle_connection_that_the_server_has_closed_is_made_anew(
         self, gate: Gateway

@@ -33,7 +33,7 @@ class Delivery:
         self._chunks = False
 
     def begin(self, said: bytes, exchange: Exchange) -> None:
-        """The head of an answer, an interim one included."""
+        """The head of an answer, an interim one included; empty: nothing is said of that."""
         if not exchange.begun:
             self._transport.write(said)
             return

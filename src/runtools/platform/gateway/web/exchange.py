@@ -9,12 +9,13 @@ from typing import Final
 from runtools.platform.core.dev_urls import DevUrls
 from runtools.platform.gateway.web import framing, visitor
 from runtools.platform.gateway.web.admission import lasting
-from runtools.platform.gateway.web.head import AnswerHead, BadHead, Field, RequestHead
+from runtools.platform.gateway.web.head import AnswerHead, Field, RequestHead
 from runtools.platform.gateway.web.pace import Inflow
 from runtools.platform.gateway.web.way import Way
 
 _FINAL = 200  # answers below say that there is one to come
 _IN_CHUNKS: Final[Field] = (b"Transfer-Encoding", b"chunked")
+_OF_CHUNKS: Final = frozenset({b"transfer-encoding", b"trailer"})
 
 
 class Exchange:
@@ -96,23 +97,23 @@ class Exchange:
         return inflow.drips(now, excused=is_held_up)
 
     def told(self, answer: AnswerHead, urls: DevUrls, *, is_last: bool) -> bytes:
-        """The head of an answer as the visitor gets it.
+        """The head of an answer as the visitor gets it; empty: it is an interim one that it does not know.
 
         Args:
             is_last: no other request will be read from the visitor.
-
-        Raises:
-            BadHead: the visitor could not read it.
         """
         self._awaits_leave = False
+        is_old = self._head.is_old
+        if is_old:
+            if answer.status < _FINAL:
+                return b""
+            fields = [field for field in answer.fields if field[2] not in _OF_CHUNKS]
+            answer = replace(answer, fields=fields)
         more: Sequence[Field] = ()
         if answer.status >= _FINAL:
-            is_old = self._head.version == b"1.0"
-            if is_old and answer.length is None:
-                raise BadHead("it is in chunks, which HTTP/1.0 does not know")
             self.begun = True
             self.chunks = answer.length == -1 and not is_old
-            self.is_endless = is_old and answer.length == -1
+            self.is_endless = is_old and answer.length in (None, -1)
             self.keeps = self._head.keeps_alive and not self.is_endless and not is_last
             more = self.more
             if self.chunks:

@@ -1,7 +1,8 @@
-"""Where bodies end, on their way through: bytes are counted and chunks walked over, nothing is unpacked.
+"""Where bodies end, on their way through: bytes are counted, and chunks walked over.
 
 Of chunked bodies the trailers are read line by line: what a head would not hand on goes no further there.
-A body that ends with its connection is packed into chunks for whoever understands them.
+A body that ends with its connection is packed into chunks for whoever understands them, and one in chunks
+is unpacked for whoever does not.
 """
 
 from __future__ import annotations
@@ -74,10 +75,15 @@ class Endless:
 
 
 class Chunked:
-    """A body in chunks, trailers included."""
+    """A body in chunks, trailers included.
 
-    def __init__(self) -> None:
+    Args:
+        unpacks: what the chunks hold is handed on, and nothing else of them.
+    """
+
+    def __init__(self, *, unpacks: bool = False) -> None:
         self.done = False
+        self._unpacks = unpacks
         self._left = 0  # of the chunk's bytes
         self._line = b""  # of which the end has not come yet
         self._after_chunk = False  # an empty line is due
@@ -85,22 +91,25 @@ class Chunked:
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """See `Framing`."""
-        at = 0
+        at, goes = 0, list[bytes]()
         while at < len(data) and self._trailers < 0:
             if self._left:
                 step = min(self._left, len(data) - at)
+                if self._unpacks:
+                    goes.append(data[at : at + step])
                 self._left -= step
                 at += step
                 continue
             at, line = self._next_line(data, at)
             if line is not None:
                 self._take_line(line)
-        goes = [data[:at] if at < len(data) else data]
+        if not self._unpacks:
+            goes.append(data[:at] if at < len(data) else data)
         while at < len(data) and not self.done:
             at, line = self._next_line(data, at)
-            if line is not None and self._keeps_trailer(line):
+            if line is not None and self._keeps_trailer(line) and not self._unpacks:
                 goes.append(line)
-        return b"".join(goes) if len(goes) > 1 else goes[0], data[at:]
+        return goes[0] if len(goes) == 1 else b"".join(goes), data[at:]
 
     def _next_line(self, data: bytes, at: int) -> tuple[int, bytes | None]:
         """The place behind what was read, and the line, if it is whole."""
@@ -148,8 +157,8 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def of(length: int | None) -> Framing:
-    """By what a head says: bytes, None for chunks, -1 for the connection's end."""
+def of(length: int | None, *, unpacks: bool = False) -> Framing:
+    """By what a head says: bytes, None for chunks (see `Chunked`), -1 for the connection's end."""
     if length is None:
-        return Chunked()
+        return Chunked(unpacks=unpacks)
     return Endless() if length < 0 else Counted(length)

@@ -85,6 +85,11 @@ class RequestHead(Head):
     host: str
     upgrades: bool
 
+    @property
+    def is_old(self) -> bool:
+        """Whether who sends it knows neither chunks, nor answers before the answer, nor other protocols."""
+        return self.version == b"1.0"
+
 
 @dataclass(slots=True)
 class AnswerHead(Head):
@@ -167,7 +172,7 @@ def request(data: bytes) -> RequestHead:
         method,
         parts.url,
         hosts[0].decode("latin-1"),
-        b"upgrade" in connection and b"upgrade" in named,
+        version != b"1.0" and b"upgrade" in connection and b"upgrade" in named,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 from runtools.platform.core.ports.reach import Reach
 from runtools.platform.gateway.web import framing, head
 from runtools.platform.gateway.web.framing import BadBody, Framing
-from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead
+from runtools.platform.gateway.web.head import END, MAX_HEAD, AnswerHead, BadHead, RequestHead
 from runtools.platform.kit.splice import is_gone
 
 Place = tuple[str, int]
@@ -27,15 +27,11 @@ class Listener(Protocol):
     """Who gets the answer."""
 
     def answer_begins(self, head: AnswerHead) -> None:
-        """Its head, an interim one included.
-
-        Raises:
-            BadHead: who asked could not read it.
-        """
+        """Its head, an interim one included."""
         ...
 
     def answer_comes(self, data: bytes) -> None:
-        """Some of its body, as it is."""
+        """Some of its body, as it is to be handed on."""
         ...
 
     def answer_waits(self) -> None:
@@ -79,16 +75,18 @@ class Upstream(asyncio.Protocol):
         self._listener: Listener | None = None
         self._method = b""
         self._upgrades = False
+        self._unpacks = False
         self._held = b""
         self._framing: Framing | None = None
         self._interim = 0  # answers before the answer
         self._keeps = False
 
-    def begin(self, listener: Listener, method: bytes, *, upgrades: bool) -> None:
-        """A request is sent on it now."""
+    def begin(self, listener: Listener, asked: RequestHead) -> None:
+        """A request is sent on it now. Who knows no chunks gets what they hold."""
         self._listener = listener
-        self._method = method
-        self._upgrades = upgrades
+        self._method = asked.method
+        self._upgrades = asked.upgrades
+        self._unpacks = asked.is_old
         self._framing = None
         self._interim = 0
         self._held = b""
@@ -189,7 +187,7 @@ class Upstream(asyncio.Protocol):
         self._listener.answer_begins(answer)
         if answer.status >= _INTERIM:
             self._keeps = answer.keeps_alive and answer.version == b"1.1"
-            self._framing = framing.of(answer.length)
+            self._framing = framing.of(answer.length, unpacks=self._unpacks)
         return False
 
     def _end(self, rest: bytes) -> None:

@@ -227,7 +227,7 @@ class Visit(asyncio.Protocol):
         self._upstream = upstream
         self._exchange = exchange = Exchange(head, found, self.moved)
         self.wish = exchange.wish
-        upstream.begin(self, head.method, upgrades=head.upgrades)
+        upstream.begin(self, head)
         upstream.transport.write(request.inward(self._house.urls))
         if self._is_slow:
             upstream.transport.pause_reading()

@@ -133,6 +133,7 @@ def wants_html(head: RequestHead) -> bool:
 def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> bytes:
     """The head as the server in the sandbox gets it, from the target on.
 
+    It is of our version, whatever the visitor's: a server of HTTP/1.1 then says where its answer ends.
     To it everything comes from its own machine: development servers take no other host. Of forms and
     WebSockets servers compare the origin, some with ``Host`` and others with ``X-Forwarded-Host``: where
     they come from a page of its own, that is one of its machine too, by whatever name. Whose any other page
@@ -159,7 +160,7 @@ def behind_target(head: RequestHead, port: int, urls: DevUrls, peer: str) -> byt
     fields.append((b"X-Forwarded-For", peer.encode("latin-1")))
     fields.append((b"X-Forwarded-Host", host))
     fields.append((b"X-Forwarded-Proto", scheme))
-    return write(b"HTTP/%b\r\nHost: %b" % (head.version, local), fields)
+    return write(b"HTTP/1.1\r\nHost: %b" % local, fields)
 
 
 def _as_local(low: bytes, value: bytes, own: bytes, here: bytes) -> bytes:

@@ -108,19 +108,28 @@ class World:
         made.connection_made(wire)
         return made, wire
 
-    async def ask(self, visit: Visit, first: str, more: str = "", body: bytes = b"") -> Wire:
+    async def ask(
+        self, visit: Visit, first: str, more: str = "", body: bytes = b"", *, version: str = "1.1"
+    ) -> Wire:
         """The connection on which a request has gone on."""
-        await self.request(visit, first, more, body)
+        await self.request(visit, first, more, body, version=version)
         assert visit._upstream is not None
         return cast("Wire", visit._upstream.transport)
 
     async def request(
-        self, visit: Visit, first: str, more: str = "", body: bytes = b"", *, key: bool = True
+        self,
+        visit: Visit,
+        first: str,
+        more: str = "",
+        body: bytes = b"",
+        *,
+        key: bool = True,
+        version: str = "1.1",
     ) -> None:
         """Ask, and see it judged."""
         host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\n"
         if key:
             host += f"X-RunTools-Key: {KEY}\r\n"
-        visit.data_received(f"{first} HTTP/1.1\r\n{host}{more}\r\n".encode() + body)
+        visit.data_received(f"{first} HTTP/{version}\r\n{host}{more}\r\n".encode() + body)
         if visit._task is not None:
             await visit._task

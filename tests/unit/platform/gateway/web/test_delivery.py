@@ -9,7 +9,6 @@ import pytest
 from tests.unit.platform.gateway.web.played import ANSWER, World
 
 from runtools.platform.gateway.web import pace
-from runtools.testing.gateway_world import BOX, KEY
 
 PART = b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nhalf"
 CHUNK = b"4\r\nhalf\r\n"
@@ -87,11 +86,7 @@ async def test_who_knows_no_chunks_is_told_by_the_connection(world: World, ends:
     mine, other = socket.socketpair()
     with mine, other:
         front.sock = mine
-        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
-        visit.data_received(f"GET / HTTP/1.0\r\n{host}Connection: keep-alive\r\n\r\n".encode())
-        assert visit._task is not None
-        await visit._task
-        back = world.servers.wires[-1]
+        back = await world.ask(visit, "GET /", "Connection: keep-alive\r\n", version="1.0")
         back.sock = ends[0]
         back.protocol.data_received(PART)
         assert front.sent.endswith(b"\r\nConnection: close\r\n\r\nhalf")
@@ -118,19 +113,86 @@ async def test_chunks_in_an_answer_of_the_old_version_are_none(world: World) -> 
     assert back.is_aborted
 
 
+IN_CHUNKS = b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n"
+
+
 async def test_chunks_go_to_nobody_who_does_not_know_them(world: World) -> None:
+    """What they hold does, and the connection's end is its own."""
     visit, front = world.visit()
-    host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
-    visit.data_received(f"GET / HTTP/1.0\r\n{host}\r\n".encode())
-    assert visit._task is not None
-    await visit._task
-    back = world.servers.wires[-1]
-    back.protocol.data_received(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNK + LAST
-    )
+    mine, other = socket.socketpair()
+    with mine, other:
+        front.sock = mine
+        back = await world.ask(visit, "GET /", "Connection: keep-alive\r\n", version="1.0")
+        back.protocol.data_received(IN_CHUNKS + b"4;x=y\r\nha")
+        head = b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\n"
+        assert front.sent == head + b"ha"
+        assert linger(mine) == (1, 0)
+        back.protocol.data_received(b"lf\r\n3\r\nand\r\n2")
+        back.protocol.data_received(b"\r\nit\r\n0\r\nX-Sum: 9\r\n")
+        assert not front.is_gone
+        back.protocol.data_received(b"\r\n")
+        assert front.sent == head + b"halfandit"
+        assert linger(mine)[0] == 0
+        assert front.is_gone
+        assert not front.is_aborted
+    assert not back.is_gone  # the next one may ask on it
+    assert await world.ask(world.visit()[0], "GET /") is back
+
+
+@pytest.mark.parametrize("then", [b"no chunk\r\n", b"4\r\nlonger\r\n", b"0\r\nno trailer\r\n", b""])
+async def test_nor_is_a_part_of_what_they_hold_the_whole(world: World, then: bytes) -> None:
+    """Whoever speaks HTTP/1.0 knows an end from a reset, and nothing else."""
+    visit, front = world.visit()
+    mine, other = socket.socketpair()
+    with mine, other:
+        front.sock = mine
+        back = await world.ask(visit, "GET /", version="1.0")
+        back.protocol.data_received(IN_CHUNKS + CHUNK)
+        if then:
+            back.protocol.data_received(then)
+        else:
+            back.protocol.eof_received()
+        assert front.sent.partition(b"\r\n\r\n")[2].startswith(b"half")
+        assert linger(mine) == (1, 0)
+        assert front.is_aborted
+        assert back.is_aborted
+
+
+async def test_what_they_hold_waits_for_who_takes_nothing(world: World) -> None:
+    visit, front = world.visit()
+    back = await world.ask(visit, "GET /", version="1.0")
+    back.protocol.data_received(IN_CHUNKS + CHUNK)
+    front.protocol.pause_writing()
+    assert back.is_paused
+    front.protocol.resume_writing()
+    assert not back.is_paused
+
+
+@pytest.mark.parametrize("first", ["HEAD /", "GET /"])
+async def test_no_head_tells_who_does_not_know_them_of_chunks(world: World, first: str) -> None:
+    status = b"200 OK" if first == "HEAD /" else b"304 Same"
+    visit, front = world.visit()
+    back = await world.ask(visit, first, "Connection: keep-alive\r\n", version="1.0")
+    back.protocol.data_received(b"HTTP/1.1 %b\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+    assert front.sent == b"HTTP/1.1 %b\r\nConnection: keep-alive\r\n\r\n" % status
+    assert not front.is_gone
+
+
+async def test_the_old_version_knows_no_answers_before_the_answer(world: World) -> None:
+    visit, front = world.visit()
+    back = await world.ask(visit, "GET /", version="1.0")
+    back.protocol.data_received(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + ANSWER)
+    assert front.sent.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nor_another_protocol(world: World) -> None:
+    visit, front = world.visit()
+    more = "Connection: upgrade\r\nUpgrade: x\r\n"
+    back = await world.ask(visit, "GET /", more, version="1.0")
+    assert back.sent.startswith(b"GET / HTTP/1.1\r\n")  # and its server speaks ours
+    assert b"pgrade" not in back.sent
+    back.protocol.data_received(b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
     assert front.sent.startswith(b"HTTP/1.1 502 ")
-    assert b"half" not in front.sent
-    assert back.is_aborted
 
 
 async def test_what_packs_it_counts_as_given(world: World, ends: Ends) -> None:

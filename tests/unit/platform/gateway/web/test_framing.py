@@ -42,9 +42,9 @@ def test_chunks_end_where_they_end(
 ) -> None:
     body = b"".join(b"%x;a=b\r\n%b\r\n" % (len(one), one) for one in chunks)
     body += b"0\r\n" + b"".join(trailers) + b"\r\n"
-    framed = Chunked()
-    assert taken(framed, cut(body + rest, places)) == (body, rest)
-    assert framed.done
+    for framed, goes in ((Chunked(), body), (Chunked(unpacks=True), b"".join(chunks))):
+        assert taken(framed, cut(body + rest, places)) == (goes, rest)
+        assert framed.done
 
 
 @given(
@@ -98,5 +98,6 @@ def test_until_the_connection_ends() -> None:
     ],
 )
 def test_what_is_no_chunk(data: bytes) -> None:
-    with pytest.raises(BadBody):
-        Chunked().take(data)
+    for unpacks in (False, True):
+        with pytest.raises(BadBody):
+            Chunked(unpacks=unpacks).take(data)

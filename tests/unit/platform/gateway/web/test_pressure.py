@@ -19,7 +19,7 @@ from runtools.platform.gateway.web.admission import BELIEVED_SECONDS
 from runtools.platform.gateway.web.talk import Talk
 from runtools.platform.gateway.web.visit import ANSWER_SECONDS, Visit
 from runtools.platform.kit.splice import Splice
-from runtools.testing.gateway_world import BOX, KEY, LINK
+from runtools.testing.gateway_world import BOX, LINK
 
 SWITCH = b"HTTP/1.1 101 Yes\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 
@@ -168,11 +168,8 @@ class TestEnds:
 
     async def test_an_old_client_is_told_that_its_connection_stays(self, world: World) -> None:
         visit, front = world.visit()
-        host = f"Host: 3000-{BOX}.sandboxes.localhost:1\r\nX-RunTools-Key: {KEY}\r\n"
-        visit.data_received(f"GET / HTTP/1.0\r\n{host}Connection: keep-alive\r\n\r\n".encode())
-        assert visit._task is not None
-        await visit._task
-        world.servers.wires[-1].protocol.data_received(ANSWER)
+        back = await world.ask(visit, "GET /", "Connection: keep-alive\r\n", version="1.0")
+        back.protocol.data_received(ANSWER)
         assert b"\r\nConnection: keep-alive\r\n" in front.sent
         assert not front.is_gone
 
