@@ -11,7 +11,7 @@ import pytest
 from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
 
 from runtools.errors import Conflict, GuestUnreachable, NotFound, ProcessEnded, WaitsForRoom
-from runtools.platform.host import processes
+from runtools.platform.host import ends
 from runtools.platform.host.engine import journal
 from runtools.sdk.shapes.processes import ProcessRequest
 
@@ -120,7 +120,7 @@ class TestUnbegun:
         assert await full.sh(slept, "ls /workspace") == ""
 
     async def test_none_is_forgotten_while_its_start_may_be_repeated(self, world, box, monkeypatch):
-        monkeypatch.setattr(processes, "_MOST_CALLED_OFF", 2)
+        monkeypatch.setattr(ends, "_MOST_CALLED_OFF", 2)
         wanted = [request("true") for _ in range(4)]
         for one in wanted:
             await ended(world, box, one.process_id)
@@ -128,7 +128,7 @@ class TestUnbegun:
             with pytest.raises(ProcessEnded):
                 await world.host.start_process(box, one)
         assert len(world.box(box).record.called_off) == 2
-        monkeypatch.setattr(processes, "_CALLED_OFF", processes.timedelta(0))
+        monkeypatch.setattr(ends, "_CALLED_OFF", ends.timedelta(0))
         await ended(world, box, fresh("prc"))
         assert len(world.box(box).record.called_off) == 1
 
@@ -283,14 +283,14 @@ class TestBegun:
         """And holds up no other."""
         stuck, other = request("sleep 1000"), request("sleep 1000")
         silent = True
-        asked = processes.Processes._ended
+        asked = ends.Ends._ended
 
         async def ended_(host, actor, process_id):
             if silent and process_id == stuck.process_id:
                 raise GuestUnreachable("no answer for a moment")
             return await asked(host, actor, process_id)
 
-        monkeypatch.setattr(processes.Processes, "_ended", ended_)
+        monkeypatch.setattr(ends.Ends, "_ended", ended_)
         for one in (stuck, other):
             await world.host.start_process(box, one)
         if sleeps:
@@ -309,7 +309,7 @@ class TestBegun:
 
     async def test_none_that_is_owed_is_forgotten(self, world, box, monkeypatch):
         """What is too much is refused."""
-        monkeypatch.setattr(processes, "_MOST_TO_END", 105)
+        monkeypatch.setattr(ends, "_MOST_TO_END", 105)
         wanted = [request("sleep 1000") for _ in range(105)]
         for one in wanted:
             await world.host.start_process(box, one)
@@ -325,13 +325,13 @@ class TestBegun:
 
     async def test_it_ends_in_forks_too(self, world, box, monkeypatch):
         sought = []
-        asked = processes.Processes._ended
+        asked = ends.Ends._ended
 
         async def ended_(host, actor, process_id):
             sought.append((actor.id, process_id))
             return await asked(host, actor, process_id)
 
-        monkeypatch.setattr(processes.Processes, "_ended", ended_)
+        monkeypatch.setattr(ends.Ends, "_ended", ended_)
         wanted = request("sleep 1000")
         await world.host.start_process(box, wanted)
         await world.pause(box)

@@ -52,7 +52,7 @@ class Acting:
     engine: Engine
 
     def end_owed(self) -> None:
-        """See `Processes`."""
+        """See `Ends`."""
         raise NotImplementedError
 
     async def create(self, order: CreateOrder) -> Observed:

@@ -10,29 +10,19 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import logging
-import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any, Final, TypeVar
+from datetime import datetime
+from typing import Final
 
 from runtools.errors import (
-    Conflict,
     GuestUnreachable,
-    HostUnavailable,
     InvalidRequest,
     NotFound,
-    ProcessEnded,
-    RunToolsError,
     SandboxPaused,
     Unavailable,
     WaitsForRoom,
 )
-from runtools.platform.core import histories
-from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import Operation, State
 from runtools.platform.host.engine import known
 from runtools.platform.host.engine.actor import Actor, held_up
@@ -41,8 +31,8 @@ from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
 from runtools.platform.host.guest.channel import Stalled, is_silence
 from runtools.platform.host.guest.client import GuestClient
-from runtools.platform.host.silence import stopped, what_happened
-from runtools.platform.kit.clock import Backoff
+from runtools.platform.host.running import check_history, history_of, running, while_running
+from runtools.platform.host.silence import what_happened
 from runtools.sdk.shapes.processes import (
     MAX_READ_BYTES,
     Octets,
@@ -55,29 +45,15 @@ from runtools.sdk.shapes.processes import (
     TerminalSize,
 )
 
-log = logging.getLogger(__name__)
-
 _WAIT_MS: Final = 50_000  # in one request to a guest
 _AGAIN_SECONDS: Final = 0.05
 _AWAY_SECONDS: Final = 20.0
-_END_MS: Final = 10_000  # for what was killed
-_AT_ONCE: Final = 4
-_MOST_TO_END: Final = 1000
-_MOST_CALLED_OFF: Final = 1000
-_CALLED_OFF: Final = timedelta(days=1)  # as long as requests are remembered, and may be repeated
-
-T = TypeVar("T")
 
 
 class Processes:
     """The part of the host port that is about processes."""
 
     engine: Engine
-
-    @cached_property
-    def _ending(self) -> set[str]:
-        """The sandboxes for which somebody ends what is to end there."""
-        return set()
 
     def _guest(self, sandbox_id: str) -> AbstractAsyncContextManager[GuestClient]:
         """See `Inside`."""
@@ -88,91 +64,7 @@ class Processes:
         assert request.process_id is not None  # noqa: S101 - the port says so
         box = self.engine.actor(sandbox_id)
         async with self._guest(sandbox_id) as guest, box.starts.begin(request.process_id):
-            return _told(_history(box), await guest.processes.start(request))
-
-    async def end_process(self, sandbox_id: str, process_id: str) -> None:
-        """End one, begun or not. It is owed first: whatever comes between, it is ended later."""
-        box = self.engine.actor(sandbox_id)
-        if box.state is State.STOPPED:
-            raise stopped(box)
-        _owe(box, process_id)
-        try:
-            with box.hold():
-                while is_usable(box):
-                    if await self._settled(box, process_id):
-                        return
-        finally:
-            self._end_later(box)
-
-    def end_owed(self) -> None:
-        """End what is to end, once its sandbox goes on: after a start of the host, and in children."""
-        for box in self.engine.actors.values():
-            self._end_later(box)
-
-    def _end_later(self, box: Actor) -> None:
-        if box.record.to_end and box.id not in self._ending:
-            self._ending.add(box.id)
-            self.engine.later(self._end_awake(box), f"ending processes of {box.id}")
-
-    async def _end_awake(self, box: Actor) -> None:
-        """End what is to end in a sandbox whenever it goes on, whoever has that happen.
-
-        What cannot be ended holds up none of the others, and is tried again for as long as it runs.
-        """
-        places = asyncio.Semaphore(_AT_ONCE)
-
-        async def tried(process_id: str) -> None:
-            async with places:
-                try:
-                    await self._settled(box, process_id)
-                except RunToolsError as exc:
-                    log.warning("process %s of %s is not ended yet: %s", process_id, box.id, exc)
-
-        try:
-            while box.record.to_end:
-                backoff = Backoff(self.engine.clock, first=_AGAIN_SECONDS)
-                while is_usable(box) and box.record.to_end:
-                    await asyncio.gather(*(tried(one) for one in box.record.to_end))
-                    if box.record.to_end:
-                        await _while_running(box, backoff.wait())
-                if box.state is State.STOPPED:
-                    return
-                if box.record.to_end:
-                    await box.changed()
-        finally:
-            self._ending.discard(box.id)
-
-    async def _settled(self, box: Actor, process_id: str) -> bool:
-        """Whether it runs no more, nor ever will; False: its sandbox runs no more, and it stays owed."""
-        begun = await _while_running(box, self._ended(box, process_id))
-        if begun is None:
-            return False
-        if begun:
-            _keep(box, to_end=_without(box, process_id))
-        else:
-            _call_off(box, process_id)
-        return True
-
-    async def _ended(self, box: Actor, process_id: str) -> bool | None:
-        """End it where it runs; False: it has not begun. None: its sandbox runs no more."""
-        await box.starts.handed_over(process_id)
-        guest = await _running(box, 0)
-        if guest is None:
-            return None
-        try:
-            await guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
-            over = await guest.processes.wait(process_id, _END_MS)
-        except NotFound:
-            return False
-        except ProcessEnded:
-            return True
-        except GuestUnreachable as exc:
-            if not is_usable(box):
-                return None
-            raise await what_happened(box, exc) from exc
-        if over.state == "running":
-            raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
-        return True
+            return _told(history_of(box), await guest.processes.start(request))
 
     async def list_processes(self, sandbox_id: str) -> builtins.list[Process]:
         """All that are known."""
@@ -181,7 +73,7 @@ class Processes:
         if await _sleeps(box):
             return _as_paused(box)
         async with self._guest(sandbox_id) as guest:
-            history = _history(box)
+            history = history_of(box)
             return [_told(history, each) for each in await guest.processes.list()]
 
     async def get_process(self, sandbox_id: str, process_id: str) -> Process:
@@ -191,7 +83,7 @@ class Processes:
         if await _sleeps(box):
             return _one_as_paused(box, process_id)
         async with self._guest(sandbox_id) as guest:
-            return _told(_history(box), await guest.processes.get(process_id))
+            return _told(history_of(box), await guest.processes.get(process_id))
 
     async def wait_process(self, sandbox_id: str, process_id: str, timeout_ms: int) -> Process:
         """Wait for the end of one."""
@@ -201,7 +93,7 @@ class Processes:
         lost: float | None = None
         while True:
             left = deadline - clock()
-            guest, history = await _running(box, left), _history(box)
+            guest, history = await running(box, left), history_of(box)
             if guest is None:  # it is paused, and stays so
                 return await self.get_process(sandbox_id, process_id)
             try:
@@ -209,7 +101,7 @@ class Processes:
                     wanted = guest.processes.wait(process_id, min(int(left * 1000), _WAIT_MS))
                 else:  # a look alone, for which the agent has always a thread
                     wanted = guest.processes.get(process_id)
-                seen = await _while_running(box, wanted)
+                seen = await while_running(box, wanted)
             except GuestUnreachable as exc:
                 lost = await _bear(box, exc, lost)
                 continue
@@ -230,7 +122,7 @@ class Processes:
         if not 1 <= limit <= MAX_READ_BYTES:
             raise InvalidRequest(f"limit must be 1 to {MAX_READ_BYTES}, not {limit}")
         box = self.engine.actor(sandbox_id)
-        _check_history(box, history)
+        check_history(box, history)
         if await _sleeps(box):
             with contextlib.suppress(SandboxPaused):  # unknown: the bytes themselves will tell
                 span: OutputSpan = getattr(_one_as_paused(box, process_id), stream)
@@ -238,7 +130,7 @@ class Processes:
                     return OutputPiece(offset=start, data=b"")
         async with self._guest(sandbox_id) as guest:
             piece = await guest.processes.read(process_id, stream, start, limit)
-        _check_history(box, history)
+        check_history(box, history)
         return piece
 
     async def follow_output(
@@ -252,9 +144,9 @@ class Processes:
         """Its output as it comes."""
         box = self.engine.actor(sandbox_id)
         lost: float | None = None
-        history = history or _history(box)
+        history = history or history_of(box)
         while True:
-            guest = await _running(box, None, history)
+            guest = await running(box, None, history)
             assert guest is not None  # noqa: S101 - without a limit it was waited for
             since = box.record.running_since
             items = guest.processes.follow(process_id, stream, start)
@@ -280,7 +172,7 @@ class Processes:
         """End its input."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.close_input(process_id, op)
-            return _told(_history(self.engine.actor(sandbox_id)), seen)
+            return _told(history_of(self.engine.actor(sandbox_id)), seen)
 
     async def signal_process(
         self, sandbox_id: str, process_id: str, op: str, signal: int
@@ -288,7 +180,7 @@ class Processes:
         """Send it a signal."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.signal(process_id, op, signal)
-            return _told(_history(self.engine.actor(sandbox_id)), seen)
+            return _told(history_of(self.engine.actor(sandbox_id)), seen)
 
     async def resize_terminal(
         self, sandbox_id: str, process_id: str, op: str, size: TerminalSize
@@ -296,56 +188,13 @@ class Processes:
         """Make its terminal another size."""
         async with self._guest(sandbox_id) as guest:
             seen = await guest.processes.resize(process_id, op, size)
-            return _told(_history(self.engine.actor(sandbox_id)), seen)
+            return _told(history_of(self.engine.actor(sandbox_id)), seen)
 
 
 def _check_made(box: Actor) -> None:
     """Refuse a look into what waits for room to be made: that may take long, and a look waits for none."""
     if box.state is State.CREATING and is_queued(box):
         raise still_queued(box, WaitsForRoom)
-
-
-def _owe(box: Actor, process_id: str) -> None:
-    """Note that it is to end: from here on it does not begin.
-
-    Raises:
-        Conflict: as much is owed to its sandbox as is kept.
-    """
-    if process_id in box.record.to_end:
-        return
-    if len(box.record.to_end) >= _MOST_TO_END:
-        raise Conflict(
-            f"{_MOST_TO_END} processes of {box.id} are to end already, once it goes on",
-            hint=f"runtools sandbox resume {box.id}: they end then",
-        )
-    _keep(box, to_end=(*box.record.to_end, process_id))
-
-
-def _call_off(box: Actor, process_id: str) -> None:
-    """Note that it never begins, for as long as somebody may still ask for that.
-
-    Where as many are noted as are kept it stays owed until there is a place: none is forgotten before.
-    """
-    now = box.engine.clock.now()
-    noted = {one: at for one, at in box.record.called_off.items() if now - at < _CALLED_OFF}
-    if process_id not in noted and len(noted) >= _MOST_CALLED_OFF:
-        return
-    noted[process_id] = now
-    _keep(box, to_end=_without(box, process_id), called_off=noted)
-
-
-def _without(box: Actor, process_id: str) -> tuple[str, ...]:
-    return tuple(one for one in box.record.to_end if one != process_id)
-
-
-def _keep(box: Actor, **owed: Any) -> None:
-    """Write down what is to end; on a full disk it is known for as long as the host is up."""
-    record = replace(box.record, **owed)
-    try:
-        box.books.note(record)
-    except OSError as exc:
-        log.warning("what is to end in %s is not journaled: %s", box.id, exc)
-        box.books.record = record
 
 
 async def _sleeps(box: Actor) -> bool:
@@ -368,9 +217,9 @@ def _as_paused(box: Actor) -> list[Process]:
         raise SandboxPaused(
             f"{box.id} is paused, and how its processes stand was not known by then",
             hint=f"runtools sandbox resume {box.id}: looking does not wake a sandbox",
-            details={"history": _history(box)},
+            details={"history": history_of(box)},
         )
-    return [_told(_history(box), each) for each in found]
+    return [_told(history_of(box), each) for each in found]
 
 
 def _one_as_paused(box: Actor, process_id: str) -> Process:
@@ -382,60 +231,8 @@ def _one_as_paused(box: Actor, process_id: str) -> Process:
     )
 
 
-def _history(box: Actor) -> str:
-    """In which of its machines it is, as users are told: a rollback begins another."""
-    return str(box.record.life.number) if box.record.life is not None else ""
-
-
 def _told(history: str, process: Process) -> Process:
     return process.model_copy(update={"history": history})
-
-
-async def _running(
-    box: Actor, seconds: float | None, history: str | None = None
-) -> GuestClient | None:
-    """The guest of a sandbox once it runs; it is not woken. None when time is up before.
-
-    Raises:
-        HistoryChanged: it is in another history by now, where one is given.
-        SandboxStopped: it has ended.
-        HostUnavailable: it runs, but this host could not take it over at its start.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while not is_usable(box):
-                if box.state is State.STOPPED:
-                    raise stopped(box)
-                _check_history(box, history)
-                await box.changed()
-    _check_history(box, history)
-    if not is_usable(box):
-        return None
-    if box.guest is None:
-        raise HostUnavailable(f"{box.id} could not be adopted; the host's log says why")
-    return box.guest
-
-
-def _check_history(box: Actor, history: str | None) -> None:
-    """What a process writes after a rollback is not the going on of what it wrote before."""
-    now = _history(box)
-    if history and now and history != now:
-        raise histories.changed(box.id, now)
-
-
-async def _while_running(box: Actor, asking: Coroutine[Any, Any, T]) -> T | None:
-    """The answer of a guest; None when the sandbox ceased to run before it came."""
-    task = asyncio.create_task(asking)
-    try:
-        while not task.done() and is_usable(box):
-            changed = asyncio.ensure_future(box.changed())
-            await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
 
 
 async def _bear(

@@ -30,6 +30,7 @@ from runtools.platform.core.ports.network import Network
 from runtools.platform.core.states import State
 from runtools.platform.host.acting import Acting
 from runtools.platform.host.disk import files
+from runtools.platform.host.ends import Ends
 from runtools.platform.host.engine import durable, memory, snapshots
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.pause import pause
@@ -71,7 +72,7 @@ _PAUSED_AT_ONCE = 4
 _PAUSE_ATTEMPTS = 3
 
 
-class HostService(Inside, Processes, Acting, Reaching, Host):
+class HostService(Inside, Processes, Ends, Acting, Reaching, Host):
     """Owns the sandboxes of one machine. `start` it before anything else is asked of it."""
 
     def __init__(

@@ -1,0 +1,175 @@
+"""Ends of durable processes: one that is to end is owed until it runs no more, or never will."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from runtools.errors import (
+    Conflict,
+    GuestUnreachable,
+    NotFound,
+    ProcessEnded,
+    RunToolsError,
+    Unavailable,
+)
+from runtools.platform.core.ids import new_id
+from runtools.platform.core.states import State
+from runtools.platform.host.engine.actor import Actor
+from runtools.platform.host.engine.acts.resume import is_usable
+from runtools.platform.host.engine.engine import Engine
+from runtools.platform.host.running import running, while_running
+from runtools.platform.host.silence import stopped, what_happened
+from runtools.platform.kit.clock import Backoff
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 0.05
+_END_MS: Final = 10_000  # for what was killed
+_AT_ONCE: Final = 4
+_MOST_TO_END: Final = 1000
+_MOST_CALLED_OFF: Final = 1000
+_CALLED_OFF: Final = timedelta(days=1)  # as long as requests are remembered, and may be repeated
+
+
+class Ends:
+    """The part of the host port that ends processes."""
+
+    engine: Engine
+
+    @cached_property
+    def _ending(self) -> set[str]:
+        """The sandboxes for which somebody ends what is to end there."""
+        return set()
+
+    async def end_process(self, sandbox_id: str, process_id: str) -> None:
+        """End one, begun or not. It is owed first: whatever comes between, it is ended later."""
+        box = self.engine.actor(sandbox_id)
+        if box.state is State.STOPPED:
+            raise stopped(box)
+        _owe(box, process_id)
+        try:
+            with box.hold():
+                while is_usable(box):
+                    if await self._settled(box, process_id):
+                        return
+        finally:
+            self._end_later(box)
+
+    def end_owed(self) -> None:
+        """End what is to end, once its sandbox goes on: after a start of the host, and in children."""
+        for box in self.engine.actors.values():
+            self._end_later(box)
+
+    def _end_later(self, box: Actor) -> None:
+        if box.record.to_end and box.id not in self._ending:
+            self._ending.add(box.id)
+            self.engine.later(self._end_awake(box), f"ending processes of {box.id}")
+
+    async def _end_awake(self, box: Actor) -> None:
+        """End what is to end in a sandbox whenever it goes on, whoever has that happen.
+
+        What cannot be ended holds up none of the others, and is tried again for as long as it runs.
+        """
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def tried(process_id: str) -> None:
+            async with places:
+                try:
+                    await self._settled(box, process_id)
+                except RunToolsError as exc:
+                    log.warning("process %s of %s is not ended yet: %s", process_id, box.id, exc)
+
+        try:
+            while box.record.to_end:
+                backoff = Backoff(self.engine.clock, first=_AGAIN_SECONDS)
+                while is_usable(box) and box.record.to_end:
+                    await asyncio.gather(*(tried(one) for one in box.record.to_end))
+                    if box.record.to_end:
+                        await while_running(box, backoff.wait())
+                if box.state is State.STOPPED:
+                    return
+                if box.record.to_end:
+                    await box.changed()
+        finally:
+            self._ending.discard(box.id)
+
+    async def _settled(self, box: Actor, process_id: str) -> bool:
+        """Whether it runs no more, nor ever will; False: its sandbox runs no more, and it stays owed."""
+        begun = await while_running(box, self._ended(box, process_id))
+        if begun is None:
+            return False
+        if begun:
+            _keep(box, to_end=_without(box, process_id))
+        else:
+            _call_off(box, process_id)
+        return True
+
+    async def _ended(self, box: Actor, process_id: str) -> bool | None:
+        """End it where it runs; False: it has not begun. None: its sandbox runs no more."""
+        await box.starts.handed_over(process_id)
+        guest = await running(box, 0)
+        if guest is None:
+            return None
+        try:
+            await guest.processes.signal(process_id, new_id("opn"), signal.SIGKILL)
+            over = await guest.processes.wait(process_id, _END_MS)
+        except NotFound:
+            return False
+        except ProcessEnded:
+            return True
+        except GuestUnreachable as exc:
+            if not is_usable(box):
+                return None
+            raise await what_happened(box, exc) from exc
+        if over.state == "running":
+            raise Unavailable(f"process {process_id} of {box.id} was killed, and has not ended")
+        return True
+
+
+def _owe(box: Actor, process_id: str) -> None:
+    """Note that it is to end: from here on it does not begin.
+
+    Raises:
+        Conflict: as much is owed to its sandbox as is kept.
+    """
+    if process_id in box.record.to_end:
+        return
+    if len(box.record.to_end) >= _MOST_TO_END:
+        raise Conflict(
+            f"{_MOST_TO_END} processes of {box.id} are to end already, once it goes on",
+            hint=f"runtools sandbox resume {box.id}: they end then",
+        )
+    _keep(box, to_end=(*box.record.to_end, process_id))
+
+
+def _call_off(box: Actor, process_id: str) -> None:
+    """Note that it never begins, for as long as somebody may still ask for that.
+
+    Where as many are noted as are kept it stays owed until there is a place: none is forgotten before.
+    """
+    now = box.engine.clock.now()
+    noted = {one: at for one, at in box.record.called_off.items() if now - at < _CALLED_OFF}
+    if process_id not in noted and len(noted) >= _MOST_CALLED_OFF:
+        return
+    noted[process_id] = now
+    _keep(box, to_end=_without(box, process_id), called_off=noted)
+
+
+def _without(box: Actor, process_id: str) -> tuple[str, ...]:
+    return tuple(one for one in box.record.to_end if one != process_id)
+
+
+def _keep(box: Actor, **owed: Any) -> None:
+    """Write down what is to end; on a full disk it is known for as long as the host is up."""
+    record = replace(box.record, **owed)
+    try:
+        box.books.note(record)
+    except OSError as exc:
+        log.warning("what is to end in %s is not journaled: %s", box.id, exc)
+        box.books.record = record
