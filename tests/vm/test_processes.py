@@ -186,6 +186,22 @@ def test_a_child_has_the_history_and_goes_on_by_itself(box):
     assert process.ended()["signal"] == 9
 
 
+def test_what_was_to_end_in_a_saved_state_ends_in_what_is_made_of_it(box):
+    """It runs in the memory that the snapshot and the fork have."""
+    process = Held.start(box, "sleep 1000")
+    box.pause()
+    box.processes.end(process.id)
+    box.snapshot("owed")
+    [child] = box.fork()
+    with child:
+        assert Held(child, process.id).ended()["signal"] == 9
+    box.resume()
+    assert process.ended()["signal"] == 9
+    box.rollback("owed")
+    assert process.ended()["signal"] == 9
+    box.delete_snapshot("owed")
+
+
 def test_changes_of_files_of_both_layers_are_seen(platform, box):
     wanted = {
         ("create", "/etc/mine"),

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
+import json
 import signal
 
 import pytest
 from tests.flow.host.conftest import DEADLINE, World, fresh, order, sandbox_id, until
 
-from runtools.errors import Conflict, GuestUnreachable, NotFound, ProcessEnded, WaitsForRoom
+from runtools.errors import (
+    Conflict,
+    GuestUnreachable,
+    NotFound,
+    ProcessEnded,
+    Unavailable,
+    WaitsForRoom,
+)
 from runtools.platform.host import ends
-from runtools.platform.host.engine import journal
+from runtools.platform.host.engine import durable, journal, snapshots
 from runtools.sdk.shapes.processes import ProcessRequest
 
 
@@ -66,9 +75,47 @@ async def is_starting(world, box, monkeypatch, wanted):
     return starting, go_on
 
 
+def refuse(*_given, **_more):
+    """A disk that is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch):
+    """No journal is written meanwhile."""
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(journal, "save", refuse)
+        yield
+
+
+@pytest.fixture
+def sought(monkeypatch):
+    """Which processes were looked for, in which sandbox, to end them."""
+    found, asked = [], ends.Ends._ended
+
+    async def ended_(host, actor, process_id):
+        found.append((actor.id, process_id))
+        return await asked(host, actor, process_id)
+
+    monkeypatch.setattr(ends.Ends, "_ended", ended_)
+    return found
+
+
+def when_captured(world, monkeypatch, then):
+    """Do something in the middle of an act that captures: with what is captured, nothing of it happens."""
+    capture = world.driver.capture
+
+    async def captured(*given, **more):
+        standstill = await capture(*given, **more)
+        await then()
+        return standstill
+
+    monkeypatch.setattr(world.driver, "capture", captured)
+
+
 async def runs_no_more(world, box, process_id):
     """It was ended, and nothing is owed."""
-    await until(lambda: world.box(box).record.to_end == ())
+    await until(lambda: not world.box(box).record.to_end)
     seen = await world.host.get_process(box, process_id)
     assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
 
@@ -81,7 +128,7 @@ class TestUnbegun:
         await until(lambda: full.look(full.slept).operation == "queued")
         await ended(full, full.slept, wanted.process_id)
         await full.destroy(full.ran)
-        with pytest.raises(ProcessEnded, match="before it had begun"):
+        with pytest.raises(ProcessEnded, match="the end of process"):
             await starting
         assert full.look(full.slept).state == "running"
         assert await full.sh(full.slept, "ls /workspace") == ""
@@ -114,7 +161,7 @@ class TestUnbegun:
         await full.destroy(ran)
         with pytest.raises(ProcessEnded):
             await again
-        await until(lambda: full.box(slept).record.to_end == ())
+        await until(lambda: not full.box(slept).record.to_end)
         with pytest.raises(ProcessEnded):  # also when the guest was asked, and knew nothing of it
             await full.host.start_process(slept, wanted)
         assert await full.sh(slept, "ls /workspace") == ""
@@ -170,30 +217,33 @@ class TestUnbegun:
         assert not ending.done()
         await world.pause(box)
         await ending
-        assert world.box(box).record.to_end == (wanted.process_id,)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await world.resume(box)
-        await until(lambda: world.box(box).record.to_end == ())
+        await until(lambda: not world.box(box).record.to_end)
         with pytest.raises(ProcessEnded):
             await world.host.start_process(box, wanted)
 
     async def test_after_a_rollback_it_may_begin(self, world, box):
         """What was asked for before was about another machine; what is meanwhile, about that one."""
-        kept, wanted = await world.snapshot(box), [request("sleep 1000") for _ in range(3)]
+        kept, wanted = await world.snapshot(box), [request("sleep 1000") for _ in range(4)]
         await ended(world, box, wanted[0].process_id)  # it is called off
         await world.pause(box)
-        await ended(world, box, wanted[1].process_id)  # it is to end
+        for one in (wanted[1], wanted[3]):
+            await ended(world, box, one.process_id)  # it is to end
         rolling = asyncio.ensure_future(world.rollback(box, kept))
         await until(lambda: world.look(box).operation == "rolling_back")
-        await ended(world, box, wanted[2].process_id)
+        for one in wanted[2:]:
+            await ended(world, box, one.process_id)
         await rolling
-        assert world.box(box).record.to_end == (wanted[2].process_id,)
+        assert world.box(box).record.to_end.keys() == {one.process_id for one in wanted[2:]}
         await world.resume(box)
         for one in wanted[:2]:
             assert (await world.host.start_process(box, one)).state == "running"
-        with pytest.raises(ProcessEnded):
-            await world.host.start_process(box, wanted[2])
+        for one in wanted[2:]:
+            with pytest.raises(ProcessEnded):
+                await world.host.start_process(box, one)
 
     async def test_in_one_that_is_not_made_yet(self, full):
         waits = sandbox_id()
@@ -236,7 +286,7 @@ class TestBegun:
         async with asyncio.timeout(DEADLINE):
             seen = await world.host.wait_process(box, wanted.process_id, 60_000)
         assert seen.signal == signal.SIGKILL
-        await until(lambda: world.box(box).record.to_end == ())
+        await until(lambda: not world.box(box).record.to_end)
 
     @pytest.mark.parametrize("is_full", [True, False])
     async def test_in_one_whose_pause_cannot_be_written_down_yet(
@@ -246,21 +296,18 @@ class TestBegun:
         wanted, finish = request("sleep 1000"), world.box(box).books.finish
         await world.host.start_process(box, wanted)
 
-        def refuse(*_given, **_more):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
         monkeypatch.setattr(world.box(box).books, "finish", refuse)
         pausing = asyncio.ensure_future(world.pause(box))
         await until(lambda: world.box(box).held_up is not None)
-        with monkeypatch.context() as also:
-            if is_full:
-                also.setattr(journal, "save", refuse)
-            await ended(world, box, wanted.process_id)
+        if is_full:
+            with full_disk(monkeypatch), pytest.raises(Unavailable):
+                await ended(world, box, wanted.process_id)
+        await ended(world, box, wanted.process_id)
         monkeypatch.setattr(world.box(box).books, "finish", finish)
         await asyncio.gather(pausing, return_exceptions=True)
         await until(lambda: world.look(box).state == "paused")
         await restarted(world)
-        assert world.box(box).record.to_end == (wanted.process_id,)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
         await world.resume(box)
         await runs_no_more(world, box, wanted.process_id)
 
@@ -270,15 +317,16 @@ class TestBegun:
         await world.pause(box)
         await ended(world, box, wanted.process_id)
         await restarted(world)
-        assert world.box(box).record.to_end == (wanted.process_id,)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
         await world.resume(box)
         async with asyncio.timeout(DEADLINE):
             seen = await world.host.wait_process(box, wanted.process_id, 60_000)
         assert seen.signal == signal.SIGKILL
 
+    @pytest.mark.parametrize("failure", [GuestUnreachable("no answer"), KeyError("our fault")])
     @pytest.mark.parametrize("sleeps", [True, False])
     async def test_one_whose_guest_does_not_answer_is_ended_when_it_does(
-        self, world, box, monkeypatch, sleeps
+        self, world, box, monkeypatch, sleeps, failure
     ):
         """And holds up no other."""
         stuck, other = request("sleep 1000"), request("sleep 1000")
@@ -287,7 +335,7 @@ class TestBegun:
 
         async def ended_(host, actor, process_id):
             if silent and process_id == stuck.process_id:
-                raise GuestUnreachable("no answer for a moment")
+                raise failure
             return await asked(host, actor, process_id)
 
         monkeypatch.setattr(ends.Ends, "_ended", ended_)
@@ -299,10 +347,10 @@ class TestBegun:
                 await ended(world, box, one.process_id)
             await world.resume(box)
         else:
-            with pytest.raises(GuestUnreachable):
+            with pytest.raises(type(failure)):
                 await ended(world, box, stuck.process_id)
             await ended(world, box, other.process_id)
-        await until(lambda: world.box(box).record.to_end == (stuck.process_id,))
+        await until(lambda: world.box(box).record.to_end.keys() == {stuck.process_id})
         assert (await world.host.get_process(box, stuck.process_id)).state == "running"
         silent = False
         await runs_no_more(world, box, stuck.process_id)
@@ -319,19 +367,11 @@ class TestBegun:
         with pytest.raises(Conflict, match="105 processes"):
             await ended(world, box, fresh("prc"))
         await world.resume(box)
-        await until(lambda: world.box(box).record.to_end == ())
+        await until(lambda: not world.box(box).record.to_end)
         running = [one for one in await world.host.list_processes(box) if one.state == "running"]
         assert running == []
 
-    async def test_it_ends_in_forks_too(self, world, box, monkeypatch):
-        sought = []
-        asked = ends.Ends._ended
-
-        async def ended_(host, actor, process_id):
-            sought.append((actor.id, process_id))
-            return await asked(host, actor, process_id)
-
-        monkeypatch.setattr(ends.Ends, "_ended", ended_)
+    async def test_it_ends_in_forks_too(self, world, box, sought):
         wanted = request("sleep 1000")
         await world.host.start_process(box, wanted)
         await world.pause(box)
@@ -339,6 +379,181 @@ class TestBegun:
         result = await world.fork(box)
         child = result.children[0].sandbox_id
         await until(lambda: (child, wanted.process_id) in sought)
-        await until(lambda: world.box(child).record.to_end == ())
+        await until(lambda: not world.box(child).record.to_end)
         assert (await world.host.get_process(child, wanted.process_id)).state != "running"
-        assert world.box(box).record.to_end == (wanted.process_id,)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
+
+    async def test_it_ends_in_forks_that_were_captured_before(
+        self, world, box, monkeypatch, sought
+    ):
+        """The parent's has ended by the time the child is there; the child's was alive."""
+        ran, unbegun = request("sleep 1000"), request("true")
+        await world.host.start_process(box, ran)
+
+        async def both_end():
+            for one in (ran, unbegun):
+                await ended(world, box, one.process_id)
+
+        when_captured(world, monkeypatch, both_end)
+        child = (await world.fork(box)).children[0].sandbox_id
+        for one in (ran, unbegun):
+            await until(lambda one=one: (child, one.process_id) in sought)
+        await until(lambda: not world.box(child).record.to_end)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(child, unbegun)
+        await runs_no_more(world, box, ran.process_id)
+
+
+class TestSaved:
+    """What was to end when a snapshot was taken is to end after a rollback to it."""
+
+    async def test_what_was_asked_for_before_holds_after_a_rollback(self, world, box, sought):
+        called_off, owed = request("true"), request("sleep 1000")
+        await ended(world, box, called_off.process_id)
+        await world.host.start_process(box, owed)
+        await world.pause(box)
+        await ended(world, box, owed.process_id)
+        kept = await world.snapshot(box)
+        await world.resume(box)
+        await runs_no_more(world, box, owed.process_id)
+        sought.clear()
+        await world.rollback(box, kept)
+        await until(lambda: (box, owed.process_id) in sought)
+        await until(lambda: not world.box(box).record.to_end)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, called_off)
+
+    async def test_what_ends_while_it_is_taken_ends_after_a_rollback_too(
+        self, world, box, monkeypatch, sought
+    ):
+        """In the machine it has ended; in what was captured of it, it was alive."""
+        ran, unbegun = request("sleep 1000"), request("true")
+        await world.host.start_process(box, ran)
+
+        async def both_end():
+            for one in (ran, unbegun):
+                await ended(world, box, one.process_id)
+
+        with monkeypatch.context() as meanwhile:
+            when_captured(world, meanwhile, both_end)
+            kept = await world.snapshot(box)
+        await runs_no_more(world, box, ran.process_id)
+        sought.clear()
+        await world.rollback(box, kept)
+        for one in (ran, unbegun):
+            await until(lambda one=one: (box, one.process_id) in sought)
+        await until(lambda: not world.box(box).record.to_end)
+
+    async def test_a_second_rollback_takes_it_back(self, world, box):
+        wanted, first = request("sleep 1000"), await world.snapshot(box)
+        await world.pause(box)
+        await ended(world, box, wanted.process_id)
+        second = await world.snapshot(box)
+        await world.rollback(box, second)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
+        await world.rollback(box, first)
+        assert not world.box(box).record.to_end
+
+    async def test_a_sheet_of_before_is_read(self, world, box):
+        kept = await world.snapshot(box)
+        sheet = world.engine.places.snapshot(kept) / snapshots.SHEET
+        fields = json.loads(sheet.read_text())
+        del fields["to_end"], fields["called_off"]
+        sheet.write_text(json.dumps(fields))
+        found = snapshots.find(world.engine.places, kept)
+        assert (found.to_end, found.called_off) == ((), {})
+
+
+class TestNotOwed:
+    """What cannot be written down is done at once, or refused; then all is as before."""
+
+    async def test_a_full_disk_refuses_what_would_have_to_wait(self, world, box, monkeypatch):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        await world.pause(box)
+        with full_disk(monkeypatch):
+            for _ in range(2):
+                with pytest.raises(Unavailable, match=wanted.process_id):
+                    await ended(world, box, wanted.process_id)
+        await ended(world, box, wanted.process_id)
+        await restarted(world)
+        await world.resume(box)
+        await runs_no_more(world, box, wanted.process_id)
+
+    async def test_so_does_a_disk_that_does_not_write_it_through(self, world, box, monkeypatch):
+        await world.pause(box)
+
+        async def fails(_box):
+            refuse()
+
+        monkeypatch.setattr(durable, "note", fails)
+        with pytest.raises(Unavailable):
+            await ended(world, box, fresh("prc"))
+
+    async def test_what_runs_ends_on_a_full_disk_too(self, world, box, monkeypatch):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        monkeypatch.setattr(journal, "save", refuse)
+        await ended(world, box, wanted.process_id)
+        await runs_no_more(world, box, wanted.process_id)
+
+    async def test_what_has_not_begun_on_a_full_disk_may_begin(self, world, box, monkeypatch):
+        wanted = request("sleep 1000")
+        with full_disk(monkeypatch), pytest.raises(Unavailable):
+            await ended(world, box, wanted.process_id)
+        assert (await world.host.start_process(box, wanted)).state == "running"
+
+    async def test_what_is_owed_and_cannot_be_called_off_stays_owed(self, world, box, monkeypatch):
+        wanted, save = request("true"), journal.save
+
+        def once(*given, **more):
+            monkeypatch.setattr(journal, "save", refuse)
+            save(*given, **more)
+
+        monkeypatch.setattr(journal, "save", once)
+        await ended(world, box, wanted.process_id)
+        assert world.box(box).record.to_end.keys() == {wanted.process_id}
+        monkeypatch.setattr(journal, "save", save)
+        await restarted(world)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, wanted)
+
+    async def test_as_much_as_is_kept_keeps_nothing_from_ending_at_once(
+        self, world, box, monkeypatch
+    ):
+        monkeypatch.setattr(ends, "_MOST_TO_END", 0)
+        ran, unbegun = request("sleep 1000"), request("true")
+        await world.host.start_process(box, ran)
+        for one in (ran, unbegun):
+            await ended(world, box, one.process_id)
+        await runs_no_more(world, box, ran.process_id)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, unbegun)
+
+    async def test_of_what_is_not_owed_no_start_slips_by(self, world, box, monkeypatch):
+        monkeypatch.setattr(ends, "_MOST_TO_END", 0)
+        wanted, starting = request("sleep 1000"), []
+        guest = world.box(box).guest.processes
+        signal_ = guest.signal
+
+        async def slowly(*given):
+            try:
+                return await signal_(*given)
+            finally:
+                starting.append(asyncio.ensure_future(world.host.start_process(box, wanted)))
+                await asyncio.sleep(0.1)
+
+        monkeypatch.setattr(guest, "signal", slowly)
+        await ended(world, box, wanted.process_id)
+        with pytest.raises(ProcessEnded):
+            await starting[0]
+
+    async def test_who_asks_is_told_where_it_cannot_be_ended_either(self, world, box, monkeypatch):
+        monkeypatch.setattr(ends, "_MOST_TO_END", 0)
+
+        async def silent(*_given):
+            raise GuestUnreachable("no answer")
+
+        monkeypatch.setattr(ends.Ends, "_ended", silent)
+        with pytest.raises(Conflict):
+            await ended(world, box, fresh("prc"))

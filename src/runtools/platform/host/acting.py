@@ -115,12 +115,11 @@ class Acting:
         """Go back to a kept state."""
         box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
-        return await self.engine.ops.once(
-            op,
-            why.what,
-            Observed,
-            lambda: _in_turn(box, why, lambda: rollback(box, why, snapshot_id)),
-        )
+
+        def back() -> Coroutine[Any, Any, Observed]:
+            return self._with_ends(rollback(box, why, snapshot_id))
+
+        return await self.engine.ops.once(op, why.what, Observed, lambda: _in_turn(box, why, back))
 
     async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
         """Make children of it."""
@@ -129,13 +128,17 @@ class Acting:
         names = " ".join(child.sandbox_id for child in children)
         why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
 
-        async def forked() -> Forked:
-            try:
-                return await fork(box, why, children)
-            finally:
-                self.end_owed()  # what was to end in the parent is to end in the children
+        def forked() -> Coroutine[Any, Any, Forked]:
+            return self._with_ends(fork(box, why, children))
 
         return await self.engine.ops.once(op, why.what, Forked, lambda: _in_turn(box, why, forked))
+
+    async def _with_ends(self, act: Coroutine[Any, Any, T]) -> T:
+        """What was to end in what an act has captured, or goes back to, is to end in what comes of it."""
+        try:
+            return await act
+        finally:
+            self.end_owed()
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Remove a kept state."""

@@ -20,6 +20,8 @@ from runtools.errors import (
 )
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.states import State
+from runtools.platform.host.disk import room
+from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor
 from runtools.platform.host.engine.acts.resume import is_usable
 from runtools.platform.host.engine.engine import Engine
@@ -48,18 +50,33 @@ class Ends:
         return set()
 
     async def end_process(self, sandbox_id: str, process_id: str) -> None:
-        """End one, begun or not. It is owed first: whatever comes between, it is ended later."""
+        """End one, begun or not. It is owed first: whatever comes between, it is ended later.
+
+        What cannot be owed is refused only where it cannot be ended at once.
+        """
         box = self.engine.actor(sandbox_id)
         if box.state is State.STOPPED:
             raise stopped(box)
-        _owe(box, process_id)
+        refused = _owe(box, process_id)
+        settled: bool | None = None
         try:
             with box.hold():
-                while is_usable(box):
-                    if await self._settled(box, process_id):
-                        return
+                while settled is None and is_usable(box):
+                    settled = await while_running(box, self._settled(box, process_id))
+        except RunToolsError as exc:
+            if refused is None:
+                raise
+            raise refused from exc
         finally:
             self._end_later(box)
+        if settled:
+            return
+        if refused is not None:
+            raise refused
+        try:
+            await durable.note(box)
+        except OSError as exc:
+            raise _unwritten(box, process_id, exc) from exc
 
     def end_owed(self) -> None:
         """End what is to end, once its sandbox goes on: after a start of the host, and in children."""
@@ -74,16 +91,19 @@ class Ends:
     async def _end_awake(self, box: Actor) -> None:
         """End what is to end in a sandbox whenever it goes on, whoever has that happen.
 
-        What cannot be ended holds up none of the others, and is tried again for as long as it runs.
+        What cannot be ended holds up none of the others, and is tried again for as long as it is owed.
         """
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def tried(process_id: str) -> None:
             async with places:
                 try:
-                    await self._settled(box, process_id)
+                    await while_running(box, self._settled(box, process_id))
                 except RunToolsError as exc:
                     log.warning("process %s of %s is not ended yet: %s", process_id, box.id, exc)
+                except Exception:
+                    # The edge of a loop: whatever one makes fail, all are tried again.
+                    log.exception("process %s of %s is not ended yet", process_id, box.id)
 
         try:
             while box.record.to_end:
@@ -99,20 +119,19 @@ class Ends:
         finally:
             self._ending.discard(box.id)
 
-    async def _settled(self, box: Actor, process_id: str) -> bool:
-        """Whether it runs no more, nor ever will; False: its sandbox runs no more, and it stays owed."""
-        begun = await while_running(box, self._ended(box, process_id))
-        if begun is None:
-            return False
-        if begun:
-            _keep(box, to_end=_without(box, process_id))
-        else:
-            _call_off(box, process_id)
-        return True
+    async def _settled(self, box: Actor, process_id: str) -> bool | None:
+        """Whether it runs no more, or never will: nothing need be owed. None: its sandbox runs no more."""
+        async with box.starts.turn(process_id):
+            ended = await self._ended(box, process_id)
+            if ended is None:
+                return None
+            if not ended:
+                return _called_off(box, process_id)
+            _strike_off(box, process_id)
+            return True
 
     async def _ended(self, box: Actor, process_id: str) -> bool | None:
         """End it where it runs; False: it has not begun. None: its sandbox runs no more."""
-        await box.starts.handed_over(process_id)
         guest = await running(box, 0)
         if guest is None:
             return None
@@ -132,44 +151,59 @@ class Ends:
         return True
 
 
-def _owe(box: Actor, process_id: str) -> None:
-    """Note that it is to end: from here on it does not begin.
-
-    Raises:
-        Conflict: as much is owed to its sandbox as is kept.
-    """
-    if process_id in box.record.to_end:
-        return
-    if len(box.record.to_end) >= _MOST_TO_END:
-        raise Conflict(
+def _owe(box: Actor, process_id: str) -> RunToolsError | None:
+    """Write down that it is to end: from here on it does not begin. Returns what is against that."""
+    owed, now = box.record.to_end, box.record.entry.seq
+    if owed.get(process_id) == now:
+        return None
+    if process_id not in owed and len(owed) >= _MOST_TO_END:
+        return Conflict(
             f"{_MOST_TO_END} processes of {box.id} are to end already, once it goes on",
             hint=f"runtools sandbox resume {box.id}: they end then",
         )
-    _keep(box, to_end=(*box.record.to_end, process_id))
+    try:
+        box.books.note(replace(box.record, to_end=owed | {process_id: now}))
+    except OSError as exc:
+        return _unwritten(box, process_id, exc)
+    return None
 
 
-def _call_off(box: Actor, process_id: str) -> None:
-    """Note that it never begins, for as long as somebody may still ask for that.
+def _unwritten(box: Actor, process_id: str, exc: OSError) -> RunToolsError:
+    return room.refused(f"the end of process {process_id} of {box.id}", exc)
+
+
+def _strike_off(box: Actor, process_id: str) -> None:
+    """Note that nothing is owed of it any more; where the disk does not take that, all is tried again."""
+    if (owed := _without(box, process_id)) != box.record.to_end:
+        _is_kept(box, to_end=owed)
+
+
+def _called_off(box: Actor, process_id: str) -> bool:
+    """Whether it is noted that it never begins, for as long as somebody may still ask for that.
 
     Where as many are noted as are kept it stays owed until there is a place: none is forgotten before.
     """
     now = box.engine.clock.now()
     noted = {one: at for one, at in box.record.called_off.items() if now - at < _CALLED_OFF}
     if process_id not in noted and len(noted) >= _MOST_CALLED_OFF:
-        return
+        return False
     noted[process_id] = now
-    _keep(box, to_end=_without(box, process_id), called_off=noted)
+    return _is_kept(box, to_end=_without(box, process_id), called_off=noted)
 
 
-def _without(box: Actor, process_id: str) -> tuple[str, ...]:
-    return tuple(one for one in box.record.to_end if one != process_id)
+def _without(box: Actor, process_id: str) -> dict[str, int]:
+    """What is owed but that; during an act all: what it captures may have what ends here after that."""
+    owed = box.record.to_end
+    if box.record.under_way is not None:
+        return owed
+    return {one: at for one, at in owed.items() if one != process_id}
 
 
-def _keep(box: Actor, **owed: Any) -> None:
-    """Write down what is to end; on a full disk it is known for as long as the host is up."""
-    record = replace(box.record, **owed)
+def _is_kept(box: Actor, **changes: Any) -> bool:
+    """Whether it is written down now; if not, all is as before."""
     try:
-        box.books.note(record)
+        box.books.note(replace(box.record, **changes))
     except OSError as exc:
-        log.warning("what is to end in %s is not journaled: %s", box.id, exc)
-        box.books.record = record
+        log.warning("what has ended in %s is not journaled yet: %s", box.id, exc)
+        return False
+    return True

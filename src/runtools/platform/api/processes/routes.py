@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from runtools.errors import (
     CapacityExhausted,
+    Conflict,
     DeadlineExceeded,
     DiskFull,
     FileForbidden,
@@ -136,11 +137,13 @@ async def get(
     return call.answer(one(await host.wait_process(record.id, process_id, wait_ms)))
 
 
-@router.delete("/{process_id}", **document.route(Envelope[None], *_LOOK, Unavailable))
+@router.delete("/{process_id}", **document.route(Envelope[None], *_LOOK, Conflict, Unavailable))
 async def end(request: Request, ref: str, process_id: str) -> Response:
     """End it with all that it started. One that has not begun yet does not begin any more, also where its
     start waits for the sandbox: that is answered with `process_ended`. Wakes nothing and waits for no room:
-    in a sandbox that sleeps it ends once that goes on. One that is not known is none that runs.
+    in a sandbox that sleeps it ends once that goes on. That is written down before it is answered: on a
+    full disk it is `unavailable`, and beyond 1,000 that wait in a sandbox a `conflict`. One that is not
+    known is none that runs.
     """
     call = call_of(request)
     host, record = await inside.beside(call, ref)

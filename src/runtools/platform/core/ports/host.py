@@ -355,7 +355,8 @@ class Host(Protocol):
         is told that it does not.
 
         Raises:
-            Conflict: as much is owed to its sandbox as is kept.
+            Unavailable: it cannot be ended now, and the disk does not take that it is to be.
+            Conflict: nor now, and as much is owed to its sandbox as is kept.
         """
         ...
 

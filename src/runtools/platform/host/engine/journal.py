@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.ports.host import CreateOrder, Guest, Observed
@@ -59,12 +60,18 @@ class UnderWay:
     standstill_ms: float = 0.0
 
 
+def _since_long(given: object) -> object:
+    """Earlier journals have a list: when was not written down."""
+    return dict.fromkeys(given, 0) if isinstance(given, list) else given
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """All that the host knows of one sandbox.
 
     Attributes:
-        to_end: processes that are to end once it goes on; none of them begins.
+        to_end: processes that are to end once it goes on; none of them begins. With the number of the
+            ledger's entry after which that was last asked for, 0 where it comes from a saved state.
         called_off: processes that do not begin any more, though the guest knows none of them; since when.
     """
 
@@ -89,7 +96,7 @@ class Record:
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
     egress_generation: int = 0
-    to_end: tuple[str, ...] = ()
+    to_end: Annotated[dict[str, int], BeforeValidator(_since_long)] = field(default_factory=dict)
     called_off: dict[str, datetime] = field(default_factory=dict)
 
     @property

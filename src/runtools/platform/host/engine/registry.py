@@ -22,10 +22,11 @@ def enroll(
     order: CreateOrder,
     why: Why,
     *,
-    parent_id: str | None = None,
-    to_end: tuple[str, ...] = (),
+    parent: Record | None = None,
 ) -> Actor:
     """A new sandbox in state `creating`, journaled before anything of it is started.
+
+    What is to end in its ``parent``, or is called off there, is so in it.
 
     Raises:
         Unavailable: the disk does not take that; nothing of it is left.
@@ -39,7 +40,7 @@ def enroll(
         operation=Operation.STARTING.value,
         cause=why.cause,
         actor=why.actor,
-        detail={"parent": parent_id} if parent_id else {},
+        detail={"parent": parent.sandbox_id} if parent else {},
     )
     record = Record(
         sandbox_id=order.sandbox_id,
@@ -47,12 +48,13 @@ def enroll(
         state=State.CREATING,
         entry=entry,
         created_at=now,
-        parent_id=parent_id,
+        parent_id=parent.sandbox_id if parent else None,
         under_way=UnderWay(Act.CREATE, why.op, why.actor, why.what),
         life=Life(number=1, uid=engine.free_uid(), slot=None, token=""),
         lives=1,
         attempts=1,
-        to_end=to_end,
+        to_end=dict.fromkeys(parent.to_end, 0) if parent else {},
+        called_off=parent.called_off if parent else {},
     )
     folder = engine.places.sandbox(order.sandbox_id)
     try:

@@ -29,6 +29,7 @@ class Snapshot:
     Attributes:
         token: what the agent in it asks of callers.
         fingerprint: what it needs to be restored.
+        to_end, called_off: processes of which that was asked before it was taken, as in a `Record`.
     """
 
     snapshot_id: str
@@ -42,6 +43,8 @@ class Snapshot:
     size_bytes: int
     standstill_ms: float
     created_at: datetime
+    to_end: tuple[str, ...] = ()
+    called_off: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def kept(self) -> Kept:

@@ -28,18 +28,14 @@ class Starts:
         Raises:
             ProcessEnded: it was called off.
         """
-        async with self._turn(process_id):
+        async with self.turn(process_id):
             if self._is_called_off(process_id):
                 raise ProcessEnded(
-                    f"process {process_id} was ended before it had begun; it was not started",
+                    f"the end of process {process_id} was asked for: it is not started",
                     hint="what is to run is started under a name of its own",
                 )
             yield
 
-    async def handed_over(self, process_id: str) -> None:
-        """Return when the guest has what was called off meanwhile, or never gets it."""
-        async with self._turn(process_id):
-            pass
-
-    def _turn(self, process_id: str) -> asyncio.Lock:
+    def turn(self, process_id: str) -> asyncio.Lock:
+        """Held while a start of it is on its way to the guest; who holds it keeps others from that."""
         return self._turns.setdefault(process_id, asyncio.Lock())

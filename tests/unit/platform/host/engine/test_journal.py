@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.unit.platform.host.engine.worlds import entry, record
 
@@ -13,6 +15,14 @@ from runtools.platform.host.engine.journal import JournalUnreadable, UnderWay
 def test_a_record_comes_back_as_it_was(tmp_path):
     journal.save(tmp_path, record())
     assert journal.load(tmp_path) == record()
+
+
+def test_of_what_is_to_end_a_list_of_before_is_read(tmp_path):
+    journal.save(tmp_path, record(to_end={"prc_1": 3}))
+    fields = json.loads((tmp_path / "machine.json").read_text())
+    assert fields["to_end"] == {"prc_1": 3}
+    (tmp_path / "machine.json").write_text(json.dumps({**fields, "to_end": ["prc_1", "prc_2"]}))
+    assert journal.load(tmp_path) == record(to_end={"prc_1": 0, "prc_2": 0})
 
 
 def test_its_file_is_nobody_elses(tmp_path):

@@ -48,7 +48,6 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
     _check_fit_and_new(box, ids)
     async with box.act(Act.FORK, why, things=tuple(ids)), AsyncExitStack() as undo:
         reach("fork.begun")
-        to_end = box.record.to_end  # what ends in the parent from here on may run in the capture
         alone = len(ids) == 1
         # The capture's disk becomes an only child's; several get a copy each.
         copies = 1 if alone else 1 + len(ids)
@@ -64,7 +63,7 @@ async def fork(box: Actor, why: Why, children: list[Child]) -> Forked:
         reach("fork.captured")
         token = box.record.life.token if box.record.life else ""
         source = Source("fork", folder, folder / OVERLAY, token, take_overlay=alone)
-        born = await _born(box, why, ids, source, to_end)
+        born = await _born(box, why, ids, source)
         reach("fork.children")
         result = Forked(children=[one.latest() for one in born], standstill_ms=standstill)
         await finish(box, why, result)
@@ -129,15 +128,12 @@ def _give_back_tickets(box: Actor, ids: list[str]) -> None:
             box.engine.admission.leave(one)
 
 
-async def _born(
-    box: Actor, why: Why, ids: list[str], source: Source, to_end: tuple[str, ...]
-) -> list[Actor]:
+async def _born(box: Actor, why: Why, ids: list[str], source: Source) -> list[Actor]:
     """All children side by side; returns when each runs or has failed."""
     born: list[Actor] = []
     try:
         # One after the other: those before the one that fails have begun, and must end.
-        owed = tuple(dict.fromkeys((*to_end, *box.record.to_end)))
-        born.extend(_enrolled(box, why, one, owed) for one in ids)
+        born.extend(_enrolled(box, why, one) for one in ids)
     except Unavailable as exc:
         for child in born:  # beside: it may take until the disk takes something again
             box.engine.later(_not_begun(child, why, exc), f"the end of {child.id}")
@@ -154,7 +150,7 @@ async def _born(
     return born
 
 
-def _enrolled(box: Actor, why: Why, child_id: str, to_end: tuple[str, ...]) -> Actor:
+def _enrolled(box: Actor, why: Why, child_id: str) -> Actor:
     changed = {
         "sandbox_id": child_id,
         "op": f"{why.op}/{child_id}",
@@ -162,7 +158,7 @@ def _enrolled(box: Actor, why: Why, child_id: str, to_end: tuple[str, ...]) -> A
         "recover_from": None,
     }
     order = box.record.order.model_copy(update=changed)
-    return registry.enroll(box.engine, order, why, parent_id=box.id, to_end=to_end)
+    return registry.enroll(box.engine, order, why, parent=box.record)
 
 
 async def _not_begun(child: Actor, why: Why, failure: Unavailable) -> None:

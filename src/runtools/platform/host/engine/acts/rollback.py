@@ -7,8 +7,10 @@ failure or a crash leaves everything as it was.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from runtools.errors import NotFound
@@ -22,7 +24,7 @@ from runtools.platform.host.engine.acts.pause import became_paused, note_process
 from runtools.platform.host.engine.acts.resume import became_running
 from runtools.platform.host.engine.acts.room import room
 from runtools.platform.host.engine.fitness import check_fit, check_isolation
-from runtools.platform.host.engine.journal import Life, Record
+from runtools.platform.host.engine.journal import Life
 from runtools.platform.host.engine.machines import Source, Up, bring_up
 from runtools.platform.host.engine.phases import Phases
 from runtools.platform.host.engine.places import OVERLAY, clear_away
@@ -51,11 +53,11 @@ async def rollback(box: Actor, why: Why, snapshot_id: str) -> Observed:
     with snapshots.pinned(box.engine, snapshot_id):
         async with box.act(Act.ROLLBACK, why, spare=spare), AsyncExitStack() as undo:
             reach("rollback.begun")
-            before = box.record
+            owed = partial(_owed, box, target, box.record.entry.seq)
             overlay = box.engine.places.snapshot(snapshot_id) / OVERLAY
             with await room(box.engine, overlay, 1):
                 up = await _second_machine(box, spare, target, undo)
-            seen = await _swap(box, why, up, before, undo)
+            seen = await _swap(box, why, up, owed, undo)
     if box.state is State.PAUSED:
         box.engine.later(durable.make(box), f"making {box.id} durable")
     return seen
@@ -82,7 +84,9 @@ async def _second_machine(box: Actor, spare: Life, target: Snapshot, undo: Async
     return await bring_up(box, spare, source, box.books.keep_spare, undo, phases, "rollback")
 
 
-async def _swap(box: Actor, why: Why, up: Up, before: Record, undo: AsyncExitStack) -> Observed:
+async def _swap(
+    box: Actor, why: Why, up: Up, owed: Callable[[], dict[str, Any]], undo: AsyncExitStack
+) -> Observed:
     old, under_way = box.record.life, box.record.under_way
     assert old is not None  # noqa: S101 - the move was checked
     assert under_way is not None  # noqa: S101 - we are in it
@@ -100,7 +104,7 @@ async def _swap(box: Actor, why: Why, up: Up, before: Record, undo: AsyncExitSta
             under_way=switched,
             fingerprint=fingerprint,
             durable=is_durable,
-            **_owed_since(box, before),
+            **owed(),
         )
     )
     # From here on there is no giving up: a destroy finds the old machine in the journal.
@@ -119,12 +123,15 @@ async def _swap(box: Actor, why: Why, up: Up, before: Record, undo: AsyncExitSta
     return await finish(box, why)
 
 
-def _owed_since(box: Actor, before: Record) -> dict[str, Any]:
-    """What is owed to the new machine: what was before was about processes of the old one."""
-    owed, old = box.record, before.called_off
+def _owed(box: Actor, target: Snapshot, begun: int) -> dict[str, Any]:
+    """What is owed to the new machine: what was to the snapshot's, and what was asked for since this began.
+
+    The rest was about processes of the old one.
+    """
+    since = {one: at for one, at in box.record.to_end.items() if at >= begun}
     return {
-        "to_end": tuple(one for one in owed.to_end if one not in before.to_end),
-        "called_off": {one: at for one, at in owed.called_off.items() if at != old.get(one)},
+        "to_end": dict.fromkeys(target.to_end, 0) | since,
+        "called_off": target.called_off,
     }
 
 

@@ -83,4 +83,6 @@ def _describe(box: Actor, snapshot_id: str, folder: Path, standstill: float) -> 
         size_bytes=used_bytes(folder),
         standstill_ms=standstill,
         created_at=box.engine.clock.now(),
+        to_end=tuple(record.to_end),
+        called_off=record.called_off,
     )
