@@ -141,6 +141,13 @@ class TestUnbegun:
         with pytest.raises(ProcessEnded):
             await world.host.start_process(box, wanted)
 
+    async def test_nor_in_a_fork(self, world, box):
+        wanted = request("true")
+        await ended(world, box, wanted.process_id)
+        child = (await world.fork(box)).children[0].sandbox_id
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(child, wanted)
+
     async def test_nor_after_a_restart_of_the_host(self, world, box):
         wanted = request("true")
         await ended(world, box, wanted.process_id)
@@ -323,7 +330,7 @@ class TestBegun:
             seen = await world.host.wait_process(box, wanted.process_id, 60_000)
         assert seen.signal == signal.SIGKILL
 
-    @pytest.mark.parametrize("failure", [GuestUnreachable("no answer"), KeyError("our fault")])
+    @pytest.mark.parametrize("failure", [GuestUnreachable, KeyError])
     @pytest.mark.parametrize("sleeps", [True, False])
     async def test_one_whose_guest_does_not_answer_is_ended_when_it_does(
         self, world, box, monkeypatch, sleeps, failure
@@ -335,7 +342,7 @@ class TestBegun:
 
         async def ended_(host, actor, process_id):
             if silent and process_id == stuck.process_id:
-                raise failure
+                raise failure("no answer for a moment")
             return await asked(host, actor, process_id)
 
         monkeypatch.setattr(ends.Ends, "_ended", ended_)
@@ -347,7 +354,7 @@ class TestBegun:
                 await ended(world, box, one.process_id)
             await world.resume(box)
         else:
-            with pytest.raises(type(failure)):
+            with pytest.raises(failure):
                 await ended(world, box, stuck.process_id)
             await ended(world, box, other.process_id)
         await until(lambda: world.box(box).record.to_end.keys() == {stuck.process_id})
