@@ -105,7 +105,9 @@ class Processes:
         not known is none that runs.
 
         Raises:
-            GuestUnreachable: the agent inside does not answer.
+            GuestUnreachable: the agent inside does not answer; it is ended once that does.
+            Unavailable: it cannot be ended now, and its host's disk does not take that it is to be.
+            Conflict: nor now, and as many of its sandbox as are kept wait for their end.
         """
         path = f"{self._path}/{wire.segment(process_id)}"
         self._transport.call("DELETE", path, seconds=wire.SIGNAL_SECONDS)
