@@ -224,12 +224,13 @@ async def test_a_proxy_of_the_old_version_gets_what_chunks_hold(
 
     server = await asyncio.start_server(chunks, "127.0.0.1", 0)
     name = f"{server.sockets[0].getsockname()[1]}-{BOX}.{DOMAIN}"
-    async with before(gate, certified, old) as port:
-        assert await curl(port, f"{name}/whole", certified) == "pieces"
-        with pytest.raises(subprocess.CalledProcessError):
-            await curl(port, f"{name}/broken", certified)
-    server.close()
-    await server.wait_closed()
+    try:
+        async with before(gate, certified, old) as port:
+            assert await curl(port, f"{name}/whole", certified) == "pieces"
+            with pytest.raises(subprocess.CalledProcessError):
+                await curl(port, f"{name}/broken", certified)
+    finally:
+        server.close()
 
 
 async def test_what_it_says_of_failures_opens_nothing(certified: Path, front: Front) -> None:
