@@ -19,7 +19,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio._backends._asyncio  # noqa: F401 - imported here, it is in each life already
+import genai_prices.data  # noqa: F401
+
 from runtools.platform.agents.service import Post, serve
+from runtools.platform.agents.socket import SocketLink
+from runtools.platform.core.ports.worker import News
 from runtools.platform.kit import crash
 from runtools.platform.kit.clock import SystemClock
 from runtools.platform.kit.outbound import Outbound, networks
@@ -44,7 +49,20 @@ def script(steps: int) -> Script:
     return Script(*(step(number) for number in range(steps)), ["All is done."])
 
 
+def _append_in_turn() -> None:
+    """Have one append on its way at a time: who dies after one has not sent the next."""
+    turn, append = asyncio.Lock(), SocketLink.append
+
+    async def in_turn(*args: Any, **more: Any) -> News:
+        async with turn:
+            return await append(*args, **more)
+
+    SocketLink.append = in_turn  # type: ignore[method-assign]
+
+
 async def _work(order: dict[str, Any]) -> None:
+    if order["crash_at"]:
+        _append_in_turn()
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     model, outbound = script(order["steps"]).model(), Outbound(networks("127.0.0.0/8"))
@@ -77,7 +95,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             os.dup2(2, 1)
-            crash.arm(order.get("crash_at", ""))
+            crash.arm(order["crash_at"])
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(_work(order))
             os._exit(0)

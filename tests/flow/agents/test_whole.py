@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,14 @@ from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing import api_world, postgres, small_server
 from runtools.testing.local_platform import local_platform
 from runtools.testing.scripted_model import Call, Script
-from runtools.testing.worker_process import EDITED, LEDGER, Makers
+from runtools.testing.worker_process import EDITED, LEDGER, Makers, step
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LOOPBACK = "127.0.0.0/8"
-STEPS = 6
+SENDING, WRITTEN = "worker.append.sending", "worker.append.written"
+OF_ANSWER = ("worker.taken", "worker.answered", SENDING, WRITTEN)
+OF_RESULT = ("worker.call.begun", "worker.call.acted", SENDING, WRITTEN)
 
 
 @dataclass
@@ -280,8 +281,50 @@ async def test_a_connection_that_breaks_again_and_again_costs_no_run_its_life(wh
     assert (await sandbox.files.read("/workspace/times")).decode() == "over\n"
 
 
-async def test_killed_at_every_boundary_over_the_real_api(whole: Whole) -> None:
-    await killed_everywhere(whole, STEPS)
+async def test_two_hundred_steps_in_three_runs(whole: Whole) -> None:
+    await whole.deploy(slug="long", maxIterations=100)
+    steps = [[f"Step {n}.", Call("list_directory", {})] for n in range(200)]
+    async with working(whole, Script(*steps, ["done"])):
+        runs = [await whole.run("long", sandboxId=(await whole.rt.sandboxes.create()).id)]
+        while runs[-1]["status"] == "limit_reached":
+            more = await whole.ask("POST", f"/v1/runs/{runs[-1]['id']}/continue", json={})
+            runs.append(await whole.ask("GET", f"/v1/runs/{more['id']}?waitSeconds=60"))
+    assert [one["status"] for one in runs] == ["limit_reached", "limit_reached", "completed"]
+    assert [one["iterations"] for one in runs] == [100, 100, 1]
+    assert [one["usage"]["requests"] for one in runs] == [100, 100, 1]
+    logs = [await whole.events(one["id"]) for one in runs]
+    said = [one["data"]["text"] for log in logs for one in log if is_answer(one)]
+    assert said == [*(f"Step {n}." for n in range(200)), "done"]
+    results = [one["data"] for log in logs for one in log if one["type"] == "tool-result"]
+    assert len(results) == 200
+    assert not any(one["failed"] for one in results)
+    for log in logs:
+        kept = [one["seq"] for one in log if one.get("seq")]
+        assert kept == list(range(1, len(kept) + 1))
+
+
+def is_answer(event: Any) -> bool:
+    """Whether it is what the model has said in one turn."""
+    return event["type"] == "message" and event["data"]["role"] == "assistant"
+
+
+@contextlib.asynccontextmanager
+async def working(whole: Whole, script: Script) -> AsyncIterator[None]:
+    """A worker whose model plays a script."""
+    model, outbound, ending = script.model(), Outbound(networks(LOOPBACK)), asyncio.Event()
+    clock = SystemClock()
+    post = Post(whole.url, whole.token, "in-process", 4, lambda _: model, outbound, clock)
+    task = asyncio.create_task(serve(post, ending))
+    try:
+        yield
+    finally:
+        ending.set()
+        await task
+        outbound.close()
+
+
+async def test_killed_at_every_boundary_of_twenty_steps(whole: Whole) -> None:
+    await killed_everywhere(whole, 20)
 
 
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
@@ -290,42 +333,58 @@ async def test_also_on_postgresql(database: str, tmp_path: Path) -> None:
         await killed_everywhere(whole, 2)
 
 
+def deaths(steps: int) -> Iterator[str]:
+    """Where one worker after the other dies: before and after each append; in every seventh step also at
+    each other point on the way to it. So none comes further than one append.
+    """
+    for number in range(steps + 1):
+        calls = len(step(number)) - 1 if number < steps else 0
+        for points in (OF_ANSWER, *[OF_RESULT] * calls):
+            yield from points if number % 7 == 0 else (SENDING, WRITTEN)
+
+
+def appends_of(events: list[Any]) -> list[int]:
+    """Where each append ends: an answer with what it took, or with its run; a result is alone."""
+    ends = [one["seq"] for one in events if one["type"] in ("usage", "tool-result")]
+    return [*ends[:-1], events[-1]["seq"]]
+
+
 async def killed_everywhere(whole: Whole, steps: int) -> None:
     """Play a run of so many steps; nothing is lost, doubled or repeated, wherever its workers died."""
     await whole.deploy(slug="steps")
     sandbox = await whole.rt.sandboxes.create()
     await sandbox.files.write(LEDGER, "")
     await sandbox.files.write(EDITED, "end\n")
-    makers = await asyncio.to_thread(Makers)
     body = {"agentSlug": "steps", "message": "go", "sandboxId": sandbox.id}
     run = await whole.ask("POST", "/v1/run?waitSeconds=0", json=body)
-    kills, lives = cycle(WORKER_CRASH_POINTS), 0
+    begun, died = run["lastSeq"], defaultdict[str, list[int]](list)
+    makers = await asyncio.to_thread(Makers)
     try:
-        while run["status"] in ("queued", "running"):
-            point = "worker.append.written" if lives % 2 else next(kills)
+        for point in deaths(steps):
             pid = await makers.start(whole.url, whole.url, steps, point, whole.token, "worker-1")
-            await api_world.holds(partial(dead_or_done, whole, makers, pid, run["id"]))
-            os.kill(pid, signal.SIGKILL)
-            await makers.wait(pid)
-            lives += 1
+            await api_world.holds(partial(makers.is_dead, pid))
+            assert await makers.wait(pid) == -signal.SIGKILL
             run = await whole.ask("GET", f"/v1/runs/{run['id']}")
+            died[point].append(run["lastSeq"])
     finally:
         await asyncio.to_thread(makers.close)
     assert run["status"] == "completed", run
-    assert lives >= len(WORKER_CRASH_POINTS)
+    assert (run["iterations"], run["usage"]["requests"]) == (steps + 1, steps + 1)
     ledger = (await sandbox.files.read(LEDGER)).decode().split()
     assert ledger == [str(number) for number in range(steps)]
     edited = (await sandbox.files.read(EDITED)).decode().split()
     assert edited == [*(str(number) for number in range(steps) if number % 2), "end"]
     events = [one for one in await whole.events(run["id"]) if one.get("seq")]
     assert [one["seq"] for one in events] == list(range(1, len(events) + 1))
-    assert sum(one["type"] == "done" for one in events) == 1
-    assert run["usage"]["requests"] == steps + 1
-
-
-async def dead_or_done(whole: Whole, makers: Makers, pid: int, run_id: str) -> bool:
-    """Whether a worker has killed itself, or the run is over."""
-    if makers.is_dead(pid):
-        return True
-    run = await whole.ask("GET", f"/v1/runs/{run_id}")
-    return run["status"] not in ("queued", "running")
+    assert [one["type"] for one in events].index("done") == len(events) - 1
+    calls = [one["data"]["callId"] for one in events if one["type"] == "tool-call"]
+    results = [one["data"] for one in events if one["type"] == "tool-result"]
+    assert len(calls) == len(set(calls)) == sum(len(step(number)) - 1 for number in range(steps))
+    assert sorted(one["callId"] for one in results) == sorted(calls)
+    assert not any(one["failed"] for one in results)
+    # Each boundary was met by both kinds of death, and each point by some.
+    appends = appends_of(events)
+    assert len(appends) == steps + 1 + len(calls)
+    assert died[SENDING] == [begun, *appends[:-1]]
+    assert died[WRITTEN] == appends
+    assert set(died) == set(WORKER_CRASH_POINTS)
