@@ -22,6 +22,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
+def waiting(stage: Stage, run_id: str) -> Any:
+    """What waits for a run to change."""
+    return stage.world.platform.bus._watches.get(run_id, ())
+
+
 class TestAnswer:
     async def test_it_waits_for_the_end(self, stage: Stage) -> None:
         body = {"agentSlug": "coder", "message": "x"}
@@ -52,6 +57,59 @@ class TestAnswer:
         run, _ = await stage.take(run_id)
         await stage.worker.finish(run)
         assert (await asking)["status"] == "completed"
+
+    async def test_whose_key_is_revoked_meanwhile_is_told_nothing(self, stage: Stage) -> None:
+        body = {"agentSlug": "coder", "message": "x"}
+        key = await stage.org.ask("POST", "/v1/api-keys", json={"name": "waits"})
+        async with client(stage.world.url, key["key"]) as http:
+            asking = asyncio.create_task(http.post("/v1/run?waitSeconds=3600", json=body))
+            run, _ = await stage.next()
+            looking = asyncio.create_task(http.get(f"/v1/runs/{run.run_id}?waitSeconds=60"))
+            await holds(lambda: len(waiting(stage, run.run_id)) == 2)
+            await stage.org.ask("DELETE", f"/v1/api-keys/{key['id']}")
+            await stage.worker.finish(run, "The end.")
+            for answer in await asyncio.gather(asking, looking):
+                assert answer.status_code == 401
+                assert answer.json()["error"]["code"] == "unauthenticated"
+                assert "The end." not in answer.text
+        assert (await stage.get(run.run_id))["output"] == "The end."
+
+    async def test_nor_does_it_wait_on(self, stage: Stage) -> None:
+        run, _ = await stage.taken()
+        key = await stage.org.ask("POST", "/v1/api-keys", json={"name": "waits"})
+        async with client(stage.world.url, key["key"]) as http:
+            looking = asyncio.create_task(http.get(f"/v1/runs/{run.run_id}?waitSeconds=60"))
+            await holds(lambda: waiting(stage, run.run_id))
+            await stage.org.ask("DELETE", f"/v1/api-keys/{key['id']}")
+            assert (await looking).status_code == 401  # before the run has ended
+        await stage.worker.finish(run)
+
+    async def test_who_signs_in_anew_and_repeats_finds_the_run(self, stage: Stage) -> None:
+        path, body = "/v1/run?waitSeconds=", {"agentSlug": "coder", "message": "x"}
+        key = {"Idempotency-Key": "across-two-sessions"}
+        ann = await stage.world.person("admin", email="ann-waits@example.org")
+        asking = asyncio.create_task(ann.http.post(f"{path}60", json=body, headers=key))
+        run, _ = await stage.next()
+        sessions = stage.world.platform.sessions
+        _, secret = await sessions.open(ann.user_id, "cli", "test", "127.0.0.1")
+        async with client(stage.world.url, secret) as again:
+            assert (await again.delete(f"/v1/sessions/{ann.session_id}")).status_code == 200
+            assert (await asking).status_code == 401
+            await stage.worker.finish(run)
+            answer = await again.post(f"{path}60", json=body, headers=key)
+            assert answer.json()["data"]["id"] == run.run_id
+        await ann.http.aclose()
+
+    async def test_who_goes_away_waits_no_longer(self, stage: Stage) -> None:
+        body = {"agentSlug": "coder", "message": "x"}
+        asking = asyncio.create_task(stage.org.http.post("/v1/run?waitSeconds=3600", json=body))
+        run, _ = await stage.next()
+        await holds(lambda: waiting(stage, run.run_id))
+        asking.cancel()
+        await holds(lambda: not waiting(stage, run.run_id))
+        [line] = await stage.org.ask("GET", f"/v1/audit?resource={run.run_id}")
+        assert line["status"] is None  # nobody was answered
+        await stage.worker.finish(run)
 
     async def test_a_repeat_is_the_same_run(self, stage: Stage) -> None:
         body = {"agentSlug": "coder", "message": "x"}

@@ -59,6 +59,7 @@ class Call:
         entering: the id of the person who is let in by the request itself.
         failed: the code of an error that a page tells of.
         did_nothing: there is nothing for the audit log to tell.
+        stands: what was asked for is done or begun, whatever its caller is told of it.
         open_for: whose open requests it is counted among.
         teller: writes its line of the audit log, in the transaction of what it did; see `tell`.
         remember: keeps an answer for repeats, in the transaction of what it tells of; see `settle`.
@@ -79,6 +80,7 @@ class Call:
     entering: str | None = None
     trace_id: str | None = None
     did_nothing: bool = False
+    stands: bool = False
     open_for: str | None = None
     failed: str | None = None
     teller: Callable[[Transaction, int, Sequence[str]], None] | None = None

@@ -347,7 +347,7 @@ async def primed(items: AsyncIterator[ItemT]) -> AsyncIterator[ItemT]:
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Await the work, but give it up when the caller goes away."""
     task = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(receive))
+    gone = asyncio.create_task(until_gone(receive))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -358,6 +358,7 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) ->
         task.result()
 
 
-async def _gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Return when the caller has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass

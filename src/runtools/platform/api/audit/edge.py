@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtools.errors import NotFound, RateLimited, RunToolsError
@@ -70,6 +71,8 @@ class Audit:
         try:
             with along(telling.begin):
                 await self._app(scope, receive, send_written)
+        except ClientDisconnect:
+            raise  # nobody was answered: that is what the line says
         except RunToolsError as error:
             await self._write(telling, error.status, error.code)
             raise

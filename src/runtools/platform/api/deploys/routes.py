@@ -19,6 +19,7 @@ from runtools.errors import (
     WrongMasterKey,
 )
 from runtools.platform.api import document
+from runtools.platform.api.attending import attended
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.deploys import service, store
 from runtools.platform.api.deploys.tables import Row
@@ -92,7 +93,8 @@ async def get(
 ) -> Response:
     """One deploy. `waitSeconds` waits so long for its end, or for more than `done` changes."""
     call = call_of(request)
-    row = await service.progress(call, ref.replace("\0", ""), done, wait_seconds)
+    progress = service.progress(call, ref.replace("\0", ""), done, wait_seconds)
+    row = await attended(request, call, progress)
     return call.answer(one(_shown(row)))
 
 

@@ -177,9 +177,9 @@ class _Repeatable:
 
     async def _refused(self, error: RunToolsError) -> Remembered | None:
         """The answer of its twin, where that did what this one was refused; else the key is free again."""
-        if not _nothing_done(error):
-            return None
         call = self._call
+        if call.stands or not _nothing_done(error):
+            return None
         known = await call.platform.db.write(store.forget, *self._place, call.op)
         return known if known is not None and same(known.request_digest, self.request) else None
 

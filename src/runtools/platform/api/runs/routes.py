@@ -20,6 +20,7 @@ from runtools.errors import (
     SandboxStopped,
 )
 from runtools.platform.api import document
+from runtools.platform.api.attending import attended
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.frontends import streams
 from runtools.platform.api.frontends.telling import Teller
@@ -119,7 +120,7 @@ async def run(
     if wanted.stream:
         return await _told(call, record, 0, named(record), kind)
     if wait_seconds:
-        record = await service.until(call, record.id, wait_seconds)
+        record = await attended(request, call, service.until(call, record.id, wait_seconds))
     call.headers += [
         (name.lower().encode(), value.encode()) for name, value in named(record).items()
     ]
@@ -153,7 +154,7 @@ async def get(
     """A run. `waitSeconds` waits so long for it to end, or to wait for an approval."""
     call = call_of(request)
     if wait_seconds:
-        record = await service.until(call, run_id, wait_seconds)
+        record = await attended(request, call, service.until(call, run_id, wait_seconds))
     else:
         record = await service.get(call, run_id)
     return call.answer(await shown(call.platform, record))

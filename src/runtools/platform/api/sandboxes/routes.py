@@ -23,6 +23,7 @@ from runtools.errors import (
     WaitsForRoom,
 )
 from runtools.platform.api import document
+from runtools.platform.api.attending import attended
 from runtools.platform.api.calls import call_of
 from runtools.platform.api.ledger import store as ledger
 from runtools.platform.api.ledger.store import Entry
@@ -117,7 +118,8 @@ async def get(
     call = call_of(request)
     record = await load(call.platform, call.org, ref)
     if wait_seconds and not is_settled(record):
-        record = await until(call.platform, record.id, is_settled, wait_seconds)
+        settled = until(call.platform, record.id, is_settled, wait_seconds)
+        record = await attended(request, call, settled)
     return call.answer(look(record))
 
 
