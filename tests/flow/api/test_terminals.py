@@ -83,6 +83,19 @@ class Desk:
         async with connect(url, proxy=None, compression=None, **options) as connection:
             yield Viewer(connection)
 
+    def deaf(self, key: str) -> socket.socket:
+        """A viewer that never reads, as a bare socket."""
+        host, _, port = self.world.url.removeprefix("http://").partition(":")
+        made = socket.create_connection((host, int(port)))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.sendall(
+            f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            f"Authorization: Bearer {key}\r\n\r\n".encode()
+        )
+        return made
+
     async def refused(self, status: int, code: str, query: str = "", **options: Any) -> None:
         with pytest.raises(InvalidStatus) as caught:
             async with self.open(query, **options):
@@ -357,6 +370,102 @@ class TestRefusals:
         await shell.refused(404, "not_found", path=nowhere)
 
 
+class TestRevoked:
+    """Whoever finds a key keeps nothing open by it, in whatever state what was opened is."""
+
+    @pytest_asyncio.fixture
+    async def made(self, world: World) -> dict[str, Any]:
+        answer = await world.http.post("/v1/api-keys", json={"name": "x"})
+        made: dict[str, Any] = answer.json()["data"]
+        return made
+
+    @pytest.fixture
+    def over(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """Set when a viewer has been served to its end."""
+        over, serve = asyncio.Event(), terminal.serve
+
+        async def served(*args: Any) -> None:
+            try:
+                await serve(*args)
+            finally:
+                over.set()
+
+        monkeypatch.setattr(terminal, "serve", served)
+        return over
+
+    async def test_who_does_not_read_types_nothing_any_more(
+        self,
+        world: World,
+        made: dict[str, Any],
+        over: asyncio.Event,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        told, fail = asyncio.Event(), websocket.fail
+
+        async def failed(*args: Any) -> None:
+            told.set()
+            await fail(*args)
+
+        monkeypatch.setattr(websocket, "fail", failed)
+        flood = await desk(
+            world,
+            "head -c 30M /dev/zero; while read x; do echo $x >> typed; done",
+            keepOutputBytes=1 << 30,
+        )
+        deaf = flood.deaf(made["key"])
+        await asyncio.to_thread(deaf.recv, 1)  # it is let in
+        deaf.sendall(_typed(b"before\n"))
+        await holds(lambda: _says(flood, "before\n"))
+        await world.http.delete(f"/v1/api-keys/{made['id']}")
+        for n in range(20):
+            deaf.sendall(_typed(b"after %d\n" % n))
+        async with asyncio.timeout(60):
+            await told.wait()  # while there is nobody who takes it
+            deaf.close()
+            await over.wait()
+        assert await _says(flood, "before\n")
+
+    async def test_for_who_has_left_nothing_more_is_done(
+        self,
+        world: World,
+        made: dict[str, Any],
+        over: asyncio.Event,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(terminal, "_LEFT_SECONDS", 600.0)
+        given: list[object] = []
+
+        async def held(*_: object) -> None:
+            given.append(_)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.host, "send_input", held)
+        reader = await desk(world, "cat")
+        async with reader.open(key=made["key"]) as viewer:
+            for n in range(5):
+                await viewer.connection.send(b"line %d\n" % n)
+            await holds(lambda: len(given) == 1)
+        await holds(lambda: len(given) == 2)  # the same again, for who has left
+        assert not over.is_set()
+        await world.http.delete(f"/v1/api-keys/{made['id']}")
+        async with asyncio.timeout(60):
+            await over.wait()
+        assert len(given) == 2
+
+
+def _typed(data: bytes) -> bytes:
+    """The frame of a short binary message."""
+    return bytes((0x82, 0x80 | len(data))) + bytes(4) + data
+
+
+async def _says(desk: Desk, wanted: str) -> bool:
+    """Whether that is what the process has written into the file `typed`."""
+    exec_ = {"command": "cat typed"}
+    answer = await desk.world.http.post(f"/v1/sandboxes/{desk.sandbox}/exec", json=exec_)
+    said: str = answer.json()["data"]["stdout"]
+    return said == wanted
+
+
 class TestAudit:
     async def test_who_opened_it_is_told_before_anything_is_shown(self, shell: Desk) -> None:
         async with shell.open() as viewer:
@@ -453,15 +562,7 @@ class TestWhoDoesNotRead:
     ) -> None:
         monkeypatch.setattr(websocket, "SILENT_SECONDS", 1.0)
         flood = await desk(world, "head -c 30M /dev/zero; read x", keepOutputBytes=1 << 30)
-        host, _, port = world.url.removeprefix("http://").partition(":")
-        deaf = socket.create_connection((host, int(port)))
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        key = "dGhlIHNhbXBsZSBub25jZQ=="
-        deaf.sendall(
-            f"GET {flood.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            f"Authorization: Bearer {world.key}\r\n\r\n".encode()
-        )
+        deaf = flood.deaf(world.key)
         seen = 0
         async with flood.open(max_size=None) as viewer:
             async with asyncio.timeout(60):

@@ -32,6 +32,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from runtools.errors import InputFull, RunToolsError, Unauthenticated, Unavailable
 from runtools.platform.api.audit import store as audit
 from runtools.platform.api.audit.lines import line_of
+from runtools.platform.api.callers.door import BELIEVED_SECONDS
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.processes import service
 from runtools.platform.api.processes.service import Place
@@ -104,12 +105,13 @@ async def serve(sock: WebSocket, ref: str, process_id: str) -> None:
     try:
         shown = None if place.process is None else json.loads(http.one(place.process))
         await say(sock, type="start", offset=start, dropped=start - asked.offset, process=shown)
-        await _first_of(viewer.show(start), viewer.listen(), viewer.work())
+        await _first_of(viewer.show(start), viewer.listen(), viewer.work(), viewer.watch())
     except RunToolsError as error:
         with contextlib.suppress(WebSocketDisconnect):
             await websocket.fail(sock, error)
     except WebSocketDisconnect:
-        await viewer.finish()
+        with contextlib.suppress(RunToolsError):  # there is nobody to be told
+            await _first_of(viewer.finish(), viewer.watch())
 
 
 def _asked(sock: WebSocket) -> Asked:
@@ -163,7 +165,21 @@ class _Viewer:
                     if piece.dropped:
                         await say(sock, type="dropped", offset=piece.offset, bytes=piece.dropped)
                     await sock.send_bytes(piece.data)
-        raise Unauthenticated("the API key has been revoked")
+        raise _not_any_more()
+
+    async def watch(self) -> None:
+        """See that who opened it still may, whatever the rest of it waits for.
+
+        Raises:
+            Unauthenticated: it may no more.
+        """
+        while True:
+            await self._may()
+            await self._call.platform.clock.sleep(BELIEVED_SECONDS)
+
+    async def _may(self) -> None:
+        if not await self._call.platform.door.still_good(self._call.who):
+            raise _not_any_more()
 
     async def listen(self) -> None:
         """Take messages as they come; beyond a few that wait, none is taken from the viewer."""
@@ -187,7 +203,7 @@ class _Viewer:
             self._given = 0
             try:
                 await self._do(self._at_hand)
-            except Unavailable:
+            except (Unauthenticated, Unavailable):
                 raise  # not done, or not known to be: it comes again by another connection
             except RunToolsError as error:
                 await say(
@@ -214,7 +230,7 @@ class _Viewer:
                 while message is not None or (message := await self._next()) is not None:
                     try:
                         await self._do(message)
-                    except Unavailable:
+                    except (Unauthenticated, Unavailable):
                         return
                     except RunToolsError:
                         pass  # there is nobody to be told
@@ -253,8 +269,9 @@ class _Viewer:
     async def _enter(self) -> Host:
         """The host of the sandbox; one that sleeps is woken, if its org may run it.
 
-        Asked anew for every act: the sandbox may have been paused since the last one.
+        Asked anew for every act: since the last one the sandbox may have been paused, and the key revoked.
         """
+        await self._may()
         host, _ = await inside.enter(self._call, self._sandbox)
         return host
 
@@ -281,6 +298,13 @@ class _Viewer:
         names = (self._call.org, self._sandbox, self._process, f"{self._number}.{part}")
         digest = keyed_digest(self._name, *(name.encode() for name in names))
         return f"opn_{digest[:32]}"
+
+
+def _not_any_more() -> Unauthenticated:
+    return Unauthenticated(
+        "the key or session that opened the terminal is good no longer, or its rights are others",
+        hint="the process goes on; open it anew with one that is good",
+    )
 
 
 def _control(text: str) -> Resize | Signal | CloseInput:
