@@ -151,6 +151,7 @@ USE_CHAT = "/v1/run/ai-sdk?agent=coder"
 AG_UI = "/v1/run/ag-ui?agent=coder"
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
+ALLOWED = {"status": "resolved", "payload": {"approved": True}}
 PICTURE = {"type": "image", "source": {"type": "data", "value": GIF.partition(",")[2]}}
 
 
@@ -266,6 +267,63 @@ class TestUseChat:
         answer = await stage.org.http.post(USE_CHAT, json=use_chat("c-5", *messages))
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
+    async def test_an_answer_that_was_not_sent_before_a_word(self, stage: Stage) -> None:
+        """A chat that sends nothing by itself sends it with what is said next."""
+        body = use_chat("c-13", spoken("user", "do"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        [wanted] = [one for one in (await asking)[0] if one["type"] == "tool-approval-request"]
+        part = {
+            "type": "dynamic-tool",
+            "toolCallId": wanted["toolCallId"],
+            "state": "approval-responded",
+            "approval": {"id": wanted["approvalId"], "approved": True},
+        }
+        said_ = [*body["messages"], spoken("assistant", part), spoken("user", "and be quick")]
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-13", *said_)))
+        again, given = await stage.take(run.run_id)
+        assert [one.type for one in given.log[-2:]] == ["approval-resolved", "message"]
+        assert given.log[-1].data["steering"] == "queue"
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again, "done")
+        chunks, _ = await asking
+        assert chunks[0]["messageId"] != run.run_id  # a message of its own
+        assert chunks[-1]["type"] == "finish"
+        # The message that has the answer is sent for ever; in a copy of the chat it is nobody's.
+        for chat in ("c-13", "c-13-copy"):
+            later = use_chat(chat, *said_, spoken("assistant", "done"), spoken("user", "thanks"))
+            del later["messages"][-2]
+            asking = asyncio.create_task(posted(stage, USE_CHAT, later))
+            other, _ = await stage.next()
+            assert other.run_id != run.run_id
+            await stage.worker.finish(other)
+            await asking
+
+    async def test_what_no_agent_can_take_does_not_end_a_chat(self, stage: Stage) -> None:
+        """A front end keeps the message that was refused, and sends it with each that follows."""
+        pdf = spoken("user", "a", {"type": "file", "url": "data:application/pdf;base64,JVBERi0="})
+        broken = spoken("user", {"type": "file", "url": "data:image/gif;base64,R0lGODlh"})
+        long = spoken("assistant", *["y" * 600_000] * 2)
+        answer = await stage.org.http.post(USE_CHAT, json=use_chat("c-14", pdf))
+        assert answer.status_code == 400
+        body = use_chat("c-14", broken, long, pdf, spoken("user", "then without"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        run, given = await stage.next()
+        texts = [one.data["text"] for one in given.log if one.type == "message"]
+        assert "begins like image/gif and is not whole" in texts[0]
+        assert "left out here" in texts[1]
+        assert texts[2].startswith("a\n[a file that cannot be shown: it is no PNG")
+        assert texts[3] == "then without"
+        await stage.worker.finish(run, "Well.")
+        await asking
+        again = [*body["messages"], spoken("assistant", "Well."), spoken("user", "Sure?")]
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-14", *again)))
+        run, given = await stage.next()
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["Sure?"]
+        await stage.worker.finish(run, "Yes.")
+        await asking
+
     async def test_what_was_answered_is_not_answered_anew(self, stage: Stage) -> None:
         body = use_chat("c-10", spoken("user", "do"))
         again = {**body, "trigger": "regenerate-message"}
@@ -366,6 +424,96 @@ class TestAgUi:
         ]
         await stage.worker.finish(run, "done")
         assert (await asking)[0][-1]["type"] == "RUN_FINISHED"
+
+    @pytest.mark.parametrize("answer", [{"status": "cancelled"}, ALLOWED])
+    async def test_a_word_beside_an_answer(self, stage: Stage, answer: dict[str, Any]) -> None:
+        """Its clients send no word without an answer to all that waits: `cancelled` is none."""
+        chat = f"t-3-{answer['status']}"
+        body = ag_ui(chat, ("user", "do"))
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        resume = [{"interruptId": interrupt["id"], **answer}]
+        words = ("user", "do"), ("assistant", "I ask."), ("user", "only the first")
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui(chat, *words, resume=resume)))
+        again, given = await stage.take(run.run_id)
+        resolved, word = given.log[-2:]
+        decision = "deny" if answer["status"] == "cancelled" else "allow"
+        assert (resolved.type, resolved.data["decision"]) == ("approval-resolved", decision)
+        assert (word.data["text"], word.data["steering"]) == ("only the first", "queue")
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again, "As you like.")
+        events, headers = await asking
+        assert headers["x-run-id"] == run.run_id
+        assert {"type": "CUSTOM", "name": "steering", "value": {"text": "only the first"}} in events
+
+    async def test_a_word_that_was_heard_before_a_question_is_not_said_again(
+        self, stage: Stage
+    ) -> None:
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-4", ("user", "do"))))
+        run, _ = await stage.next()
+        news = await stage.worker.append(run, said("I work."), called("bash"))
+        words = ("user", "do"), ("assistant", "I work."), ("user", "quick!")
+        saying = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-4", *words)))
+        async with asyncio.timeout(20):
+            while not (await stage.worker.read(run, news.events[-1].seq or 0)).events:
+                await asyncio.sleep(0.01)
+        await stage.worker.append(run, asked("bash"), wait=True)
+        [interrupt] = (await saying)[0][-1]["outcome"]["interrupts"]
+        await asking
+        resume = [{"interruptId": interrupt["id"], **ALLOWED}]
+        more = ag_ui("t-4", *words, ("user", "please"), resume=resume)
+        asking = asyncio.create_task(posted(stage, AG_UI, more))
+        again, given = await stage.take(run.run_id)
+        texts = [one.data["text"] for one in given.log if one.type == "message"]
+        assert texts == ["do", "I work.", "quick!", "please"]
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again)
+        await asking
+
+    async def test_a_word_to_a_run_that_has_ended_meanwhile_begins_another(
+        self, stage: Stage
+    ) -> None:
+        """Its client goes on naming what it was asked, until a run of the chat has ended for it."""
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-5", ("user", "do"))))
+        run, _ = await stage.next()
+        await stage.worker.append(run, said("I ask."), called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
+        words = ("user", "do"), ("assistant", "I ask."), ("user", "do another thing")
+        named = {"interruptId": interrupt["id"]}
+        late = ag_ui("t-5", *words, resume=[{**named, **ALLOWED}])
+        answer = await stage.org.http.post(AG_UI, json=late)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "run_ended")
+        gone = ag_ui("t-5", *words[:2], resume=[{**named, "status": "cancelled"}])
+        assert (await posted(stage, AG_UI, gone))[0][-1]["outcome"] == {"type": "cancelled"}
+        body = ag_ui("t-5", *words, resume=[{**named, "status": "cancelled"}])
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        other, given = await stage.next()
+        assert other.run_id != run.run_id
+        assert [one.data["text"] for one in given.log if one.type == "message"] == [words[2][1]]
+        await stage.worker.finish(other)
+        await asking
+
+    @pytest.mark.parametrize("path", [AG_UI.replace("coder", "shared"), AG_UI])
+    async def test_what_another_chat_was_asked_is_not_decided(
+        self, stage: Stage, path: str
+    ) -> None:
+        """Whoever may use a chat may use no other by that: nor may he one of another agent."""
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-6", ("user", "do"))))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        resume = [{"interruptId": interrupt["id"], **ALLOWED}]
+        chat = "t-6" if path != AG_UI else "t-7"
+        body = ag_ui(chat, resume=resume, context=[{"description": "a", "value": "b"}])
+        answer = await stage.org.http.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        nobody = await stage.org.http.post(path.rpartition("=")[0] + "=nobody", json=body)
+        assert nobody.status_code == 404
+        assert (await stage.get(run.run_id))["status"] == "waiting"
+        await stage.org.ask("POST", f"/v1/runs/{run.run_id}/cancel")
 
 
 WHERE = {"description": "Where the user is.", "parameters": {"type": "object", "properties": {}}}

@@ -1,6 +1,7 @@
 """What existing front ends send by themselves: `useChat` of the AI SDK, and clients of AG-UI.
 
-Of their requests that is named which is read; fields that are not are theirs, and are passed over.
+Of their requests that is named which is read; fields that are not are theirs, and are passed over. They
+send all of a chat each time: of what an old message has nothing is refused here, or the chat would be over.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ MAX_BROUGHT_BYTES = 256 * 1024
 
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 _Long = Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARACTERS)]
-_Url = Annotated[str, StringConstraints(max_length=5_100_000)]
 
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -39,6 +39,12 @@ class AgUiTool(FrontTool):
     """The same, as AG-UI has it."""
 
     name: ToolName
+
+
+class UiTool(FrontTool):
+    """The same, as a chat of the AI SDK has it, which calls its parameters ``inputSchema`` itself."""
+
+    input_schema: dict[str, Any] | None = None
 
 
 class AgUiContext(Shape, defer_build=True):
@@ -60,19 +66,19 @@ class UiApproval(Shape, defer_build=True):
 
     id: _Id
     approved: bool | None = None
-    reason: str | None = Field(None, max_length=4096)
+    reason: str | None = None
 
 
 class UiPart(Shape, defer_build=True):
     """One part of a message: text, a file, or how a call of a tool stands."""
 
     type: str = Field(max_length=256)
-    text: _Long | None = None
-    url: _Url | None = Field(None, description="of a file: a data URL")
+    text: str | None = None
+    url: str | None = Field(None, description="of a file: a data URL")
     tool_call_id: str | None = Field(None, max_length=512)
     state: str | None = None
     output: Any = Field(None, description="what came of a call that the front end has carried out")
-    error_text: _Long | None = None
+    error_text: str | None = None
     approval: UiApproval | None = None
 
 
@@ -93,7 +99,7 @@ class UiChat(Shape, defer_build=True):
     message_id: str | None = Field(
         None, max_length=512, description="of the message that is gone on with, or said otherwise"
     )
-    tools: dict[ToolName, FrontTool] | None = Field(
+    tools: dict[ToolName, UiTool] | None = Field(
         None, max_length=MAX_TOOLS, description="those that the front end carries out, by name"
     )
 
@@ -102,24 +108,29 @@ class AgUiSource(Shape, defer_build=True):
     """Where the content of a part is."""
 
     type: str
-    value: _Url
+    value: str
 
 
 class AgUiPart(Shape, defer_build=True):
-    """A part of what somebody said."""
+    """A part of what somebody said: text, or a file with its ``source``.
+
+    Clients before 1.0 have files as ``binary``, with ``data`` or a ``url`` of their own.
+    """
 
     type: str
-    text: _Long | None = None
+    text: str | None = None
     source: AgUiSource | None = None
+    data: str | None = None
+    url: str | None = None
 
 
 class AgUiMessage(Shape, defer_build=True):
     """A message as AG-UI has it: of a user, an assistant or a tool; of other roles nothing is read."""
 
     role: str
-    content: _Long | list[AgUiPart] | dict[str, Any] | None = None
+    content: str | list[AgUiPart] | dict[str, Any] | None = None
     tool_call_id: str | None = Field(None, max_length=512)
-    error: _Long | None = None
+    error: str | None = None
 
 
 class AgUiResume(Shape, defer_build=True):

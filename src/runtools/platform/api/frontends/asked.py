@@ -1,4 +1,8 @@
-"""What a front end asks for, in whichever protocol: a conversation, or decisions on waiting calls. Pure."""
+"""What a front end asks for, in whichever protocol: a conversation, and decisions on waiting calls. Pure.
+
+A front end sends the whole chat each time. What it says now is checked; of what it has said before nothing
+is refused, since it would send the same each time, from then on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import JsonValue, ValidationError
 
@@ -21,18 +25,27 @@ from runtools.sdk.shapes.frontends import (
     MAX_BROUGHT_BYTES,
     AgUiContext,
     AgUiMessage,
+    AgUiPart,
     AgUiResume,
     AgUiRun,
+    AgUiTool,
     FrontTool,
     UiChat,
     UiMessage,
+    UiTool,
 )
-from runtools.sdk.shapes.runs import RunApproval, RunMessage, ToolImage
+from runtools.sdk.shapes.runs import MAX_MESSAGE_CHARACTERS, RunApproval, RunMessage, ToolImage
 from runtools.workbench.bench import MAX_CHARACTERS
 from runtools.workbench.cut import cut
 
 _PICTURE = "[a picture]"
-_MOST_PICTURES = 8 * 1024 * 1024  # in base64, of one result: an event has room for no more
+_PICTURES_BYTES = (
+    8 * 1024 * 1024
+)  # in base64, of one message or result: an event has room for no more
+_MOST_PICTURES = 16  # of one message
+_LEFT_OUT = "the rest is not kept"
+_REASON = 4096  # characters
+_FOR_THAT = 256  # characters of a text that is cut, for the words that say so
 _STATE = "the state that the application shares"
 _OURS = "run_"  # how names of messages begin that a run was told in
 _OF_TOOL = {"description", "parameters"}
@@ -41,10 +54,31 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person has decided on a call of a run."""
+    """What a person has decided on a call of a run.
+
+    Attributes:
+        insists: it is an answer, and who gives it is told where it came too late. Otherwise the call is
+            decided on where it waits still, so that the person's word can be heard.
+    """
 
     run_id: str
     what: RunApproval
+    insists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What was said in a message, as the front end has it.
+
+    Attributes:
+        place: of the message in the chat.
+        files: URLs.
+    """
+
+    place: int
+    role: Literal["user", "assistant"]
+    text: str
+    files: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +87,10 @@ class Asked:
 
     Attributes:
         chat: what the front end calls the conversation.
-        messages: all of it, as far as it can be given to an agent.
-        news: those of them that were said after the agent's last word.
+        before: what was said up to the agent's last word.
+        news: what was said after that.
         again: what was said before is to be answered anew, as if the answer had not been.
-        decisions: on calls that wait; there is nothing else to be done then.
+        decisions: on calls that wait.
         results: of calls, as the front end has them; those of its own calls are to be taken in.
         named: the same of those whose run is known, by its id or the name of a message that it was told in.
         message: the front end's message that they stand in, and that is gone on with.
@@ -65,7 +99,7 @@ class Asked:
     """
 
     chat: str
-    messages: list[RunMessage] = field(default_factory=list)
+    before: Sequence[Word] = ()
     news: list[RunMessage] = field(default_factory=list)
     again: bool = False
     decisions: list[Decision] = field(default_factory=list)
@@ -74,6 +108,11 @@ class Asked:
     message: str = ""
     calls: frozenset[str] = frozenset()
     brought: dict[str, Any] | None = None
+
+    @property
+    def messages(self) -> list[RunMessage]:
+        """All of the conversation, as far as it can be given to an agent that has not heard it."""
+        return [*(said for one in self.before for said in _remembered(one)), *self.news]
 
     def results_of(self, run_id: str) -> dict[str, Given]:
         """What came of calls that may be a run's: also in older messages, where it was told in them."""
@@ -131,27 +170,27 @@ def of_chat(body: UiChat) -> Asked:
     of_id = [one for one in body.messages if body.message_id and one.id == body.message_id]
     meant = (of_id or body.messages)[-1]
     again = body.trigger == "regenerate-message" or (bool(of_id) and meant.role == "user")
+    results = _outputs(_since_spoken_to(body.messages))
+    named = {one.id: _outputs([one]) for one in body.messages if one.id.startswith(_OURS)}
     decisions = [] if again else _answers(meant)
-    asked = Asked(
+    before: Sequence[Word] = ()
+    news: list[RunMessage] = []
+    if not decisions:
+        before, news = _heard(_words(body), results or any(named.values()))
+        if not again and meant.role == "user":
+            decisions = [replace(one, insists=False) for one in _unsent(body.messages)]
+    return Asked(
         body.id,
-        results=_outputs(_since_spoken_to(body.messages)),
-        named={one.id: _outputs([one]) for one in body.messages if one.id.startswith(_OURS)},
+        before,
+        news,
+        again=again,
+        decisions=decisions,
+        results=results,
+        named=named,
         message=meant.id if meant.role == "assistant" else "",
         calls=frozenset(part.tool_call_id for part in meant.parts if part.tool_call_id),
-        brought=_brought(body.tools or {}, [], None),
+        brought=_brought({name: _tool(one) for name, one in (body.tools or {}).items()}, [], None),
     )
-    if decisions:
-        return replace(asked, decisions=decisions)
-    said, border = [], 0
-    for n, message in enumerate(body.messages):
-        if message.role == "system":
-            continue
-        text = "".join(part.text or "" for part in message.parts if part.type == "text")
-        files = [part.url or "" for part in message.parts if part.type == "file"]
-        said += _message(message.role, text, files if message.role == "user" else [], n)
-        border = len(said) if message.role == "assistant" else border
-    news = _news(said[border:], asked.results or any(asked.named.values()))
-    return replace(asked, messages=said, news=news, again=again)
 
 
 def of_ag_ui(body: AgUiRun) -> Asked:
@@ -160,26 +199,51 @@ def of_ag_ui(body: AgUiRun) -> Asked:
     Raises:
         InvalidRequest: there is nothing that an agent could be given.
     """
-    said, border = [], 0
-    brought = _brought(
-        {one.name: one for one in body.tools or ()}, body.context or [], body.state or None
-    )
+    brought = _brought(_by_name(body.tools or ()), body.context or [], body.state or None)
     named: dict[str, dict[str, Given]] = {}
-    for one in body.messages:
+    words = []
+    for n, one in enumerate(body.messages):
         if one.role == "tool" and one.tool_call_id:
             run_id, call_id = call_named(one.tool_call_id)
             named.setdefault(run_id, {})[call_id] = _result(one)
-    for n, message in enumerate([] if body.resume else body.messages):
-        if message.role in ("user", "assistant"):
-            text, files = _content(message)
-            said += _message(message.role, text, files if message.role == "user" else [], n)
+        elif one.role == "user":
+            words.append(Word(n, "user", *_content(one)))
+        elif one.role == "assistant":
             # Its answer is one without text, too: a front end keeps calls alone of some.
-            border = len(said) if message.role == "assistant" else border
-    if body.resume:
-        decisions = [_resumed(n, one) for n, one in enumerate(body.resume)]
-        return Asked(body.thread_id, decisions=decisions, named=named, brought=brought)
-    news = _news(said[border:], named)
-    return Asked(body.thread_id, said, news, named=named, brought=brought)
+            words.append(Word(n, "assistant", _content(one)[0]))
+    decisions = [_resumed(n, one) for n, one in enumerate(body.resume or ())]
+    before, news = _heard(words, named or decisions)
+    return Asked(body.thread_id, before, news, decisions=decisions, named=named, brought=brought)
+
+
+def _words(body: UiChat) -> list[Word]:
+    words = []
+    for n, one in enumerate(body.messages):
+        text = "".join(part.text or "" for part in one.parts if part.type == "text")
+        files = [part.url or "" for part in one.parts if part.type == "file"]
+        if one.role == "user":
+            words.append(Word(n, "user", text, files))
+        elif one.role == "assistant":
+            words.append(Word(n, "assistant", text))
+    return words
+
+
+def _heard(words: Sequence[Word], more: object) -> tuple[Sequence[Word], list[RunMessage]]:
+    """What was said up to the agent's last word, and what after that.
+
+    Args:
+        more: what is said beside.
+
+    Raises:
+        InvalidRequest: nothing is said, or what is said last is nothing that an agent can be given.
+    """
+    border = max((n for n, one in enumerate(words, 1) if one.role == "assistant"), default=0)
+    news: list[RunMessage] = []
+    for one in words[border:]:
+        news += _message(one) if one is words[-1] else _remembered(one)
+    if not news and not more:
+        raise http.wrong_field("messages", "the last of them is to be the user's")
+    return words[:border], news
 
 
 def _result(message: AgUiMessage) -> Given:
@@ -214,24 +278,34 @@ def _answers(last: UiMessage) -> list[Decision]:
     return found
 
 
+def _unsent(messages: Sequence[UiMessage]) -> list[Decision]:
+    """What was decided in the agent's last message where a word was said before it was sent."""
+    answers = [one for one in messages if one.role == "assistant"]
+    return _answers(answers[-1]) if answers else []
+
+
 def _resumed(n: int, answer: AgUiResume) -> Decision:
     given = answer.payload
     said: dict[str, Any] = given if isinstance(given, dict) else {"approved": given}
     allowed, reason = said.get("approved"), said.get("reason")
     if answer.status == "cancelled":
-        allowed = False
+        return _decision(answer.interrupt_id, False, None, insists=False)
     if not isinstance(allowed, bool):
         raise http.wrong_field(f"resume.{n}.payload", "approved is to be true or false")
-    return _decision(answer.interrupt_id, allowed, str(reason)[:4096] if reason else None)
+    return _decision(answer.interrupt_id, allowed, str(reason) if reason else None)
 
 
-def _decision(approval: str, allowed: bool, reason: str | None) -> Decision:
+def _decision(
+    approval: str, allowed: bool, reason: str | None, *, insists: bool = True
+) -> Decision:
     run_id, call_id = call_named(approval)
+    if reason is not None:
+        reason = cut(reason, _REASON - _FOR_THAT, _LEFT_OUT)
     try:
         what = RunApproval(call_id=call_id, decision="allow" if allowed else "deny", reason=reason)
     except ValidationError as exc:
         raise http.invalid(exc.errors(include_url=False, include_input=False)) from None
-    return Decision(run_id, what)
+    return Decision(run_id, what, insists)
 
 
 def _content(message: AgUiMessage) -> tuple[str, list[str]]:
@@ -242,24 +316,45 @@ def _content(message: AgUiMessage) -> tuple[str, list[str]]:
         return "", []
     parts = message.content
     text = "".join(part.text or "" for part in parts if part.type == "text")
-    sources = [part.source for part in parts if part.source is not None]
-    return text, [
-        f"data:;base64,{one.value}" if one.type == "data" else one.value for one in sources
-    ]
+    return text, [_file(part) for part in parts if part.type != "text"]
 
 
-def _message(role: str, text: str, files: Sequence[str], n: int) -> list[RunMessage]:
-    """A message; nothing, where nothing was said."""
-    images = [_image(url, f"messages.{n}") for url in files]
+def _file(part: AgUiPart) -> str:
+    """Where a file is; empty: it is not said."""
+    if part.source is not None:
+        one = part.source
+        return f"data:;base64,{one.value}" if one.type == "data" else one.value
+    return part.url or "" if part.data is None else f"data:;base64,{part.data}"
+
+
+def _message(said: Word) -> list[RunMessage]:
+    """A message that is said now; nothing, where nothing is said.
+
+    Raises:
+        InvalidRequest: it is nothing that an agent can be given.
+    """
+    where = f"messages.{said.place}"
+    return _shaped(said, said.text, [_image(url, where) for url in said.files])
+
+
+def _remembered(said: Word) -> list[RunMessage]:
+    """A message of before, as an agent can be given it; nothing, where nothing was said."""
+    text, images = _shown(
+        said.text, said.files, MAX_MESSAGE_CHARACTERS - _FOR_THAT, most_pictures=_MOST_PICTURES
+    )
+    return _shaped(said, text, [one.model_dump() for one in images])
+
+
+def _shaped(said: Word, text: str, images: Sequence[Mapping[str, str]]) -> list[RunMessage]:
     if not text and not images:
         return []
+    content = {"role": said.role, "content": text or _PICTURE, "images": images}
     try:
-        content = text or _PICTURE
-        return [RunMessage.model_validate({"role": role, "content": content, "images": images})]
+        return [RunMessage.model_validate(content)]
     except ValidationError as exc:
         raise http.invalid(
             [
-                {**error, "loc": ("messages", n, *error["loc"])}
+                {**error, "loc": ("messages", said.place, *error["loc"])}
                 for error in exc.errors(include_url=False, include_input=False)
             ]
         ) from None
@@ -286,20 +381,26 @@ def _sent_along(url: str) -> str | None:
 
 
 def _given(text: str, files: Sequence[str] = (), *, failed: bool = False) -> Given:
-    """What came of a call, as a model can be shown it: a text is cut, and what is no picture told in words.
+    """What came of a call, as a model can be shown it."""
+    shown, images = _shown(text, files, MAX_CHARACTERS)
+    return Given(shown, failed, tuple(images))
 
-    Nothing of it is refused: a front end would send the same each time, from then on.
-    """
-    words, images, room = [text] if text or not files else [], [], _MOST_PICTURES
+
+def _shown(
+    text: str, files: Sequence[str], most: int, *, most_pictures: int | None = None
+) -> tuple[str, list[ToolImage]]:
+    """A text, cut where it has more characters, and its pictures; what cannot be shown is told in words."""
+    words = [text] if text or not files else []
+    images: list[ToolImage] = []
+    room = _PICTURES_BYTES
     for url in files:
-        found = _pictured(url, room)
+        found = _pictured(url, 0 if len(images) == most_pictures else room)
         if isinstance(found, ToolImage):
             room -= len(found.data)
             images.append(found)
         else:
             words.append(found)
-    shown = cut("\n".join(words), MAX_CHARACTERS, "the rest is not kept")
-    return Given(shown, failed, tuple(images))
+    return cut("\n".join(words), most, _LEFT_OUT), images
 
 
 def _pictured(url: str, room: int) -> ToolImage | str:
@@ -331,6 +432,29 @@ def _outputs(messages: Sequence[UiMessage]) -> dict[str, Given]:
     return found
 
 
+def _tool(given: UiTool) -> FrontTool:
+    """A tool of a chat: its schema is its ``parameters``, or what the AI SDK's own words make of one."""
+    schema = given.parameters
+    if schema is None and given.input_schema is not None:
+        # `jsonSchema(…)` is an object with the schema in it.
+        schema = given.input_schema.get("jsonSchema", given.input_schema)
+    return FrontTool(description=given.description, parameters=schema)
+
+
+def _by_name(tools: Sequence[AgUiTool]) -> dict[str, FrontTool]:
+    """Tools by their names.
+
+    Raises:
+        InvalidRequest: two have the same.
+    """
+    found: dict[str, FrontTool] = {}
+    for n, one in enumerate(tools):
+        if one.name in found:
+            raise http.wrong_field(f"tools.{n}.name", f"there is a tool {one.name} before it")
+        found[one.name] = one
+    return found
+
+
 def _brought(
     tools: Mapping[str, FrontTool], context: Sequence[AgUiContext], state: JsonValue
 ) -> dict[str, Any] | None:
@@ -358,9 +482,3 @@ def _brought(
         limit = f"tools, context and state may have {MAX_BROUGHT_BYTES} bytes together"
         raise http.wrong_field("tools" if tools else "context", f"{limit}, and have {size}")
     return brought
-
-
-def _news(said: list[RunMessage], results: object) -> list[RunMessage]:
-    if not said and not results:
-        raise http.wrong_field("messages", "the last of them is to be the user's")
-    return said

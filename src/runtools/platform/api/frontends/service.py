@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from runtools.errors import Conflict, InvalidRequest, NotFound, RunEnded
 from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
-from runtools.platform.api.frontends.asked import Asked, schemas_of, thread_of
+from runtools.platform.api.frontends.asked import Asked, Decision, schemas_of, thread_of
 from runtools.platform.api.limits.rules import standard
-from runtools.platform.api.runs import decisions, log, results, store
+from runtools.platform.api.runs import decisions, log, results, rules, steering, store
 from runtools.platform.api.runs import service as runs
 from runtools.platform.api.runs.results import Given
 from runtools.platform.api.runs.tables import Event, Record
@@ -25,7 +25,7 @@ from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.base import Shape
-from runtools.sdk.shapes.runs import RunApproval, RunRequest, RunSteer
+from runtools.sdk.shapes.runs import RunMessage, RunRequest, RunSteer
 
 ShapeT = TypeVar("ShapeT", bound=Shape)
 _UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.WAITING)
@@ -35,20 +35,20 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
     """The run that the front end is to be told of, and after which of its events.
 
     Raises:
-        NotFound: no such agent, or no such call that waits.
+        NotFound: no such agent, or no such call in its chat.
         AlreadyDecided: a call was decided on otherwise.
         Conflict: what was answered is to be answered anew.
         InvalidRequest: the decisions are on calls of several runs, what was said is too much, or what a
             tool says of its parameters is no JSON Schema.
     """
     await call.platform.schemas.check(schemas_of(asked.brought))
-    if asked.decisions:
-        return await _decided(call, asked)
     found = await definitions.find(call, "agent", agent, project)
     thread_id = thread_of(call.org, found.id, asked.chat)
     before = await call.platform.db.read(_done_before, call.org, call.op, thread_id)
     if before is not None:
         return before
+    if asked.decisions and (decided := await _decided(call, thread_id, asked)) is not None:
+        return decided
     whom = {"agent_slug": found.slug, "project": found.project_id}
     brought = asked.brought
     if await call.platform.db.read(threads.find, call.org, thread_id) is None:
@@ -126,7 +126,7 @@ def _done_before(
     made = store.made_by(conn, org_id, op)
     if made is not None:
         return made, 0
-    return store.having(conn, org_id, thread_id, log.own_key("steer", op))
+    return store.having(conn, org_id, thread_id, steering.key_of(op))
 
 
 async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
@@ -136,43 +136,85 @@ async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
         NotFound: the thread was deleted meanwhile.
         RunEnded: it is over.
     """
-    word = _shaped(
-        RunSteer,
-        message="\n\n".join(one.content for one in asked.news),
-        images=[image for one in asked.news for image in one.images],
-        mode="interrupt" if record.status == Status.WAITING else "queue",
-    )
+    word = _word(asked.news, breaks_off=record.status == Status.WAITING)
     await runs.steer(call, record.id, word)
-    key = log.own_key("steer", call.op)
+    return await _where_said(call, record)
+
+
+def _word(news: Sequence[RunMessage], *, breaks_off: bool) -> RunSteer:
+    """What is said to a run under way.
+
+    Raises:
+        InvalidRequest: it is more than may be said at once.
+    """
+    return _shaped(
+        RunSteer,
+        message=_together(one.content for one in news),
+        images=[image for one in news for image in one.images],
+        mode="interrupt" if breaks_off else "queue",
+    )
+
+
+async def _where_said(call: Call, record: Record) -> tuple[Record, int]:
+    """The run that the present act has said something to, and after which of its events.
+
+    Raises:
+        NotFound: the thread was deleted meanwhile.
+    """
+    key = steering.key_of(call.op)
     said = await call.platform.db.read(store.having, call.org, record.thread_id, key)
     if said is None:
         raise NotFound(f"the thread of {record.id} has been deleted")
     return said
 
 
-async def _decided(call: Call, asked: Asked) -> tuple[Record, int]:
+async def _decided(call: Call, thread_id: str, asked: Asked) -> tuple[Record, int] | None:
+    """The run whose calls were decided on, with what was said beside; None: that is still to be said.
+
+    Raises:
+        NotFound: the chat has no such run, or that no such call.
+    """
     if len({one.run_id for one in asked.decisions}) != 1:
         raise InvalidRequest(
             "the decisions are on calls of several runs", hint="send each by itself"
         )
-    run_id, wanted = asked.decisions[0].run_id, [one.what for one in asked.decisions]
-    record = await _settle(call, run_id, wanted, asked.results_of(run_id), asked.brought)
+    run_id = asked.decisions[0].run_id
+    insists = any(one.insists for one in asked.decisions)
+    found = await call.platform.db.read(store.find, call.org, run_id)
+    if found is None or found.thread_id != thread_id:
+        if insists or not asked.news:
+            raise NotFound(
+                f"no call of {run_id[:80]!r} waits in this chat",
+                hint="send the decision with the agent and the chat that asked for it",
+            )
+        return None
+    results_ = asked.results_of(run_id)
+    record = await _settle(call, run_id, asked.decisions, results_, asked.brought, asked)
     calls = {one.what.call_id for one in asked.decisions}
+    said = await call.platform.db.read(store.having, call.org, thread_id, steering.key_of(call.op))
+    if said is not None:
+        return said
+    if asked.news and store.is_over(record):
+        return None
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
-    first = min(one.seq for one in resolved if json.loads(one.data)["callId"] in calls)
-    return record, first - 1
+    seqs = [one.seq for one in resolved if json.loads(one.data)["callId"] in calls]
+    return record, min(seqs, default=record.last_seq + 1) - 1
 
 
 async def _settle(
     call: Call,
     run_id: str,
-    wanted: Sequence[RunApproval],
+    wanted: Sequence[Decision],
     given: Mapping[str, Given],
     brought: dict[str, Any] | None,
+    beside: Asked | None = None,
 ) -> Record:
     """Decide on calls, and take in what came of the front end's own and what it brings along from now on.
 
-    All of it is done, or nothing. Raises what `runs.approve` does.
+    What is said beside is heard behind what was allowed, or, where another call waits still, in place of
+    its answer. To a run that is over nothing is said. All of it is done, or nothing.
+
+    Raises what `runs.approve` does.
     """
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
@@ -181,12 +223,44 @@ async def _settle(
             record = replace(record, has_front=True)
         record, fresh = results.give(conn, record, given, now, usual)
         for one in wanted:
-            record, more = decisions.decide(conn, record, one, who, now, usual)
+            late = () if one.insists else (Conflict,)
+            with suppress(*late):
+                record, more = decisions.decide(conn, record, one.what, who, now, usual)
+                fresh = [*fresh, *more]
+        unheard = [] if beside is None else _unheard(conn, record, beside)
+        if unheard and not store.is_over(record):
+            waits = log.open_approvals(conn, record, record.last_seq)
+            word = _word(unheard, breaks_off=bool(waits))
+            record, more = steering.say(conn, record, word, call.op, now, usual)
             fresh = [*fresh, *more]
         return record, fresh
 
+    for n, message in enumerate([] if beside is None else beside.news):
+        rules.check_images(message.images, f"messages.{n}.images")
     who, usual = call.actor, standard(call.platform.settings)
     return await runs.under_lock(call, run_id, act)
+
+
+def _unheard(conn: Transaction, record: Record, asked: Asked) -> Sequence[RunMessage]:
+    """What the run has not heard of what was said since the agent's last word: a decision may be the second
+    request after a word that it has, and of some front ends all that they send is the user's.
+    """
+    heard: list[str] = []
+    for one in store.of_types(conn, record, ("message",)):
+        said = json.loads(one.data)
+        if said["role"] == "user":
+            heard.append(said["text"])
+        elif asked.before:
+            heard.clear()
+    for n in range(len(asked.news), 0, -1):
+        if _together(one.content for one in asked.news[:n]) == _together(heard):
+            return asked.news[n:]
+    return asked.news
+
+
+def _together(texts: Iterable[str]) -> str:
+    """Several words as one: what was said meanwhile is said at once."""
+    return "\n\n".join(texts)
 
 
 async def _gone_on(

@@ -17,7 +17,7 @@ from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.models import store as endpoints
 from runtools.platform.api.points import reach
-from runtools.platform.api.runs import decisions, log, rules, store, telling
+from runtools.platform.api.runs import decisions, log, rules, steering, store, telling
 from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import QUEUE
@@ -27,7 +27,7 @@ from runtools.platform.api.threads.tables import Thread
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import choose
 from runtools.platform.core.ports.worker import OWN_KEYS
-from runtools.platform.core.runs import Status, ended
+from runtools.platform.core.runs import Status
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.definitions import AgentDefinition
 from runtools.sdk.shapes.limits import Amounts
@@ -177,18 +177,7 @@ async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
     rules.check_images(wanted.images, "images")
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        key = log.own_key("steer", op)
-        if not store.under(conn, record, [key]) and store.is_over(record):
-            raise ended(record.id, record.status)
-        data = {
-            "role": "user",
-            "text": wanted.message,
-            "images": [image.model_dump(mode="json") for image in wanted.images],
-            "turn": record.iterations,
-            "steering": wanted.mode,
-        }
-        grown = log.append(conn, record, [New(key, "message", data)], now, usual)
-        return log.wake(conn, grown.record, now), grown.fresh
+        return steering.say(conn, record, wanted, op, now, usual)
 
     op, usual = call.op, standard(call.platform.settings)
     return await under_lock(call, run_id, act)

@@ -155,8 +155,15 @@ def answered(message_id: str | None, **more: Any) -> UiChat:
 def test_a_decision_is_looked_for_in_the_message_that_is_gone_on_with() -> None:
     asked = of_chat(answered("m2"))
     assert [one.what.call_id for one in asked.decisions] == ["c1"]
-    assert (asked.message, asked.calls) == ("m2", {"c1"})
-    assert of_chat(answered(None)).decisions == []
+    assert (asked.message, asked.calls, asked.news) == ("m2", {"c1"}, [])
+    assert all(one.insists for one in asked.decisions)
+
+
+def test_or_before_a_word_that_was_said_before_it_was_sent() -> None:
+    asked = of_chat(answered(None))
+    assert [(one.what.call_id, one.insists) for one in asked.decisions] == [("c1", False)]
+    assert [one.content for one in asked.news] == ["b"]
+    assert of_chat(answered(None, trigger="regenerate-message")).decisions == []
 
 
 def test_what_is_answered_anew() -> None:
@@ -185,3 +192,62 @@ def test_of_an_earlier_answer_nothing_is_taken() -> None:
     spoken = {"role": "user", "parts": [{"type": "text", "text": "go on"}]}
     of_now = {"id": "c", "messages": [spoken, parts, spoken, open_, spoken]}
     assert of_chat(UiChat.model_validate(of_now)).results == {}
+
+
+WORDS = {"threadId": "c", "runId": "r"}
+
+
+def test_files_of_clients_before_1_0_of_ag_ui() -> None:
+    data_url = f"data:image/gif;base64,{GIF}"
+    for more in ({"data": GIF}, {"url": data_url}):
+        part = {"type": "binary", "mimeType": "image/gif", **more}
+        messages = [{"role": "user", "content": [{"type": "text", "text": "what is it?"}, part]}]
+        [said] = of_ag_ui(AgUiRun.model_validate({**WORDS, "messages": messages})).news
+        assert (said.content, said.images[0].data) == ("what is it?", GIF)
+    messages = [{"role": "user", "content": [{"type": "binary", "mimeType": "x", "id": "7"}]}]
+    with pytest.raises(InvalidRequest, match="data URL"):
+        of_ag_ui(AgUiRun.model_validate({**WORDS, "messages": messages}))
+
+
+def test_what_is_no_word_is_as_long_as_it_likes() -> None:
+    long = "x" * 1_000_001
+    messages = [
+        {"role": "reasoning", "content": long},
+        {"role": "tool", "toolCallId": "run_1:c1", "content": long},
+        {"role": "tool", "toolCallId": "run_1:c2", "content": "", "error": long},
+        {"role": "user", "content": "go on"},
+    ]
+    asked = of_ag_ui(AgUiRun.model_validate({**WORDS, "messages": messages}))
+    assert [one.content for one in asked.news] == ["go on"]
+    assert all("left out here" in one.output for one in asked.results_of("run_1").values())
+    messages.append({"role": "user", "content": long})
+    with pytest.raises(InvalidRequest):
+        of_ag_ui(AgUiRun.model_validate({**WORDS, "messages": messages}))
+    messages[-1]["content"] = "a"
+    resume = {"interruptId": "run_1:c1", "status": "resolved"}
+    resume |= {"payload": {"approved": False, "reason": long}}
+    body = {**WORDS, "messages": messages, "resume": [resume]}
+    [decision] = of_ag_ui(AgUiRun.model_validate(body)).decisions
+    assert "left out here" in (decision.what.reason or "")
+
+
+def test_tools_in_the_ai_sdks_own_words() -> None:
+    schema = {"type": "object", "properties": {"q": {"type": "string"}}}
+    for given in (
+        {"parameters": schema},
+        {"inputSchema": schema},
+        {"inputSchema": {"jsonSchema": schema}},  # what is left of `jsonSchema(…)` as JSON
+    ):
+        messages = [{"role": "user", "parts": [{"type": "text", "text": "a"}]}]
+        body = {"id": "c", "messages": messages, "tools": {"where": {"description": "d", **given}}}
+        brought = of_chat(UiChat.model_validate(body)).brought
+        assert brought is not None
+        assert brought["tools"] == {"where": {"description": "d", "parameters": schema}}
+
+
+def test_of_two_tools_of_one_name_neither_is_meant() -> None:
+    tools = [{"name": "where", "description": one} for one in ("a", "b")]
+    messages = [{"role": "user", "content": "a"}]
+    with pytest.raises(InvalidRequest) as raised:
+        of_ag_ui(AgUiRun.model_validate({**WORDS, "messages": messages, "tools": tools}))
+    assert raised.value.details["fields"][0]["field"] == "tools.1.name"
