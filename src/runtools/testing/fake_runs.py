@@ -22,6 +22,7 @@ from runtools.errors import Conflict, NotFound, RunToolsError, Unauthenticated
 from runtools.platform.agents.link import LinkLost
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.ports.worker import (
+    EARLIER,
     MAX_FRAME_BYTES,
     PATH,
     Append,
@@ -134,7 +135,7 @@ class FakeRuns:
             dict(limits or {}),
             dict(config or {}),
             output_schema,
-            list(earlier),
+            [one for one in earlier if one.type in EARLIER],
             Brought.model_validate(brought or {}),
         )
         started = {

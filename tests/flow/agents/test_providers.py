@@ -281,6 +281,33 @@ async def test_a_summary_that_does_not_help_is_not_made_again(stage: Stage, mode
         assert len(fake.asked) == 8
 
 
+async def test_a_new_run_knows_how_large_its_thread_is(stage: Stage, models: Models) -> None:
+    """Also what came after the last answer: the run before has ended at a limit with it."""
+    async with provider("chat", MUCH, ["the summary"], ["end"], ["too often"]) as fake:
+        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": 3000})
+        first = stage.make(model=way, config={"max_tokens": 900}, limits={"max_iterations": 1})
+        stage.worker(models.build)
+        assert (await stage.runs.ended(first))["status"] == "limit_reached"
+        run = stage.make("go on", model=way, config={"max_tokens": 900}, earlier=first.log)
+        assert (await stage.runs.ended(run))["output"] == "end"
+        [compaction] = run.of("compaction")
+        assert compaction["tokensBefore"] == IN_TOKENS + OUT_TOKENS
+
+
+async def test_a_summary_that_did_not_help_is_not_made_in_the_next_run_either(
+    stage: Stage, models: Models
+) -> None:
+    async with provider("chat", LOOK, ["the summary"], ["end"], ["and on"]) as fake:
+        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": 1200})
+        first = stage.make(model=way)
+        stage.worker(models.build)
+        assert (await stage.runs.ended(first))["output"] == "end"
+        assert len(first.of("compaction")) == 1
+        run = stage.make("go on", model=way, earlier=first.log)
+        assert (await stage.runs.ended(run))["output"] == "and on"
+        assert run.of("compaction") == []
+
+
 # What each says of a conversation that is too long, and so do servers of one's own.
 OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
     (*WIRES[0], 400, {"type": "error", "error": {

@@ -665,7 +665,8 @@ class TestGoingOn:
         await stage.worker.finish(run, "End.")
         made = await stage.run("And?", threadId=given.run.thread_id)
         run, given = await stage.take(made["id"])
-        assert [one.type for one in given.earlier] == ["message", "compaction", "message"]
+        kinds = ["message", "compaction", "message", "usage"]
+        assert [one.type for one in given.earlier] == kinds
         assert given.earlier[0].data["text"] == "And this too."
         await stage.worker.finish(run)
 

@@ -18,6 +18,7 @@ from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import client, holds
 from runtools.testing.fake_worker import (
+    USED,
     FakeWorker,
     Held,
     answered,
@@ -171,11 +172,13 @@ class TestQueue:
         assert stage.worker.offers.empty()
         await stage.worker.finish(run, "One.")
         run, given = await stage.take(second["id"])
-        assert [one.data.get("text") for one in given.earlier] == ["First.", "One."]
+        assert [one.data.get("text") for one in given.earlier] == ["First.", "One.", None]
         assert given.earlier[1].wire == {"raw": "One."}
+        assert given.earlier[2].data["inputTokens"] == USED["inputTokens"]
         await stage.worker.finish(run, "Two.")
         run, given = await stage.take(third["id"])
-        assert [one.data["text"] for one in given.earlier] == ["First.", "One.", "Second.", "Two."]
+        texts = [one.data["text"] for one in given.earlier if one.type == "message"]
+        assert texts == ["First.", "One.", "Second.", "Two."]
         await stage.worker.finish(run)
 
     async def test_a_conversation_goes_on_from_its_last_compaction(self, stage: Stage) -> None:
@@ -188,7 +191,7 @@ class TestQueue:
         await stage.worker.finish(run, "End.")
         made = await stage.run("And?", threadId=thread)
         run, given = await stage.take(made["id"])
-        assert [one.type for one in given.earlier] == ["compaction", "message"]
+        assert [one.type for one in given.earlier] == ["compaction", "message", "usage"]
         await stage.worker.finish(run)
         told = await stage.org.ask("GET", f"/v1/threads/{thread}/messages")
         assert [one["role"] for one in told][:3] == ["user", "assistant", "summary"]

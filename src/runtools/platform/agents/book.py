@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtools.platform.agents.extent import Extent
 from runtools.platform.core.ports.worker import Logged
 from runtools.sdk.shapes.runs import ApprovalResolved, RunUsage
 
@@ -61,9 +62,7 @@ class Book:
         calls: those of the last answer.
         call_ids: all of the run's.
         usage: what models were asked, added up.
-        size: tokens of the conversation as the last answer counted them.
-        floor: those that the first question after the last compaction took, 0: nobody counted them.
-        results: characters that calls have given back since the last answer.
+        extent: how large the conversation is, with the runs before this one.
         compacted: in which turn the conversation was last compacted.
         silent: how many answers since a person spoke said nothing that the run could end with.
         ended: whether `done` stands there.
@@ -79,9 +78,7 @@ class Book:
     calls: list[Call] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
     usage: RunUsage = field(default_factory=RunUsage)
-    size: int = 0
-    floor: int = 0
-    results: int = 0
+    extent: Extent = field(default_factory=Extent)
     compacted: int = 0
     silent: int = 0
     ended: bool = False
@@ -95,14 +92,8 @@ class Book:
         new: list[Logged] = []
         while self.last + 1 in self._later:
             new.append(self._later.pop(self.last + 1))
-            self.learn(new[-1:])
+            self._learn(new[-1])
         return new
-
-    def learn(self, events: Iterable[Logged]) -> None:
-        """Learn of a log that is not whole in front, in order."""
-        for event in events:
-            self.last = event.seq or self.last
-            self._learn(event)
 
     @property
     def has_gap(self) -> bool:
@@ -126,6 +117,8 @@ class Book:
 
     def _learn(self, event: Logged) -> None:
         data = event.data
+        self.last = event.seq or self.last
+        self.extent.learn(event)
         match event.type:
             case "message":
                 self._message(event, event.seq or 0)
@@ -145,7 +138,6 @@ class Book:
                 self.silent = 0
             case "tool-result":
                 self._call(data["callId"]).closed = True
-                self.results += len(data["output"])
             case "approval-requested":
                 self._call(data["callId"]).asked = True
             case "approval-resolved":
@@ -154,13 +146,8 @@ class Book:
                 call.resolved_at = event.seq or 0
             case "usage":
                 self.usage = RunUsage.model_validate(data["total"])
-                # Of an answer that broke off a provider may say nothing.
-                if data["turn"] == self.turn:
-                    self.size = data["inputTokens"] + data["outputTokens"] or self.size
-                    if self.turn == self.compacted:
-                        self.floor = data["inputTokens"]
             case "compaction":
-                self.compacted, self.size, self.floor, self.results = data["turn"], 0, 0, 0
+                self.compacted = data["turn"]
             case "done":
                 self.ended = True
             case _:
@@ -174,7 +161,7 @@ class Book:
                 self.interrupts = seq
         elif data["turn"] > 0:
             self.turn, self.seen, self.calls = data["turn"], seen_of(event), []
-            self.text, self.results = data["text"], 0
+            self.text = data["text"]
             self.silent += 1
 
     def _call(self, call_id: str) -> Call:

@@ -67,21 +67,21 @@ def is_full(run: Held) -> bool:
     it beside an answer as long as one may be: some providers refuse that, some servers cut it silently.
     Where a summary did not bring it below that, another would not, and the provider has the word.
     """
-    window, book = window_of(run), run.book
-    if window is None or not book.size:
+    window, extent = window_of(run), run.book.extent
+    if window is None or not extent.tokens:
         return False
     most = run.asked.settings.get("max_tokens") or 0
     room = window - min(most, int(_MOST_KEPT_FREE * window))
-    if book.floor > min(FULL * window, room):
+    if extent.floor > min(FULL * window, room):
         return False
     coming = sum(len(one.data["output"]) for one in run.results.values())
-    results = (book.results + coming) // _CHARACTERS_A_TOKEN
-    return book.size > FULL * window or book.size + results > room
+    results = (extent.results + coming) // _CHARACTERS_A_TOKEN
+    return extent.tokens > FULL * window or extent.tokens + results > room
 
 
 async def compact(run: Held, turn: int) -> bool:
     """Append a summary in place of all that was said; False: it could not be had, and the run has ended."""
-    messages, before = run.history.shown(""), run.book.size
+    messages, before = run.history.shown(""), run.book.extent.tokens
     # What is said from here on is in no summary: it stands after it.
     wire = {"seen": run.book.last, "request": run.book.request[:_OF_REQUEST]}
     most = int((window_of(run) or _UNKNOWN_WINDOW) * _CHARACTERS_A_TOKEN * FULL / 2)

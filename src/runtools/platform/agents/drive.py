@@ -271,7 +271,7 @@ async def _held(
     access = given.model
     check_price(given)
     history = History(sees=_sees(given))
-    size = await earlier_runs(means.link, given, lease, history)
+    extent = await earlier_runs(means.link, given, lease, history)
     model = means.build(access)
     if not given.run.cancel_requested:
         with contextlib.suppress(Broken):  # the first step finds why
@@ -280,8 +280,8 @@ async def _held(
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
     run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history, began)
+    run.book.extent = extent
     await run.catch_up()
-    run.book.size = run.book.size or size
     return run
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from runtools.platform.agents.book import Book
+from runtools.platform.agents.extent import Extent
 from runtools.platform.agents.history import History
 from runtools.platform.agents.link import Link
 from runtools.platform.core.ports.worker import Assignment, Logged
 
 
-async def earlier_runs(link: Link, given: Assignment, lease: int, history: History) -> int:
-    """Take up the runs before this one; returns how many tokens the last answer counted, 0: none did."""
-    size, book, run_id = 0, Book(), ""
+async def earlier_runs(link: Link, given: Assignment, lease: int, history: History) -> Extent:
+    """Take up the runs before this one; returns how large they have made the conversation."""
+    extent, run_id = Extent(), ""
     async for event in _earlier(link, given, lease):
         if run_id and event.run_id != run_id:
             history.end()
-            size, book = _size(book, size), Book()
         run_id = event.run_id
         history.take([event])
-        book.learn([event])
+        extent.learn(event)
     if run_id:
         history.end()
-    return _size(book, size)
+    return extent
 
 
 async def own_log(
@@ -51,7 +50,3 @@ async def _earlier(link: Link, given: Assignment, lease: int) -> AsyncIterator[L
         last = events[-1]
         piece = await link.earlier(given.run.id, lease, last.run_id, last.seq or 0)
         events, more = piece.events, piece.more
-
-
-def _size(book: Book, before: int) -> int:
-    return book.size or (0 if book.compacted else before)

@@ -27,6 +27,7 @@ from runtools.platform.api.secrets import store as secrets
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.core.ports.worker import (
+    EARLIER,
     OWN_KEYS,
     Append,
     Earlier,
@@ -41,7 +42,6 @@ from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.limits import Amounts
 
-EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "compaction")
 _AGENTS = frozenset({"all", "agents"})
 _TOOL = "tool"
 _SECOND = timedelta(seconds=1)

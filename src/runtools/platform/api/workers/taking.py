@@ -33,10 +33,9 @@ from runtools.platform.api.sandboxes import store as sandboxes
 from runtools.platform.api.threads import store as threads
 from runtools.platform.api.workers import service
 from runtools.platform.api.workers.desktops import has_desktop
-from runtools.platform.api.workers.service import EARLIER
 from runtools.platform.core import runs as states
 from runtools.platform.core import spending
-from runtools.platform.core.ports.worker import Assignment, ModelAccess, Take
+from runtools.platform.core.ports.worker import EARLIER, Assignment, ModelAccess, Take
 from runtools.platform.core.runs import Move, Status
 from runtools.platform.kit import crypto
 from runtools.platform.kit.db import Transaction

@@ -38,6 +38,8 @@ SILENT_SECONDS = 2.5
 """How long a worker may say nothing before its grace begins."""
 OWN_KEYS = "api:"
 """How the keys of events begin that the api appends, and those of workers do not."""
+EARLIER = ("message", "tool-call", "tool-result", "approval-resolved", "usage", "compaction")
+"""What a worker is given of the runs before: what was said and done, and how large that has become."""
 
 ProcessId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
