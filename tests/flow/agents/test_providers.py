@@ -308,6 +308,35 @@ async def test_a_summary_that_did_not_help_is_not_made_in_the_next_run_either(
         assert run.of("compaction") == []
 
 
+HALF = ["I am going to", Break()]
+
+
+async def test_a_try_that_uses_up_a_limit_is_the_last_one(stage: Stage, models: Models) -> None:
+    """Some providers say what a question took before they answer it: that is paid for."""
+    async with provider("anthropic", HALF, ["too often"]) as fake:
+        way = access("anthropic", "claude-sonnet-4-5", fake)
+        run = stage.make(model=way, limits={"max_total_tokens": IN_TOKENS})
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["status"] == "limit_reached"
+        assert done["limit"].startswith(f"max_total_tokens: {IN_TOKENS + 1} of")
+        [error] = run.of("error")
+        assert (error["code"], error["retrying"]) == ("model_unavailable", None)
+        assert len(fake.asked) == 1
+
+
+async def test_so_is_one_of_a_summary(stage: Stage, models: Models) -> None:
+    async with provider("anthropic", LOOK, HALF, ["too often"]) as fake:
+        way = access("anthropic", "claude-sonnet-4-5", fake)
+        way = way.model_copy(update={"context_window": 1200})
+        run = stage.make(model=way, limits={"max_total_tokens": 2 * IN_TOKENS})
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["status"] == "limit_reached"
+        assert run.of("compaction") == []
+        assert len(fake.asked) == 2
+
+
 # What each says of a conversation that is too long, and so do servers of one's own.
 OVERFLOWS: list[tuple[str, str, Wire, int, Any]] = [
     (*WIRES[0], 400, {"type": "error", "error": {

@@ -41,12 +41,19 @@ MOST_SILENT = 3
 
 
 async def ask(run: Held) -> None:
-    """Ask the model, and append its answer; what cannot be mended ends the run as failed."""
+    """Ask the model, and append its answer; what cannot be mended ends the run as failed.
+
+    Where what was tried has used up a limit, it is asked no further, and the next step ends the run.
+    """
     turn = run.book.turn + 1
     tries = 0
     while True:
         tries += 1
-        question = await _taken_up(run) or _asked(run, turn)
+        question = await _taken_up(run)
+        if question is None:
+            if run.limit is not None:
+                return
+            question = _asked(run, turn)
         run.known, run.stream = question.upto, question.stream
         question.stream.speak()
         came = await run.reins.hold(question.coming)

@@ -80,19 +80,25 @@ def is_full(run: Held) -> bool:
 
 
 async def compact(run: Held, turn: int) -> bool:
-    """Append a summary in place of all that was said; False: it could not be had, and the run has ended."""
+    """Append a summary in place of all that was said; False: there is none.
+
+    Then the run has ended, or has used up a limit, and the next step ends it.
+    """
     messages, before = run.history.shown(""), run.book.extent.tokens
     # What is said from here on is in no summary: it stands after it.
     wire = {"seen": run.book.last, "request": run.book.request[:_OF_REQUEST]}
     most = int((window_of(run) or _UNKNOWN_WINDOW) * _CHARACTERS_A_TOKEN * FULL / 2)
     tries = 0
-    while True:
+    while run.limit is None:
         tries += 1
         stream = _stream(run, turn)
         came = await run.reins.hold(_summed_up(run, stream, transcript(messages, most)))
         run.stream = None
         if isinstance(came, ModelResponse):
-            break
+            summary = Compaction(turn=turn, tokens_before=before, summary=text_of(came))
+            event = new_event(f"t{turn}:compaction", "compaction", summary, wire)
+            await run.append([event, *spent(run, came, turn, "compaction")])
+            return True
         took = spent(run, stream.response, turn)
         if came.then == "shorten" and tries < _MOST_SHORTER:
             most //= 2
@@ -101,11 +107,8 @@ async def compact(run: Held, turn: int) -> bool:
         elif not await again(run, turn, tries, came, took):
             end = run.done("failed", error=_overflow(came), usage=with_spent(run, took))
             await run.append([*took, end])
-            return False
-    summary = Compaction(turn=turn, tokens_before=before, summary=text_of(came))
-    event = new_event(f"t{turn}:compaction", "compaction", summary, wire)
-    await run.append([event, *spent(run, came, turn, "compaction")])
-    return True
+            break
+    return False
 
 
 def _overflow(trouble: Trouble) -> RunError:

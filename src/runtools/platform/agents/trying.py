@@ -54,6 +54,8 @@ def check_price(given: Assignment) -> None:
 async def again(run: Held, turn: int, tried: int, trouble: Trouble, took: list[NewEvent]) -> bool:
     """Say what went wrong, and wait for the next try; False: there is to be none, and nothing is said.
 
+    Nobody waits where the request has used up a limit of the run, or a budget of its org: who asks looks.
+
     Args:
         tried: how often it was asked.
         took: events of what the request took.
@@ -61,8 +63,12 @@ async def again(run: Held, turn: int, tried: int, trouble: Trouble, took: list[N
     seconds = pause(trouble, tried)
     if seconds is None:
         return False
-    told = TroubleShape(**trouble.error.model_dump(), turn=turn, retrying=round(seconds, 2))
-    error = new_event(f"t{turn}:error:{run.lease}.{run.tries}", "error", told)
-    await run.append([*took, error])
-    await run.reins.hold(run.means.clock.sleep(seconds))
+    if took:
+        await run.append(took)
+    is_over = run.limit is not None
+    retrying = None if is_over else round(seconds, 2)
+    told = TroubleShape(**trouble.error.model_dump(), turn=turn, retrying=retrying)
+    await run.append([new_event(f"t{turn}:error:{run.lease}.{run.tries}", "error", told)])
+    if not is_over:
+        await run.reins.hold(run.means.clock.sleep(seconds))
     return True
