@@ -511,6 +511,30 @@ class TestGivenUp:
         run, _ = await stage.take(run.run_id)
         await stage.worker.finish(run)
 
+    @pytest.mark.parametrize("comes_back", [True, False])
+    async def test_time_in_which_nobody_drove_it_is_none_of_its(
+        self, stage: Stage, comes_back: bool
+    ) -> None:
+        """The machine was off, say: what went by since its worker was last heard of counts for nobody."""
+        platform, me = stage.world.platform, stage.worker.worker_id
+        run, _ = await stage.taken(config={"maxSeconds": 60})
+        record = await platform.db.read(runs.known, run.run_id)
+        assert record is not None
+        taken_at = platform.clock.now() - LONG
+        await platform.db.write(runs.change, record, {"taken_at": taken_at})
+        await stage.worker.freeze()
+        link_of(stage).spoke -= LONG.total_seconds()
+        await platform.db.write(workers.seen, [me], taken_at + timedelta(seconds=3))
+        if comes_back:
+            await dispatch.arrived(platform, Hello(worker_id=me, slots=4))
+        else:
+            await dispatch.look(platform, may_take_back=True)
+        async with fake_worker(stage.world.url, stage.world.token("worker")) as other:
+            offer = await other.offered()
+            given = await other.take(offer)
+            assert given.spent_seconds == 3.0
+            await other.finish(Held(run_id=offer.run_id, lease=offer.lease))
+
     async def test_a_wait_leaves_nothing_under_way(self, stage: Stage) -> None:
         run, _ = await stage.taken()
         await stage.worker.append(run, said("May I?"), called("bash"), asked("bash"), wait=True)

@@ -190,17 +190,25 @@ def wake(conn: Transaction, record: Record, now: datetime) -> Record:
     return _offered(conn, record, Move.WAKE, now, record)
 
 
-def requeue(conn: Transaction, record: Record, now: datetime, *, lost: bool = True) -> Record:
+def requeue(
+    conn: Transaction,
+    record: Record,
+    now: datetime,
+    *,
+    lost: bool = True,
+    until: datetime | None = None,
+) -> Record:
     """Offer a run anew whose worker is gone; what it had begun may be under way, or done.
 
     Args:
         lost: whether that may be for what the run itself did to it: it has neither ended in order nor been
             away for a while.
+        until: when its worker was last heard of: whatever time went by since, nobody drove it; None: now.
     """
     stood_still = record.driven_to == record.last_seq
     takeovers = (record.takeovers if stood_still else 0) + lost
     left = replace(record, driven_to=record.last_seq, takeovers=takeovers)
-    return _offered(conn, left, Move.REQUEUE, now, record)
+    return _offered(conn, _let_go(left, until or now), Move.REQUEUE, now, record)
 
 
 def announce(conn: Transaction, record: Record, now: datetime) -> None:
@@ -214,16 +222,16 @@ def _offered(
     conn: Transaction, record: Record, move: Move, now: datetime, before: Record
 ) -> Record:
     status = states.check(move, record.status, record.id)
-    offered = replace(_let_go(record, now), status=status, lease=record.lease + 1, queued_at=now)
+    offered = replace(record, status=status, lease=record.lease + 1, queued_at=now)
     store.change(conn, record, _changes(before, offered))
     return offered
 
 
-def _let_go(record: Record, now: datetime) -> Record:
-    """Nobody drives it from here on."""
+def _let_go(record: Record, until: datetime) -> Record:
+    """Nobody has driven it since then."""
     spent = 0
     if record.taken_at is not None and record.worker_id is not None:
-        spent = max(0, (now - record.taken_at) // _MILLISECOND)
+        spent = max(0, (until - record.taken_at) // _MILLISECOND)
     return replace(record, worker_id=None, token_digest=None, active_ms=record.active_ms + spent)
 
 

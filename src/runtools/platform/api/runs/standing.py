@@ -38,7 +38,8 @@ async def has_workers(platform: Platform) -> bool:
     """Whether any worker is connected, to whichever api process."""
     if platform.workers.heard(platform.clock.monotonic()):
         return True
-    return bool(await platform.db.read(workers.present, platform.clock.now() - _GRACE))
+    since = platform.clock.now() - _GRACE
+    return any(at >= since for at in (await platform.db.read(workers.known)).values())
 
 
 async def warnings(platform: Platform) -> list[str]:

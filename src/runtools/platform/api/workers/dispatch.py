@@ -77,22 +77,27 @@ async def look(platform: Platform, *, may_take_back: bool) -> None:
             await _compare(platform, link)
     if not may_take_back:
         return
-    present = {*here, *await platform.db.read(store.present, now - _GRACE)}
+    heard = await platform.db.read(store.known)
+    present = {*here, *(one for one, at in heard.items() if at >= now - _GRACE)}
     lost = await platform.db.read(runs.driven_but_by, sorted(present), _AT_ONCE)
     for record in lost:
-        await take_back(platform, record)
+        await take_back(platform, record, until=heard.get(record.worker_id or ""))
     since = now - _UNCANCELLED if present else now
     for record in await platform.db.read(runs.uncancelled, since, _AT_ONCE):
         if record.id not in platform.asking:
             platform.spawn(_drop(platform, record), f"cancelling {record.id}")
-    await platform.db.write(store.forget, now - _KEPT)
+    if len(lost) < _AT_ONCE:  # of those that drove the rest it is still to be known until when
+        await platform.db.write(store.forget, now - _KEPT)
 
 
-async def take_back(platform: Platform, record: Record, *, lost: bool = True) -> None:
+async def take_back(
+    platform: Platform, record: Record, *, lost: bool = True, until: datetime | None = None
+) -> None:
     """Offer a run anew, unless somebody else has done so, or it has gone on.
 
     Args:
         lost: whether its worker is gone without a word, which may be the run's doing.
+        until: when that was last heard of; None: just now.
     """
     now = platform.clock.now()
 
@@ -101,7 +106,7 @@ async def take_back(platform: Platform, record: Record, *, lost: bool = True) ->
         still = (record.status, record.lease, record.worker_id)
         if held is None or (held.status, held.lease, held.worker_id) != still:
             return None
-        return runs_log.requeue(conn, held, now, lost=lost)
+        return runs_log.requeue(conn, held, now, lost=lost, until=until)
 
     taken = await platform.db.write(act)
     if taken is None:
@@ -114,10 +119,10 @@ async def take_back(platform: Platform, record: Record, *, lost: bool = True) ->
 
 async def arrived(platform: Platform, hello: Hello) -> None:
     """A worker has connected; what one of its name drove before is offered anew."""
-    await platform.db.write(store.came, hello.worker_id, platform.clock.now())
+    heard = await platform.db.write(store.came, hello.worker_id, platform.clock.now())
     for record in await platform.db.read(runs.driven_by, hello.worker_id):
         lives = hello.drove.get(record.id) == record.lease
-        await take_back(platform, record, lost=not lives)
+        await take_back(platform, record, lost=not lives, until=heard)
 
 
 async def left(platform: Platform, worker_id: str) -> None:

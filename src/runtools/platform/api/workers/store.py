@@ -18,10 +18,12 @@ workers = Table(
 )
 
 
-def came(conn: Connection, worker_id: str, now: datetime) -> None:
-    """A worker has connected."""
+def came(conn: Connection, worker_id: str, now: datetime) -> datetime | None:
+    """A worker has connected; gives when it was last heard of before that, if it is known here."""
+    before = conn.scalar(select(workers.c.seen_at).where(workers.c.id == worker_id))
     row = upsert(conn, workers).values(id=worker_id, seen_at=now)
     conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
+    return before
 
 
 def seen(conn: Connection, worker_ids: Sequence[str], now: datetime) -> None:
@@ -34,10 +36,10 @@ def left(conn: Connection, worker_id: str) -> None:
     conn.execute(delete(workers).where(workers.c.id == worker_id))
 
 
-def present(conn: Connection, since: datetime) -> list[str]:
-    """Workers that were connected since."""
-    query = select(workers.c.id).where(workers.c.seen_at >= since)
-    return list(conn.scalars(query))
+def known(conn: Connection) -> dict[str, datetime]:
+    """When each worker was last heard of."""
+    rows = conn.execute(select(workers.c.id, workers.c.seen_at)).tuples()
+    return dict(rows.all())
 
 
 def forget(conn: Connection, before: datetime) -> None:
