@@ -113,6 +113,24 @@ class TestMany:
         assert sum(name.startswith("other__") for name in offered) == 7
         assert "86 more tools of one (" in str(script.asked[0][0].parts[0])
 
+    async def test_what_cannot_be_told_of_is_counted(self, stage: Stage) -> None:
+        """It stands in the instructions, with every question: no server makes them longer than a line."""
+        with session_server() as one:
+            one.more = {f"{'x' * 70}{n}": {"type": "object"} for n in range(900)}
+            script = Script(["done"])
+            await stage.played(script, agent={"mcp_servers": [{"name": "one", "url": one.url}]})
+        system = str(script.asked[0][0].parts[0])
+        assert "not to be had: 899 tools of one (they cannot be told of)." in system
+
+    async def test_those_that_the_server_lacks_are_told(self, stage: Stage) -> None:
+        with session_server() as one:
+            script = Script(["done"])
+            given = {"name": "one", "url": one.url, "tools": ["count", "typo", "tyop"]}
+            await stage.played(script, agent={"mcp_servers": [given]})
+        system = str(script.asked[0][0].parts[0])
+        assert "not to be had: tyop, typo of one (it lists no such tool)." in system
+        assert "one__count" in [tool.name for tool in script.infos[0].function_tools]
+
     @pytest.mark.parametrize(
         ("counts", "given"),
         [
@@ -174,6 +192,21 @@ class TestRefused:
         assert {"where", "small__count"} <= gone
         assert "bash" in second
         assert ends.done["error"]["code"] == "model_rejected"
+
+    async def test_so_they_are_when_another_lease_offers_them_anew(self, stage: Stage) -> None:
+        refused = ModelHTTPError(400, "any", {"error": {"message": "a tool is no good"}})
+        call = Call("bash", {"command": "true"})
+        with session_server() as server:
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            run = stage.make(model=ENDPOINT, agent={**given, "permissions": {"bash": "ask"}})
+            script = Script([[refused], [call]], [[refused], ["done"], [refused]])
+            stage.worker(script)
+            await stage.runs.until(lambda: run.status == "waiting")
+            await stage.runs.decide(run, "call-0-0", "allow")
+            done = await stage.runs.ended(run)
+        assert (done["status"], done["output"]) == ("completed", "done")
+        offered = ["small__count" in [one.name for one in x.function_tools] for x in script.infos]
+        assert offered == [True, False, True, False]
 
 
 async def test_a_server_that_is_silent_on_another_lease_is_said_to_be(stage: Stage) -> None:

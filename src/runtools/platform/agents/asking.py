@@ -74,9 +74,10 @@ async def ask(run: Held) -> None:
             # It may be for a picture, which no later request of the thread would get past either.
             came = replace(came, then="again", after=0.0)
         elif came.error.code == REJECTED and run.toolbox.leave_out(
-            came.error.message, all_of_them=turn == 1
+            came.error.message, all_of_them=turn == run.first
         ):
-            # Or for a tool of a server of the agent's: what is left is offered without it.
+            # Or for a tool of a server of the agent's: what is left is offered without it. Nobody keeps
+            # which those were: the next lease offers all again, and finds it out anew.
             tools = run.toolbox.definitions
             run.asked = replace(
                 run.asked, parameters=replace(run.asked.parameters, function_tools=tools)

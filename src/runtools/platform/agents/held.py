@@ -82,6 +82,7 @@ class Held:
         self.book = Book()
         self.exceeded: str | None = None  # which budget of the org is used up
         self._began = began
+        self.first = 0  # of its turns under this lease
         self.known = 0  # up to where whoever is at work knows the log
         self.waits = False  # it was let go of, until somebody wakes it
         self._tried = (0, 0)
@@ -149,7 +150,7 @@ class Held:
             news = await self.means.link.read(self.id, self.lease, self.book.last)
             self.history.take(self.book.take(news.events))
             more = news.more
-        self.known = self.book.seen
+        self.known, self.first = self.book.seen, self.book.turn + 1
         self.begun = {call.call_id for call in self.book.open if self._may_have_begun(call)}
 
     def _may_have_begun(self, call: Call) -> bool:

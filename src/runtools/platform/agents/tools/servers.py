@@ -7,7 +7,7 @@ run, and nothing has to be found again after a restart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,20 +97,21 @@ class Servers:
                 self.troubles.append(
                     f"{left} (there are too many: its `tools` can name the needed)"
                 )
-            for tool in tools[:most]:
-                if self.tools.setdefault(tool.name, tool) is not tool:
-                    self.troubles.append(f"a tool of {server.name} (another has its name)")
+            alike = sum(self.tools.setdefault(one.name, one) is not one for one in tools[:most])
+            if alike:
+                self.troubles.append(f"{alike} tools of {server.name} (others have their names)")
 
     def silent(self, name: str) -> str | None:
         """The server that did not say what it has, and of which a tool may be; None: of none."""
         names = (one.name for one in self._servers if one.name in self._silent)
         return next((one for one in names if name.startswith(shown.prefix(one))), None)
 
-    def leave_out(self, name: str, said: str) -> None:
-        """The model's provider refuses a tool, in its words."""
-        self.tools.pop(name, None)
-        words = repr(said[:_MOST_WORDS])
-        self.troubles.append(f"{name} (the model's provider refuses its description: {words})")
+    def leave_out(self, names: Sequence[str], said: str) -> None:
+        """The model's provider refuses tools, in its words."""
+        for name in names:
+            self.tools.pop(name, None)
+        why = f"the model's provider refuses such a description: {said[:_MOST_WORDS]!r}"
+        self.troubles.append(f"{', '.join(names)} ({why})")
 
     async def call(self, name: str, given: dict[str, Any], say: Say, *, begun: bool) -> Result:
         """Call a tool; whatever goes wrong is a result.
@@ -184,20 +185,21 @@ class Servers:
 
     async def _all_of(self, server: McpServer, client: Client) -> list[ServerTool]:
         found: dict[str, ServerTool] = {}
-        cursor = None
-        for _ in range(_MOST_PAGES):
-            page = await client.list_tools(cursor=cursor)
-            for tool in page.tools:
-                if server.tools is not None and tool.name not in server.tools:
-                    continue
-                made = shown.told(server, tool)
-                if made is None or found.setdefault(made.name, made).tool != made.tool:
-                    self.troubles.append(f"a tool of {server.name} (it cannot be told of)")
-                if len(found) >= _MOST_LISTED:
-                    return list(found.values())
-            cursor = page.next_cursor
-            if cursor is None:
+        unlisted, untold = set(server.tools or ()), 0
+        async for tool in _pages(client):
+            if server.tools is not None and tool.name not in server.tools:
+                continue
+            unlisted.discard(tool.name)
+            made = shown.told(server, tool)
+            untold += made is None or found.setdefault(made.name, made).tool != made.tool
+            if len(found) >= _MOST_LISTED:
                 break
+        # A line each, however many: they go to the model with every question.
+        if untold:
+            self.troubles.append(f"{untold} tools of {server.name} (they cannot be told of)")
+        if unlisted:
+            names = ", ".join(sorted(unlisted))
+            self.troubles.append(f"{names} of {server.name} (it lists no such tool)")
         return list(found.values())
 
     async def _client(self, server: McpServer) -> Client:
@@ -230,6 +232,18 @@ class Servers:
         resident = self._residents.get(server.name)
         ended = None if resident is None else await resident.how_it_ended()
         return ended or shown.why(error)
+
+
+async def _pages(client: Client) -> AsyncIterator[Any]:
+    """What a server lists, as far as anybody listens."""
+    cursor = None
+    for _ in range(_MOST_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        for tool in page.tools:
+            yield tool
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 def shares(counts: Iterable[int]) -> list[int]:

@@ -198,7 +198,7 @@ class Toolbox:
             said: the provider's words.
             all_of_them: leave out all of them where it names none: not every provider does.
         """
-        brought = [*self._servers.tools, *self._front]
+        brought = list(dict.fromkeys([*self._servers.tools, *self._front]))
         names = [one for one in brought if re.search(rf"\b{re.escape(one)}\b", said)][:1]
         offered = self.names
         if (
@@ -209,10 +209,12 @@ class Toolbox:
             names = [one for one in brought if one == offered[int(found[1])]]
         elif not names and all_of_them:
             names = brought
-        for name in dict.fromkeys(names):
+        if not names:
+            return False
+        for name in names:
             self._front.pop(name, None)
-            self._servers.leave_out(name, said)
-        return bool(names)
+        self._servers.leave_out(names, said)
+        return True
 
     async def look(self) -> None:
         """Learn what the servers have."""
