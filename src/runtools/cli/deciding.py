@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runtools.cli import output, run_looks
-from runtools.errors import Conflict
-from runtools.sdk.shapes.runs import ApprovalRequested
+from runtools.errors import Conflict, RunEnded, RunToolsError
+from runtools.sdk.shapes.runs import ApprovalRequested, Decision
 
 if TYPE_CHECKING:
     from runtools.sdk.sync.runs import AgentRun
@@ -32,6 +32,31 @@ def waiting(found: AgentRun) -> dict[str, ApprovalRequested]:
         if event.seq is not None and event.seq >= found.view.last_seq:
             break
     return asked
+
+
+def decide_all(
+    found: AgentRun,
+    calls: Sequence[str],
+    decision: Decision,
+    arguments: dict[str, Any] | None,
+    reason: str | None,
+) -> tuple[list[str], list[RunToolsError]]:
+    """Decide alike on several calls of a run.
+
+    Returns:
+        The ids of those that it was done for, and why not for others.
+    """
+    done: list[str] = []
+    faults: list[RunToolsError] = []
+    for call in calls:
+        try:
+            found.approve(call, decision, arguments=arguments, reason=reason)
+            done.append(call)
+        except RunToolsError as fault:
+            faults.append(fault)
+            if isinstance(fault, RunEnded) or not isinstance(fault, Conflict):
+                break  # it is so for the others, too
+    return done, faults
 
 
 def decide(found: AgentRun, asked: ApprovalRequested) -> None:

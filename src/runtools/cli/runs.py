@@ -12,7 +12,7 @@ import typer
 from runtools.cli import here, lazy, objects, output, stdin
 from runtools.cli.output import Json
 from runtools.cli.session import connected, flag
-from runtools.errors import AlreadyDecided, InvalidRequest
+from runtools.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from runtools import RunTools
@@ -205,20 +205,16 @@ def approve(
             if len(waiting) != 1:
                 raise InvalidRequest("--arguments are those of one call", hint="name it")
             every = {one: every[one].model_copy(update={"arguments": given}) for one in every}
-        late: dict[str, AlreadyDecided] = {}
-        for each in waiting:
-            try:
-                found.approve(each, decision, arguments=given, reason=reason)
-            except AlreadyDecided as error:
-                late[each] = error  # the others still wait for a word
-    mine = [one for one in waiting if one not in late]
+        mine, faults = deciding.decide_all(found, waiting, decision, given, reason)
     if mine:
         done = "denied" if deny else "allowed"
         told = [looks.whole(every[one]) for one in mine if one in every]
         said = f"{done}: {', '.join(mine)}"
         output.show(found.view, lambda: "\n".join([said, *told]))
-    for other in late.values():
-        raise other
+    for fault in faults[:-1]:
+        output.fail(fault)
+    for fault in faults[-1:]:
+        raise fault
 
 
 @runs.command("steer")
@@ -300,7 +296,7 @@ def delete_thread(
 def export_thread(ref: ThreadRef) -> None:
     """Print all of a thread as one JSON document: its runs and their whole logs."""
     with connected() as rt:
-        output.line(rt.threads.export(ref).model_dump_json())
+        output.item(rt.threads.export(ref))
 
 
 # --- what is given ---
