@@ -16,6 +16,7 @@ import typer
 
 from runtools.cli import lazy, words
 from runtools.errors import Conflict, RunToolsError
+from runtools.sdk.lines import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,7 +101,7 @@ def show_once(
 
 def item(data: Shape) -> None:
     """One object of a stream, as one line of JSON."""
-    line(data.model_dump_json())
+    line(_document(data))
 
 
 def show_lines(texts: Sequence[str]) -> None:
@@ -116,8 +117,8 @@ def _document(data: Shape | Sequence[Shape] | None) -> str:
     if data is None:
         return "null"
     if isinstance(data, Sequence):
-        return "[" + ",".join(one.model_dump_json() for one in data) + "]"
-    return data.model_dump_json()
+        return "[" + ",".join(map(_document, data)) + "]"
+    return one_line(data.model_dump_json())
 
 
 def line(text: str) -> None:

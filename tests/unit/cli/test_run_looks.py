@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from runtools.cli import deciding, model_looks, output, run_looks, run_view
-from runtools.errors import AlreadyDecided, InvalidRequest
+from runtools.cli import deciding, model_looks, output, run_looks, run_view, runs
+from runtools.errors import (
+    AlreadyDecided,
+    Conflict,
+    InvalidRequest,
+    RunEnded,
+    RunToolsError,
+    Unavailable,
+)
 from runtools.sdk.shapes.models import EndpointModel
 from runtools.sdk.shapes.runs import ApprovalRequested, Run, RunEvent
 
@@ -205,6 +214,76 @@ def test_who_decides_too_late_is_told_what_was_decided(
     monkeypatch.setattr(deciding, "answered", lambda *_: "y")
     deciding.decide(Late(), asked(path="a"))  # type: ignore[arg-type]
     assert "decided on already: deny, by usr_1: too much" in capsys.readouterr().err
+
+
+def decided_together(
+    monkeypatch: pytest.MonkeyPatch, faults: dict[str, RunToolsError]
+) -> tuple[list[str], Exception | None]:
+    """Allow three calls that wait; what was tried, and how it ended."""
+    tried: list[str] = []
+    view = Run.model_construct(id="run_1", status="running")
+
+    class Found:
+        id, status = "run_1", "running"
+
+        def __init__(self) -> None:
+            self.view, self.runs = view, self
+
+        def get(self, _: str) -> Found:
+            return self
+
+        def approve(self, call: str, *_: object, **__: object) -> None:
+            tried.append(call)
+            if call in faults:
+                raise faults[call]
+
+    @contextmanager
+    def connected() -> Iterator[Found]:
+        yield Found()
+
+    waiting = {one: asked(command=one).model_copy(update={"call_id": one}) for one in "abc"}
+    monkeypatch.setattr(runs, "connected", connected)
+    monkeypatch.setattr(deciding, "waiting", lambda _: waiting)
+    try:
+        runs.approve("run_1", None, False, None, None)
+    except RunToolsError as error:
+        return tried, error
+    return tried, None
+
+
+def test_of_calls_that_are_decided_on_together_each_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = {"a": AlreadyDecided("a was decided on"), "c": Conflict("c waits no more")}
+    tried, error = decided_together(monkeypatch, late)
+    told = capsys.readouterr()
+    assert (tried, error) == (["a", "b", "c"], late["c"])  # which the command says at its end
+    assert told.out.startswith("allowed: b\n")
+    assert "error: a was decided on" in told.err
+
+
+@pytest.mark.parametrize("fault", [RunEnded("run_1 has ended"), Unavailable("the api is away")])
+def test_what_was_allowed_is_told_where_the_rest_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: RunToolsError
+) -> None:
+    tried, error = decided_together(monkeypatch, {"b": fault})
+    assert (tried, error) == (["a", "b"], fault)
+    assert capsys.readouterr().out.startswith("allowed: a\n")
+
+
+def test_an_object_is_one_line_whatever_ends_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--json` is one event a line, also to programs that go by what Python takes for lines."""
+    said = event("text-delta", text="a\u2028b\x85c\u2029", turn=1, attempt=1)
+    monkeypatch.setattr(output, "_as_json", True)
+    output.item(said)
+    output.show([said, said], lambda: "")
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(one) for one in lines] == [
+        said.model_dump(mode="json"),
+        [said.model_dump(mode="json")] * 2,
+    ]
 
 
 def test_of_what_is_longer_than_the_screen_its_end_is_shown(screen: io.StringIO) -> None:

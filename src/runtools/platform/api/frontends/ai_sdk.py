@@ -1,6 +1,6 @@
 """A run's events as chunks of the AI SDK's UI message stream, version 1. Pure.
 
-Source: the chunk schema of the package `ai` (7.0), which checked what the tests hold this to.
+Source: the chunk schema of the package `ai` (7.0), by which the tests check each kind of stream.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from runtools.platform.api.frontends import ag_ui, ai_sdk
 from runtools.platform.api.frontends.telling import Teller
 from runtools.platform.kit.sse import PING
+from runtools.sdk.lines import one_line
 from runtools.sdk.shapes.runs import RunEvent
 
 Format = Literal["events", "ai-sdk", "ag-ui"]
@@ -128,4 +129,5 @@ def _events(piece: bytes) -> Iterator[RunEvent]:
 
 
 def _frames(said: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(b"data: %b\n\n" % json.dumps(one, ensure_ascii=False).encode() for one in said)
+    lines = (one_line(json.dumps(one, ensure_ascii=False)) for one in said)
+    return b"".join(b"data: %b\n\n" % line.encode() for line in lines)

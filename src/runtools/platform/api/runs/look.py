@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +13,9 @@ from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.core.ports.worker import Logged
 from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
+from runtools.sdk.lines import one_line
 from runtools.sdk.shapes.runs import PAYLOADS, Run, WaitsFor
 
-_ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 _SAME = tuple(set(Run.model_fields) - {"usage", "error", "waits_for"})
 
 
@@ -44,8 +43,8 @@ def payload(kind: str, data: object) -> BaseModel:
 
 
 def text(data: BaseModel) -> str:
-    """A shape as JSON in one line, also to readers that take other characters for the ends of lines."""
-    return _ENDS_OF_LINES.sub(lambda one: f"\\u{ord(one[0]):04x}", http.one(data).decode())
+    """A shape as JSON in one line."""
+    return one_line(http.one(data).decode())
 
 
 def event(found: Event) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import pytest
 from tests.unit.platform.api.frontends import worlds
 from tests.unit.platform.api.frontends.worlds import RUN, THREAD, event
 
+from runtools.platform.api.frontends import streams
 from runtools.platform.api.frontends.ai_sdk import Chunks, call_name
 from runtools.sdk.shapes.runs import (
     ApprovalRequested,
@@ -197,3 +199,21 @@ def test_what_a_person_said_meanwhile() -> None:
     assert told([event("message", said, 3)])[1:] == [
         {"type": "data-steering", "data": {"text": "Stop that."}}
     ]
+
+
+async def test_a_chunk_is_one_line_whatever_ends_one() -> None:
+    """Readers that go by what Python takes for lines, as httpx does, would hear a part of it."""
+
+    async def written() -> AsyncGenerator[bytes, None]:
+        yield b"data: " + worlds.text("a\u2028b\x85c").model_dump_json().encode() + b"\n\n"
+
+    async def waits() -> int | None:
+        return None
+
+    async def before() -> streams.Before:
+        return streams.Before([], ())
+
+    telling = streams.translated("ai-sdk", Chunks(RUN), written(), 0, waits, before)
+    frames = b"".join([one async for one in telling]).decode().splitlines()
+    chunks = [json.loads(one.removeprefix("data: ")) for one in frames[:-2] if one]
+    assert [one["delta"] for one in chunks if one["type"] == "text-delta"] == ["a\u2028b\x85c"]
