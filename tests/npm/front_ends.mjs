@@ -58,6 +58,22 @@ async function approves() {
   };
 }
 
+// Refuses what was asked, with a reason.
+async function denies() {
+  let finish;
+  const over = new Promise((resolve) => { finish = resolve; });
+  const { chat, errors } = talk(slug, {
+    onEnd: finish,
+    onFinish: ({ message }) => { if (message.parts.at(-1)?.type === 'text') finish(); },
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
+  });
+  await chat.sendMessage({ text: 'look around' });
+  const [asked] = chat.messages.at(-1).parts.filter((part) => part.state === 'approval-requested');
+  await chat.addToolApprovalResponse({ id: asked.approval.id, approved: false, reason: 'too much' });
+  await over;
+  return { errors, states: states(chat.messages.at(-1)), texts: texts(chat.messages.at(-1)) };
+}
+
 // Says something else instead of answering the question.
 async function says() {
   const { chat, errors } = talk(slug);
@@ -134,6 +150,19 @@ async function agUi() {
     asked: interrupts.length,
     said: agent.messages.filter((one) => one.content).map((one) => [one.role, one.content]),
   };
+}
+
+// Says something in place of an answer: it sends nothing without naming all that it was asked.
+async function agUiSays() {
+  const agent = new HttpAgent({ url: `${url}/v1/run/ag-ui?agent=${slug}`, headers, threadId: 'says' });
+  agent.messages = [{ id: '1', role: 'user', content: 'look around' }];
+  await agent.runAgent({});
+  const asked = agent.pendingInterrupts.length;
+  agent.messages = [...agent.messages, { id: '2', role: 'user', content: 'not that, please' }];
+  const refused = await agent.runAgent({}).then(() => false, () => true);
+  await agent.runAgent({ resume: agent.pendingInterrupts.map(({ id }) => ({ interruptId: id, status: 'cancelled' })) });
+  const said = agent.messages.filter((one) => one.content).map((one) => [one.role, one.content]);
+  return { asked, refused, said, pending: agent.pendingInterrupts.length };
 }
 
 // An agent of AG-UI whose page carries a call out itself, and says where it is.
@@ -249,5 +278,5 @@ async function isLateToo() {
   return { said: reader.messages.filter((one) => one.content).map((one) => [one.role, one.content]) };
 }
 
-const played = { approves: await approves(), says: await says(), stops: await stops(), agUi: await agUi(), fronts: await fronts(), carries: await carries(), late: await isLate(), lateToo: await isLateToo() };
+const played = { approves: await approves(), denies: await denies(), says: await says(), stops: await stops(), agUi: await agUi(), agUiSays: await agUiSays(), fronts: await fronts(), carries: await carries(), late: await isLate(), lateToo: await isLateToo() };
 console.log(JSON.stringify(played));

@@ -24,10 +24,11 @@ WORK = ["I work. ", Call("bash", {"command": "echo begun; until [ -e go ]; do sl
 
 
 async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
-    looks = [*[LOOK, ["It is done."]], *[LOOK, ["As you like."]], *[WORK, ["Done, I tell you."]]]
+    ends = ["It is done."], ["I see."], ["As you like."]
+    looks = [*(one for end in ends for one in (LOOK, end)), WORK, ["Done, I tell you."]]
     page = [["I ask. ", Call("where", {})], ["You are in Bern."]]
     late = [[*WORK, Call("where", {})], ["You are in Bern."]]
-    answers = [*looks, LOOK, ["It is done."], *page, *page, *late, *late]
+    answers = [*looks, LOOK, ["It is done."], LOOK, ["I listen."], *page, *page, *late, *late]
     async with provider("chat", *answers) as fake:
         await whole.rt.models.endpoints.create("front", fake.url)
         await whole.deploy(slug="front", model="front:any", permissions={"bash": "ask"})
@@ -54,6 +55,11 @@ async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
     assert chat["texts"] == ["I look. ", SAID[1]]
     assert chat["roles"] == ["user", "assistant"]
     assert chat["threadId"].startswith("thr_")
+    assert told["denies"] == {
+        "errors": [],
+        "states": ["output-denied"],
+        "texts": ["I look. ", "I see."],
+    }
     assert told["says"] == {  # a word in place of an answer is no error
         "errors": [],
         "asked": ["approval-requested"],
@@ -85,7 +91,21 @@ async def test_they_chat_and_approve(whole: Whole, worker: None) -> None:
         "roles": ["user", "assistant"],
         "tools": [["tool-where", "output-available"]],
     }
+    assert told["agUiSays"] == {
+        "asked": 1,
+        "refused": True,  # by the client itself
+        "said": [
+            ["user", "look around"],
+            ["assistant", "I look. "],
+            ["tool", "a person has refused this call"],  # its client puts it behind its call
+            ["user", "not that, please"],
+            ["assistant", "I listen."],
+        ],
+        "pending": 0,
+    }
     asked = [json.dumps(one.body) for one in fake.asked]
+    assert sum("not that, please" in one for one in asked) == 1
+    assert sum("a person has refused this call: too much" in one for one in asked) == 1
     assert sum("- the page: /orders" in one for one in asked) == 2
     assert all("Bern" in asked[-n] for n in (1, 3, 5))
     assert told["late"] == {"errors": [], "texts": ["You are in Bern."]}
