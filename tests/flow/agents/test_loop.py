@@ -12,6 +12,7 @@ from pydantic_ai.messages import BinaryContent, ModelRequest, ToolReturnPart, Us
 from tests.flow.agents.conftest import Stage
 
 from runtools.platform.core.ports.worker import ModelAccess
+from runtools.sdk.sandbox import AsyncSandbox
 from runtools.testing.clock import ManualClock
 from runtools.testing.scripted_model import Call, Do, Script, Think
 from runtools.workbench import shell
@@ -279,6 +280,37 @@ class TestPeople:
         assert result["output"].startswith("cancelled")
         process = await stage.sandbox.processes.get(f"{run.id}.1.0")
         assert process.view.signal == 9
+
+    @pytest.mark.parametrize("how", ["cancel", "interrupt"])
+    async def test_a_search_ends_likewise(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        real, ended, mark = AsyncSandbox.exec, asyncio.Event(), f"searching-{how}"
+
+        async def slow(sandbox: AsyncSandbox, words: Any, **more: Any) -> Any:
+            return await real(sandbox, ["sh", "-c", f"touch {mark}; exec sleep 60"], **more)
+
+        signalled = AsyncSandbox.signal_exec
+
+        async def told(sandbox: AsyncSandbox, process_id: str, signal: Any) -> None:
+            await signalled(sandbox, process_id, signal)  # of one that does not run an error
+            ended.set()
+
+        monkeypatch.setattr(AsyncSandbox, "exec", slow)
+        monkeypatch.setattr(AsyncSandbox, "signal_exec", told)
+        run = stage.make()
+        stage.worker(Script([Call("grep", {"pattern": "x"})], ["done"]))
+        async with asyncio.timeout(20):
+            while not any(
+                one.path.endswith(mark) for one in (await stage.sandbox.files.list()).entries
+            ):
+                await asyncio.sleep(0.01)
+        if how == "cancel":
+            await stage.runs.cancel(run)
+        else:
+            await stage.runs.say(run, "stop that", "interrupt")
+        await stage.runs.ended(run)
+        assert ended.is_set()
 
     async def test_cancel_keeps_what_was_half_said(self, stage: Stage) -> None:
         run = stage.make()

@@ -147,6 +147,14 @@ async def posted(
     return [json.loads(one) for one in data if one != "[DONE]"], dict(stream.headers)
 
 
+async def refused(stage: Stage, path: str, body: Any) -> Any:
+    """What is wrong with what a front end sends; a stream that begins is not waited for."""
+    async with stage.org.http.stream("POST", path, json=body) as answer:
+        assert answer.status_code == 400
+        await answer.aread()
+        return answer.json()["error"]
+
+
 USE_CHAT = "/v1/run/ai-sdk?agent=coder"
 AG_UI = "/v1/run/ag-ui?agent=coder"
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -561,9 +569,8 @@ class TestBrought:
         ],
     )
     async def test_what_cannot_be_is_refused(self, stage: Stage, wrong: Any, field: str) -> None:
-        answer = await stage.org.http.post(AG_UI, json=ag_ui("b-2", ("user", "do"), **wrong))
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+        error = await refused(stage, AG_UI, ag_ui("b-2", ("user", "do"), **wrong))
+        assert error["details"]["fields"][0]["field"] == field
 
     @pytest.mark.parametrize("kind", ["ag-ui", "ai-sdk"])
     async def test_a_tool_whose_parameters_are_no_schema_is_named(
@@ -573,12 +580,10 @@ class TestBrought:
         wrong = {"description": "Paints.", "parameters": {"type": "object", "properties": []}}
         if kind == "ag-ui":
             body = ag_ui("b-w", ("user", "do"), tools=[{"name": "paint", **wrong}])
-            answer = await stage.org.http.post(AG_UI, json=body)
         else:
             body = use_chat("b-w", spoken("user", "do"), tools={"paint": wrong})
-            answer = await stage.org.http.post(USE_CHAT, json=body)
-        assert answer.status_code == 400, answer.text
-        assert "tools.paint.parameters.properties: it is no JSON Schema" in answer.text
+        error = await refused(stage, AG_UI if kind == "ag-ui" else USE_CHAT, body)
+        assert "tools.paint.parameters.properties: it is no JSON Schema" in error["message"]
 
     @pytest.mark.parametrize("given", [None, {}, {"properties": {}}, {"type": "object"}])
     async def test_a_tool_needs_to_say_nothing_of_its_parameters(
