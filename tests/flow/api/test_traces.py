@@ -260,6 +260,7 @@ class TestRuns:
         assert span.failed
         assert span.attributes["error.type"] == "model_unauthorized"
         assert span.attributes["gen_ai.provider.name"] == "gate"
+        assert span.attributes["gen_ai.request.model"] == "qwen3:8b"
 
 
 class TestCollector:

@@ -57,7 +57,6 @@ async def ask(run: Held) -> None:
         run.known, run.stream = question.upto, question.stream
         question.stream.speak()
         came = await run.reins.hold(question.coming)
-        spans.asked(run, question.begun, came)
         run.stream = None
         if isinstance(came, ModelResponse):
             reach("worker.answered")
@@ -130,11 +129,15 @@ def _asked(run: Held, turn: int, more: int = 0) -> Question:
     reminder = REMINDER if run.is_owed_a_result else None
     stream = _stream(run, turn)
     coming = asyncio.create_task(_came(run, stream, _messages(run, reminder)))
-    return Question(run.book.last + more, reminder, run.means.clock.now(), stream, coming)
+    return Question(run.book.last + more, reminder, stream, coming)
 
 
 async def _came(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse | Trouble:
     await asyncio.sleep(0)  # what is about to be appended is sent first
+    return await spans.asked(run, stream, _answer(run, stream, messages))
+
+
+async def _answer(run: Held, stream: Stream, messages: list[Any]) -> ModelResponse | Trouble:
     try:
         response = await stream.run(messages)
         if response.finish_reason == "error":

@@ -18,6 +18,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
+from runtools.platform.agents import spans
 from runtools.platform.agents.answer import Asked, Cut, Stream, text_of
 from runtools.platform.agents.held import Held, new_event
 from runtools.platform.agents.persona import SUMMARIZE
@@ -92,7 +93,8 @@ async def compact(run: Held, turn: int) -> bool:
     while run.limit is None:
         tries += 1
         stream = _stream(run, turn)
-        came = await run.reins.hold(_summed_up(run, stream, transcript(messages, most)))
+        summed_up = _summed_up(run, stream, transcript(messages, most))
+        came = await run.reins.hold(spans.asked(run, stream, summed_up))
         run.stream = None
         if isinstance(came, ModelResponse):
             summary = Compaction(turn=turn, tokens_before=before, summary=text_of(came))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
 
 from pydantic_ai.messages import ModelResponse
 
@@ -24,6 +23,5 @@ class Question:
 
     upto: int
     reminder: str | None
-    begun: datetime
     stream: Stream
     coming: asyncio.Task[ModelResponse | Trouble]

@@ -6,10 +6,13 @@ each worker that drove it.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from datetime import datetime
+from typing import Any
 
 from pydantic_ai.messages import ModelResponse
 
+from runtools.platform.agents.answer import Stream
 from runtools.platform.agents.book import Call
 from runtools.platform.agents.held import Held
 from runtools.platform.agents.trouble import Trouble
@@ -17,9 +20,25 @@ from runtools.platform.core.models import in_traces
 from runtools.platform.core.runs import trace_of
 from runtools.workbench.tool import Result
 
+BROKEN_OFF = "broken_off"
+"""What went wrong with a request whose answer is wanted no more."""
 
-def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
-    """The model was asked once."""
+
+async def asked(
+    run: Held, stream: Stream, coming: Coroutine[Any, Any, ModelResponse | Trouble]
+) -> ModelResponse | Trouble:
+    """Ask the model once: a span of what that took, however it ends."""
+    begun, came = run.means.clock.now(), None
+    try:
+        came = await coming
+    finally:
+        _asked(run, stream, begun, came)
+    return came
+
+
+def _asked(
+    run: Held, stream: Stream, begun: datetime, came: ModelResponse | Trouble | None
+) -> None:
     if not run.means.tracing.is_on:
         return
     access = run.given.model
@@ -28,13 +47,14 @@ def asked(run: Held, begun: datetime, came: ModelResponse | Trouble) -> None:
         "gen_ai.provider.name": in_traces(access.provider),
         "gen_ai.request.model": access.api_id,
     }
-    if isinstance(came, Trouble):
-        about["error.type"] = came.error.code
-    else:
-        about["gen_ai.usage.input_tokens"] = came.usage.input_tokens
-        about["gen_ai.usage.output_tokens"] = came.usage.output_tokens
-        if came.model_name:
-            about["gen_ai.response.model"] = came.model_name[:200]
+    if not isinstance(came, ModelResponse):
+        about["error.type"] = BROKEN_OFF if came is None else came.error.code
+    response = stream.response
+    if response is not None:
+        about["gen_ai.usage.input_tokens"] = response.usage.input_tokens
+        about["gen_ai.usage.output_tokens"] = response.usage.output_tokens
+        if response.model_name:
+            about["gen_ai.response.model"] = response.model_name[:200]
     _record(run, f"chat {access.api_id}", begun, about, calls=True)
 
 

@@ -202,6 +202,15 @@ def choose(name: str, endpoints: Collection[str] = ()) -> Choice:
     return Choice(provider, api_id, entry(provider, api_id))
 
 
+def parts_of(name: str) -> tuple[str, str]:
+    """The provider and its id in a name that was good when it was chosen; nothing is looked up."""
+    model = MODELS.get(name)
+    if model is not None:
+        return model.provider, model.api_id
+    provider, _, api_id = name.partition(":")
+    return provider, api_id
+
+
 def entry(provider: str, api_id: str) -> Model | None:
     """The entry of the catalogue for a provider's own id; with a date at its end it is the same model's."""
     return _BY_API_ID.get((provider, _undated(api_id)))

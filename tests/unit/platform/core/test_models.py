@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtools.errors import InvalidRequest
-from runtools.platform.core.models import MODELS, PROVIDERS, choose, published
+from runtools.platform.core.models import MODELS, PROVIDERS, choose, parts_of, published
 
 SPECIFIED = (
     "claude-opus-4.6", "claude-opus-4.5", "claude-sonnet-4.5", "claude-sonnet-4", "claude-haiku",
@@ -107,3 +107,9 @@ class TestChoose:
     def test_an_id_that_is_none(self, name: str) -> None:
         with pytest.raises(InvalidRequest, match="names no model"):
             choose(name)
+
+
+def test_the_parts_of_a_name_are_what_it_was_chosen_for() -> None:
+    for name in [*MODELS, "openai:gpt-next", "gate:qwen3:8b"]:
+        chosen = choose(name, ["gate"])
+        assert parts_of(name) == (chosen.provider, chosen.api_id)

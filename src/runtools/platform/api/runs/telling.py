@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.webhooks import store as webhooks
-from runtools.platform.core.models import MODELS, in_traces
+from runtools.platform.core.models import in_traces, parts_of
 from runtools.platform.core.runs import Status, trace_of
 
 QUEUE = "runs"
@@ -30,8 +30,7 @@ def _trace(platform: Platform, record: Record) -> None:
     if not platform.tracing.is_on or record.ended_at is None:
         return
     usage = record.usage
-    known = MODELS.get(record.model)
-    provider = record.model.partition(":")[0] if known is None else known.provider
+    provider, api_id = parts_of(record.model)
     error = {} if record.error is None else {"error.type": str(record.error["code"])}
     platform.tracing.record(
         f"invoke_agent {record.agent_slug}",
@@ -44,7 +43,7 @@ def _trace(platform: Platform, record: Record) -> None:
             "gen_ai.agent.name": record.agent_slug,
             "gen_ai.conversation.id": record.thread_id,
             "gen_ai.provider.name": in_traces(provider),
-            "gen_ai.request.model": record.model,
+            "gen_ai.request.model": api_id,
             "gen_ai.usage.input_tokens": usage.get("input_tokens", 0),
             "gen_ai.usage.output_tokens": usage.get("output_tokens", 0),
             "runtools.run.id": record.id,
