@@ -96,6 +96,23 @@ async def test_a_run_over_the_wire(
             assert "c2lnbmVk" in last  # what the provider signed comes back as it was
 
 
+@pytest.mark.parametrize(("name", "api_id", "wire"), WIRES)
+async def test_a_tool_that_the_providers_client_refuses_is_left_out(
+    stage: Stage, models: Models, name: str, api_id: str, wire: Wire
+) -> None:
+    """Before anything is sent: no answer of the provider says so."""
+    odd = {"type": "object", "properties": {"where": {"type": "string", "required": True}}}
+    front = {name: {"description": "", "parameters": {}} for name in ("where", "when")}
+    front["when"]["parameters"] = odd
+    async with provider(wire, ["done"]) as fake:
+        run = stage.make(model=access(name, api_id, fake), brought={"tools": front})
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["output"] == "done", run.done
+        sent = json.dumps(fake.asked[-1].body)
+    assert '"where"' in sent
+    assert ('"when"' in sent) == (wire == "mistral")  # whose client takes it as it is
+
+
 @pytest.mark.parametrize(("name", "api_id", "wire"), [one for one in WIRES if one[2] != "mistral"])
 @pytest.mark.parametrize("said", [["half an answer", Filtered()], [Filtered()]])
 async def test_what_its_filter_stops_ends_the_run_and_counts(

@@ -145,6 +145,22 @@ class TestMany:
         assert shares(counts) == given
 
 
+class TestSchemas:
+    async def test_a_tool_with_one_that_is_none_is_left_out(self, stage: Stage) -> None:
+        odd = {"type": "object", "properties": {"a": {"type": "string", "required": True}}}
+        with session_server() as server:
+            server.more = {"odd": odd, "fit": {"type": "object"}}
+            given = {"mcp_servers": [{"name": "small", "url": server.url}]}
+            script = Script(["done"])
+            run = await stage.played(script, model=ENDPOINT, agent=given)
+        assert (run.done["output"], run.of("error")) == ("done", [])
+        offered = {tool.name for tool in script.infos[0].function_tools}
+        assert {"small__count", "small__fit"} <= offered
+        assert "small__odd" not in offered
+        system = str(script.asked[0][0].parts[0]).replace("\\", "")
+        assert 'small__odd (its schema: "properties.a.required: it is no JSON Schema: ' in system
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "words",

@@ -248,7 +248,8 @@ def _toolbox(means: Means, given: Assignment, lease: int) -> Toolbox:
 
     around = Around(secret, means.outbound, search_url=means.search_url)
     http = partial(client, means.outbound, most=MOST_BYTES)
-    servers = Servers(given.agent.mcp_servers, http, means.outbound, secret, given.run.id, lease)
+    brought, outbound, schemas = given.agent.mcp_servers, means.outbound, means.schemas
+    servers = Servers(brought, http, outbound, schemas, secret, given.run.id, lease)
     sees = _sees(given)
     return Toolbox(means.link, given, lease, means.connect, around, servers, means.clock, sees=sees)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai.models import Model
@@ -22,6 +22,7 @@ from runtools.platform.agents.tools.toolbox import Connect, Toolbox
 from runtools.platform.core.ports.worker import Assignment, ModelAccess, NewEvent, News
 from runtools.platform.kit.clock import Clock
 from runtools.platform.kit.outbound import Outbound
+from runtools.platform.kit.schemas import Schemas
 from runtools.platform.kit.tracing import OFF, Tracing
 from runtools.sdk.shapes.base import Shape
 from runtools.sdk.shapes.runs import Done, DurableType, EndStatus, RunError, RunUsage, ToolResult
@@ -40,6 +41,7 @@ class Means:
         outbound: speaks to addresses that may be spoken to.
         search_url: where the web is searched.
         tracing: makes spans of what is done.
+        schemas: looks at those that strangers send.
     """
 
     link: Link
@@ -49,6 +51,7 @@ class Means:
     clock: Clock
     search_url: str
     tracing: Tracing = OFF
+    schemas: Schemas = field(default_factory=Schemas)
 
 
 class Held:

@@ -72,6 +72,8 @@ def understood(failure: Exception, access: ModelAccess) -> Trouble:
             return _refused(failure, secret) or _passing(failure, secret)
         case theirs.ContentFilterError():
             return _give("model_refused", failure, secret, "the provider's filter stopped it")
+        case theirs.UserError():
+            return _give(REJECTED, failure, secret)  # its client does, before it is sent
         case theirs.UnexpectedModelBehavior():
             return _again("model_misbehaved", failure, secret, most=_MOST_STRANGE)
         case Empty():

@@ -20,6 +20,8 @@ SECONDS = 5
 """Of processor time, for one schema."""
 _WALL_SECONDS = 60.0
 _MOST_KNOWN = 4096
+Fault = tuple[list[str], str]
+"""Where in a schema something is wrong, and what."""
 _DEEP, _LONG = "it is nested too deeply", "it is no JSON Schema that could be looked at in time"
 
 
@@ -38,31 +40,42 @@ class Schemas:
         Raises:
             InvalidRequest: one is none; the field is where something is wrong in it.
         """
+        faults = await self.faulty(schemas)
+        for field in schemas:
+            if field in faults:
+                where, why = faults[field]
+                raise wrong_field(".".join([field, *where]), why)
+
+    async def faulty(self, schemas: Mapping[str, Any]) -> dict[str, Fault]:
+        """Those that are no JSON Schemas. Behind one that cannot be looked at in time none is looked at."""
+        faults: dict[str, Fault] = {}
         asked = {}
-        for field, schema in schemas.items():
+        for name, schema in schemas.items():
             try:
                 digest = hashlib.sha256(json.dumps(schema).encode()).digest()
             except RecursionError:
-                raise wrong_field(field, _DEEP) from None
+                faults[name] = [], _DEEP
+                continue
             if digest not in self._known:
-                asked[field] = digest, schema
-        if not asked:
-            return
-        first = next(iter(asked))
+                asked[name] = digest, schema
+        return faults | (await self._found(asked) if asked else {})
+
+    async def _found(self, asked: Mapping[str, tuple[bytes, Any]]) -> dict[str, Fault]:
         try:
             said = await _asked({"schemas": [schema for _, schema in asked.values()]})
         except TimeoutError:
-            raise wrong_field(first, _LONG) from None
+            return {name: ([], _LONG) for name in asked}
         if said.code == fits.TOO_DEEP:
-            raise wrong_field(first, _DEEP)
+            return {name: ([], _DEEP) for name in asked}
         found = [json.loads(line) for line in said.stdout.decode().splitlines()]
-        for (field, (digest, _)), wrong in zip(asked.items(), found, strict=False):
-            if wrong is not None:
+        faults: dict[str, Fault] = {name: ([], _LONG) for name in [*asked][len(found) :]}
+        for (name, (digest, _)), wrong in zip(asked.items(), found, strict=False):
+            if wrong is None:
+                self._keep(digest)
+            else:
                 where, why = wrong
-                raise wrong_field(".".join([field, *where]), f"it is no JSON Schema: {why}")
-            self._keep(digest)
-        if len(found) < len(asked):
-            raise wrong_field([*asked][len(found)], _LONG)
+                faults[name] = where, f"it is no JSON Schema: {why}"
+        return faults
 
     def _keep(self, digest: bytes) -> None:
         if len(self._known) >= _MOST_KNOWN:

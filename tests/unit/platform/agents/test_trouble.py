@@ -38,6 +38,7 @@ def http(kind: type[Any], status: int, after: float | None = None) -> theirs.Mod
         (http(theirs.ModelAuthenticationError, 401), "give_up", "model_unauthorized"),
         (http(theirs.ModelNotFoundError, 404), "give_up", "model_not_found"),
         (theirs.ModelHTTPError(422, "m", "x"), "give_up", "model_rejected"),
+        (theirs.UserError("Tool 'x': its schema"), "give_up", "model_rejected"),
         (theirs.ContentFilterError("x"), "give_up", "model_refused"),
         (ZeroDivisionError("x"), "give_up", "model_failed"),
         (http(theirs.ModelContextWindowExceededError, 400), "shorten", "context_overflow"),

@@ -23,6 +23,7 @@ from runtools.platform.agents.tools.room import Place, Room, Say
 from runtools.platform.agents.tools.shown import ServerTool
 from runtools.platform.core.runs import servers_of
 from runtools.platform.kit.outbound import Outbound, Refused
+from runtools.platform.kit.schemas import Schemas
 from runtools.sdk.shapes.definitions import McpServer
 from runtools.workbench.tool import Result
 
@@ -60,6 +61,7 @@ class Servers:
         servers: list[McpServer],
         http: Http,
         outbound: Outbound,
+        schemas: Schemas,
         secret: Secret,
         run_id: str,
         lease: int,
@@ -67,6 +69,7 @@ class Servers:
         self._servers = servers
         self._http = http
         self._outbound = outbound
+        self._schemas = schemas
         self._secret = secret
         self._run_id = run_id
         self._lease = lease
@@ -165,7 +168,7 @@ class Servers:
         seconds = _LIST_SECONDS if server.command is None else _START_SECONDS
         try:
             async with self._within(server, seconds, lambda _: None):
-                return await self._all_of(server, await self._client(server))
+                return await self._sound(await self._all_of(server, await self._client(server)))
         except TimeoutError:
             self.troubles.append(f"{server.name} (it did not answer)")
         except LinkLost:
@@ -201,6 +204,14 @@ class Servers:
             names = ", ".join(sorted(unlisted))
             self.troubles.append(f"{names} of {server.name} (it lists no such tool)")
         return list(found.values())
+
+    async def _sound(self, tools: list[ServerTool]) -> list[ServerTool]:
+        """Those whose schema is one: with another no provider takes anything that is asked."""
+        faults = await self._schemas.faulty({tool.name: tool.schema for tool in tools})
+        for name, (where, why) in faults.items():
+            words = ": ".join(filter(None, [".".join(where), why]))[:_MOST_WORDS]
+            self.troubles.append(f"{name} (its schema: {words!r})")
+        return [tool for tool in tools if tool.name not in faults]
 
     async def _client(self, server: McpServer) -> Client:
         resident = self._residents.get(server.name)

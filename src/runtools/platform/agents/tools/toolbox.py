@@ -195,26 +195,28 @@ class Toolbox:
         """Offer tools that others have brought no more where a provider refuses them; False: none is.
 
         Args:
-            said: the provider's words.
+            said: the words of the provider, or of its client.
             all_of_them: leave out all of them where it names none: not every provider does.
         """
         brought = list(dict.fromkeys([*self._servers.tools, *self._front]))
-        names = [one for one in brought if re.search(rf"\b{re.escape(one)}\b", said)][:1]
-        offered = self.names
-        if (
-            not names
-            and (found := _INDEX.search(said)) is not None
-            and int(found[1]) < len(offered)
-        ):
-            names = [one for one in brought if one == offered[int(found[1])]]
-        elif not names and all_of_them:
-            names = brought
+        names = self._named(said, brought) or (brought if all_of_them else [])
         if not names:
             return False
         for name in names:
             self._front.pop(name, None)
         self._servers.leave_out(names, said)
         return True
+
+    def _named(self, said: str, brought: list[str]) -> list[str]:
+        """Which of them the words are about: what they name first, for a place in a schema may follow."""
+        found = {one: re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said) for one in brought}
+        places = {one: match.start() for one, match in found.items() if match is not None}
+        if places:
+            return [min(places, key=lambda one: places[one])]
+        offered, index = self.names, _INDEX.search(said)
+        if index is None or int(index[1]) >= len(offered):
+            return []
+        return [one for one in brought if one == offered[int(index[1])]]
 
     async def look(self) -> None:
         """Learn what the servers have."""
