@@ -158,7 +158,7 @@ class TestSchemas:
         assert {"small__count", "small__fit"} <= offered
         assert "small__odd" not in offered
         system = str(script.asked[0][0].parts[0]).replace("\\", "")
-        assert 'small__odd (its schema: "properties.a.required: it is no JSON Schema: ' in system
+        assert 'small__odd (of the schema of the first: "properties.a.required: it is no ' in system
 
 
 class TestRefused:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -37,6 +38,7 @@ MOST_BYTES = 16 * 1024 * 1024
 _MOST_PAGES = 20
 _MOST_LISTED = 1000
 _MOST_WORDS = 200
+_MOST_NAMED = 8
 _UNKNOWN_SESSION = "Session terminated"  # as the library says that a server answered with 404
 _REFUSED = "Server returned an error response"  # ... and with any other such status
 _CLOSED = -32000
@@ -208,9 +210,12 @@ class Servers:
     async def _sound(self, tools: list[ServerTool]) -> list[ServerTool]:
         """Those whose schema is one: with another no provider takes anything that is asked."""
         faults = await self._schemas.faulty({tool.name: tool.schema for tool in tools})
-        for name, (where, why) in faults.items():
+        if faults:
+            where, why = next(iter(faults.values()))
             words = ": ".join(filter(None, [".".join(where), why]))[:_MOST_WORDS]
-            self.troubles.append(f"{name} (its schema: {words!r})")
+            more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+            names = ", ".join(islice(faults, _MOST_NAMED)) + more
+            self.troubles.append(f"{names} (of the schema of the first: {words!r})")
         return [tool for tool in tools if tool.name not in faults]
 
     async def _client(self, server: McpServer) -> Client:
