@@ -38,8 +38,8 @@ def left(conn: Connection, worker_id: str) -> None:
 
 def known(conn: Connection) -> dict[str, datetime]:
     """When each worker was last heard of."""
-    rows = conn.execute(select(workers.c.id, workers.c.seen_at)).tuples()
-    return dict(rows.all())
+    rows = conn.execute(select(workers.c.id, workers.c.seen_at))
+    return {row.id: row.seen_at for row in rows}
 
 
 def forget(conn: Connection, before: datetime) -> None:
