@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import struct
 import time
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -37,6 +40,17 @@ async def _other_place() -> None:
     """Wait until the next point has a place of its own in the ring."""
     begun = time.time() // history.INTERVAL_SECONDS
     await until(lambda: time.time() // history.INTERVAL_SECONDS > begun, "the next place")
+
+
+def _another_vmm(driver, monkeypatch):
+    """From now on a machine counts anew, as after a resume; a local one keeps its processes."""
+    begun, usage = time.monotonic(), driver.usage
+
+    async def fresh(machine):
+        told = await usage(machine)
+        return replace(told, cpu_seconds=0.0, age_seconds=time.monotonic() - begun)
+
+    monkeypatch.setattr(driver, "usage", fresh)
 
 
 @pytest.fixture(autouse=True)
@@ -125,19 +139,52 @@ class TestGaps:
         assert [gap.reason for gap in hour.gaps] == ["paused"]
         assert hour.gaps[0].until == hour.until
 
-    async def test_and_when_it_is_over(self, world, busy):
+    async def test_and_when_it_is_over(self, world, busy, monkeypatch):
         await world.pause(busy)
         await world.host.history.look()
         await world.resume(busy)
+        _another_vmm(world.host.engine.driver, monkeypatch)
         await _other_place()
         await world.host.history.look()
         hour = await hour_of(world, busy)
         assert len(hour.points) == 3
-        assert [gap.reason for gap in hour.gaps] in (
-            ["paused"],
-            [],
-        )  # local machines keep their age
+        (gap,) = hour.gaps
+        assert (gap.reason, gap.since) == ("paused", hour.points[1].at)
+        assert gap.until == hour.points[2].at - timedelta(seconds=hour.points[2].seconds)
         assert all(0 <= point.cpu_percent < 1000 for point in hour.points)
+
+    async def test_what_could_not_be_written_is_in_the_next_point(self, world, busy):
+        file = world.box(busy).folder / history.FILE
+        kept = file.rename(file.with_name("kept"))
+        file.symlink_to("/nonexistent/history")
+        await _other_place()
+        await _other_place()
+        await world.host.history.look()
+        await _other_place()
+        kept.rename(file)
+        await world.host.history.look()
+        hour = await hour_of(world, busy)
+        _, before, after = hour.points
+        assert after.seconds == pytest.approx((after.at - before.at).total_seconds(), abs=0.1)
+        assert hour.gaps == []
+
+    async def test_a_point_that_is_lost_is_a_gap(self, world, busy):
+        await _other_place()
+        await _other_place()  # longer than the watch may be late
+        await world.host.history.look()
+        await _other_place()
+        await world.host.history.look()
+        first, before, lost, last = (await hour_of(world, busy)).points
+        file = world.box(busy).folder / history.FILE
+        data = file.read_bytes()
+        at = struct.pack("<d", lost.at.timestamp())[2:]  # it is told in microseconds
+        assert data.count(at) == 1
+        file.write_bytes(data.replace(at, bytes(len(at))))
+        hour = await hour_of(world, busy)
+        assert hour.points == [first, before, last]
+        (gap,) = hour.gaps
+        assert (gap.reason, gap.since) == ("not_watched", before.at)
+        assert gap.until == last.at - timedelta(seconds=last.seconds)
 
     async def test_while_nobody_watched_nothing_is_made_up(self, world, busy):
         fresh = History(world.host.engine)

@@ -3,8 +3,9 @@
 Processor, memory, disk and network are the kernel's counts of the VMM, its disk file and its cable: no
 guest is asked and none is woken. Beside them stands what the guest last said of itself, which the idle
 watch asks for anyway. Points lie in a ring file of fixed size in the sandbox's folder, so an hour of any
-number of sandboxes takes no memory here and survives a restart of the host. The time for which there are
-no points is stated with its reason, never filled in.
+number of sandboxes takes no memory here and survives a restart of the host. What could not be written is in
+the figures of the next point. The time for which there are no figures is stated with its reason, never
+filled in.
 """
 
 from __future__ import annotations
@@ -62,6 +63,17 @@ class _Seen:
     paused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A point, and what the one after it is counted from."""
+
+    sandbox: str
+    file: Path
+    at: float
+    packed: bytes
+    seen: _Seen
+
+
 class History:
     """Looks at all sandboxes every ten seconds."""
 
@@ -83,7 +95,7 @@ class History:
 
     async def look(self) -> None:
         """Take one point of every sandbox that runs."""
-        points: list[tuple[Path, bytes, float]] = []
+        points: list[_Taken] = []
         for box in chosen(self._engine.actors.values(), State.RUNNING):
             try:
                 point = await self._point(box)
@@ -91,9 +103,11 @@ class History:
                 log.debug("%s was not measured: %s", box.id, exc)
                 continue
             if point is not None:
-                points.append((box.folder / FILE, point, self._engine.clock.now().timestamp()))
+                points.append(point)
+        for point in await asyncio.to_thread(_write, points):
+            self._seen[point.sandbox] = point.seen
+            self._still.discard(point.sandbox)
         self._look_away()
-        await asyncio.to_thread(_write, points)
 
     def _look_away(self) -> None:
         """Note who is paused, and forget who has ended."""
@@ -109,7 +123,7 @@ class History:
             elif not seen.paused:
                 self._seen[box.id] = replace(seen, paused=True)
 
-    async def _point(self, box: Actor) -> bytes | None:
+    async def _point(self, box: Actor) -> _Taken | None:
         life = box.record.life
         assert life is not None  # noqa: S101 - it is running
         engine = self._engine
@@ -119,15 +133,13 @@ class History:
         traffic = None if life.slot is None else engine.network.traffic(life.slot)
         last = self._seen.get(box.id)
         now = _Seen(engine.clock.monotonic(), life.number, usage, life.slot, traffic)
-        before = self._before(box, last)
-        self._seen[box.id] = now
-        self._still.discard(box.id)
+        before = self._before(box, last, life.number)
         seconds, worked = _worked(last, now, before)
         cpu = 100 * worked / (seconds * box.record.order.sizes.vcpus) if seconds else math.nan
         received, sent = _flowed(last, now, before)
         at = engine.clock.now()
         guest = _recent(box.stats, at)
-        return _POINT.pack(
+        packed = _POINT.pack(
             at.timestamp(),
             seconds,
             cpu,
@@ -139,10 +151,11 @@ class History:
             guest.disk_used_bytes if guest else _NONE,
             before,
         )
+        return _Taken(box.id, box.folder / FILE, at.timestamp(), packed, now)
 
-    def _before(self, box: Actor, last: _Seen | None) -> int:
+    def _before(self, box: Actor, last: _Seen | None, life: int) -> int:
         if last is not None:
-            return _PAUSED if last.paused else _GOES_ON
+            return _PAUSED if last.paused or last.life != life else _GOES_ON
         if box.id in self._still:
             return _PAUSED
         since = box.record.running_since
@@ -220,11 +233,17 @@ def _missing(box: Actor, seconds: float) -> GapReason | None:
 
 
 def _between(since: datetime, kept: Iterable[tuple[StatsPoint, int]]) -> Iterable[StatsGap]:
-    """The stretches before points that did not follow another; ``since`` is where the hour begins."""
-    last = since
+    """The stretches before points that did not follow another; ``since`` is where the hour begins.
+
+    Where one goes on from what is not there (a file that was damaged, a machine that slept), nobody knows
+    more than that.
+    """
+    last, hole = since, timedelta(seconds=INTERVAL_SECONDS / 2)
     for point, before in kept:
         reason = _REASONS.get(before)
         begun = point.at - timedelta(seconds=point.seconds)
+        if before == _GOES_ON and begun - last > hole:
+            reason = "not_watched"
         if reason is not None and begun > last:
             yield StatsGap(since=last, until=begun, reason=reason)
         last = point.at
@@ -233,18 +252,24 @@ def _between(since: datetime, kept: Iterable[tuple[StatsPoint, int]]) -> Iterabl
 # --- the ring ---
 
 
-def _write(points: Iterable[tuple[Path, bytes, float]]) -> None:
-    """Put points into their files; one that cannot be written is missing, and that is all."""
-    for file, packed, at in points:
-        place = int(at // INTERVAL_SECONDS) % _SLOTS * _RECORD
+def _write(points: Iterable[_Taken]) -> list[_Taken]:
+    """Put points into their files; returns those that are there."""
+    written = []
+    for point in points:
+        place = int(point.at // INTERVAL_SECONDS) % _SLOTS * _RECORD
+        record = point.packed + _SUM.pack(zlib.crc32(point.packed))
         try:
-            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(point.file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.pwrite(fd, packed + _SUM.pack(zlib.crc32(packed)), place)
+                whole = os.pwrite(fd, record, place) == len(record)
             finally:
                 os.close(fd)
         except OSError as exc:
-            log.debug("%s: %s", file, exc)
+            log.debug("%s: %s", point.file, exc)
+            continue
+        if whole:
+            written.append(point)
+    return written
 
 
 def _read(file: Path) -> list[tuple[StatsPoint, int]]:
