@@ -56,7 +56,8 @@ def hold(fds: list[int]) -> None:
     try:
         holder.start()
     except Problem as problem:
-        holder.note_end({"problem": json.loads(problem.to_json())["error"]})
+        told = problem.within(END_BYTES - len('{"problem": }'))
+        holder.note_end({"problem": json.loads(told.to_json())["error"]})
         return
     holder.run()
 

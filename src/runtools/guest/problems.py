@@ -57,6 +57,29 @@ class Problem(Exception):
         }
         return json.dumps({"error": body}).encode()
 
+    def within(self, room: int) -> Problem:
+        """The same as at most so many bytes of JSON: where it is longer, its long texts lose their middle.
+
+        Of message and details three may be long.
+        """
+        if len(self.to_json()) <= room:
+            return self
+        details = {
+            name: _shortened(value, room // 4) if isinstance(value, str) else value
+            for name, value in self.details.items()
+        }
+        message = _shortened(self.message, room // 4)
+        return Problem(self.code, message, hint=self.hint, details=details)
+
+
+def _shortened(text: str, most: int) -> str:
+    """Its beginning and its end, in at most so many bytes of JSON."""
+    cut, kept = text, len(text) // 2
+    while kept and len(json.dumps(cut)) > most:
+        kept = kept * 3 // 4
+        cut = f"{text[:kept]}…{text[len(text) - kept :]}"
+    return cut
+
 
 def of_errno(exc: OSError, path: str) -> Problem:
     """The problem that an error of the system stands for."""

@@ -113,6 +113,18 @@ class TestStarting:
         assert talk.do("processes")["processes"] == []
         assert list((agent.root / "var/lib/runtools/processes").iterdir()) == []
 
+    def test_why_it_was_not_started_is_told_however_long_the_names_are(self, talk: Talk) -> None:
+        folders = "/".join(["", *["\u6f22" * 80] * 12])
+        said = talk.ask({"do": "process_start", "id": "a", "command": "true", "cwd": folders})
+        assert said["error"]["code"] == "file_missing"
+        assert said["error"]["message"].startswith("cwd /")
+        assert said["error"]["message"].endswith("\u6f22: no such file or directory")
+        for name, letter in (("b", "a"), ("c", "\x01"), ("d", "\U0001f600")):
+            program = "/".join(["", *[letter * (200 // len(letter.encode()))] * 20])
+            said = talk.ask({"do": "process_start", "id": name, "command": [program], "cwd": "/"})
+            assert said["error"]["code"] == "file_missing", said
+            assert said["error"]["details"]["program"].startswith(f"/{letter}")
+
     def test_nothing_of_the_agent_is_inherited(self, agent: Agent, talk: Talk) -> None:
         start(
             talk,
