@@ -151,6 +151,10 @@ def namespace(policy: Policy, known: Sequence[Known] = ()) -> str:
     Where names rule, the ports of HTTP and TLS go to the relay, which judges them by what they say;
     what began under another policy gets no word to it unless it may go on.
     """
+    return _table(policy, known, mark_of(policy))
+
+
+def _table(policy: Policy, known: Sequence[Known], mark: int) -> str:
     return f"""\
 table ip {TABLE}
 delete table ip {TABLE}
@@ -203,10 +207,10 @@ table ip {TABLE} {{
   chain forward {{
     type filter hook forward priority filter; policy drop;
     iifname "{TAP}" ip daddr @closed goto closed_range
-{_forward(policy)}
+{_forward(policy, mark)}
   }}
-{_judged(policy)}
-{_relayed(policy)}
+{_judged(policy, mark)}
+{_relayed(policy, mark)}
 {"".join(map(_refusing, COUNTED[:-1]))}  chain too_many {{
     {_logging("too_many")}
     drop
@@ -227,17 +231,24 @@ def is_closed(address: IPv4Address | IPv6Address) -> bool:
 
 
 def mark_of(policy: Policy) -> int:
-    """The mark of the flows that a policy has admitted; another one for every other policy."""
-    said = repr((policy.internet, policy.allow, policy.deny))
+    """The mark of the flows that a policy has admitted; another one for every other policy.
+
+    And where other rules are made of the policy than by the version before: what that had in force is not.
+    """
+    said = repr((policy.internet, policy.allow, policy.deny)) + _table(policy, (), 0)
     return int.from_bytes(hashlib.sha256(said.encode()).digest()[:4]) or 1
 
 
 def in_force(policy: Policy) -> str:
     """The name of a chain that is there while the policy is in force."""
-    return f"policy_{mark_of(policy):08x}"
+    return _named(mark_of(policy))
 
 
-def _forward(policy: Policy) -> str:
+def _named(mark: int) -> str:
+    return f"policy_{mark:08x}"
+
+
+def _forward(policy: Policy, mark: int) -> str:
     if policy.is_plain:
         # Nothing is to be decided, and nothing is: not even marked.
         lines = [
@@ -249,7 +260,7 @@ def _forward(policy: Policy) -> str:
     else:
         lines = [
             *_quic(policy),
-            f"ct mark {mark_of(policy):#010x} accept",
+            f"ct mark {mark:#010x} accept",
             f'iifname "{TAP}" oifname "{UPLINK}" goto judged',
             f'iifname "{UPLINK}" oifname "{TAP}" ct state established,related goto judged',
         ]
@@ -264,7 +275,7 @@ def _quic(policy: Policy) -> list[str]:
     return [f"{who} {packet} goto quic" for packet in _QUIC]
 
 
-def _judged(policy: Policy) -> str:
+def _judged(policy: Policy, mark: int) -> str:
     """Judged is where the flow was first sent to, whichever way a packet of it goes."""
     there = "ct original ip daddr"
     lines = [f"{there} @denied goto not_allowed"]
@@ -287,17 +298,17 @@ def _judged(policy: Policy) -> str:
         lines += [f"{there} @allowed goto admitted", "goto not_allowed"]
     body = "\n".join(f"    {line}" for line in lines)
     return f"""\
-  chain {in_force(policy)} {{
+  chain {_named(mark)} {{
   }}
   chain admitted {{
-    ct mark set {mark_of(policy):#010x} accept
+    ct mark set {mark:#010x} accept
   }}
   chain judged {{
 {body}
   }}"""
 
 
-def _relayed(policy: Policy) -> str:
+def _relayed(policy: Policy, mark: int) -> str:
     """What the guest sends to the relay. That tells of refusals; what comes too late is counted here."""
     there = "ct original ip daddr"
     if not policy.internet:
@@ -305,7 +316,7 @@ def _relayed(policy: Policy) -> str:
     elif policy.everything and not policy.by_name:
         lines = [f"{there} != @denied goto admitted"]
     else:
-        lines = [f"ct mark {mark_of(policy):#010x} accept", f"{there} @denied goto cut"]
+        lines = [f"ct mark {mark:#010x} accept", f"{there} @denied goto cut"]
         lines += [f"{there} @allowed goto admitted"]
         lines += [f"{there} @{PINNED} goto admitted"]
         lines += [f"ct state established,related {there} @known goto admitted"]

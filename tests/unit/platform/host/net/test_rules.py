@@ -129,6 +129,16 @@ def test_every_policy_has_a_mark_of_its_own():
     )
 
 
+def test_other_rules_for_the_same_policy_are_not_taken_for_those_in_force(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    named = policy(True, ["a.org"], [])
+    before = rules.in_force(named)
+    assert f"chain {before} {{" in rules.namespace(named)
+    monkeypatch.setattr(rules, "_CHECKED", "443")
+    assert rules.in_force(named) != before
+
+
 def test_a_table_that_was_changed_is_told_from_one_that_was_not():
     found = ruleset(ACCEPT, policy="drop", family="inet", table=NAMES.table)
     again = ruleset(ACCEPT, policy="drop", family="inet", table=NAMES.table)
