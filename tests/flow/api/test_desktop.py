@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from runtools import AsyncRunTools, errors
 from runtools.platform.api.desktop.service import ENVIRONMENT
+from runtools.platform.api.idempotency import edge
 from runtools.sdk.sandbox import AsyncSandbox
 from runtools.sdk.shapes.desktop import MAX_CLIPBOARD_BYTES
 from runtools.sdk.shapes.inside import ExecRequest, ExecResult
@@ -227,15 +228,20 @@ class TestPointer:
         assert len(machine.acts) == 1
 
     async def test_what_was_done_is_not_done_again_after_a_lost_answer(
-        self, box: AsyncSandbox, world: World, machine: Machine
+        self, box: AsyncSandbox, machine: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer got lost before it was kept: the sandbox knows the act by its id."""
-        await box.desktop.type("once", idempotency_key="k2")
-        order = machine.run[-1]
-        assert order.process_id in world.host.machines[box.id].done
-        again = await world.host.exec(box.id, order)
-        assert again.process_id == order.process_id
+
+        def lost(point: str) -> None:
+            if point == "api.idempotency.answered":
+                raise ConnectionError("killed here")
+
+        monkeypatch.setattr(edge, "reach", lost)
+        for _ in range(2):
+            await box.desktop.type("once", idempotency_key="k2")
         assert len(machine.acts) == 1
+        await box.desktop.type("once", idempotency_key="k3")
+        assert len(machine.acts) == 2
 
 
 class TestKeys:

@@ -13,7 +13,7 @@ from runtools.platform.api.hosts import follow
 from runtools.platform.api.sandboxes import settle
 from runtools.platform.core.ids import new_sandbox_id
 from runtools.platform.core.ports.host import Guest
-from runtools.testing.api_world import World
+from runtools.testing.api_world import World, client
 
 
 class TestCreate:
@@ -125,6 +125,31 @@ class TestActs:
         assert again["state"] == "paused"
         resumed = (await any_world.http.post(f"{path}/resume")).json()["data"]
         assert (resumed["state"], resumed["pausedAt"]) == ("running", None)
+
+    async def test_after_its_end_its_ledger_tells_who_moved_it_and_why(
+        self, any_world: World
+    ) -> None:
+        made = await any_world.create()
+        path = f"/v1/sandboxes/{made['id']}"
+        key = (await any_world.http.post("/v1/api-keys", json={"name": "x"})).json()["data"]
+        async with client(any_world.url, key["key"]) as other:
+            await other.post(f"{path}/pause")
+            await any_world.http.post(f"{path}/resume")
+            await other.delete(path)
+        lines = await any_world.why(made["id"])
+        mine, theirs = lines[0]["actor"], key["id"]
+        assert [(line["state"], line["operation"], line["actor"]) for line in lines] == [
+            ("creating", "starting", mine),
+            ("running", None, mine),
+            ("running", "pausing", theirs),
+            ("paused", None, theirs),
+            ("paused", "resuming", mine),
+            ("running", None, mine),
+            ("running", "destroying", theirs),
+            ("stopped", None, theirs),
+        ]
+        assert {line["cause"] for line in lines} == {"request"}
+        assert mine != theirs
 
     async def test_destroy_can_be_repeated(self, any_world: World) -> None:
         made = await any_world.create()

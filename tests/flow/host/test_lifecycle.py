@@ -591,6 +591,8 @@ class TestDestroy:
                 await act(box)
         with pytest.raises(SandboxStopped):
             await world.sh(box, "true")
+        last = ledger.read(world.folder(box))[-1]
+        assert (last.state, last.cause, last.actor) == ("stopped", "request", "key_test")
 
     async def test_its_template_is_free_then(self, world, box):
         with pytest.raises(TemplateInUse):
