@@ -6,7 +6,6 @@ How fast they answer meanwhile is measured by the section `hostile` of `./dev be
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +21,7 @@ _MB = 1 << 20
 _ROUNDS = 5
 _DISK_MB = 1024
 _PATIENCE_SECONDS = 120.0
-# How much slower the slowest of some commands may be than the slowest before; and what is quick anyway,
-# however quick it was before: the machine that tests run on has others to serve.
-_SLOWER = 10
-_FLOOR_SECONDS = 3.0
+_ANSWER_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +36,13 @@ def test_a_guest_that_fills_everything_hurts_only_itself(platform, neighbour, na
     attacker = platform.rt.sandboxes.create(disk_mb=_DISK_MB)
     folder = platform.home / "host" / "sandboxes" / attacker.id
     try:
-        alone = max(seconds(neighbour, n) for n in range(_ROUNDS))
         process = attacker.processes.start(ATTACKS[name])
         vmm = platform.vmm(attacker.id)
         before = ticks(vmm)
         eventually(lambda: ticks(vmm) - before > 100)  # a second's worth of work
         for n in range(_ROUNDS):
-            assert seconds(neighbour, n) <= max(_FLOOR_SECONDS, _SLOWER * alone)
+            told = neighbour.exec(f"echo here {n}", timeout_ms=_ANSWER_MS)
+            assert told.stdout == f"here {n}\n"
             assert neighbour.refresh().state == "running"
             assert attacker.id in {one.id for one in platform.rt.sandboxes.list()}
         with platform.rt.sandboxes.create() as other:  # others still come into being
@@ -62,13 +58,6 @@ def test_a_guest_that_fills_everything_hurts_only_itself(platform, neighbour, na
     finally:
         attacker.destroy()
     eventually(lambda: not list(folder.glob("*/vmm")))
-
-
-def seconds(neighbour: Sandbox, n: int) -> float:
-    """How long a command takes in it."""
-    begun = time.monotonic()
-    assert neighbour.exec(f"echo here {n}", timeout_ms=60_000).stdout == f"here {n}\n"
-    return time.monotonic() - begun
 
 
 def ticks(pid: int) -> int:
