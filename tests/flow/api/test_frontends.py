@@ -951,19 +951,29 @@ class TestMuch:
             await stage.worker.finish(run, "d")
             await asking
 
-    async def test_more_than_a_word_may_have_is_refused(self, stage: Stage) -> None:
+    async def test_what_was_refused_holds_up_no_word_to_a_run_under_way(self, stage: Stage) -> None:
         asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-9", ("user", "a"))))
-        run, _ = await stage.next()
-        for messages, field in (
-            ([("user", "x" * MAX_MESSAGE_CHARACTERS)] * 2, "message"),
-            ([("user", [PICTURE] * 9)] * 2, "images"),
-        ):
-            answer = await stage.org.http.post(AG_UI, json=ag_ui("t-9", *messages))
+        run, given = await stage.next()
+        last = given.log[-1].seq or 0
+        before = ("user", "a"), ("assistant", "I work.")
+        long = ("user", "x" * (MAX_MESSAGE_CHARACTERS + 1))
+        many = ("user", [PICTURE] * 17)
+        for wrong, field in ((long, "messages.2.content"), (many, "messages.2.images")):
+            answer = await stage.org.http.post(AG_UI, json=ag_ui("t-9", *before, wrong))
             assert answer.status_code == 400, answer.text
-            [wrong] = answer.json()["error"]["details"]["fields"]
-            assert wrong["field"] == field
+            assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+        body = ag_ui("t-9", *before, long, many, ("user", "in short"))
+        saying = asyncio.create_task(posted(stage, AG_UI, body))
+        async with asyncio.timeout(20):
+            while not (found := (await stage.worker.read(run, last)).events):
+                await asyncio.sleep(0.01)
+        first, second, third = (one.data for one in found)
+        assert "left out here" in first["text"]
+        assert ("too many" in second["text"], len(second["images"])) == (True, 16)
+        assert (third["text"], third["steering"]) == ("in short", "queue")
         await stage.worker.finish(run, "b")
         await asking
+        await saying
 
 
 async def test_one_chat_of_two_agents_is_two_threads(stage: Stage) -> None:

@@ -366,12 +366,12 @@ def _image(url: str, where: str) -> dict[str, str]:
     if data is None:
         raise http.wrong_field(where, "a file is to be sent along as a data URL in base64")
     try:
-        kind = pictures.kind_of(base64.b64decode(data, validate=True))
+        bytes_ = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise http.wrong_field(where, "a file's data is no base64") from None
-    if kind is None:
-        raise http.wrong_field(where, "a file is no PNG, JPEG, GIF or WebP picture")
-    return {"mediaType": kind, "data": data}
+    if (wrong := pictures.fault(bytes_)) is not None:
+        raise http.wrong_field(where, f"a file {wrong}")
+    return {"mediaType": str(pictures.kind_of(bytes_)), "data": data}
 
 
 def _sent_along(url: str) -> str | None:

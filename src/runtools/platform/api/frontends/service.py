@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, Decision, schemas_of, thread_of
 from runtools.platform.api.limits.rules import standard
-from runtools.platform.api.runs import decisions, log, results, rules, steering, store
+from runtools.platform.api.runs import decisions, log, results, steering, store
 from runtools.platform.api.runs import service as runs
 from runtools.platform.api.runs.results import Given
 from runtools.platform.api.runs.tables import Event, Record
@@ -25,7 +25,7 @@ from runtools.platform.core.runs import Status
 from runtools.platform.kit import http
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.base import Shape
-from runtools.sdk.shapes.runs import RunMessage, RunRequest, RunSteer
+from runtools.sdk.shapes.runs import RunMessage, RunRequest, RunSteer, Steering
 
 ShapeT = TypeVar("ShapeT", bound=Shape)
 _UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.WAITING)
@@ -136,27 +136,24 @@ async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
         NotFound: the thread was deleted meanwhile.
         RunEnded: it is over.
     """
-    word = _word(asked.news, breaks_off=record.status == Status.WAITING)
-    await runs.steer(call, record.id, word)
+
+    def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
+        return steering.say(conn, record, words, call.op, now, usual)
+
+    words = _words(asked.news, breaks_off=record.status == Status.WAITING)
+    usual = standard(call.platform.settings)
+    await runs.under_lock(call, record.id, act)
     return await _where_said(call, record)
 
 
-def _word(news: Sequence[RunMessage], *, breaks_off: bool) -> RunSteer:
-    """What is said to a run under way.
-
-    Raises:
-        InvalidRequest: it is more than may be said at once.
-    """
-    return _shaped(
-        RunSteer,
-        message=_together(one.content for one in news),
-        images=[image for one in news for image in one.images],
-        mode="interrupt" if breaks_off else "queue",
-    )
+def _words(news: Sequence[RunMessage], *, breaks_off: bool) -> list[RunSteer]:
+    """What is said to a run under way."""
+    mode: Steering = "interrupt" if breaks_off else "queue"
+    return [RunSteer(message=one.content, images=one.images, mode=mode) for one in news]
 
 
 async def _where_said(call: Call, record: Record) -> tuple[Record, int]:
-    """The run that the present act has said something to, and after which of its events.
+    """The run that the present act has said something to, and the event before the last of that.
 
     Raises:
         NotFound: the thread was deleted meanwhile.
@@ -230,13 +227,11 @@ async def _settle(
         unheard = [] if beside is None else _unheard(conn, record, beside)
         if unheard and not store.is_over(record):
             waits = log.open_approvals(conn, record, record.last_seq)
-            word = _word(unheard, breaks_off=bool(waits))
-            record, more = steering.say(conn, record, word, call.op, now, usual)
+            words = _words(unheard, breaks_off=bool(waits))
+            record, more = steering.say(conn, record, words, call.op, now, usual)
             fresh = [*fresh, *more]
         return record, fresh
 
-    for n, message in enumerate([] if beside is None else beside.news):
-        rules.check_images(message.images, f"messages.{n}.images")
     who, usual = call.actor, standard(call.platform.settings)
     return await runs.under_lock(call, run_id, act)
 
@@ -253,14 +248,9 @@ def _unheard(conn: Transaction, record: Record, asked: Asked) -> Sequence[RunMes
         elif asked.before:
             heard.clear()
     for n in range(len(asked.news), 0, -1):
-        if _together(one.content for one in asked.news[:n]) == _together(heard):
+        if [one.content for one in asked.news[:n]] == heard:
             return asked.news[n:]
     return asked.news
-
-
-def _together(texts: Iterable[str]) -> str:
-    """Several words as one: what was said meanwhile is said at once."""
-    return "\n\n".join(texts)
 
 
 async def _gone_on(

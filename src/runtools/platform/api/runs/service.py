@@ -177,7 +177,7 @@ async def steer(call: Call, run_id: str, wanted: RunSteer) -> Record:
     rules.check_images(wanted.images, "images")
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        return steering.say(conn, record, wanted, op, now, usual)
+        return steering.say(conn, record, [wanted], op, now, usual)
 
     op, usual = call.op, standard(call.platform.settings)
     return await under_lock(call, run_id, act)

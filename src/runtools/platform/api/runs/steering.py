@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from runtools.platform.api.runs import log, store
 from runtools.platform.api.runs.log import New
@@ -14,27 +16,39 @@ from runtools.sdk.shapes.runs import RunSteer
 
 
 def key_of(op: str) -> str:
-    """Under which key what an act says stands in the log."""
+    """Under which key the last of what an act says stands in the log."""
     return log.own_key("steer", op)
 
 
 def say(
-    conn: Transaction, record: Record, wanted: RunSteer, op: str, now: datetime, usual: Amounts
+    conn: Transaction,
+    record: Record,
+    words: Sequence[RunSteer],
+    op: str,
+    now: datetime,
+    usual: Amounts,
 ) -> tuple[Record, list[Event]]:
-    """Append it to the log of a run whose row is locked, and wake the run.
+    """Append them to the log of a run whose row is locked, and wake the run.
 
     Raises:
         RunEnded: the run is over; its thread goes on with another.
     """
-    key = key_of(op)
-    if not store.under(conn, record, [key]) and store.is_over(record):
+    if not store.under(conn, record, [key_of(op)]) and store.is_over(record):
         raise ended(record.id, record.status)
-    data = {
-        "role": "user",
-        "text": wanted.message,
-        "images": [image.model_dump(mode="json") for image in wanted.images],
-        "turn": record.iterations,
-        "steering": wanted.mode,
-    }
-    grown = log.append(conn, record, [New(key, "message", data)], now, usual)
+    earlier = [log.own_key("steer", f"{op}:{n}") for n in range(len(words) - 1)]
+    news = [
+        New(key, "message", _data(record, word))
+        for key, word in zip([*earlier, key_of(op)], words, strict=True)
+    ]
+    grown = log.append(conn, record, news, now, usual)
     return log.wake(conn, grown.record, now), grown.fresh
+
+
+def _data(record: Record, word: RunSteer) -> dict[str, Any]:
+    return {
+        "role": "user",
+        "text": word.message,
+        "images": [image.model_dump(mode="json") for image in word.images],
+        "turn": record.iterations,
+        "steering": word.mode,
+    }
