@@ -51,6 +51,7 @@
     ├── DeadlineExceeded               504 deadline_exceeded
     ├── BuildFailed                    422 build_failed
     ├── SetupFailed                    422 setup_failed
+    ├── SecretUnfit                    422 secret_unfit
     ├── RunAbandoned                   500 run_abandoned
     ├── RunFailed                      422 run_failed
     └── FileError                      400 file_error
@@ -441,6 +442,13 @@ class SetupFailed(RunToolsError):
     """A `setup` command of a standing sandbox failed; ``details`` names it, with its last output."""
 
     code = "setup_failed"
+    status = 422
+
+
+class SecretUnfit(RunToolsError):
+    """A secret that is to be sent in a header holds what none may; no message has its value."""
+
+    code = "secret_unfit"
     status = 422
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -120,7 +121,7 @@ def _value(given: str | None) -> str:
         return given
     if sys.stdin.isatty():
         return str(typer.prompt("Value", hide_input=True, err=True))
-    value = stdin.text().removesuffix("\n")
+    value = re.sub(r"\r?\n\Z", "", stdin.text())
     if not value:
         raise InvalidRequest(
             "stdin held no value", hint="printf %s VALUE | runtools secret set NAME"

@@ -525,3 +525,18 @@ async def test_a_provider_without_a_key_is_told_of(stage: Stage, models: Models)
     stage.worker(models.build)
     done = await stage.runs.ended(run)
     assert "there is no key for anthropic" in done["error"]["message"]
+
+
+@pytest.mark.parametrize("odd", ["\n", "\r", "\x07"])
+@pytest.mark.parametrize(("name", "api_id", "wire"), WIRES[:4])
+async def test_a_key_that_cannot_be_sent_is_in_no_event(
+    stage: Stage, models: Models, name: str, api_id: str, wire: Wire, odd: str
+) -> None:
+    async with provider(wire, ["hello"]) as fake:
+        way = access(name, api_id, fake).model_copy(update={"api_key": f"sk-secret{odd}key"})
+        run = stage.make(model=way)
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+    assert fake.asked == []
+    assert done["error"]["code"] == "model_unauthorized", done
+    assert "sk-secret" not in str(run.log)

@@ -128,3 +128,15 @@ async def test_without_a_key_nothing_is_asked(stage: Stage, search: Search) -> N
     assert said["failed"]
     assert f"runtools secret set {SEARCH_KEY}" in said["output"]
     assert search.asked == []
+
+
+@pytest.mark.parametrize("end", ["\r", " ", "\u20ac"])
+async def test_a_key_that_cannot_be_sent_is_told_nobody(
+    stage: Stage, search: Search, end: str
+) -> None:
+    stage.runs.secrets[SEARCH_KEY] = f"odd-key{end}"
+    [said] = await found(stage, {"query": "all is well"})
+    assert said["failed"]
+    assert "its header x-api-key holds what no header may" in said["output"]
+    assert "odd-key" not in said["output"]
+    assert search.asked == []

@@ -57,6 +57,16 @@ async def test_one_that_cannot_be_asked_is_told_of(stage: Stage) -> None:
     assert "not to be had: boxes (" in str(script.asked[0][0].parts[0])
 
 
+@pytest.mark.parametrize("end", ["\n", " "])
+async def test_a_secret_that_cannot_be_sent_is_told_nobody(stage: Stage, end: str) -> None:
+    stage.runs.secrets["BOXES_KEY"] = f"tok-odd-key{end}"
+    script = Script(["I cannot"])
+    run = await stage.played(script, agent=agent(stage.url))
+    said = str(script.asked[0][0].parts[0])
+    assert "not to be had: boxes ('its header authorization holds what no header may')" in said
+    assert "tok-odd-key" not in said + str(run.log)
+
+
 async def test_addresses_are_checked(stage: Stage) -> None:
     stage.outbound.close()
     stage.outbound = Outbound()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtools.platform.api.models.access import access
+from runtools.platform.api.secrets import sent
 from runtools.platform.kit.db import Database
 from runtools.testing import api_world
 from runtools.testing.api_world import World
@@ -106,6 +107,22 @@ class TestEndpoints:
             assert KEY not in made.text + found.text
         assert (await own.http.delete("/v1/model-endpoints/vllm")).status_code == 200
         assert (await own.http.get("/v1/model-endpoints")).json()["data"] == []
+
+    async def test_a_key_that_cannot_be_sent_is_shown_to_nobody(
+        self, own: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:  # it was kept when anything was
+            patch.setattr(sent, "check", lambda *_: None)
+            await secret(own, "VLLM_KEY", value=f"{KEY}\r")
+        async with endpoint(200, b"{}") as (url, got):
+            body = {"slug": "vllm", "url": url, "secret": "VLLM_KEY"}
+            assert (await own.http.post("/v1/model-endpoints", json=body)).status_code == 201
+            answer = await own.http.get("/v1/model-endpoints/vllm/models")
+            assert got == []
+        assert answer.status_code == 422
+        assert answer.json()["error"]["code"] == "secret_unfit"
+        assert "VLLM_KEY" in answer.json()["error"]["message"]
+        assert KEY not in answer.text
 
     async def test_its_window_is_said_or_the_catalogues(self, own: World) -> None:
         for slug, window in (("said", 32_768), ("gate", None)):

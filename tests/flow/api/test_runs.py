@@ -10,9 +10,17 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from runtools.errors import Conflict, Forbidden, InvalidRequest, NotFound, TooLarge
+from runtools.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    SecretUnfit,
+    TooLarge,
+)
 from runtools.platform.api.definitions.tables import definitions
 from runtools.platform.api.runs import log
+from runtools.platform.api.secrets import sent
 from runtools.platform.api.workers import taking
 from runtools.platform.core.ports.worker import NewEvent
 from runtools.platform.kit.db import Transaction
@@ -519,6 +527,33 @@ class TestSecrets:
         assert {one["resource"] for one in lines} == {"ANTHROPIC_API_KEY", "EXA_API_KEY", "MCP_KEY"}
         assert "v-" not in json.dumps(lines)
         await stage.worker.finish(run)
+
+    async def test_one_that_cannot_be_sent_is_not_told(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = await stage.taken(agent="claude")
+        with monkeypatch.context() as patch:  # they were kept when anything was
+            patch.setattr(sent, "check", lambda *_: None)
+            for name, category in (
+                ("MCP_KEY", "tool"),
+                ("EXA_API_KEY", "provider"),
+                ("ANTHROPIC_API_KEY", "provider"),
+            ):
+                body = {"name": name, "value": "odd-key\n", "category": category, "scope": "all"}
+                await stage.org.ask("POST", "/v1/secrets", json=body)
+        for name, server in (("MCP_KEY", "x"), ("EXA_API_KEY", None)):
+            with pytest.raises(SecretUnfit, match=f"^{name} cannot be sent") as told:
+                await stage.worker.secret(run, name, server)
+            assert "odd-key" not in str(told.value)
+        await stage.worker.finish(run)
+        made = await stage.run("Hello.", agent="claude")
+        with pytest.raises(SecretUnfit, match=r"^ANTHROPIC_API_KEY cannot be sent"):
+            await stage.take(made["id"])
+        ended = await stage.get(made["id"])
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "secret_unfit")
+        assert "odd-key" not in json.dumps([ended, await stage.events(made["id"])])
+        for name in ("MCP_KEY", "EXA_API_KEY", "ANTHROPIC_API_KEY"):
+            await stage.org.ask("DELETE", f"/v1/secrets/{name}")
 
     async def test_a_secret_that_is_not_for_agents_is_not_told(self, stage: Stage) -> None:
         run, _ = await stage.taken(agent="claude")

@@ -51,6 +51,25 @@ class TestSecrets:
         assert answer.json()["data"]["version"] == 3
         assert await reveal(world) == "3"
 
+    @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " ", "\t", "\u20ac", "\x07", "\nmore"])
+    @pytest.mark.parametrize("category", ["provider", "tool"])
+    async def test_what_is_sent_in_headers_is_what_one_may_hold(
+        self, world: World, category: str, end: str
+    ) -> None:
+        odd = {"name": "TOKEN", "value": f"{VALUE}{end}", "category": category}
+        refused = await world.http.post("/v1/secrets", json=odd)
+        assert (await world.http.get("/v1/secrets/TOKEN")).status_code == 404
+        await put(world, value=f"{VALUE}{end}", category="custom")  # anything may be in those
+        as_sent = await world.http.post("/v1/secrets", json=odd)
+        assert (await world.http.get("/v1/secrets/TOKEN")).json()["data"]["category"] == "custom"
+        await put(world, value="good", category=category)
+        rotated = await world.http.patch("/v1/secrets/TOKEN", json={"value": odd["value"]})
+        assert await reveal(world) == "good"
+        for answer in (refused, as_sent, rotated):
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["details"]["fields"][0]["field"] == "value"
+            assert VALUE not in answer.text
+
     async def test_nothing_to_rotate_reveal_or_delete(self, world: World) -> None:
         for method, path, body in (
             ("PATCH", "/v1/secrets/NONE", {"value": "1"}),

@@ -58,6 +58,11 @@ class TestSecrets:
         assert cli.ok("secret", "list", "--category", "tool", "--json").data == []
         refused(cli("secret", "delete", name), "would be lost", "--force")
         cli.ok("secret", "delete", name, "--force")
+        for end in (b"", b"\n", b"\r\n"):
+            cli.ok("secret", "set", name, stdin=b"sk-key" + end)
+            assert cli.ok("secret", "get", name, "--reveal", "--json").data["value"] == "sk-key"
+        refused(cli("secret", "set", name, stdin=b"sk-key\n\n"), "sent in a header", "line end")
+        cli.ok("secret", "delete", name, "--force")
         refused(cli("secret", "get", name), f"no secret '{name}'", "runtools secret list")
 
     def test_bad_input(self, cli: Cli, small: Cli) -> None:

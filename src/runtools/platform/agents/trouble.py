@@ -12,7 +12,7 @@ from pydantic_ai import exceptions as theirs
 from runtools.platform.agents.answer import Cut, TooMuch
 from runtools.platform.agents.models.http import Unbounded
 from runtools.platform.core.ports.worker import ModelAccess
-from runtools.platform.kit.outbound import Refused
+from runtools.platform.kit.outbound import Refused, Unsendable
 from runtools.sdk.shapes.runs import RunError
 
 Then = Literal["again", "shorten", "give_up"]
@@ -25,6 +25,7 @@ _PATIENCE = 300.0
 _TEXT = 500
 _SAY, _DEEPEST = ("error", "message", "detail"), 4
 REJECTED = "model_rejected"
+_CHECK_KEY = "check the provider's key: runtools models shows which one is used"
 _TOO_LONG = (
     "context length",
     "context limit",
@@ -67,6 +68,9 @@ def understood(failure: Exception, access: ModelAccess) -> Trouble:
     if beyond is not None:
         hint = "an answer has bounds that no model needs: look at who answers there"
         return _give("model_answer_too_large", beyond, secret, hint)
+    unsent = _packed_in(failure, Unsendable)
+    if unsent is not None:
+        return _give("model_unauthorized", unsent, secret, _CHECK_KEY)
     match failure:
         case theirs.ModelAPIError():
             return _refused(failure, secret) or _passing(failure, secret)
@@ -106,8 +110,7 @@ def _refused(failure: theirs.ModelAPIError, secret: str | None) -> Trouble | Non
             hint = "the account at the provider has no quota or credit left"
             return _give("model_quota_exceeded", failure, secret, hint)
         case theirs.ModelAuthenticationError():
-            hint = "check the provider's key: runtools models shows which one is used"
-            return _give("model_unauthorized", failure, secret, hint)
+            return _give("model_unauthorized", failure, secret, _CHECK_KEY)
         case theirs.ModelNotFoundError():
             hint = "the provider knows no such model: name another, as provider:id"
             return _give("model_not_found", failure, secret, hint)

@@ -40,8 +40,11 @@ def database_url(settings: Settings) -> str:
 
 
 def provider_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """The API keys of model providers, and of the search, that an environment holds, by name."""
-    return {name: environ[name] for name in sorted(KEYS) if environ.get(name)}
+    """The API keys of model providers, and of the search, that an environment holds, by name.
+
+    A file of an environment may have left line ends at theirs.
+    """
+    return {name: key for name in sorted(KEYS) if (key := environ.get(name, "").strip())}
 
 
 async def migrate(settings: Settings, *, need_key: bool) -> int:

@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpcore
 
 from runtools.errors import InvalidRequest
+from runtools.platform.core.headers import may_hold
 
 Address = IPv4Address | IPv6Address
 AnyNetwork = IPv4Network | IPv6Network
@@ -47,6 +48,10 @@ class Refused(Exception):
 
 class Failed(Exception):
     """No answer came; the message says why, without the URL (its query may be secret)."""
+
+
+class Unsendable(Failed):
+    """The request has a header that none may be; the message says which, without its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,17 @@ def is_public(address: Address) -> bool:
     )
 
 
+def check_headers(headers: Iterable[tuple[str, str]]) -> None:
+    """Refuse headers that cannot be sent. Whoever would send them says their values in what it raises.
+
+    Raises:
+        Unsendable: there is one.
+    """
+    for name, value in headers:
+        if value and not may_hold(value):
+            raise Unsendable(f"its header {name} holds what no header may")
+
+
 class Outbound:
     """Sends requests.
 
@@ -107,11 +123,15 @@ class Outbound:
         """Refuse a URL that could not be spoken to now.
 
         Raises:
-            Refused: it is malformed, its name does not resolve, or its addresses may not be used.
+            Refused: it is malformed, its name does not resolve in time, or its addresses may not be used.
         """
         parts = split(url)
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await self.addresses(parts.hostname or "", port_of(parts), plain=parts.scheme == "http")
+        host = parts.hostname or ""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self.addresses(host, port_of(parts), plain=parts.scheme == "http")
+        except TimeoutError:
+            raise Refused(f"{host} was not resolved within {_CONNECT_SECONDS:g} s") from None
 
     async def addresses(self, host: str, port: int, *, plain: bool) -> list[str]:
         """Where a name may be spoken to now; ``plain``: without TLS, which needs to be allowed.
@@ -154,8 +174,10 @@ class Outbound:
         Raises:
             Refused: it may not be spoken to.
             Failed: no answer came in time, none that is HTTP, or too much of one.
+            Unsendable: no header may be as one of these is.
         """
         parts = split(url)
+        check_headers(headers)
         plain = parts.scheme == "http"
         content = [("Host", parts.netloc), ("Content-Length", str(len(body))), *headers]
         target = parts.path or "/"

@@ -32,7 +32,7 @@ class Secrets:
 
         Args:
             name: letters, digits and underscores.
-            value: up to 65,536 characters.
+            value: up to 65,536 characters; of ``provider`` and ``tool`` what a header may hold.
             category: ``provider`` (default), ``tool`` or ``custom``.
             scope: ``all`` (default), ``agents``, ``tools`` or ``sandboxes``.
             description: what it is for.

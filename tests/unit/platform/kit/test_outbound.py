@@ -16,6 +16,7 @@ from runtools.platform.kit.outbound import (
     Failed,
     Outbound,
     Refused,
+    Unsendable,
     is_public,
     networks,
     split,
@@ -114,6 +115,29 @@ async def test_what_cannot_be_a_name_is_refused(host: str) -> None:
         await Outbound().check(f"https://{host}/")
     with pytest.raises(Refused, match="no name"):
         await Outbound().ask("POST", f"https://{host}/", [], b"", 5)
+
+
+@pytest.mark.parametrize(
+    "key", ["key\n", "key\r", " key", "k\u20acy", "k\x07ey", "key\r\nX-More: 1"]
+)
+async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(key: str) -> None:
+    async with server(b"HTTP/1.1 200 OK\r\n\r\n") as (port, got):
+        with pytest.raises(Unsendable, match=r"^its header x-api-key holds what no header may$"):
+            await Outbound(OWN).ask(
+                "GET", f"http://127.0.0.1:{port}/", [("x-api-key", key)], b"", 5
+            )
+        assert got == []
+
+
+async def test_a_name_that_nobody_resolves_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtools.platform.kit.outbound._CONNECT_SECONDS", 0.01)
+
+    async def silent(host: str, port: int) -> list[str]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with pytest.raises(Refused, match=r"^a\.example was not resolved within 0\.01 s$"):
+        await Outbound(resolve=silent).check("https://a.example/")
 
 
 async def test_names_are_resolved_and_checked_at_each_connection() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from runtools.platform.kit.outbound import Outbound, Refused
+from runtools.platform.kit.outbound import Outbound, Refused, check_headers
 
 _TRIED = 3
 _CONNECT_SECONDS = 5.0
@@ -67,6 +67,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Ask for an answer that is as large as it looks, and read no more of it than it may have."""
+        check_headers(request.headers.multi_items())
         request.headers["Accept-Encoding"] = "identity"
         answer = await super().handle_async_request(request)
         coding = answer.headers.get("Content-Encoding", "").lower()  # several headers are joined

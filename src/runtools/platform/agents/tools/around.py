@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from runtools.errors import RunToolsError
+from runtools.errors import NotFound, RunToolsError
 from runtools.platform.core.models import SEARCH_KEY
 from runtools.platform.kit.outbound import Failed, Outbound, Refused
 from runtools.workbench.cut import cut
@@ -27,7 +27,7 @@ class Around:
     """What such a tool has to do with.
 
     Attributes:
-        secret: a secret of the run by its name; raises where there is none.
+        secret: a secret of the run by its name; raises `NotFound` where there is none.
         outbound: speaks to addresses that may be spoken to.
         search_url: where the web is searched.
     """
@@ -47,10 +47,14 @@ class SearchParameters(Parameters):
 async def _search(around: Around, given: SearchParameters) -> str:
     try:
         key = await around.secret(SEARCH_KEY)
-    except RunToolsError as error:
+    except NotFound as error:
         raise Correctable(
             f"the web cannot be searched: {error.message}. Tell the user that an Exa key is needed "
             f"(runtools secret set {SEARCH_KEY} --category provider), and go on without"
+        ) from None
+    except RunToolsError as error:  # there is one, and it is not to be had
+        raise Correctable(
+            f"the web cannot be searched: {error}. Tell the user, and go on without"
         ) from None
     asked = {
         "query": given.query,

@@ -10,7 +10,24 @@ from runtools.platform.core.ports.worker import ModelAccess
 
 
 async def access(platform: Platform, org_id: str, name: str) -> ModelAccess:
-    """The way to a model that an agent of the org names.
+    """The way to a model that an agent of the org names, with the key.
+
+    Raises:
+        InvalidRequest: nothing is called that (any more).
+        SecretUnfit: its key cannot be sent.
+    """
+    found = await way(platform, org_id, name)
+    if found.key_name is None:
+        return found
+    around = (
+        found.base_url is None
+    )  # the machine's own keys are not for addresses that members choose
+    key = await keys.value(platform, org_id, found.key_name, around=around)
+    return found.model_copy(update={"api_key": key})
+
+
+async def way(platform: Platform, org_id: str, name: str) -> ModelAccess:
+    """The way to a model that an agent of the org names, without the key.
 
     Raises:
         InvalidRequest: nothing is called that (any more).
@@ -18,16 +35,12 @@ async def access(platform: Platform, org_id: str, name: str) -> ModelAccess:
     endpoints = {one.slug: one for one in await platform.db.read(store.all_of, org_id)}
     chosen = choose(name, endpoints)
     endpoint = endpoints.get(chosen.provider)
-    key_name = PROVIDERS[chosen.provider].key if endpoint is None else endpoint.secret
     return ModelAccess(
         provider=chosen.provider,
         api_id=chosen.api_id,
         base_url=None if endpoint is None else endpoint.url,
         context_window=_window(chosen, endpoint),
-        key_name=key_name,
-        api_key=None
-        if key_name is None
-        else await keys.value(platform, org_id, key_name, around=endpoint is None),
+        key_name=PROVIDERS[chosen.provider].key if endpoint is None else endpoint.secret,
     )
 
 

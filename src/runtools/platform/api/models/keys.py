@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from runtools.platform.api.orgs import store as orgs
 from runtools.platform.api.platform import Platform
+from runtools.platform.api.secrets import sent
 from runtools.platform.api.secrets import store as secrets
 from runtools.platform.kit.db import Transaction
 from runtools.sdk.shapes.models import KeySource
@@ -29,13 +30,17 @@ async def value(platform: Platform, org_id: str, name: str, *, around: bool = Tr
     Args:
         around: whether the machine's environment serves too: not where an address that a member has
             chosen would get it.
+
+    Raises:
+        SecretUnfit: it could not be sent.
     """
     found = await platform.db.read(secrets.value, org_id, name)
+    kept: str | None = None
     if found is not None and is_usable(found[0]):
-        return platform.vault.open(found[1], secrets.LABEL, org_id, name)
-    if around and org_id == await platform.db.read(orgs.first):
-        return platform.provider_keys.get(name)
-    return None
+        kept = platform.vault.open(found[1], secrets.LABEL, org_id, name)
+    elif around and org_id == await platform.db.read(orgs.first):
+        kept = platform.provider_keys.get(name)
+    return None if kept is None else sent.checked(name, kept)
 
 
 def is_usable(secret: secrets.Secret) -> bool:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from runtools.errors import Conflict, IdempotencyMismatch, NotFound, Unavailable, WrongMasterKey
+from runtools.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    NotFound,
+    SecretUnfit,
+    Unavailable,
+    WrongMasterKey,
+)
 from runtools.platform.api import document
 from runtools.platform.api.calls import Call, call_of
 from runtools.platform.api.models import prices, service
@@ -86,7 +93,9 @@ async def get(request: Request, slug: str) -> Response:
 
 @router.get(
     "/model-endpoints/{slug}/models",
-    **document.route(Envelope[list[EndpointModel]], NotFound, Unavailable, WrongMasterKey),
+    **document.route(
+        Envelope[list[EndpointModel]], NotFound, SecretUnfit, Unavailable, WrongMasterKey
+    ),
 )
 async def ask(request: Request, slug: str) -> Response:
     """Ask an endpoint which models it has."""

@@ -61,8 +61,6 @@ async def add(call: Call, wanted: ModelEndpointCreate) -> Endpoint:
         await call.platform.outbound.check(wanted.url)
     except Refused as exc:
         raise http.wrong_field("url", str(exc)) from None
-    except TimeoutError:
-        raise http.wrong_field("url", "its name was not resolved in time") from None
     endpoint = Endpoint(
         id=new_id("mep"),
         org_id=call.org,
@@ -103,6 +101,7 @@ async def ask(call: Call, slug: str) -> list[str]:
     """Which models an endpoint says it has.
 
     Raises:
+        SecretUnfit: its key cannot be sent.
         Unavailable: it does not answer, or not as such a server does; the message says what it said.
     """
     endpoint = await get(call, slug)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from runtools.errors import Forbidden, NotFound
 from runtools.platform.api.calls import Call
-from runtools.platform.api.secrets import store
+from runtools.platform.api.secrets import sent, store
 from runtools.platform.api.secrets.look import look
 from runtools.platform.api.secrets.store import Secret
 from runtools.platform.api.vault.vault import Sealed, Vault
@@ -22,7 +22,11 @@ _ENTERS = ("custom", frozenset({"sandboxes", "all"}))
 
 
 async def put(call: Call, wanted: SecretSet) -> tuple[Secret, bool]:
-    """Make a secret, or give one that exists another value; returns whether it was made."""
+    """Make a secret, or give one that exists another value; returns whether it was made.
+
+    Raises:
+        InvalidRequest: it is of a category that is sent in headers, and no header may hold its value.
+    """
     return await call.platform.db.write(_put, call, wanted, call.platform.clock.now())
 
 
@@ -136,6 +140,7 @@ def _change(conn: Transaction, call: Call, secret: Secret, value: str, now: date
 
 
 def _sealed(conn: Transaction, vault: Vault, secret: Secret, value: str) -> Sealed:
+    sent.check(secret.category, value)
     return vault.seal(conn, value, store.LABEL, secret.org_id, secret.name)
 
 

@@ -15,7 +15,7 @@ from runtools.platform.api.leftovers import service as leftovers
 from runtools.platform.api.limits.rules import standard
 from runtools.platform.api.logs import store as logs
 from runtools.platform.api.models import keys
-from runtools.platform.api.models.access import access
+from runtools.platform.api.models.access import way
 from runtools.platform.api.platform import Platform
 from runtools.platform.api.runs import log, look, store
 from runtools.platform.api.runs.agent import agent_of
@@ -23,6 +23,7 @@ from runtools.platform.api.runs.log import New
 from runtools.platform.api.runs.look import Written
 from runtools.platform.api.runs.tables import Event, Record
 from runtools.platform.api.runs.telling import told
+from runtools.platform.api.secrets import sent
 from runtools.platform.api.secrets import store as secrets
 from runtools.platform.core.ids import new_id
 from runtools.platform.core.models import SEARCH_KEY
@@ -173,6 +174,7 @@ async def secret(platform: Platform, worker_id: str, asked: Secret) -> Value:
     Raises:
         Forbidden: it is none of those.
         NotFound: the org has none of that name that agents may use for it.
+        SecretUnfit: no header may hold it.
     """
     record = await held(platform, worker_id, asked.run_id, asked.lease)
     if asked.server is None:
@@ -192,7 +194,7 @@ async def secret(platform: Platform, worker_id: str, asked: Secret) -> Value:
 
 async def _own_key(platform: Platform, record: Record, name: str) -> str | None:
     """What the platform itself asks the run's model, or the search, with."""
-    model = await access(platform, record.org_id, record.model)
+    model = await way(platform, record.org_id, record.model)
     if name not in {model.key_name, SEARCH_KEY}:
         raise _no_business(record, name)
     # The machine's own keys are not for addresses that members choose.
@@ -208,7 +210,8 @@ async def _servers_key(platform: Platform, record: Record, server: str, name: st
     found = await platform.db.read(secrets.value, record.org_id, name)
     if found is None or found[0].category != _TOOL or found[0].scope not in _AGENTS:
         return None
-    return platform.vault.open(found[1], secrets.LABEL, record.org_id, name)
+    value = platform.vault.open(found[1], secrets.LABEL, record.org_id, name)
+    return sent.checked(name, value)
 
 
 def _no_business(record: Record, name: str) -> Forbidden:
