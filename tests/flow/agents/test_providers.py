@@ -540,3 +540,16 @@ async def test_a_key_that_cannot_be_sent_is_in_no_event(
     assert fake.asked == []
     assert done["error"]["code"] == "model_unauthorized", done
     assert "sk-secret" not in str(run.log)
+
+
+@pytest.mark.parametrize(("name", "api_id", "wire"), WIRES[:5])
+async def test_cookies_are_not_kept(
+    stage: Stage, models: Models, name: str, api_id: str, wire: Wire
+) -> None:
+    given = Refuse(429, [("Retry-After", "0"), ("Set-Cookie", "session=of-one-org; Path=/")])
+    async with provider(wire, given, ["hello"]) as fake:
+        run = stage.make(model=access(name, api_id, fake))
+        stage.worker(models.build)
+        assert (await stage.runs.ended(run))["status"] == "completed"
+    assert len(fake.asked) == 2
+    assert all("cookie" not in asked.headers for asked in fake.asked)

@@ -3,11 +3,13 @@
 A name is resolved and checked at the moment of connecting, as for everything that users name
 (`kit/outbound`). Proxies of the environment are not used, redirects not followed. No more is read of an
 answer than it may have: whoever is asked may be anybody, and all of it would lie in the worker's memory.
+Cookies are not kept: one client asks for many orgs, and what one is given is no other's.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpcore2
@@ -41,6 +43,7 @@ def client(
     """
     return httpx2.AsyncClient(
         headers=headers,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         mounts={
             "http://": _Transport(outbound, most, plain=True),
             "https://": _Transport(outbound, most, plain=False),
