@@ -10,6 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from runtools import AsyncRunTools
 from runtools.errors import (
     Conflict,
     Forbidden,
@@ -378,6 +379,21 @@ class TestToken:
             assert answer.status_code == 401
         query = f"/v1/audit?actor={run.run_id}&resource={box}&action=inside.exec"
         await holds(lambda: stage.org.ask("GET", query))
+
+    async def test_a_run_wakes_its_own_sandbox_and_no_other(self, stage: Stage) -> None:
+        run, given = await stage.taken()
+        box = (await stage.worker.place(run)).sandbox_id
+        other = (await stage.world.create())["id"]
+        for one in (box, other):
+            assert (await stage.world.http.post(f"/v1/sandboxes/{one}/pause")).status_code == 200
+        async with AsyncRunTools(given.token, stage.world.url) as rt:
+            sandbox = await rt.sandboxes.get(box)
+            assert sandbox.state == "paused"
+            await sandbox.resume(timeout_seconds=60)
+            assert sandbox.state == "running"
+        async with client(stage.world.url, given.token) as http:
+            assert (await http.post(f"/v1/sandboxes/{other}/resume")).status_code == 403
+        await stage.worker.finish(run)
 
     async def test_another_lease_has_another(self, stage: Stage) -> None:
         run, given = await stage.taken()

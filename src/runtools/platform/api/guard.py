@@ -71,6 +71,8 @@ _PARTS = {str(part): scope for part, scope in access.PARTS.items()}
 _OF_A_RUN = frozenset(
     {
         ("sandboxes", "get"),
+        # To start a command wakes it, too; one resumes where nobody knows what runs in it.
+        ("sandboxes", "resume"),
         *(("desktop", name) for name in ("get", "screenshot", "move", "click", "drag", "scroll")),
         *(("desktop", name) for name in ("type_", "press", "clipboard", "fill_clipboard")),
         *(("desktop", name) for name in ("windows", "open_url")),
