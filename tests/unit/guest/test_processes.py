@@ -161,8 +161,9 @@ class TestStarting:
         for thread in threads:
             thread.join()
         assert len({each["pid"] for each in seen}) == 1
-        until((agent.root / "root/n").exists)
-        assert (agent.root / "root/n").read_text() == "x\n"
+        file = agent.root / "root/n"
+        until(lambda: file.exists() and file.read_text())  # the shell makes it before it writes
+        assert file.read_text() == "x\n"
 
 
 def _runs(pid: int) -> bool:
