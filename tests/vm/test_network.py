@@ -33,7 +33,7 @@ from runtools.errors import Unavailable
 from runtools.platform.core.egress import OPEN, SHUT, policy
 from runtools.platform.core.ports.driver import Slot
 from runtools.platform.core.ports.network import Refusal, untold
-from runtools.platform.host.net import cables, crowd, firewall, netlink, rules, slots, wire
+from runtools.platform.host.net import cables, crowd, firewall, netlink, nft, rules, slots, wire
 from runtools.platform.host.net.enter import NAMESPACES, inside
 from runtools.platform.host.net.names import Names
 from runtools.platform.host.net.network import NamespaceNetwork
@@ -1208,6 +1208,23 @@ class TestChanges:
         assert await guest.do(lambda: connected(PUBLIC, 2222, b"new")) == b"new"
         hello = tls_hello("good.example.org")
         assert await guest.do(lambda: connected(PUBLIC, 443, hello)) == hello[:100]
+        await heir.close(slot)
+        await heir.stop()
+
+    async def test_another_version_of_the_platform_puts_its_own_rules_in_force(
+        self, network, names, monkeypatch
+    ):
+        with monkeypatch.context() as before:
+            before.setattr(rules, "_CHECKED", "443")
+            slot = await network.open(BY_NAME)
+            for served in network._served.values():
+                await served.close()
+        heir = NamespaceNetwork(
+            slot.namespace.split("-")[1], reserve=0, upstreams=network._upstreams
+        )
+        await heir.adopt(slot, BY_NAME)
+        divert = ("list", "chain", "ip", rules.TABLE, "divert")
+        assert b"8443" in (await nft.ask(divert, slot.namespace)).stdout
         await heir.close(slot)
         await heir.stop()
 
