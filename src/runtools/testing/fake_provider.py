@@ -39,6 +39,17 @@ class Filtered:
 
 
 @dataclass(frozen=True)
+class Fade:
+    """The answer ends here, well-formed, and nothing says that this is all (Chat Completions).
+
+    Attributes:
+        last_line: but for the last line of the protocol.
+    """
+
+    last_line: bool = False
+
+
+@dataclass(frozen=True)
 class Full:
     """The answer is as long as it may be: its end says so (Anthropic's wire and Chat Completions)."""
 
@@ -220,6 +231,9 @@ def _chat(answer: Sequence[Any]) -> Iterator[Any]:
                 yield item
             case Filtered() | Full():
                 break
+            case Fade():
+                yield from [_data("[DONE]")] * item.last_line
+                return
             case Think():
                 yield chunk({"role": "assistant", "reasoning_content": item.text})
             case Call():

@@ -18,6 +18,7 @@ from runtools.testing.fake_provider import (
     IN_TOKENS,
     OUT_TOKENS,
     Break,
+    Fade,
     FakeProvider,
     Filtered,
     Flood,
@@ -323,6 +324,19 @@ async def test_a_summary_that_did_not_help_is_not_made_in_the_next_run_either(
         run = stage.make("go on", model=way, earlier=first.log)
         assert (await stage.runs.ended(run))["output"] == "and on"
         assert run.of("compaction") == []
+
+
+@pytest.mark.parametrize("last_line", [False, True])
+async def test_an_answer_of_which_nothing_says_that_it_ends_is_none(
+    stage: Stage, models: Models, last_line: bool
+) -> None:
+    """A gateway may have lost the server behind it, and end what it streams as if that were all."""
+    async with provider("chat", ["half", Fade(last_line)], ["whole"]) as fake:
+        run = stage.make(model=access("ollama", "qwen3:8b", fake))
+        stage.worker(models.build)
+        done = await stage.runs.ended(run)
+        assert done["output"] == ("half" if last_line else "whole")
+        assert [one["code"] for one in run.of("error")] == ["model_unavailable"] * (not last_line)
 
 
 HALF = ["I am going to", Break()]

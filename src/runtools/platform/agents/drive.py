@@ -277,7 +277,7 @@ async def _held(
     if not given.run.cancel_requested:
         with contextlib.suppress(Broken):  # the first step finds why
             await reins.hold(toolbox.look())
-    # The providers of the catalogue always say that an answer is whole; servers of one's own may not.
+    # The providers of the catalogue always say why an answer ends; servers of one's own may say just that.
     says_finish = access.provider in PROVIDERS and not isinstance(model, FunctionModel)
     asked = Asked(model, _settings(given), _parameters(given, toolbox), says_finish)
     run = Held(means, given, lease, reins, toolbox, asked, limits_of(given.limits), history, began)

@@ -154,7 +154,11 @@ def _again(
     after: float | None = None,
     most: int = MOST_TRIES,
 ) -> Trouble:
-    return Trouble("again", RunError(code=code, message=_said(failure, secret)), most, after)
+    hint = None
+    if after is not None and after > _PATIENCE:
+        hint = f"the provider asks to wait {after:.0f} s, and a run waits {_PATIENCE:.0f} at most"
+    error = RunError(code=code, message=_said(failure, secret), hint=hint)
+    return Trouble("again", error, most, after)
 
 
 def _give(

@@ -81,6 +81,9 @@ PROVIDERS: Mapping[str, Provider] = {
     )
 }
 
+PRICED_AS: Mapping[str, str] = {"xai": "x-ai"}
+"""What the price list of genai-prices calls providers, where that is not their slug."""
+
 SEARCH_KEY = "EXA_API_KEY"
 """What the built-in tool `web_search` asks with."""
 KEYS = frozenset({SEARCH_KEY, *(one.key for one in PROVIDERS.values() if one.key is not None)})

@@ -70,6 +70,7 @@ class TestPauses:
     def test_but_nobody_waits_for_hours(self) -> None:
         asked = understood(http(theirs.ModelRateLimitError, 429, after=3600), ASKED)
         assert pause(asked, 1) is None
+        assert "asks to wait 3600 s" in str(asked.error.hint)
 
 
 @pytest.mark.parametrize(

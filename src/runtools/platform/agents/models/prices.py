@@ -5,11 +5,9 @@ from __future__ import annotations
 from genai_prices import Usage, calc_price
 from pydantic_ai.usage import RequestUsage
 
-from runtools.platform.core.models import OFFLINE, PROVIDERS
+from runtools.platform.core.models import OFFLINE, PRICED_AS, PROVIDERS
 from runtools.platform.core.ports.worker import ModelAccess
 from runtools.sdk.shapes.runs import RunUsage
-
-_THEIR_NAMES = {"xai": "x-ai"}
 
 
 def usage_of(access: ModelAccess, used: RequestUsage) -> RunUsage:
@@ -36,7 +34,7 @@ def _cost(access: ModelAccess, used: RequestUsage) -> str | None:
         cache_read_tokens=used.cache_read_tokens,
         cache_write_tokens=used.cache_write_tokens,
     )
-    provider = _THEIR_NAMES.get(access.provider, access.provider)
+    provider = PRICED_AS.get(access.provider, access.provider)
     try:
         price = calc_price(usage, model_ref=access.api_id, provider_id=provider)
     except (LookupError, ValueError):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from runtools.platform.agents.models.whole import whole_stream
+
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
     from pydantic_ai.models.openai import OpenAIChatModel
@@ -44,10 +46,9 @@ def write_at_once(api: Any) -> None:
     which none has, put its address together anew, and write it with Python's own JSON. Numbers that JSON
     has not (`ValueError`) are refused as it refuses them.
     """
-    from openai import AsyncStream  # noqa: PLC0415
     from openai._base_client import make_request_options  # noqa: PLC0415
     from openai._utils import is_given  # noqa: PLC0415
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk  # noqa: PLC0415
+    from openai.types.chat import ChatCompletion  # noqa: PLC0415
 
     async def create(
         *,
@@ -66,7 +67,7 @@ def write_at_once(api: Any) -> None:
             ),
             cast_to=ChatCompletion,
             stream=stream,
-            stream_cls=AsyncStream[ChatCompletionChunk],
+            stream_cls=whole_stream(),
         )
 
     api.chat.completions.create = create

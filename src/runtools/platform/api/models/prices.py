@@ -9,10 +9,8 @@ from functools import lru_cache
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
-from runtools.platform.core.models import Model
+from runtools.platform.core.models import PRICED_AS, Model
 from runtools.sdk.shapes.models import ModelPrice
-
-_THEIR_NAMES = {"xai": "x-ai"}
 
 
 def price(model: Model, now: datetime) -> ModelPrice | None:
@@ -24,7 +22,7 @@ def price(model: Model, now: datetime) -> ModelPrice | None:
 def _price(provider: str, api_id: str, now: datetime) -> ModelPrice | None:
     try:
         _, listed = get_snapshot().find_provider_model(
-            api_id, None, _THEIR_NAMES.get(provider, provider), None
+            api_id, None, PRICED_AS.get(provider, provider), None
         )
     except LookupError:
         return None
