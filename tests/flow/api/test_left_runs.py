@@ -694,6 +694,18 @@ class TestGoingOn:
         assert given.earlier[0].data["text"] == "And this too."
         await stage.worker.finish(run)
 
+    async def test_what_had_no_answer_then_is_told_to_later_runs(self, stage: Stage) -> None:
+        run, given = await stage.taken("Long story.")
+        summary = {"turn": 1, "tokensBefore": 9, "summary": "It was long."}
+        event = NewEvent(key="1:c", type="compaction", data=summary, wire={"seen": 0})
+        await stage.worker.append(run, event)
+        await stage.worker.finish(run, "End.")
+        made = await stage.run("And?", threadId=given.run.thread_id)
+        run, given = await stage.take(made["id"])
+        texts = [one.data.get("text") for one in given.earlier]
+        assert texts == ["Long story.", None, "End.", None]
+        await stage.worker.finish(run)
+
     async def test_who_may_not_work_in_a_sandbox_continues_none_in_it(self, stage: Stage) -> None:
         box = await stage.world.create()
         run, _ = await stage.taken(sandboxId=box["id"])

@@ -86,9 +86,12 @@ async def compact(run: Held, turn: int) -> bool:
     Then the run has ended, or has used up a limit, and the next step ends it.
     """
     messages, before = run.history.shown(""), run.book.extent.tokens
-    # What is said from here on is in no summary: it stands after it.
-    wire = {"seen": run.book.last, "request": run.book.request[:_OF_REQUEST]}
     most = int((window_of(run) or _UNKNOWN_WINDOW) * _CHARACTERS_A_TOKEN * FULL / 2)
+    # What is said from here on is in no summary: it stands after it. So does what has no answer yet, with
+    # its pictures, unless it would fill the window itself.
+    wire = {"seen": run.book.last, "request": _request(run.book.request)}
+    if 0 < sum(map(len, run.history.unanswered)) <= most:
+        wire = {"seen": run.book.seen, "request": ""}
     tries = 0
     while run.limit is None:
         tries += 1
@@ -111,6 +114,11 @@ async def compact(run: Held, turn: int) -> bool:
             await run.append([*took, end])
             break
     return False
+
+
+def _request(text: str) -> str:
+    more = len(text) - _OF_REQUEST
+    return text if more <= 0 else f"{text[:_OF_REQUEST]} [… {more} more characters]"
 
 
 def _overflow(trouble: Trouble) -> RunError:

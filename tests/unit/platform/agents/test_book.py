@@ -130,6 +130,13 @@ class TestHistory:
         assert said.endswith("a")
         assert late == "late"
 
+    def test_what_had_no_answer_stands_after_it(self) -> None:
+        log = Log().user("a").answer(1, 1, "", "x").user("b").result("x")
+        log.add("compaction", {"seen": 1, "request": ""}, turn=2, tokensBefore=9, summary="so far")
+        [[_, said, late]] = outline(log)
+        assert said.endswith("so far")
+        assert late == "b"
+
     def test_what_was_said_before_the_run_is_its_first_part(self) -> None:
         log = Log().user("a")
         log.add("message", role="assistant", text="A", turn=0)

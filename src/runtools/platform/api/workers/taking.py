@@ -194,7 +194,7 @@ def _begin(conn: Transaction, record: Record) -> Place | None:
         return None
     summary, place = found
     seen = json.loads(summary.wire or "{}").get("seen")
-    return replace(place, seq=int(seen or summary.seq - 1))
+    return replace(place, seq=summary.seq - 1 if seen is None else int(seen))
 
 
 async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> None:
