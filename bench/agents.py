@@ -5,11 +5,12 @@ conversation in a list and does nothing else. Ours is the real api over SQLite a
 and readers over HTTP.
 
 An iteration is an answer and the call that it wants: what a long run takes beyond a short one, by the
-number of iterations between them. So what a run takes once (a place in the queue, its worker's first look,
-its sandbox, the way to who waits for it) is in no iteration; it has a row of its own, which counts the one
-answer in. There are two kinds of calls: one of a tool that does nothing, and one of `get_dev_url`, a
-request to the api that writes (beside the sandbox, so that no machine is in it). The bare loop makes the
-same request then, for that is the tool's work and not the loop's.
+number of iterations between them. A value is the mean of a run's, so p50 is the median of such means. What
+a run takes once (a place in the queue, its worker's first look, its sandbox, the way to who waits for it)
+is in no iteration; it has a row of its own, which counts the one answer in. There are two kinds of calls:
+one of a tool that does nothing, and one of `get_dev_url`, a request to the api that writes (beside the
+sandbox, so that no machine is in it). The bare loop makes the same request then, for that is the tool's
+work and not the loop's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ async def _measure(told: dict[str, Any], rounds: int) -> list[Row]:
         return [
             *loops,
             row("a delta at a reader, after the provider sent it", first, wanted=[at_most(5)]),
-            await _readers(http),
+            await _readers(http, rounds),
             await _replay(http, told["database"], rounds),
         ]
 
@@ -202,26 +204,31 @@ async def _deltas(http: httpx.AsyncClient, slug: str, fake: FakeProvider) -> lis
     return [(at - sent) * 1000 for at, sent in zip(came, fake.stamps, strict=False)]
 
 
-async def _readers(http: httpx.AsyncClient) -> Row:
+async def _readers(http: httpx.AsyncClient, rounds: int) -> Row:
     """A hundred readers of one run, beside one: how long its last event takes to all of them."""
     words = [f"word {n} " for n in range(200)]
     alone, all_ = Series(), Series()
-    for count, series in ((1, alone), (READERS, all_)):
-        async with provider("chat", [Pause(1.0), *words]) as fake:
-            slug = await _agent(http, f"readers-{count}", fake)
+    for number, (count, series) in product(range(rounds), ((1, alone), (READERS, all_))):
+        async with provider("chat", [Pause(2.0), *words]) as fake:  # by then all of them read
+            slug = await _agent(http, f"readers-{number}-{count}", fake)
             body = {"agentSlug": slug, "message": "go"}
             run = await _ask(http, "POST", "/v1/run?waitSeconds=0", json=body)
-            ends = await asyncio.gather(*(_last(http, run["id"]) for _ in range(count)))
-            series.values.append((max(ends) - fake.stamps[-1]) * 1000)
+            read = await asyncio.gather(*(_read(http, run["id"]) for _ in range(count)))
+            assert {said for _, said in read} == {"".join(words)}, "pieces are missing"
+            series.values.append((max(at for at, _ in read) - fake.stamps[-1]) * 1000)
     return row(f"a run of {len(words)} pieces to {READERS} readers, after its end", all_, alone)
 
 
-async def _last(http: httpx.AsyncClient, run_id: str) -> float:
+async def _read(http: httpx.AsyncClient, run_id: str) -> tuple[float, str]:
+    """When the end of a run came to a reader, and what it was told live until then."""
+    said = ""
     async with http.stream("GET", f"/v1/runs/{run_id}/events") as stream:
         async for line in stream.aiter_lines():
-            if line.startswith("data: ") and '"done"' in line:
+            if line.startswith("data: ") and '"text-delta"' in line:
+                said += json.loads(line.removeprefix("data: "))["data"]["text"]
+            elif line.startswith("data: ") and '"done"' in line:
                 break
-    return asyncio.get_running_loop().time()
+    return asyncio.get_running_loop().time(), said
 
 
 async def _replay(http: httpx.AsyncClient, database: str, rounds: int) -> Row:
