@@ -409,19 +409,19 @@ class TestRevoked:
         monkeypatch.setattr(websocket, "fail", failed)
         flood = await desk(
             world,
-            "head -c 30M /dev/zero; while read x; do echo $x >> typed; done",
+            "head -c 12M /dev/zero; while read x; do echo $x >> typed; done",
             keepOutputBytes=1 << 30,
         )
-        deaf = flood.deaf(made["key"])
-        await asyncio.to_thread(deaf.recv, 1)  # it is let in
-        deaf.sendall(_typed(b"before\n"))
-        await holds(lambda: _says(flood, "before\n"))
-        await world.http.delete(f"/v1/api-keys/{made['id']}")
-        for n in range(20):
-            deaf.sendall(_typed(b"after %d\n" % n))
+        with flood.deaf(made["key"]) as deaf:
+            await asyncio.to_thread(deaf.recv, 1)  # it is let in
+            deaf.sendall(_typed(b"before\n"))
+            await holds(lambda: _says(flood, "before\n"))
+            await world.http.delete(f"/v1/api-keys/{made['id']}")
+            for n in range(20):
+                deaf.sendall(_typed(b"after %d\n" % n))
+            async with asyncio.timeout(60):
+                await told.wait()  # while there is nobody who takes it
         async with asyncio.timeout(60):
-            await told.wait()  # while there is nobody who takes it
-            deaf.close()
             await over.wait()
         assert await _says(flood, "before\n")
 
