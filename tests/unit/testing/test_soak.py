@@ -13,6 +13,8 @@ from tests.soak import result, scenes
 
 from runtools.testing.integrity.known import Mismatch
 
+RECORD = result.RESULT
+
 
 @pytest.fixture(autouse=True)
 def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,3 +154,11 @@ def test_what_each_part_has_shown_is_kept_and_a_failure_takes_its_place(
     assert again["kills"] == kept["kills"]
     assert (again["integrity"]["failed"], again["integrity"]["seed"]) == ("integrity", 9)
     assert "mismatches" not in again["integrity"]
+
+
+@pytest.mark.parametrize("part", result.WANTED)
+def test_the_record_shows_what_is_wanted_today(part: str) -> None:
+    kept = json.loads(RECORD.read_text())[part]
+    assert kept["wanted"] == [bound.text for bound in result.WANTED[part]]
+    assert kept["passed"]
+    assert all(bound.kept(kept) for bound in result.WANTED[part])
