@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -98,6 +99,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[House | None]:
     os.environ["RUNTOOLS_HOME"] = str(home)
     os.environ["RUNTOOLS_API_PORT"] = str(free_port())
     os.environ["RUNTOOLS_OUTBOUND_ALLOW"] = "127.0.0.0/8"  # providers of models that tests are
+    os.environ["EXA_API_KEY"] = f"of-the-operator-{secrets.token_hex(16)}"
     os.environ["RUNTOOLS_GATEWAY_PORT"] = str(free_port())
     os.environ["RUNTOOLS_SSH_PORT"] = str(free_port())
     builder = ThreadPoolExecutor(1, "builds")

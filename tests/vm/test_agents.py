@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import mmap
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,13 +16,14 @@ import pytest_asyncio
 from runtools import AsyncRunTools
 from runtools.sdk.shapes.definitions import AgentDefinition, McpServer
 from runtools.testing import small_server
-from runtools.testing.fake_provider import provider
+from runtools.testing.fake_provider import Refuse, provider
 from runtools.testing.real_platform import Platform
 from runtools.testing.scripted_model import Call
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 
 KEY = "sk-vm-" + secrets.token_hex(24)
+TOOL_KEY = "tok-vm-" + secrets.token_hex(24)
 MARK = "mark-" + secrets.token_hex(8)
 
 
@@ -61,31 +63,34 @@ def found_in(folder: Path, needle: bytes) -> list[str]:
 async def test_no_key_of_a_model_is_ever_in_the_machine(
     platform: Platform, rt: AsyncRunTools
 ) -> None:
+    """Nor one of a server of tools, of the operator's environment, or of the run."""
     await rt.secrets.set("VM_MODEL_KEY", KEY, category="provider")
+    await rt.secrets.set("VM_TOOL_KEY", TOOL_KEY, category="tool")
+    needles = (KEY, TOOL_KEY, os.environ["EXA_API_KEY"], "rt_run_")
     look = f"echo {MARK} > /root/mark; sync; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
     server = Path(small_server.__file__).read_text()
     small = McpServer(name="small", command=["python3", "-u", "-c", server])
     calls = [Call("bash", {"command": look}), Call("small__environment", {})]
-    async with provider("chat", calls, ["done"]) as fake:
+    async with provider("chat", calls, ["done"]) as fake, provider("chat", Refuse(404)) as tools:
+        outside = McpServer(name="outside", url=f"{tools.url}/mcp", secret="VM_TOOL_KEY")
         slug = f"vmfake-{secrets.token_hex(4)}"  # the home is kept between runs
         await rt.models.endpoints.create(slug, fake.url, secret="VM_MODEL_KEY")
-        await deployed(rt, "keyless", f"{slug}:any", small)
+        await deployed(rt, "keyless", f"{slug}:any", small, outside)
         run = await rt.agents.run("keyless", "Look around.", timeout=120)
         assert run.status == "completed"
         assert fake.asked[0].headers["authorization"] == f"Bearer {KEY}"
         seen = json.dumps(fake.asked[1].body)
+        assert tools.asked[0].headers["authorization"] == f"Bearer {TOOL_KEY}"
     assert "PATH=" in seen
     assert '\\"PATH\\"' in seen, "the server of tools inside has answered"
-    assert KEY not in seen
-    assert "rt_run_" not in seen
     assert run.sandbox_id is not None
+    assert [one for one in needles if one in seen] == []
     sandbox = await rt.sandboxes.get(run.sandbox_id)
     await sandbox.pause()  # its memory lies on the disk now
     folder = platform.home / "host" / "sandboxes" / run.sandbox_id
     there = {Path(one).name for one in found_in(folder, MARK.encode())}
     assert {"ram", "overlay.img"} <= there, "what is in its memory and on its disk is found"
-    assert found_in(folder, KEY.encode()) == []
-    assert found_in(folder, b"rt_run_") == []
+    assert {one: found_in(folder, one.encode()) for one in needles} == {one: [] for one in needles}
     await sandbox.destroy()
 
 
