@@ -1,7 +1,7 @@
 """Secrets that go out in a header: to a model's provider, to the search, to a server of tools.
 
-What no header may hold is refused when it is set. What was kept before, or comes from the machine's
-environment, is looked at when it is used.
+A provider's key that no header may hold is refused when it is set. What a tool needs may be a file of many
+lines; it, what was kept before, and what the machine's environment holds are looked at when they are used.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from runtools.errors import SecretUnfit
 from runtools.platform.core.headers import may_hold
 from runtools.platform.kit import http
 
-_SENT = frozenset({"provider", "tool"})
+_SENT = "provider"
 _WHAT = "ASCII without line ends, and no space at either end"
 
 
 def check(category: str, value: str) -> None:
-    """Refuse a value that could not be sent, of a category that is.
+    """Refuse a value that could not be sent, of the category that always is.
 
     Raises:
         InvalidRequest: with what is wrong, and without the value.
     """
-    if category in _SENT and not may_hold(value):
+    if category == _SENT and not may_hold(value):
         raise http.wrong_field(
             "value",
             f"a secret of category {category} is sent in a header: {_WHAT}",
-            hint="was it read from a file with its line end? Other things are of category custom",
+            hint="was it read from a file with its line end? Several lines go with category tool or custom",
         )
 
 
