@@ -153,6 +153,18 @@ class TestGaps:
         assert gap.until == hour.points[2].at - timedelta(seconds=hour.points[2].seconds)
         assert all(0 <= point.cpu_percent < 1000 for point in hour.points)
 
+    async def test_also_one_that_lies_between_two_looks(self, world, busy, monkeypatch):
+        await world.pause(busy)
+        await _other_place()
+        await world.resume(busy)
+        _another_vmm(world.host.engine.driver, monkeypatch)
+        await _other_place()
+        await world.host.history.look()
+        hour = await hour_of(world, busy)
+        (gap,) = hour.gaps
+        assert (gap.reason, gap.since) == ("paused", hour.points[1].at)
+        assert gap.until == hour.points[2].at - timedelta(seconds=hour.points[2].seconds)
+
     async def test_what_could_not_be_written_is_in_the_next_point(self, world, busy):
         file = world.box(busy).folder / history.FILE
         kept = file.rename(file.with_name("kept"))
@@ -213,6 +225,23 @@ class TestTheRing:
         assert file.stat().st_size <= history._SLOTS * history._RECORD
         monkeypatch.setattr(history, "KEPT_SECONDS", 0)
         assert (await hour_of(world, box)).points == []
+
+    async def test_the_newest_point_takes_the_place_of_none_that_is_told(
+        self, world, box, monkeypatch
+    ):
+        """The looks are late, each by a little more."""
+        monkeypatch.setattr(history, "INTERVAL_SECONDS", 10)
+        clock = world.host.engine.clock
+        begun = clock.now().replace(minute=0, second=0, microsecond=0)
+        file = world.box(box).folder / history.FILE
+        for look in range(1, 400):
+            at = begun.timestamp() + look * 10.03
+            packed = history._POINT.pack(at, 10.03, 0, 0, 0, 0, 0, 0, 0, history._GOES_ON)
+            assert history._write([history._Taken(box, file, at, packed, None)])
+            if look > 370:
+                now = begun + timedelta(seconds=look * 10.03 + 0.01)
+                monkeypatch.setattr(clock, "now", lambda now=now: now)
+                assert (await hour_of(world, box)).gaps == []
 
     async def test_torn_points_are_left_out(self, world, busy):
         file = world.box(busy).folder / history.FILE

@@ -34,7 +34,8 @@ INTERVAL_SECONDS = 10
 KEPT_SECONDS = 3600
 FILE = "history"
 
-_SLOTS = KEPT_SECONDS // INTERVAL_SECONDS
+# One more than an hour has: the newest point takes the place of none that is still told.
+_SLOTS = KEPT_SECONDS // INTERVAL_SECONDS + 1
 # at, seconds, cpu percent, memory, disk, received, sent, guest's memory, guest's disk, what was before
 _POINT = struct.Struct("<dffqqqqqqB")
 _SUM = struct.Struct("<I")
@@ -133,7 +134,7 @@ class History:
         traffic = None if life.slot is None else engine.network.traffic(life.slot)
         last = self._seen.get(box.id)
         now = _Seen(engine.clock.monotonic(), life.number, usage, life.slot, traffic)
-        before = self._before(box, last, life.number)
+        before = self._before(box, last, now)
         seconds, worked = _worked(last, now, before)
         cpu = 100 * worked / (seconds * box.record.order.sizes.vcpus) if seconds else math.nan
         received, sent = _flowed(last, now, before)
@@ -153,9 +154,9 @@ class History:
         )
         return _Taken(box.id, box.folder / FILE, at.timestamp(), packed, now)
 
-    def _before(self, box: Actor, last: _Seen | None, life: int) -> int:
+    def _before(self, box: Actor, last: _Seen | None, now: _Seen) -> int:
         if last is not None:
-            return _PAUSED if last.paused or last.life != life else _GOES_ON
+            return _GOES_ON if _is_same_vmm(last, now) else _PAUSED
         if box.id in self._still:
             return _PAUSED
         since = box.record.running_since
@@ -187,12 +188,17 @@ def forget(folder: Path) -> None:
     (folder / FILE).unlink(missing_ok=True)
 
 
+def _is_same_vmm(last: _Seen, now: _Seen) -> bool:
+    """Whether it ran at the last look; a pause may lie between two looks."""
+    if last.paused or last.life != now.life:
+        return False
+    return now.usage.age_seconds + _SLACK_SECONDS >= now.at - last.at
+
+
 def _worked(last: _Seen | None, now: _Seen, before: int) -> tuple[float, float]:
     """For how many seconds the counts are, and the processor's seconds in them."""
-    if last is not None and last.life == now.life:
-        passed = now.at - last.at
-        if passed > 0 and now.usage.age_seconds + _SLACK_SECONDS >= passed and not last.paused:
-            return passed, max(0.0, now.usage.cpu_seconds - last.usage.cpu_seconds)
+    if last is not None and before == _GOES_ON:
+        return now.at - last.at, max(0.0, now.usage.cpu_seconds - last.usage.cpu_seconds)
     if before == _UNWATCHED:
         return 0.0, 0.0
     return now.usage.age_seconds, now.usage.cpu_seconds  # a VMM that is new since the last look
