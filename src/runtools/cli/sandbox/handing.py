@@ -32,7 +32,7 @@ Whose = Literal["this user's", "another user's", "unknown"]
 _NOT_LED: Final[Mapping[Whose | None, str]] = {
     "another user's": "it is another user's (by sudo, or from outside WSL)",
     "unknown": "the kernel does not say whose it is (it was gone at once, or is on another network of this "
-    "machine, as outside a container or WSL)",
+    "machine, as outside a container)",
 }
 _FOR_OTHERS: Final = (
     "This page leads only programs of the user who asked for it. {}Open the address that the command "
@@ -157,9 +157,8 @@ def whose_is(connection: socket.socket) -> Whose:
             for line in listed.read_text("ascii").splitlines()[1:]:
                 words = line.split()
                 if tuple(words[1:3]) == ends:
-                    if (
-                        words[9] == "0"
-                    ):  # no program holds it any more; older kernels call it root's
+                    # No program holds it any more; older kernels call it root's.
+                    if words[9] == "0":
                         return "unknown"
                     return "this user's" if int(words[7]) == os.getuid() else "another user's"
     except OSError:
