@@ -22,6 +22,8 @@ from runtools.errors import (
 )
 from runtools.platform.host import ends
 from runtools.platform.host.engine import durable, journal, snapshots
+from runtools.platform.host.engine.acts import fork as forking
+from runtools.platform.host.engine.acts import snapshot as snapping
 from runtools.sdk.shapes.processes import ProcessRequest
 
 
@@ -410,6 +412,26 @@ class TestBegun:
             await world.host.start_process(child, unbegun)
         await runs_no_more(world, box, ran.process_id)
 
+    async def test_it_ends_in_children_that_are_on_their_way_too(
+        self, world, box, monkeypatch, sought
+    ):
+        ran, unbegun = request("sleep 1000"), request("true")
+        await world.host.start_process(box, ran)
+        first_start = forking.first_start
+
+        async def both_end(*given):
+            for one in (ran, unbegun):
+                await ended(world, box, one.process_id)
+            return await first_start(*given)
+
+        monkeypatch.setattr(forking, "first_start", both_end)
+        child = (await world.fork(box)).children[0].sandbox_id
+        for one in (ran, unbegun):
+            await until(lambda one=one: (child, one.process_id) in sought)
+        await until(lambda: not world.box(child).record.to_end)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(child, unbegun)
+
 
 class TestSaved:
     """What was to end when a snapshot was taken is to end after a rollback to it."""
@@ -451,6 +473,32 @@ class TestSaved:
             await until(lambda one=one: (box, one.process_id) in sought)
         await until(lambda: not world.box(box).record.to_end)
 
+    async def test_what_ends_while_it_is_written_through_does_so_too(
+        self, world, box, monkeypatch, sought
+    ):
+        ran, unbegun = request("sleep 1000"), request("true")
+        await world.host.start_process(box, ran)
+        loop, sync = asyncio.get_running_loop(), snapping.sync
+
+        async def both_end():
+            for one in (ran, unbegun):
+                await ended(world, box, one.process_id)
+
+        def slowly(folder):
+            asyncio.run_coroutine_threadsafe(both_end(), loop).result(DEADLINE)
+            sync(folder)
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(snapping, "sync", slowly)
+            kept = await world.snapshot(box)
+        await runs_no_more(world, box, ran.process_id)
+        sought.clear()
+        await world.rollback(box, kept)
+        await until(lambda: (box, ran.process_id) in sought)
+        await until(lambda: not world.box(box).record.to_end)
+        with pytest.raises(ProcessEnded):
+            await world.host.start_process(box, unbegun)
+
     async def test_a_second_rollback_takes_it_back(self, world, box):
         wanted, first = request("sleep 1000"), await world.snapshot(box)
         await world.pause(box)
@@ -472,7 +520,7 @@ class TestSaved:
 
 
 class TestNotOwed:
-    """What cannot be written down is done at once, or refused; then all is as before."""
+    """What cannot be written down is done at once, or refused."""
 
     async def test_a_full_disk_refuses_what_would_have_to_wait(self, world, box, monkeypatch):
         wanted = request("sleep 1000")
@@ -487,15 +535,83 @@ class TestNotOwed:
         await world.resume(box)
         await runs_no_more(world, box, wanted.process_id)
 
-    async def test_so_does_a_disk_that_does_not_write_it_through(self, world, box, monkeypatch):
+    async def test_what_a_disk_does_not_write_through_may_end_all_the_same(
+        self, world, box, monkeypatch
+    ):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
         await world.pause(box)
 
         async def fails(_box):
             refuse()
 
-        monkeypatch.setattr(durable, "note", fails)
-        with pytest.raises(Unavailable):
-            await ended(world, box, fresh("prc"))
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(durable, "note", fails)
+            with pytest.raises(Unavailable, match="it may be ended all the same"):
+                await ended(world, box, wanted.process_id)
+        await world.resume(box)
+        await runs_no_more(world, box, wanted.process_id)
+
+    @pytest.mark.parametrize("is_full", [True, False])
+    async def test_what_is_captured_meanwhile_would_have_it_still(
+        self, world, box, monkeypatch, is_full
+    ):
+        """It is ended all the same, and who asks is told; with room, a repeat is answered."""
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+
+        async def end():
+            with monkeypatch.context() as meanwhile:
+                if is_full:
+                    meanwhile.setattr(journal, "save", refuse)
+                else:
+                    meanwhile.setattr(ends, "_MOST_TO_END", 0)
+                with pytest.raises(Unavailable if is_full else Conflict, match="captured of it"):
+                    await ended(world, box, wanted.process_id)
+            seen = await world.host.get_process(box, wanted.process_id)
+            assert seen.state == "ended"
+            await ended(world, box, wanted.process_id)
+
+        when_captured(world, monkeypatch, end)
+        child = (await world.fork(box)).children[0].sandbox_id
+        await until(lambda: not world.box(child).record.to_end)
+        assert (await world.host.get_process(child, wanted.process_id)).state != "running"
+        await runs_no_more(world, box, wanted.process_id)
+
+    async def test_so_would_what_is_captured_before_it_has_ended(self, world, box, monkeypatch):
+        """The act begins after it was asked for, and is over by the time it has ended."""
+        monkeypatch.setattr(ends, "_MOST_TO_END", 0)
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        asked = ends.Ends._ended
+
+        async def late(host, actor, process_id):
+            await world.snapshot(box)
+            return await asked(host, actor, process_id)
+
+        monkeypatch.setattr(ends.Ends, "_ended", late)
+        with pytest.raises(Conflict, match="captured of it"):
+            await ended(world, box, wanted.process_id)
+
+    async def test_a_child_on_its_way_that_cannot_be_told(self, world, box, monkeypatch):
+        wanted = request("sleep 1000")
+        await world.host.start_process(box, wanted)
+        first_start, save = forking.first_start, journal.save
+
+        async def end(child, *given):
+            def refused(folder, record):
+                return refuse() if record.sandbox_id == child.id else save(folder, record)
+
+            with monkeypatch.context() as meanwhile:
+                meanwhile.setattr(journal, "save", refused)
+                with pytest.raises(Unavailable, match="captured of it"):
+                    await ended(world, box, wanted.process_id)
+            return await first_start(child, *given)
+
+        monkeypatch.setattr(forking, "first_start", end)
+        child = (await world.fork(box)).children[0].sandbox_id
+        assert not world.box(child).record.to_end
+        await runs_no_more(world, box, wanted.process_id)
 
     async def test_what_runs_ends_on_a_full_disk_too(self, world, box, monkeypatch):
         wanted = request("sleep 1000")

@@ -115,10 +115,7 @@ class Acting:
         """Go back to a kept state."""
         box = self.engine.actor(sandbox_id)
         why = Why("request", actor, op, f"rollback {sandbox_id} to {snapshot_id}")
-
-        def back() -> Coroutine[Any, Any, Observed]:
-            return self._with_ends(rollback(box, why, snapshot_id))
-
+        back = partial(self._with_ends, partial(rollback, box, why, snapshot_id))
         return await self.engine.ops.once(op, why.what, Observed, lambda: _in_turn(box, why, back))
 
     async def fork(self, sandbox_id: str, op: str, actor: str, children: list[Child]) -> Forked:
@@ -127,16 +124,13 @@ class Acting:
         _check_ids(*(child.sandbox_id for child in children))
         names = " ".join(child.sandbox_id for child in children)
         why = Why("request", actor, op, f"fork {sandbox_id} into {names}")
-
-        def forked() -> Coroutine[Any, Any, Forked]:
-            return self._with_ends(fork(box, why, children))
-
+        forked = partial(self._with_ends, partial(fork, box, why, children))
         return await self.engine.ops.once(op, why.what, Forked, lambda: _in_turn(box, why, forked))
 
-    async def _with_ends(self, act: Coroutine[Any, Any, T]) -> T:
+    async def _with_ends(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What was to end in what an act has captured, or goes back to, is to end in what comes of it."""
         try:
-            return await act
+            return await act()
         finally:
             self.end_owed()
 

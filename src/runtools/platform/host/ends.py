@@ -19,7 +19,7 @@ from runtools.errors import (
     Unavailable,
 )
 from runtools.platform.core.ids import new_id
-from runtools.platform.core.states import State
+from runtools.platform.core.states import Act, State
 from runtools.platform.host.disk import room
 from runtools.platform.host.engine import durable
 from runtools.platform.host.engine.actor import Actor
@@ -52,12 +52,13 @@ class Ends:
     async def end_process(self, sandbox_id: str, process_id: str) -> None:
         """End one, begun or not. It is owed first: whatever comes between, it is ended later.
 
-        What cannot be owed is refused only where it cannot be ended at once.
+        What cannot be owed is refused only where it cannot be ended at once, or not in what an act
+        has captured meanwhile.
         """
         box = self.engine.actor(sandbox_id)
         if box.state is State.STOPPED:
             raise stopped(box)
-        refused = _owe(box, process_id)
+        refused, before = _owe(box, process_id), box.record.entry.seq
         settled: bool | None = None
         try:
             with box.hold():
@@ -70,13 +71,19 @@ class Ends:
         finally:
             self._end_later(box)
         if settled:
+            if refused is not None and (box.record.under_way or box.record.entry.seq != before):
+                raise _ended_here_alone(box, process_id, refused) from refused
             return
         if refused is not None:
             raise refused
         try:
             await durable.note(box)
         except OSError as exc:
-            raise _unwritten(box, process_id, exc) from exc
+            raise Unavailable(
+                f"the end of process {process_id} of {box.id} is not written through on its host: {exc}; "
+                "it may be ended all the same",
+                hint=f"ask again; {room.HINT}",
+            ) from exc
 
     def end_owed(self) -> None:
         """End what is to end, once its sandbox goes on: after a start of the host, and in children."""
@@ -152,7 +159,26 @@ class Ends:
 
 
 def _owe(box: Actor, process_id: str) -> RunToolsError | None:
-    """Write down that it is to end: from here on it does not begin. Returns what is against that."""
+    """Write down that it is to end, also in children on their way: from here on it does not begin.
+
+    Returns what is against that.
+    """
+    refused = _owe_here(box, process_id)
+    for child in _children_on_their_way(box):
+        refused = _owe(child, process_id) or refused
+    return refused
+
+
+def _children_on_their_way(box: Actor) -> list[Actor]:
+    """Those of a fork under way: what they were captured from had what ends here now."""
+    under_way = box.record.under_way
+    if under_way is None or under_way.act is not Act.FORK:
+        return []
+    born = (box.engine.actors.get(one) for one in under_way.things)
+    return [one for one in born if one is not None and one.state is not State.STOPPED]
+
+
+def _owe_here(box: Actor, process_id: str) -> RunToolsError | None:
     owed, now = box.record.to_end, box.record.entry.seq
     if owed.get(process_id) == now:
         return None
@@ -164,12 +190,15 @@ def _owe(box: Actor, process_id: str) -> RunToolsError | None:
     try:
         box.books.note(replace(box.record, to_end=owed | {process_id: now}))
     except OSError as exc:
-        return _unwritten(box, process_id, exc)
+        return room.refused(f"the end of process {process_id} of {box.id}", exc)
     return None
 
 
-def _unwritten(box: Actor, process_id: str, exc: OSError) -> RunToolsError:
-    return room.refused(f"the end of process {process_id} of {box.id}", exc)
+def _ended_here_alone(box: Actor, process_id: str, refused: RunToolsError) -> RunToolsError:
+    return type(refused)(
+        f"process {process_id} has ended in {box.id}, but not in what was captured of it meanwhile: {refused}",
+        hint=f"end it there too, or ask again while that is under way: {refused.hint}",
+    )
 
 
 def _strike_off(box: Actor, process_id: str) -> None:

@@ -65,7 +65,7 @@ def scratch(places: Places, snapshot_id: str) -> Path:
 
 
 def write_sheet(folder: Path, snapshot: Snapshot) -> None:
-    """Describe the state in the folder."""
+    """Describe the state in the folder, durably."""
     write_atomic(folder / SHEET, _SNAPSHOT.dump_json(snapshot))
 
 

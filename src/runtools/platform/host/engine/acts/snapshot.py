@@ -34,9 +34,10 @@ async def snapshot(box: Actor, why: Why, snapshot_id: str) -> Kept:
         make_folder(folder)
         standstill = await capture(box, folder, "snapshot")
         reach("snapshot.captured")
+        await asyncio.to_thread(sync, folder)
+        # From the sheet to the name without a wait: it has every end that was answered before it bears it.
         made = _describe(box, snapshot_id, folder, standstill)
         snapshots.write_sheet(folder, made)
-        await asyncio.to_thread(sync, folder)
         folder.rename(places.snapshot(snapshot_id))
         await asyncio.to_thread(sync_folder, places.snapshot(snapshot_id).parent)
         reach("snapshot.kept")
