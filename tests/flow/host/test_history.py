@@ -229,10 +229,10 @@ class TestTheRing:
     async def test_the_newest_point_takes_the_place_of_none_that_is_told(
         self, world, box, monkeypatch
     ):
-        """The looks are late, each by a little more."""
+        """The looks come a little late, and here pass the beginning of a place."""
         monkeypatch.setattr(history, "INTERVAL_SECONDS", 10)
         clock = world.host.engine.clock
-        begun = clock.now().replace(minute=0, second=0, microsecond=0)
+        begun = clock.now().replace(minute=0, second=8, microsecond=750_000)
         file = world.box(box).folder / history.FILE
         for look in range(1, 400):
             at = begun.timestamp() + look * 10.03

@@ -196,7 +196,8 @@ def _owe_here(box: Actor, process_id: str) -> RunToolsError | None:
 
 def _ended_here_alone(box: Actor, process_id: str, refused: RunToolsError) -> RunToolsError:
     return type(refused)(
-        f"process {process_id} has ended in {box.id}, but not in what was captured of it meanwhile: {refused}",
+        f"process {process_id} has ended in {box.id}, but not in what was captured of it meanwhile: "
+        f"{refused}",
         hint=f"end it there too, or ask again while that is under way: {refused.hint}",
     )
 
