@@ -17,6 +17,8 @@ from sqlalchemy import Connection, text
 
 from runtools.errors import RunToolsError
 from runtools.platform.api.keys.first import ensure_first
+from runtools.platform.api.leftovers import store as leftovers
+from runtools.platform.api.leftovers.store import Leftover
 from runtools.platform.api.templates import service as templates
 from runtools.platform.api.templates.store import Version
 from runtools.platform.api.vault.vault import Vault
@@ -164,6 +166,16 @@ async def test_one_act_is_done_once(
     )
     asked = await work(org, {})
     await _twins(any_world, beside, any_url, ("runs", "POST", "/v1/run?waitSeconds=0", asked), 202)
+
+
+async def test_what_a_run_leaves_waits_for_nobody_who_holds_its_sandbox(
+    any_world: World, any_url: str
+) -> None:
+    """It is noted under the lock of the run; who takes a run holds the sandbox before it."""
+    left = Leftover((await any_world.create())["id"], "cmd", any_world.org, "run_1")
+    holding = f"SELECT id FROM sandboxes WHERE id = '{left.sandbox_id}' FOR UPDATE"
+    async with _held(any_url, holding):
+        await asyncio.wait_for(any_world.platform.db.write(leftovers.note, left), _SECONDS / 4)
 
 
 async def test_of_two_links_made_at_once_the_one_that_is_told_opens(

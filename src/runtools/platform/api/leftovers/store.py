@@ -25,7 +25,9 @@ from runtools.platform.kit.db import metadata, upsert
 leftovers = Table(
     "leftovers",
     metadata,
-    Column("sandbox_id", String(24), ForeignKey("sandboxes.id"), primary_key=True),
+    # No foreign key, which would hold the sandbox's row: it is noted under the lock of the run, and who
+    # takes a run holds the sandbox first. Nor is a sandbox's row ever deleted.
+    Column("sandbox_id", String(24), primary_key=True),
     # A process; of servers of tools how the names of all those of the run begin.
     Column("name", String(128), primary_key=True),
     Column("org_id", String(24), ForeignKey("orgs.id"), nullable=False),

@@ -26,7 +26,6 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(length=24), nullable=False),
         sa.Column("lease", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["org_id"], ["orgs.id"], name="fk_leftovers_org_id"),
-        sa.ForeignKeyConstraint(["sandbox_id"], ["sandboxes.id"], name="fk_leftovers_sandbox_id"),
         sa.PrimaryKeyConstraint("sandbox_id", "name", name="pk_leftovers"),
     )
     op.create_index("ix_leftovers_run_id", "leftovers", ["run_id"])
