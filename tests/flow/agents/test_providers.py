@@ -312,21 +312,25 @@ async def test_a_new_run_knows_how_large_its_thread_is(stage: Stage, models: Mod
         assert compaction["tokensBefore"] == IN_TOKENS + OUT_TOKENS
 
 
-async def test_what_has_no_answer_yet_is_summed_up_by_nobody(stage: Stage, models: Models) -> None:
+@pytest.mark.parametrize("pictures", [1, 2])
+async def test_what_has_no_answer_yet_is_summed_up_by_nobody(
+    stage: Stage, models: Models, pictures: int
+) -> None:
+    """Unless it would fill the window itself: then its words alone are kept."""
     picture = {"mediaType": "image/png", "data": base64.b64encode(PNG).decode()}
     async with provider("chat", MUCH, ["the summary"], ["end"]) as fake:
-        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": 3000})
-        first = stage.make(model=way, config={"max_tokens": 900}, limits={"max_iterations": 1})
+        way = access("ollama", "qwen3:8b", fake).model_copy(update={"context_window": 5000})
+        first = stage.make(model=way, config={"max_tokens": 2400}, limits={"max_iterations": 1})
         stage.worker(models.build)
         await stage.runs.ended(first)
-        given = {"model": way, "config": {"max_tokens": 900}, "earlier": first.log}
-        run = stage.make("look at this", images=[picture], **given)
+        given = {"model": way, "config": {"max_tokens": 2400}, "earlier": first.log}
+        run = stage.make("look at this", images=[picture] * pictures, **given)
         assert (await stage.runs.ended(run))["output"] == "end"
         assert len(run.of("compaction")) == 1
         asked = json.dumps(fake.asked[2].body["messages"])
         assert "the summary" in asked
         assert asked.count("look at this") == 1
-        assert picture["data"] in asked
+        assert asked.count(picture["data"]) == (pictures == 1)
 
 
 async def test_a_summary_that_did_not_help_is_not_made_in_the_next_run_either(

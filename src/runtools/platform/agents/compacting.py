@@ -20,6 +20,7 @@ from pydantic_ai.settings import ModelSettings
 
 from runtools.platform.agents import spans
 from runtools.platform.agents.answer import Asked, Cut, Stream, text_of
+from runtools.platform.agents.extent import CHARACTERS_A_TOKEN
 from runtools.platform.agents.held import Held, new_event
 from runtools.platform.agents.persona import SUMMARIZE
 from runtools.platform.agents.trouble import Empty, Trouble, understood
@@ -30,7 +31,6 @@ from runtools.sdk.shapes.runs import Compaction, RunError
 
 FULL = 0.8
 """Of a model's window: what is more is made shorter before the next question."""
-_CHARACTERS_A_TOKEN = 3
 _MOST_KEPT_FREE = 0.5
 """Of a model's window, for its answer."""
 _UNKNOWN_WINDOW = 32_000
@@ -76,7 +76,7 @@ def is_full(run: Held) -> bool:
     if extent.floor > min(FULL * window, room):
         return False
     coming = sum(len(one.data["output"]) for one in run.results.values())
-    results = (extent.results + coming) // _CHARACTERS_A_TOKEN
+    results = (extent.results + coming) // CHARACTERS_A_TOKEN
     return extent.tokens > FULL * window or extent.tokens + results > room
 
 
@@ -86,11 +86,11 @@ async def compact(run: Held, turn: int) -> bool:
     Then the run has ended, or has used up a limit, and the next step ends it.
     """
     messages, before = run.history.shown(""), run.book.extent.tokens
-    most = int((window_of(run) or _UNKNOWN_WINDOW) * _CHARACTERS_A_TOKEN * FULL / 2)
+    most = int((window_of(run) or _UNKNOWN_WINDOW) * CHARACTERS_A_TOKEN * FULL / 2)
     # What is said from here on is in no summary: it stands after it. So does what has no answer yet, with
     # its pictures, unless it would fill the window itself.
     wire = {"seen": run.book.last, "request": _request(run.book.request)}
-    if 0 < sum(map(len, run.history.unanswered)) <= most:
+    if 0 < run.book.extent.unanswered <= most // CHARACTERS_A_TOKEN:
         wire = {"seen": run.book.seen, "request": ""}
     tries = 0
     while run.limit is None:

@@ -57,11 +57,6 @@ class History:
         self._open: dict[str, str] = {}
         self._returns: dict[str, dict[str, Any]] = {}
 
-    @property
-    def unanswered(self) -> list[str]:
-        """The texts of what people have said in this run and no answer knew."""
-        return [data["text"] for _, data in self._waiting]
-
     def shown(self, system: str, *, reminder: str | None = None) -> list[ModelMessage]:
         """The conversation, ending with what the model is to answer.
 

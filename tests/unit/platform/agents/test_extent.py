@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.unit.platform.agents.test_book import Log
 
 from runtools.platform.agents.extent import Extent
@@ -20,9 +18,8 @@ def learned(*logs: Log) -> tuple[int, int, int]:
     return extent.tokens, extent.floor, extent.results
 
 
-def compacted(log: Log, turn: int) -> Log:
-    wire: dict[str, Any] = {"seen": 1}
-    return log.add("compaction", wire, turn=turn, tokensBefore=9, summary="so far")
+def compacted(log: Log, turn: int, seen: int = 1) -> Log:
+    return log.add("compaction", {"seen": seen}, turn=turn, tokensBefore=9, summary="so far")
 
 
 class TestExtent:
@@ -47,8 +44,28 @@ class TestExtent:
         log = compacted(used(Log("run_1").user("a").answer(1, 1, "b"), 1, 100), 2)
         assert learned(log) == (0, 0, 0)
         next_one = used(Log("run_2").user("c").answer(1, 1, "d"), 1, 60, 5)
-        assert learned(log, next_one) == (65, 60, 0)
-        assert learned(log, used(next_one.answer(2, 3, "e"), 2, 70)) == (70, 60, 0)
+        assert learned(log, next_one) == (65, 59, 0)  # but for "c", that a summary would take in
+        assert learned(log, used(next_one.answer(2, 3, "e"), 2, 70)) == (70, 59, 0)
+
+    def test_what_stood_whole_after_a_summary_is_none_of_the_least(self) -> None:
+        """The next summary makes it shorter: it may be made."""
+        first = used(Log("run_1").user("a").answer(1, 1, "b"), 1, 100)
+        paste = compacted(Log("run_2").user("x" * 120), 1, seen=0)
+        assert learned(first, used(paste.answer(1, 2, "c"), 1, 100)) == (100, 60, 0)
+        # Nor is what was said while it was made, and after a run that ended with it.
+        late = compacted(Log("run_2").user("x").user("y" * 60), 1, seen=1)
+        assert learned(first, late, used(Log("run_3").user("z" * 30).answer(1, 1), 1, 90)) == (
+            90,
+            60,
+            0,
+        )
+
+    def test_what_has_no_answer_is_counted_with_its_pictures(self) -> None:
+        extent = Extent()
+        log = Log().user("a" * 30).answer(1, 1, "b").user("c" * 30, images=[{}, {}])
+        for event in log.events:
+            extent.learn(event)
+        assert extent.unanswered == 10 + 2 * 1600
 
 
 def test_a_log_may_begin_in_the_middle() -> None:
