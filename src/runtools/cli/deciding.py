@@ -40,23 +40,23 @@ def decide_all(
     decision: Decision,
     arguments: dict[str, Any] | None,
     reason: str | None,
-) -> tuple[list[str], list[RunToolsError]]:
+) -> tuple[list[str], list[RunToolsError], list[str]]:
     """Decide alike on several calls of a run.
 
     Returns:
-        The ids of those that it was done for, and why not for others.
+        The ids of those that it was done for, why not for others, and the ids of those that were not tried.
     """
     done: list[str] = []
     faults: list[RunToolsError] = []
-    for call in calls:
+    for n, call in enumerate(calls, 1):
         try:
             found.approve(call, decision, arguments=arguments, reason=reason)
             done.append(call)
         except RunToolsError as fault:
             faults.append(fault)
             if isinstance(fault, RunEnded) or not isinstance(fault, Conflict):
-                break  # it is so for the others, too
-    return done, faults
+                return done, faults, list(calls[n:])  # it is so for these, too
+    return done, faults, []
 
 
 def decide(found: AgentRun, asked: ApprovalRequested) -> None:

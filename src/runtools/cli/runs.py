@@ -205,12 +205,14 @@ def approve(
             if len(waiting) != 1:
                 raise InvalidRequest("--arguments are those of one call", hint="name it")
             every = {one: every[one].model_copy(update={"arguments": given}) for one in every}
-        mine, faults = deciding.decide_all(found, waiting, decision, given, reason)
+        mine, faults, untried = deciding.decide_all(found, waiting, decision, given, reason)
     if mine:
         done = "denied" if deny else "allowed"
         told = [looks.whole(every[one]) for one in mine if one in every]
         said = f"{done}: {', '.join(mine)}"
         output.show(found.view, lambda: "\n".join([said, *told]))
+    if untried:
+        output.note(f"not tried: {', '.join(untried)}")
     for fault in faults[:-1]:
         output.fail(fault)
     for fault in faults[-1:]:

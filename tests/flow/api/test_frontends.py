@@ -308,6 +308,40 @@ class TestUseChat:
             await stage.worker.finish(other)
             await asking
 
+    async def test_nor_does_an_answer_that_others_asked_for(self, stage: Stage) -> None:
+        """It stands in the last message of a chat that was led elsewhere, and is sent with every word."""
+        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-16", spoken("user", "do"))))
+        first, _ = await stage.next()
+        await stage.worker.append(first, called("bash"), asked("bash"), wait=True)
+        [wanted] = [one for one in (await asking)[0] if one["type"] == "tool-approval-request"]
+        names = ["aitxt-1", "run_x:c1", "x:" + "y" * 200, f"{first.run_id}:c9"]
+        parts = [
+            {
+                "type": "dynamic-tool",
+                "toolCallId": f"c{n}",
+                "state": "approval-responded",
+                "approval": {"id": name, "approved": True},
+            }
+            for n, name in enumerate([*names, wanted["approvalId"]])
+        ]
+        answer = spoken("assistant", *parts)
+        body = use_chat("c-16", spoken("user", "do"), answer, spoken("user", "and be quick"))
+        asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+        again, given = await stage.take(first.run_id)
+        resolved, word = given.log[-2:]
+        assert (resolved.type, resolved.data["callId"]) == ("approval-resolved", "c1")
+        assert word.data["text"] == "and be quick"
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again)
+        await asking
+        later = use_chat("c-16", answer, spoken("user", "thanks"))
+        for body in (later, {**later, "id": "c-16-copy"}):
+            asking = asyncio.create_task(posted(stage, USE_CHAT, body))
+            other, _ = await stage.next()
+            assert other.run_id != first.run_id
+            await stage.worker.finish(other)
+            await asking
+
     async def test_what_no_agent_can_take_does_not_end_a_chat(self, stage: Stage) -> None:
         """A front end keeps the message that was refused, and sends it with each that follows."""
         pdf = spoken("user", "a", {"type": "file", "url": "data:application/pdf;base64,JVBERi0="})

@@ -268,7 +268,9 @@ def test_what_was_allowed_is_told_where_the_rest_cannot_be(
 ) -> None:
     tried, error = decided_together(monkeypatch, {"b": fault})
     assert (tried, error) == (["a", "b"], fault)
-    assert capsys.readouterr().out.startswith("allowed: a\n")
+    told = capsys.readouterr()
+    assert told.out.startswith("allowed: a\n")
+    assert "not tried: c\n" in told.err
 
 
 def test_an_object_is_one_line_whatever_ends_one(

@@ -11,11 +11,13 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import JsonValue, ValidationError
 
+from runtools.errors import InvalidRequest
 from runtools.platform.api.runs.results import Given
 from runtools.platform.core.runs import OUTPUT_TOOL
 from runtools.platform.kit import http
@@ -30,6 +32,7 @@ from runtools.sdk.shapes.frontends import (
     AgUiRun,
     AgUiTool,
     FrontTool,
+    UiApproval,
     UiChat,
     UiMessage,
     UiTool,
@@ -58,7 +61,8 @@ class Decision:
 
     Attributes:
         insists: it is an answer, and who gives it is told where it came too late. Otherwise the call is
-            decided on where it waits still, so that the person's word can be heard.
+            decided on where it is one of the chat's run that waits still, so that the person's word can be
+            heard.
     """
 
     run_id: str
@@ -178,7 +182,7 @@ def of_chat(body: UiChat) -> Asked:
     if not decisions:
         before, news = _heard(_words(body), results or any(named.values()))
         if not again and meant.role == "user":
-            decisions = [replace(one, insists=False) for one in _unsent(body.messages)]
+            decisions = _unsent(body.messages)
     return Asked(
         body.id,
         before,
@@ -269,19 +273,32 @@ def _since_spoken_to(messages: Sequence[UiMessage]) -> Sequence[UiMessage]:
 
 def _answers(last: UiMessage) -> list[Decision]:
     """What was decided in the message that the front end is to go on with."""
-    found = []
-    for part in last.parts:
-        if part.state != "approval-responded" or part.approval is None:
-            continue
-        allowed = bool(part.approval.approved)
-        found.append(_decision(part.approval.id, allowed, part.approval.reason))
-    return found
+    return [_answer(one) for one in _responded(last)]
 
 
 def _unsent(messages: Sequence[UiMessage]) -> list[Decision]:
-    """What was decided in the agent's last message where a word was said before it was sent."""
+    """What was decided in the agent's last message where a word was said before it was sent.
+
+    The message is sent with each word that follows, and others than us may have asked in it.
+    """
     answers = [one for one in messages if one.role == "assistant"]
-    return _answers(answers[-1]) if answers else []
+    found = []
+    for one in _responded(answers[-1]) if answers else []:
+        with suppress(InvalidRequest):  # no call of ours is named so
+            found.append(replace(_answer(one), insists=False))
+    return found
+
+
+def _responded(message: UiMessage) -> list[UiApproval]:
+    return [
+        part.approval
+        for part in message.parts
+        if part.state == "approval-responded" and part.approval is not None
+    ]
+
+
+def _answer(given: UiApproval) -> Decision:
+    return _decision(given.id, bool(given.approved), given.reason)
 
 
 def _resumed(n: int, answer: AgUiResume) -> Decision:

@@ -171,23 +171,27 @@ async def _decided(call: Call, thread_id: str, asked: Asked) -> tuple[Record, in
     Raises:
         NotFound: the chat has no such run, or that no such call.
     """
-    if len({one.run_id for one in asked.decisions}) != 1:
+    wanted = asked.decisions
+    if asked.news:  # it is what the person says: what does not insist must not be in its way
+        newest = await _newest(call, thread_id)
+        its = None if newest is None else newest.id
+        wanted = [one for one in wanted if one.insists or one.run_id == its]
+    if not wanted:
+        return None
+    if len({one.run_id for one in wanted}) != 1:
         raise InvalidRequest(
             "the decisions are on calls of several runs", hint="send each by itself"
         )
-    run_id = asked.decisions[0].run_id
-    insists = any(one.insists for one in asked.decisions)
+    run_id = wanted[0].run_id
     found = await call.platform.db.read(store.find, call.org, run_id)
     if found is None or found.thread_id != thread_id:
-        if insists or not asked.news:
-            raise NotFound(
-                f"no call of {run_id[:80]!r} waits in this chat",
-                hint="send the decision with the agent and the chat that asked for it",
-            )
-        return None
+        raise NotFound(
+            f"no call of {run_id[:80]!r} waits in this chat",
+            hint="send the decision with the agent and the chat that asked for it",
+        )
     results_ = asked.results_of(run_id)
-    record = await _settle(call, run_id, asked.decisions, results_, asked.brought, asked)
-    calls = {one.what.call_id for one in asked.decisions}
+    record = await _settle(call, run_id, wanted, results_, asked.brought, asked)
+    calls = {one.what.call_id for one in wanted}
     said = await call.platform.db.read(store.having, call.org, thread_id, steering.key_of(call.op))
     if said is not None:
         return said
@@ -220,7 +224,7 @@ async def _settle(
             record = replace(record, has_front=True)
         record, fresh = results.give(conn, record, given, now, usual)
         for one in wanted:
-            late = () if one.insists else (Conflict,)
+            late = () if one.insists else (Conflict, NotFound)
             with suppress(*late):
                 record, more = decisions.decide(conn, record, one.what, who, now, usual)
                 fresh = [*fresh, *more]
