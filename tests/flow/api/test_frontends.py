@@ -310,7 +310,9 @@ class TestUseChat:
 
     async def test_nor_does_an_answer_that_others_asked_for(self, stage: Stage) -> None:
         """It stands in the last message of a chat that was led elsewhere, and is sent with every word."""
-        asking = asyncio.create_task(posted(stage, USE_CHAT, use_chat("c-16", spoken("user", "do"))))
+        asking = asyncio.create_task(
+            posted(stage, USE_CHAT, use_chat("c-16", spoken("user", "do")))
+        )
         first, _ = await stage.next()
         await stage.worker.append(first, called("bash"), asked("bash"), wait=True)
         [wanted] = [one for one in (await asking)[0] if one["type"] == "tool-approval-request"]
