@@ -43,4 +43,4 @@ async def attended(request: Request, call: Call, outcome: Coroutine[Any, Any, T]
     finally:
         coming.cancel()
         gone.cancel()
-        await asyncio.wait((coming, gone))
+        await asyncio.gather(coming, gone, return_exceptions=True)
