@@ -17,6 +17,7 @@ from runtools.errors import HistoryChanged, HostUnavailable, RunToolsError
 from runtools.platform.agents import trouble
 from runtools.platform.agents import worker as workers
 from runtools.platform.agents.answer import Stream
+from runtools.platform.agents.held import Held
 from runtools.platform.agents.tools import toolbox
 from runtools.sdk.processes import AsyncProcess, AsyncProcesses
 from runtools.testing.clock import ManualClock
@@ -116,6 +117,23 @@ class TestOwed:
         await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
 
     async def test_what_an_interrupt_breaks_off(self, stage: Stage) -> None:
+        run = stage.make()
+        await self.begun(stage, run)
+        await stage.runs.say(run, "stop that", "interrupt")
+        assert (await stage.runs.ended(run))["output"] == "as you wish"
+        assert run.left == [f"{run.id}.1.0"]
+        assert "may run on for now" in run.of("tool-result")[0]["output"]
+
+    async def test_its_result_says_so_also_where_something_is_appended_meanwhile(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = Held.stop_calls
+
+        async def stop(run: Held) -> None:
+            await real(run)
+            await run.append([])
+
+        monkeypatch.setattr(Held, "stop_calls", stop)
         run = stage.make()
         await self.begun(stage, run)
         await stage.runs.say(run, "stop that", "interrupt")

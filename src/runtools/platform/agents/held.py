@@ -89,6 +89,7 @@ class Held:
         self.known = 0  # up to where whoever is at work knows the log
         self.waits = False  # it was let go of, until somebody wakes it
         self._tried = (0, 0)
+        self._owed: set[str] = set()  # what the api was told to end
         self.changed = asyncio.Event()
         self.stream: Stream | None = None  # an answer under way
         self.results: dict[str, NewEvent] = {}  # by call: those on their way into the log
@@ -136,11 +137,11 @@ class Held:
         """
         reach("worker.append.sending")
         seen = self.book.last if guarded else None
-        left = sorted(self.toolbox.left)
+        left = sorted(self.toolbox.left - self._owed)
         news = await self.means.link.append(
             self.id, self.lease, events, seen=seen, wait=wait, left=left
         )
-        self.toolbox.left.difference_update(left)
+        self._owed.update(left)
         reach("worker.append.written")
         await self.learn(news)
         return news

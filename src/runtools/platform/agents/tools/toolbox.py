@@ -85,7 +85,7 @@ class Toolbox:
         sees: whether the model can look at pictures.
 
     Attributes:
-        left: the commands that it could not end and nobody has been told of yet.
+        left: the commands that it could not end.
     """
 
     def __init__(
