@@ -10,6 +10,7 @@ from pydantic_ai.exceptions import ModelHTTPError
 from tests.flow.agents.conftest import Stage
 from tests.flow.agents.test_loop import ENDPOINT
 
+from runtools.platform.agents.tools import servers
 from runtools.platform.agents.tools.servers import MAX_TOOLS, shares
 from runtools.platform.kit.outbound import Outbound
 from runtools.testing.fake_provider import Flood, provider
@@ -140,6 +141,18 @@ class TestMany:
         system = str(script.asked[0][0].parts[0])
         assert "not to be had: tyop, typo of one (it lists no such tool)." in system
         assert "one__count" in [tool.name for tool in script.infos[0].function_tools]
+
+    async def test_of_those_behind_what_was_read_nobody_says_that_it_lacks_them(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(servers, "_MOST_PAGES", 1)
+        with session_server() as one:
+            one.more = {"late": {"type": "object"}}
+            script = Script(["done"])
+            given = {"name": "one", "url": one.url, "tools": ["late"]}
+            await stage.played(script, agent={"mcp_servers": [given]})
+        system = str(script.asked[0][0].parts[0])
+        assert "not to be had: late of one (not among the first that it lists)." in system
 
     @pytest.mark.parametrize(
         ("counts", "given"),

@@ -191,20 +191,23 @@ class Servers:
     async def _all_of(self, server: McpServer, client: Client) -> list[ServerTool]:
         found: dict[str, ServerTool] = {}
         unlisted, untold = set(server.tools or ()), 0
+        why = "not among the first that it lists"
         async for tool in _pages(client):
+            if tool is None or len(found) >= _MOST_LISTED:
+                break
             if server.tools is not None and tool.name not in server.tools:
                 continue
             unlisted.discard(tool.name)
             made = shown.told(server, tool)
             untold += made is None or found.setdefault(made.name, made).tool != made.tool
-            if len(found) >= _MOST_LISTED:
-                break
+        else:
+            why = "it lists no such tool"
         # A line each, however many: they go to the model with every question.
         if untold:
             self.troubles.append(f"{untold} tools of {server.name} (they cannot be told of)")
         if unlisted:
             names = ", ".join(sorted(unlisted))
-            self.troubles.append(f"{names} of {server.name} (it lists no such tool)")
+            self.troubles.append(f"{names} of {server.name} ({why})")
         return list(found.values())
 
     async def _sound(self, tools: list[ServerTool]) -> list[ServerTool]:
@@ -251,7 +254,7 @@ class Servers:
 
 
 async def _pages(client: Client) -> AsyncIterator[Any]:
-    """What a server lists, as far as anybody listens."""
+    """What a server lists, as far as anybody listens; None: it goes on."""
     cursor = None
     for _ in range(_MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
@@ -260,6 +263,7 @@ async def _pages(client: Client) -> AsyncIterator[Any]:
         cursor = page.next_cursor
         if cursor is None:
             return
+    yield None
 
 
 def shares(counts: Iterable[int]) -> list[int]:
