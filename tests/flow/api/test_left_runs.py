@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock
@@ -27,8 +28,8 @@ from runtools.platform.api.runs import store as runs
 from runtools.platform.api.workers import dispatch, taking
 from runtools.platform.api.workers import store as workers
 from runtools.platform.api.workers.links import Link
-from runtools.platform.core.ports.worker import Hello, NewEvent
-from runtools.platform.core.runs import process_of
+from runtools.platform.core.ports.worker import Hello, NewEvent, Take
+from runtools.platform.core.runs import Status, process_of
 from runtools.platform.kit.db import Transaction
 from runtools.testing.api_world import PATIENCE_SECONDS, client, holds
 from runtools.testing.fake_worker import Held, answered, asked, called, done, fake_worker, said
@@ -37,6 +38,10 @@ from runtools.testing.run_stage import Stage
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LONG = timedelta(minutes=5)
+
+
+class Killed(Exception):
+    """The api has ended."""
 
 
 def link_of(stage: Stage) -> Any:
@@ -416,6 +421,31 @@ class TestCancel:
         assert await status(stage, run) == "failed"
         await holds(killed(stage, box, process["processId"]))
 
+    async def test_one_that_another_worker_has_taken_meanwhile_goes_on(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two processes may offer one: who comes too late ends neither it nor what it has under way."""
+        run, _ = await stage.taken()
+        await stage.worker.place(run)
+        await stage.worker.append(run, said("I run it."), called("bash", command="sleep 60"))
+
+        async def refuse(*_: Any) -> Any:
+            raise NotFound("its key is gone")
+
+        platform = stage.world.platform
+        with monkeypatch.context() as patch:
+            patch.setattr(taking, "access", refuse)
+            with pytest.raises(NotFound):
+                await taking.take(platform, "another", Take(run_id=run.run_id, lease=run.lease))
+        record = await platform.db.read(runs.known, run.run_id)
+        assert record is not None
+        assert record.status == "running"
+        assert await platform.db.read(owed.of_run, record) == []
+        old = replace(record, status=Status.QUEUED, worker_id=None)
+        await leftovers.end_open(platform, old)
+        assert await platform.db.read(owed.of_run, record) == []
+        await stage.worker.finish(run)
+
     async def test_one_that_hangs_in_its_worker_ends_without_it(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -511,9 +541,18 @@ class TestGivenUp:
         run, _ = await stage.take(run.run_id)
         await stage.worker.finish(run)
 
-    @pytest.mark.parametrize("comes_back", [True, False])
+    @pytest.mark.parametrize(
+        ("cut_short", "then"),
+        [
+            (None, "comes back"),
+            (None, "is gone"),
+            # The api ends with it, before the run is offered anew.
+            ("comes back", "comes back"),
+            ("has left", "is gone"),
+        ],
+    )
     async def test_time_in_which_nobody_drove_it_is_none_of_its(
-        self, stage: Stage, comes_back: bool
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, cut_short: str | None, then: str
     ) -> None:
         """The machine was off, say: what went by since its worker was last heard of counts for nobody."""
         platform, me = stage.world.platform, stage.worker.worker_id
@@ -525,10 +564,17 @@ class TestGivenUp:
         await stage.worker.freeze()
         link_of(stage).spoke -= LONG.total_seconds()
         await platform.db.write(workers.seen, [me], taken_at + timedelta(seconds=3))
-        if comes_back:
-            await dispatch.arrived(platform, Hello(worker_id=me, slots=4))
-        else:
-            await dispatch.look(platform, may_take_back=True)
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "comes back": lambda: dispatch.arrived(platform, Hello(worker_id=me, slots=4)),
+            "has left": lambda: dispatch.left(platform, me),
+            "is gone": lambda: dispatch.look(platform, may_take_back=True),
+        }
+        if cut_short is not None:
+            with monkeypatch.context() as patch:
+                patch.setattr(dispatch, "take_back", AsyncMock(side_effect=Killed))
+                with pytest.raises(Killed):
+                    await acts[cut_short]()
+        await acts[then]()
         async with fake_worker(stage.world.url, stage.world.token("worker")) as other:
             offer = await other.offered()
             given = await other.take(offer)

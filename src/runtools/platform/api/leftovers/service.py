@@ -69,9 +69,9 @@ async def end_open(platform: Platform, record: Record) -> None:
     """End what a run has under way that nobody drives: before its end is written, where that can be."""
 
     def act(conn: Transaction) -> bool:
-        held = runs.held(conn, record.id)
-        if held is None or held.lease != record.lease or runs.is_over(held):
-            return False
+        held = runs.unmoved(conn, record)
+        if held is None:
+            return False  # somebody drives it after all
         note_commands(conn, held, _open_commands(conn, held))
         note_servers(conn, held)
         return True

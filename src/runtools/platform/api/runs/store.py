@@ -213,6 +213,15 @@ def held(conn: Connection, run_id: str) -> Record | None:
     return None if row is None else Record(*row)
 
 
+def unmoved(conn: Connection, seen: Record) -> Record | None:
+    """The same; None: somebody has taken it, or let go of it, since it was seen like that."""
+    record = held(conn, seen.id)
+    if record is None:
+        return None
+    was = (seen.status, seen.lease, seen.worker_id)
+    return record if (record.status, record.lease, record.worker_id) == was else None
+
+
 def known(conn: Connection, run_id: str) -> Record | None:
     """The same, as it is at the moment."""
     row = conn.execute(_KNOWN, {"run": run_id}).first()

@@ -102,11 +102,8 @@ async def take_back(
     now = platform.clock.now()
 
     def act(conn: Transaction) -> Record | None:
-        held = runs.held(conn, record.id)
-        still = (record.status, record.lease, record.worker_id)
-        if held is None or (held.status, held.lease, held.worker_id) != still:
-            return None
-        return runs_log.requeue(conn, held, now, lost=lost, until=until)
+        held = runs.unmoved(conn, record)
+        return None if held is None else runs_log.requeue(conn, held, now, lost=lost, until=until)
 
     taken = await platform.db.write(act)
     if taken is None:
@@ -118,18 +115,22 @@ async def take_back(
 
 
 async def arrived(platform: Platform, hello: Hello) -> None:
-    """A worker has connected; what one of its name drove before is offered anew."""
-    heard = await platform.db.write(store.came, hello.worker_id, platform.clock.now())
+    """A worker has connected; what one of its name drove before is offered anew.
+
+    Only then is it noted: when it was last heard of is known until nothing is counted by it any more.
+    """
+    heard = await platform.db.read(store.heard, hello.worker_id)
     for record in await platform.db.read(runs.driven_by, hello.worker_id):
         lives = hello.drove.get(record.id) == record.lease
         await take_back(platform, record, lost=not lives, until=heard)
+    await platform.db.write(store.came, hello.worker_id, platform.clock.now())
 
 
 async def left(platform: Platform, worker_id: str) -> None:
     """A worker has said that it ends: what it drove is offered anew at once."""
-    await platform.db.write(store.left, worker_id)
     for record in await platform.db.read(runs.driven_by, worker_id):
         await take_back(platform, record, lost=False)
+    await platform.db.write(store.left, worker_id)
 
 
 async def _compare(platform: Platform, link: Link) -> None:
@@ -180,8 +181,8 @@ async def _dropped(platform: Platform, record: Record) -> None:
     usual, now = standard(platform.settings), platform.clock.now()
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
-        held = runs.held(conn, record.id)
-        if held is None or held.status != Status.QUEUED or held.lease != record.lease:
+        held = runs.unmoved(conn, record)
+        if held is None:
             return None  # a worker came after all
         grown = runs_log.drop(conn, held, Status.CANCELLED, now, usual)
         return grown.record, grown.fresh

@@ -18,12 +18,16 @@ workers = Table(
 )
 
 
-def came(conn: Connection, worker_id: str, now: datetime) -> datetime | None:
-    """A worker has connected; gives when it was last heard of before that, if it is known here."""
-    before = conn.scalar(select(workers.c.seen_at).where(workers.c.id == worker_id))
+def heard(conn: Connection, worker_id: str) -> datetime | None:
+    """When a worker was last heard of, if it is known here."""
+    at: datetime | None = conn.scalar(select(workers.c.seen_at).where(workers.c.id == worker_id))
+    return at
+
+
+def came(conn: Connection, worker_id: str, now: datetime) -> None:
+    """A worker has connected."""
     row = upsert(conn, workers).values(id=worker_id, seen_at=now)
     conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
-    return before
 
 
 def seen(conn: Connection, worker_ids: Sequence[str], now: datetime) -> None:

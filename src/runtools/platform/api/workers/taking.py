@@ -71,7 +71,7 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     except RunToolsError as error:
         # A key that does not open stays so; whatever else is out of reach comes back.
         if isinstance(error, WrongMasterKey) or not isinstance(error, Unavailable):
-            await _give_up(platform, asked, error)
+            await _give_up(platform, worker_id, asked, error)
         raise
     token = crypto.new_secret(RUN_PREFIX)
     digest, now = crypto.digest(token), platform.clock.now()
@@ -83,7 +83,7 @@ async def take(platform: Platform, worker_id: str, asked: Take) -> Assignment:
     try:
         return await platform.db.read(_assignment, taken, model, token, usual, now, default)
     except TooLarge as error:
-        await _give_up(platform, asked, error)
+        await _give_up(platform, worker_id, asked, error)
         raise
 
 
@@ -197,19 +197,22 @@ def _begin(conn: Transaction, record: Record) -> Place | None:
     return replace(place, seq=summary.seq - 1 if seen is None else int(seen))
 
 
-async def _give_up(platform: Platform, asked: Take, error: RunToolsError) -> None:
+async def _give_up(platform: Platform, worker_id: str, asked: Take, error: RunToolsError) -> None:
     """End a run that nobody can drive, and what an earlier worker has left running."""
     seen = await platform.db.read(store.known, asked.run_id)
-    if seen is None or seen.lease != asked.lease or store.is_over(seen):
+    if seen is None or seen.lease != asked.lease:
         return
+    if seen.status != Status.QUEUED and (seen.status, seen.worker_id) != (
+        Status.RUNNING,
+        worker_id,
+    ):
+        return  # it is over, or waits, or is another's
     await leftovers.end_open(platform, seen)
     usual, now = standard(platform.settings), platform.clock.now()
 
     def act(conn: Transaction) -> tuple[Record, list[Event]] | None:
-        record = store.held(conn, asked.run_id)
-        if record is None or store.is_over(record):
-            return None
-        if (record.lease, record.worker_id) != (seen.lease, seen.worker_id):
+        record = store.unmoved(conn, seen)
+        if record is None:
             return None  # somebody drives it after all
         grown = log.drop(conn, record, Status.FAILED, now, usual, error)
         return grown.record, grown.fresh
