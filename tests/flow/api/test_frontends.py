@@ -157,6 +157,23 @@ async def refused(stage: Stage, path: str, body: Any) -> Any:
 
 USE_CHAT = "/v1/run/ai-sdk?agent=coder"
 AG_UI = "/v1/run/ag-ui?agent=coder"
+
+
+async def begins(stage: Stage, path: str, body: Any) -> Held:
+    """The run that a request begins; nobody reads on."""
+    asking = stage.org.http.stream("POST", path, json=body)
+    async with asyncio.timeout(20), asking:
+        return (await stage.next())[0]
+
+
+async def heard(stage: Stage, run: Held, path: str, body: Any) -> None:
+    """What is said to a run under way is taken; nobody reads on."""
+    asking = stage.org.http.stream("POST", path, json=body)
+    async with asyncio.timeout(20), asking as answer:
+        assert answer.status_code == 200, await answer.aread()
+        assert answer.headers["x-run-id"] == run.run_id
+
+
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 ALLOWED = {"status": "resolved", "payload": {"approved": True}}
@@ -307,6 +324,17 @@ class TestUseChat:
             assert other.run_id != run.run_id
             await stage.worker.finish(other)
             await asking
+
+    async def test_a_word_that_was_said_before_may_be_said_again(self, stage: Stage) -> None:
+        """Also where a front end sends the last message alone, or half of an answer that it has."""
+        run = await begins(stage, USE_CHAT, use_chat("c-17", spoken("user", "go on")))
+        await stage.worker.append(run, called("bash"))
+        for before in ([], [spoken("user", "go on"), spoken("assistant", "I wo")]):
+            body = use_chat("c-17", *before, spoken("user", "go on"))
+            await heard(stage, run, USE_CHAT, body)
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        await one_word_each(stage, run.run_id, [*["go on"] * 3, "Done."])
 
     async def test_nor_does_an_answer_that_others_asked_for(self, stage: Stage) -> None:
         """It stands in the last message of a chat that was led elsewhere, and is sent with every word."""
@@ -514,6 +542,65 @@ class TestAgUi:
         assert texts == ["do", "I work.", "quick!", "please"]
         await stage.worker.append(again, answered("bash"))
         await stage.worker.finish(again)
+        await asking
+
+    async def test_words_to_a_run_that_works_are_heard_once_each(self, stage: Stage) -> None:
+        """Each request has those before that nothing was answered to; one may be the same as another."""
+        begun = ("user", "go on"), ("assistant", "I work.")
+        words = [("user", "go on"), ("user", "quick!"), ("user", "quick!")]
+        run = await begins(stage, AG_UI, ag_ui("t-8", begun[0]))
+        await stage.worker.append(run, said("I work."), called("bash"))
+        for n in range(1, 4):
+            await heard(stage, run, AG_UI, ag_ui("t-8", *begun, *words[:n]))
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        told = ["go on", "I work.", "go on", "quick!", "quick!", "Done."]
+        await one_word_each(stage, run.run_id, told)
+
+    async def test_a_word_is_not_said_again_with_a_result(self, stage: Stage) -> None:
+        """Clients put a result behind its call, or behind all that was said."""
+        run = await begins(stage, AG_UI, ag_ui("t-10", ("user", "do"), **BROUGHT))
+        await stage.worker.append(run, said("I ask."), called("bash"), fronts("where"))
+        words = ag_ui("t-10", ("user", "do"), ("assistant", "I ask."), ("user", "quick!"))
+        await heard(stage, run, AG_UI, words)
+        told = {"id": "t", "role": "tool", "toolCallId": f"{run.run_id}:f1", "content": "Bern"}
+        do, ask, quick = words["messages"]
+        for messages in ([do, ask, told, quick], [do, ask, quick, told]):
+            await heard(stage, run, AG_UI, {**words, "messages": messages})
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        await one_word_each(stage, run.run_id, ["do", "I ask.", "quick!", "Done."])
+
+    @pytest.mark.parametrize("before", [(), ("user", "assistant"), ("assistant",)])
+    @pytest.mark.parametrize("is_over", [False, True])
+    async def test_a_decision_does_not_repeat_what_began_the_run(
+        self, stage: Stage, before: tuple[str, ...], is_over: bool
+    ) -> None:
+        """Of an answer that is a call alone a client that keeps texts has nothing."""
+        chat = f"t-11-{'-'.join(before)}-{is_over}"
+        earlier = [(role, "delete it" if role == "user" else "Welcome!") for role in before]
+        if "user" in before:
+            first = await begins(stage, AG_UI, ag_ui(chat, earlier[0]))
+            await stage.worker.finish(first, "Welcome!")
+        body = ag_ui(chat, *earlier, ("user", "delete it"))
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        run, given = await stage.next()
+        begun = [one.data["text"] for one in given.log if one.type == "message"]
+        await stage.worker.append(run, said(""), called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        resume = [{"interruptId": interrupt["id"], **ALLOWED}]
+        if is_over:  # its answer was lost, and it is asked once more
+            yes = {"callId": "c1", "decision": "allow"}
+            await stage.org.ask("POST", f"/v1/runs/{run.run_id}/approve", json=yes)
+        else:
+            asking = asyncio.create_task(posted(stage, AG_UI, {**body, "resume": resume}))
+        again, given = await stage.take(run.run_id)
+        assert [one.data["text"] for one in given.log if one.type == "message"] == [*begun, ""]
+        await stage.worker.append(again, answered("bash"))
+        await stage.worker.finish(again)
+        if is_over:
+            _, headers = await posted(stage, AG_UI, {**body, "resume": resume})
+            assert headers["x-run-id"] == run.run_id
         await asking
 
     async def test_a_word_to_a_run_that_has_ended_meanwhile_begins_another(

@@ -66,7 +66,7 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
         _check_unanswered(record)
     if record is not None and record.status in _UNDER_WAY:
         with suppress(RunEnded):  # it has ended since: what was said begins another
-            return await _said(call, record, asked)
+            return await _said(call, record, asked, list(results_))
     wanted = _shaped(RunRequest, **whom, messages=asked.news, thread_id=thread_id)
     return await runs.create(call, wanted, brought=brought), 0
 
@@ -129,8 +129,13 @@ def _done_before(
     return store.having(conn, org_id, thread_id, steering.key_of(op))
 
 
-async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
+async def _said(
+    call: Call, record: Record, asked: Asked, answered: list[str]
+) -> tuple[Record, int]:
     """Say it to the run under way: behind one that works, in place of an answer to one that waits.
+
+    Args:
+        answered: the ids of calls that the front end has results of.
 
     Raises:
         NotFound: the thread was deleted meanwhile.
@@ -138,12 +143,12 @@ async def _said(call: Call, record: Record, asked: Asked) -> tuple[Record, int]:
     """
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        return steering.say(conn, record, words, call.op, now, usual)
+        words = _words(_unheard(conn, record, asked), breaks_off=record.status == Status.WAITING)
+        return steering.say(conn, record, words, call.op, now, usual) if words else (record, [])
 
-    words = _words(asked.news, breaks_off=record.status == Status.WAITING)
     usual = standard(call.platform.settings)
-    await runs.under_lock(call, record.id, act)
-    return await _where_said(call, record)
+    record = await runs.under_lock(call, record.id, act)
+    return await call.platform.db.read(_after_words, record, call.op, answered)
 
 
 def _words(news: Sequence[RunMessage], *, breaks_off: bool) -> list[RunSteer]:
@@ -152,17 +157,27 @@ def _words(news: Sequence[RunMessage], *, breaks_off: bool) -> list[RunSteer]:
     return [RunSteer(message=one.content, images=one.images, mode=mode) for one in news]
 
 
-async def _where_said(call: Call, record: Record) -> tuple[Record, int]:
-    """The run that the present act has said something to, and the event before the last of that.
+def _unheard(conn: Transaction, record: Record, asked: Asked) -> list[RunMessage]:
+    return asked.unheard(store.words_of(conn, record.org_id, record.thread_id))
+
+
+def _after_words(
+    conn: Transaction, record: Record, op: str, answered: list[str]
+) -> tuple[Record, int]:
+    """The run that an act has said something to, and the event before the last of that; where all had been
+
+    heard before, the last result that the front end has given, or where the run stands.
 
     Raises:
         NotFound: the thread was deleted meanwhile.
     """
-    key = steering.key_of(call.op)
-    said = await call.platform.db.read(store.having, call.org, record.thread_id, key)
-    if said is None:
+    said = store.having(conn, record.org_id, record.thread_id, steering.key_of(op))
+    if said is not None:
+        return said
+    if store.find(conn, record.org_id, record.id) is None:
         raise NotFound(f"the thread of {record.id} has been deleted")
-    return said
+    given = results.last_of(conn, record, answered)
+    return record, record.last_seq if given is None else given
 
 
 async def _decided(call: Call, thread_id: str, asked: Asked) -> tuple[Record, int] | None:
@@ -195,8 +210,10 @@ async def _decided(call: Call, thread_id: str, asked: Asked) -> tuple[Record, in
     said = await call.platform.db.read(store.having, call.org, thread_id, steering.key_of(call.op))
     if said is not None:
         return said
-    if asked.news and store.is_over(record):
-        return None
+    if store.is_over(record):
+        unheard = await call.platform.db.read(_unheard, record, asked)
+        if unheard:
+            return None
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
     seqs = [one.seq for one in resolved if json.loads(one.data)["callId"] in calls]
     return record, min(seqs, default=record.last_seq + 1) - 1
@@ -238,23 +255,6 @@ async def _settle(
 
     who, usual = call.actor, standard(call.platform.settings)
     return await runs.under_lock(call, run_id, act)
-
-
-def _unheard(conn: Transaction, record: Record, asked: Asked) -> Sequence[RunMessage]:
-    """What the run has not heard of what was said since the agent's last word: a decision may be the second
-    request after a word that it has, and of some front ends all that they send is the user's.
-    """
-    heard: list[str] = []
-    for one in store.of_types(conn, record, ("message",)):
-        said = json.loads(one.data)
-        if said["role"] == "user":
-            heard.append(said["text"])
-        elif asked.before:
-            heard.clear()
-    for n in range(len(asked.news), 0, -1):
-        if [one.content for one in asked.news[:n]] == heard:
-            return asked.news[n:]
-    return asked.news
 
 
 async def _gone_on(

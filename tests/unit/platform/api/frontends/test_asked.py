@@ -42,6 +42,27 @@ def test_what_was_said_before_an_answer_is_not_said_again(answer: str | None) ->
         assert [one.content for one in asked.messages] == ["a", *filter(None, [answer]), "c", "d"]
 
 
+RESUME = [{"interruptId": "run_1:c1", "status": "resolved", "payload": {"approved": True}}]
+
+
+@pytest.mark.parametrize("answer", ["b", "half of", "", None])
+def test_what_the_thread_has_heard_is_not_new(answer: str | None) -> None:
+    """Whatever the front end keeps of the answer."""
+    spoken: list[tuple[str, str | None]] = [("user", "a"), ("assistant", answer)]
+    for heard, news, new in (
+        (["a"], ["a"], ["a"]),
+        (["a", "a"], ["a", "a"], ["a"]),
+        (["a", "c"], ["c", "d"], ["d"]),
+        (["a", "c"], ["d", "c"], ["d"]),
+    ):
+        body = ag_ui(*spoken, *(("user", one) for one in news)).model_dump(by_alias=True)
+        asked = of_ag_ui(AgUiRun.model_validate({**body, "resume": RESUME}))
+        assert [one.content for one in asked.unheard(heard)] == new
+        if news[-1] in new:
+            asked = of_chat(chat(*spoken, *(("user", one) for one in news)))
+            assert [one.content for one in asked.unheard(heard)] == new
+
+
 @pytest.mark.parametrize("answer", ["b", ""])
 def test_an_answer_alone_is_nothing_new(answer: str | None) -> None:
     said = (("user", "a"), ("assistant", answer))
