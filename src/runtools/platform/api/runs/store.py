@@ -362,7 +362,7 @@ def words_of(conn: Connection, org_id: str, thread_id: str) -> Iterator[str]:
         .where(run_events.c.type == "message")
         .where(run_events.c.key.startswith(OWN_KEYS, autoescape=True))
     )
-    for data in conn.scalars(query.execution_options(yield_per=1)):
+    for data in conn.scalars(query):
         said = json.loads(data)
         if said["role"] == "user":
             yield said["text"]
