@@ -35,7 +35,8 @@ const texts = (message) => message.parts.filter((part) => part.type === 'text').
 const states = (message) => message.parts.filter((part) => part.type === 'dynamic-tool').map((part) => part.state);
 const results = (message) => message.parts.filter((part) => part.type === 'data-tool-result').map((part) => part.data);
 
-async function approves() {
+// A chat up to where it asks, and the promise of its last word once that is answered.
+async function lookAround() {
   let finish;
   const over = new Promise((resolve) => { finish = resolve; });
   const { chat, errors } = talk(slug, {
@@ -44,6 +45,11 @@ async function approves() {
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
   });
   await chat.sendMessage({ text: 'look around' });
+  return { chat, errors, over };
+}
+
+async function approves() {
+  const { chat, errors, over } = await lookAround();
   const asked = chat.messages.at(-1).parts.filter((part) => part.state === 'approval-requested');
   for (const part of asked) await chat.addToolApprovalResponse({ id: part.approval.id, approved: true });
   await over;
@@ -60,14 +66,7 @@ async function approves() {
 
 // Refuses what was asked, with a reason.
 async function denies() {
-  let finish;
-  const over = new Promise((resolve) => { finish = resolve; });
-  const { chat, errors } = talk(slug, {
-    onEnd: finish,
-    onFinish: ({ message }) => { if (message.parts.at(-1)?.type === 'text') finish(); },
-    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
-  });
-  await chat.sendMessage({ text: 'look around' });
+  const { chat, errors, over } = await lookAround();
   const [asked] = chat.messages.at(-1).parts.filter((part) => part.state === 'approval-requested');
   await chat.addToolApprovalResponse({ id: asked.approval.id, approved: false, reason: 'too much' });
   await over;

@@ -116,13 +116,16 @@ class TestOwed:
         stage.worker(Script([Call("bash", command)], ["as you wish"]))
         await stage.runs.until(lambda: any("begun" in str(one.data) for one in run.deltas))
 
-    async def test_what_an_interrupt_breaks_off(self, stage: Stage) -> None:
+    async def is_owed_after_an_interrupt(self, stage: Stage) -> None:
         run = stage.make()
         await self.begun(stage, run)
         await stage.runs.say(run, "stop that", "interrupt")
         assert (await stage.runs.ended(run))["output"] == "as you wish"
         assert run.left == [f"{run.id}.1.0"]
         assert "may run on for now" in run.of("tool-result")[0]["output"]
+
+    async def test_what_an_interrupt_breaks_off(self, stage: Stage) -> None:
+        await self.is_owed_after_an_interrupt(stage)
 
     async def test_its_result_says_so_also_where_something_is_appended_meanwhile(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -134,12 +137,7 @@ class TestOwed:
             await run.append([])
 
         monkeypatch.setattr(Held, "stop_calls", stop)
-        run = stage.make()
-        await self.begun(stage, run)
-        await stage.runs.say(run, "stop that", "interrupt")
-        assert (await stage.runs.ended(run))["output"] == "as you wish"
-        assert run.left == [f"{run.id}.1.0"]
-        assert "may run on for now" in run.of("tool-result")[0]["output"]
+        await self.is_owed_after_an_interrupt(stage)
 
     async def test_what_is_over_its_time(self, stage: Stage) -> None:
         run = stage.make()

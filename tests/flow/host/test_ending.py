@@ -122,6 +122,28 @@ async def runs_no_more(world, box, process_id):
     assert (seen.state, seen.signal) == ("ended", signal.SIGKILL)
 
 
+@pytest.fixture
+async def pair(world, box):
+    """What runs, and what has not begun."""
+    ran, unbegun = request("sleep 1000"), request("true")
+    await world.host.start_process(box, ran)
+    return ran, unbegun
+
+
+async def both_end(world, box, pair):
+    for one in pair:
+        await ended(world, box, one.process_id)
+
+
+async def both_end_there(world, box, sought, pair):
+    """In a machine that was made of what was captured: one is ended, the other never begins."""
+    for one in pair:
+        await until(lambda one=one: (box, one.process_id) in sought)
+    await until(lambda: not world.box(box).record.to_end)
+    with pytest.raises(ProcessEnded):
+        await world.host.start_process(box, pair[1])
+
+
 class TestUnbegun:
     async def test_a_start_that_waits_for_room_does_not_begin(self, full):
         await crowd_out(full)
@@ -393,44 +415,26 @@ class TestBegun:
         assert world.box(box).record.to_end.keys() == {wanted.process_id}
 
     async def test_it_ends_in_forks_that_were_captured_before(
-        self, world, box, monkeypatch, sought
+        self, world, box, monkeypatch, sought, pair
     ):
         """The parent's has ended by the time the child is there; the child's was alive."""
-        ran, unbegun = request("sleep 1000"), request("true")
-        await world.host.start_process(box, ran)
-
-        async def both_end():
-            for one in (ran, unbegun):
-                await ended(world, box, one.process_id)
-
-        when_captured(world, monkeypatch, both_end)
+        when_captured(world, monkeypatch, lambda: both_end(world, box, pair))
         child = (await world.fork(box)).children[0].sandbox_id
-        for one in (ran, unbegun):
-            await until(lambda one=one: (child, one.process_id) in sought)
-        await until(lambda: not world.box(child).record.to_end)
-        with pytest.raises(ProcessEnded):
-            await world.host.start_process(child, unbegun)
-        await runs_no_more(world, box, ran.process_id)
+        await both_end_there(world, child, sought, pair)
+        await runs_no_more(world, box, pair[0].process_id)
 
     async def test_it_ends_in_children_that_are_on_their_way_too(
-        self, world, box, monkeypatch, sought
+        self, world, box, monkeypatch, sought, pair
     ):
-        ran, unbegun = request("sleep 1000"), request("true")
-        await world.host.start_process(box, ran)
         first_start = forking.first_start
 
-        async def both_end(*given):
-            for one in (ran, unbegun):
-                await ended(world, box, one.process_id)
+        async def meanwhile(*given):
+            await both_end(world, box, pair)
             return await first_start(*given)
 
-        monkeypatch.setattr(forking, "first_start", both_end)
+        monkeypatch.setattr(forking, "first_start", meanwhile)
         child = (await world.fork(box)).children[0].sandbox_id
-        for one in (ran, unbegun):
-            await until(lambda one=one: (child, one.process_id) in sought)
-        await until(lambda: not world.box(child).record.to_end)
-        with pytest.raises(ProcessEnded):
-            await world.host.start_process(child, unbegun)
+        await both_end_there(world, child, sought, pair)
 
 
 class TestSaved:
@@ -453,51 +457,34 @@ class TestSaved:
             await world.host.start_process(box, called_off)
 
     async def test_what_ends_while_it_is_taken_ends_after_a_rollback_too(
-        self, world, box, monkeypatch, sought
+        self, world, box, monkeypatch, sought, pair
     ):
         """In the machine it has ended; in what was captured of it, it was alive."""
-        ran, unbegun = request("sleep 1000"), request("true")
-        await world.host.start_process(box, ran)
-
-        async def both_end():
-            for one in (ran, unbegun):
-                await ended(world, box, one.process_id)
-
         with monkeypatch.context() as meanwhile:
-            when_captured(world, meanwhile, both_end)
+            when_captured(world, meanwhile, lambda: both_end(world, box, pair))
             kept = await world.snapshot(box)
-        await runs_no_more(world, box, ran.process_id)
+        await runs_no_more(world, box, pair[0].process_id)
         sought.clear()
         await world.rollback(box, kept)
-        for one in (ran, unbegun):
-            await until(lambda one=one: (box, one.process_id) in sought)
-        await until(lambda: not world.box(box).record.to_end)
+        await both_end_there(world, box, sought, pair)
 
     async def test_what_ends_while_it_is_written_through_does_so_too(
-        self, world, box, monkeypatch, sought
+        self, world, box, monkeypatch, sought, pair
     ):
-        ran, unbegun = request("sleep 1000"), request("true")
-        await world.host.start_process(box, ran)
         loop, sync = asyncio.get_running_loop(), snapping.sync
 
-        async def both_end():
-            for one in (ran, unbegun):
-                await ended(world, box, one.process_id)
-
         def slowly(folder):
-            asyncio.run_coroutine_threadsafe(both_end(), loop).result(DEADLINE)
+            ends_now = both_end(world, box, pair)
+            asyncio.run_coroutine_threadsafe(ends_now, loop).result(DEADLINE)
             sync(folder)
 
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(snapping, "sync", slowly)
             kept = await world.snapshot(box)
-        await runs_no_more(world, box, ran.process_id)
+        await runs_no_more(world, box, pair[0].process_id)
         sought.clear()
         await world.rollback(box, kept)
-        await until(lambda: (box, ran.process_id) in sought)
-        await until(lambda: not world.box(box).record.to_end)
-        with pytest.raises(ProcessEnded):
-            await world.host.start_process(box, unbegun)
+        await both_end_there(world, box, sought, pair)
 
     async def test_a_second_rollback_takes_it_back(self, world, box):
         wanted, first = request("sleep 1000"), await world.snapshot(box)
