@@ -557,6 +557,42 @@ class TestAgUi:
         told = ["go on", "I work.", "go on", "quick!", "quick!", "Done."]
         await one_word_each(stage, run.run_id, told)
 
+    async def test_a_word_is_said_again_where_it_is_what_the_request_is_for(
+        self, stage: Stage
+    ) -> None:
+        """Also behind results of before, after a run that failed, and to who has not kept the chat."""
+        told = {"id": "t", "role": "tool", "toolCallId": "run_1:c1", "content": "Bern"}
+        first = await begins(stage, AG_UI, ag_ui("t-12", ("user", "go on")))
+        await stage.worker.append(first, done("", "failed"))
+        whole = ag_ui("t-12", *[("user", "go on")] * 3)
+        run = await begins(stage, AG_UI, {**whole, "messages": whole["messages"][:2]})
+        await stage.worker.append(run, called("bash"))
+        for messages in ([told, *whole["messages"]], [told, whole["messages"][-1]]):
+            await heard(stage, run, AG_UI, {**whole, "messages": messages})
+        await stage.worker.append(run, answered("bash"))
+        await stage.worker.finish(run, "Done.")
+        log = [
+            one["data"]["text"]
+            for one in await stage.events(run.run_id)
+            if one["type"] == "message"
+        ]
+        assert log == [*["go on"] * 3, "Done."]
+
+    async def test_a_word_in_place_of_an_answer_is_heard_whatever_was_said_before(
+        self, stage: Stage
+    ) -> None:
+        asking = asyncio.create_task(posted(stage, AG_UI, ag_ui("t-13", ("user", "stop"))))
+        run, _ = await stage.next()
+        await stage.worker.append(run, called("bash"), asked("bash"), wait=True)
+        [interrupt] = (await asking)[0][-1]["outcome"]["interrupts"]
+        no = [{"interruptId": interrupt["id"], "status": "cancelled"}]
+        body = {**ag_ui("t-13", ("user", "stop")), "resume": no}  # it has kept its last word alone
+        asking = asyncio.create_task(posted(stage, AG_UI, body))
+        again, given = await stage.take(run.run_id)
+        assert [one.data["text"] for one in given.log if one.type == "message"] == ["stop", "stop"]
+        await stage.worker.finish(again)
+        await asking
+
     async def test_a_word_is_not_said_again_with_a_result(self, stage: Stage) -> None:
         """Clients put a result behind its call, or behind all that was said."""
         run = await begins(stage, AG_UI, ag_ui("t-10", ("user", "do"), **BROUGHT))

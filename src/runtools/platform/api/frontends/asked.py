@@ -94,7 +94,7 @@ class Asked:
         chat: what the front end calls the conversation.
         before: what was said up to the agent's last word.
         news: what was said after that.
-        now: the last of it is what the request is for: it was never sent before.
+        speaks: the last message of all is the person's: what the request is for, if it is for nothing else.
         again: what was said before is to be answered anew, as if the answer had not been.
         decisions: on calls that wait.
         results: of calls, as the front end has them; those of its own calls are to be taken in.
@@ -107,7 +107,7 @@ class Asked:
     chat: str
     before: Sequence[Word] = ()
     news: list[RunMessage] = field(default_factory=list)
-    now: bool = True
+    speaks: bool = True
     again: bool = False
     decisions: list[Decision] = field(default_factory=list)
     results: dict[str, Given] = field(default_factory=dict)
@@ -121,18 +121,23 @@ class Asked:
         """All of the conversation, as far as it can be given to an agent that has not heard it."""
         return [*(said for one in self.before for said in _remembered(one)), *self.news]
 
-    def unheard(self, words: Iterable[str]) -> list[RunMessage]:
+    def unheard(self, words: Iterable[str], *, acts: bool = False) -> list[RunMessage]:
         """What of the news is new to the agent, of whose thread these are all words of people.
 
-        A word has been heard where the thread has it more often than the front end has it before, unless
-        it is what the request is for. What a front end keeps of the answers does not matter: some keep
-        texts alone, some what was half said, some a message without a word.
+        A word has been heard where the thread has it more often than the front end has it before, unless it
+        is what the request is for. What a front end keeps of the answers does not matter: some keep texts
+        alone, some what was half said, some a message without a word.
+
+        Args:
+            acts: the request is for something else: an answer to what was asked, or a result.
         """
-        doubtful = self.news[:-1] if self.now else self.news
+        doubtful = self.news[:-1] if self.speaks and not acts else self.news
         if not doubtful:
             return self.news
         before = (said for one in self.before if one.role == "user" for said in _remembered(one))
-        heard = Counter(words) - Counter(one.content for one in before)
+        sought = {one.content for one in doubtful}
+        heard = Counter(one for one in words if one in sought)
+        heard -= Counter(one.content for one in before)
         unheard = []
         for one in doubtful:
             if heard[one.content] > 0:
@@ -239,13 +244,12 @@ def of_ag_ui(body: AgUiRun) -> Asked:
             # Its answer is one without text, too: a front end keeps calls alone of some.
             words.append(Word(n, "assistant", _content(one)[0]))
     decisions = [_resumed(n, one) for n, one in enumerate(body.resume or ())]
-    beside = named or decisions
-    before, news = _heard(words, beside)
+    before, news = _heard(words, named or decisions)
     return Asked(
         body.thread_id,
         before,
         news,
-        now=not beside and body.messages[-1].role == "user",
+        speaks=bool(body.messages) and body.messages[-1].role == "user",
         decisions=decisions,
         named=named,
         brought=brought,

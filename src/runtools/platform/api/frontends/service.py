@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from runtools.platform.api.calls import Call
 from runtools.platform.api.definitions import service as definitions
 from runtools.platform.api.frontends.asked import Asked, Decision, schemas_of, thread_of
 from runtools.platform.api.limits.rules import standard
+from runtools.platform.api.logs import store as logs
 from runtools.platform.api.runs import decisions, log, results, steering, store
 from runtools.platform.api.runs import service as runs
 from runtools.platform.api.runs.results import Given
@@ -58,16 +60,20 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
     if record is not None and record.op == call.op:
         return record, 0  # its twin in another process has made it since that look
     results_ = {} if record is None else asked.results_of(record.id)
+    gives = False
     if record is not None and (brought or (results_ and record.has_front)):
-        record = await _settle(call, record.id, [], results_, brought)
+        record, gives = await _settle(call, record.id, [], results_, brought)
     if not asked.news:
         return await _gone_on(call, record, asked, list(results_))
     if record is not None and asked.again:
         _check_unanswered(record)
     if record is not None and record.status in _UNDER_WAY:
         with suppress(RunEnded):  # it has ended since: what was said begins another
-            return await _said(call, record, asked, list(results_))
-    wanted = _shaped(RunRequest, **whom, messages=asked.news, thread_id=thread_id)
+            return await _said(call, record, asked, list(results_), acts=gives)
+    news = asked.news
+    if record is not None:
+        news = await call.platform.db.read(_unheard, record, asked) or news
+    wanted = _shaped(RunRequest, **whom, messages=news, thread_id=thread_id)
     return await runs.create(call, wanted, brought=brought), 0
 
 
@@ -130,12 +136,13 @@ def _done_before(
 
 
 async def _said(
-    call: Call, record: Record, asked: Asked, answered: list[str]
+    call: Call, record: Record, asked: Asked, answered: list[str], *, acts: bool
 ) -> tuple[Record, int]:
     """Say it to the run under way: behind one that works, in place of an answer to one that waits.
 
     Args:
         answered: the ids of calls that the front end has results of.
+        acts: the run had not been given one of those before.
 
     Raises:
         NotFound: the thread was deleted meanwhile.
@@ -143,7 +150,8 @@ async def _said(
     """
 
     def act(conn: Transaction, record: Record, now: datetime) -> tuple[Record, list[Event]]:
-        words = _words(_unheard(conn, record, asked), breaks_off=record.status == Status.WAITING)
+        unheard = _unheard(conn, record, asked, acts=acts)
+        words = _words(unheard, breaks_off=record.status == Status.WAITING)
         return steering.say(conn, record, words, call.op, now, usual) if words else (record, [])
 
     usual = standard(call.platform.settings)
@@ -157,8 +165,20 @@ def _words(news: Sequence[RunMessage], *, breaks_off: bool) -> list[RunSteer]:
     return [RunSteer(message=one.content, images=one.images, mode=mode) for one in news]
 
 
-def _unheard(conn: Transaction, record: Record, asked: Asked) -> list[RunMessage]:
-    return asked.unheard(store.words_of(conn, record.org_id, record.thread_id))
+def _unheard(
+    conn: Transaction, record: Record, asked: Asked, *, acts: bool = False
+) -> list[RunMessage]:
+    return asked.unheard(_words_of(conn, record), acts=acts)
+
+
+def _words_of(conn: Transaction, record: Record) -> Iterator[str]:
+    """What people have said in a run's thread, read a piece at a time: pictures stand beside it."""
+    after, more = None, True
+    while more:
+        piece = logs.of_thread(conn, record.org_id, record.thread_id, ("message",), after)
+        said = (json.loads(one.data) for one in piece.events)
+        yield from (one["text"] for one in said if one["role"] == "user")
+        after, more = piece.last, piece.more
 
 
 def _after_words(
@@ -205,14 +225,14 @@ async def _decided(call: Call, thread_id: str, asked: Asked) -> tuple[Record, in
             hint="send the decision with the agent and the chat that asked for it",
         )
     results_ = asked.results_of(run_id)
-    record = await _settle(call, run_id, wanted, results_, asked.brought, asked)
+    record, _ = await _settle(call, run_id, wanted, results_, asked.brought, asked)
     calls = {one.what.call_id for one in wanted}
     said = await call.platform.db.read(store.having, call.org, thread_id, steering.key_of(call.op))
     if said is not None:
         return said
     if store.is_over(record):
-        unheard = await call.platform.db.read(_unheard, record, asked)
-        if unheard:
+        answers = any(one.insists for one in wanted)
+        if await call.platform.db.read(partial(_unheard, acts=answers), record, asked):
             return None
     resolved = await call.platform.db.read(store.of_types, record, ("approval-resolved",))
     seqs = [one.seq for one in resolved if json.loads(one.data)["callId"] in calls]
@@ -226,8 +246,10 @@ async def _settle(
     given: Mapping[str, Given],
     brought: dict[str, Any] | None,
     beside: Asked | None = None,
-) -> Record:
+) -> tuple[Record, bool]:
     """Decide on calls, and take in what came of the front end's own and what it brings along from now on.
+
+    Returns the run, and whether a result was new to it.
 
     What is said beside is heard behind what was allowed, or, where another call waits still, in place of
     its answer. To a run that is over nothing is said. All of it is done, or nothing.
@@ -240,12 +262,15 @@ async def _settle(
             store.change(conn, record, {"brought": brought})
             record = replace(record, has_front=True)
         record, fresh = results.give(conn, record, given, now, usual)
+        taken.extend(fresh)
         for one in wanted:
             late = () if one.insists else (Conflict, NotFound)
             with suppress(*late):
                 record, more = decisions.decide(conn, record, one.what, who, now, usual)
                 fresh = [*fresh, *more]
-        unheard = [] if beside is None else _unheard(conn, record, beside)
+        unheard = (
+            [] if beside is None else _unheard(conn, record, beside, acts=answers or bool(taken))
+        )
         if unheard and not store.is_over(record):
             waits = log.open_approvals(conn, record, record.last_seq)
             words = _words(unheard, breaks_off=bool(waits))
@@ -254,7 +279,9 @@ async def _settle(
         return record, fresh
 
     who, usual = call.actor, standard(call.platform.settings)
-    return await runs.under_lock(call, run_id, act)
+    answers = any(one.insists for one in wanted)
+    taken: list[Event] = []
+    return await runs.under_lock(call, run_id, act), bool(taken)
 
 
 async def _gone_on(

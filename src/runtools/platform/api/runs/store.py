@@ -7,8 +7,7 @@ no event is there without what it says of the run. Where both are locked, the th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -351,21 +350,6 @@ def of_types(conn: Connection, record: Record, types: Sequence[str], after: int 
         run_events.c.run_id == record.id, run_events.c.type.in_(types), run_events.c.seq > after
     )
     return [Event(*row) for row in conn.execute(query.order_by(run_events.c.seq))]
-
-
-def words_of(conn: Connection, org_id: str, thread_id: str) -> Iterator[str]:
-    """What people have said in the org's thread: the texts, in no order."""
-    query = (
-        select(run_events.c.data)
-        .join(runs, run_events.c.run_id == runs.c.id)
-        .where(runs.c.org_id == org_id, runs.c.thread_id == thread_id)
-        .where(run_events.c.type == "message")
-        .where(run_events.c.key.startswith(OWN_KEYS, autoescape=True))
-    )
-    for data in conn.scalars(query):
-        said = json.loads(data)
-        if said["role"] == "user":
-            yield said["text"]
 
 
 def others_after(conn: Connection, record: Record, seq: int) -> bool:

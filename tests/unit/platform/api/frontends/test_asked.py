@@ -57,7 +57,8 @@ def test_what_the_thread_has_heard_is_not_new(answer: str | None) -> None:
     ):
         body = ag_ui(*spoken, *(("user", one) for one in news)).model_dump(by_alias=True)
         asked = of_ag_ui(AgUiRun.model_validate({**body, "resume": RESUME}))
-        assert [one.content for one in asked.unheard(heard)] == new
+        assert [one.content for one in asked.unheard(heard, acts=True)] == new
+        assert asked.unheard(heard)[-1].content == news[-1]  # what the request is for
         if news[-1] in new:
             asked = of_chat(chat(*spoken, *(("user", one) for one in news)))
             assert [one.content for one in asked.unheard(heard)] == new
