@@ -72,7 +72,7 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
             return await _said(call, record, asked, list(results_), acts=gives)
     news = asked.news
     if record is not None:
-        news = await call.platform.db.read(_unheard, record, asked) or news
+        news = await call.platform.db.read(partial(_unheard, acts=gives), record, asked) or news
     wanted = _shaped(RunRequest, **whom, messages=news, thread_id=thread_id)
     return await runs.create(call, wanted, brought=brought), 0
 
