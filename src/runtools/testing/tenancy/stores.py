@@ -211,6 +211,7 @@ ACROSS: Mapping[str, str] = {
     "workers.came": _MACHINE,
     "workers.forget": _SWEEP,
     "workers.left": _MACHINE,
+    "workers.heard": _MACHINE,
     "workers.known": _MACHINE,
     "workers.seen": _MACHINE,
 }
