@@ -80,9 +80,9 @@ async def take(call: Call, agent: str, project: str | None, asked: Asked) -> tup
 async def under_way(
     call: Call, agent: str, project: str | None, chat: str
 ) -> tuple[Record, int] | None:
-    """What a chat's front end is being told, where a run of the chat is under way: of which run, and after
+    """What a chat's front end is being told, where a run of the chat is under way.
 
-    which of its events: the last word that was said to it began a message of its own.
+    Of which run, and after which of its events: the last word said to it began a message of its own.
 
     Raises:
         NotFound: no such agent.
@@ -184,9 +184,9 @@ def _words_of(conn: Transaction, record: Record) -> Iterator[str]:
 def _after_words(
     conn: Transaction, record: Record, op: str, answered: list[str]
 ) -> tuple[Record, int]:
-    """The run that an act has said something to, and the event before the last of that; where all had been
+    """The run that an act has said something to, and the event before the last of that.
 
-    heard before, the last result that the front end has given, or where the run stands.
+    Where all had been heard before: the last result that the front end has given, or where the run stands.
 
     Raises:
         NotFound: the thread was deleted meanwhile.
